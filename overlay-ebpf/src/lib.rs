@@ -1,0 +1,2 @@
+//! The overlay's datapath.
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,3 @@
+//! `overlay`: parse, log, dispatch, exit code.
+
+fn main() {}

@@ -1,0 +1,58 @@
+//! What the registry hands out and takes: snapshots, deltas and changes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Endpoint, Name, Network, Node, Vni};
+
+/// The registry's version: grows with every commit, starts at 1.
+pub type Revision = u64;
+
+/// All desired state as of one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The revision that this is the state of.
+    pub revision: Revision,
+    /// Every network.
+    pub networks: Vec<Network>,
+    /// Every node.
+    pub nodes: Vec<Node>,
+    /// Every endpoint of every node.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What changed up to `revision`: the last word on each row, removals apart. A row that was removed
+/// and made again is only among the put ones; apply removals first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// The state after this delta is that of this revision.
+    pub revision: Revision,
+    /// Networks made or changed.
+    pub networks: Vec<Network>,
+    /// Networks removed.
+    pub networks_removed: Vec<Vni>,
+    /// Nodes made or changed.
+    pub nodes: Vec<Node>,
+    /// Nodes removed.
+    pub nodes_removed: Vec<Name>,
+    /// Endpoints made or changed.
+    pub endpoints: Vec<Endpoint>,
+    /// Endpoints removed.
+    pub endpoints_removed: Vec<Name>,
+}
+
+/// One wish of a commit. A commit is all or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Makes a network; its name and its VNI must be free.
+    CreateNetwork(Network),
+    /// Removes a network; it must have no endpoints. Gone already: nothing to do.
+    RemoveNetwork(Vni),
+    /// Makes or updates a node; another node's VTEP is a conflict.
+    PutNode(Node),
+    /// Removes a node and every endpoint on it. Gone already: nothing to do.
+    RemoveNode(Name),
+    /// Makes an endpoint; its name, MAC and addresses must be free, network and node must exist.
+    CreateEndpoint(Endpoint),
+    /// Removes an endpoint. Gone already: nothing to do.
+    RemoveEndpoint(Name),
+}

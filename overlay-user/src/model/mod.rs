@@ -1,0 +1,22 @@
+//! What the overlay is made of: networks, nodes, endpoints and their addresses. No I/O.
+//!
+//! Every type here is valid once it exists: parsing and construction check, nothing after them has
+//! to. Errors are one line that says what is wrong and what would be right.
+
+mod address;
+mod change;
+mod endpoint;
+mod name;
+mod network;
+mod node;
+mod table;
+
+pub use address::{AddressError, Mac, Vni};
+pub use change::{Change, Delta, Revision, Snapshot};
+pub use endpoint::{Endpoint, EndpointState};
+pub use name::{IfName, Name, NameError};
+pub use network::{FloodMode, Network, NetworkError};
+pub use node::{Node, Vtep};
+pub use table::{
+    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Tables, VtepRow,
+};

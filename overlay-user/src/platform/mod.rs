@@ -1,0 +1,89 @@
+//! The host's links and namespaces: what the agent makes and removes outside of BPF.
+
+use std::net::Ipv4Addr;
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+
+use crate::model::{IfName, Mac, Name};
+
+/// What an endpoint's interface shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortSpec {
+    /// The endpoint's name; with the instance's it makes the mark on what we create.
+    pub endpoint: Name,
+    /// The namespace under /run/netns; made if it is missing.
+    pub netns: Name,
+    /// The interface's name inside.
+    pub ifname: IfName,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its addresses with prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+}
+
+/// An endpoint's interface as the kernel has it: a veth pair with our mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The endpoint that it was made for.
+    pub endpoint: Name,
+    /// Index of the host side: programs attach there, maps name it.
+    pub host_ifindex: u32,
+    /// Name of the host side.
+    pub host_ifname: String,
+}
+
+/// The interface that carries the tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Underlay {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// This host's VTEP address.
+    pub ip: Ipv4Addr,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+}
+
+/// Why the platform refused or failed. Each text is one line for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// The wish can't be met: a name is taken, an interface is missing or down.
+    #[error("{0}")]
+    Refused(String),
+    /// The kernel failed an operation.
+    #[error("{what}: {cause}")]
+    Kernel {
+        /// What was tried, in the user's words.
+        what: String,
+        /// What the kernel said.
+        cause: String,
+    },
+}
+
+/// Links and namespaces of one instance. Every operation is idempotent, finishes what a crash left
+/// half made, and touches only what carries this instance's mark.
+#[async_trait]
+pub trait Platform: Send + Sync + 'static {
+    /// Every port that carries this instance's mark, half-made ones included.
+    async fn ports(&self) -> Result<Vec<Port>, PlatformError>;
+
+    /// Makes the namespace, the veth, its addresses and its MTU what `spec` says.
+    async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError>;
+
+    /// Removes the endpoint's veth and its namespace if we made that and nothing else is in it.
+    async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError>;
+
+    /// Removes namespaces that we made and that hold no port any more (a crash between the two).
+    async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError>;
+
+    /// Makes the VXLAN device in external mode on UDP `port` (host byte order) that opens the port
+    /// for receive GRO.
+    async fn ensure_vxlan(&self, port: u16) -> Result<(), PlatformError>;
+
+    /// Removes that device.
+    async fn remove_vxlan(&self) -> Result<(), PlatformError>;
+}

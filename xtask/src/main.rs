@@ -1,0 +1,2 @@
+//! The overlay's build, demo, test, bench and lint commands.
+fn main() {}
