@@ -1,1 +1,117 @@
-fn main() {}
+//! The BPF object: entry points, and the order of the stages.
+//!
+//! Every path ends in a pass, a redirect or a counted [`DropReason`].
+
+#![no_std]
+#![no_main]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    reason = "the entry points' macro makes functions without docs; nothing here has another user"
+)]
+
+mod maps;
+mod packet;
+mod probe;
+mod stage {
+    pub mod decap;
+    pub mod deliver;
+    pub mod encap;
+    pub mod neighbor;
+    pub mod source;
+}
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_log_ebpf::debug;
+use overlay_ebpf::{
+    abi::{DropReason, FdbKey},
+    wire::eth,
+};
+
+use packet::{DROP, Frame, Held, PASS, Verdict};
+use stage::{decap, deliver, encap, neighbor, source};
+
+/// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
+#[classifier]
+pub fn endpoint_ingress(ctx: TcContext) -> Verdict {
+    let mut frame = Frame::new(ctx);
+    from_endpoint(&mut frame).unwrap_or_else(|reason| dropped(&frame, reason))
+}
+
+/// TC ingress on the underlay device: what comes out of tunnels, among all else.
+#[classifier]
+pub fn underlay_ingress(ctx: TcContext) -> Verdict {
+    let mut frame = Frame::new(ctx);
+    match decap::recognise(&mut frame) {
+        Ok(Some(tunnel)) => from_tunnel(&mut frame, &tunnel),
+        Ok(None) => Ok(PASS),
+        Err(reason) => Err(reason),
+    }
+    .unwrap_or_else(|reason| dropped(&frame, reason))
+}
+
+#[inline(always)]
+fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
+    let endpoint = maps::endpoint(frame.ifindex()).ok_or(DropReason::EndpointUnknown)?;
+    if frame.has_vlan_tag() {
+        frame.pop_vlan()?;
+    }
+    frame.require(eth::LEN)?;
+    let header = Held(*frame.header::<eth::EthHdr>(0)?);
+    source::check_mac(&endpoint, &header)?;
+    let flow = match header.ether_type {
+        eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
+        eth::IPV6 => {
+            if neighbor::is_solicitation(frame)? {
+                return neighbor::advertise(frame, &endpoint, &header);
+            }
+            source::check_ipv6(frame, &endpoint)?
+        }
+        eth::ARP => return neighbor::answer_arp(frame, &endpoint, &header),
+        _ => return Err(DropReason::EtherType),
+    };
+    if eth::is_group(header.dst_addr) {
+        return Err(DropReason::Multicast);
+    }
+    let target = maps::fdb(FdbKey::new(endpoint.vni, header.dst_addr))
+        .ok_or(DropReason::DestinationUnknown)?;
+    encap::check_mtu(frame, &endpoint, &flow)?;
+    if target.ifindex != 0 {
+        frame.redirect_to_peer(target.ifindex)
+    } else {
+        encap::send(frame, endpoint.vni, &header, &flow, &target)
+    }
+}
+
+#[inline(always)]
+fn from_tunnel(frame: &mut Frame, tunnel: &decap::Tunnel) -> Result<Verdict, DropReason> {
+    decap::check_sender(tunnel)?;
+    let ifindex = deliver::local_port(tunnel.vni, &tunnel.inner)?;
+    let protocol = decap::unpack(frame, tunnel)?;
+    deliver::to_endpoint(frame, ifindex, protocol)
+}
+
+/// Counts the drop; tells it too where the agent asked for that. The log level is a constant to
+/// the verifier, which removes the call where it is off.
+#[inline(always)]
+fn dropped(frame: &Frame, reason: DropReason) -> Verdict {
+    maps::count(reason);
+    debug!(
+        frame,
+        "drop reason {} ifindex {}",
+        reason.number(),
+        frame.ifindex()
+    );
+    DROP
+}
+
+/// A panic would be a defect that the verifier has to see: a loop without an end is refused.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// `bpf_redirect_neigh` and others are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,137 @@
+//! `drops`: why a frame went no further.
+
+/// Defines [`DropReason`] with its numbers, names and explanations in one place.
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
+        /// Why a frame was dropped. Numbers are stable: retire them, never renumber.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl DropReason {
+            /// Every reason, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name that `overlay drops` and the metrics use.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// One line for people.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii_start(),)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The frame ends before its headers do.
+    Truncated = 1, "truncated";
+    /// It came from an interface that is no endpoint's.
+    EndpointUnknown = 2, "endpoint_unknown";
+    /// The source MAC is not the endpoint's.
+    SourceMac = 3, "source_mac";
+    /// The source IP, or an ARP sender field, is not the endpoint's.
+    SourceIp = 4, "source_ip";
+    /// An ARP packet that is no Ethernet/IPv4 request, or asks for an impossible target.
+    ArpMalformed = 5, "arp_malformed";
+    /// Gratuitous ARP, or an address probe: noted, not answered.
+    ArpGratuitous = 6, "arp_gratuitous";
+    /// ARP or ND asked for an address that nobody has.
+    NeighborUnknown = 7, "neighbor_unknown";
+    /// A neighbour solicitation that breaks RFC 4861 section 7.1.1.
+    NdMalformed = 8, "nd_malformed";
+    /// Duplicate address detection for the endpoint's own address: nobody else has it.
+    NdOwnAddress = 9, "nd_own_address";
+    /// Neither IPv4, IPv6 nor ARP.
+    EtherType = 10, "ether_type";
+    /// Broadcast or multicast, and the network does not flood.
+    Multicast = 11, "multicast";
+    /// No endpoint of the network has the destination MAC.
+    DestinationUnknown = 12, "destination_unknown";
+    /// The packet is longer than the network's MTU.
+    TooBig = 13, "too_big";
+    /// The kernel refused to grow the frame by the outer headers.
+    EncapFailed = 14, "encap_failed";
+    /// The outer lengths contradict each other or the frame.
+    OuterMalformed = 15, "outer_malformed";
+    /// The outer packet is a fragment: VTEPs must not fragment (RFC 7348 section 4.3).
+    OuterFragment = 16, "outer_fragment";
+    /// The outer IPv4 header has options.
+    OuterOptions = 17, "outer_options";
+    /// The VXLAN header's I flag is clear (RFC 7348 section 5).
+    VxlanFlags = 18, "vxlan_flags";
+    /// A reserved bit of the VXLAN header is set, and --strict-reserved asks to mind.
+    VxlanReserved = 19, "vxlan_reserved";
+    /// The sender is no VTEP of the registry.
+    VtepUnknown = 20, "vtep_unknown";
+    /// No network has the VNI.
+    VniUnknown = 21, "vni_unknown";
+    /// The inner destination is behind another VTEP: what came from a tunnel never goes to one.
+    NotLocal = 22, "not_local";
+    /// The inner frame has a VLAN tag (RFC 7348 section 6.1).
+    InnerVlan = 23, "inner_vlan";
+    /// The outer packet was marked for congestion and the inner one can't carry that (RFC 6040).
+    EcnNotCapable = 24, "ecn_not_capable";
+    /// The kernel refused to shrink the frame.
+    DecapFailed = 25, "decap_failed";
+    /// The kernel refused to hand the frame to its next interface.
+    RedirectFailed = 26, "redirect_failed";
+    /// A VLAN tag could not be taken off.
+    VlanPopFailed = 27, "vlan_pop_failed";
+}
+
+impl DropReason {
+    /// Slots of the `drops` array; leaves room for reasons to come without a new ABI.
+    pub const SLOTS: u32 = 64;
+
+    /// The reason's slot in `drops`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_fit_the_map() {
+        let numbers: BTreeSet<_> = DropReason::ALL
+            .iter()
+            .map(|reason| reason.number())
+            .collect();
+        let names: BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(numbers.len(), DropReason::ALL.len());
+        assert_eq!(names.len(), DropReason::ALL.len());
+        assert!(
+            numbers
+                .iter()
+                .all(|number| (1..DropReason::SLOTS).contains(number))
+        );
+    }
+
+    #[test]
+    fn every_reason_explains_itself_in_one_line() {
+        for reason in DropReason::ALL {
+            let line = reason.describe();
+            assert!(
+                line.ends_with('.') && !line.starts_with(' ') && !line.contains('\n'),
+                "{line:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! `endpoints`: host-side interface index -> the endpoint behind it.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Value of `endpoints`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct EndpointEntry {
+    /// The registry's revision that this entry comes from.
+    pub generation: u64,
+    /// The network, 1..=16777215.
+    pub vni: u32,
+    /// Longest IP packet that the endpoint may send, bytes.
+    pub mtu: u32,
+    /// The only source MAC that it may use, order of the wire.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
+    /// Its first IPv4 address, order of the wire; zero: none. Others are found in `neighbors`.
+    pub ipv4: [u8; 4],
+    /// Its first IPv6 address, likewise.
+    pub ipv6: [u8; 16],
+    /// Zero.
+    pub reserved2: [u8; 4],
+}
+
+super::assert_layout!(EndpointEntry, 48, {
+    generation: 0, vni: 8, mtu: 12, mac: 16, reserved: 22, ipv4: 24, ipv6: 28, reserved2: 44
+});
+super::user_pod!(EndpointEntry);

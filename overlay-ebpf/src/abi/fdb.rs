@@ -1,0 +1,77 @@
+//! `fdb`: (VNI, MAC) -> VTEP or local interface.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Key of `fdb`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FdbKey {
+    /// 1..=16777215.
+    pub vni: u32,
+    /// The endpoint's MAC, order of the wire.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+super::assert_layout!(FdbKey, 12, { vni: 0, mac: 4, reserved: 10 });
+
+impl FdbKey {
+    /// The key for a MAC of a network.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(vni: u32, mac: [u8; 6]) -> Self {
+        Self {
+            vni,
+            mac,
+            reserved: [0; 2],
+        }
+    }
+}
+
+/// Value of `fdb`: either `ifindex` or `vtep` is set.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct FdbEntry {
+    /// The registry's revision that this entry comes from. An older one never overwrites it.
+    pub generation: u64,
+    /// Host-side interface of a local endpoint; 0: the endpoint is remote.
+    pub ifindex: u32,
+    /// Underlay address of a remote endpoint's VTEP, order of the wire.
+    pub vtep: [u8; 4],
+    /// UDP port of that VTEP, order of the wire.
+    pub vtep_port: [u8; 2],
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+super::assert_layout!(FdbEntry, 24, {
+    generation: 0, ifindex: 8, vtep: 12, vtep_port: 16, reserved: 18
+});
+super::user_pod!(FdbKey, FdbEntry);
+
+impl FdbEntry {
+    /// An endpoint on this host.
+    #[must_use]
+    pub const fn local(generation: u64, ifindex: u32) -> Self {
+        Self {
+            generation,
+            ifindex,
+            vtep: [0; 4],
+            vtep_port: [0; 2],
+            reserved: [0; 6],
+        }
+    }
+
+    /// An endpoint behind a VTEP; `port` in host byte order.
+    #[must_use]
+    pub const fn remote(generation: u64, vtep: [u8; 4], port: u16) -> Self {
+        Self {
+            generation,
+            ifindex: 0,
+            vtep,
+            vtep_port: port.to_be_bytes(),
+            reserved: [0; 6],
+        }
+    }
+}

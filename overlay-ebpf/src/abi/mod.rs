@@ -1,0 +1,96 @@
+//! What the BPF programs and user space share.
+//!
+//! Numbers are in host byte order; addresses are byte arrays in the order of the wire. Every type
+//! is `repr(C)`, free of padding, and has its size and offsets asserted beside it: a change of any
+//! of them is a change of [`ABI_VERSION`].
+
+mod drop_reason;
+mod endpoint;
+mod fdb;
+mod neighbor;
+mod network;
+mod vtep;
+
+pub use drop_reason::DropReason;
+pub use endpoint::EndpointEntry;
+pub use fdb::{FdbEntry, FdbKey};
+pub use neighbor::{NeighborEntry, NeighborKey};
+pub use network::NetworkEntry;
+pub use vtep::{VtepEntry, VtepKey};
+
+/// Version of the maps' layout; part of the folder that they are pinned under.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, as bpftool and the pins show them.
+pub mod map {
+    /// (VNI, MAC) -> VTEP or local interface. `FdbKey` -> `FdbEntry`.
+    pub const FDB: &str = "fdb";
+    /// (VNI, IP) -> MAC. `NeighborKey` -> `NeighborEntry`.
+    pub const NEIGHBORS: &str = "neighbors";
+    /// Host-side interface index -> endpoint. `u32` -> `EndpointEntry`.
+    pub const ENDPOINTS: &str = "endpoints";
+    /// Underlay address -> known tunnel end. `VtepKey` -> `VtepEntry`.
+    pub const VTEPS: &str = "vteps";
+    /// VNI -> network. `u32` -> `NetworkEntry`.
+    pub const NETWORKS: &str = "networks";
+    /// Per-CPU counters by `DropReason` number. `u32` -> `u64`.
+    pub const DROPS: &str = "drops";
+
+    /// Every map of the datapath.
+    pub const ALL: [&str; 6] = [FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, DROPS];
+}
+
+/// Names of the programs.
+pub mod program {
+    /// TC ingress on the host side of an endpoint's interface.
+    pub const ENDPOINT_INGRESS: &str = "endpoint_ingress";
+    /// TC ingress on the underlay device.
+    pub const UNDERLAY_INGRESS: &str = "underlay_ingress";
+    /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
+    /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV6` (Linux 6.3) and so fixes the protocol of a shrunk frame.
+    pub const PROBE_DECAP_L3: &str = "probe_decap_l3";
+    /// Run once by the loader: tells whether `bpf_skb_adjust_room` takes
+    /// `BPF_F_ADJ_ROOM_DECAP_L4_UDP` and so clears the tunnel's GSO bits.
+    pub const PROBE_DECAP_L4: &str = "probe_decap_l4";
+}
+
+/// Names of the read-only globals that the loader sets before the verifier sees the programs.
+pub mod global {
+    /// `u32`: interface index of the underlay device.
+    pub const UNDERLAY_IFINDEX: &str = "UNDERLAY_IFINDEX";
+    /// `u32`: this host's VTEP address; its bytes lie in memory as on the wire.
+    pub const VTEP_IP_BE: &str = "VTEP_IP_BE";
+    /// `u16`: this host's VTEP port, likewise.
+    pub const VTEP_PORT_BE: &str = "VTEP_PORT_BE";
+    /// `u8`, 0 or 1: drop VXLAN headers with reserved bits set.
+    pub const STRICT_RESERVED: &str = "STRICT_RESERVED";
+    /// `u64`: flags for `bpf_skb_adjust_room` that this kernel takes in addition on decapsulation
+    /// of an IPv4 frame.
+    pub const DECAP_FLAGS_IPV4: &str = "DECAP_FLAGS_IPV4";
+    /// `u64`: the same for an IPv6 frame.
+    pub const DECAP_FLAGS_IPV6: &str = "DECAP_FLAGS_IPV6";
+}
+
+/// Asserts at compile time that a type has this size and these field offsets.
+macro_rules! assert_layout {
+    ($type:ty, $size:literal, { $($field:ident: $offset:literal),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$type>() == $size);
+            $(assert!(core::mem::offset_of!($type, $field) == $offset);)+
+        };
+    };
+}
+use assert_layout;
+
+/// Marks ABI types as plain old data for aya's typed maps.
+macro_rules! user_pod {
+    ($($type:ty),+) => {
+        $(
+            #[cfg(feature = "user")]
+            // SAFETY: the type is `repr(C)`, `Copy`, free of padding (bytemuck's derive checks
+            // that) and has no invalid bit patterns.
+            unsafe impl aya::Pod for $type {}
+        )+
+    };
+}
+use user_pod;

@@ -1,0 +1,135 @@
+//! The maps, and the only unsafe code on them: every look-up copies its value out.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use overlay_ebpf::abi::{
+    DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry,
+    VtepEntry, VtepKey,
+};
+
+/// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
+/// writes these maps, so no program ever waits for an allocation.
+const NO_PREALLOC: usize = 1;
+
+/// Entries that the object asks for; the loader sets what the configuration says.
+const DEFAULT_ENTRIES: usize = 262_144;
+
+#[btf_map(name = "fdb")]
+static FDB: HashMap<FdbKey, FdbEntry, DEFAULT_ENTRIES, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "neighbors")]
+static NEIGHBORS: HashMap<NeighborKey, NeighborEntry, DEFAULT_ENTRIES, NO_PREALLOC> =
+    HashMap::new();
+
+#[btf_map(name = "endpoints")]
+static ENDPOINTS: HashMap<u32, EndpointEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "vteps")]
+static VTEPS: HashMap<VtepKey, VtepEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "networks")]
+static NETWORKS: HashMap<u32, NetworkEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "drops")]
+static DROPS: PerCpuArray<u64, { DropReason::SLOTS as usize }> = PerCpuArray::new();
+
+#[unsafe(no_mangle)]
+static UNDERLAY_IFINDEX: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static VTEP_IP_BE: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static VTEP_PORT_BE: Global<u16> = Global::new(0);
+#[unsafe(no_mangle)]
+static STRICT_RESERVED: Global<u8> = Global::new(0);
+#[unsafe(no_mangle)]
+static DECAP_FLAGS_IPV4: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+static DECAP_FLAGS_IPV6: Global<u64> = Global::new(0);
+
+/// The underlay device's index.
+#[inline(always)]
+pub fn underlay_ifindex() -> u32 {
+    UNDERLAY_IFINDEX.load()
+}
+
+/// This host's VTEP address, order of the wire.
+#[inline(always)]
+pub fn vtep_ip() -> [u8; 4] {
+    VTEP_IP_BE.load().to_ne_bytes()
+}
+
+/// This host's VTEP port, order of the wire.
+#[inline(always)]
+pub fn vtep_port() -> [u8; 2] {
+    VTEP_PORT_BE.load().to_ne_bytes()
+}
+
+/// Whether reserved bits in a VXLAN header are a reason to drop.
+#[inline(always)]
+pub fn strict_reserved() -> bool {
+    STRICT_RESERVED.load() != 0
+}
+
+/// What this kernel's `bpf_skb_adjust_room` takes in addition when an IPv4 frame is unpacked.
+#[inline(always)]
+pub fn decap_flags_ipv4() -> u64 {
+    DECAP_FLAGS_IPV4.load()
+}
+
+/// The same for an IPv6 frame; 0: the frame's protocol stays stale.
+#[inline(always)]
+pub fn decap_flags_ipv6() -> u64 {
+    DECAP_FLAGS_IPV6.load()
+}
+
+/// A key on the stack, where the verifier wants aligned accesses only.
+#[repr(align(8))]
+struct Key<T>(T);
+
+macro_rules! lookup {
+    ($(#[$doc:meta])* $name:ident, $map:ident, $key:ty => $value:ty) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(key: $key) -> Option<$value> {
+            let key = Key(key);
+            // SAFETY: programs only read this map, so nothing is inserted or removed between the
+            // look-up and the copy on this CPU; user space replaces an element as a whole, and a
+            // replaced one stays readable until this program has ended (RCU).
+            unsafe { $map.get(&key.0) }.copied()
+        }
+    };
+}
+
+lookup! {
+    /// Where frames for a MAC go.
+    fdb, FDB, FdbKey => FdbEntry
+}
+lookup! {
+    /// Whose MAC an address has.
+    neighbor, NEIGHBORS, NeighborKey => NeighborEntry
+}
+lookup! {
+    /// The endpoint behind an interface.
+    endpoint, ENDPOINTS, u32 => EndpointEntry
+}
+lookup! {
+    /// The tunnel end at an underlay address.
+    vtep, VTEPS, VtepKey => VtepEntry
+}
+lookup! {
+    /// The network with a VNI.
+    network, NETWORKS, u32 => NetworkEntry
+}
+
+/// Counts a drop on this CPU.
+#[inline(always)]
+pub fn count(reason: DropReason) {
+    if let Some(counter) = DROPS.get_ptr_mut(reason.number()) {
+        // SAFETY: the slot is this CPU's own and TC programs are not preempted by one another on
+        // one CPU; the verifier knows the pointer and its size.
+        unsafe { *counter += 1 };
+    }
+}

@@ -1,0 +1,308 @@
+//! The frame under work, and the only unsafe code on packets.
+//!
+//! Headers are borrowed from the frame in place. Whatever moves the packet's memory takes the frame
+//! by `&mut`, so the compiler refuses a reference that would outlive it; what has to is copied into
+//! a [`Held`].
+
+use core::{ops::Deref, ptr};
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        __sk_buff, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET,
+        TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::{
+        bpf_csum_level, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
+        bpf_skb_change_type, bpf_skb_vlan_pop,
+    },
+    programs::TcContext,
+};
+use overlay_ebpf::{
+    abi::DropReason,
+    wire::{
+        arp::ArpHdr,
+        eth::{self, EthHdr},
+        icmpv6::{Advertisement, Solicitation},
+        ipv4::Ipv4Hdr,
+        ipv6::Ipv6Hdr,
+        udp::UdpHdr,
+        vxlan::{Encapsulation, OVERHEAD_IPV4, VxlanHdr},
+    },
+};
+
+/// `PACKET_HOST` of linux/if_packet.h: addressed to this host.
+const PACKET_HOST: u32 = 0;
+
+/// `BPF_F_ADJ_ROOM_ENCAP_L2(len)`: the inner Ethernet header's length, in the flags' top byte.
+const ENCAP_L2_LEN: u64 = (eth::LEN as u64) << 56;
+
+/// FIXED_GSO: the endpoint's MTU leaves room for the outer headers, so segments keep their size.
+/// NO_CSUM_RESET: what hardware verified inside stays verified.
+const KEEP: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET) as u64;
+
+/// A header that can be read and written in place.
+///
+/// # Safety
+///
+/// The type has no padding and no invalid bit patterns.
+pub unsafe trait Header: Copy {}
+
+// SAFETY: byte arrays and integers, `repr(C)`, sizes asserted by their modules or `network-types`.
+unsafe impl Header for ArpHdr {}
+// SAFETY: as above.
+unsafe impl Header for EthHdr {}
+// SAFETY: as above.
+unsafe impl Header for Ipv4Hdr {}
+// SAFETY: as above.
+unsafe impl Header for Ipv6Hdr {}
+// SAFETY: as above.
+unsafe impl Header for UdpHdr {}
+// SAFETY: as above.
+unsafe impl Header for VxlanHdr {}
+// SAFETY: as above.
+unsafe impl Header for Encapsulation {}
+// SAFETY: as above.
+unsafe impl Header for Solicitation {}
+// SAFETY: as above.
+unsafe impl Header for Advertisement {}
+// SAFETY: four bytes.
+unsafe impl Header for [u8; 4] {}
+// SAFETY: two bytes.
+unsafe impl Header for [u8; 2] {}
+// SAFETY: two bytes.
+unsafe impl Header for u16 {}
+// SAFETY: one byte.
+unsafe impl Header for u8 {}
+
+/// A copy of a header that outlives changes of the packet. Its alignment is the verifier's wish:
+/// unlike the packet, the stack is only accessed at aligned offsets.
+#[repr(align(8))]
+#[derive(Clone, Copy)]
+pub struct Held<T>(pub T);
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// What a program returns when all went well.
+pub type Verdict = i32;
+/// On to the next program on the interface, then to the kernel.
+pub const PASS: Verdict = TC_ACT_UNSPEC;
+/// No further.
+pub const DROP: Verdict = TC_ACT_SHOT as Verdict;
+/// To where the last redirect helper said.
+const REDIRECT: Verdict = TC_ACT_REDIRECT as Verdict;
+
+/// The frame that the program was called for.
+pub struct Frame {
+    ctx: TcContext,
+}
+
+impl Frame {
+    /// The frame of a program's context.
+    #[inline(always)]
+    pub const fn new(ctx: TcContext) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    /// Bytes of the frame, Ethernet header included; of a whole GSO aggregate if it is one.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        self.ctx.len()
+    }
+
+    /// The outermost protocol after the Ethernet header as the kernel sees it, order of the wire.
+    #[inline(always)]
+    pub fn protocol(&self) -> u16 {
+        self.ctx.skb.protocol() as u16
+    }
+
+    /// The interface that the frame came in by.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the verifier rewrites context loads; the context is valid for the whole program.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    /// The flow's hash as the kernel has it; 0: not computed.
+    #[inline(always)]
+    pub fn hash(&self) -> u32 {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).hash }
+    }
+
+    /// Bytes of payload of each segment of a GSO aggregate; 0: a single packet.
+    #[inline(always)]
+    pub fn gso_size(&self) -> u32 {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).gso_size }
+    }
+
+    /// Whether the frame was addressed to this host's interface (`PACKET_HOST`).
+    #[inline(always)]
+    pub fn is_for_this_host(&self) -> bool {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).pkt_type == PACKET_HOST }
+    }
+
+    /// Whether a VLAN tag travels beside the frame.
+    #[inline(always)]
+    pub fn has_vlan_tag(&self) -> bool {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).vlan_present != 0 }
+    }
+
+    /// Makes sure that the first `len` bytes can be read in place, which may move them.
+    /// `Truncated`: there are fewer.
+    #[inline(always)]
+    pub fn require(&mut self, len: usize) -> Result<(), DropReason> {
+        if self.ctx.data() + len <= self.ctx.data_end() {
+            return Ok(());
+        }
+        self.ctx
+            .pull_data(len as u32)
+            .map_err(|_| DropReason::Truncated)
+    }
+
+    /// The header at `offset`. `Truncated`: the frame, or what [`Self::require`] asked for, ends
+    /// before it.
+    #[inline(always)]
+    pub fn header<T: Header>(&self, offset: usize) -> Result<&T, DropReason> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() {
+            return Err(DropReason::Truncated);
+        }
+        // SAFETY: the bounds were just checked, in the form that the verifier recognises; any
+        // bytes make a `Header`; headers begin at even offsets of a frame, which the kernel
+        // aligns to at least two bytes; nothing moves the packet while `self` is borrowed.
+        Ok(unsafe { &*(start as *const T) })
+    }
+
+    /// The same, to be written: TC programs may.
+    #[inline(always)]
+    pub fn header_mut<T: Header>(&mut self, offset: usize) -> Result<&mut T, DropReason> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() {
+            return Err(DropReason::Truncated);
+        }
+        // SAFETY: as in `header`; the exclusive borrow makes this the only reference.
+        Ok(unsafe { &mut *(start as *mut T) })
+    }
+
+    /// Copies a few bytes from anywhere in the frame, whether or not it lies in linear memory.
+    #[inline(always)]
+    pub fn load<T: Header>(&self, offset: usize) -> Result<T, DropReason> {
+        self.ctx.load(offset).map_err(|_| DropReason::Truncated)
+    }
+
+    /// Takes the VLAN tag off that travels beside the frame.
+    #[inline(always)]
+    pub fn pop_vlan(&mut self) -> Result<(), DropReason> {
+        // SAFETY: the context is valid for the whole program.
+        match unsafe { bpf_skb_vlan_pop(self.skb()) } {
+            0 => Ok(()),
+            _ => Err(DropReason::VlanPopFailed),
+        }
+    }
+
+    /// Makes the frame `len` bytes long, by cutting or by adding zeros.
+    #[inline(always)]
+    pub fn resize(&mut self, len: u32) -> Result<(), DropReason> {
+        // SAFETY: the context is valid for the whole program.
+        match unsafe { bpf_skb_change_tail(self.skb(), len, 0) } {
+            0 => Ok(()),
+            _ => Err(DropReason::Truncated),
+        }
+    }
+
+    /// Makes room for an [`Encapsulation`] behind the Ethernet header and tells the kernel that a
+    /// UDP tunnel with an inner Ethernet header over IPv4 begins there, so that it can segment
+    /// and checksum what is inside. Only for frames that carry IPv4 or IPv6.
+    #[inline(always)]
+    pub fn grow_for_tunnel(&mut self) -> Result<(), DropReason> {
+        let flags = KEEP
+            | (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+                | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+                | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
+            | ENCAP_L2_LEN;
+        self.ctx
+            .adjust_room(OVERHEAD_IPV4 as i32, BPF_ADJ_ROOM_MAC, flags)
+            .map_err(|_| DropReason::EncapFailed)
+    }
+
+    /// Takes an [`Encapsulation`] out from behind the Ethernet header. What a NIC verified of the
+    /// outer checksum is forgotten, what it verified inside is kept.
+    #[inline(always)]
+    pub fn shrink_from_tunnel(&mut self, extra_flags: u64) -> Result<(), DropReason> {
+        self.ctx
+            .adjust_room(
+                -(OVERHEAD_IPV4 as i32),
+                BPF_ADJ_ROOM_MAC,
+                KEEP | extra_flags,
+            )
+            .map_err(|_| DropReason::DecapFailed)?;
+        // SAFETY: the context is valid for the whole program. A failure means that there was no
+        // verified level to take away.
+        unsafe { bpf_csum_level(self.skb(), BPF_CSUM_LEVEL_DEC as u64) };
+        // SAFETY: the verifier allows this store; a receive queue of the underlay device means
+        // nothing to the endpoint's.
+        unsafe { (*self.skb()).queue_mapping = 0 };
+        Ok(())
+    }
+
+    /// Redirects to an interface of this host, whose routing and neighbour tables find the next
+    /// hop, resolve its MAC if need be and write the Ethernet header.
+    #[inline(always)]
+    pub fn redirect_via_neighbor(&self, ifindex: u32) -> Result<Verdict, DropReason> {
+        // SAFETY: no parameters are passed, so the kernel reads no memory of ours.
+        redirected(unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) })
+    }
+
+    /// Hands the frame to the other end of a veth, in its namespace, without a second pass
+    /// through the queues. Only for frames whose protocol the kernel knows already.
+    #[inline(always)]
+    pub fn redirect_to_peer(&mut self, ifindex: u32) -> Result<Verdict, DropReason> {
+        if !self.is_for_this_host() {
+            // SAFETY: the context is valid for the whole program. The kernel classified the frame
+            // by the host side's MAC; before Linux 6.15 the redirect does not mend that, and the
+            // receiver would take it for somebody else's.
+            unsafe { bpf_skb_change_type(self.skb(), PACKET_HOST) };
+        }
+        // SAFETY: takes no pointer.
+        redirected(unsafe { bpf_redirect_peer(ifindex, 0) })
+    }
+
+    /// Sends the frame out of an interface; its other end classifies it anew.
+    #[inline(always)]
+    pub fn redirect_out(&self, ifindex: u32) -> Result<Verdict, DropReason> {
+        // SAFETY: takes no pointer.
+        redirected(unsafe { bpf_redirect(ifindex, 0) })
+    }
+}
+
+#[inline(always)]
+fn redirected(result: i64) -> Result<Verdict, DropReason> {
+    if result == i64::from(REDIRECT) {
+        Ok(REDIRECT)
+    } else {
+        Err(DropReason::RedirectFailed)
+    }
+}
+
+impl EbpfContext for Frame {
+    fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.ctx.as_ptr()
+    }
+}

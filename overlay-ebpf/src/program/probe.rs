@@ -1,0 +1,26 @@
+//! Programs that the loader runs once, on a tunnel packet of its own, to learn what this kernel's
+//! `bpf_skb_adjust_room` takes. They return 1 for yes and 0 for no, and are never attached.
+
+use aya_ebpf::{bindings::BPF_F_ADJ_ROOM_DECAP_L3_IPV6, macros::classifier, programs::TcContext};
+
+use crate::packet::{Frame, Verdict};
+
+/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`, newer than the bindings.
+const DECAP_L4_UDP: u64 = 1 << 10;
+
+/// Does it set the protocol of what was inside (Linux 6.3)?
+#[classifier]
+pub fn probe_decap_l3(ctx: TcContext) -> Verdict {
+    takes(ctx, BPF_F_ADJ_ROOM_DECAP_L3_IPV6 as u64)
+}
+
+/// Does it clear the tunnel's GSO bits?
+#[classifier]
+pub fn probe_decap_l4(ctx: TcContext) -> Verdict {
+    takes(ctx, DECAP_L4_UDP)
+}
+
+#[inline(always)]
+fn takes(ctx: TcContext, flags: u64) -> Verdict {
+    Verdict::from(Frame::new(ctx).shrink_from_tunnel(flags).is_ok())
+}

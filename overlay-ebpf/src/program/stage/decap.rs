@@ -1,0 +1,163 @@
+//! Decapsulation: which frames are ours, whether they are sound, and what is inside.
+
+use overlay_ebpf::{
+    abi::{DropReason, VtepKey},
+    rule::ecn,
+    wire::{
+        eth::{self, EthHdr},
+        ipv4::{self, Ipv4Hdr},
+        ipv6::Ipv6Hdr,
+        udp::{self, UdpHdr},
+        vxlan::{self, INNER_L3, VxlanHdr},
+    },
+};
+
+use crate::{
+    maps,
+    packet::{Frame, Held},
+};
+
+/// Where the outer UDP header begins.
+const OUTER_UDP: usize = eth::LEN + ipv4::LEN;
+/// Where the VXLAN header begins.
+const VXLAN: usize = OUTER_UDP + udp::LEN;
+/// Where the inner frame begins.
+const INNER: usize = VXLAN + vxlan::LEN;
+
+/// What the outer headers of a tunnel packet said.
+pub struct Tunnel {
+    /// The sender's underlay address.
+    pub sender: [u8; 4],
+    /// The network, 0..=16777215.
+    pub vni: u32,
+    /// The inner Ethernet header.
+    pub inner: Held<EthHdr>,
+    /// The outer ECN field.
+    ecn: u8,
+}
+
+/// The tunnel packet in this frame. `None`: the frame is not ours and passes untouched.
+#[inline(always)]
+pub fn recognise(frame: &mut Frame) -> Result<Option<Tunnel>, DropReason> {
+    if frame.protocol() != eth::IPV4 || !frame.is_for_this_host() || frame.has_vlan_tag() {
+        return Ok(None);
+    }
+    if frame.require(VXLAN).is_err() {
+        return Ok(None);
+    }
+    let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
+    if ip.proto != ipv4::UDP
+        || u32::from_ne_bytes(ip.dst_addr) != u32::from_ne_bytes(maps::vtep_ip())
+    {
+        return Ok(None);
+    }
+    if ip.vihl != ipv4::NO_OPTIONS {
+        return refuse_options(frame, ip);
+    }
+    // Only a first fragment has the ports; later ones come to nothing in the kernel without it.
+    if ipv4::is_fragment(ip) && (ip.frags[0] & 0x1f) | ip.frags[1] != 0 {
+        return Ok(None);
+    }
+    let udp = frame.header::<UdpHdr>(OUTER_UDP)?;
+    if !is_our_port(udp.dst) {
+        return Ok(None);
+    }
+    if ipv4::is_fragment(ip) {
+        return Err(DropReason::OuterFragment);
+    }
+    frame.require(INNER_L3)?;
+    let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
+    check_lengths(frame, ip, frame.header::<UdpHdr>(OUTER_UDP)?)?;
+    // A UDP checksum other than zero may be left unverified (RFC 7348 section 5): the inner
+    // packet has its own.
+    let header = frame.header::<VxlanHdr>(VXLAN)?;
+    if !vxlan::has_vni(header) {
+        return Err(DropReason::VxlanFlags);
+    }
+    if maps::strict_reserved() && vxlan::has_reserved_bits(header) {
+        return Err(DropReason::VxlanReserved);
+    }
+    Ok(Some(Tunnel {
+        sender: ip.src_addr,
+        vni: vxlan::vni(header),
+        inner: Held(*frame.header::<EthHdr>(INNER)?),
+        ecn: ip.tos & ipv4::ECN_MASK,
+    }))
+}
+
+/// The sender is a VTEP of the registry.
+#[inline(always)]
+pub fn check_sender(tunnel: &Tunnel) -> Result<(), DropReason> {
+    match maps::vtep(VtepKey { ip: tunnel.sender }) {
+        Some(_) => Ok(()),
+        None => Err(DropReason::VtepUnknown),
+    }
+}
+
+/// Takes the outer headers off, after their congestion mark went over to the inner packet. Gives
+/// what the frame carries now, order of the wire.
+#[inline(always)]
+pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
+    let flags = match tunnel.inner.ether_type {
+        eth::IPV4 => {
+            frame.require(INNER_L3 + ipv4::LEN)?;
+            let ip = frame.header_mut::<Ipv4Hdr>(INNER_L3)?;
+            let own = ip.tos & ipv4::ECN_MASK;
+            let merged = ecn::decapsulate(tunnel.ecn, own)?;
+            if merged != own {
+                ipv4::set_ecn(ip, merged);
+            }
+            maps::decap_flags_ipv4()
+        }
+        eth::IPV6 => {
+            frame.require(INNER_L3 + size_of::<Ipv6Hdr>())?;
+            let ip = frame.header_mut::<Ipv6Hdr>(INNER_L3)?;
+            let own = ip.ecn();
+            let merged = ecn::decapsulate(tunnel.ecn, own)?;
+            if merged != own {
+                ip.set_ecn(merged);
+            }
+            maps::decap_flags_ipv6()
+        }
+        eth::VLAN | eth::SERVICE_VLAN => return Err(DropReason::InnerVlan),
+        _ => 0,
+    };
+    frame.shrink_from_tunnel(flags)?;
+    *frame.header_mut(0)? = *tunnel.inner;
+    Ok(tunnel.inner.ether_type)
+}
+
+/// The lengths of the outer headers agree with each other and with the frame. Of an aggregate the
+/// kernel wrote them, and they need not fit 16 bits.
+#[inline(always)]
+fn check_lengths(frame: &Frame, ip: &Ipv4Hdr, udp: &UdpHdr) -> Result<(), DropReason> {
+    if frame.gso_size() != 0 {
+        return Ok(());
+    }
+    let ip_len = u32::from(u16::from_be_bytes(ip.tot_len));
+    let udp_len = u32::from(u16::from_be_bytes(udp.len));
+    let least = (udp::LEN + vxlan::LEN + eth::LEN) as u32;
+    if udp_len < least
+        || udp_len + ipv4::LEN as u32 > ip_len
+        || ip_len + eth::LEN as u32 > frame.len()
+    {
+        return Err(DropReason::OuterMalformed);
+    }
+    Ok(())
+}
+
+/// A packet with IP options is nobody's business but the kernel's, unless it is for our port.
+#[inline(always)]
+fn refuse_options(frame: &Frame, ip: &Ipv4Hdr) -> Result<Option<Tunnel>, DropReason> {
+    let header_len = usize::from(ip.vihl & 0x0f) * 4;
+    let port = eth::LEN + header_len + core::mem::offset_of!(UdpHdr, dst);
+    match frame.load::<[u8; 2]>(port) {
+        Ok(port) if is_our_port(port) => Err(DropReason::OuterOptions),
+        _ => Ok(None),
+    }
+}
+
+#[inline(always)]
+fn is_our_port(port: [u8; 2]) -> bool {
+    u16::from_ne_bytes(port) == u16::from_ne_bytes(maps::vtep_port())
+}

@@ -1,0 +1,124 @@
+//! ARP and neighbour discovery answered on the spot, from the neighbour table, with the frame
+//! turned round in place.
+
+use overlay_ebpf::{
+    abi::{DropReason, EndpointEntry, NeighborKey},
+    rule::source as rule,
+    wire::{
+        arp::{self, ArpHdr},
+        eth::{self, EthHdr},
+        icmpv6::{self, Solicitation},
+        ipv6::{self, Ipv6Hdr},
+    },
+};
+
+use crate::{
+    maps,
+    packet::{Frame, Held, Verdict},
+};
+
+/// Where an ICMPv6 message begins.
+const MESSAGE: usize = eth::LEN + ipv6::LEN;
+
+/// Answers an ARP request for a known address. Announcements and probes want no answer.
+#[inline(always)]
+pub fn answer_arp(
+    frame: &mut Frame,
+    endpoint: &EndpointEntry,
+    header: &EthHdr,
+) -> Result<Verdict, DropReason> {
+    frame.require(eth::LEN + arp::LEN)?;
+    let request = Held(*frame.header::<ArpHdr>(eth::LEN)?);
+    if !arp::is_request(&request) {
+        return Err(DropReason::ArpMalformed);
+    }
+    if !rule::same_mac(request.sha, endpoint.mac) {
+        return Err(DropReason::SourceMac);
+    }
+    let sender = u32::from_ne_bytes(request.spa);
+    if sender == 0 {
+        return Err(DropReason::ArpGratuitous);
+    }
+    if !rule::is_first_ipv4(endpoint, request.spa)
+        && !is_own(endpoint, NeighborKey::ipv4(endpoint.vni, request.spa))
+    {
+        return Err(DropReason::SourceIp);
+    }
+    if sender == u32::from_ne_bytes(request.tpa) {
+        return Err(DropReason::ArpGratuitous);
+    }
+    if !arp::can_be_target(request.tpa) {
+        return Err(DropReason::ArpMalformed);
+    }
+    let neighbor = maps::neighbor(NeighborKey::ipv4(endpoint.vni, request.tpa))
+        .ok_or(DropReason::NeighborUnknown)?;
+    if rule::owned_by(endpoint, &neighbor) {
+        return Err(DropReason::ArpGratuitous);
+    }
+    *frame.header_mut(eth::LEN)? = arp::reply(&request, neighbor.mac);
+    *frame.header_mut(0)? = EthHdr {
+        dst_addr: header.src_addr,
+        src_addr: neighbor.mac,
+        ether_type: eth::ARP,
+    };
+    frame.redirect_out(frame.ifindex())
+}
+
+/// Whether this IPv6 frame carries a neighbour solicitation.
+#[inline(always)]
+pub fn is_solicitation(frame: &mut Frame) -> Result<bool, DropReason> {
+    frame.require(eth::LEN + ipv6::LEN)?;
+    if frame.header::<Ipv6Hdr>(eth::LEN)?.next_header != ipv6::ICMPV6 {
+        return Ok(false);
+    }
+    frame.load::<u8>(MESSAGE).map(icmpv6::is_solicitation)
+}
+
+/// Answers a solicitation for a known address, and a duplicate address detection for somebody
+/// else's.
+#[inline(always)]
+pub fn advertise(
+    frame: &mut Frame,
+    endpoint: &EndpointEntry,
+    header: &EthHdr,
+) -> Result<Verdict, DropReason> {
+    frame.require(MESSAGE + icmpv6::SOLICITATION_LEN)?;
+    let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
+    let message = Held(*frame.header::<Solicitation>(MESSAGE)?);
+    if !icmpv6::is_valid_solicitation(&ip, &message) {
+        return Err(DropReason::NdMalformed);
+    }
+    let detection = ipv6::is_unspecified(ip.source);
+    if !detection
+        && !rule::is_first_ipv6(endpoint, ip.source)
+        && !is_own(endpoint, NeighborKey::ipv6(endpoint.vni, ip.source))
+    {
+        return Err(DropReason::SourceIp);
+    }
+    let neighbor = maps::neighbor(NeighborKey::ipv6(endpoint.vni, message.target))
+        .ok_or(DropReason::NeighborUnknown)?;
+    if rule::owned_by(endpoint, &neighbor) {
+        return Err(DropReason::NdOwnAddress);
+    }
+    frame.resize((MESSAGE + icmpv6::ADVERTISEMENT_LEN) as u32)?;
+    frame.require(MESSAGE + icmpv6::ADVERTISEMENT_LEN)?;
+    let (answer_ip, answer) = icmpv6::advertise(&ip, &message, neighbor.mac);
+    *frame.header_mut(MESSAGE)? = answer;
+    *frame.header_mut(eth::LEN)? = answer_ip;
+    *frame.header_mut(0)? = EthHdr {
+        dst_addr: if detection {
+            ipv6::ALL_NODES_MAC
+        } else {
+            header.src_addr
+        },
+        src_addr: neighbor.mac,
+        ether_type: eth::IPV6,
+    };
+    frame.redirect_out(frame.ifindex())
+}
+
+/// Whether the neighbour table gives the address to this endpoint.
+#[inline(always)]
+fn is_own(endpoint: &EndpointEntry, key: NeighborKey) -> bool {
+    maps::neighbor(key).is_some_and(|neighbor| rule::owned_by(endpoint, &neighbor))
+}

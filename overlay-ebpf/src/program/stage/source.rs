@@ -1,0 +1,114 @@
+//! The source check: an endpoint sends with its own MAC and its own addresses.
+
+use overlay_ebpf::{
+    abi::{DropReason, EndpointEntry, NeighborKey},
+    rule::{
+        flow::{self, Flow},
+        source,
+    },
+    wire::{
+        eth::{self, EthHdr},
+        ipv4::{self, Ipv4Hdr},
+        ipv6::{self, Ipv6Hdr},
+    },
+};
+
+use crate::{maps, packet::Frame};
+
+/// The MAC is the endpoint's.
+#[inline(always)]
+pub fn check_mac(endpoint: &EndpointEntry, header: &EthHdr) -> Result<(), DropReason> {
+    if source::same_mac(header.src_addr, endpoint.mac) {
+        Ok(())
+    } else {
+        Err(DropReason::SourceMac)
+    }
+}
+
+/// The IPv4 source is the endpoint's.
+#[inline(always)]
+pub fn check_ipv4(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, DropReason> {
+    frame.require(eth::LEN + ipv4::LEN)?;
+    let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
+    if !owns_ipv4(endpoint, ip.src_addr) {
+        return Err(DropReason::SourceIp);
+    }
+    let hash = match frame.hash() {
+        0 => {
+            let has_ports = (ip.proto == ipv4::UDP || ip.proto == ipv4::TCP)
+                && ip.vihl == ipv4::NO_OPTIONS
+                && !ipv4::is_fragment(ip);
+            let ports = ports(frame, has_ports, eth::LEN + ipv4::LEN);
+            flow::flow_hash(
+                u32::from_ne_bytes(ip.src_addr),
+                u32::from_ne_bytes(ip.dst_addr),
+                ip.proto,
+                ports,
+            )
+        }
+        hash => hash,
+    };
+    Ok(Flow {
+        hash,
+        ecn: ip.tos & ipv4::ECN_MASK,
+        headers_len: (ipv4::LEN + 8) as u32,
+    })
+}
+
+/// The IPv6 source is the endpoint's.
+#[inline(always)]
+pub fn check_ipv6(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, DropReason> {
+    frame.require(eth::LEN + ipv6::LEN)?;
+    let ip = frame.header::<Ipv6Hdr>(eth::LEN)?;
+    if !owns_ipv6(endpoint, ip.source) {
+        return Err(DropReason::SourceIp);
+    }
+    let hash = match frame.hash() {
+        0 => {
+            let has_ports = ip.next_header == ipv6::UDP || ip.next_header == ipv6::TCP;
+            let ports = ports(frame, has_ports, eth::LEN + ipv6::LEN);
+            let [.., a, b, c, d] = ip.source;
+            let [.., e, f, g, h] = ip.destination;
+            flow::flow_hash(
+                u32::from_ne_bytes([a, b, c, d]),
+                u32::from_ne_bytes([e, f, g, h]),
+                ip.next_header,
+                ports,
+            )
+        }
+        hash => hash,
+    };
+    Ok(Flow {
+        hash,
+        ecn: ip.ecn(),
+        headers_len: (ipv6::LEN + 8) as u32,
+    })
+}
+
+/// Whether the address is the endpoint's: its first one, or one that the neighbour table knows.
+#[inline(always)]
+pub fn owns_ipv4(endpoint: &EndpointEntry, ip: [u8; 4]) -> bool {
+    source::is_first_ipv4(endpoint, ip)
+        || maps::neighbor(NeighborKey::ipv4(endpoint.vni, ip))
+            .is_some_and(|neighbor| source::owned_by(endpoint, &neighbor))
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub fn owns_ipv6(endpoint: &EndpointEntry, ip: [u8; 16]) -> bool {
+    source::is_first_ipv6(endpoint, ip)
+        || maps::neighbor(NeighborKey::ipv6(endpoint.vni, ip))
+            .is_some_and(|neighbor| source::owned_by(endpoint, &neighbor))
+}
+
+/// Source and destination port as they lie in memory; 0 where there are none.
+#[inline(always)]
+fn ports(frame: &Frame, has_ports: bool, offset: usize) -> u32 {
+    if has_ports {
+        frame
+            .header::<[u8; 4]>(offset)
+            .map_or(0, |ports| u32::from_ne_bytes(*ports))
+    } else {
+        0
+    }
+}

@@ -1,0 +1,5 @@
+//! Pure decisions: no packet, no map, no clock.
+
+pub mod ecn;
+pub mod flow;
+pub mod source;

@@ -1,0 +1,92 @@
+//! May an endpoint send with this source address?
+
+use crate::abi::{EndpointEntry, NeighborEntry};
+
+/// Whether `ip` is the endpoint's first IPv4 address. `false` says nothing yet: ask
+/// [`owned_by`] with the neighbour table's entry.
+#[must_use]
+#[inline(always)]
+pub const fn is_first_ipv4(endpoint: &EndpointEntry, ip: [u8; 4]) -> bool {
+    let ip = u32::from_ne_bytes(ip);
+    ip != 0 && ip == u32::from_ne_bytes(endpoint.ipv4)
+}
+
+/// The same for IPv6.
+#[must_use]
+#[inline(always)]
+pub const fn is_first_ipv6(endpoint: &EndpointEntry, ip: [u8; 16]) -> bool {
+    let ip = u128_halves(ip);
+    let own = u128_halves(endpoint.ipv6);
+    (ip.0 | ip.1) != 0 && ip.0 == own.0 && ip.1 == own.1
+}
+
+/// Whether the neighbour table gives the address to this endpoint.
+#[must_use]
+#[inline(always)]
+pub const fn owned_by(endpoint: &EndpointEntry, neighbor: &NeighborEntry) -> bool {
+    same_mac(endpoint.mac, neighbor.mac)
+}
+
+/// Whether two MACs are equal, without a call to `memcmp`.
+#[must_use]
+#[inline(always)]
+pub const fn same_mac(left: [u8; 6], right: [u8; 6]) -> bool {
+    let [a, b, c, d, e, f] = left;
+    let [u, v, w, x, y, z] = right;
+    u32::from_ne_bytes([a, b, c, d]) == u32::from_ne_bytes([u, v, w, x])
+        && u16::from_ne_bytes([e, f]) == u16::from_ne_bytes([y, z])
+}
+
+/// BPF has no 128-bit comparison.
+#[inline(always)]
+const fn u128_halves(ip: [u8; 16]) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
+    (
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    fn endpoint() -> EndpointEntry {
+        EndpointEntry {
+            mac: [2, 0x42, 7, 7, 7, 2],
+            ipv4: [7, 7, 7, 2],
+            ipv6: [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+            ..EndpointEntry::zeroed()
+        }
+    }
+
+    #[test]
+    fn only_its_own_address_is_an_endpoints() {
+        assert!(is_first_ipv4(&endpoint(), [7, 7, 7, 2]));
+        assert!(!is_first_ipv4(&endpoint(), [7, 7, 7, 3]));
+        let mut ipv6 = endpoint().ipv6;
+        assert!(is_first_ipv6(&endpoint(), ipv6));
+        ipv6[15] = 3;
+        assert!(!is_first_ipv6(&endpoint(), ipv6));
+    }
+
+    #[test]
+    fn an_endpoint_without_addresses_does_not_own_the_unspecified_one() {
+        assert!(!is_first_ipv4(&EndpointEntry::zeroed(), [0; 4]));
+        assert!(!is_first_ipv6(&EndpointEntry::zeroed(), [0; 16]));
+    }
+
+    #[test]
+    fn the_neighbour_table_decides_about_further_addresses() {
+        assert!(owned_by(
+            &endpoint(),
+            &NeighborEntry::new(1, [2, 0x42, 7, 7, 7, 2])
+        ));
+        assert!(!owned_by(
+            &endpoint(),
+            &NeighborEntry::new(1, [2, 0x42, 7, 7, 7, 3])
+        ));
+    }
+}

@@ -1,0 +1,117 @@
+//! IPv4 (RFC 791).
+
+pub use network_types::ip::Ipv4Hdr;
+
+use super::checksum::{self, Sum};
+
+/// Bytes of a header without options.
+pub const LEN: usize = Ipv4Hdr::LEN;
+/// Version 4, five words: no options.
+pub const NO_OPTIONS: u8 = 0x45;
+/// Protocol number of TCP.
+pub const TCP: u8 = 6;
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
+/// Hops that an outer packet may take: the host's default (`IPDEFTTL`).
+const TTL: u8 = 64;
+/// The two ECN bits of the type-of-service byte (RFC 3168 section 5).
+pub const ECN_MASK: u8 = 0b11;
+/// Don't fragment.
+const DF: [u8; 2] = [0x40, 0x00];
+
+/// Whether the packet is a fragment, first, middle or last.
+#[must_use]
+#[inline(always)]
+pub const fn is_fragment(ip: &Ipv4Hdr) -> bool {
+    (ip.frags[0] & 0x3f) | ip.frags[1] != 0
+}
+
+/// The outer header of a tunnel packet: UDP, DF, no options. The identification is 0, which
+/// RFC 6864 allows for packets that are never fragmented; segmentation counts it up from there.
+#[must_use]
+#[inline(always)]
+pub const fn outer(source: [u8; 4], destination: [u8; 4], total_len: u16, ecn: u8) -> Ipv4Hdr {
+    let mut ip = Ipv4Hdr {
+        vihl: NO_OPTIONS,
+        tos: ecn,
+        tot_len: total_len.to_be_bytes(),
+        id: [0; 2],
+        frags: DF,
+        ttl: TTL,
+        proto: UDP,
+        check: [0; 2],
+        src_addr: source,
+        dst_addr: destination,
+    };
+    ip.check = Sum::ZERO
+        .pair([NO_OPTIONS, ecn])
+        .pair(ip.tot_len)
+        .pair(DF)
+        .pair([TTL, UDP])
+        .bytes(source)
+        .bytes(destination)
+        .finish();
+    ip
+}
+
+/// Changes the ECN field and mends the checksum.
+#[inline(always)]
+pub const fn set_ecn(ip: &mut Ipv4Hdr, ecn: u8) {
+    let tos = (ip.tos & !ECN_MASK) | ecn;
+    ip.check = checksum::replace(ip.check, [ip.vihl, ip.tos], [ip.vihl, tos]);
+    ip.tos = tos;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Zero over a header whose checksum is right.
+    fn verify(ip: &Ipv4Hdr) -> [u8; 2] {
+        Sum::ZERO
+            .pair([ip.vihl, ip.tos])
+            .pair(ip.tot_len)
+            .pair(ip.id)
+            .pair(ip.frags)
+            .pair([ip.ttl, ip.proto])
+            .pair(ip.check)
+            .bytes(ip.src_addr)
+            .bytes(ip.dst_addr)
+            .finish()
+    }
+
+    #[test]
+    fn outer_header_is_sound_and_asks_not_to_be_fragmented() {
+        let ip = outer([10, 0, 0, 1], [10, 0, 0, 2], 1500, 0b10);
+        assert_eq!(verify(&ip), [0, 0]);
+        assert_eq!(
+            (ip.tot_len(), ip.ecn(), ip.dscp(), ip.ttl),
+            (1500, 0b10, 0, 64)
+        );
+        assert_eq!(ip.frags, DF);
+        assert!(!is_fragment(&ip));
+    }
+
+    #[test]
+    fn changing_the_ecn_field_keeps_the_checksum_right_and_the_dscp() {
+        let mut ip = outer([10, 0, 0, 1], [10, 0, 0, 2], 84, 0);
+        set_ecn(&mut ip, 0b11);
+        assert_eq!(verify(&ip), [0, 0]);
+        assert_eq!(ip.ecn(), 0b11);
+    }
+
+    #[test]
+    fn first_middle_and_last_fragments_are_told() {
+        let mut ip = outer([10, 0, 0, 1], [10, 0, 0, 2], 84, 0);
+        for (frags, fragment) in [
+            ([0x20, 0], true),
+            ([0x20, 1], true),
+            ([0, 1], true),
+            ([0, 0], false),
+            ([0x40, 0], false),
+        ] {
+            ip.frags = frags;
+            assert_eq!(is_fragment(&ip), fragment, "{frags:?}");
+        }
+    }
+}
