@@ -1,0 +1,117 @@
+//! Network namespaces by name: made, entered and removed.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use duct::Expression;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::process;
+
+const FOLDER: &str = "/run/netns";
+
+/// A named namespace that is ours: it goes away with this value, and the links in it too.
+pub(super) struct Netns {
+    name: String,
+}
+
+impl Netns {
+    pub(super) fn create(name: &str) -> Result<Self> {
+        ip(&format!("netns add {name}"))?;
+        // From here on a failure removes it.
+        let made = Self::adopt(name);
+        made.ip("link set lo up")?;
+        Ok(made)
+    }
+
+    /// One that somebody else makes for us. It may not be there yet.
+    pub(super) fn adopt(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command line that runs in here. The mounts stay those of the caller, bpffs too.
+    pub(super) fn command(&self, words: &[&str]) -> Result<Expression> {
+        let enter = format!("--net={}", self.path().display());
+        let line: Vec<_> = std::iter::once(enter.as_str())
+            .chain(words.iter().copied())
+            .collect();
+        process::command("nsenter", &line)
+    }
+
+    /// Runs iproute2's ip in here; `words` are separated by blanks.
+    pub(super) fn ip(&self, words: &str) -> Result<()> {
+        ip(&format!("-netns {} {words}", self.name))
+    }
+
+    /// Calls `work` on a thread that is in here: sockets that it opens and /proc/thread-self/net
+    /// belong to this namespace.
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                let path = self.path();
+                let file =
+                    File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+                setns(file, CloneFlags::CLONE_NEWNET)
+                    .with_context(|| format!("entering namespace {}", self.name))?;
+                work()
+            });
+            entered
+                .join()
+                .map_err(|_| anyhow!("a thread in namespace {} panicked", self.name))?
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(FOLDER).join(&self.name)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if self.path().exists()
+            && let Err(error) = ip(&format!("netns del {}", self.name))
+        {
+            eprintln!("warning: namespace {} stays: {error:#}", self.name);
+        }
+    }
+}
+
+/// Runs iproute2's ip; `words` are separated by blanks.
+pub(super) fn ip(words: &str) -> Result<()> {
+    let line: Vec<_> = words.split_whitespace().collect();
+    process::run(&format!("ip {words}"), &process::command("ip", &line)?).map(drop)
+}
+
+/// Removes the namespaces whose names start so, and ends what runs in them: what a run leaves that
+/// was killed with SIGKILL.
+pub(super) fn remove_all(prefix: &str) -> Result<()> {
+    let Ok(entries) = fs::read_dir(FOLDER) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with(prefix)) else {
+            continue;
+        };
+        let pids = process::run(
+            &format!("listing the processes in namespace {name}"),
+            &process::command("ip", &["netns", "pids", name])?,
+        )?;
+        for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            // It may have ended by itself since.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        ip(&format!("netns del {name}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask build`: the BPF object, then the agent that carries it.
+
+mod toolchain;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use crate::setup::{self, Work};
+use crate::workspace::{Profile, Workspace, write_if_changed};
+
+pub(crate) use toolchain::Toolchain;
+
+/// Builds the BPF object and the agent: target/debug/overlay or target/release/overlay.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Optimise the agent; the BPF object always is.
+    #[arg(long)]
+    release: bool,
+}
+
+impl Args {
+    fn profile(&self) -> Profile {
+        if self.release {
+            Profile::Release
+        } else {
+            Profile::Debug
+        }
+    }
+}
+
+/// The package, the binary and the features that become the BPF object.
+pub(crate) const BPF_PROGRAMS: [&str; 7] = [
+    "--package",
+    "overlay-ebpf",
+    "--bin",
+    BPF_BINARY,
+    "--no-default-features",
+    "--features",
+    "program",
+];
+const BPF_BINARY: &str = "overlay-bpf";
+
+pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
+    setup::ensure(Work::Build)?;
+    let agent = build(workspace, args.profile())?;
+    eprintln!("built {}", agent.display());
+    Ok(())
+}
+
+/// Builds both where they are out of date and gives the agent's path. What that takes has to be
+/// there: call [`setup::ensure`] before.
+pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
+    object(workspace)?;
+    let mut args = vec!["build", "--package", "overlay-user", "--bin", "overlay"];
+    if profile == Profile::Release {
+        args.push("--release");
+    }
+    workspace
+        .cargo(&args)?
+        .run()
+        .context("the agent does not build (see above)")?;
+    Ok(workspace.agent(profile))
+}
+
+/// Builds the BPF object to where overlay-user's build script picks it up.
+fn object(workspace: &Workspace) -> Result<()> {
+    let toolchain = Toolchain::choose(workspace)?;
+    eprintln!("BPF object: {toolchain}");
+    toolchain
+        .cargo(workspace, "build", &BPF_PROGRAMS)?
+        .run()
+        .context("the BPF programs do not build (see above)")?;
+    let linked = toolchain::artifacts(workspace).join(BPF_BINARY);
+    let content = fs::read(&linked).with_context(|| format!("reading {}", linked.display()))?;
+    write_if_changed(&workspace.bpf_object(), &content)
+}

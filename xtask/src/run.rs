@@ -1,0 +1,50 @@
+//! `cargo xtask run`: builds the agent and becomes it.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::build;
+use crate::host;
+use crate::setup::{self, Work};
+use crate::workspace::{Profile, Workspace};
+
+/// Builds the agent and runs it in the foreground, as root.
+#[derive(clap::Args)]
+#[command(after_help = "Example: cargo xtask run -- --iface enp0s1 --vni 42")]
+pub(crate) struct Args {
+    /// Optimise the agent.
+    #[arg(long)]
+    release: bool,
+
+    /// What `overlay run` gets; see `overlay run --help`.
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+/// Variables that reach the agent through sudo.
+const PASSED_ON: [&str; 3] = ["OVERLAY_INSTANCE", "RUST_LOG", "RUST_BACKTRACE"];
+
+pub(crate) fn run(args: Args, workspace: &Workspace) -> Result<()> {
+    setup::ensure(Work::Build)?;
+    let profile = if args.release {
+        Profile::Release
+    } else {
+        Profile::Debug
+    };
+    let agent = build::build(workspace, profile)?;
+
+    let vars: Vec<_> = PASSED_ON
+        .into_iter()
+        .filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
+        .collect();
+    let mut line = vec![agent.into_os_string(), OsString::from("run")];
+    line.extend(args.args);
+    let line = host::as_root(&vars, &line)?;
+    let (program, args) = line.split_first().context("a command has a program")?;
+    // In place of this process, so that signals and the exit code are the agent's own.
+    let error = Command::new(program).args(args).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
+}

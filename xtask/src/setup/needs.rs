@@ -1,0 +1,229 @@
+//! The table of what the verbs need beside a Rust toolchain.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::Work;
+use crate::build::Toolchain;
+use crate::host;
+
+/// One thing that has to be on the machine.
+pub(super) struct Need {
+    /// What it is.
+    pub(super) what: &'static str,
+    /// What we do with it.
+    pub(super) why: &'static str,
+    /// Whether it is here. Looks at files: this runs before every verb.
+    pub(super) found: fn() -> bool,
+    /// Where it comes from.
+    pub(super) source: Source,
+    /// What it is needed for.
+    pub(super) work: &'static [Work],
+}
+
+/// Where a missing thing comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Debian packages.
+    Debian(&'static [&'static str]),
+    /// Components of the rustup toolchain in use.
+    Rustup(&'static [&'static str]),
+    /// The bpf-linker from crates.io, built upon Debian's LLVM.
+    BpfLinker,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Debian(packages) => write!(f, "apt-get install {}", packages.join(" ")),
+            Self::Rustup(components) => write!(f, "rustup component add {}", components.join(" ")),
+            Self::BpfLinker => write!(f, "cargo install bpf-linker"),
+        }
+    }
+}
+
+use Work::{Bench, Build, Demo, Kernels, Lint, Test};
+
+/// Everything, in the order in which it is installed.
+pub(super) const ALL: &[Need] = &[
+    Need {
+        what: "C compiler",
+        why: "links the agent and compiles its SQLite",
+        found: || host::program("cc").is_some(),
+        source: Source::Debian(&["gcc", "libc6-dev"]),
+        work: &[Build],
+    },
+    Need {
+        what: "Rust compiler for BPF",
+        why: "compiles the datapath",
+        found: || !Toolchain::installed().is_empty(),
+        source: Source::Debian(&["rustc-web", "libstd-rust-web-dev-bpf", "cargo-web"]),
+        work: &[Build],
+    },
+    Need {
+        what: "LLVM 22",
+        why: "bpf-linker is built upon it",
+        found: || bpf_linker_runs() || Path::new("/usr/lib/llvm-22/bin/llvm-config").exists(),
+        source: Source::Debian(&[
+            "llvm-22-dev",
+            "libpolly-22-dev",
+            "zlib1g-dev",
+            "libzstd-dev",
+        ]),
+        work: &[Build],
+    },
+    Need {
+        what: "bpf-linker",
+        why: "links the datapath into one BPF object",
+        found: bpf_linker_runs,
+        source: Source::BpfLinker,
+        work: &[Build],
+    },
+    Need {
+        what: "ip, tc",
+        why: "lay out namespaces and links",
+        found: || host::program("ip").is_some() && host::program("tc").is_some(),
+        source: Source::Debian(&["iproute2"]),
+        work: &[Demo, Test, Kernels, Bench],
+    },
+    Need {
+        what: "nsenter",
+        why: "starts agents and tools in namespaces",
+        found: || host::program("nsenter").is_some(),
+        source: Source::Debian(&["util-linux"]),
+        work: &[Demo, Test, Kernels, Bench],
+    },
+    Need {
+        what: "bpftool",
+        why: "prints programs and maps",
+        found: || host::program("bpftool").is_some(),
+        source: Source::Debian(&["bpftool"]),
+        work: &[Demo, Test, Kernels],
+    },
+    Need {
+        what: "ping",
+        why: "shows that endpoints reach each other",
+        found: || host::program("ping").is_some(),
+        source: Source::Debian(&["iputils-ping"]),
+        work: &[Demo, Test, Bench],
+    },
+    Need {
+        what: "arping",
+        why: "asks for addresses as a host would",
+        found: || host::program("arping").is_some(),
+        source: Source::Debian(&["iputils-arping"]),
+        work: &[Test],
+    },
+    Need {
+        what: "tcpdump",
+        why: "captures VXLAN packets on the underlay",
+        found: || host::program("tcpdump").is_some(),
+        source: Source::Debian(&["tcpdump"]),
+        work: &[Demo, Test],
+    },
+    Need {
+        what: "tshark",
+        why: "decodes what was captured, field by field",
+        found: || host::program("tshark").is_some(),
+        source: Source::Debian(&["tshark"]),
+        work: &[Test],
+    },
+    Need {
+        what: "iperf3",
+        why: "measures throughput",
+        found: || host::program("iperf3").is_some(),
+        source: Source::Debian(&["iperf3"]),
+        work: &[Demo, Test, Bench],
+    },
+    Need {
+        what: "sockperf",
+        why: "measures latency",
+        found: || host::program("sockperf").is_some(),
+        source: Source::Debian(&["sockperf"]),
+        work: &[Bench],
+    },
+    Need {
+        what: "trafgen",
+        why: "sends frames of every shape and floods",
+        found: || host::program("trafgen").is_some(),
+        source: Source::Debian(&["netsniff-ng"]),
+        work: &[Test, Bench],
+    },
+    Need {
+        what: "ethtool",
+        why: "switches the underlay's offloads",
+        found: || host::program("ethtool").is_some(),
+        source: Source::Debian(&["ethtool"]),
+        work: &[Demo, Test, Bench],
+    },
+    Need {
+        what: "jq",
+        why: "reads the JSON of tools in scripts",
+        found: || host::program("jq").is_some(),
+        source: Source::Debian(&["jq"]),
+        work: &[Demo, Test],
+    },
+    Need {
+        what: "qemu-system-x86_64",
+        why: "boots other kernels",
+        found: || host::program("qemu-system-x86_64").is_some(),
+        source: Source::Debian(&["qemu-system-x86"]),
+        work: &[Kernels],
+    },
+    Need {
+        what: "busybox",
+        why: "is the user space of those kernels",
+        found: || host::program("busybox").is_some(),
+        source: Source::Debian(&["busybox-static"]),
+        work: &[Kernels],
+    },
+    Need {
+        what: "cpio",
+        why: "packs their initramfs",
+        found: || host::program("cpio").is_some(),
+        source: Source::Debian(&["cpio"]),
+        work: &[Kernels],
+    },
+    Need {
+        what: "clippy for BPF",
+        why: "lints the datapath for its own target",
+        found: || Toolchain::installed().iter().any(Toolchain::has_clippy),
+        source: Source::Debian(&["rust-web-clippy"]),
+        work: &[Lint],
+    },
+    Need {
+        what: "clippy",
+        why: "lints user space",
+        found: || beside_cargo("cargo-clippy"),
+        source: Source::Rustup(&["clippy"]),
+        work: &[Lint],
+    },
+    Need {
+        what: "rustfmt",
+        why: "checks the formatting",
+        found: || beside_cargo("cargo-fmt"),
+        source: Source::Rustup(&["rustfmt"]),
+        work: &[Lint],
+    },
+];
+
+/// A bpf-linker that outlived its LLVM is there, but does not start.
+fn bpf_linker_runs() -> bool {
+    host::program("bpf-linker").is_some_and(|linker| {
+        let asked = duct::cmd!(linker, "--version")
+            .stdout_null()
+            .stderr_null()
+            .unchecked()
+            .run();
+        asked.is_ok_and(|output| output.status.success())
+    })
+}
+
+/// Whether the toolchain that runs us has this program: the ones in cargo's bin folder are rustup's
+/// own and are there in any case.
+fn beside_cargo(name: &str) -> bool {
+    let cargo = std::env::var_os("CARGO")
+        .map(PathBuf::from)
+        .or_else(|| host::program("cargo"));
+    cargo.is_some_and(|cargo| cargo.with_file_name(name).is_file())
+}
