@@ -1,11 +1,24 @@
 //! The host's links and namespaces: what the agent makes and removes outside of BPF.
 
-use std::net::Ipv4Addr;
+use std::{io, net::Ipv4Addr};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use crate::model::{IfName, Mac, Name};
+
+mod linux;
+mod mark;
+mod netlink;
+pub mod netns;
+mod port;
+mod records;
+mod underlay;
+mod vxlan;
+
+pub use linux::Linux;
+pub use underlay::{ENCAPSULATION, SMALLEST_UNDERLAY_MTU};
 
 /// What an endpoint's interface shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +77,40 @@ pub enum PlatformError {
     },
 }
 
+/// Turns what the kernel said into a line for the user.
+trait Tried<T> {
+    /// `what` was tried, in the user's words: "making the veth of endpoint blue".
+    fn tried(self, what: impl FnOnce() -> String) -> Result<T, PlatformError>;
+}
+
+impl<T> Tried<T> for io::Result<T> {
+    fn tried(self, what: impl FnOnce() -> String) -> Result<T, PlatformError> {
+        self.map_err(|cause| PlatformError::failed(what(), &cause))
+    }
+}
+
+impl PlatformError {
+    fn failed(what: String, cause: &io::Error) -> Self {
+        if matches!(errno(cause), Errno::EPERM | Errno::EACCES) {
+            return Self::Refused(format!(
+                "{what}: permission denied: run overlay as root, or with CAP_NET_ADMIN and \
+                 CAP_SYS_ADMIN"
+            ));
+        }
+        Self::Kernel {
+            what,
+            cause: cause.to_string(),
+        }
+    }
+}
+
+/// The error number behind `cause`; `UnknownErrno` if it came from elsewhere.
+fn errno(cause: &io::Error) -> Errno {
+    cause
+        .raw_os_error()
+        .map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
 /// Links and namespaces of one instance. Every operation is idempotent, finishes what a crash left
 /// half made, and touches only what carries this instance's mark.
 #[async_trait]
@@ -78,6 +125,7 @@ pub trait Platform: Send + Sync + 'static {
     async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError>;
 
     /// Removes namespaces that we made and that hold no port any more (a crash between the two).
+    /// To be called once the desired ports stand.
     async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError>;
 
     /// Makes the VXLAN device in external mode on UDP `port` (host byte order) that opens the port

@@ -1,0 +1,247 @@
+//! [`Platform`] on Linux: what each operation is, in its order. The steps are in the files beside.
+
+use std::{fs, io, net::Ipv4Addr};
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::{
+    Platform, PlatformError, Port, PortSpec, Tried, Underlay,
+    mark::{self, Device},
+    netlink::{Link, Netlink},
+    netns::{self, Named, Netns},
+    records::Records,
+    underlay,
+};
+use crate::model::{IfName, Name};
+
+/// Links and namespaces of one instance, in the network namespace that it was made in.
+#[derive(Debug)]
+pub struct Linux {
+    pub(super) instance: Name,
+    iface: IfName,
+    local_ip: Option<Ipv4Addr>,
+    /// Where the underlay and the host sides of the veths are.
+    pub(super) host: Netns,
+    pub(super) records: Records,
+    /// One change at a time: an endpoint that comes must not find the namespace that another, the
+    /// last one in it, takes with it.
+    changes: Mutex<()>,
+}
+
+/// What stands where one of our links belongs.
+pub(super) enum Place {
+    /// Nothing.
+    Free,
+    /// Our link.
+    Ours(Link),
+    /// Somebody else's.
+    Foreign(Link),
+}
+
+impl Place {
+    /// Our link, if it is there. Refused: somebody else's is.
+    pub(super) fn for_us(self) -> Result<Option<Link>, PlatformError> {
+        match self {
+            Self::Free => Ok(None),
+            Self::Ours(link) => Ok(Some(link)),
+            Self::Foreign(Link { name, alias, .. }) => Err(PlatformError::Refused(format!(
+                "interface {name} (alias: {}) is in the way and not ours: rename it, or remove it \
+                 with `ip link del {name}`",
+                alias.as_deref().unwrap_or("none")
+            ))),
+        }
+    }
+}
+
+impl Linux {
+    /// The platform of `instance` with underlay interface `iface`, bound to the network namespace
+    /// of the calling thread. `local_ip` names the VTEP's address if `iface` has several.
+    ///
+    /// Changes nothing, and checks nothing: that is [`Linux::underlay`]'s.
+    pub fn new(
+        instance: Name,
+        iface: IfName,
+        local_ip: Option<Ipv4Addr>,
+    ) -> Result<Self, PlatformError> {
+        Ok(Self {
+            records: Records::new(&instance),
+            host: Netns::current().tried(|| "opening this network namespace".to_owned())?,
+            changes: Mutex::default(),
+            instance,
+            iface,
+            local_ip,
+        })
+    }
+
+    /// The interface that carries the tunnels. Refused: it is missing, down, not Ethernet, has too
+    /// small an MTU or not the address.
+    pub async fn underlay(&self) -> Result<Underlay, PlatformError> {
+        let host = self.open_host().await?;
+        let read = || format!("reading interface {}", self.iface);
+        let links = host.links().await.tried(read)?;
+        let link = underlay::check(&self.iface, &links)?;
+        let addresses = host.addresses(link.index).await.tried(read)?;
+        underlay::describe(link, &addresses, self.local_ip)
+    }
+
+    pub(super) async fn open_host(&self) -> Result<Netlink, PlatformError> {
+        Netlink::open(&self.host)
+            .await
+            .tried(|| "opening netlink in the host's namespace".to_owned())
+    }
+
+    /// What has `device`'s name.
+    pub(super) async fn find(
+        &self,
+        host: &Netlink,
+        device: Device<'_>,
+    ) -> Result<Place, PlatformError> {
+        let name = device.name(&self.instance);
+        let found = host
+            .link_named(&name)
+            .await
+            .tried(|| format!("looking for interface {name}"))?;
+        Ok(match found {
+            None => Place::Free,
+            Some(link) if self.owns(&link, device)? => Place::Ours(link),
+            Some(link) => Place::Foreign(link),
+        })
+    }
+
+    /// Whether `link`, which has `device`'s name, carries our mark or is one that we were making.
+    fn owns(&self, link: &Link, device: Device<'_>) -> Result<bool, PlatformError> {
+        if link.kind != Some(device.kind()) {
+            return Ok(false);
+        }
+        if let Some(alias) = &link.alias {
+            return Ok(*alias == device.alias(&self.instance));
+        }
+        let being_made = match device {
+            Device::Port(endpoint) => self.records.ports.has(endpoint.as_str()),
+            Device::Vxlan | Device::Bridge => self.records.devices.has(&link.name),
+        };
+        being_made.tried(|| format!("reading the record of {}", link.name))
+    }
+
+    /// Keeps the host from speaking IPv6 of its own accord on the link `name`.
+    pub(super) async fn disable_ipv6(&self, name: &str) {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+        if let Err(error) = self.host.run(move || fs::write(path, "1")).await {
+            // No IPv6 in this kernel, or /proc/sys is read-only: the link works nevertheless.
+            tracing::debug!(%error, link = name, "IPv6 stays as it is");
+        }
+    }
+
+    /// Whether we made `netns`, which is found under `name` now.
+    pub(super) async fn made(&self, name: &Name, netns: &Netns) -> io::Result<bool> {
+        match self.records.namespaces.get(name.as_str())? {
+            Some(ours) => Ok(netns.identity().await? == ours),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes away the namespace `name` if we made it, it still is the same and nothing is in it.
+    /// If it isn't the same, forgets it.
+    pub(super) async fn retire_netns(&self, name: &Name) -> Result<(), PlatformError> {
+        let removing = || format!("removing namespace {name}");
+        let records = &self.records.namespaces;
+        let Some(ours) = records.get(name.as_str()).tried(removing)? else {
+            return Ok(());
+        };
+        match netns::find(name).await.tried(removing)? {
+            Named::Netns(netns) if netns.identity().await.tried(removing)? == ours => {
+                if !is_empty(&netns).await.tried(removing)? {
+                    return Ok(());
+                }
+                netns::remove(name).tried(removing)?;
+            }
+            Named::EmptyFile => netns::remove(name).tried(removing)?,
+            Named::Netns(_) | Named::Missing | Named::Other => {}
+        }
+        records.remove(name.as_str()).tried(removing)
+    }
+}
+
+/// Whether only those links are in `netns` that the kernel itself puts into a new one.
+async fn is_empty(netns: &Netns) -> io::Result<bool> {
+    // The devices that `net.core.fb_tunnels_only_for_init_net` is about: can't be deleted.
+    const FALLBACK_TUNNELS: [&str; 9] = [
+        "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0",
+    ];
+    let links = Netlink::open(netns).await?.links().await?;
+    Ok(links
+        .iter()
+        .all(|link| link.name == "lo" || FALLBACK_TUNNELS.contains(&link.name.as_str())))
+}
+
+#[async_trait]
+impl Platform for Linux {
+    async fn ports(&self) -> Result<Vec<Port>, PlatformError> {
+        let reading = || "reading the host's links".to_owned();
+        let host = self.open_host().await?;
+        let half_made: Vec<_> = self
+            .records
+            .ports
+            .names()
+            .tried(reading)?
+            .into_iter()
+            .map(|endpoint| (Device::Port(&endpoint).name(&self.instance), endpoint))
+            .collect();
+        let endpoint_of = |link: &Link| match link.alias {
+            Some(_) => mark::endpoint_of(link, &self.instance),
+            None => half_made
+                .iter()
+                .find(|(name, _)| *name == link.name)
+                .map(|(_, endpoint)| endpoint.clone()),
+        };
+        let links = host.links().await.tried(reading)?;
+        Ok(links
+            .into_iter()
+            .filter(Link::is_veth)
+            .filter_map(|link| {
+                Some(Port {
+                    endpoint: endpoint_of(&link)?,
+                    host_ifindex: link.index,
+                    host_ifname: link.name,
+                })
+            })
+            .collect())
+    }
+
+    async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
+        let _turn = self.changes.lock().await;
+        self.make_port(spec).await
+    }
+
+    async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
+        let _turn = self.changes.lock().await;
+        self.unmake_port(endpoint).await
+    }
+
+    async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError> {
+        let _turn = self.changes.lock().await;
+        self.forget_lost_ports().await?;
+        let names = self
+            .records
+            .namespaces
+            .names()
+            .tried(|| "reading which namespaces are ours".to_owned())?;
+        let mut result = Ok(());
+        for name in &names {
+            // One that fails keeps none of the others.
+            result = result.and(self.retire_netns(name).await);
+        }
+        result
+    }
+
+    async fn ensure_vxlan(&self, port: u16) -> Result<(), PlatformError> {
+        let _turn = self.changes.lock().await;
+        self.make_vxlan(port).await
+    }
+
+    async fn remove_vxlan(&self) -> Result<(), PlatformError> {
+        let _turn = self.changes.lock().await;
+        self.unmake_vxlan().await
+    }
+}

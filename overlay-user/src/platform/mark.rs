@@ -1,0 +1,121 @@
+//! How we know what is ours: names that follow from the instance, and an alias on each link.
+//!
+//! A name alone proves nothing, anyone may take it. The alias does, but the kernel takes none
+//! while it makes a link: [`super::records`] bridges the moment between the two.
+
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
+use netlink_packet_route::link::InfoKind;
+
+use super::netlink::Link;
+use crate::model::Name;
+
+/// A link in the host's namespace that the platform makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Device<'a> {
+    /// The host side of an endpoint's veth.
+    Port(&'a Name),
+    /// The VXLAN device in external mode.
+    Vxlan,
+    /// The bridge that hands the VXLAN device's head-room on.
+    Bridge,
+}
+
+impl Device<'_> {
+    /// The link's name: 15 characters, the same after every restart.
+    pub(super) fn name(self, instance: &Name) -> String {
+        let (prefix, endpoint) = match self {
+            Self::Port(endpoint) => ("ovl", endpoint.as_str()),
+            Self::Vxlan => ("ovx", ""),
+            Self::Bridge => ("ovb", ""),
+        };
+        // A Name holds no colon: two different pairs never make one text.
+        let mut hasher = FnvHasher::default();
+        hasher.write(format!("{instance}:{endpoint}").as_bytes());
+        format!("{prefix}{:012x}", hasher.finish() >> 16)
+    }
+
+    /// The link's kind.
+    pub(super) fn kind(self) -> InfoKind {
+        match self {
+            Self::Port(_) => InfoKind::Veth,
+            Self::Vxlan => InfoKind::Vxlan,
+            Self::Bridge => InfoKind::Bridge,
+        }
+    }
+
+    /// The link's alias, `overlay:<instance>[:<endpoint>]`.
+    pub(super) fn alias(self, instance: &Name) -> String {
+        match self {
+            Self::Port(endpoint) => format!("overlay:{instance}:{endpoint}"),
+            Self::Vxlan | Self::Bridge => format!("overlay:{instance}"),
+        }
+    }
+}
+
+/// The endpoint that `link` was marked for by `instance`.
+pub(super) fn endpoint_of(link: &Link, instance: &Name) -> Option<Name> {
+    let (owner, endpoint) = link
+        .alias
+        .as_deref()?
+        .strip_prefix("overlay:")?
+        .split_once(':')?;
+    (owner == instance.as_str())
+        .then(|| endpoint.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn device_names_fit_the_kernel_and_never_change() {
+        let (blue, default) = (name("blue"), name("default"));
+        for (device, expected) in [
+            (Device::Port(&blue), "ovl"),
+            (Device::Vxlan, "ovx"),
+            (Device::Bridge, "ovb"),
+        ] {
+            let text = device.name(&default);
+            assert_eq!(text.len(), 15);
+            assert!(text.starts_with(expected));
+        }
+        assert_eq!(Device::Port(&blue).name(&default), "ovl83f21644423b");
+    }
+
+    #[test]
+    fn device_names_differ_by_instance_and_by_endpoint() {
+        let (a, b) = (name("a"), name("b"));
+        let names = [
+            Device::Port(&a).name(&a),
+            Device::Port(&b).name(&a),
+            Device::Port(&a).name(&b),
+            Device::Vxlan.name(&a),
+            Device::Vxlan.name(&b),
+        ];
+        for (index, one) in names.iter().enumerate() {
+            assert!(!names[index + 1..].contains(one), "{one}");
+        }
+    }
+
+    #[test]
+    fn an_alias_names_the_endpoint_to_its_own_instance_only() {
+        let (blue, default) = (name("blue"), name("default"));
+        let mut link = Link {
+            alias: Some(Device::Port(&blue).alias(&default)),
+            ..Link::default()
+        };
+        assert_eq!(endpoint_of(&link, &default), Some(blue));
+        assert_eq!(endpoint_of(&link, &name("other")), None);
+        for alias in ["overlay:default", "overlay:default:", "uplink", ""] {
+            link.alias = Some(alias.to_owned());
+            assert_eq!(endpoint_of(&link, &default), None, "{alias}");
+        }
+    }
+}

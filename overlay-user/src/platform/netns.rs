@@ -1,0 +1,242 @@
+//! Network namespaces: entering them, and making and removing named ones as iproute2 does.
+//!
+//! Nothing here changes the namespace of the calling thread: `setns` and `unshare` act on one
+//! thread, so each job in another namespace gets a thread of its own that ends with the job.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{
+            fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+            net::UnixDatagram,
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        socket::{getsockopt, sockopt::GetStruct},
+        statfs::{FsType, fstatfs},
+    },
+};
+use tokio::sync::oneshot;
+
+use super::errno;
+use crate::model::Name;
+
+/// Where iproute2 keeps named namespaces.
+pub const NETNS_DIR: &str = "/run/netns";
+
+const THREAD_NETNS: &str = "/proc/thread-self/ns/net";
+
+/// include/uapi/asm-generic/socket.h, Linux 5.14; the libc crate has no name for it.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Socket option: the number of the socket's network namespace, never used again before the next
+/// boot.
+#[derive(Debug, Clone, Copy)]
+struct NetnsCookie;
+
+nix::getsockopt_impl!(
+    NetnsCookie,
+    libc::SOL_SOCKET,
+    SO_NETNS_COOKIE,
+    u64,
+    GetStruct<u64>
+);
+
+/// An open network namespace. It lives at least as long as this.
+#[derive(Debug, Clone)]
+pub struct Netns(Arc<File>);
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What a name under [`NETNS_DIR`] stands for.
+#[derive(Debug)]
+pub(super) enum Named {
+    /// Nothing.
+    Missing,
+    /// A network namespace.
+    Netns(Netns),
+    /// An empty file: what a crash between the file's and the mount's making leaves behind.
+    EmptyFile,
+    /// Something else.
+    Other,
+}
+
+impl Netns {
+    /// The namespace of the calling thread.
+    pub fn current() -> io::Result<Self> {
+        File::open(THREAD_NETNS).map(Arc::new).map(Self)
+    }
+
+    /// Whether both are the same namespace.
+    pub(super) fn is(&self, other: &Self) -> io::Result<bool> {
+        let (one, two) = (self.0.metadata()?, other.0.metadata()?);
+        Ok((one.dev(), one.ino()) == (two.dev(), two.ino()))
+    }
+
+    /// Does `work` in this namespace, on a thread of its own.
+    ///
+    /// Fails with `EINVAL` if this is a namespace of another type.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let netns = self.clone();
+        on_thread(move || {
+            setns(netns, CloneFlags::CLONE_NEWNET)?;
+            work()
+        })
+        .await
+    }
+
+    /// What tells this namespace from every other, past and future ones included.
+    ///
+    /// The inode number doesn't: the kernel hands it out again as soon as the namespace is gone.
+    pub(super) async fn identity(&self) -> io::Result<String> {
+        self.run(identity).await
+    }
+}
+
+/// The identity of the calling thread's namespace: the boot, and the cookie within it.
+fn identity() -> io::Result<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let cookie = getsockopt(&UnixDatagram::unbound()?, NetnsCookie)?;
+    Ok(format!("{} {cookie}", boot.trim_end()))
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, result) = oneshot::channel();
+    thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(move || sender.send(work()))?;
+    result
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("the thread for the namespace panicked")))
+}
+
+fn path_of(name: &Name) -> PathBuf {
+    Path::new(NETNS_DIR).join(name.as_str())
+}
+
+/// Looks `name` up.
+pub(super) async fn find(name: &Name) -> io::Result<Named> {
+    let file = match File::open(path_of(name)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Named::Missing),
+        Err(error) => return Err(error),
+    };
+    if fstatfs(&file)?.filesystem_type() != FsType(libc::NSFS_MAGIC) {
+        let metadata = file.metadata()?;
+        return Ok(if metadata.is_file() && metadata.len() == 0 {
+            Named::EmptyFile
+        } else {
+            Named::Other
+        });
+    }
+    let netns = Netns(Arc::new(file));
+    match netns.run(|| Ok(())).await {
+        Ok(()) => Ok(Named::Netns(netns)),
+        Err(error) if errno(&error) == Errno::EINVAL => Ok(Named::Other),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a namespace under `name`, which must be free. `record` gets its identity before its name
+/// exists: whatever is found under the name after a crash can be told from what others made.
+pub(super) async fn create(
+    name: &Name,
+    record: impl FnOnce(&str) -> io::Result<()> + Send + 'static,
+) -> io::Result<Netns> {
+    let path = path_of(name);
+    on_thread(move || {
+        let _one_at_a_time = shared_dir()?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        record(&identity()?)?;
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o000)
+            .open(&path)?;
+        let bound = mount(
+            Some(THREAD_NETNS),
+            &path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        );
+        if let Err(error) = bound {
+            fs::remove_file(&path)?;
+            return Err(error.into());
+        }
+        Netns::current()
+    })
+    .await
+}
+
+/// Takes `name` away, as `ip netns del` does: the namespace itself lives on while processes or
+/// open files hold it. Gone already: nothing to do.
+pub(super) fn remove(name: &Name) -> io::Result<()> {
+    let path = path_of(name);
+    match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        // EINVAL: no mount, only the file of a half-made namespace.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes sure of [`NETNS_DIR`] as a shared mount, so that namespaces named here show in other mount
+/// namespaces. Held by the same lock that iproute2 takes, which keeps two from mounting it twice.
+fn shared_dir() -> io::Result<Flock<File>> {
+    let dir = Path::new(NETNS_DIR);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)?;
+    let lock = Flock::lock(File::open(dir)?, FlockArg::LockExclusive)
+        .map_err(|(_, error)| io::Error::from(error))?;
+    let share = || {
+        mount(
+            None::<&str>,
+            dir,
+            None::<&str>,
+            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            None::<&str>,
+        )
+    };
+    match share() {
+        // Not a mount point yet.
+        Err(Errno::EINVAL) => {
+            mount(
+                Some(dir),
+                dir,
+                None::<&str>,
+                MsFlags::MS_BIND | MsFlags::MS_REC,
+                None::<&str>,
+            )?;
+            share()?;
+        }
+        shared => shared?,
+    }
+    Ok(lock)
+}
