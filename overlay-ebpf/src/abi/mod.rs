@@ -47,6 +47,9 @@ pub mod program {
     /// TC ingress on the underlay device.
     pub const UNDERLAY_INGRESS: &str = "underlay_ingress";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
+    /// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (Linux 5.13), without which there is no encapsulation.
+    pub const PROBE_ENCAP: &str = "probe_encap";
+    /// Likewise: tells whether it takes
     /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV6` (Linux 6.3) and so fixes the protocol of a shrunk frame.
     pub const PROBE_DECAP_L3: &str = "probe_decap_l3";
     /// Run once by the loader: tells whether `bpf_skb_adjust_room` takes

@@ -8,6 +8,12 @@ use crate::packet::{Frame, Verdict};
 /// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`, newer than the bindings.
 const DECAP_L4_UDP: u64 = 1 << 10;
 
+/// Does it grow a frame for a tunnel with an inner Ethernet header (Linux 5.13)?
+#[classifier]
+pub fn probe_encap(ctx: TcContext) -> Verdict {
+    Verdict::from(Frame::new(ctx).grow_for_tunnel().is_ok())
+}
+
 /// Does it set the protocol of what was inside (Linux 6.3)?
 #[classifier]
 pub fn probe_decap_l3(ctx: TcContext) -> Verdict {

@@ -1,8 +1,45 @@
 //! The BPF programs and maps: load, attach, pin, read and write. The only place that names aya.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::PathBuf,
+};
 
 use crate::model::Tables;
+
+mod attach;
+mod convert;
+mod features;
+mod kernel;
+mod maps;
+mod pins;
+
+pub use kernel::{Kernel, detach_filters};
+pub use pins::{remove, root};
+
+/// What the datapath of one instance is loaded with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The instance's folder on the BPF filesystem.
+    pub pins: PathBuf,
+    /// Name of the underlay device.
+    pub underlay: String,
+    /// Index of the underlay device.
+    pub underlay_ifindex: u32,
+    /// This host's VTEP address.
+    pub vtep_ip: Ipv4Addr,
+    /// This host's VTEP port, host byte order.
+    pub vtep_port: u16,
+    /// Drop VXLAN headers with reserved bits set.
+    pub strict_reserved: bool,
+    /// Entries that the FDB can hold.
+    pub fdb_entries: u32,
+    /// Entries that the neighbour table can hold.
+    pub neighbor_entries: u32,
+    /// Whether the programs tell of each drop through the log.
+    pub log_drops: bool,
+}
 
 /// Why the datapath refused or failed. Each text is one line for the user.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +86,13 @@ pub trait Datapath: Send + Sync + 'static {
     /// Of `remove` only the keys count.
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError>;
 
-    /// Attaches `endpoint_ingress` to the interface with this index; again is fine.
-    fn attach_endpoint(&self, ifindex: u32) -> Result<(), DatapathError>;
+    /// Makes this version's `endpoint_ingress` attached to exactly these interfaces (indexes):
+    /// an older version's is replaced without a gap, and taken off where it is no longer wanted.
+    /// Goes on past errors and reports the first.
+    fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError>;
 
-    /// Takes it off again, and forgets interfaces that are gone.
-    fn detach_endpoint(&self, ifindex: u32) -> Result<(), DatapathError>;
-
-    /// The interfaces that `endpoint_ingress` is attached to.
-    fn attached_endpoints(&self) -> Result<Vec<u32>, DatapathError>;
+    /// Makes this version's `underlay_ingress` attached to the underlay device, in the same way.
+    fn attach_underlay(&self) -> Result<(), DatapathError>;
 
     /// Drops by reason since the maps were made, all CPUs added up; every reason is there.
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError>;

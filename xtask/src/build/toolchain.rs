@@ -223,9 +223,23 @@ pub(super) fn artifacts(workspace: &Workspace) -> PathBuf {
 }
 
 /// Flags in cargo's own encoding, which a blank in a path does not break. BTF comes from the debug
-/// information.
+/// information. Version 3 of the instruction set has 32-bit arithmetic and jumps (Linux 5.1);
+/// loads and stores of packets and maps need no alignment, which without the second flag LLVM would
+/// buy byte by byte: together they make the programs a third shorter.
 fn rustflags() -> String {
     let linker = host::program("bpf-linker").unwrap_or_else(|| PathBuf::from("bpf-linker"));
     let linker = format!("linker={}", linker.display());
-    ["-C", &linker, "-C", "debuginfo=2", "-C", "link-arg=--btf"].join("\x1f")
+    [
+        "-C",
+        &linker,
+        "-C",
+        "debuginfo=2",
+        "-C",
+        "link-arg=--btf",
+        "-C",
+        "target-cpu=v3",
+        "-C",
+        "link-arg=--cpu-features=+allows-misaligned-mem-access",
+    ]
+    .join("\x1f")
 }

@@ -1,0 +1,156 @@
+//! Programs on interfaces: BPF links on the tcx hook where the kernel has it, filters of the clsact
+//! qdisc where not. Either way the program stays when the agent goes, and a new version replaces
+//! the old one in a single step.
+
+use std::{io, path::Path};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::{
+        self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle,
+        qdisc_detach_program,
+    },
+};
+
+use super::{AttachMode, DatapathError, features::chain, pins::unpin};
+
+const INGRESS: TcAttachType = TcAttachType::Ingress;
+
+/// Our place among the filters of a clsact qdisc: a priority of our own, so that replacing never
+/// hits another's filter. "OV" in ASCII.
+const PRIORITY: u16 = 0x4f56;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// How this kernel takes programs, asked on an interface that exists.
+pub(super) fn probe_mode(interface: &str) -> AttachMode {
+    match SchedClassifier::query_tcx(interface, INGRESS) {
+        Ok(_) => AttachMode::Tcx,
+        Err(_) => AttachMode::Clsact,
+    }
+}
+
+/// Attaches a program at an interface's ingress, in place of the one that is pinned at `pin` if
+/// there is one.
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    mode: AttachMode,
+    interface: &str,
+    pin: &Path,
+) -> Result<(), DatapathError> {
+    match mode {
+        AttachMode::Tcx => attach_tcx(program, interface, pin),
+        AttachMode::Clsact => attach_clsact(program, interface),
+    }
+    .map_err(|cause| DatapathError::Kernel {
+        what: format!("can't attach a BPF program to {interface}"),
+        cause,
+    })
+}
+
+/// Takes a program off an interface; absent is fine.
+pub(super) fn detach(
+    mode: AttachMode,
+    interface: Option<&str>,
+    program: &str,
+    pin: &Path,
+) -> Result<(), DatapathError> {
+    // A link that isn't pinned any more detaches itself; so does one whose interface is gone.
+    unpin(pin)?;
+    match (mode, interface) {
+        (AttachMode::Clsact, Some(interface)) => detach_filter(interface, program),
+        _ => Ok(()),
+    }
+}
+
+/// Removes our filter from an interface's clsact qdisc; absent is fine.
+pub(super) fn detach_filter(interface: &str, program: &str) -> Result<(), DatapathError> {
+    match qdisc_detach_program(interface, INGRESS, program) {
+        Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(DatapathError::Kernel {
+            what: format!("can't detach {program} from {interface}"),
+            cause: chain(&error),
+        }),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn attach_tcx(program: &mut SchedClassifier, interface: &str, pin: &Path) -> Result<(), String> {
+    if replace_pinned(program, pin)? {
+        return Ok(());
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let id = program
+        .attach_with_options(interface, INGRESS, options)
+        .map_err(|error| chain(&error))?;
+    let link = program.take_link(id).map_err(|error| chain(&error))?;
+    let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
+    link.pin(pin).map(drop).map_err(|error| chain(&error))
+}
+
+/// Puts the program into the pinned link. `false`: there is none, or its interface is gone, and
+/// then the pin is gone too.
+fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, String> {
+    let link = match PinnedLink::from_pin(pin) {
+        Ok(pinned) => FdLink::from(pinned),
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            return Ok(false);
+        }
+        Err(error) => return Err(chain(&error)),
+    };
+    let link = SchedClassifierLink::try_from(link).map_err(|error| chain(&error))?;
+    match program.attach_to_link(link) {
+        // The pin keeps the link; only our handle on it is closed.
+        Ok(id) => program
+            .take_link(id)
+            .map(drop)
+            .map(|()| true)
+            .map_err(|error| chain(&error)),
+        Err(error) if is_errno(&error, libc::ENOLINK) => unpin(pin)
+            .map(|()| false)
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), String> {
+    match tc::qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(error) => return Err(chain(&error)),
+        Ok(()) => {}
+    }
+    let options = NlOptions {
+        priority: PRIORITY,
+        handle: HANDLE,
+        classid: None,
+    };
+    let created =
+        program.attach_with_options(interface, INGRESS, TcAttachOptions::Netlink(options));
+    let id = match created {
+        Ok(id) => id,
+        Err(error) if is_errno(&error, libc::EEXIST) => {
+            let standing =
+                SchedClassifierLink::attached(interface, INGRESS, PRIORITY, HANDLE, None)
+                    .map_err(|error| error.to_string())?;
+            program
+                .attach_to_link(standing)
+                .map_err(|error| chain(&error))?
+        }
+        Err(error) => return Err(chain(&error)),
+    };
+    let link = program.take_link(id).map_err(|error| chain(&error))?;
+    // Dropping it would remove the filter, which is to outlive the agent.
+    std::mem::forget(link);
+    Ok(())
+}
+
+/// Whether a system call somewhere in the chain failed in this way.
+fn is_errno(error: &ProgramError, errno: i32) -> bool {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(errno),
+        ProgramError::NetlinkError(error) | ProgramError::TcError(TcError::NetlinkError(error)) => {
+            error.raw_os_error() == Some(errno)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,269 @@
+//! The datapath in the running kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::AsFd as _,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+use aya_log::EbpfLogger;
+use nix::{
+    errno::Errno,
+    net::if_::if_indextoname,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use overlay_ebpf::abi::{global, map, program};
+
+use super::{
+    AttachMode, Datapath, DatapathError, Settings, attach,
+    features::{self, DecapFlags, chain, classifier},
+    maps::{self, Maps},
+    pins::{Pins, unpin},
+};
+use crate::model::Tables;
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
+
+/// Programs, maps and links of one instance.
+pub struct Kernel {
+    settings: Settings,
+    pins: Pins,
+    mode: AttachMode,
+    decap: DecapFlags,
+    state: Mutex<State>,
+}
+
+/// What changes while the agent runs.
+struct State {
+    ebpf: Ebpf,
+    maps: Maps,
+    /// Interfaces that have this version's `endpoint_ingress`.
+    attached: BTreeSet<u32>,
+}
+
+impl Kernel {
+    /// Loads this version's programs beside whatever runs, over the maps that are pinned, and
+    /// attaches nothing yet: fill the maps first.
+    ///
+    /// A map whose capacity changed is made anew with the old one's rows; the old programs keep
+    /// the old one until they are replaced.
+    pub fn load(settings: Settings) -> Result<Self, DatapathError> {
+        features::require()?;
+        let decap = features::probe(&mut parse(
+            EbpfLoader::new().override_global(LOG_LEVEL, &LOG_OFF, true),
+        )?)?;
+        let pins = Pins::create(&settings.pins)?;
+        let carried = Maps::pinned_tables(&pins)?;
+        let mut is_fresh = false;
+        for name in map::ALL {
+            if !maps::has_wanted_shape(&pins, name, &settings)? {
+                unpin(&pins.map(name))?;
+                is_fresh = true;
+            }
+        }
+        let mut ebpf = open(&settings, &pins, decap)?;
+        let mut maps = Maps::take(&mut ebpf)?;
+        if is_fresh {
+            maps.write(&carried, &Tables::default())?;
+        }
+        for name in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
+            load_and_pin(&mut ebpf, &pins, name)?;
+        }
+        if settings.log_drops {
+            forward_log(&mut ebpf)?;
+        }
+        let mode = attach::probe_mode(&settings.underlay);
+        let state = Mutex::new(State {
+            ebpf,
+            maps,
+            attached: BTreeSet::new(),
+        });
+        Ok(Self {
+            settings,
+            pins,
+            mode,
+            decap,
+            state,
+        })
+    }
+
+    /// Whether inner IPv6 goes the short way into endpoints, past their queues.
+    #[must_use]
+    pub fn ipv6_takes_short_way(&self) -> bool {
+        self.decap.ipv6 != 0
+    }
+
+    /// A thread that panicked while it held the lock left at worst a table half written, which the
+    /// next reconciliation finds.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Datapath for Kernel {
+    fn tables(&self) -> Result<Tables, DatapathError> {
+        self.state().maps.tables()
+    }
+
+    fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
+        self.state().maps.write(put, remove)
+    }
+
+    fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let State { ebpf, attached, .. } = &mut *state;
+        let program = classifier(ebpf, program::ENDPOINT_INGRESS)?;
+        let mut first_error = None;
+        let missing: Vec<u32> = ifindexes.difference(attached).copied().collect();
+        for ifindex in missing {
+            let done = interface_name(ifindex).and_then(|name| {
+                attach::attach(program, self.mode, &name, &self.pins.endpoint_link(ifindex))
+            });
+            match done {
+                Ok(()) => drop(attached.insert(ifindex)),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        let pinned = self.pins.endpoint_links()?.into_iter().collect();
+        let unwanted: Vec<u32> = attached
+            .union(&pinned)
+            .filter(|ifindex| !ifindexes.contains(ifindex))
+            .copied()
+            .collect();
+        for ifindex in unwanted {
+            let name = interface_name(ifindex).ok();
+            let pin = self.pins.endpoint_link(ifindex);
+            match attach::detach(self.mode, name.as_deref(), program::ENDPOINT_INGRESS, &pin) {
+                Ok(()) => drop(attached.remove(&ifindex)),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn attach_underlay(&self) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let program = classifier(&mut state.ebpf, program::UNDERLAY_INGRESS)?;
+        attach::attach(
+            program,
+            self.mode,
+            &self.settings.underlay,
+            &self.pins.underlay_link(),
+        )
+    }
+
+    fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        self.state().maps.drops()
+    }
+
+    fn attach_mode(&self) -> AttachMode {
+        self.mode
+    }
+}
+
+/// Takes every program of ours off the interfaces of this network namespace. Links go with their
+/// pins; filters of a clsact qdisc have to be looked for.
+pub fn detach_filters() -> Result<(), DatapathError> {
+    let interfaces = nix::net::if_::if_nameindex().map_err(|errno| DatapathError::Kernel {
+        what: "can't list the interfaces".to_owned(),
+        cause: errno.to_string(),
+    })?;
+    for interface in &interfaces {
+        let Ok(name) = interface.name().to_str() else {
+            continue;
+        };
+        for program in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
+            attach::detach_filter(name, program)?;
+        }
+    }
+    Ok(())
+}
+
+/// The global that aya-log's macros ask before they do anything.
+const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
+const LOG_OFF: u8 = 0;
+/// `aya_log_common::Level::Debug`.
+const LOG_DEBUG: u8 = 4;
+
+fn parse(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, DatapathError> {
+    loader.load(OBJECT).map_err(|error| DatapathError::Kernel {
+        what: "can't load the BPF object".to_owned(),
+        cause: chain(&error),
+    })
+}
+
+fn open(settings: &Settings, pins: &Pins, decap: DecapFlags) -> Result<Ebpf, DatapathError> {
+    let vtep_ip = u32::from_ne_bytes(settings.vtep_ip.octets());
+    let vtep_port = settings.vtep_port.to_be();
+    let strict = u8::from(settings.strict_reserved);
+    let log_level = if settings.log_drops {
+        LOG_DEBUG
+    } else {
+        LOG_OFF
+    };
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(global::UNDERLAY_IFINDEX, &settings.underlay_ifindex, true)
+        .override_global(global::VTEP_IP_BE, &vtep_ip, true)
+        .override_global(global::VTEP_PORT_BE, &vtep_port, true)
+        .override_global(global::STRICT_RESERVED, &strict, true)
+        .override_global(global::DECAP_FLAGS_IPV4, &decap.ipv4, true)
+        .override_global(global::DECAP_FLAGS_IPV6, &decap.ipv6, true)
+        .override_global(LOG_LEVEL, &log_level, true)
+        .map_max_entries(map::FDB, settings.fdb_entries)
+        .map_max_entries(map::NEIGHBORS, settings.neighbor_entries);
+    for name in map::ALL {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    parse(&mut loader)
+}
+
+/// Loads a program and pins it over an older version's pin.
+fn load_and_pin(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), DatapathError> {
+    let program: &mut SchedClassifier = classifier(ebpf, name)?;
+    program
+        .load()
+        .map_err(|error| features::failed("load", name, &error))?;
+    let pin = pins.program(name);
+    let fresh = pins.program(&format!("{name}-new"));
+    unpin(&fresh)?;
+    program.pin(&fresh).map_err(|error| DatapathError::Kernel {
+        what: format!("can't pin BPF program {name}"),
+        cause: chain(&error),
+    })?;
+    fs::rename(&fresh, &pin).map_err(|error| DatapathError::Kernel {
+        what: format!("can't pin BPF program {name}"),
+        cause: error.to_string(),
+    })
+}
+
+/// Hands the programs' log records on to the agent's log, for as long as the process lives.
+fn forward_log(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+    let mut logger = EbpfLogger::init(ebpf).map_err(|error| DatapathError::Kernel {
+        what: "can't read the BPF programs' log".to_owned(),
+        cause: error.to_string(),
+    })?;
+    thread::spawn(move || {
+        loop {
+            let mut readable = [PollFd::new(logger.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut readable, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => logger.flush(),
+                Err(errno) => return tracing::warn!(%errno, "no more BPF log"),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn interface_name(ifindex: u32) -> Result<String, DatapathError> {
+    if_indextoname(ifindex)
+        .map_err(io::Error::from)
+        .map(|name| name.to_string_lossy().into_owned())
+        .map_err(|error| DatapathError::Kernel {
+            what: format!("can't find the interface with index {ifindex}"),
+            cause: error.to_string(),
+        })
+}

@@ -1,0 +1,249 @@
+//! The maps of one instance, typed.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+};
+use overlay_ebpf::abi::{self, DropReason, map};
+
+use super::{DatapathError, Settings, convert::Row, pins::Pins};
+use crate::model::{EndpointRow, FdbRow, NeighborRow, NetworkRow, Tables, VtepRow};
+
+/// One hash map of the datapath.
+struct Table<K, V> {
+    name: &'static str,
+    capacity: u32,
+    map: HashMap<MapData, K, V>,
+}
+
+/// Every map of the datapath.
+pub(super) struct Maps {
+    fdb: Table<abi::FdbKey, abi::FdbEntry>,
+    neighbors: Table<abi::NeighborKey, abi::NeighborEntry>,
+    endpoints: Table<u32, abi::EndpointEntry>,
+    vteps: Table<abi::VtepKey, abi::VtepEntry>,
+    networks: Table<u32, abi::NetworkEntry>,
+    drops: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        Ok(Self {
+            fdb: Table::take(ebpf, map::FDB)?,
+            neighbors: Table::take(ebpf, map::NEIGHBORS)?,
+            endpoints: Table::take(ebpf, map::ENDPOINTS)?,
+            vteps: Table::take(ebpf, map::VTEPS)?,
+            networks: Table::take(ebpf, map::NETWORKS)?,
+            drops: take(ebpf, map::DROPS)?
+                .try_into()
+                .map_err(|error| failed("open", map::DROPS, &error))?,
+        })
+    }
+
+    /// The tables that are pinned, empty where one is not.
+    pub(super) fn pinned_tables(pins: &Pins) -> Result<Tables, DatapathError> {
+        Ok(Tables {
+            networks: Table::pinned_rows::<NetworkRow>(pins, map::NETWORKS)?,
+            vteps: Table::pinned_rows::<VtepRow>(pins, map::VTEPS)?,
+            fdb: Table::pinned_rows::<FdbRow>(pins, map::FDB)?,
+            neighbors: Table::pinned_rows::<NeighborRow>(pins, map::NEIGHBORS)?,
+            endpoints: Table::pinned_rows::<EndpointRow>(pins, map::ENDPOINTS)?,
+        })
+    }
+
+    pub(super) fn tables(&self) -> Result<Tables, DatapathError> {
+        Ok(Tables {
+            networks: self.networks.rows::<NetworkRow>()?,
+            vteps: self.vteps.rows::<VtepRow>()?,
+            fdb: self.fdb.rows::<FdbRow>()?,
+            neighbors: self.neighbors.rows::<NeighborRow>()?,
+            endpoints: self.endpoints.rows::<EndpointRow>()?,
+        })
+    }
+
+    /// Removes, then writes. What frames are let in by goes last in and first out, so that a row
+    /// never points at what is not there yet.
+    pub(super) fn write(&mut self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
+        self.endpoints.remove::<EndpointRow>(&remove.endpoints)?;
+        self.fdb.remove::<FdbRow>(&remove.fdb)?;
+        self.neighbors.remove::<NeighborRow>(&remove.neighbors)?;
+        self.vteps.remove::<VtepRow>(&remove.vteps)?;
+        self.networks.remove::<NetworkRow>(&remove.networks)?;
+
+        self.networks.put::<NetworkRow>(&put.networks)?;
+        self.vteps.put::<VtepRow>(&put.vteps)?;
+        self.neighbors.put::<NeighborRow>(&put.neighbors)?;
+        self.fdb.put::<FdbRow>(&put.fdb)?;
+        self.endpoints.put::<EndpointRow>(&put.endpoints)
+    }
+
+    pub(super) fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        DropReason::ALL
+            .iter()
+            .map(|reason| {
+                let per_cpu = self
+                    .drops
+                    .get(&reason.number(), 0)
+                    .map_err(|error| failed("read", map::DROPS, &error))?;
+                Ok((reason.name(), per_cpu.iter().sum()))
+            })
+            .collect()
+    }
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DatapathError> {
+        Self::open(name, take(ebpf, name)?)
+    }
+
+    fn open(name: &'static str, map: Map) -> Result<Self, DatapathError> {
+        let capacity = match &map {
+            Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
+            _ => 0,
+        };
+        let map = map.try_into().map_err(|error: MapError| failed("open", name, &error))?;
+        Ok(Self { name, capacity, map })
+    }
+
+    fn pinned_rows<R>(pins: &Pins, name: &'static str) -> Result<BTreeMap<R::Key, R>, DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+        R::Key: Ord,
+    {
+        let path = pins.map(name);
+        if !path.exists() {
+            return Ok(BTreeMap::new());
+        }
+        Self::open(name, open_pin(&path, name)?)?.rows::<R>()
+    }
+
+    fn rows<R>(&self) -> Result<BTreeMap<R::Key, R>, DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+        R::Key: Ord,
+    {
+        let mut rows = BTreeMap::new();
+        for row in self.map.iter() {
+            let (key, value) = row.map_err(|error| failed("read", self.name, &error))?;
+            rows.extend(R::from_abi(&key, &value));
+        }
+        Ok(rows)
+    }
+
+    fn put<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
+        for (key, row) in rows {
+            let (key, value) = R::to_abi(key, row);
+            self.map
+                .insert(key, value, 0)
+                .map_err(|error| self.refused(&error))?;
+        }
+        Ok(())
+    }
+
+    fn remove<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
+        for (key, row) in rows {
+            let (key, _) = R::to_abi(key, row);
+            match self.map.remove(&key) {
+                Err(MapError::KeyNotFound) | Ok(()) => {}
+                Err(MapError::SyscallError(error)) if is_errno(&error.io_error, libc::ENOENT) => {}
+                Err(error) => return Err(failed("remove from", self.name, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, error: &MapError) -> DatapathError {
+        match error {
+            MapError::SyscallError(cause) if is_errno(&cause.io_error, libc::E2BIG) => {
+                DatapathError::Full {
+                    map: self.name,
+                    capacity: self.capacity,
+                    option: match self.name {
+                        map::FDB => "--fdb-entries",
+                        map::NEIGHBORS => "--neighbor-entries",
+                        _ => "the build's limit",
+                    },
+                }
+            }
+            error => failed("write to", self.name, error),
+        }
+    }
+}
+
+/// Whether the pinned map has the shape that this version wants. `Ok(false)`: only its capacity
+/// differs, so its rows can move to a new one.
+pub(super) fn has_wanted_shape(
+    pins: &Pins,
+    name: &str,
+    settings: &Settings,
+) -> Result<bool, DatapathError> {
+    let path = pins.map(name);
+    if !path.exists() {
+        return Ok(true);
+    }
+    let info = aya::maps::MapInfo::from_pin(&path)
+        .map_err(|error| failed("inspect the pinned", name, &error))?;
+    let (key, value) = sizes(name);
+    if (info.key_size(), info.value_size()) != (key, value) {
+        return Err(DatapathError::Refused(format!(
+            "{} is pinned with keys of {} and values of {} bytes, but this version's have {key} and \
+             {value}: something else made it; remove it with `overlay down` and start again",
+            path.display(),
+            info.key_size(),
+            info.value_size(),
+        )));
+    }
+    let wanted = match name {
+        map::FDB => settings.fdb_entries,
+        map::NEIGHBORS => settings.neighbor_entries,
+        _ => return Ok(true),
+    };
+    Ok(info.max_entries() == wanted)
+}
+
+/// Sizes of a map's key and value, bytes.
+fn sizes(name: &str) -> (u32, u32) {
+    const fn pair<K, V>() -> (u32, u32) {
+        (size_of::<K>() as u32, size_of::<V>() as u32)
+    }
+    match name {
+        map::FDB => pair::<abi::FdbKey, abi::FdbEntry>(),
+        map::NEIGHBORS => pair::<abi::NeighborKey, abi::NeighborEntry>(),
+        map::ENDPOINTS => pair::<u32, abi::EndpointEntry>(),
+        map::VTEPS => pair::<abi::VtepKey, abi::VtepEntry>(),
+        map::NETWORKS => pair::<u32, abi::NetworkEntry>(),
+        _ => pair::<u32, u64>(),
+    }
+}
+
+fn open_pin(path: &Path, name: &str) -> Result<Map, DatapathError> {
+    let data = MapData::from_pin(path).map_err(|error| failed("open the pinned", name, &error))?;
+    Map::from_map_data(data).map_err(|error| failed("open the pinned", name, &error))
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, DatapathError> {
+    ebpf.take_map(name).ok_or_else(|| DatapathError::Kernel {
+        what: format!("the BPF object has no map {name}"),
+        cause: "it was built from another version".to_owned(),
+    })
+}
+
+fn is_errno(error: &std::io::Error, errno: i32) -> bool {
+    error.raw_os_error() == Some(errno)
+}
+
+fn failed(verb: &str, name: &str, error: &MapError) -> DatapathError {
+    DatapathError::Kernel {
+        what: format!("can't {verb} BPF map {name}"),
+        cause: super::features::chain(error),
+    }
+}

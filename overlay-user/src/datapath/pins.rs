@@ -1,0 +1,159 @@
+//! Where maps, programs and links are pinned, so that they outlive the agent.
+//!
+//! ```text
+//! /sys/fs/bpf/overlay/INSTANCE/v1/maps/fdb ...        v1: the ABI's version
+//!                                 programs/endpoint_ingress ...
+//!                                 links/underlay, links/endpoint-IFINDEX
+//! ```
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use overlay_ebpf::abi::ABI_VERSION;
+
+use super::DatapathError;
+use crate::model::Name;
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The instance's folder on the BPF filesystem. Its name has no dots: the kernel reserves them
+/// there (`bpf_lookup` in kernel/bpf/inode.c).
+#[must_use]
+pub fn root(instance: &Name) -> PathBuf {
+    Path::new(BPFFS)
+        .join("overlay")
+        .join(instance.as_str().replace('.', "%2e"))
+}
+
+/// Removes all pins of an instance: links first, so that traffic stops before its maps go. Absent
+/// ones are fine.
+pub fn remove(root: &Path) -> Result<(), DatapathError> {
+    for version in entries(root)? {
+        for kind in ["links", "programs", "maps"] {
+            remove_tree(&version.join(kind))?;
+        }
+    }
+    remove_tree(root)
+}
+
+/// The folders of one instance and ABI version; they exist once this does.
+#[derive(Debug, Clone)]
+pub(super) struct Pins {
+    version: PathBuf,
+}
+
+impl Pins {
+    /// Makes the folders, and mounts the BPF filesystem if that is missing.
+    pub(super) fn create(root: &Path) -> Result<Self, DatapathError> {
+        ensure_bpffs()?;
+        let pins = Self {
+            version: root.join(format!("v{ABI_VERSION}")),
+        };
+        for kind in ["maps", "programs", "links"] {
+            let folder = pins.version.join(kind);
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(|error| failed("create", &folder, &error))?;
+        }
+        Ok(pins)
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.version.join("maps").join(name)
+    }
+
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.version.join("programs").join(name)
+    }
+
+    pub(super) fn underlay_link(&self) -> PathBuf {
+        self.version.join("links").join("underlay")
+    }
+
+    pub(super) fn endpoint_link(&self, ifindex: u32) -> PathBuf {
+        self.version
+            .join("links")
+            .join(format!("endpoint-{ifindex}"))
+    }
+
+    /// Indexes of the interfaces for which an endpoint's link is pinned.
+    pub(super) fn endpoint_links(&self) -> Result<Vec<u32>, DatapathError> {
+        let links = entries(&self.version.join("links"))?;
+        Ok(links
+            .iter()
+            .filter_map(|path| {
+                path.file_name()?
+                    .to_str()?
+                    .strip_prefix("endpoint-")?
+                    .parse()
+                    .ok()
+            })
+            .collect())
+    }
+}
+
+/// Removes one pin; absent is fine.
+pub(super) fn unpin(path: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ensure_bpffs() -> Result<(), DatapathError> {
+    let is_mounted = statfs(BPFFS).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
+    if is_mounted {
+        return Ok(());
+    }
+    mount(
+        Some("bpf"),
+        BPFFS,
+        Some("bpf"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .map_err(|errno| {
+        DatapathError::Refused(format!(
+            "there is no BPF filesystem at {BPFFS} and mounting one failed ({errno}): run as root, \
+             or run `mount -t bpf bpf {BPFFS}`"
+        ))
+    })
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<_>>()
+            .map_err(|error| failed("read", folder, &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed("read", folder, &error)),
+    }
+}
+
+fn remove_tree(folder: &Path) -> Result<(), DatapathError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", folder, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed(verb: &str, path: &Path, error: &io::Error) -> DatapathError {
+    DatapathError::Kernel {
+        what: format!("can't {verb} {}", path.display()),
+        cause: error.to_string(),
+    }
+}
