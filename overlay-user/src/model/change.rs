@@ -51,6 +51,9 @@ pub enum Change {
     PutNode(Node),
     /// Removes a node and every endpoint on it. Gone already: nothing to do.
     RemoveNode(Name),
+    /// Removes a node that no endpoint is on. One that has some stays, and nothing is wrong: a
+    /// foreign VTEP may serve several networks, and each import knows only its own.
+    RemoveEmptyNode(Name),
     /// Makes an endpoint; its name, MAC and addresses must be free, network and node must exist.
     CreateEndpoint(Endpoint),
     /// Removes an endpoint. Gone already: nothing to do.

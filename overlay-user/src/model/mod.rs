@@ -6,6 +6,7 @@
 mod address;
 mod change;
 mod endpoint;
+pub mod ipam;
 mod name;
 mod network;
 mod node;

@@ -1,5 +1,7 @@
 //! The registry: the desired state that all agents share and watch.
 
+use std::{path::Path, sync::Arc};
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
@@ -71,4 +73,58 @@ pub trait Registry: Send + Sync + 'static {
 
     /// The registry's URL as `status` shows it; never with a secret.
     fn url(&self) -> String;
+}
+
+/// Opens the registry that `url` names: `sqlite:///path`, the path taken as it is written.
+///
+/// Blocks on the file: for SQLite up to [`sqlite::LOCK_WAIT`] if somebody has locked it.
+pub fn open(url: &str) -> Result<Arc<dyn Registry>, RegistryError> {
+    let refused = |why: String| Err(RegistryError::Refused(why));
+    match url.split_once("://") {
+        Some(("sqlite", path)) if Path::new(path).is_absolute() => {
+            Ok(Arc::new(sqlite::Sqlite::open(Path::new(path))?))
+        }
+        Some(("sqlite", _)) => refused(format!(
+            "registry URL {url} has no absolute path: write it with three slashes, sqlite:///path"
+        )),
+        // What follows the scheme may hold a password: it is not repeated.
+        Some(("etcd", _)) => refused(
+            "registry URL etcd://... can't be used: this build has no etcd backend; use sqlite:///path"
+                .to_owned(),
+        ),
+        Some((scheme, _)) => refused(format!(
+            "registry URL {scheme}://... has an unknown scheme: use sqlite:///path"
+        )),
+        None => refused("registry URL has no scheme: use sqlite:///path".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_name_no_usable_registry_are_refused_in_one_line_without_secrets() {
+        for (url, expected) in [
+            ("sqlite://registry.db", "three slashes"),
+            ("sqlite://", "three slashes"),
+            ("etcd://root:secret@10.0.0.1:2379", "no etcd backend"),
+            ("mysql://root:secret@db", "unknown scheme"),
+            ("/var/lib/overlay/registry.db", "no scheme"),
+            ("", "no scheme"),
+        ] {
+            let Err(RegistryError::Refused(line)) = open(url) else {
+                panic!("{url} was not refused");
+            };
+            assert!(line.contains(expected), "{url}: {line}");
+            assert!(!line.contains("secret") && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_sqlite_url_opens_the_file_and_is_shown_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/new/registry.db", folder.path().display());
+        assert_eq!(open(&url).unwrap().url(), url);
+    }
 }

@@ -1,0 +1,218 @@
+//! Address selection: what an endpoint may have, and what one gets that asked for nothing. Pure; the
+//! registry's constraints decide whether it is still free at the commit.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Network;
+
+/// The lowest free address of the network's subnets, in their order, with its subnet's prefix
+/// length. `None`: the network has no subnet, or all are full.
+///
+/// Never handed out are a subnet's first host address, which is the gateway's, the network and
+/// broadcast addresses of IPv4 (but for /31, RFC 3021) and the subnet-router anycast address of
+/// IPv6 (RFC 4291 section 2.6.1; but for /127, RFC 6164).
+///
+/// Takes one question to `used` per address below the answer.
+#[must_use]
+pub fn next_free(network: &Network, used: impl Fn(IpAddr) -> bool) -> Option<IpNet> {
+    network.subnets.iter().find_map(|subnet| {
+        let (first, last) = pool(subnet)?;
+        (first..=last)
+            .map(|number| address(subnet, number))
+            .find(|ip| !used(*ip))
+            .and_then(|ip| IpNet::new(ip, subnet.prefix_len()).ok())
+    })
+}
+
+/// Whether `ip` can name one host. An IPv4-mapped IPv6 address can't: it would be a second spelling
+/// of an IPv4 address and get past its uniqueness.
+#[must_use]
+pub fn is_unicast(ip: IpAddr) -> bool {
+    let is_special = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().is_some(),
+    };
+    !(is_special || ip.is_multicast() || ip.is_unspecified())
+}
+
+/// Whether an endpoint can have `ip`, whatever its network allows.
+#[must_use]
+pub fn is_assignable(ip: IpAddr) -> bool {
+    is_unicast(ip) && !ip.is_loopback()
+}
+
+/// First and last number that may be handed out; `None` if the gateway takes the only address.
+fn pool(subnet: &IpNet) -> Option<(u128, u128)> {
+    let (network, last) = (number(subnet.network()), number(subnet.broadcast()));
+    let is_point_to_point = subnet.max_prefix_len() - subnet.prefix_len() <= 1;
+    let (gateway, last) = match subnet {
+        _ if is_point_to_point => (network, last),
+        IpNet::V4(_) => (network + 1, last - 1),
+        IpNet::V6(_) => (network + 1, last),
+    };
+    (gateway < last).then(|| (gateway + 1, last))
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}
+
+fn address(subnet: &IpNet, number: u128) -> IpAddr {
+    match subnet {
+        // The low half: an IPv4 subnet's numbers have no more.
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most 32 bits, see above"
+        )]
+        IpNet::V4(_) => IpAddr::V4((number as u32).into()),
+        IpNet::V6(_) => IpAddr::V6(number.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Vni;
+
+    fn network(subnets: &[&str]) -> Network {
+        let mut network = Network::new("blue".parse().unwrap(), Vni::try_from(42).unwrap());
+        network.subnets = subnets.iter().map(|text| text.parse().unwrap()).collect();
+        network
+    }
+
+    fn hand_out_all(network: &Network) -> Vec<String> {
+        let mut used = HashSet::new();
+        std::iter::from_fn(|| {
+            let next = next_free(network, |ip| used.contains(&ip))?;
+            assert!(used.insert(next.addr()));
+            Some(next.to_string())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn ipv4_leaves_network_gateway_and_broadcast_out() {
+        assert_eq!(
+            hand_out_all(&network(&["7.7.7.0/29"])),
+            [
+                "7.7.7.2/29",
+                "7.7.7.3/29",
+                "7.7.7.4/29",
+                "7.7.7.5/29",
+                "7.7.7.6/29"
+            ]
+        );
+    }
+
+    #[test]
+    fn ipv6_leaves_anycast_and_gateway_out() {
+        assert_eq!(
+            hand_out_all(&network(&["fd00::8/126"])),
+            ["fd00::a/126", "fd00::b/126"]
+        );
+    }
+
+    #[test]
+    fn point_to_point_subnets_have_one_address_beside_the_gateway() {
+        assert_eq!(
+            hand_out_all(&network(&["10.0.0.4/31", "fd00::4/127"])),
+            ["10.0.0.5/31", "fd00::5/127"]
+        );
+    }
+
+    #[test]
+    fn single_addresses_and_missing_subnets_give_nothing() {
+        assert!(hand_out_all(&network(&["10.0.0.4/32", "fd00::4/128"])).is_empty());
+        assert_eq!(next_free(&network(&[]), |_| false), None);
+    }
+
+    #[test]
+    fn a_full_subnet_leads_to_the_next() {
+        let network = network(&["7.7.7.0/30", "7.7.8.0/30"]);
+        assert_eq!(hand_out_all(&network), ["7.7.7.2/30", "7.7.8.2/30"]);
+    }
+
+    #[test]
+    fn the_widest_subnets_do_not_overflow() {
+        for (subnet, first) in [("0.0.0.0/0", "0.0.0.2/0"), ("::/0", "::2/0")] {
+            let next = next_free(&network(&[subnet]), |_| false).unwrap();
+            assert_eq!(next.to_string(), first);
+        }
+    }
+
+    #[test]
+    fn a_subnet_written_with_host_bits_counts_from_its_network_address() {
+        let next = next_free(&network(&["7.7.7.9/24"]), |_| false).unwrap();
+        assert_eq!(next.to_string(), "7.7.7.2/24");
+    }
+
+    #[test]
+    fn an_endpoint_can_have_unicast_addresses_only() {
+        for good in ["7.7.7.2", "169.254.1.1", "fd00::2", "fe80::1"] {
+            assert!(is_assignable(good.parse().unwrap()), "{good}");
+        }
+        for bad in [
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "127.0.0.1",
+            "::",
+            "::1",
+            "ff02::1",
+            "::ffff:7.7.7.2",
+        ] {
+            assert!(!is_assignable(bad.parse().unwrap()), "{bad}");
+        }
+    }
+
+    fn subnet() -> impl Strategy<Value = IpNet> {
+        prop_oneof![
+            (any::<u32>(), 20..=32_u8).prop_map(|(bits, len)| IpNet::new(
+                IpAddr::V4(bits.into()),
+                len
+            )
+            .unwrap()),
+            (any::<u128>(), 116..=128_u8).prop_map(|(bits, len)| IpNet::new(
+                IpAddr::V6(bits.into()),
+                len
+            )
+            .unwrap()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_answer_is_the_lowest_free_host_address(
+            subnet in subnet(),
+            used in prop::collection::hash_set(0..40_u128, 0..40),
+        ) {
+            let base = number(subnet.network());
+            let is_used = |ip| used.contains(&(number(ip) - base));
+            let mut network = network(&[]);
+            network.subnets = vec![subnet];
+
+            let hosts = (0..=number(subnet.broadcast()) - base)
+                .map(|offset| address(&subnet, base + offset))
+                .filter(|ip| {
+                    let small = subnet.max_prefix_len() - subnet.prefix_len() <= 1;
+                    small || (*ip != subnet.network()
+                        && (subnet.network().is_ipv6() || *ip != subnet.broadcast()))
+                });
+            let expected = hosts.skip(1).find(|ip| !is_used(*ip));
+
+            let got = next_free(&network, is_used);
+            prop_assert_eq!(got.map(|net| net.addr()), expected);
+            prop_assert!(got.is_none_or(|net| net.prefix_len() == subnet.prefix_len()));
+            prop_assert!(got.is_none_or(|net| network.allows(net.addr())));
+        }
+    }
+}

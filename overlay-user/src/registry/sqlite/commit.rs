@@ -1,0 +1,435 @@
+//! The write side: one commit, one transaction, one revision.
+//!
+//! Uniqueness and references are the schema's constraints. A statement comes first; only when a
+//! constraint has refused it is the owner looked up, under the same write lock, for the message.
+
+use std::{
+    fmt::Display,
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use ipnet::IpNet;
+use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior};
+
+use super::{super::RegistryError, failure::Failure, read};
+use crate::model::{Change, Endpoint, Name, Network, Node, Revision, Vni, ipam};
+
+/// Carries out all changes or none. Tombstones older than `history` revisions are forgotten.
+pub(super) fn commit(
+    connection: &mut Connection,
+    changes: &[Change],
+    history: u64,
+) -> Result<Revision, Failure> {
+    // Immediate: the write lock is waited for at the start, never half-way.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let current = read::horizon(&transaction)?.revision;
+    let mut commit = Commit {
+        transaction,
+        revision: current + 1,
+        is_noop: true,
+    };
+    for change in changes {
+        commit.apply(change)?;
+    }
+    if !commit.is_noop {
+        commit.advance(history)?;
+    }
+    let revision = if commit.is_noop {
+        current
+    } else {
+        commit.revision
+    };
+    commit.transaction.commit()?;
+    Ok(revision)
+}
+
+/// Notes that a node's agent lives; no revision, no watcher wakes.
+pub(super) fn heartbeat(connection: &Connection, node: &Name) -> Result<(), Failure> {
+    let updated = connection
+        .prepare_cached("UPDATE node SET last_seen = ?2 WHERE name = ?1")?
+        .execute((node.as_str(), milliseconds(SystemTime::now())))?;
+    if updated == 1 {
+        Ok(())
+    } else {
+        Err(missing(
+            "node",
+            node,
+            "restart its agent, which registers it again",
+        ))
+    }
+}
+
+/// A commit under way.
+struct Commit<'a> {
+    transaction: Transaction<'a>,
+    /// What this commit becomes, unless all of it is done already.
+    revision: Revision,
+    /// Nothing has changed so far.
+    is_noop: bool,
+}
+
+impl Commit<'_> {
+    fn apply(&mut self, change: &Change) -> Result<(), Failure> {
+        match change {
+            Change::CreateNetwork(network) => self.create_network(network),
+            Change::RemoveNetwork(vni) => self.remove_network(*vni),
+            Change::PutNode(node) => self.put_node(node),
+            Change::RemoveNode(node) => self.remove_node(node),
+            Change::RemoveEmptyNode(node) => self.remove_empty_node(node),
+            Change::CreateEndpoint(endpoint) => self.create_endpoint(endpoint),
+            Change::RemoveEndpoint(name) => self.remove_endpoint(name),
+        }
+    }
+
+    /// Makes the new revision known and forgets old tombstones.
+    fn advance(&self, history: u64) -> Result<(), Failure> {
+        let horizon = self.revision.saturating_sub(history);
+        let forgotten = self.execute("DELETE FROM tombstone WHERE revision <= ?1", [horizon])?;
+        self.execute("UPDATE meta SET revision = ?1", [self.revision])?;
+        if forgotten > 0 {
+            self.execute("UPDATE meta SET pruned = ?1", [horizon])?;
+        }
+        Ok(())
+    }
+
+    fn create_network(&mut self, network: &Network) -> Result<(), Failure> {
+        check_subnets(network)?;
+        let vni = network.vni.get();
+        let inserted = self.execute(
+            "INSERT INTO network (vni, name, mtu, flood, learning, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (
+                vni,
+                network.name.as_str(),
+                network.mtu,
+                network.flood.to_string(),
+                network.learning,
+                self.revision,
+            ),
+        );
+        explained(inserted, || self.network_conflict(network))?;
+        for (position, subnet) in network.subnets.iter().enumerate() {
+            self.execute(
+                "INSERT INTO subnet (vni, position, cidr) VALUES (?1, ?2, ?3)",
+                (vni, position, subnet.to_string()),
+            )?;
+        }
+        self.note_made("network", &vni.to_string())
+    }
+
+    fn remove_network(&mut self, vni: Vni) -> Result<(), Failure> {
+        let deleted = self.execute("DELETE FROM network WHERE vni = ?1", [vni.get()]);
+        let deleted = explained(deleted, || self.network_in_use(vni))?;
+        self.note_removed(deleted, "network", &vni.to_string())
+    }
+
+    fn put_node(&mut self, node: &Node) -> Result<(), Failure> {
+        let Node { name, vtep, .. } = node;
+        if !ipam::is_unicast(vtep.ip) || vtep.port == 0 {
+            return refused(format!(
+                "VTEP {vtep} of node {name} is not allowed: a unicast address and a port from 1 to 65535 are needed"
+            ));
+        }
+        let put = self.execute(
+            "INSERT INTO node (name, vtep_ip, vtep_port, agent, revision) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (name) DO UPDATE SET
+                 vtep_ip = excluded.vtep_ip, vtep_port = excluded.vtep_port,
+                 agent = excluded.agent, revision = excluded.revision
+             WHERE (vtep_ip, vtep_port, agent)
+                 IS NOT (excluded.vtep_ip, excluded.vtep_port, excluded.agent)",
+            (
+                name.as_str(),
+                vtep.ip.to_string(),
+                vtep.port,
+                node.agent,
+                self.revision,
+            ),
+        );
+        let put = explained(put, || self.vtep_conflict(vtep.ip))?;
+        if let Some(time) = node.last_seen {
+            self.execute(
+                "UPDATE node SET last_seen = max(ifnull(last_seen, 0), ?2) WHERE name = ?1",
+                (name.as_str(), milliseconds(time)),
+            )?;
+        }
+        if put == 0 {
+            return Ok(());
+        }
+        self.note_made("node", name.as_str())
+    }
+
+    fn remove_node(&mut self, name: &Name) -> Result<(), Failure> {
+        self.execute(
+            "INSERT OR REPLACE INTO tombstone (kind, key, revision)
+             SELECT 'endpoint', e.name, ?2 FROM endpoint e JOIN node n ON n.id = e.node WHERE n.name = ?1",
+            (name.as_str(), self.revision),
+        )?;
+        self.execute(
+            "DELETE FROM endpoint WHERE node = (SELECT id FROM node WHERE name = ?1)",
+            [name.as_str()],
+        )?;
+        let deleted = self.execute("DELETE FROM node WHERE name = ?1", [name.as_str()])?;
+        self.note_removed(deleted, "node", name.as_str())
+    }
+
+    fn remove_empty_node(&mut self, name: &Name) -> Result<(), Failure> {
+        let deleted = self.execute(
+            "DELETE FROM node WHERE name = ?1
+             AND NOT EXISTS (SELECT 1 FROM endpoint WHERE endpoint.node = node.id)",
+            [name.as_str()],
+        )?;
+        self.note_removed(deleted, "node", name.as_str())
+    }
+
+    fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+        self.check_addresses(endpoint)?;
+        let inserted = self.execute(
+            "INSERT INTO endpoint (name, vni, mac, node, netns, ifname, revision)
+             VALUES (?1, ?2, ?3, (SELECT id FROM node WHERE name = ?4), ?5, ?6, ?7)",
+            (
+                endpoint.name.as_str(),
+                endpoint.vni.get(),
+                endpoint.mac.to_string(),
+                endpoint.node.as_str(),
+                endpoint.netns.as_ref().map(Name::as_str),
+                endpoint.ifname.as_ref().map(AsRef::as_ref),
+                self.revision,
+            ),
+        );
+        explained(inserted, || self.endpoint_conflict(endpoint))?;
+        let id = self.transaction.last_insert_rowid();
+        for (position, address) in endpoint.addresses.iter().enumerate() {
+            let ip = address.addr();
+            let inserted = self.execute(
+                "INSERT INTO address (endpoint, position, vni, ip, prefix) VALUES (?1, ?2, ?3, ?4, ?5)",
+                (
+                    id,
+                    position,
+                    endpoint.vni.get(),
+                    ip.to_string(),
+                    address.prefix_len(),
+                ),
+            );
+            explained(inserted, || self.address_conflict(endpoint.vni, ip))?;
+        }
+        self.note_made("endpoint", endpoint.name.as_str())
+    }
+
+    fn remove_endpoint(&mut self, name: &Name) -> Result<(), Failure> {
+        let deleted = self.execute("DELETE FROM endpoint WHERE name = ?1", [name.as_str()])?;
+        self.note_removed(deleted, "endpoint", name.as_str())
+    }
+
+    /// The network's rules, as it is under this transaction.
+    fn check_addresses(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let name = &endpoint.name;
+        let Some(network) = read::network(&self.transaction, endpoint.vni)? else {
+            return Err(missing_network(endpoint.vni));
+        };
+        for (position, ip) in endpoint.ips().enumerate() {
+            if !ipam::is_assignable(ip) {
+                return refused(format!(
+                    "IP {ip} of endpoint {name} is no address that an interface can have: choose another"
+                ));
+            }
+            if endpoint.ips().take(position).any(|earlier| earlier == ip) {
+                return refused(format!(
+                    "endpoint {name} names IP {ip} twice: leave one out"
+                ));
+            }
+            if !network.allows(ip) {
+                return refused(format!(
+                    "IP {ip} of endpoint {name} is outside the subnets of network {} ({}): choose an address inside",
+                    network.name,
+                    join(&network.subnets),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&self, sql: &str, parameters: impl Params) -> Result<usize, Failure> {
+        Ok(self.transaction.prepare_cached(sql)?.execute(parameters)?)
+    }
+
+    /// A row is there (again): it is no longer among the removed ones.
+    fn note_made(&mut self, kind: &str, key: &str) -> Result<(), Failure> {
+        self.is_noop = false;
+        self.execute(
+            "DELETE FROM tombstone WHERE kind = ?1 AND key = ?2",
+            (kind, key),
+        )?;
+        Ok(())
+    }
+
+    /// A row went away, if `deleted` is not 0.
+    fn note_removed(&mut self, deleted: usize, kind: &str, key: &str) -> Result<(), Failure> {
+        if deleted > 0 {
+            self.is_noop = false;
+            self.execute(
+                "INSERT OR REPLACE INTO tombstone (kind, key, revision) VALUES (?1, ?2, ?3)",
+                (kind, key, self.revision),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn network_conflict(&self, network: &Network) -> Result<Option<RegistryError>, Failure> {
+        let vni = network.vni.get();
+        let owner = self.one_text("SELECT name FROM network WHERE vni = ?1", [vni])?;
+        if let Some(owner) = owner {
+            return Ok(Some(conflict("VNI", &vni, format!("network {owner}"))));
+        }
+        let name = network.name.as_str();
+        let owner = self.one_text(
+            "SELECT 'network ' || name || ' (VNI ' || vni || ')' FROM network WHERE name = ?1",
+            [name],
+        )?;
+        Ok(owner.map(|owner| conflict("network name", &name, owner)))
+    }
+
+    fn network_in_use(&self, vni: Vni) -> Result<Option<RegistryError>, Failure> {
+        let name = self.one_text("SELECT name FROM network WHERE vni = ?1", [vni.get()])?;
+        let count: u64 = self
+            .transaction
+            .prepare_cached("SELECT count(*) FROM endpoint WHERE vni = ?1")?
+            .query_row([vni.get()], |row| row.get(0))?;
+        let examples: Vec<String> = self
+            .transaction
+            .prepare_cached("SELECT name FROM endpoint WHERE vni = ?1 ORDER BY id LIMIT 2")?
+            .query_map([vni.get()], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let (noun, more) = match count {
+            1 => ("endpoint", ""),
+            2 => ("endpoints", ""),
+            _ => ("endpoints", ", ..."),
+        };
+        Ok(Some(RegistryError::Refused(format!(
+            "network {} (VNI {vni}) still has {count} {noun} ({}{more}): remove them first with `overlay endpoint rm`",
+            name.unwrap_or_default(),
+            examples.join(", "),
+        ))))
+    }
+
+    fn vtep_conflict(&self, ip: IpAddr) -> Result<Option<RegistryError>, Failure> {
+        let owner = self.one_text(
+            "SELECT 'node ' || name || iif(agent, '', ' (imported, no agent)') FROM node WHERE vtep_ip = ?1",
+            [ip.to_string()],
+        )?;
+        Ok(owner.map(|owner| conflict("VTEP", &ip, owner)))
+    }
+
+    fn endpoint_conflict(&self, endpoint: &Endpoint) -> Result<Option<RegistryError>, Failure> {
+        let node = endpoint.node.as_str();
+        if self
+            .one_text("SELECT name FROM node WHERE name = ?1", [node])?
+            .is_none()
+        {
+            return Ok(Some(RegistryError::Missing {
+                what: "node",
+                value: node.to_owned(),
+                advice: "start its agent, which registers it".to_owned(),
+            }));
+        }
+        let name = endpoint.name.as_str();
+        if let Some(owner) = self.owner("e.name = ?1", [name])? {
+            return Ok(Some(conflict("endpoint name", &name, owner)));
+        }
+        let mac = endpoint.mac.to_string();
+        let owner = self.owner("e.vni = ?1 AND e.mac = ?2", (endpoint.vni.get(), &mac))?;
+        Ok(owner.map(|owner| conflict("MAC", &mac, owner)))
+    }
+
+    fn address_conflict(&self, vni: Vni, ip: IpAddr) -> Result<Option<RegistryError>, Failure> {
+        let owner = self.owner(
+            "e.id = (SELECT endpoint FROM address WHERE vni = ?1 AND ip = ?2)",
+            (vni.get(), ip.to_string()),
+        )?;
+        Ok(owner.map(|owner| conflict("IP", &ip, owner)))
+    }
+
+    /// "endpoint blue (node h1)" for the one that matches.
+    fn owner(&self, condition: &str, parameters: impl Params) -> Result<Option<String>, Failure> {
+        self.one_text(
+            &format!(
+                "SELECT 'endpoint ' || e.name || ' (node ' || n.name || ')'
+                 FROM endpoint e JOIN node n ON n.id = e.node WHERE {condition}"
+            ),
+            parameters,
+        )
+    }
+
+    fn one_text(&self, sql: &str, parameters: impl Params) -> Result<Option<String>, Failure> {
+        Ok(self
+            .transaction
+            .query_row(sql, parameters, |row| row.get(0))
+            .optional()?)
+    }
+}
+
+/// In place of a constraint's refusal what `explain` finds out about it, if anything.
+fn explained<T>(
+    result: Result<T, Failure>,
+    explain: impl FnOnce() -> Result<Option<RegistryError>, Failure>,
+) -> Result<T, Failure> {
+    match result {
+        Err(failure) if failure.is_constraint() => Err(explain()?.map_or(failure, Failure::Said)),
+        result => result,
+    }
+}
+
+fn conflict(what: &'static str, value: &impl Display, owner: String) -> RegistryError {
+    RegistryError::Conflict {
+        what,
+        value: value.to_string(),
+        owner,
+    }
+}
+
+fn missing(what: &'static str, value: &impl Display, advice: &str) -> Failure {
+    Failure::Said(RegistryError::Missing {
+        what,
+        value: value.to_string(),
+        advice: advice.to_owned(),
+    })
+}
+
+fn missing_network(vni: Vni) -> Failure {
+    let advice = format!("make it with `overlay network create NAME --vni {vni}`");
+    missing("network", &vni, &advice)
+}
+
+fn refused<T>(line: String) -> Result<T, Failure> {
+    Err(RegistryError::Refused(line).into())
+}
+
+/// Subnets as routing knows them, none inside another: an address has one prefix length.
+fn check_subnets(network: &Network) -> Result<(), Failure> {
+    for (position, subnet) in network.subnets.iter().enumerate() {
+        if *subnet != subnet.trunc() {
+            return refused(format!(
+                "subnet {subnet} of network {} has host bits set: write {}",
+                network.name,
+                subnet.trunc()
+            ));
+        }
+        let overlaps = |other: &&IpNet| other.contains(subnet) || subnet.contains(*other);
+        if let Some(other) = network.subnets.iter().take(position).find(overlaps) {
+            return refused(format!(
+                "subnets {other} and {subnet} of network {} overlap: leave one out",
+                network.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn milliseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn join(subnets: &[IpNet]) -> String {
+    let texts: Vec<String> = subnets.iter().map(IpNet::to_string).collect();
+    texts.join(", ")
+}

@@ -1,0 +1,140 @@
+//! A watch: one task with a connection of its own that asks "what since?" whenever the bell rings.
+//!
+//! The question reaches back to what the receiver was last given, so a slow receiver loses nothing:
+//! the task waits until there is room, then one delta holds all that has come in between.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+use super::{
+    super::{RegistryError, WatchEvent},
+    bell::Bell,
+    read::{self, Progress},
+    session::{FileId, Session, SharedSession},
+};
+use crate::model::Revision;
+
+/// Events that wait for a slow receiver before deltas are merged.
+const BACKLOG: usize = 16;
+
+/// Where a receiver stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    file: Option<FileId>,
+    revision: Revision,
+}
+
+impl Position {
+    /// The present.
+    pub(super) fn now(session: &mut Session) -> Result<Self, RegistryError> {
+        let revision = session.with(|connection, _| Ok(read::horizon(connection)?.revision))?;
+        Ok(Self {
+            file: session.file(),
+            revision,
+        })
+    }
+}
+
+/// Delivers what comes after `position`, until the receiver is dropped.
+pub(super) fn start(
+    session: SharedSession,
+    position: Position,
+    bell: Arc<Bell>,
+) -> mpsc::Receiver<WatchEvent> {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    // Subscribed here: a ring after this function's return is never missed.
+    let rings = bell.subscribe();
+    let follower = Follower {
+        session,
+        position,
+        is_lost: false,
+    };
+    tokio::spawn(follower.run(bell, rings, sender));
+    receiver
+}
+
+struct Follower {
+    session: SharedSession,
+    position: Position,
+    is_lost: bool,
+}
+
+impl Follower {
+    async fn run(
+        mut self,
+        bell: Arc<Bell>,
+        mut rings: watch::Receiver<()>,
+        sender: mpsc::Sender<WatchEvent>,
+    ) {
+        loop {
+            for event in self.step().await {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = sender.closed() => return,
+                // A ring and the end of the wait lead to the same question.
+                _ = timeout(bell.poll_interval(), rings.changed()) => {}
+            }
+        }
+    }
+
+    /// Looks once.
+    async fn step(&mut self) -> Vec<WatchEvent> {
+        let since = self.position.revision;
+        let looked = self
+            .session
+            .run(move |session| {
+                let progress = session.with(|connection, _| read::progress(connection, since))?;
+                Ok((progress, session.file(), session.path().to_owned()))
+            })
+            .await;
+        let mut events = Vec::new();
+        match looked {
+            Err(error) if self.is_lost => {
+                tracing::trace!(%error, "the registry is still out of reach");
+            }
+            Err(error) => {
+                self.is_lost = true;
+                events.push(WatchEvent::Lost(error.to_string()));
+            }
+            Ok((progress, file, path)) => {
+                let is_replaced = file != self.position.file;
+                if is_replaced && !self.is_lost {
+                    self.is_lost = true;
+                    events.push(WatchEvent::Lost(format!(
+                        "registry file {} was replaced by another",
+                        path.display()
+                    )));
+                }
+                if std::mem::take(&mut self.is_lost) {
+                    events.push(WatchEvent::Restored);
+                }
+                self.position.file = file;
+                events.extend(self.advance(progress, is_replaced));
+            }
+        }
+        events
+    }
+
+    fn advance(&mut self, progress: Progress, is_replaced: bool) -> Option<WatchEvent> {
+        let revision = match &progress {
+            Progress::None => self.position.revision,
+            Progress::Delta(delta) => delta.revision,
+            Progress::Resync(revision) => *revision,
+        };
+        self.position.revision = revision;
+        match progress {
+            // Revisions of two files don't compare.
+            _ if is_replaced => Some(WatchEvent::Resync),
+            Progress::None => None,
+            Progress::Delta(delta) => Some(WatchEvent::Delta(delta)),
+            Progress::Resync(_) => Some(WatchEvent::Resync),
+        }
+    }
+}
