@@ -271,16 +271,16 @@ impl Linux {
         if link.name != name {
             rename(host, link.index, &name).await.tried(setting)?;
         }
+        // The host has no business of its own on this link: no addresses, so no ARP.
+        let change = Change::of(link)
+            .alias(alias)
+            .mtu(spec.mtu)
+            .flags(LinkFlags::Noarp);
+        host.apply(change).await.tried(setting)?;
+        // After the MTU: coming from below 1280 bytes, IPv6 starts afresh. Before it is up.
         self.disable_ipv6(&name).await;
-        host.apply(
-            Change::of(link)
-                .alias(alias)
-                .mtu(spec.mtu)
-                // The host has no business of its own on this link: no addresses, so no ARP.
-                .flags(LinkFlags::Up | LinkFlags::Noarp),
-        )
-        .await
-        .tried(setting)
+        let change = Change::of(link).flags(LinkFlags::Up);
+        host.apply(change).await.tried(setting)
     }
 }
 

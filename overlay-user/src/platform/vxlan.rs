@@ -10,7 +10,7 @@
 
 use std::io;
 
-use netlink_packet_route::link::{BridgeStpState, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkVxlan};
 
@@ -101,10 +101,9 @@ impl Linux {
             bridge
         } else {
             let name = Device::Bridge.name(&self.instance);
+            // STP and VLAN filtering are off unless asked for.
             let message = LinkMessageBuilder::<LinkBridge>::new(&name)
-                .stp_state(BridgeStpState::Disabled)
                 .mcast_snooping(false)
-                .vlan_filtering(false)
                 .build();
             self.add(host, Device::Bridge, message)
                 .await
