@@ -1,3 +1,48 @@
 //! `overlay`: parse, log, dispatch, exit code.
 
-fn main() {}
+use std::{
+    env,
+    io::{stderr, stdout},
+    process::ExitCode,
+};
+
+use overlay_user::{
+    agent,
+    cli::{Cli, Failure, Output, Session, Verb},
+    observe::log,
+};
+use tokio::runtime::Runtime;
+
+fn main() -> ExitCode {
+    let cli = match Cli::from_args(env::args_os()) {
+        Ok(cli) => cli,
+        Err(stop) => return stop.report(&mut stderr()).into(),
+    };
+    let format = cli.output;
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(format, &mut stderr()).into(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let runtime = Runtime::new().map_err(Failure::internal)?;
+    let outcome = match cli.verb {
+        Verb::Run(args) => {
+            let config = args.config(cli.instance, cli.log)?;
+            log::start(&config.log);
+            runtime
+                .block_on(agent::run(config))
+                .map_err(|error| Failure::from(&error))
+        }
+        Verb::Command(command) => {
+            log::start(cli.log.as_ref().map_or("off", |filter| filter.as_str()));
+            let mut out = stdout().lock();
+            let output = Output::new(cli.output, &mut out);
+            runtime.block_on(command.execute(&mut Session::new(cli.instance, output)))
+        }
+    };
+    // The outcome is known: a thread that still blocks in the kernel is not worth waiting for.
+    runtime.shutdown_background();
+    outcome
+}

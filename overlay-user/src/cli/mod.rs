@@ -1,1 +1,159 @@
-//! To come.
+//! The command line: one file per verb, and what they share.
+//!
+//! Verbs, flags, JSON keys and exit codes are a contract that scripts rely on. Every value is
+//! parsed into the model's types here, so that a malformed one is a usage error (exit 2) before
+//! anything happens; what the agent refuses is a failure (exit 1).
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::{
+    agent::client::Client,
+    config::{self, LogFilter},
+    model::Name,
+};
+
+mod completions;
+mod down;
+mod drops;
+mod endpoint;
+mod failure;
+mod import;
+mod network;
+mod output;
+mod run;
+mod status;
+mod vtep;
+
+pub use failure::{Failure, Stop};
+pub use output::{Format, Output};
+pub use run::RunArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  overlay run --iface eth0 --vni 42            the agent, in the foreground
+  overlay network create blue --vni 42 --subnet 7.7.7.0/24
+  overlay endpoint add web --vni 42            a namespace `web` on that network
+  ip netns exec web ping 7.7.7.3
+  overlay -o json endpoint ls | jq .
+
+`overlay VERB --help` has more.
+Exit codes: 0 done, 1 failed (one line on stderr says why), 2 usage.";
+
+/// One layer-2/3 network for containers, namespaces and virtual machines on many hosts
+#[derive(Debug, Parser)]
+#[command(name = "overlay", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// Which agent of this host: its socket is /run/overlay/NAME.sock [default: default]
+    #[arg(long, global = true, value_name = "NAME", env = "OVERLAY_INSTANCE")]
+    pub instance: Option<Name>,
+    /// Tables for people, JSON for programs
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub output: Format,
+    /// What to log to stderr: error, warn, info, debug, trace or a filter of these by target
+    /// [default: info for run, off otherwise]
+    #[arg(long, global = true, value_name = "FILTER", env = "OVERLAY_LOG")]
+    pub log: Option<LogFilter>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the agent, in the foreground
+    #[command(after_help = run::EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// All that ends when it is done.
+    #[command(flatten)]
+    Command(Command),
+}
+
+/// A verb that asks an agent, prints the answer and ends.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Networks: one VNI each
+    #[command(subcommand, after_help = network::EXAMPLES)]
+    Network(network::NetworkVerb),
+    /// Endpoints: a namespace's interface on a network
+    #[command(subcommand, after_help = endpoint::EXAMPLES)]
+    Endpoint(endpoint::EndpointVerb),
+    /// The nodes' tunnel ends
+    #[command(subcommand, after_help = vtep::EXAMPLES)]
+    Vtep(vtep::VtepVerb),
+    /// Show the agent's state
+    #[command(after_help = status::EXAMPLES)]
+    Status,
+    /// Show dropped packets by reason
+    #[command(after_help = drops::EXAMPLES)]
+    Drops(drops::DropsArgs),
+    /// Take over what another tool kept
+    #[command(subcommand, after_help = import::EXAMPLES)]
+    Import(import::ImportVerb),
+    /// Remove all that this instance made: datapath, veths, namespaces, registry rows
+    #[command(after_help = down::EXAMPLES)]
+    Down,
+    /// Print the completions for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+}
+
+impl Cli {
+    /// Parses what the shell hands over, the program's name first.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        Self::command()
+            .try_get_matches_from(&args)
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .map_err(|error| Stop::new(error, Format::asked_for(&args)))
+    }
+}
+
+/// What a verb needs: the way to the agent and the way to the user.
+pub struct Session<'a> {
+    client: Client,
+    output: Output<'a>,
+}
+
+impl<'a> Session<'a> {
+    /// A session with the agent of `instance`.
+    #[must_use]
+    pub fn new(instance: Option<Name>, output: Output<'a>) -> Self {
+        let instance = instance.unwrap_or_else(config::default_instance);
+        Self::with_client(Client::new(instance), output)
+    }
+
+    /// A session through `client`.
+    #[must_use]
+    pub fn with_client(client: Client, output: Output<'a>) -> Self {
+        Self { client, output }
+    }
+}
+
+impl Command {
+    /// Does it.
+    pub async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Network(verb) => verb.execute(session).await,
+            Self::Endpoint(verb) => verb.execute(session).await,
+            Self::Vtep(verb) => verb.execute(session).await,
+            Self::Status => status::execute(session).await,
+            Self::Drops(args) => args.execute(session).await,
+            Self::Import(verb) => verb.execute(session).await,
+            Self::Down => down::execute(session).await,
+            Self::Completions(args) => args.execute(session),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

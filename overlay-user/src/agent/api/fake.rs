@@ -1,0 +1,185 @@
+//! An agent that remembers what it was asked and answers from constants.
+
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::model::Vtep;
+
+pub(crate) fn network() -> Network {
+    Network {
+        subnets: vec!["7.7.7.0/24".parse().unwrap()],
+        ..Network::new("blue".parse().unwrap(), "42".parse().unwrap())
+    }
+}
+
+pub(crate) fn endpoint() -> EndpointView {
+    let endpoint = Endpoint {
+        name: "web".parse().unwrap(),
+        vni: "42".parse().unwrap(),
+        mac: "02:42:07:07:07:02".parse().unwrap(),
+        addresses: vec!["7.7.7.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
+        node: "h1".parse().unwrap(),
+        netns: Some("web".parse().unwrap()),
+        ifname: Some("eth0".parse().unwrap()),
+        generation: 7,
+    };
+    EndpointView::new(endpoint, "10.0.0.1".parse().unwrap(), EndpointState::Ready)
+}
+
+pub(crate) fn imported_endpoint() -> EndpointView {
+    let endpoint = Endpoint {
+        name: "old".parse().unwrap(),
+        vni: "42".parse().unwrap(),
+        mac: "02:42:07:07:07:09".parse().unwrap(),
+        addresses: vec!["7.7.7.9/24".parse().unwrap()],
+        node: "vtep-10.0.0.9".parse().unwrap(),
+        netns: None,
+        ifname: None,
+        generation: 8,
+    };
+    EndpointView::new(endpoint, "10.0.0.9".parse().unwrap(), EndpointState::Remote)
+}
+
+pub(crate) fn vteps() -> Vec<VtepView> {
+    let node = |name: &str, ip: &str, agent, last_seen| Node {
+        name: name.parse().unwrap(),
+        vtep: Vtep {
+            ip: ip.parse().unwrap(),
+            port: 4789,
+        },
+        agent,
+        last_seen,
+    };
+    let seen = SystemTime::UNIX_EPOCH + Duration::from_micros(1_785_585_600_123_456);
+    vec![
+        VtepView::new(node("h1", "10.0.0.1", true, Some(seen)), true),
+        VtepView::new(node("vtep-10.0.0.9", "10.0.0.9", false, None), false),
+    ]
+}
+
+pub(crate) fn status() -> StatusView {
+    StatusView {
+        instance: "default".parse().unwrap(),
+        node: "h1".parse().unwrap(),
+        ready: true,
+        iface: "eth0".parse().unwrap(),
+        vtep: "10.0.0.1".parse().unwrap(),
+        port: 4789,
+        registry: RegistryView {
+            url: "sqlite:///var/lib/overlay/registry.db".into(),
+            connected: true,
+            revision: 12,
+        },
+        networks: 2,
+        endpoints: EndpointCounts {
+            local: 3,
+            remote: 4,
+        },
+        datapath: DatapathView {
+            attach: AttachMode::Tcx,
+            abi: 1,
+            fast_path: true,
+        },
+    }
+}
+
+pub(crate) fn drops() -> BTreeMap<String, u64> {
+    [("unknown_vni", 3), ("malformed", 0)]
+        .map(|(reason, packets)| (reason.to_owned(), packets))
+        .into()
+}
+
+/// The fake agent.
+#[derive(Default)]
+pub(crate) struct Fake {
+    /// What it was asked, in order.
+    pub(crate) calls: Mutex<Vec<String>>,
+    /// What every operation ends with, instead of its answer.
+    pub(crate) refusal: Option<OperationError>,
+    /// If set, `endpoint_add` says so on the first and waits for the second.
+    pub(crate) gate: Option<(Notify, Notify)>,
+}
+
+impl Fake {
+    pub(crate) fn refusing(kind: ErrorKind, message: &str) -> Self {
+        Self {
+            refusal: Some(OperationError::new(kind, message)),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    fn answer<T>(&self, call: String, answer: T) -> Result<T, OperationError> {
+        self.calls.lock().unwrap().push(call);
+        self.refusal.clone().map_or(Ok(answer), Err)
+    }
+}
+
+#[async_trait]
+impl Operations for Fake {
+    async fn network_create(&self, network: Network) -> Result<NetworkView, OperationError> {
+        self.answer(format!("network_create {network:?}"), network.into())
+    }
+
+    async fn network_ls(&self) -> Result<Vec<NetworkView>, OperationError> {
+        self.answer("network_ls".into(), vec![network().into()])
+    }
+
+    async fn network_rm(&self, name: &Name) -> Result<(), OperationError> {
+        self.answer(format!("network_rm {name}"), ())
+    }
+
+    async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError> {
+        if let Some((begun, go_on)) = &self.gate {
+            begun.notify_one();
+            go_on.notified().await;
+        }
+        self.answer(format!("endpoint_add {request:?}"), endpoint())
+    }
+
+    async fn endpoint_ls(&self) -> Result<Vec<EndpointView>, OperationError> {
+        self.answer("endpoint_ls".into(), vec![imported_endpoint(), endpoint()])
+    }
+
+    async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError> {
+        self.answer(format!("endpoint_show {name}"), endpoint())
+    }
+
+    async fn endpoint_rm(&self, name: &Name) -> Result<(), OperationError> {
+        self.answer(format!("endpoint_rm {name}"), ())
+    }
+
+    async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
+        self.answer("vtep_ls".into(), vteps())
+    }
+
+    async fn status(&self) -> Result<StatusView, OperationError> {
+        self.answer("status".into(), status())
+    }
+
+    async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
+        self.answer("drops".into(), drops())
+    }
+
+    async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {
+        let answer = ImportView {
+            vni: request.vni,
+            endpoints: 3,
+            vteps: 2,
+        };
+        self.answer(
+            format!("import_arpd {} {}", request.vni, request.dir.display()),
+            answer,
+        )
+    }
+
+    async fn down(&self) -> Result<(), OperationError> {
+        self.answer("down".into(), ())
+    }
+}

@@ -1,0 +1,203 @@
+use anyhow::Context;
+use serde_json::{json, to_value};
+
+use super::*;
+
+#[test]
+fn an_endpoint_has_the_keys_of_the_contract() {
+    assert_eq!(
+        to_value(fake::endpoint()).unwrap(),
+        json!({
+            "name": "web", "vni": 42, "mac": "02:42:07:07:07:02",
+            "ips": ["7.7.7.2", "fd00::2"], "addresses": ["7.7.7.2/24", "fd00::2/64"],
+            "node": "h1", "vtep": "10.0.0.1", "netns": "web", "ifname": "eth0",
+            "generation": 7, "state": "ready",
+        })
+    );
+}
+
+#[test]
+fn an_endpoint_without_an_agent_has_null_for_namespace_and_interface() {
+    let view = to_value(fake::imported_endpoint()).unwrap();
+    assert_eq!(view["netns"], json!(null));
+    assert_eq!(view["ifname"], json!(null));
+    assert_eq!(view["state"], json!("remote"));
+}
+
+#[test]
+fn a_failed_endpoint_says_why() {
+    let mut view = fake::endpoint().with_error(Some("namespace web is taken".into()));
+    view.state = EndpointState::Failed;
+    let view = to_value(view).unwrap();
+    assert_eq!(view["state"], json!("failed"));
+    assert_eq!(view["error"], json!("namespace web is taken"));
+}
+
+#[test]
+fn a_network_has_the_keys_of_the_contract() {
+    assert_eq!(
+        to_value(NetworkView::from(fake::network())).unwrap(),
+        json!({
+            "name": "blue", "vni": 42, "subnets": ["7.7.7.0/24"],
+            "mtu": 0, "flood": "none", "learning": false,
+        })
+    );
+}
+
+#[test]
+fn vteps_have_the_keys_of_the_contract() {
+    assert_eq!(
+        to_value(fake::vteps()).unwrap(),
+        json!([
+            {"node": "h1", "ip": "10.0.0.1", "port": 4789,
+             "last_seen": "2026-08-01T12:00:00.123Z", "alive": true, "agent": true},
+            {"node": "vtep-10.0.0.9", "ip": "10.0.0.9", "port": 4789,
+             "last_seen": null, "alive": false, "agent": false},
+        ])
+    );
+}
+
+#[test]
+fn status_has_the_keys_of_the_contract() {
+    assert_eq!(
+        to_value(fake::status()).unwrap(),
+        json!({
+            "instance": "default", "node": "h1", "ready": true,
+            "iface": "eth0", "vtep": "10.0.0.1", "port": 4789,
+            "registry": {
+                "url": "sqlite:///var/lib/overlay/registry.db", "connected": true, "revision": 12,
+            },
+            "networks": 2,
+            "endpoints": {"local": 3, "remote": 4},
+            "datapath": {"attach": "tcx", "abi": 1, "fast_path": true},
+        })
+    );
+}
+
+#[test]
+fn an_error_has_a_message_and_a_kind() {
+    let error = OperationError::new(ErrorKind::NotFound, "endpoint web does not exist");
+    assert_eq!(
+        to_value(ErrorView { error }).unwrap(),
+        json!({"error": {"message": "endpoint web does not exist", "kind": "not_found"}})
+    );
+}
+
+#[test]
+fn addresses_print_as_they_parse() {
+    for text in [
+        "7.7.7.2",
+        "7.7.7.2/24",
+        "fd00::2",
+        "fd00::2/64",
+        "7.7.7.0/31",
+    ] {
+        assert_eq!(text.parse::<AddressRequest>().unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn addresses_that_no_host_can_have_are_refused() {
+    for (text, why) in [
+        ("", "malformed"),
+        ("7.7.7", "malformed"),
+        ("7.7.7.2/33", "malformed"),
+        ("7.7.7.2/", "malformed"),
+        ("fd00::2/129", "malformed"),
+        ("hello", "malformed"),
+        ("224.0.0.1", "no unicast address"),
+        ("ff02::1", "no unicast address"),
+        ("0.0.0.0", "no unicast address"),
+        ("::", "no unicast address"),
+        ("127.0.0.1", "no unicast address"),
+        ("255.255.255.255", "no unicast address"),
+        ("7.7.7.0/24", "first or last address of 7.7.7.0/24"),
+        ("7.7.7.255/24", "first or last address of 7.7.7.0/24"),
+    ] {
+        let error = text.parse::<AddressRequest>().unwrap_err();
+        assert!(error.contains(why), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_address_without_a_length_takes_the_subnets() {
+    let network = fake::network();
+    let bare = |ip: &str| ip.parse::<AddressRequest>().unwrap().in_network(&network);
+    assert_eq!(bare("7.7.7.2").unwrap().to_string(), "7.7.7.2/24");
+    assert_eq!(bare("7.7.7.2/16").unwrap().to_string(), "7.7.7.2/16");
+    assert_eq!(bare("8.8.8.8").unwrap().to_string(), "8.8.8.8/32");
+    assert_eq!(bare("7.7.7.255").unwrap_err().kind, ErrorKind::Refused);
+}
+
+#[test]
+fn networks_that_cannot_work_are_refused() {
+    let check = |subnets: &[&str], mtu| {
+        let subnets = subnets.iter().map(|text| text.parse().unwrap()).collect();
+        check_network(&Network {
+            subnets,
+            mtu,
+            ..fake::network()
+        })
+        .map_err(|error| error.message)
+    };
+    for (subnets, mtu) in [
+        (&[][..], 0),
+        (&["7.7.7.0/24", "7.7.8.0/24", "fd00::/64"], 1280),
+        (&["7.7.7.0/24"], 68),
+        (&[], 65535),
+    ] {
+        assert_eq!(check(subnets, mtu), Ok(()), "{subnets:?} {mtu}");
+    }
+    for (subnets, mtu, why) in [
+        (
+            &["7.7.7.2/24"][..],
+            0,
+            "subnet 7.7.7.2/24 has host bits set: write 7.7.7.0/24",
+        ),
+        (
+            &["7.7.0.0/16", "7.7.7.0/24"],
+            0,
+            "subnets 7.7.0.0/16 and 7.7.7.0/24 overlap: keep one",
+        ),
+        (
+            &["7.7.7.0/24", "7.7.7.0/24"],
+            0,
+            "subnets 7.7.7.0/24 and 7.7.7.0/24 overlap: keep one",
+        ),
+        (
+            &["224.0.0.0/8"],
+            0,
+            "subnet 224.0.0.0/8 holds no unicast addresses",
+        ),
+        (
+            &["fd00::/64"],
+            1279,
+            "MTU 1279 is too small for IPv6: it needs 1280 (RFC 8200 section 5)",
+        ),
+        (
+            &[],
+            67,
+            "MTU 67 is out of range: use 68 to 65535, or 0 for what the underlay leaves",
+        ),
+        (
+            &[],
+            65536,
+            "MTU 65536 is out of range: use 68 to 65535, or 0 for what the underlay leaves",
+        ),
+    ] {
+        assert_eq!(check(subnets, mtu), Err(why.to_owned()));
+    }
+}
+
+#[test]
+fn the_kind_of_a_chain_is_that_of_the_error_that_knows_it() {
+    let cause = RegistryError::Unavailable("the file is locked".into());
+    let error = anyhow::Error::new(cause).context("can't start");
+    assert_eq!(
+        OperationError::from_chain(&error),
+        OperationError::new(ErrorKind::Unavailable, "can't start: the file is locked")
+    );
+    let unknown = Err::<(), _>(fmt::Error).context("can't start");
+    let kind = OperationError::from_chain(&unknown.unwrap_err()).kind;
+    assert_eq!(kind, ErrorKind::Internal);
+}

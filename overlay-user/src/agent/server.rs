@@ -1,0 +1,229 @@
+//! The agent's socket: who may open it, and which request is which operation.
+
+use std::{
+    collections::BTreeMap, fs, future::Future, io, os::unix::fs::PermissionsExt, path::Path,
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    extract::{
+        Path as UrlPath, State,
+        rejection::{JsonRejection, PathRejection},
+    },
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use nix::unistd::{self, Group};
+use serde_json::{Value, json};
+use tokio::net::{UnixListener, UnixSocket};
+
+use super::api::{
+    EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView,
+    NetworkView, OperationError, Operations, StatusView, VtepView, check_network,
+};
+use crate::model::{Name, Network};
+
+/// Pending connections; more wait in connect(2).
+const BACKLOG: u32 = 128;
+
+type Shared = State<Arc<dyn Operations>>;
+type Answer<T> = Result<Json<T>, OperationError>;
+
+/// Opens the socket at `path` for root alone (mode 0600), or for `group` too (0660).
+///
+/// The mode is set before the socket listens, and the name appears with the mode already set: there
+/// is no moment in which others could connect. What a killed agent left at `path` is replaced; the
+/// caller holds the instance's lock.
+pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, OperationError> {
+    let failed = |cause: io::Error| {
+        OperationError::new(
+            ErrorKind::Internal,
+            format_args!("can't open the agent's socket {}: {cause}", path.display()),
+        )
+    };
+    let group = group.map(find_group).transpose()?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let unfinished = path.with_extension("sock.new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let socket = UnixSocket::new_stream().map_err(failed)?;
+    socket.bind(&unfinished).map_err(failed)?;
+    if let Some(group) = &group {
+        unistd::chown(&unfinished, None, Some(group.gid)).map_err(|errno| failed(errno.into()))?;
+    }
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    let listener = socket.listen(BACKLOG).map_err(failed)?;
+    fs::rename(&unfinished, path).map_err(failed)?;
+    Ok(listener)
+}
+
+fn find_group(name: &str) -> Result<Group, OperationError> {
+    let refused = |why: &dyn std::fmt::Display| {
+        OperationError::new(
+            ErrorKind::Refused,
+            format_args!("socket group {name:?} {why}: create it with groupadd or name another"),
+        )
+    };
+    Group::from_name(name)
+        .map_err(|errno| refused(&format_args!("can't be looked up ({errno})")))?
+        .ok_or_else(|| refused(&"does not exist on this host"))
+}
+
+/// Serves `operations` until `stop` resolves; answers that are under way still go out.
+pub async fn serve(
+    listener: UnixListener,
+    operations: Arc<dyn Operations>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(operations))
+        .with_graceful_shutdown(stop)
+        .await
+}
+
+/// Which request is which operation.
+pub fn router(operations: Arc<dyn Operations>) -> Router {
+    Router::new()
+        .route("/v1/networks", get(network_ls).post(network_create))
+        .route("/v1/networks/{name}", axum::routing::delete(network_rm))
+        .route("/v1/endpoints", get(endpoint_ls).post(endpoint_add))
+        .route(
+            "/v1/endpoints/{name}",
+            get(endpoint_show).delete(endpoint_rm),
+        )
+        .route("/v1/vteps", get(vtep_ls))
+        .route("/v1/status", get(status))
+        .route("/v1/drops", get(drops))
+        .route("/v1/import/arpd", post(import_arpd))
+        .route("/v1/down", post(down))
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .with_state(operations)
+}
+
+async fn network_create(State(agent): Shared, body: Body<Network>) -> Answer<NetworkView> {
+    let Json(network) = body?;
+    check_network(&network)?;
+    through(async move { agent.network_create(network).await }).await
+}
+
+async fn network_ls(State(agent): Shared) -> Answer<Vec<NetworkView>> {
+    agent.network_ls().await.map(Json)
+}
+
+async fn network_rm(State(agent): Shared, name: NameInUrl) -> Answer<Value> {
+    let UrlPath(name) = name?;
+    through(async move { agent.network_rm(&name).await.map(nothing) }).await
+}
+
+async fn endpoint_add(State(agent): Shared, body: Body<EndpointRequest>) -> Answer<EndpointView> {
+    let Json(request) = body?;
+    through(async move { agent.endpoint_add(request).await }).await
+}
+
+async fn endpoint_ls(State(agent): Shared) -> Answer<Vec<EndpointView>> {
+    agent.endpoint_ls().await.map(Json)
+}
+
+async fn endpoint_show(State(agent): Shared, name: NameInUrl) -> Answer<EndpointView> {
+    let UrlPath(name) = name?;
+    agent.endpoint_show(&name).await.map(Json)
+}
+
+async fn endpoint_rm(State(agent): Shared, name: NameInUrl) -> Answer<Value> {
+    let UrlPath(name) = name?;
+    through(async move { agent.endpoint_rm(&name).await.map(nothing) }).await
+}
+
+async fn vtep_ls(State(agent): Shared) -> Answer<Vec<VtepView>> {
+    agent.vtep_ls().await.map(Json)
+}
+
+async fn status(State(agent): Shared) -> Answer<StatusView> {
+    agent.status().await.map(Json)
+}
+
+async fn drops(State(agent): Shared) -> Answer<BTreeMap<String, u64>> {
+    agent.drops().await.map(Json)
+}
+
+async fn import_arpd(State(agent): Shared, body: Body<ImportArpdRequest>) -> Answer<ImportView> {
+    let Json(request) = body?;
+    if !request.dir.is_absolute() {
+        return Err(OperationError::new(
+            ErrorKind::Usage,
+            format_args!(
+                "the folder {} is not an absolute path",
+                request.dir.display()
+            ),
+        ));
+    }
+    through(async move { agent.import_arpd(request).await }).await
+}
+
+async fn down(State(agent): Shared) -> Answer<Value> {
+    through(async move { agent.down().await.map(nothing) }).await
+}
+
+async fn unknown() -> OperationError {
+    OperationError::new(
+        ErrorKind::Usage,
+        "the agent does not know this operation: it and the overlay command are of different \
+         versions, restart the agent",
+    )
+}
+
+/// Carries an operation through even if the client hangs up, which drops the handler's future.
+async fn through<T: Send + 'static>(
+    operation: impl Future<Output = Result<T, OperationError>> + Send + 'static,
+) -> Answer<T> {
+    match tokio::spawn(operation).await {
+        Ok(outcome) => outcome.map(Json),
+        Err(error) => Err(OperationError::new(
+            ErrorKind::Internal,
+            format_args!("the agent failed: {error}; see its log"),
+        )),
+    }
+}
+
+fn nothing((): ()) -> Value {
+    json!({})
+}
+
+type Body<T> = Result<Json<T>, JsonRejection>;
+type NameInUrl = Result<UrlPath<Name>, PathRejection>;
+
+impl From<JsonRejection> for OperationError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(ErrorKind::Usage, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for OperationError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(ErrorKind::Usage, rejection.body_text())
+    }
+}
+
+impl IntoResponse for OperationError {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            ErrorKind::Usage => StatusCode::BAD_REQUEST,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(ErrorView { error: self })).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

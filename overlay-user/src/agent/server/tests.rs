@@ -1,0 +1,301 @@
+use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::{Notify, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::*;
+use crate::agent::{
+    api::fake::{self, Fake},
+    client::{Client, ClientError},
+};
+
+/// An agent on a socket of its own.
+struct Agent {
+    fake: Arc<Fake>,
+    client: Client,
+    socket: PathBuf,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<io::Result<()>>,
+    _folder: TempDir,
+}
+
+fn start(fake: Fake) -> Agent {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("run/default.sock");
+    let listener = listen(&socket, None).unwrap();
+    let fake = Arc::new(fake);
+    let (stop, stopped) = oneshot::channel();
+    let operations: Arc<dyn Operations> = fake.clone();
+    let server = tokio::spawn(serve(listener, operations, async {
+        let _ = stopped.await;
+    }));
+    Agent {
+        fake,
+        client: client(&socket),
+        socket,
+        stop,
+        server,
+        _folder: folder,
+    }
+}
+
+fn client(socket: &Path) -> Client {
+    Client::at("default".parse().unwrap(), socket.to_owned())
+}
+
+fn request() -> EndpointRequest {
+    EndpointRequest {
+        name: "web".parse().unwrap(),
+        vni: "42".parse().unwrap(),
+        addresses: vec!["7.7.7.2".parse().unwrap()],
+        mac: None,
+        netns: None,
+        ifname: None,
+    }
+}
+
+#[tokio::test]
+async fn every_operation_gets_there_and_its_answer_back() {
+    let agent = start(Fake::default());
+    let (fake, client) = (&agent.fake, &agent.client);
+    let web: Name = "web".parse().unwrap();
+    let arpd = ImportArpdRequest {
+        vni: "42".parse().unwrap(),
+        dir: "/var/lib/arpd".into(),
+    };
+
+    let network = client.network_create(&fake::network()).await.unwrap();
+    assert_eq!(network, fake::network().into());
+    let networks = client.network_ls().await.unwrap();
+    assert_eq!(networks, [fake::network().into()]);
+    client.network_rm(&web).await.unwrap();
+    let endpoint = client.endpoint_add(&request()).await.unwrap();
+    assert_eq!(endpoint, fake::endpoint());
+    let endpoints = client.endpoint_ls().await.unwrap();
+    assert_eq!(endpoints, [fake::imported_endpoint(), fake::endpoint()]);
+    let endpoint = client.endpoint_show(&web).await.unwrap();
+    assert_eq!(endpoint, fake::endpoint());
+    client.endpoint_rm(&web).await.unwrap();
+    assert_eq!(client.vtep_ls().await.unwrap(), fake::vteps());
+    assert_eq!(client.status().await.unwrap(), fake::status());
+    assert_eq!(client.drops().await.unwrap(), fake::drops());
+    assert_eq!(client.import_arpd(&arpd).await.unwrap().endpoints, 3);
+    client.down().await.unwrap();
+
+    assert_eq!(
+        fake.calls(),
+        [
+            format!("network_create {:?}", fake::network()),
+            "network_ls".into(),
+            "network_rm web".into(),
+            format!("endpoint_add {:?}", request()),
+            "endpoint_ls".into(),
+            "endpoint_show web".into(),
+            "endpoint_rm web".into(),
+            "vtep_ls".into(),
+            "status".into(),
+            "drops".into(),
+            "import_arpd 42 /var/lib/arpd".into(),
+            "down".into(),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_error_comes_back_as_it_was() {
+    for kind in [
+        ErrorKind::Usage,
+        ErrorKind::NotFound,
+        ErrorKind::Conflict,
+        ErrorKind::Refused,
+        ErrorKind::Unavailable,
+        ErrorKind::Internal,
+    ] {
+        let agent = start(Fake::refusing(kind, "no, because"));
+        let Err(ClientError::Operation(error)) = agent.client.endpoint_add(&request()).await else {
+            panic!("{kind:?} is not an operation's error");
+        };
+        assert_eq!(error, OperationError::new(kind, "no, because"));
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_cannot_work_does_not_get_to_the_agent() {
+    let agent = start(Fake::default());
+    let network = Network {
+        mtu: 1,
+        ..fake::network()
+    };
+    let error = agent.client.network_create(&network).await.unwrap_err();
+    assert!(error.to_string().starts_with("MTU 1 is out of range"));
+    assert!(agent.fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_malformed_request_is_refused_with_a_reason() {
+    let agent = start(Fake::default());
+    for (request, status, reason) in [
+        (
+            "POST /v1/networks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: 29\r\nconnection: close\r\n\r\n{\"name\":\"blue\",\"vni\":16777216}",
+            "400",
+            "VNI",
+        ),
+        (
+            "DELETE /v1/endpoints/a%2Fb HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "400",
+            "is not allowed",
+        ),
+        (
+            "GET /v9/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "400",
+            "different versions",
+        ),
+        (
+            "PUT /v1/networks HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "400",
+            "different versions",
+        ),
+    ] {
+        let mut stream = UnixStream::connect(&agent.socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(answer.contains(reason), "{answer}");
+        assert!(answer.contains(r#""kind":"usage""#), "{answer}");
+    }
+    assert!(agent.fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_relative_folder_is_not_imported() {
+    let agent = start(Fake::default());
+    let request = ImportArpdRequest {
+        vni: "42".parse().unwrap(),
+        dir: "arpd".into(),
+    };
+    let error = agent.client.import_arpd(&request).await.unwrap_err();
+    assert_eq!(error.to_string(), "the folder arpd is not an absolute path");
+}
+
+#[tokio::test]
+async fn an_operation_is_carried_through_when_its_client_goes_away() {
+    let agent = start(Fake {
+        gate: Some((Notify::new(), Notify::new())),
+        ..Fake::default()
+    });
+    let (begun, go_on) = agent.fake.gate.as_ref().unwrap();
+    let client = agent.client.clone();
+    let call = tokio::spawn(async move { client.endpoint_add(&request()).await });
+    begun.notified().await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    // The server has to see the hang-up first; a whole exchange after it is later than that.
+    agent.client.status().await.unwrap();
+    go_on.notify_one();
+    timeout(Duration::from_secs(10), async {
+        while agent.fake.calls().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the operation should end");
+}
+
+#[tokio::test]
+async fn stopping_lets_the_answer_under_way_go_out() {
+    let agent = start(Fake {
+        gate: Some((Notify::new(), Notify::new())),
+        ..Fake::default()
+    });
+    let (begun, go_on) = agent.fake.gate.as_ref().unwrap();
+    let client = agent.client.clone();
+    let call = tokio::spawn(async move { client.endpoint_add(&request()).await });
+    begun.notified().await;
+    agent.stop.send(()).unwrap();
+    go_on.notify_one();
+    assert_eq!(call.await.unwrap().unwrap(), fake::endpoint());
+    let ended = timeout(Duration::from_secs(10), agent.server).await;
+    ended.expect("the server should end").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn without_an_agent_the_error_says_which_socket_and_what_to_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("h1.sock");
+    let client = Client::at("h1".parse().unwrap(), socket.clone());
+    let expected = format!(
+        "no agent of instance h1 listens on {}: start one with `overlay --instance h1 run --iface IF`",
+        socket.display()
+    );
+    let missing = client.status().await.unwrap_err();
+    assert_eq!(missing.to_string(), expected);
+    // What a killed agent leaves: a socket that nobody listens on.
+    drop(listen(&socket, None).unwrap());
+    let stale = client.status().await.unwrap_err();
+    assert_eq!(stale.to_string(), expected);
+    assert_eq!(OperationError::from(stale).kind, ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("default.sock");
+    fs::write(folder.path().join("default.sock.new"), "left by a crash").unwrap();
+    drop(listen(&socket, None).unwrap());
+    let listener = listen(&socket, None).unwrap();
+    let server = tokio::spawn(serve(
+        listener,
+        Arc::new(Fake::default()),
+        std::future::pending(),
+    ));
+    assert_eq!(client(&socket).status().await.unwrap(), fake::status());
+    server.abort();
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_without_an_answer_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("default.sock");
+    let listener = listen(&socket, None).unwrap();
+    let hangup = tokio::spawn(async move { drop(listener.accept().await.unwrap()) });
+    let error = client(&socket).status().await.unwrap_err();
+    assert!(matches!(error, ClientError::Broken { .. }), "{error}");
+    assert!(!error.to_string().contains('\n'));
+    hangup.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_socket_is_roots_alone_or_a_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("default.sock");
+    let own = Group::from_gid(unistd::getegid()).unwrap().unwrap();
+    for (group, mode) in [(None, 0o600), (Some(&*own.name), 0o660)] {
+        let _listener = listen(&socket, group).unwrap();
+        let metadata = fs::metadata(&socket).unwrap();
+        assert_eq!(metadata.mode() & 0o7777, mode);
+        assert_eq!(metadata.gid(), own.gid.as_raw());
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_exist_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("run/default.sock");
+    let error = listen(&socket, Some("no-such-group")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "socket group \"no-such-group\" does not exist on this host: create it with groupadd or name another"
+    );
+    assert!(!folder.path().join("run").exists());
+}

@@ -1,0 +1,60 @@
+//! `overlay import`: takes over what another tool kept.
+
+use std::path::absolute;
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, Session};
+use crate::{agent::api::ImportArpdRequest, model::Vni};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  overlay import arpd /var/lib/arpd --vni 42";
+
+const ARPD_EXAMPLES: &str = "\
+Examples:
+  overlay import arpd /var/lib/arpd --vni 42
+
+The folder has two kinds of files of one line each:
+  arp/7.7.7.3               holds a MAC, for example 02:42:07:07:07:03
+  fdb/02:42:07:07:07:03     holds the IP of the VTEP behind which that MAC is
+The endpoints become known on every node. No agent of ours has to run at their VTEPs.";
+
+/// What to take over.
+#[derive(Debug, Subcommand)]
+pub enum ImportVerb {
+    /// A folder of arp/<ip> and fdb/<mac> files: remote endpoints behind VTEPs without an agent
+    #[command(after_help = ARPD_EXAMPLES)]
+    Arpd(ArpdArgs),
+}
+
+/// The folder and its network.
+#[derive(Debug, Args)]
+pub struct ArpdArgs {
+    /// The folder, on the agent's host
+    dir: String,
+    /// The VNI of the network that its endpoints are on
+    #[arg(long, value_name = "N")]
+    vni: Vni,
+}
+
+impl ImportVerb {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let Self::Arpd(ArpdArgs { dir, vni }) = self;
+        let request = ImportArpdRequest {
+            vni,
+            dir: absolute(&dir).map_err(|error| Failure::usage(format_args!("<DIR>: {error}")))?,
+        };
+        let Session { client, output } = session;
+        let work = format!("importing {dir}");
+        let taken = output.during(work, client.import_arpd(&request)).await?;
+        output.show(&taken, |taken, out| {
+            writeln!(
+                out,
+                "VNI {}: {} endpoints behind {} VTEPs taken over",
+                taken.vni, taken.endpoints, taken.vteps
+            )
+        })?;
+        Ok(())
+    }
+}

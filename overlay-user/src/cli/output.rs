@@ -1,0 +1,91 @@
+//! What the user sees: tables, JSON, and a spinner while it takes long.
+
+use std::{
+    ffi::OsString,
+    future::Future,
+    io::{self, Write},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+/// For whom the output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl Format {
+    /// The format that a command line asks for which clap refused as a whole.
+    pub(super) fn asked_for(args: &[OsString]) -> Self {
+        let words: Vec<_> = args
+            .iter()
+            .map(|arg| arg.to_string_lossy())
+            .take_while(|arg| arg != "--")
+            .collect();
+        let joined = words
+            .iter()
+            .any(|word| matches!(&**word, "-ojson" | "-o=json" | "--output=json"));
+        let apart = words
+            .windows(2)
+            .any(|pair| matches!(pair, [flag, value] if (flag == "-o" || flag == "--output") && value == "json"));
+        if joined || apart {
+            Self::Json
+        } else {
+            Self::Table
+        }
+    }
+}
+
+/// Where a verb's answer goes.
+pub struct Output<'a> {
+    format: Format,
+    out: &'a mut dyn Write,
+}
+
+impl<'a> Output<'a> {
+    /// Prints to `out`.
+    pub fn new(format: Format, out: &'a mut dyn Write) -> Self {
+        Self { format, out }
+    }
+
+    /// Prints `value` as JSON, or as `people` wants to read it.
+    pub fn show<T: Serialize>(
+        &mut self,
+        value: &T,
+        people: impl FnOnce(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.format {
+            Format::Table => people(value, self.out)?,
+            Format::Json => {
+                serde_json::to_writer_pretty(&mut *self.out, value)?;
+                writeln!(self.out)?;
+            }
+        }
+        self.out.flush()
+    }
+
+    /// Prints text that is the same for everyone.
+    pub fn text(&mut self, text: &[u8]) -> io::Result<()> {
+        self.out.write_all(text)?;
+        self.out.flush()
+    }
+
+    /// Waits for `work`; people at a terminal see that it goes on.
+    pub async fn during<T>(&self, what: String, work: impl Future<Output = T>) -> T {
+        if self.format == Format::Json {
+            return work.await;
+        }
+        // Draws on stderr, and nothing at all where that is no terminal.
+        let spinner = ProgressBar::new_spinner().with_message(what);
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        let outcome = work.await;
+        spinner.finish_and_clear();
+        outcome
+    }
+}

@@ -1,0 +1,66 @@
+//! `overlay status`: the agent's state.
+
+use super::{Failure, Session};
+use crate::{agent::api::StatusView, datapath::AttachMode, observe::table::Table};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  overlay status
+  until overlay -o json status | jq -e .ready; do sleep 1; done";
+
+pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
+    let status = session.client.status().await?;
+    session
+        .output
+        .show(&status, |status, out| table(status).write(out))?;
+    Ok(())
+}
+
+fn table(status: &StatusView) -> Table {
+    let ready = if status.ready { "ready" } else { "not ready" };
+    let connected = if status.registry.connected {
+        "connected"
+    } else {
+        "out of reach"
+    };
+    let attach = match status.datapath.attach {
+        AttachMode::Tcx => "tcx",
+        AttachMode::Clsact => "clsact",
+    };
+    let fast_path = if status.datapath.fast_path {
+        "on"
+    } else {
+        "off"
+    };
+    let vtep = crate::model::Vtep {
+        ip: status.vtep,
+        port: status.port,
+    };
+    Table::properties([
+        ("Instance", format!("{} ({ready})", status.instance)),
+        ("Node", status.node.to_string()),
+        ("VTEP", format!("{vtep} on {}", status.iface)),
+        (
+            "Registry",
+            format!(
+                "{} ({connected}, revision {})",
+                status.registry.url, status.registry.revision
+            ),
+        ),
+        ("Networks", status.networks.to_string()),
+        (
+            "Endpoints",
+            format!(
+                "{} local, {} remote",
+                status.endpoints.local, status.endpoints.remote
+            ),
+        ),
+        (
+            "Datapath",
+            format!(
+                "{attach}, ABI {}, fast path {fast_path}",
+                status.datapath.abi
+            ),
+        ),
+    ])
+}
