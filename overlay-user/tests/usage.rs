@@ -1,5 +1,7 @@
 //! The binary's exit codes and streams, as far as no agent is needed.
 
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::process::{Command, Output, Stdio};
 
 fn overlay(args: &[&str]) -> Command {
@@ -62,12 +64,11 @@ fn usage_errors_of_the_environment_name_the_flag() {
 }
 
 #[test]
-fn the_environment_beats_the_file_and_a_flag_beats_both() {
+fn the_environment_names_the_file_and_a_bad_value_in_it_is_a_usage_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("overlay.toml");
     std::fs::write(&file, "iface = \"from-file\"\nport = 0\n").expect("a file");
     let path = file.to_str().expect("UTF-8");
-    // The file is read last of all: with a bad value in it the agent does not start.
     let output = overlay(&["run"])
         .env("OVERLAY_CONFIG", path)
         .env("OVERLAY_IFACE", "from-env")

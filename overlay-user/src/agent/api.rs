@@ -3,14 +3,7 @@
 //! The views are the contract itself: `overlay -o json` prints them as they come. Addresses are
 //! strings, counts are numbers, keys are in snake case.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    str::FromStr,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::SystemTime};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -19,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     datapath::{AttachMode, DatapathError},
-    model::{Endpoint, EndpointState, FloodMode, IfName, Mac, Name, Network, Node, Revision, Vni},
+    model::{
+        Endpoint, EndpointState, FloodMode, IfName, Mac, Name, Network, Node, Revision, Vni, ipam,
+    },
     platform::PlatformError,
     registry::RegistryError,
 };
@@ -200,8 +195,7 @@ impl AddressRequest {
 
 /// Refuses what no host can have as its address.
 fn host_address(ip: IpAddr, prefix_len: u8) -> Result<IpNet, String> {
-    let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
-    if ip.is_multicast() || ip.is_unspecified() || ip.is_loopback() || is_broadcast {
+    if !ipam::is_assignable(ip) {
         return Err(format!(
             "IP {ip} is no unicast address that an endpoint could have"
         ));
@@ -486,25 +480,15 @@ pub struct DatapathView {
     pub fast_path: bool,
 }
 
-/// Refuses a network that can't work, whatever the registry holds. The agent calls this before
-/// [`Operations::network_create`].
+/// Refuses a network that can't work, whatever the registry holds; the registry has its own rules
+/// beside these. The agent calls this before [`Operations::network_create`].
 pub fn check_network(network: &Network) -> Result<(), OperationError> {
     let refused = |message: String| Err(OperationError::new(ErrorKind::Refused, message));
-    for (index, subnet) in network.subnets.iter().enumerate() {
-        if *subnet != subnet.trunc() {
-            return refused(format!(
-                "subnet {subnet} has host bits set: write {}",
-                subnet.trunc()
-            ));
-        }
+    for subnet in &network.subnets {
         if subnet.addr().is_multicast() || subnet.addr().is_loopback() {
-            return refused(format!("subnet {subnet} holds no unicast addresses"));
-        }
-        let earlier = network.subnets.iter().take(index);
-        for other in earlier {
-            if other.contains(subnet) || subnet.contains(other) {
-                return refused(format!("subnets {other} and {subnet} overlap: keep one"));
-            }
+            return refused(format!(
+                "subnet {subnet} holds no addresses that an interface can have: choose another"
+            ));
         }
     }
     let has_ipv6 = network

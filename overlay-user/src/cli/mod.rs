@@ -41,26 +41,49 @@ Examples:
 `overlay VERB --help` has more.
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 usage.";
 
+const GLOBAL: &str = "Options of every verb";
+
 /// One layer-2/3 network for containers, namespaces and virtual machines on many hosts
 #[derive(Debug, Parser)]
-#[command(name = "overlay", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(
+    name = "overlay",
+    version,
+    after_help = EXAMPLES,
+    max_term_width = 100,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs"
+)]
 pub struct Cli {
     /// Which agent of this host: its socket is /run/overlay/NAME.sock [default: default]
-    #[arg(long, global = true, value_name = "NAME", env = "OVERLAY_INSTANCE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_name = "NAME",
+        env = "OVERLAY_INSTANCE"
+    )]
     pub instance: Option<Name>,
-    /// Tables for people, JSON for programs
+    /// For whom to print: table for people, json for programs
     #[arg(
         short,
         long,
         global = true,
+        help_heading = GLOBAL,
         value_enum,
         value_name = "FORMAT",
-        default_value = "table"
+        default_value = "table",
+        hide_possible_values = true
     )]
     pub output: Format,
     /// What to log to stderr: error, warn, info, debug, trace or a filter of these by target
     /// [default: info for run, off otherwise]
-    #[arg(long, global = true, value_name = "FILTER", env = "OVERLAY_LOG")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_name = "FILTER",
+        env = "OVERLAY_LOG"
+    )]
     pub log: Option<LogFilter>,
     /// What to do.
     #[command(subcommand)]
