@@ -78,7 +78,7 @@ fn explain_sql(file: &str, error: &Error) -> String {
             format!("registry file {file} can't grow: make room on its file system, then try again")
         }
         Some(ErrorCode::SystemIoFailure) => format!(
-            "registry file {file}: the file system fails ({error}): check the disk and the kernel's log"
+            "registry file {file} can't be read or written, its file system fails ({error}): check the disk and the kernel's log"
         ),
         _ => format!(
             "registry file {file} can't be used ({error}): name another file or restore a backup"

@@ -1,0 +1,263 @@
+//! Files that can't be used: one line each that names the file and says what to do.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread};
+
+use nix::unistd::{Uid, geteuid, setfsuid};
+use rusqlite::Connection;
+
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Does it as a user whom file modes bind, also where the tests run as root.
+fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            if geteuid().is_root() {
+                // Of this thread alone, which ends with the work.
+                setfsuid(Uid::from_raw(65534));
+            }
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+fn impatient(path: &Path) -> Result<Sqlite, RegistryError> {
+    let lock_wait = Duration::from_millis(100);
+    Sqlite::open_with(
+        path,
+        Limits {
+            lock_wait,
+            history: HISTORY,
+        },
+    )
+}
+
+#[tokio::test]
+async fn a_missing_file_is_made_with_its_folder_for_the_owner_alone() {
+    let bed = Bed::new();
+    let folder = bed.folder.path().join("a/b");
+    let path = folder.join("registry.db");
+    let registry = Sqlite::open(&path).unwrap();
+    furnish(&registry).await;
+    assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
+    assert_eq!(mode(&folder.join("registry.db-wal")), 0o600);
+}
+
+#[test]
+fn an_empty_file_from_a_crash_while_making_it_is_taken() {
+    let bed = Bed::new();
+    fs::write(bed.path(), "").unwrap();
+    bed.open();
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let bed = Bed::new();
+    let garbage = "not a database\n".repeat(1000);
+    fs::write(bed.path(), &garbage).unwrap();
+    let text = unavailable(Sqlite::open(&bed.path()));
+    assert!(
+        text.contains("is not a registry (no SQLite database): name another"),
+        "{text}"
+    );
+    assert_eq!(fs::read_to_string(bed.path()).unwrap(), garbage);
+}
+
+#[test]
+fn another_programs_database_is_refused_and_left_alone() {
+    let bed = Bed::new();
+    let other = Connection::open(bed.path()).unwrap();
+    other
+        .execute_batch("CREATE TABLE t (x); PRAGMA user_version = 1")
+        .unwrap();
+    drop(other);
+    let before = fs::read(bed.path()).unwrap();
+    let text = unavailable(Sqlite::open(&bed.path()));
+    assert!(
+        text.ends_with("is another program's SQLite database: name another file"),
+        "{text}"
+    );
+    assert_eq!(fs::read(bed.path()).unwrap(), before);
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let bed = Bed::new();
+    drop(bed.open());
+    let newer = Connection::open(bed.path()).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    let text = unavailable(Sqlite::open(&bed.path()));
+    let expected = format!(
+        "has schema version 99, this binary knows up to {}: upgrade this binary or name another file",
+        schema::VERSION
+    );
+    assert!(text.ends_with(&expected), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_file_is_reported_wherever_the_damage_is() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    let many: Vec<Change> = (0..2000).map(|n| create(&format!("e{n}"), n)).collect();
+    registry.commit(&many).await.unwrap();
+    drop(registry);
+    let healthy = fs::read(bed.path()).unwrap();
+    for (what, damaged) in [
+        ("cut in half", healthy[..healthy.len() / 2].to_vec()),
+        ("pages overwritten", {
+            let mut bytes = healthy.clone();
+            bytes[4096..].fill(0xa5);
+            bytes
+        }),
+        ("schema overwritten", {
+            let mut bytes = healthy.clone();
+            bytes[100..4096].fill(0xa5);
+            bytes
+        }),
+    ] {
+        fs::write(bed.path(), damaged).unwrap();
+        let result = match Sqlite::open(&bed.path()) {
+            Ok(registry) => registry.snapshot().await.map(drop),
+            Err(error) => Err(error),
+        };
+        let text = unavailable(result);
+        assert!(text.contains("is corrupt"), "{what}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_no_agent_wrote_are_reported() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    registry.commit(&[create("blue", 2)]).await.unwrap();
+    let foreign = Connection::open(bed.path()).unwrap();
+    foreign
+        .execute_batch("UPDATE endpoint SET mac = 'nonsense'")
+        .unwrap();
+    let text = unavailable(registry.snapshot().await);
+    assert!(
+        text.contains("holds what no agent wrote: \"nonsense\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_file_that_somebody_holds_locked_is_reported_on_opening() {
+    let bed = Bed::new();
+    drop(bed.open());
+    let holder = Connection::open(bed.path()).unwrap();
+    holder
+        .pragma_update(None, "locking_mode", "EXCLUSIVE")
+        .unwrap();
+    holder
+        .execute_batch("BEGIN IMMEDIATE; UPDATE meta SET revision = 1; COMMIT")
+        .unwrap();
+    let text = unavailable(impatient(&bed.path()));
+    assert!(
+        text.contains("is locked by another program: `fuser "),
+        "{text}"
+    );
+    drop(holder);
+    impatient(&bed.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_is_writing_to_is_reported_on_commit() {
+    let bed = Bed::new();
+    let registry = impatient(&bed.path()).unwrap();
+    let holder = Connection::open(bed.path()).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let put = [Change::PutNode(node("h1", "10.0.0.1"))];
+    let text = unavailable(registry.commit(&put).await);
+    assert!(text.contains("is locked by another program"), "{text}");
+    registry
+        .snapshot()
+        .await
+        .expect("readers don't wait for writers");
+    holder.execute_batch("ROLLBACK").unwrap();
+    registry.commit(&put).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_that_is_let_go_in_time_is_waited_for() {
+    let bed = Bed::new();
+    let registry = bed.open();
+    let holder = Connection::open(bed.path()).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let put = [Change::PutNode(node("h1", "10.0.0.1"))];
+    let commit = tokio::spawn(async move { registry.commit(&put).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    holder.execute_batch("ROLLBACK").unwrap();
+    commit.await.unwrap().unwrap();
+}
+
+#[test]
+fn a_folder_in_the_files_place_is_reported() {
+    let bed = Bed::new();
+    let text = unavailable(Sqlite::open(bed.folder.path()));
+    assert!(text.contains("it is a folder"), "{text}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_reported() {
+    let bed = Bed::new();
+    fs::write(bed.path(), "").unwrap();
+    let text = unavailable(Sqlite::open(&bed.path().join("below/registry.db")));
+    assert!(text.contains("can't be made"), "{text}");
+}
+
+#[test]
+fn a_file_that_may_be_read_and_not_written_is_reported() {
+    let bed = Bed::new();
+    drop(bed.open());
+    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o444)).unwrap();
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path())));
+    assert!(
+        text.contains("can't be written") && text.contains("give this user"),
+        "{text}"
+    );
+    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_reported() {
+    let bed = Bed::new();
+    drop(bed.open());
+    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o000)).unwrap();
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path())));
+    assert!(
+        text.contains("can't be opened") && text.contains("may read and write"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_folder_that_may_not_be_entered_is_reported() {
+    let bed = Bed::new();
+    drop(bed.open());
+    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o000)).unwrap();
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path())));
+    assert!(text.contains("Permission denied"), "{text}");
+    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_reported_and_not_made_again() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    fs::remove_file(bed.path()).unwrap();
+    let text = unavailable(registry.snapshot().await);
+    assert!(
+        text.contains("is gone: put it back, or restart the agents"),
+        "{text}"
+    );
+    unavailable(registry.commit(&[create("blue", 2)]).await);
+    assert!(!bed.path().exists());
+}

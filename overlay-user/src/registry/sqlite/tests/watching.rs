@@ -1,0 +1,318 @@
+//! Watches: what comes, when, and what happens when the file goes away.
+
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_another_connection_arrives_well_within_two_seconds() {
+    let bed = Bed::new();
+    let (here, there) = (bed.furnished().await, bed.open());
+    let mut events = there.watch().await.unwrap();
+    let start = Instant::now();
+    let revision = here.commit(&[create("blue", 2)]).await.unwrap();
+    let delta = next_delta(&mut events).await;
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+    let expected = Delta {
+        revision,
+        endpoints: vec![Endpoint {
+            generation: revision,
+            ..endpoint("blue", 2)
+        }],
+        ..Delta::default()
+    };
+    assert_eq!(delta, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bell_is_heard_by_another_process_without_polling() {
+    let bed = Bed::new();
+    drop(bed.open());
+    let (ours, theirs) = (Bell::new(&bed.path()), Bell::new(&bed.path()));
+    theirs.listen();
+    let mut rings = theirs.subscribe();
+    ours.ring();
+    timeout(PATIENCE, rings.changed()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_bell_was_never_rung_arrives_all_the_same() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    let mut events = registry.watch().await.unwrap();
+    let limits = Limits {
+        lock_wait: LOCK_WAIT,
+        history: HISTORY,
+    };
+    Session::open(&bed.path(), limits)
+        .unwrap()
+        .with(|connection, limits| commit::commit(connection, &[create("blue", 2)], limits.history))
+        .unwrap();
+    assert_eq!(next_delta(&mut events).await.endpoints.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_begins_at_the_present_and_hears_its_own_process() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    registry.commit(&[create("old", 1)]).await.unwrap();
+    let mut events = registry.watch().await.unwrap();
+    registry.heartbeat(&"h1".parse().unwrap()).await.unwrap();
+    registry.commit(&[remove("nobody")]).await.unwrap();
+    registry.commit(&[create("new", 2)]).await.unwrap();
+    let delta = next_delta(&mut events).await;
+    let names: Vec<&str> = delta.endpoints.iter().map(|e| e.name.as_str()).collect();
+    assert_eq!(names, ["new"]);
+    assert!(delta.nodes.is_empty(), "a heartbeat wakes nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removals_arrive_and_what_was_made_again_is_only_among_the_put_ones() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    registry
+        .commit(&[create("blue", 2), create("green", 3)])
+        .await
+        .unwrap();
+    let mut events = registry.watch().await.unwrap();
+    let changes = [
+        Change::RemoveNode("h2".parse().unwrap()),
+        Change::RemoveNetwork(vni(43)),
+        remove("blue"),
+        remove("green"),
+        create("green", 4),
+    ];
+    let revision = registry.commit(&changes).await.unwrap();
+    let expected = Delta {
+        revision,
+        networks_removed: vec![vni(43)],
+        nodes_removed: vec!["h2".parse().unwrap()],
+        endpoints: vec![Endpoint {
+            generation: revision,
+            ..endpoint("green", 4)
+        }],
+        endpoints_removed: vec!["blue".parse().unwrap()],
+        ..Delta::default()
+    };
+    assert_eq!(next_delta(&mut events).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_goes_announces_its_endpoints_too() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    registry.commit(&[create("blue", 2)]).await.unwrap();
+    let mut events = registry.watch().await.unwrap();
+    registry
+        .commit(&[Change::RemoveNode("h1".parse().unwrap())])
+        .await
+        .unwrap();
+    let delta = next_delta(&mut events).await;
+    assert_eq!(delta.endpoints_removed, ["blue".parse().unwrap()]);
+    assert_eq!(delta.nodes_removed, ["h1".parse().unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_receiver_gets_merged_deltas_and_misses_nothing() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    let mut events = registry.watch().await.unwrap();
+    let mut state = registry.snapshot().await.unwrap();
+    for number in 0..200 {
+        registry
+            .commit(&[create(&format!("e{number}"), number)])
+            .await
+            .unwrap();
+    }
+    let expected = sorted(registry.snapshot().await.unwrap());
+    let mut count = 0;
+    while state.revision < expected.revision {
+        apply(&mut state, next_delta(&mut events).await);
+        count += 1;
+    }
+    assert_eq!(sorted(state), expected);
+    assert!(count < 100, "{count} deltas for 200 commits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_older_than_the_tombstones_must_resync() {
+    let bed = Bed::new();
+    let registry = bed.open_with_history(5);
+    furnish(&registry).await;
+    let limits = Limits {
+        lock_wait: LOCK_WAIT,
+        history: 5,
+    };
+    let mut session = Session::open(&bed.path(), limits).unwrap();
+    let old = follow::Position::now(&mut session).unwrap();
+    for number in 0..10 {
+        let name = format!("e{number}");
+        registry.commit(&[create(&name, number)]).await.unwrap();
+        registry.commit(&[remove(&name)]).await.unwrap();
+    }
+    let mut events = follow::start(session.share(), old, Arc::clone(&registry.bell));
+    assert_eq!(next(&mut events).await, WatchEvent::Resync);
+    // From there it goes on with deltas.
+    let revision = registry.commit(&[create("green", 99)]).await.unwrap();
+    assert_eq!(next_delta(&mut events).await.revision, revision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_out_of_reach_is_lost_and_restored_and_no_change_is_missed() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    let mut events = registry.watch().await.unwrap();
+    let away = bed.folder.path().join("away");
+    fs::rename(bed.path(), &away).unwrap();
+    let WatchEvent::Lost(text) = next(&mut events).await else {
+        panic!("the file is gone");
+    };
+    assert!(text.contains("is gone: put it back"), "{text}");
+
+    fs::rename(&away, bed.path()).unwrap();
+    assert_eq!(next(&mut events).await, WatchEvent::Restored);
+    let revision = registry.commit(&[create("blue", 2)]).await.unwrap();
+    assert_eq!(next_delta(&mut events).await.revision, revision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_replaced_by_another_means_resync() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    let mut events = registry.watch().await.unwrap();
+
+    let other = Bed::new();
+    drop(other.furnished().await);
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", bed.path().display())).unwrap();
+    }
+    // Across file systems a rename would fail.
+    let beside = bed.folder.path().join("new");
+    fs::copy(other.path(), &beside).unwrap();
+    fs::rename(&beside, bed.path()).unwrap();
+
+    let mut seen = Vec::new();
+    while seen.last() != Some(&WatchEvent::Resync) {
+        seen.push(next(&mut events).await);
+    }
+    let is_lost = |event: &WatchEvent| matches!(event, WatchEvent::Lost(text) if text.contains("registry.db was replaced"));
+    assert!(is_lost(&seen[0]), "{seen:?}");
+    assert_eq!(seen[1..], [WatchEvent::Restored, WatchEvent::Resync]);
+    let revision = registry.commit(&[create("blue", 2)]).await.unwrap();
+    assert_eq!(next_delta(&mut events).await.revision, revision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_older_than_the_watch_means_resync() {
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    registry.commit(&[create("blue", 2)]).await.unwrap();
+    let mut events = registry.watch().await.unwrap();
+    let restored = rusqlite::Connection::open(bed.path()).unwrap();
+    restored
+        .execute_batch("DELETE FROM endpoint; UPDATE meta SET revision = 2")
+        .unwrap();
+    assert_eq!(next(&mut events).await, WatchEvent::Resync);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_receiver_ends_its_task() {
+    let bed = Bed::new();
+    let registry = bed.open();
+    drop(registry.watch().await.unwrap());
+    let start = Instant::now();
+    while Arc::strong_count(&registry.bell) > 1 {
+        assert!(start.elapsed() < PATIENCE, "the task goes on");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What one of several writers does next; names and numbers overlap so that they get into each
+/// other's way.
+#[derive(Debug, Clone)]
+enum Step {
+    Create(u8, u8),
+    Remove(u8),
+    MoveNode(u8),
+    ReplaceNode,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..6_u8, 0..8_u8).prop_map(|(name, number)| Step::Create(name, number)),
+        3 => (0..6_u8).prop_map(Step::Remove),
+        1 => (10..20_u8).prop_map(Step::MoveNode),
+        1 => Just(Step::ReplaceNode),
+    ];
+    prop::collection::vec(step, 1..25)
+}
+
+fn changes(step: &Step) -> Vec<Change> {
+    let name = |name: u8| format!("e{name}");
+    match step {
+        Step::Create(endpoint, number) => vec![create(&name(*endpoint), u16::from(*number))],
+        Step::Remove(endpoint) => vec![remove(&name(*endpoint))],
+        Step::MoveNode(ip) => vec![Change::PutNode(node("h1", &format!("10.0.0.{ip}")))],
+        Step::ReplaceNode => vec![
+            Change::RemoveNode("h1".parse().unwrap()),
+            Change::PutNode(node("h1", "10.0.0.1")),
+        ],
+    }
+}
+
+async fn snapshot_and_watch_agree(writers: Vec<Vec<Step>>, history: u64) {
+    let bed = Bed::new();
+    let reader = bed.open_with_history(history);
+    furnish(&reader).await;
+    let mut events = reader.watch().await.unwrap();
+    let tasks: Vec<_> = writers
+        .into_iter()
+        .map(|steps| {
+            let registry = bed.open_with_history(history);
+            tokio::spawn(async move {
+                for step in &steps {
+                    match registry.commit(&changes(step)).await {
+                        Ok(_) | Err(RegistryError::Conflict { .. }) => {}
+                        Err(other) => panic!("{step:?}: {other}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut state = reader.snapshot().await.unwrap();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let expected = sorted(reader.snapshot().await.unwrap());
+    while state.revision < expected.revision {
+        match next(&mut events).await {
+            WatchEvent::Delta(delta) => apply(&mut state, delta),
+            WatchEvent::Resync => state = reader.snapshot().await.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sorted(state), expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 50, ..ProptestConfig::default() })]
+
+    #[test]
+    fn snapshot_and_watch_have_no_gap_under_concurrent_commits(
+        writers in prop::collection::vec(steps(), 1..4),
+        history in 2..200_u64,
+    ) {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(snapshot_and_watch_agree(writers, history));
+    }
+}
