@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use crate::datapath::AttachMode;
 use crate::{
-    datapath::{AttachMode, DatapathError},
+    datapath::DatapathError,
     model::{
         Endpoint, EndpointState, FloodMode, IfName, Mac, Name, Network, Node, Revision, Vni, ipam,
     },

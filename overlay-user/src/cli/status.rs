@@ -1,7 +1,11 @@
 //! `overlay status`: the agent's state.
 
 use super::{Failure, Session};
-use crate::{agent::api::StatusView, datapath::AttachMode, observe::table::Table};
+use crate::{
+    agent::api::{AttachMode, StatusView},
+    model::Vtep,
+    observe::table::Table,
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -32,7 +36,7 @@ fn table(status: &StatusView) -> Table {
     } else {
         "off"
     };
-    let vtep = crate::model::Vtep {
+    let vtep = Vtep {
         ip: status.vtep,
         port: status.port,
     };
