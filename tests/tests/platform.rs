@@ -1,13 +1,21 @@
 //! The platform against the kernel. Each test is its own host: a network namespace without a name
 //! that ends with the test's thread, an instance of its own and namespaces named after it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here fails the test, with its line"
+)]
+
 use std::{
     cell::RefCell,
-    fs,
+    env, fs,
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
 };
 
 use nix::{
@@ -22,6 +30,9 @@ use serde_json::Value;
 
 const MTU: u32 = 1450;
 const UDP_PORT: u16 = 4789;
+
+/// Set to an instance's name in the processes that a test kills.
+const CHURN: &str = "OVERLAY_TEST_CHURN";
 
 struct Host {
     instance: Name,
@@ -67,6 +78,10 @@ impl Host {
         Path::new("/run/netns").join(self.netns(netns).as_str())
     }
 
+    fn records(&self) -> PathBuf {
+        Path::new("/run/overlay").join(self.instance.as_str())
+    }
+
     /// An endpoint with the namespace of its name.
     fn spec(&self, name: &str) -> PortSpec {
         PortSpec {
@@ -104,7 +119,7 @@ impl Drop for Host {
                 let _ = fs::remove_file(path);
             }
         }
-        let _ = fs::remove_dir_all(Path::new("/run/overlay").join(self.instance.as_str()));
+        let _ = fs::remove_dir_all(self.records());
     }
 }
 
@@ -118,18 +133,27 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, PlatformError>) -> String {
             assert!(!text.contains('\n'), "more than one line: {text}");
             text
         }
-        other => panic!("not refused but failed: {other}"),
+        failed @ PlatformError::Kernel { .. } => panic!("not refused: {failed}"),
     }
 }
 
-/// Runs iproute2 in the thread's namespace; its output.
+/// Runs `ip` in the thread's namespace; its output.
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
+    run("ip", arguments)
+}
+
+/// Runs `tc` in the thread's namespace.
+fn tc(arguments: &str) {
+    run("tc", arguments);
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program)
         .args(arguments.split_whitespace())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {text}");
+    assert!(output.status.success(), "{program} {arguments}: {text}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -375,8 +399,7 @@ async fn removing_takes_the_veth_and_the_namespace_that_was_made_and_can_be_repe
         assert_eq!(links(None), before);
         assert!(!host.path("blue").exists());
     }
-    let records = Path::new("/run/overlay").join(host.instance.as_str());
-    assert!(!records.exists(), "{}", records.display());
+    assert!(!host.records().exists());
 }
 
 #[tokio::test]
@@ -559,7 +582,10 @@ async fn a_crash_before_the_mark_leaves_a_port_that_is_found_and_finished() {
     let unmark = ["link", "set", &port.host_ifname, "alias", ""];
     let unmarked = || assert!(Command::new("ip").args(unmark).status().unwrap().success());
     unmarked();
-    assert_eq!(host.restarted().ports().await.unwrap(), [port.clone()]);
+    assert_eq!(
+        host.restarted().ports().await.unwrap(),
+        std::slice::from_ref(&port)
+    );
     assert_eq!(host.restarted().ensure_port(&spec).await.unwrap(), port);
     assert_as_specified(&spec, &port);
 
@@ -594,6 +620,56 @@ async fn a_crash_before_the_namespaces_mount_is_finished_or_collected() {
     half_made().await;
     host.restarted().remove_orphan_namespaces().await.unwrap();
     assert!(!host.path("blue").exists());
+}
+
+/// Makes and removes everything until it is killed.
+#[tokio::test]
+#[ignore = "a process of another test's"]
+async fn churn() {
+    let Ok(instance) = env::var(CHURN) else {
+        return;
+    };
+    let host = Host::of(&instance);
+    loop {
+        let spec = host.spec("blue");
+        host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+        host.ensure(&spec).await;
+        host.platform.remove_port(&spec.endpoint).await.unwrap();
+        host.platform.remove_vxlan().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn killed_at_any_point_it_leaves_nothing_that_the_next_start_does_not_collect() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    for round in 0..30 {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "churn", "--include-ignored"])
+            .env(CHURN, host.instance.as_str())
+            .stdout(process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // The moment is the point: another one in each round.
+        thread::sleep(Duration::from_micros(20_000 + 3_700 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let platform = host.restarted();
+        if round % 2 == 0 {
+            let port = platform.ensure_port(&spec).await.unwrap();
+            assert_as_specified(&spec, &port);
+            platform.ensure_vxlan(UDP_PORT).await.unwrap();
+        }
+        for port in platform.ports().await.unwrap() {
+            platform.remove_port(&port.endpoint).await.unwrap();
+        }
+        platform.remove_orphan_namespaces().await.unwrap();
+        platform.remove_vxlan().await.unwrap();
+        assert_eq!(links(None).len(), 1, "round {round}");
+        assert!(!host.path("blue").exists(), "round {round}");
+        assert!(!host.records().exists(), "round {round}");
+    }
 }
 
 #[tokio::test]
@@ -699,6 +775,52 @@ async fn the_head_room_bridge_is_down_and_forwards_nothing() {
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_bridge_leaks_nothing_and_redirects_in_front_of_it_work() {
+    let host = Host::new();
+    let blue = host.spec("blue");
+    let green = PortSpec {
+        mac: mac("02:42:07:07:07:03"),
+        addresses: vec!["7.7.7.3/24".parse().unwrap()],
+        ..host.spec("green")
+    };
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let sides = [
+        host.ensure(&blue).await.host_ifname,
+        host.ensure(&green).await.host_ifname,
+    ];
+    let ping = |netns: &Name, target: &str, seconds: &str| {
+        let mut command = Command::new("ip");
+        command.args([
+            "netns",
+            "exec",
+            netns.as_str(),
+            "ping",
+            "-q",
+            "-c1",
+            "-W",
+            seconds,
+            target,
+        ]);
+        command.output().unwrap().status.success()
+    };
+    assert!(!ping(&blue.netns, "7.7.7.3", "1"));
+    let stats = ip(&format!("-n {} -s -j link show eth0", green.netns));
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(stats[0]["stats64"]["rx"]["packets"], 0, "{stats}");
+
+    for (from, to) in [(0, 1), (1, 0)] {
+        let (from, to) = (&sides[from], &sides[to]);
+        tc(&format!("qdisc add dev {from} clsact"));
+        tc(&format!(
+            "filter add dev {from} ingress u32 match u32 0 0 action mirred egress redirect dev {to}"
+        ));
+    }
+    // Long enough for the next ARP request, which come once a second.
+    assert!(ping(&blue.netns, "7.7.7.3", "3"));
+    assert!(ping(&green.netns, "7.7.7.2", "3"));
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! What the kernel's objects can't carry themselves, as small files under `/run/overlay/INSTANCE`.
 //!
 //! Each is written before the object that it speaks of exists and removed after that is gone. So a
-//! crash leaves a record without its object, which is harmless, and never the other way round.
+//! crash leaves a record without its object, perhaps cut off, which is harmless, and never the
+//! other way round.
 
 use std::{
     fs, io,
@@ -48,13 +49,10 @@ impl Folder {
         self.0.join(name).try_exists()
     }
 
-    /// Records `text` under `name`: all of it or, after a crash, nothing.
+    /// Records `text` under `name`.
     pub(super) fn put(&self, name: &str, text: &str) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
-        // No Name starts with a dot, so this is nobody's record.
-        let fresh = self.0.join(format!(".{name}"));
-        fs::write(&fresh, text)?;
-        fs::rename(fresh, self.0.join(name))
+        fs::write(self.0.join(name), text)
     }
 
     /// Forgets `name`; the last one takes the folders with it.
@@ -125,14 +123,5 @@ mod tests {
         folder.remove("blue").unwrap();
         assert!(!root.path().join("instance").exists());
         assert!(root.path().exists());
-    }
-
-    #[test]
-    fn a_record_cut_off_by_a_crash_is_no_record() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = Folder(root.path().to_owned());
-        fs::write(root.path().join(".blue"), "half").unwrap();
-        assert_eq!(folder.names().unwrap(), []);
-        assert_eq!(folder.get("blue").unwrap(), None);
     }
 }
