@@ -23,7 +23,7 @@ The endpoints become known on every node. No agent of ours has to run at their V
 /// What to take over.
 #[derive(Debug, Subcommand)]
 pub enum ImportVerb {
-    /// A folder of arp/<ip> and fdb/<mac> files: remote endpoints behind VTEPs without an agent
+    /// A folder of arp/IP and fdb/MAC files: remote endpoints behind VTEPs without an agent
     #[command(after_help = ARPD_EXAMPLES)]
     Arpd(ArpdArgs),
 }
