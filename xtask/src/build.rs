@@ -65,7 +65,7 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> 
 }
 
 /// Builds the BPF object to where overlay-user's build script picks it up.
-fn object(workspace: &Workspace) -> Result<()> {
+pub(crate) fn object(workspace: &Workspace) -> Result<()> {
     let toolchain = Toolchain::choose(workspace)?;
     eprintln!("BPF object: {toolchain}");
     toolchain

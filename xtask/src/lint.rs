@@ -1,13 +1,111 @@
-//! `cargo xtask lint`.
+//! `cargo xtask lint`: what a reviewer should not have to look for.
 
-use anyhow::Result;
+mod house;
+mod imports;
+mod limits;
+mod source;
 
+use anyhow::{Context as _, Result, bail};
+use duct::Expression;
+
+use crate::build::{self, BPF_PROGRAMS, Toolchain};
+use crate::setup::{self, Work};
 use crate::workspace::Workspace;
+use source::{Finding, SourceFile};
 
-/// Checks the source.
+/// Checks the source: formatting, lints, documentation, and the rules of the house.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-pub(crate) fn run(_: &Args, _: &Workspace) -> Result<()> {
-    Ok(())
+/// One check; its findings are on the terminal when it fails.
+type Check = fn(&Workspace, &[SourceFile]) -> Result<()>;
+
+/// Quick ones first.
+const CHECKS: [(&str, Check); 7] = [
+    ("formatting", |workspace, _| {
+        cargo(workspace, &["fmt", "--all", "--check"])
+    }),
+    ("imports", |_, files| none(&imports::check(files))),
+    ("unsafe code", |_, files| none(&limits::unsafe_code(files)?)),
+    ("file length", |_, files| none(&limits::length(files))),
+    ("clippy", |workspace, _| {
+        let line = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ];
+        cargo(workspace, &line)
+    }),
+    ("clippy for BPF", |workspace, _| clippy_for_bpf(workspace)),
+    ("documentation", |workspace, _| documentation(workspace)),
+];
+
+pub(crate) fn run(_: &Args, workspace: &Workspace) -> Result<()> {
+    setup::ensure(Work::Lint)?;
+    // The agent does not compile without it.
+    build::object(workspace)?;
+
+    let files = source::read(workspace)?;
+    let mut failed = Vec::new();
+    for (name, check) in CHECKS {
+        eprintln!("lint: {name}");
+        if let Err(error) = check(workspace, &files) {
+            eprintln!("lint: {name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    if failed.is_empty() {
+        println!("lint: {} checks passed", CHECKS.len());
+        return Ok(());
+    }
+    bail!(
+        "{} of {} checks failed: {}",
+        failed.len(),
+        CHECKS.len(),
+        failed.join(", ")
+    )
+}
+
+fn cargo(workspace: &Workspace, line: &[&str]) -> Result<()> {
+    shown(&workspace.cargo(line)?)
+}
+
+/// Lints the programs with the compiler of their target: much of them is not compiled for the host.
+fn clippy_for_bpf(workspace: &Workspace) -> Result<()> {
+    let toolchain = Toolchain::installed()
+        .into_iter()
+        .find(Toolchain::has_clippy)
+        .context("no toolchain for BPF has clippy: run `cargo xtask setup`")?;
+    let line = [&BPF_PROGRAMS[..], &["--", "--deny", "warnings"]].concat();
+    shown(&toolchain.cargo(workspace, "clippy", &line)?)
+}
+
+fn documentation(workspace: &Workspace) -> Result<()> {
+    let line = ["doc", "--workspace", "--no-deps"];
+    let command = workspace
+        .cargo(&line)?
+        .env("RUSTDOCFLAGS", "--deny warnings");
+    shown(&command)
+}
+
+/// Runs a check that prints its own findings.
+fn shown(command: &Expression) -> Result<()> {
+    if command.unchecked().run()?.status.success() {
+        return Ok(());
+    }
+    bail!("failed (see above)")
+}
+
+/// Prints findings; passes where there are none.
+fn none(findings: &[Finding]) -> Result<()> {
+    for finding in findings {
+        eprintln!("{finding}");
+    }
+    match findings.len() {
+        0 => Ok(()),
+        count => bail!("{count} found"),
+    }
 }

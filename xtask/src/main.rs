@@ -4,8 +4,10 @@
 //! what it needs and builds what it runs, so that each of them is the only command that one has to
 //! know on a new machine.
 
+mod bench;
 mod build;
 mod host;
+mod kernels;
 mod lint;
 mod progress;
 mod run;
@@ -33,6 +35,7 @@ enum Verb {
     Build(build::Args),
     Run(run::Args),
     Test(test::Args),
+    Bench(bench::Args),
     Lint(lint::Args),
 }
 
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args, &workspace),
         Verb::Run(args) => run::run(args, &workspace),
         Verb::Test(args) => test::run(&args, &workspace),
+        Verb::Bench(args) => bench::run(&args, &workspace),
         Verb::Lint(args) => lint::run(&args, &workspace),
     });
     match outcome {

@@ -1,0 +1,107 @@
+//! `cargo xtask test --kernels`: the same programs on the kernels that Debian ships.
+//!
+//! Each kernel boots in QEMU to an initramfs that holds busybox, iproute2, bpftool, the agent, the
+//! table tests and the modules that they need. kernels/guest.sh is what runs in there; its report
+//! comes back over a serial port of its own, the kernel's messages go to another.
+
+mod image;
+mod initramfs;
+mod machine;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::Message;
+
+use crate::build;
+use crate::host;
+use crate::setup::{self, Work};
+use crate::test::{LAB, Tally};
+use crate::workspace::{Profile, Workspace};
+use image::Kernel;
+use initramfs::Initramfs;
+
+/// Debian's names for the newest kernel of a series.
+///
+/// 6.1 has no tcx, so the programs attach to clsact there; 6.12 has it.
+const KERNELS: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
+
+/// Modules that the tests need where they are not built in; modprobe's dependencies come along.
+const MODULES: [&str; 6] = ["veth", "vxlan", "bridge", "sch_ingress", "cls_bpf", "ipv6"];
+
+/// The host's programs that guest.sh calls beside busybox's. dash, since busybox's own shell
+/// prefers its applets to the programs of the same name.
+const PROGRAMS: [&str; 5] = ["dash", "ip", "tc", "bpftool", "nsenter"];
+
+/// Tests of [`LAB`] that need neither cargo nor the host's tools.
+const TABLE_TESTS: &str = "programs";
+
+const INIT: &str = include_str!("kernels/init.sh");
+const GUEST: &str = include_str!("kernels/guest.sh");
+
+/// Runs the guest's tests on every kernel; gives the names of those where they failed.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<Vec<&'static str>> {
+    setup::ensure(Work::Kernels)?;
+    let agent = build::build(workspace, Profile::Debug)?;
+    let tests = table_tests(workspace)?;
+    let folder = workspace.target().join("kernels");
+
+    let mut broken = Vec::new();
+    for package in KERNELS {
+        let kernel = Kernel::fetch(&folder, package)?;
+        println!("\nkernel {} ({package})", kernel.release);
+        let initrd = pack(&folder, &kernel, &agent, &tests)?;
+        let log = folder.join(format!("{}.log", kernel.release));
+        if let Err(error) = machine::boot(&kernel.image, &initrd, &log, tally) {
+            println!("kernel {}: {error:#}", kernel.release);
+            broken.push(package);
+        }
+    }
+    Ok(broken)
+}
+
+/// Builds the table tests and gives the binary.
+fn table_tests(workspace: &Workspace) -> Result<PathBuf> {
+    let args = ["test", "--package", LAB, "--test", TABLE_TESTS, "--no-run"];
+    let line = [&args[..], &["--message-format", "json-render-diagnostics"]].concat();
+    let output = workspace.cargo(&line)?.stdout_capture().run()?;
+    for message in Message::parse_stream(&*output.stdout) {
+        if let Message::CompilerArtifact(artifact) = message?
+            && artifact.target.name == TABLE_TESTS
+            && let Some(binary) = artifact.executable
+        {
+            return Ok(binary.into_std_path_buf());
+        }
+    }
+    bail!("cargo built no test binary {TABLE_TESTS}")
+}
+
+/// Packs everything that one kernel needs and gives the archive.
+fn pack(folder: &Path, kernel: &Kernel, agent: &Path, tests: &Path) -> Result<PathBuf> {
+    let mut initramfs = Initramfs::new(&folder.join(format!("{}.root", kernel.release)))?;
+    initramfs.script("init", INIT)?;
+    initramfs.script("guest.sh", GUEST)?;
+    for name in PROGRAMS.into_iter().chain(["busybox"]) {
+        let path = host::program(name).with_context(|| format!("there is no {name} here"))?;
+        initramfs.program(&path, name)?;
+    }
+    initramfs.program(agent, "overlay")?;
+    initramfs.program(tests, TABLE_TESTS)?;
+    for module in kernel.modules(&MODULES)? {
+        initramfs.module(&module)?;
+    }
+    let archive = folder.join(format!("{}.cpio", kernel.release));
+    initramfs.pack(&archive)?;
+    Ok(archive)
+}
+
+/// Removes a folder and what is in it; that it is not there is fine.
+fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}

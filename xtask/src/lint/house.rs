@@ -1,0 +1,144 @@
+//! The rules of the house, as tables: who may import whom, who names which crate, who may be unsafe.
+
+/// A crate of ours: where its root module is, and the name that other crates call it by.
+pub(super) struct Crate {
+    /// What the tables call it.
+    pub(super) name: &'static str,
+    /// The folder of its root module.
+    pub(super) folder: &'static str,
+    /// Its name in paths; the BPF object is a binary and has none.
+    pub(super) extern_name: Option<&'static str>,
+}
+
+/// The crates whose inner structure has rules. A folder inside another comes first.
+pub(super) const CRATES: [Crate; 3] = [
+    Crate {
+        name: "program",
+        folder: "overlay-ebpf/src/program/",
+        extern_name: None,
+    },
+    Crate {
+        name: "ebpf",
+        folder: "overlay-ebpf/src/",
+        extern_name: Some("overlay_ebpf"),
+    },
+    Crate {
+        name: "user",
+        folder: "overlay-user/src/",
+        extern_name: Some("overlay_user"),
+    },
+];
+
+/// What a module may import.
+pub(super) enum May {
+    /// A module, and everything in it.
+    Import(&'static str),
+    /// The items that the module's mod.rs itself defines: traits and their types. What it only
+    /// passes on from its files is an implementation.
+    ImportTraits(&'static str),
+    /// Everything: the place where things are put together.
+    ImportAll,
+}
+
+use May::{Import, ImportAll, ImportTraits};
+
+/// Who may import whom. Modules are `crate::module`; a module's own files may import each other,
+/// and roots (lib.rs, main.rs) may import everything.
+pub(super) const IMPORTS: [(&str, &[May]); 17] = [
+    ("ebpf::abi", &[]),
+    ("ebpf::wire", &[]),
+    ("ebpf::rule", &[Import("ebpf::abi"), Import("ebpf::wire")]),
+    (
+        "program::packet",
+        &[Import("ebpf::abi"), Import("ebpf::wire")],
+    ),
+    ("program::maps", &[Import("ebpf::abi")]),
+    ("program::probe", &[Import("program::packet")]),
+    (
+        "program::stage",
+        &[
+            Import("program::packet"),
+            Import("program::maps"),
+            Import("ebpf::rule"),
+            Import("ebpf::wire"),
+            Import("ebpf::abi"),
+        ],
+    ),
+    ("user::model", &[]),
+    ("user::registry", &[Import("user::model")]),
+    ("user::platform", &[Import("user::model")]),
+    (
+        "user::datapath",
+        &[Import("user::model"), Import("ebpf::abi")],
+    ),
+    (
+        "user::reconcile",
+        &[
+            Import("user::model"),
+            ImportTraits("user::registry"),
+            ImportTraits("user::platform"),
+            ImportTraits("user::datapath"),
+        ],
+    ),
+    ("user::integration", &[Import("user::model")]),
+    ("user::config", &[Import("user::model")]),
+    (
+        "user::observe",
+        &[Import("user::model"), Import("user::agent::client")],
+    ),
+    (
+        "user::cli",
+        &[
+            // The words that commands are made of; without them each verb would spell them anew.
+            Import("user::model"),
+            // The client, and what it sends and gets.
+            Import("user::agent::client"),
+            Import("user::agent::api"),
+            Import("user::config"),
+            Import("user::observe"),
+        ],
+    ),
+    ("user::agent", &[ImportAll]),
+];
+
+/// Modules whose files are kept apart from each other: one network function each, put together by
+/// the root alone.
+pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
+
+/// Crates that few may name, and the folders that may.
+pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 4] = [
+    (
+        "aya",
+        &[
+            "overlay-user/src/datapath/",
+            "overlay-ebpf/src/abi/",
+            "tests/",
+        ],
+    ),
+    ("aya_log", &["overlay-user/src/datapath/"]),
+    ("rtnetlink", &["overlay-user/src/platform/"]),
+    ("netlink_packet_route", &["overlay-user/src/platform/"]),
+];
+
+/// Files that may contain `unsafe`, and what for.
+pub(super) const UNSAFE: [(&str, &str); 4] = [
+    (
+        "overlay-ebpf/src/abi/mod.rs",
+        "says to aya that its map types are plain old data",
+    ),
+    (
+        "overlay-ebpf/src/program/packet.rs",
+        "reads and writes packets between checked bounds",
+    ),
+    (
+        "overlay-ebpf/src/program/maps.rs",
+        "map values are memory that the kernel shares",
+    ),
+    (
+        "overlay-ebpf/src/program/main.rs",
+        "names of sections and symbols that the loader expects",
+    ),
+];
+
+/// Longest file without its tests, lines.
+pub(super) const LONGEST_FILE: usize = 600;
