@@ -366,6 +366,17 @@ pub fn default_instance() -> Name {
     DEFAULT_INSTANCE.parse().expect("a valid name")
 }
 
+/// An endpoint's interface in its namespace if nobody names it.
+#[must_use]
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "the name is a constant of the alphabet"
+)]
+pub fn default_ifname() -> IfName {
+    #[expect(clippy::expect_used, reason = "\"eth0\" is in an interface name's alphabet")]
+    "eth0".parse().expect("a valid name")
+}
+
 fn default_node() -> Name {
     let host = nix::unistd::gethostname().unwrap_or_default();
     name_from_host(&host.to_string_lossy())
@@ -395,6 +406,8 @@ pub struct InstancePaths {
     pub socket: PathBuf,
     /// Locked by the agent while it runs.
     pub lock: PathBuf,
+    /// What the agent was started with; `overlay down` reads it when no agent runs.
+    pub record: PathBuf,
     /// The folder on bpffs that holds maps, programs and links.
     pub pins: PathBuf,
 }
@@ -407,6 +420,7 @@ impl InstancePaths {
         Self {
             socket: run.join(format!("{instance}.sock")),
             lock: run.join(format!("{instance}.lock")),
+            record: run.join(format!("{instance}.json")),
             // bpffs refuses dots in names (bpf_lookup in kernel/bpf/inode.c); no name has a '%'.
             pins: Path::new("/sys/fs/bpf/overlay").join(instance.as_str().replace('.', "%2e")),
         }

@@ -1,18 +1,184 @@
 //! The agent: wires the registry, the datapath and the platform together.
 
-use crate::{config::Config, model::Name};
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
 
 pub mod api;
 pub mod client;
+mod claim;
+mod operations;
 pub mod server;
+mod teardown;
+mod underlay;
 
-/// Runs the agent until it is told to stop.
+pub use teardown::down;
+
+use self::{
+    claim::Claim,
+    operations::{Agent, Parts},
+};
+use crate::{
+    config::{Config, InstancePaths},
+    datapath::{self, Datapath, Kernel},
+    model::{Change, Network, Node, Snapshot, Vni, Vtep},
+    platform::{Linux, Platform, Underlay},
+    reconcile::{Observer, Reconciler, apply::Applier, plan::Local},
+    registry::{self, Registry, RegistryError},
+};
+
+/// How often an agent says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// For how long it is then believed to.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// Runs the agent until it is told to stop. The datapath stays when it does.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let _ = config;
-    anyhow::bail!("the agent is not there yet")
+    let paths = InstancePaths::new(&config.instance);
+    let claim = Claim::take(&paths, &config).await?;
+    let platform =
+        Arc::new(Linux::new(config.instance.clone(), config.iface.clone(), config.local_ip)?);
+    let underlay = platform.underlay().await?;
+    let registry = registry::open(&config.registry)?;
+    let node = join(&config, &underlay, &*registry).await?;
+    platform.ensure_vxlan(config.port).await?;
+    let datapath = Arc::new(load(&config, &paths, &underlay).await?);
+    let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
+
+    let local = Local { node: node.name.clone(), underlay_mtu: underlay.mtu };
+    let applier = Applier::new(
+        Arc::clone(&platform) as Arc<dyn Platform>,
+        Arc::clone(&datapath) as Arc<dyn Datapath>,
+        local,
+    );
+    let (reconciler, mut observer) = Reconciler::new(Arc::clone(&registry), applier, node.clone());
+    let reconciling = tokio::spawn(reconciler.run());
+    let living = tokio::spawn(say_that_we_live(Arc::clone(&registry), node));
+    let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay));
+    let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
+
+    let (stop, mut stopped) = watch::channel(false);
+    let agent = Arc::new(Agent::from(Parts {
+        config,
+        underlay,
+        registry,
+        platform,
+        datapath,
+        observer: observer.clone(),
+        reconciling,
+        stop: stop.clone(),
+    }));
+    let mut asked_to_stop = stopped.clone();
+    let serving = tokio::spawn(server::serve(listener, agent, async move {
+        let _ = asked_to_stop.wait_for(|stop| *stop).await;
+    }));
+    let reason = tokio::select! {
+        reason = told_to_stop() => reason.map(|signal| tracing::info!(signal, "stopping; the datapath stays")),
+        _ = stopped.wait_for(|stop| *stop) => Ok(()),
+        changed = watching => changed.context("the watch over the underlay died")?,
+        () = observer.ended() => Err(anyhow::anyhow!("the reconciler died: see the log")),
+    };
+    stop.send_replace(true);
+    serving.await.context("the agent's socket died")??;
+    living.abort();
+    announcing.abort();
+    claim.release(&paths);
+    reason
 }
 
-/// Removes what an agent of `instance` left behind; for when none runs.
-pub async fn down(instance: &Name) -> anyhow::Result<()> {
-    anyhow::bail!("instance {instance}: the agent is not there yet")
+/// Enters this node and the networks that it was told of into the registry.
+async fn join(
+    config: &Config,
+    underlay: &Underlay,
+    registry: &dyn Registry,
+) -> anyhow::Result<Node> {
+    let node = Node {
+        name: config.node.clone(),
+        vtep: Vtep { ip: underlay.ip.into(), port: config.port },
+        agent: true,
+        last_seen: None,
+    };
+    registry.commit(&[Change::PutNode(node.clone())]).await?;
+    registry.heartbeat(&node.name).await?;
+    let snapshot = registry.snapshot().await?;
+    for &vni in &config.vnis {
+        ensure_network(vni, &snapshot, registry).await?;
+    }
+    Ok(node)
 }
+
+/// Another agent may make the same network at the same time: then it exists, which is the point.
+async fn ensure_network(
+    vni: Vni,
+    snapshot: &Snapshot,
+    registry: &dyn Registry,
+) -> anyhow::Result<()> {
+    if snapshot.networks.iter().any(|network| network.vni == vni) {
+        return Ok(());
+    }
+    let network = Network::new(format!("vni-{vni}").parse()?, vni);
+    match registry.commit(&[Change::CreateNetwork(network)]).await {
+        Ok(_) | Err(RegistryError::Conflict { what: "VNI", .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn load(config: &Config, paths: &InstancePaths, underlay: &Underlay) -> anyhow::Result<Kernel> {
+    let settings = datapath::Settings {
+        pins: paths.pins.clone(),
+        underlay: config.iface.to_string(),
+        underlay_ifindex: underlay.ifindex,
+        vtep_ip: underlay.ip,
+        vtep_port: config.port,
+        strict_reserved: config.strict_reserved,
+        fdb_entries: config.fdb_capacity,
+        neighbor_entries: config.neighbor_capacity,
+        log_drops: tracing::enabled!(target: "overlay_bpf", tracing::Level::DEBUG),
+    };
+    Ok(tokio::task::spawn_blocking(move || Kernel::load(settings)).await??)
+}
+
+/// Tells systemd and the log when the kernel is first what the registry wants.
+async fn announce(mut observer: Observer, config: Config, underlay: Underlay) {
+    if !observer.applied(1).await {
+        return;
+    }
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    tracing::info!(
+        instance = %config.instance,
+        node = %config.node,
+        iface = %config.iface,
+        vtep = %underlay.ip,
+        port = config.port,
+        "ready"
+    );
+}
+
+async fn say_that_we_live(registry: Arc<dyn Registry>, node: Node) {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    loop {
+        beat.tick().await;
+        if let Err(error) = registry.heartbeat(&node.name).await {
+            tracing::debug!(%error, "no heartbeat");
+        }
+    }
+}
+
+async fn told_to_stop() -> anyhow::Result<&'static str> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    })
+}
+
+/// The reconciler's task.
+type Reconciling = JoinHandle<Result<(), RegistryError>>;

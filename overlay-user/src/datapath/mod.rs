@@ -16,7 +16,7 @@ mod maps;
 mod pins;
 
 pub use kernel::{Kernel, detach_filters};
-pub use pins::{remove, root};
+pub use pins::remove;
 
 /// What the datapath of one instance is loaded with.
 #[derive(Debug, Clone)]

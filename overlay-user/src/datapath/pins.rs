@@ -19,18 +19,8 @@ use nix::{
 use overlay_ebpf::abi::ABI_VERSION;
 
 use super::DatapathError;
-use crate::model::Name;
 
 const BPFFS: &str = "/sys/fs/bpf";
-
-/// The instance's folder on the BPF filesystem. Its name has no dots: the kernel reserves them
-/// there (`bpf_lookup` in kernel/bpf/inode.c).
-#[must_use]
-pub fn root(instance: &Name) -> PathBuf {
-    Path::new(BPFFS)
-        .join("overlay")
-        .join(instance.as_str().replace('.', "%2e"))
-}
 
 /// Removes all pins of an instance: links first, so that traffic stops before its maps go. Absent
 /// ones are fine.

@@ -1,1 +1,224 @@
-//! To come.
+//! Makes the kernel's state equal the registry's: subscribe, take a snapshot, apply it whole, then
+//! apply what changes; apply it whole again from time to time, and after errors with growing
+//! patience.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+pub mod apply;
+pub mod mirror;
+pub mod plan;
+
+use self::{apply::Applier, mirror::Mirror};
+use crate::{
+    model::{Change, Delta, EndpointState, Name, Node, Revision},
+    registry::{Registry, RegistryError, WatchEvent},
+};
+
+/// How often the whole host is compared with the registry even if nothing went wrong.
+const RESYNC: Duration = Duration::from_secs(30);
+/// The first wait after an error; doubles up to [`RESYNC`].
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+
+/// What the loop knows, for whoever asks.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The registry's state.
+    pub mirror: Mirror,
+    /// Host-side indexes of the endpoints that stand here.
+    pub ports: BTreeMap<Name, u32>,
+    /// Why others of this node don't.
+    pub failures: BTreeMap<Name, String>,
+    /// Why the registry is out of reach; `None`: it is in reach.
+    pub lost: Option<String>,
+    /// What the last attempt could not do; empty: the kernel is what the registry wants.
+    pub errors: Vec<String>,
+}
+
+impl View {
+    /// What became of an endpoint on this node.
+    #[must_use]
+    pub fn state_of(&self, endpoint: &Name, node: &Name) -> EndpointState {
+        match self.mirror.endpoints.get(endpoint) {
+            Some(known) if known.node != *node => EndpointState::Remote,
+            _ if self.ports.contains_key(endpoint) => EndpointState::Ready,
+            _ if self.failures.contains_key(endpoint) => EndpointState::Failed,
+            _ => EndpointState::Pending,
+        }
+    }
+}
+
+/// A look at the loop from outside.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    view: Arc<RwLock<View>>,
+    applied: watch::Receiver<Revision>,
+}
+
+impl Observer {
+    /// What the loop knows now.
+    pub async fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().await
+    }
+
+    /// Waits until the kernel is what `revision` wants, as far as it can be. `false`: the loop has
+    /// ended.
+    pub async fn applied(&mut self, revision: Revision) -> bool {
+        self.applied.wait_for(|applied| *applied >= revision).await.is_ok()
+    }
+}
+
+impl Observer {
+    /// Waits until the loop has ended.
+    pub async fn ended(&mut self) {
+        while self.applied.changed().await.is_ok() {}
+    }
+}
+
+/// The loop.
+pub struct Reconciler {
+    registry: Arc<dyn Registry>,
+    applier: Applier,
+    node: Node,
+    /// Only the loop writes; it lets others read while it works on the kernel.
+    view: Arc<RwLock<View>>,
+    applied: watch::Sender<Revision>,
+    retry: Duration,
+    next_resync: Instant,
+}
+
+impl Reconciler {
+    /// A loop for `node`, and the way to look at it.
+    pub fn new(registry: Arc<dyn Registry>, applier: Applier, node: Node) -> (Self, Observer) {
+        let view = Arc::new(RwLock::new(View::default()));
+        let (applied, receiver) = watch::channel(0);
+        let observer = Observer { view: Arc::clone(&view), applied: receiver };
+        let reconciler = Self {
+            registry,
+            applier,
+            node,
+            view,
+            applied,
+            retry: FIRST_RETRY,
+            next_resync: Instant::now(),
+        };
+        (reconciler, observer)
+    }
+
+    /// Runs until the future is dropped. Ends with an error if the registry can't be watched at
+    /// the start; later losses are waited out.
+    pub async fn run(mut self) -> Result<(), RegistryError> {
+        let mut events = self.registry.watch().await?;
+        self.resync().await;
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take(event).await,
+                    None => events = self.watch_again().await,
+                },
+                () = sleep_until(self.next_resync) => self.resync().await,
+            }
+        }
+    }
+
+    async fn take(&mut self, event: WatchEvent) {
+        match event {
+            WatchEvent::Delta(delta) => self.take_delta(delta).await,
+            WatchEvent::Resync => self.resync().await,
+            WatchEvent::Lost(reason) => {
+                tracing::warn!(%reason, "registry lost: the datapath goes on as it is");
+                self.view.write().await.lost = Some(reason);
+            }
+            WatchEvent::Restored => {
+                tracing::info!("registry restored");
+                self.resync().await;
+            }
+        }
+    }
+
+    async fn take_delta(&mut self, delta: Delta) {
+        let mut view = self.view.write().await;
+        let touched = view.mirror.apply(delta);
+        if touched.everything || !view.mirror.nodes.contains_key(&self.node.name) {
+            drop(view);
+            return self.resync().await;
+        }
+        let view = RwLockWriteGuard::downgrade(view);
+        let errors = self.applier.apply_touched(&view.mirror, &touched).await;
+        drop(view);
+        self.publish(errors).await;
+    }
+
+    /// A watch ends only with its backend's task: begin another.
+    async fn watch_again(&mut self) -> mpsc::Receiver<WatchEvent> {
+        loop {
+            match self.registry.watch().await {
+                Ok(events) => {
+                    self.resync().await;
+                    return events;
+                }
+                Err(error) => {
+                    self.view.write().await.lost = Some(error.to_string());
+                    tokio::time::sleep(RESYNC).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a snapshot and makes the whole host what it says.
+    async fn resync(&mut self) {
+        match self.snapshot().await {
+            Ok(mirror) => {
+                let mut view = self.view.write().await;
+                view.mirror = mirror;
+                view.lost = None;
+                let view = RwLockWriteGuard::downgrade(view);
+                let errors = self.applier.apply_all(&view.mirror).await;
+                drop(view);
+                self.publish(errors).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no snapshot of the registry");
+                self.view.write().await.lost = Some(error.to_string());
+                self.postpone(true);
+            }
+        }
+    }
+
+    /// The registry's state; this node is put back into it if somebody removed it.
+    async fn snapshot(&self) -> Result<Mirror, RegistryError> {
+        let mirror = Mirror::from(self.registry.snapshot().await?);
+        if mirror.nodes.contains_key(&self.node.name) {
+            return Ok(mirror);
+        }
+        tracing::warn!(node = %self.node.name, "this node is missing in the registry: putting it back");
+        self.registry.commit(&[Change::PutNode(self.node.clone())]).await?;
+        self.registry.snapshot().await.map(Mirror::from)
+    }
+
+    /// Tells what was done, and plans the next look at the whole.
+    async fn publish(&mut self, errors: Vec<String>) {
+        for error in &errors {
+            tracing::error!("{error}");
+        }
+        let is_failed = !errors.is_empty() || !self.applier.failures().is_empty();
+        let mut view = self.view.write().await;
+        view.ports.clone_from(self.applier.ports());
+        view.failures.clone_from(self.applier.failures());
+        view.errors = errors;
+        let revision = view.mirror.revision;
+        drop(view);
+        self.applied.send_replace(revision);
+        self.postpone(is_failed);
+    }
+
+    fn postpone(&mut self, is_failed: bool) {
+        let wait = if is_failed { self.retry } else { RESYNC };
+        self.retry = if is_failed { (self.retry * 2).min(RESYNC) } else { FIRST_RETRY };
+        self.next_resync = Instant::now() + wait;
+    }
+}

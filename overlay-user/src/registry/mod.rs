@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::model::{Change, Delta, Name, Revision, Snapshot};
+use crate::model::{Change, Delta, Name, Node, Revision, Snapshot};
 
 pub mod sqlite;
 
@@ -61,6 +61,9 @@ pub enum WatchEvent {
 pub trait Registry: Send + Sync + 'static {
     /// The whole state at one revision.
     async fn snapshot(&self) -> Result<Snapshot, RegistryError>;
+
+    /// Every node, with when its agent last said that it lives.
+    async fn nodes(&self) -> Result<Vec<Node>, RegistryError>;
 
     /// Changes from now on, including those of this process. Ends when the receiver is dropped.
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError>;

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{Registry, RegistryError, WatchEvent};
-use crate::model::{Change, Name, Revision, Snapshot};
+use crate::model::{Change, Name, Node, Revision, Snapshot};
 
 mod bell;
 mod commit;
@@ -85,6 +85,12 @@ impl Registry for Sqlite {
     async fn snapshot(&self) -> Result<Snapshot, RegistryError> {
         self.reader
             .run(|session| session.with(|connection, _| read::snapshot(connection)))
+            .await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
+        self.reader
+            .run(|session| session.with(|connection, _| read::nodes(connection, 0)))
             .await
     }
 

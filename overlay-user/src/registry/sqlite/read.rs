@@ -140,7 +140,7 @@ fn query_networks(
     Ok(networks)
 }
 
-fn nodes(connection: &Connection, since: Revision) -> Result<Vec<Node>, Failure> {
+pub(super) fn nodes(connection: &Connection, since: Revision) -> Result<Vec<Node>, Failure> {
     let mut statement = connection.prepare_cached(NODES)?;
     let mut rows = statement.query([since])?;
     let mut nodes = Vec::new();

@@ -416,3 +416,41 @@ async fn addresses_move_between_endpoints_in_one_commit() {
     });
     assert_eq!(snapshot.endpoints, expected);
 }
+
+#[tokio::test]
+async fn an_arpd_import_is_accepted_and_its_repetition_is_no_revision() {
+    use crate::integration::arpd::{Folder, plan};
+
+    let bed = Bed::new();
+    let registry = bed.furnished().await;
+    registry.commit(&[create("blue", 2)]).await.unwrap();
+    let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let mut folder = Folder {
+        arp: [file("7.7.0.9", "02:42:07:07:00:09")].into(),
+        fdb: [
+            file("02:42:07:07:00:09", "10.0.0.9"),
+            file("02:42:07:07:00:0a", "10.0.0.9"),
+        ]
+        .into(),
+        ..Folder::default()
+    };
+    let before = registry.snapshot().await.unwrap();
+    let first = plan(&folder, vni(42), 4789, &before).unwrap();
+    let revision = registry.commit(&first.changes).await.unwrap();
+    assert_eq!(revision, before.revision + 1);
+
+    let snapshot = registry.snapshot().await.unwrap();
+    assert_eq!((snapshot.nodes.len(), snapshot.endpoints.len()), (3, 3));
+    let again = plan(&folder, vni(42), 4789, &snapshot).unwrap();
+    assert_eq!(registry.commit(&again.changes).await.unwrap(), revision);
+
+    folder.arp.clear();
+    folder.fdb.clear();
+    let emptied = plan(&folder, vni(42), 4789, &snapshot).unwrap();
+    registry.commit(&emptied.changes).await.unwrap();
+    let after = registry.snapshot().await.unwrap();
+    assert_eq!(
+        (after.nodes, after.endpoints),
+        (before.nodes, before.endpoints)
+    );
+}

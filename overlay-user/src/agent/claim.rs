@@ -1,0 +1,102 @@
+//! One agent an instance: the lock, and what a later `overlay down` has to know.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{Config, InstancePaths},
+    model::{IfName, Name},
+    platform::netns::Netns,
+};
+
+/// What an agent was started with, for `overlay down` after it has died. Lives as long as the
+/// links and namespaces that it speaks of: until the next boot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub node: Name,
+    pub iface: IfName,
+    pub registry: String,
+    /// The host's namespace, see [`Netns::identity`].
+    pub netns: String,
+}
+
+impl Record {
+    /// What the instance's last agent left. `None`: there was none since the boot.
+    pub(super) fn read(paths: &InstancePaths) -> anyhow::Result<Option<Self>> {
+        match fs::read(&paths.record) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| {
+                format!("{} is damaged: remove it", paths.record.display())
+            })?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", paths.record.display())),
+        }
+    }
+}
+
+/// The right to be the instance's agent, for as long as this lives.
+pub(super) struct Claim {
+    _lock: Flock<File>,
+}
+
+impl Claim {
+    /// Takes the instance's lock and leaves the record.
+    pub(super) async fn take(paths: &InstancePaths, config: &Config) -> anyhow::Result<Self> {
+        let claim = Self::lock(paths, &config.instance)?;
+        let record = Record {
+            node: config.node.clone(),
+            iface: config.iface.clone(),
+            registry: config.registry.clone(),
+            netns: Netns::current()?.identity().await?,
+        };
+        let unfinished = paths.record.with_extension("json.new");
+        fs::write(&unfinished, serde_json::to_vec(&record)?)
+            .and_then(|()| fs::rename(&unfinished, &paths.record))
+            .with_context(|| format!("writing {}", paths.record.display()))?;
+        Ok(claim)
+    }
+
+    /// Takes the lock alone: nobody else is the instance's agent, or takes it down.
+    pub(super) fn lock(paths: &InstancePaths, instance: &Name) -> anyhow::Result<Self> {
+        let mut file = open(&paths.lock).with_context(|| {
+            format!("can't open {}: run overlay as root", paths.lock.display())
+        })?;
+        let mut holder = String::new();
+        file.read_to_string(&mut holder)?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => bail!(
+                "an agent for instance {instance} is running already (pid {}): stop it first, or \
+                 choose another --instance",
+                holder.trim()
+            ),
+            Err((_, errno)) => bail!("can't lock {}: {errno}", paths.lock.display()),
+        };
+        lock.set_len(0)?;
+        lock.rewind()?;
+        writeln!(lock, "{}", std::process::id())?;
+        Ok(Self { _lock: lock })
+    }
+
+    /// Gives the name in the file system back. The lock goes with the process.
+    pub(super) fn release(self, paths: &InstancePaths) {
+        // A socket that stays behind is replaced by the next agent.
+        let _ = fs::remove_file(&paths.socket);
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}

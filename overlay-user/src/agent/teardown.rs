@@ -1,0 +1,97 @@
+//! Takes an instance away: programs, interfaces, namespaces, its rows in the registry.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use anyhow::{Context as _, bail};
+
+use super::claim::{Claim, Record};
+use crate::{
+    config::InstancePaths,
+    datapath,
+    model::{Change, Name},
+    platform::{Linux, Platform, netns::Netns},
+    registry,
+};
+
+/// Removes what an agent of `instance` left behind; for when none runs. Nothing there: nothing to
+/// do.
+pub async fn down(instance: &Name) -> anyhow::Result<()> {
+    let paths = InstancePaths::new(instance);
+    let claim = Claim::lock(&paths, instance)?;
+    let Some(record) = Record::read(&paths)? else {
+        datapath::remove(&paths.pins)?;
+        claim.release(&paths);
+        return remove_files(&paths);
+    };
+    let mut errors = Vec::new();
+    match Netns::with_identity(&record.netns).await? {
+        Some(host) => {
+            let (instance, iface) = (instance.clone(), record.iface.clone());
+            let platform = host
+                .run(move || Linux::new(instance, iface, None).map_err(io::Error::other))
+                .await?;
+            remove_from_host(&paths, Arc::new(platform), &host, &mut errors).await;
+        }
+        // Its links went with it.
+        None => errors.extend(error_of(datapath::remove(&paths.pins))),
+    }
+    match registry::open(&record.registry) {
+        Ok(registry) => {
+            let removed = registry.commit(&[Change::RemoveNode(record.node)]).await;
+            errors.extend(error_of(removed));
+        }
+        Err(error) => errors.push(error.to_string()),
+    }
+    claim.release(&paths);
+    finish(&paths, errors)
+}
+
+/// The host's share of it: goes on past errors and notes each.
+pub(super) async fn remove_from_host(
+    paths: &InstancePaths,
+    platform: Arc<dyn Platform>,
+    host: &Netns,
+    errors: &mut Vec<String>,
+) {
+    errors.extend(error_of(datapath::remove(&paths.pins)));
+    let detached = host.run(|| datapath::detach_filters().map_err(io::Error::other)).await;
+    errors.extend(error_of(detached));
+    match platform.ports().await {
+        Ok(ports) => {
+            for port in ports {
+                errors.extend(error_of(platform.remove_port(&port.endpoint).await));
+            }
+        }
+        Err(error) => errors.push(error.to_string()),
+    }
+    errors.extend(error_of(platform.remove_orphan_namespaces().await));
+    errors.extend(error_of(platform.remove_vxlan().await));
+}
+
+/// Forgets the instance if all is gone; otherwise says what is not, and `down` can be tried again.
+pub(super) fn finish(paths: &InstancePaths, errors: Vec<String>) -> anyhow::Result<()> {
+    if errors.is_empty() {
+        return remove_files(paths);
+    }
+    bail!("not everything could be removed: {}: run `overlay down` again", errors.join("; "))
+}
+
+fn remove_files(paths: &InstancePaths) -> anyhow::Result<()> {
+    for file in [&paths.record, &paths.socket, &paths.lock] {
+        remove_file(file)?;
+    }
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn error_of<T, E: std::fmt::Display>(result: Result<T, E>) -> Option<String> {
+    result.err().map(|error| error.to_string())
+}
