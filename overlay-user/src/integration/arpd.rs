@@ -139,14 +139,25 @@ fn read_file(path: &Path) -> io::Result<String> {
     }
 }
 
-/// The changes that make VNI `vni` of `snapshot` hold what the folder says, behind VTEPs that
-/// listen on UDP `port` (host byte order). Empty if it does already.
+/// What an import comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// For one commit. Empty: the registry holds it all already.
+    pub changes: Vec<Change>,
+    /// How many endpoints the folder holds.
+    pub endpoints: usize,
+    /// Behind how many VTEPs they are.
+    pub vteps: usize,
+}
+
+/// Makes VNI `vni` of `snapshot` hold what the folder says, behind VTEPs that listen on UDP `port`
+/// (host byte order).
 pub fn plan(
     folder: &Folder,
     vni: Vni,
     port: u16,
     snapshot: &Snapshot,
-) -> Result<Vec<Change>, ImportError> {
+) -> Result<Plan, ImportError> {
     let Some(network) = snapshot.networks.iter().find(|network| network.vni == vni) else {
         return Err(ImportError {
             problems: vec![format!(
@@ -166,7 +177,11 @@ pub fn plan(
     let endpoints = import.endpoints(&vteps, addresses, &nodes);
     import.check_taken(&endpoints);
     if import.problems.is_empty() {
-        Ok(import.changes(&nodes, endpoints))
+        Ok(Plan {
+            endpoints: endpoints.len(),
+            vteps: nodes.len(),
+            changes: import.changes(&nodes, endpoints),
+        })
     } else {
         Err(ImportError {
             problems: import.problems,

@@ -101,10 +101,14 @@ fn apply(snapshot: &mut Snapshot, changes: &[Change]) {
 
 /// Imports and says what the imported endpoints of the VNI look like.
 fn import(snapshot: &mut Snapshot, number: u32, folder: &Folder) -> Vec<String> {
-    let changes = plan(folder, vni(number), PORT, snapshot).unwrap();
-    apply(snapshot, &changes);
+    let first = plan(folder, vni(number), PORT, snapshot).unwrap();
+    apply(snapshot, &first.changes);
     let again = plan(folder, vni(number), PORT, snapshot).unwrap();
-    assert_eq!(again, [], "a second import must change nothing");
+    assert_eq!(again.changes, [], "a second import must change nothing");
+    assert_eq!(
+        (again.endpoints, again.vteps),
+        (first.endpoints, first.vteps)
+    );
     let mut lines: Vec<String> = snapshot
         .endpoints
         .iter()
@@ -171,6 +175,20 @@ fn every_mac_becomes_an_endpoint_with_all_its_addresses() {
             .skip(1)
             .all(|node| !node.agent && node.vtep.port == PORT)
     );
+}
+
+#[test]
+fn a_plan_counts_endpoints_and_vteps() {
+    let folder = folder(
+        &[],
+        &[
+            ("02:42:07:07:07:09", "10.0.0.9"),
+            ("02:42:07:07:07:0a", "10.0.0.9"),
+            ("02:42:07:07:07:0b", "10.0.0.10"),
+        ],
+    );
+    let plan = plan(&folder, vni(42), PORT, &two_networks()).unwrap();
+    assert_eq!((plan.endpoints, plan.vteps), (3, 2));
 }
 
 #[test]
@@ -283,7 +301,7 @@ fn another_port_updates_the_node_and_leaves_the_endpoints() {
     let mut snapshot = two_networks();
     let entry = folder(&[], &[("02:42:07:07:07:09", "10.0.0.9")]);
     import(&mut snapshot, 42, &entry);
-    let changes = plan(&entry, vni(42), 8472, &snapshot).unwrap();
+    let Plan { changes, .. } = plan(&entry, vni(42), 8472, &snapshot).unwrap();
     assert!(
         matches!(changes.as_slice(), [Change::PutNode(node)] if node.vtep.port == 8472),
         "{changes:?}"
