@@ -115,15 +115,23 @@ impl Netns {
     /// a name. `None`: it is gone, or only its processes know it.
     pub async fn with_identity(wanted: &str) -> io::Result<Option<Self>> {
         let named = match fs::read_dir(NETNS_DIR) {
-            Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+            Ok(entries) => entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }?;
         let anonymous = [THREAD_NETNS, "/proc/1/ns/net"].map(PathBuf::from);
         for path in anonymous.into_iter().chain(named) {
             // What vanished meanwhile, or is no namespace, is not the one.
-            let Ok(netns) = File::open(path).map(|file| Self(Arc::new(file))) else { continue };
-            if netns.identity().await.is_ok_and(|identity| identity == wanted) {
+            let Ok(netns) = File::open(path).map(|file| Self(Arc::new(file))) else {
+                continue;
+            };
+            if netns
+                .identity()
+                .await
+                .is_ok_and(|identity| identity == wanted)
+            {
                 return Ok(Some(netns));
             }
         }

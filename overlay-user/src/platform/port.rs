@@ -104,7 +104,7 @@ impl Linux {
         Ok(())
     }
 
-    /// The host side of the endpoint's veth, also if somebody renamed it.
+    /// The host side of the endpoint's veth, also if somebody renamed it since we made it.
     async fn outside(
         &self,
         host: &Netlink,
@@ -113,10 +113,11 @@ impl Linux {
         if let Place::Ours(link) = self.find(host, Device::Port(endpoint)).await? {
             return Ok(Some(link));
         }
-        let links = host
-            .links()
-            .await
-            .tried(|| "reading the host's links".to_owned())?;
+        let reading = || "reading the host's links".to_owned();
+        if !self.records.ports.has(endpoint.as_str()).tried(reading)? {
+            return Ok(None);
+        }
+        let links = host.links().await.tried(reading)?;
         Ok(links.into_iter().find(|link| {
             link.is_veth() && mark::endpoint_of(link, &self.instance).as_ref() == Some(endpoint)
         }))

@@ -60,9 +60,7 @@ impl Folder {
         present(fs::remove_file(self.0.join(name)))?;
         for folder in self.0.ancestors().take(2) {
             // Refused by the kernel while anything is in it.
-            if fs::remove_dir(folder).is_err() {
-                break;
-            }
+            let _still_needed = fs::remove_dir(folder);
         }
         Ok(())
     }
