@@ -50,8 +50,8 @@ drop_reasons! {
     NeighborUnknown = 7, "neighbor_unknown";
     /// A neighbour solicitation that breaks RFC 4861 section 7.1.1.
     NdMalformed = 8, "nd_malformed";
-    /// Duplicate address detection for the endpoint's own address: nobody else has it.
-    NdOwnAddress = 9, "nd_own_address";
+    /// Duplicate address detection for an address that nobody else has: silence is the answer.
+    NdDetection = 9, "nd_detection";
     /// Neither IPv4, IPv6 nor ARP.
     EtherType = 10, "ether_type";
     /// Broadcast or multicast, and the network does not flood.

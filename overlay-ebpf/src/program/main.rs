@@ -60,19 +60,15 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
     let header = Held(*frame.header::<eth::EthHdr>(0)?);
     source::check_mac(&endpoint, &header)?;
     let flow = match header.ether_type {
-        eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
-        eth::IPV6 => {
-            if neighbor::is_solicitation(frame)? {
-                return neighbor::advertise(frame, &endpoint, &header);
-            }
-            source::check_ipv6(frame, &endpoint)?
-        }
         eth::ARP => return neighbor::answer_arp(frame, &endpoint, &header),
+        eth::IPV6 if neighbor::is_solicitation(frame)? => {
+            return neighbor::advertise(frame, &endpoint, &header);
+        }
+        _ if eth::is_group(header.dst_addr) => return Err(DropReason::Multicast),
+        eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
+        eth::IPV6 => source::check_ipv6(frame, &endpoint)?,
         _ => return Err(DropReason::EtherType),
     };
-    if eth::is_group(header.dst_addr) {
-        return Err(DropReason::Multicast);
-    }
     let target = maps::fdb(FdbKey::new(endpoint.vni, header.dst_addr))
         .ok_or(DropReason::DestinationUnknown)?;
     encap::check_mtu(frame, &endpoint, &flow)?;

@@ -96,10 +96,8 @@ pub fn advertise(
         return Err(DropReason::SourceIp);
     }
     let neighbor = maps::neighbor(NeighborKey::ipv6(endpoint.vni, message.target))
-        .ok_or(DropReason::NeighborUnknown)?;
-    if rule::owned_by(endpoint, &neighbor) {
-        return Err(DropReason::NdOwnAddress);
-    }
+        .filter(|neighbor| !rule::owned_by(endpoint, neighbor))
+        .ok_or(if detection { DropReason::NdDetection } else { DropReason::NeighborUnknown })?;
     frame.resize((MESSAGE + icmpv6::ADVERTISEMENT_LEN) as u32)?;
     frame.require(MESSAGE + icmpv6::ADVERTISEMENT_LEN)?;
     let (answer_ip, answer) = icmpv6::advertise(&ip, &message, neighbor.mac);
