@@ -25,7 +25,8 @@ use super::{
 };
 use crate::model::Tables;
 
-static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
+/// The BPF object: an ELF file with the programs, their maps and BTF.
+pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
 
 /// Programs, maps and links of one instance.
 pub struct Kernel {

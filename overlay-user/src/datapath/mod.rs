@@ -15,7 +15,7 @@ mod kernel;
 mod maps;
 mod pins;
 
-pub use kernel::{Kernel, detach_filters};
+pub use kernel::{Kernel, OBJECT, detach_filters};
 pub use pins::remove;
 
 /// What the datapath of one instance is loaded with.
