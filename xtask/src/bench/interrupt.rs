@@ -9,16 +9,16 @@ use anyhow::{Context as _, Result, bail};
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// How late an interruption may be noticed. Looking more often would show in what is measured.
-pub(super) const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// Takes SIGINT, SIGTERM and SIGHUP from now on.
-pub(super) fn install() -> Result<()> {
+pub(crate) fn install() -> Result<()> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
         .context("taking Ctrl-C over, so that the run can clean up after itself")
 }
 
 /// Fails once a signal has come.
-pub(super) fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         bail!("interrupted")
     }
@@ -26,7 +26,7 @@ pub(super) fn check() -> Result<()> {
 }
 
 /// Sleeps unless a signal comes.
-pub(super) fn sleep(duration: Duration) -> Result<()> {
+pub(crate) fn sleep(duration: Duration) -> Result<()> {
     let end = Instant::now() + duration;
     loop {
         check()?;
@@ -39,7 +39,7 @@ pub(super) fn sleep(duration: Duration) -> Result<()> {
 }
 
 /// Tries `ready` until it says yes; `what` names what is waited for.
-pub(super) fn wait_until(
+pub(crate) fn wait_until(
     what: &str,
     limit: Duration,
     mut ready: impl FnMut() -> Result<bool>,

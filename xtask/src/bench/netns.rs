@@ -14,13 +14,14 @@ use super::process;
 
 const FOLDER: &str = "/run/netns";
 
-/// A named namespace that is ours: it goes away with this value, and the links in it too.
-pub(super) struct Netns {
+/// A named namespace. One that is ours goes away with this value, and the links in it too.
+pub(crate) struct Netns {
     name: String,
+    ours: bool,
 }
 
 impl Netns {
-    pub(super) fn create(name: &str) -> Result<Self> {
+    pub(crate) fn create(name: &str) -> Result<Self> {
         ip(&format!("netns add {name}"))?;
         // From here on a failure removes it.
         let made = Self::adopt(name);
@@ -29,18 +30,27 @@ impl Netns {
     }
 
     /// One that somebody else makes for us. It may not be there yet.
-    pub(super) fn adopt(name: &str) -> Self {
+    pub(crate) fn adopt(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            ours: true,
         }
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// One that is somebody else's to remove.
+    pub(crate) fn existing(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ours: false,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// A command line that runs in here. The mounts stay those of the caller, bpffs too.
-    pub(super) fn command(&self, words: &[&str]) -> Result<Expression> {
+    pub(crate) fn command(&self, words: &[&str]) -> Result<Expression> {
         let enter = format!("--net={}", self.path().display());
         let line: Vec<_> = std::iter::once(enter.as_str())
             .chain(words.iter().copied())
@@ -49,13 +59,18 @@ impl Netns {
     }
 
     /// Runs iproute2's ip in here; `words` are separated by blanks.
-    pub(super) fn ip(&self, words: &str) -> Result<()> {
+    pub(crate) fn ip(&self, words: &str) -> Result<()> {
         ip(&format!("-netns {} {words}", self.name))
+    }
+
+    /// Runs iproute2's bridge in here; `words` are separated by blanks.
+    pub(crate) fn bridge(&self, words: &str) -> Result<()> {
+        iproute2("bridge", &format!("-netns {} {words}", self.name))
     }
 
     /// Calls `work` on a thread that is in here: sockets that it opens and /proc/thread-self/net
     /// belong to this namespace.
-    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
                 let path = self.path();
@@ -72,13 +87,14 @@ impl Netns {
     }
 
     fn path(&self) -> PathBuf {
-        PathBuf::from(FOLDER).join(&self.name)
+        path(&self.name)
     }
 }
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        if self.path().exists()
+        if self.ours
+            && self.path().exists()
             && let Err(error) = ip(&format!("netns del {}", self.name))
         {
             eprintln!("warning: namespace {} stays: {error:#}", self.name);
@@ -86,15 +102,25 @@ impl Drop for Netns {
     }
 }
 
+/// Where iproute2 keeps a namespace.
+pub(crate) fn path(name: &str) -> PathBuf {
+    PathBuf::from(FOLDER).join(name)
+}
+
 /// Runs iproute2's ip; `words` are separated by blanks.
-pub(super) fn ip(words: &str) -> Result<()> {
+pub(crate) fn ip(words: &str) -> Result<()> {
+    iproute2("ip", words)
+}
+
+fn iproute2(program: &str, words: &str) -> Result<()> {
     let line: Vec<_> = words.split_whitespace().collect();
-    process::run(&format!("ip {words}"), &process::command("ip", &line)?).map(drop)
+    let command = process::command(program, &line)?;
+    process::run(&format!("{program} {words}"), &command).map(drop)
 }
 
 /// Removes the namespaces whose names start so, and ends what runs in them: what a run leaves that
 /// was killed with SIGKILL.
-pub(super) fn remove_all(prefix: &str) -> Result<()> {
+pub(crate) fn remove_all(prefix: &str) -> Result<()> {
     let Ok(entries) = fs::read_dir(FOLDER) else {
         return Ok(());
     };
@@ -103,15 +129,20 @@ pub(super) fn remove_all(prefix: &str) -> Result<()> {
         let Some(name) = name.to_str().filter(|name| name.starts_with(prefix)) else {
             continue;
         };
-        let pids = process::run(
-            &format!("listing the processes in namespace {name}"),
-            &process::command("ip", &["netns", "pids", name])?,
-        )?;
-        for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-            // It may have ended by itself since.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        ip(&format!("netns del {name}"))?;
+        remove(name)?;
     }
     Ok(())
+}
+
+/// Removes one namespace, and ends what runs in it.
+pub(crate) fn remove(name: &str) -> Result<()> {
+    let pids = process::run(
+        &format!("listing the processes in namespace {name}"),
+        &process::command("ip", &["netns", "pids", name])?,
+    )?;
+    for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        // It may have ended by itself since.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    ip(&format!("netns del {name}"))
 }

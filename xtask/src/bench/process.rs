@@ -1,7 +1,9 @@
 //! Commands: short ones that are run, long ones that run beside us.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -13,18 +15,20 @@ use super::interrupt;
 use crate::host;
 
 /// A command that finds administration tools on a plain user's PATH too.
-pub(super) fn command<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<Expression> {
+pub(crate) fn command<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<Expression> {
     let arguments = arguments.iter().map(AsRef::as_ref);
     Ok(duct::cmd(program, arguments).env("PATH", host::search_path()?))
 }
 
-/// Runs a short command to its end. What it printed is in the error if it fails.
-pub(super) fn run(what: &str, command: &Expression) -> Result<String> {
+/// Runs a short command to its end. What it printed is in the error if it fails. Ctrl-C on the
+/// terminal does not reach it.
+pub(crate) fn run(what: &str, command: &Expression) -> Result<String> {
     let output = command
         .stdin_null()
         .stderr_to_stdout()
         .stdout_capture()
         .unchecked()
+        .before_spawn(own_group)
         .run()
         .with_context(|| format!("{what}: the command can't be started"))?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -34,11 +38,14 @@ pub(super) fn run(what: &str, command: &Expression) -> Result<String> {
     Ok(text)
 }
 
-/// A command that runs beside us, with everything that it forks. Killed when dropped.
+/// How long a command may take to end by itself, and to reap what it forked.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A command that runs beside us, with everything that it forks. Ended when dropped.
 ///
 /// It has a process group of its own: Ctrl-C on the terminal then reaches us alone, and we end it in
 /// order.
-pub(super) struct Running {
+pub(crate) struct Running {
     what: String,
     handle: Handle,
     group: Pid,
@@ -46,16 +53,13 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts it; standard output is kept for [`Running::finish`].
-    pub(super) fn start(what: &str, command: &Expression) -> Result<Self> {
+    pub(crate) fn start(what: &str, command: &Expression) -> Result<Self> {
         let handle = command
             .stdin_null()
             .stdout_capture()
             .stderr_capture()
             .unchecked()
-            .before_spawn(|command| {
-                command.process_group(0);
-                Ok(())
-            })
+            .before_spawn(own_group)
             .start()
             .with_context(|| format!("{what}: the command can't be started"))?;
         let pid = handle.pids().first().copied().unwrap_or_default();
@@ -68,7 +72,7 @@ impl Running {
     }
 
     /// Fails if it has ended, with what it said.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match self.handle.try_wait()? {
             None => Ok(()),
             Some(output) => bail!("{} has ended: {}", self.what, last_words(output)),
@@ -76,15 +80,21 @@ impl Running {
     }
 
     /// Waits for its end and gives its standard output.
-    pub(super) fn finish(self, limit: Duration) -> Result<String> {
+    pub(crate) fn finish(self, limit: Duration) -> Result<String> {
+        let output = self.output(limit)?;
+        if !output.status.success() {
+            bail!("{} failed: {}", self.what, last_words(output));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Waits for its end, be it a failure.
+    pub(crate) fn output(&self, limit: Duration) -> Result<&Output> {
         let end = Instant::now() + limit;
         loop {
             interrupt::check()?;
             if let Some(output) = self.handle.wait_timeout(interrupt::POLL)? {
-                if !output.status.success() {
-                    bail!("{} failed: {}", self.what, last_words(output));
-                }
-                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+                return Ok(output);
             }
             if Instant::now() >= end {
                 bail!("{} did not end within {} s", self.what, limit.as_secs());
@@ -92,11 +102,20 @@ impl Running {
         }
     }
 
-    /// Asks it to end and gives it some time.
-    pub(super) fn terminate(self, limit: Duration) -> Result<()> {
-        killpg(self.group, Signal::SIGTERM).with_context(|| format!("ending {}", self.what))?;
-        if self.handle.wait_timeout(limit)?.is_none() {
-            bail!("{} did not end within {} s", self.what, limit.as_secs());
+    /// Waits for its end also after an interruption: for cleaning up.
+    pub(crate) fn settle(self, limit: Duration) -> Result<()> {
+        match self.handle.wait_timeout(limit)? {
+            Some(output) if output.status.success() => Ok(()),
+            Some(output) => bail!("{} failed: {}", self.what, last_words(output)),
+            None => bail!("{} did not end within {} s", self.what, limit.as_secs()),
+        }
+    }
+
+    /// Asks it to end, and kills it if it does not within `limit`.
+    pub(crate) fn terminate(self, limit: Duration) -> Result<()> {
+        if self.handle.try_wait()?.is_none() {
+            killpg(self.group, Signal::SIGTERM).with_context(|| format!("ending {}", self.what))?;
+            self.handle.wait_timeout(limit)?;
         }
         Ok(())
     }
@@ -105,15 +124,24 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // Once it is reaped its number may be somebody else's.
-        if matches!(self.handle.try_wait(), Ok(None)) {
-            let _ = killpg(self.group, Signal::SIGKILL);
-            let _ = self.handle.wait();
+        let running = || matches!(self.handle.try_wait(), Ok(None));
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            if running() {
+                let _ = killpg(self.group, signal);
+                let _ = self.handle.wait_timeout(GRACE);
+            }
         }
     }
 }
 
+/// Makes a command the leader of a process group.
+fn own_group(command: &mut Command) -> io::Result<()> {
+    command.process_group(0);
+    Ok(())
+}
+
 /// What a command that failed leaves to read: its standard error, else the end of its output.
-fn last_words(output: &std::process::Output) -> String {
+fn last_words(output: &Output) -> String {
     const LINES: usize = 5;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let stdout = String::from_utf8_lossy(&output.stdout);

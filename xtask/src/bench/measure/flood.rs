@@ -1,0 +1,100 @@
+//! trafgen: ready-made 64-byte frames, as fast as one core puts them on the wire.
+//!
+//! Frames are counted where the receiving end's interface takes them, and must all reach a socket.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::counters::Counters;
+use super::{Conditions, Metric, Reading};
+use crate::bench::interrupt;
+use crate::bench::lab::{End, Pair};
+
+/// Nobody reads it.
+const PORT: u16 = 9001;
+/// Bytes of payload: with 14 of Ethernet, 20 of IPv4, 8 of UDP and the 4 of the checksum that the
+/// hardware would append this is the shortest frame of Ethernet, 64 bytes.
+pub(super) const PAYLOAD: u16 = 18;
+
+pub(super) fn run(pair: &Pair, conditions: &Conditions) -> Result<Vec<Reading>> {
+    /// Frames that show that the flood has begun.
+    const BEGUN: f64 = 1000.0;
+    const BEGIN: Duration = Duration::from_secs(5);
+    const SETTLE: Duration = Duration::from_millis(300);
+    /// Part of what the interface took that has to be seen at the socket too; the two counters are
+    /// not read at the same instant.
+    const REACHES_SOCKET: f64 = 0.99;
+
+    let server = &pair.server;
+    let _sink = server.netns.inside(|| sink(server.ip))?;
+    let frame = frame(&pair.client, server);
+    let before = Counters::read(server)?;
+    let generator = conditions.start_client(
+        &pair.client,
+        "trafgen",
+        &[
+            "trafgen",
+            "--dev",
+            pair.client.ifname,
+            "--cpus",
+            "1",
+            "--no-sock-mem",
+            "--notouch-irq",
+            &frame,
+        ],
+    )?;
+    interrupt::wait_until("the flood arrives", BEGIN, || {
+        generator.check()?;
+        Ok(Counters::read(server)?.since(before).received > BEGUN)
+    })?;
+    interrupt::sleep(SETTLE)?;
+
+    let start = Counters::read(server)?;
+    interrupt::sleep(conditions.window)?;
+    let seen = Counters::read(server)?.since(start);
+    generator.check()?;
+
+    if seen.received < BEGUN {
+        bail!("the flood stopped arriving");
+    }
+    if seen.at_socket < seen.received * REACHES_SOCKET {
+        bail!(
+            "{:.0} frames arrived but only {:.0} reached the socket",
+            seen.received,
+            seen.at_socket
+        );
+    }
+    Ok(vec![
+        (Metric::FloodRate, seen.received / seen.seconds / 1e3),
+        (Metric::FloodCpu, seen.busy / seen.received),
+    ])
+}
+
+/// A socket whose buffer is full at once: each datagram takes the whole way to it and ends there,
+/// without a reader's CPU time and without ICMP errors.
+fn sink(ip: Ipv4Addr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(ip, PORT))
+        .with_context(|| format!("opening the flood's sink on {ip}:{PORT}"))?;
+    setsockopt(&socket, sockopt::RcvBuf, &0).context("shrinking the sink's buffer")?;
+    Ok(socket)
+}
+
+/// The frame in trafgen's language; the UDP checksum is left out, as IPv4 allows.
+fn frame(from: &End, to: &End) -> String {
+    let mac = |mac: [u8; 6]| mac.map(|octet| format!("{octet:#04x}")).join(", ");
+    let ip = |ip: Ipv4Addr| ip.octets().map(|octet| octet.to_string()).join(", ");
+    format!(
+        "{{ {}, {}, c16(0x0800), \
+         0x45, 0, c16({}), c16(0), c16(0x4000), 64, 17, csumip(14, 33), {}, {}, \
+         c16({PORT}), c16({PORT}), c16({}), c16(0), fill(0x42, {PAYLOAD}) }}",
+        mac(to.mac),
+        mac(from.mac),
+        20 + 8 + PAYLOAD,
+        ip(from.ip),
+        ip(to.ip),
+        8 + PAYLOAD,
+    )
+}
