@@ -23,12 +23,9 @@ mod stage {
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
-use overlay_ebpf::{
-    abi::{DropReason, FdbKey},
-    wire::eth,
-};
+use overlay_ebpf::{abi::DropReason, wire::eth};
 
-use packet::{DROP, Frame, Held, PASS, Verdict};
+use packet::{DROP, Frame, PASS, Verdict};
 use stage::{decap, deliver, encap, neighbor, source};
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
@@ -42,9 +39,9 @@ pub fn endpoint_ingress(ctx: TcContext) -> Verdict {
 #[classifier]
 pub fn underlay_ingress(ctx: TcContext) -> Verdict {
     let mut frame = Frame::new(ctx);
-    match decap::recognise(&mut frame) {
-        Ok(Some(tunnel)) => from_tunnel(&mut frame, &tunnel),
-        Ok(None) => Ok(PASS),
+    match decap::is_ours(&mut frame) {
+        Ok(true) => from_tunnel(&mut frame),
+        Ok(false) => Ok(PASS),
         Err(reason) => Err(reason),
     }
     .unwrap_or_else(|reason| dropped(&frame, reason))
@@ -57,20 +54,20 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
         frame.pop_vlan()?;
     }
     frame.require(eth::LEN)?;
-    let header = Held(*frame.header::<eth::EthHdr>(0)?);
+    let header = eth::Header::parse(frame.header(0)?);
     source::check_mac(&endpoint, &header)?;
     let flow = match header.ether_type {
         eth::ARP => return neighbor::answer_arp(frame, &endpoint, &header),
         eth::IPV6 if neighbor::is_solicitation(frame)? => {
             return neighbor::advertise(frame, &endpoint, &header);
         }
-        _ if eth::is_group(header.dst_addr) => return Err(DropReason::Multicast),
+        _ if header.destination.is_group() => return Err(DropReason::Multicast),
         eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
         eth::IPV6 => source::check_ipv6(frame, &endpoint)?,
         _ => return Err(DropReason::EtherType),
     };
-    let target = maps::fdb(FdbKey::new(endpoint.vni, header.dst_addr))
-        .ok_or(DropReason::DestinationUnknown)?;
+    let target =
+        maps::fdb(endpoint.vni, header.destination).ok_or(DropReason::DestinationUnknown)?;
     encap::check_mtu(frame, &endpoint, &flow)?;
     if target.ifindex != 0 {
         frame.redirect_to_peer(target.ifindex)
@@ -80,10 +77,11 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
 }
 
 #[inline(always)]
-fn from_tunnel(frame: &mut Frame, tunnel: &decap::Tunnel) -> Result<Verdict, DropReason> {
-    decap::check_sender(tunnel)?;
+fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
+    let tunnel = decap::parse(frame)?;
+    decap::check_sender(&tunnel)?;
     let ifindex = deliver::local_port(tunnel.vni, &tunnel.inner)?;
-    let protocol = decap::unpack(frame, tunnel)?;
+    let protocol = decap::unpack(frame, &tunnel)?;
     deliver::to_endpoint(frame, ifindex, protocol)
 }
 

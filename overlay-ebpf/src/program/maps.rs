@@ -1,13 +1,19 @@
 //! The maps, and the only unsafe code on them: every look-up copies its value out.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     Global,
     btf_maps::{HashMap, PerCpuArray},
     macros::btf_map,
 };
-use overlay_ebpf::abi::{
-    DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry,
-    VtepEntry, VtepKey,
+use bytemuck::must_cast;
+use overlay_ebpf::{
+    abi::{
+        DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry,
+        VtepEntry, VtepKey,
+    },
+    wire::eth::Mac,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
@@ -85,32 +91,60 @@ pub fn decap_flags_ipv6() -> u64 {
     DECAP_FLAGS_IPV6.load()
 }
 
-/// A key on the stack, where the verifier wants aligned accesses only.
-#[repr(align(8))]
-struct Key<T>(T);
+/// A key on the stack, where the verifier wants aligned accesses only. Keys begin with a number of
+/// four bytes; behind four others, what follows it is aligned for stores of eight.
+#[repr(C, align(8))]
+struct Key<T> {
+    padding: MaybeUninit<u32>,
+    key: T,
+}
+
+impl<T> Key<T> {
+    #[inline(always)]
+    const fn new(key: T) -> Self {
+        Self {
+            padding: MaybeUninit::uninit(),
+            key,
+        }
+    }
+}
 
 macro_rules! lookup {
     ($(#[$doc:meta])* $name:ident, $map:ident, $key:ty => $value:ty) => {
         $(#[$doc])*
         #[inline(always)]
-        pub fn $name(key: $key) -> Option<$value> {
-            let key = Key(key);
+        pub(crate) fn $name(key: $key) -> Option<$value> {
+            let key = Key::new(key);
             // SAFETY: programs only read this map, so nothing is inserted or removed between the
             // look-up and the copy on this CPU; user space replaces an element as a whole, and a
             // replaced one stays readable until this program has ended (RCU).
-            unsafe { $map.get(&key.0) }.copied()
+            unsafe { $map.get(&key.key) }.copied()
         }
     };
 }
 
-lookup! {
-    /// Where frames for a MAC go.
-    fdb, FDB, FdbKey => FdbEntry
+/// Where frames for a MAC go.
+#[inline(always)]
+pub fn fdb(vni: u32, mac: Mac) -> Option<FdbEntry> {
+    let [first, last] = mac.words();
+    fdb_entry(must_cast([vni, first, last]))
 }
-lookup! {
-    /// Whose MAC an address has.
-    neighbor, NEIGHBORS, NeighborKey => NeighborEntry
+
+/// Whose MAC an IPv4 address has.
+#[inline(always)]
+pub fn neighbor_ipv4(vni: u32, ip: [u8; 4]) -> Option<NeighborEntry> {
+    let mapped = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+    neighbor_entry(must_cast([vni, 0, 0, mapped, u32::from_ne_bytes(ip)]))
 }
+
+/// Whose MAC an IPv6 address has.
+#[inline(always)]
+pub fn neighbor_ipv6(vni: u32, ip: [u8; 16]) -> Option<NeighborEntry> {
+    neighbor_entry(NeighborKey::ipv6(vni, ip))
+}
+
+lookup!(fdb_entry, FDB, FdbKey => FdbEntry);
+lookup!(neighbor_entry, NEIGHBORS, NeighborKey => NeighborEntry);
 lookup! {
     /// The endpoint behind an interface.
     endpoint, ENDPOINTS, u32 => EndpointEntry

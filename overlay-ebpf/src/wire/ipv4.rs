@@ -26,6 +26,13 @@ pub const fn is_fragment(ip: &Ipv4Hdr) -> bool {
     (ip.frags[0] & 0x3f) | ip.frags[1] != 0
 }
 
+/// Whether a fragment is the first of its packet, and so has the packet's L4 header.
+#[must_use]
+#[inline(always)]
+pub const fn is_first_fragment(ip: &Ipv4Hdr) -> bool {
+    (ip.frags[0] & 0x1f) | ip.frags[1] == 0
+}
+
 /// The outer header of a tunnel packet: UDP, DF, no options. The identification is 0, which
 /// RFC 6864 allows for packets that are never fragmented; segmentation counts it up from there.
 #[must_use]

@@ -4,7 +4,7 @@ use overlay_ebpf::{
     abi::{DropReason, VtepKey},
     rule::ecn,
     wire::{
-        eth::{self, EthHdr},
+        eth,
         ipv4::{self, Ipv4Hdr},
         ipv6::Ipv6Hdr,
         udp::{self, UdpHdr},
@@ -12,10 +12,7 @@ use overlay_ebpf::{
     },
 };
 
-use crate::{
-    maps,
-    packet::{Frame, Held},
-};
+use crate::{maps, packet::Frame};
 
 /// Where the outer UDP header begins.
 const OUTER_UDP: usize = eth::LEN + ipv4::LEN;
@@ -31,40 +28,47 @@ pub struct Tunnel {
     /// The network, 0..=16777215.
     pub vni: u32,
     /// The inner Ethernet header.
-    pub inner: Held<EthHdr>,
+    pub inner: eth::Header,
     /// The outer ECN field.
     ecn: u8,
 }
 
-/// The tunnel packet in this frame. `None`: the frame is not ours and passes untouched.
+/// Whether the frame is a tunnel packet for this VTEP. Others pass untouched.
 #[inline(always)]
-pub fn recognise(frame: &mut Frame) -> Result<Option<Tunnel>, DropReason> {
+pub fn is_ours(frame: &mut Frame) -> Result<bool, DropReason> {
     if frame.protocol() != eth::IPV4 || !frame.is_for_this_host() || frame.has_vlan_tag() {
-        return Ok(None);
+        return Ok(false);
     }
     if frame.require(VXLAN).is_err() {
-        return Ok(None);
+        return Ok(false);
     }
     let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
     if ip.proto != ipv4::UDP
         || u32::from_ne_bytes(ip.dst_addr) != u32::from_ne_bytes(maps::vtep_ip())
     {
-        return Ok(None);
+        return Ok(false);
     }
     if ip.vihl != ipv4::NO_OPTIONS {
         return refuse_options(frame, ip);
     }
+    let is_fragment = ipv4::is_fragment(ip);
     // Only a first fragment has the ports; later ones come to nothing in the kernel without it.
-    if ipv4::is_fragment(ip) && (ip.frags[0] & 0x1f) | ip.frags[1] != 0 {
-        return Ok(None);
+    if is_fragment && !ipv4::is_first_fragment(ip) {
+        return Ok(false);
     }
-    let udp = frame.header::<UdpHdr>(OUTER_UDP)?;
-    if !is_our_port(udp.dst) {
-        return Ok(None);
+    if !is_our_port(frame.header::<UdpHdr>(OUTER_UDP)?.dst) {
+        return Ok(false);
     }
-    if ipv4::is_fragment(ip) {
-        return Err(DropReason::OuterFragment);
+    if is_fragment {
+        Err(DropReason::OuterFragment)
+    } else {
+        Ok(true)
     }
+}
+
+/// What the outer headers of a packet that [`is_ours`] say, once they are found sound.
+#[inline(always)]
+pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
     frame.require(INNER_L3)?;
     let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
     check_lengths(frame, ip, frame.header::<UdpHdr>(OUTER_UDP)?)?;
@@ -77,12 +81,12 @@ pub fn recognise(frame: &mut Frame) -> Result<Option<Tunnel>, DropReason> {
     if maps::strict_reserved() && vxlan::has_reserved_bits(header) {
         return Err(DropReason::VxlanReserved);
     }
-    Ok(Some(Tunnel {
+    Ok(Tunnel {
         sender: ip.src_addr,
         vni: vxlan::vni(header),
-        inner: Held(*frame.header::<EthHdr>(INNER)?),
+        inner: eth::Header::parse(frame.header(INNER)?),
         ecn: ip.tos & ipv4::ECN_MASK,
-    }))
+    })
 }
 
 /// The sender is a VTEP of the registry.
@@ -123,7 +127,7 @@ pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
         _ => 0,
     };
     frame.shrink_from_tunnel(flags)?;
-    *frame.header_mut(0)? = *tunnel.inner;
+    tunnel.inner.emit(frame.header_mut(0)?);
     Ok(tunnel.inner.ether_type)
 }
 
@@ -148,12 +152,12 @@ fn check_lengths(frame: &Frame, ip: &Ipv4Hdr, udp: &UdpHdr) -> Result<(), DropRe
 
 /// A packet with IP options is nobody's business but the kernel's, unless it is for our port.
 #[inline(always)]
-fn refuse_options(frame: &Frame, ip: &Ipv4Hdr) -> Result<Option<Tunnel>, DropReason> {
+fn refuse_options(frame: &Frame, ip: &Ipv4Hdr) -> Result<bool, DropReason> {
     let header_len = usize::from(ip.vihl & 0x0f) * 4;
     let port = eth::LEN + header_len + core::mem::offset_of!(UdpHdr, dst);
     match frame.load::<[u8; 2]>(port) {
         Ok(port) if is_our_port(port) => Err(DropReason::OuterOptions),
-        _ => Ok(None),
+        _ => Ok(false),
     }
 }
 

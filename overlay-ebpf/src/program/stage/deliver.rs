@@ -1,9 +1,6 @@
 //! Delivery of what came out of a tunnel to an endpoint of this host.
 
-use overlay_ebpf::{
-    abi::{DropReason, FdbKey},
-    wire::eth::{self, EthHdr},
-};
+use overlay_ebpf::{abi::DropReason, wire::eth};
 
 use crate::{
     maps,
@@ -13,9 +10,9 @@ use crate::{
 /// The host side of the endpoint that the inner frame is for. Split horizon: what came from a
 /// tunnel never goes to one.
 #[inline(always)]
-pub fn local_port(vni: u32, inner: &EthHdr) -> Result<u32, DropReason> {
-    if !eth::is_group(inner.dst_addr) {
-        match maps::fdb(FdbKey::new(vni, inner.dst_addr)) {
+pub fn local_port(vni: u32, inner: &eth::Header) -> Result<u32, DropReason> {
+    if !inner.destination.is_group() {
+        match maps::fdb(vni, inner.destination) {
             Some(entry) if entry.ifindex != 0 => return Ok(entry.ifindex),
             Some(_) => return Err(DropReason::NotLocal),
             None => {}
@@ -24,7 +21,7 @@ pub fn local_port(vni: u32, inner: &EthHdr) -> Result<u32, DropReason> {
     if maps::network(vni).is_none() {
         return Err(DropReason::VniUnknown);
     }
-    Err(if eth::is_group(inner.dst_addr) {
+    Err(if inner.destination.is_group() {
         DropReason::Multicast
     } else {
         DropReason::DestinationUnknown

@@ -39,7 +39,7 @@ pub fn check_mtu(frame: &Frame, endpoint: &EndpointEntry, flow: &Flow) -> Result
 pub fn send(
     frame: &mut Frame,
     vni: u32,
-    inner: &EthHdr,
+    inner: &eth::Header,
     flow: &Flow,
     target: &FdbEntry,
 ) -> Result<Verdict, DropReason> {
@@ -63,7 +63,7 @@ pub fn send(
         outer_len - ipv4::LEN as u16,
     );
     encapsulation.vxlan = vxlan::header(vni);
-    encapsulation.inner = *inner;
+    inner.emit(&mut encapsulation.inner);
     frame.header_mut::<EthHdr>(0)?.ether_type = eth::IPV4;
     frame.redirect_via_neighbor(maps::underlay_ifindex())
 }

@@ -2,7 +2,7 @@
 //! turned round in place.
 
 use overlay_ebpf::{
-    abi::{DropReason, EndpointEntry, NeighborKey},
+    abi::{DropReason, EndpointEntry, NeighborEntry},
     rule::source as rule,
     wire::{
         arp::{self, ArpHdr},
@@ -25,7 +25,7 @@ const MESSAGE: usize = eth::LEN + ipv6::LEN;
 pub fn answer_arp(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
-    header: &EthHdr,
+    header: &eth::Header,
 ) -> Result<Verdict, DropReason> {
     frame.require(eth::LEN + arp::LEN)?;
     let request = Held(*frame.header::<ArpHdr>(eth::LEN)?);
@@ -40,7 +40,7 @@ pub fn answer_arp(
         return Err(DropReason::ArpGratuitous);
     }
     if !rule::is_first_ipv4(endpoint, request.spa)
-        && !is_own(endpoint, NeighborKey::ipv4(endpoint.vni, request.spa))
+        && !is_own(endpoint, maps::neighbor_ipv4(endpoint.vni, request.spa))
     {
         return Err(DropReason::SourceIp);
     }
@@ -50,14 +50,14 @@ pub fn answer_arp(
     if !arp::can_be_target(request.tpa) {
         return Err(DropReason::ArpMalformed);
     }
-    let neighbor = maps::neighbor(NeighborKey::ipv4(endpoint.vni, request.tpa))
-        .ok_or(DropReason::NeighborUnknown)?;
+    let neighbor =
+        maps::neighbor_ipv4(endpoint.vni, request.tpa).ok_or(DropReason::NeighborUnknown)?;
     if rule::owned_by(endpoint, &neighbor) {
         return Err(DropReason::ArpGratuitous);
     }
     *frame.header_mut(eth::LEN)? = arp::reply(&request, neighbor.mac);
     *frame.header_mut(0)? = EthHdr {
-        dst_addr: header.src_addr,
+        dst_addr: header.source.octets(),
         src_addr: neighbor.mac,
         ether_type: eth::ARP,
     };
@@ -80,7 +80,7 @@ pub fn is_solicitation(frame: &mut Frame) -> Result<bool, DropReason> {
 pub fn advertise(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
-    header: &EthHdr,
+    header: &eth::Header,
 ) -> Result<Verdict, DropReason> {
     frame.require(MESSAGE + icmpv6::SOLICITATION_LEN)?;
     let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
@@ -91,13 +91,17 @@ pub fn advertise(
     let detection = ipv6::is_unspecified(ip.source);
     if !detection
         && !rule::is_first_ipv6(endpoint, ip.source)
-        && !is_own(endpoint, NeighborKey::ipv6(endpoint.vni, ip.source))
+        && !is_own(endpoint, maps::neighbor_ipv6(endpoint.vni, ip.source))
     {
         return Err(DropReason::SourceIp);
     }
-    let neighbor = maps::neighbor(NeighborKey::ipv6(endpoint.vni, message.target))
+    let neighbor = maps::neighbor_ipv6(endpoint.vni, message.target)
         .filter(|neighbor| !rule::owned_by(endpoint, neighbor))
-        .ok_or(if detection { DropReason::NdDetection } else { DropReason::NeighborUnknown })?;
+        .ok_or(if detection {
+            DropReason::NdDetection
+        } else {
+            DropReason::NeighborUnknown
+        })?;
     frame.resize((MESSAGE + icmpv6::ADVERTISEMENT_LEN) as u32)?;
     frame.require(MESSAGE + icmpv6::ADVERTISEMENT_LEN)?;
     let (answer_ip, answer) = icmpv6::advertise(&ip, &message, neighbor.mac);
@@ -107,7 +111,7 @@ pub fn advertise(
         dst_addr: if detection {
             ipv6::ALL_NODES_MAC
         } else {
-            header.src_addr
+            header.source.octets()
         },
         src_addr: neighbor.mac,
         ether_type: eth::IPV6,
@@ -117,6 +121,6 @@ pub fn advertise(
 
 /// Whether the neighbour table gives the address to this endpoint.
 #[inline(always)]
-fn is_own(endpoint: &EndpointEntry, key: NeighborKey) -> bool {
-    maps::neighbor(key).is_some_and(|neighbor| rule::owned_by(endpoint, &neighbor))
+fn is_own(endpoint: &EndpointEntry, neighbor: Option<NeighborEntry>) -> bool {
+    neighbor.is_some_and(|neighbor| rule::owned_by(endpoint, &neighbor))
 }

@@ -1,13 +1,13 @@
 //! The source check: an endpoint sends with its own MAC and its own addresses.
 
 use overlay_ebpf::{
-    abi::{DropReason, EndpointEntry, NeighborKey},
+    abi::{DropReason, EndpointEntry},
     rule::{
         flow::{self, Flow},
         source,
     },
     wire::{
-        eth::{self, EthHdr},
+        eth::{self, Mac},
         ipv4::{self, Ipv4Hdr},
         ipv6::{self, Ipv6Hdr},
     },
@@ -17,8 +17,8 @@ use crate::{maps, packet::Frame};
 
 /// The MAC is the endpoint's.
 #[inline(always)]
-pub fn check_mac(endpoint: &EndpointEntry, header: &EthHdr) -> Result<(), DropReason> {
-    if source::same_mac(header.src_addr, endpoint.mac) {
+pub fn check_mac(endpoint: &EndpointEntry, header: &eth::Header) -> Result<(), DropReason> {
+    if header.source == Mac::new(endpoint.mac) {
         Ok(())
     } else {
         Err(DropReason::SourceMac)
@@ -89,7 +89,7 @@ pub fn check_ipv6(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, D
 #[inline(always)]
 pub fn owns_ipv4(endpoint: &EndpointEntry, ip: [u8; 4]) -> bool {
     source::is_first_ipv4(endpoint, ip)
-        || maps::neighbor(NeighborKey::ipv4(endpoint.vni, ip))
+        || maps::neighbor_ipv4(endpoint.vni, ip)
             .is_some_and(|neighbor| source::owned_by(endpoint, &neighbor))
 }
 
@@ -97,7 +97,7 @@ pub fn owns_ipv4(endpoint: &EndpointEntry, ip: [u8; 4]) -> bool {
 #[inline(always)]
 pub fn owns_ipv6(endpoint: &EndpointEntry, ip: [u8; 16]) -> bool {
     source::is_first_ipv6(endpoint, ip)
-        || maps::neighbor(NeighborKey::ipv6(endpoint.vni, ip))
+        || maps::neighbor_ipv6(endpoint.vni, ip)
             .is_some_and(|neighbor| source::owned_by(endpoint, &neighbor))
 }
 
