@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::{Profile, Workspace, write_if_changed};
 
@@ -57,10 +58,7 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> 
     if profile == Profile::Release {
         args.push("--release");
     }
-    workspace
-        .cargo(&args)?
-        .run()
-        .context("the agent does not build (see above)")?;
+    progress::visibly("building the agent", &workspace.cargo(&args)?)?;
     Ok(workspace.agent(profile))
 }
 
@@ -68,10 +66,8 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> 
 pub(crate) fn object(workspace: &Workspace) -> Result<()> {
     let toolchain = Toolchain::choose(workspace)?;
     eprintln!("BPF object: {toolchain}");
-    toolchain
-        .cargo(workspace, "build", &BPF_PROGRAMS)?
-        .run()
-        .context("the BPF programs do not build (see above)")?;
+    let command = toolchain.cargo(workspace, "build", &BPF_PROGRAMS)?;
+    progress::visibly("building the BPF object", &command)?;
     let linked = toolchain::artifacts(workspace).join(BPF_BINARY);
     let content = fs::read(&linked).with_context(|| format!("reading {}", linked.display()))?;
     write_if_changed(&workspace.bpf_object(), &content)

@@ -61,7 +61,7 @@ pub(crate) fn as_root<S: AsRef<OsStr>>(
     let Some(sudo) = program("sudo") else {
         let words: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
         let line = shlex::try_join(words.iter().map(AsRef::as_ref))?;
-        bail!("this needs root, and there is no sudo here: run `su -c \"{line}\"`");
+        bail!("this needs root, and there is no sudo here: run `su - -c \"{line}\"`");
     };
     line.insert(0, sudo.into_os_string());
     Ok(line)

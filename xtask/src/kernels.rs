@@ -65,7 +65,11 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<Vec<&'stat
 fn table_tests(workspace: &Workspace) -> Result<PathBuf> {
     let args = ["test", "--package", LAB, "--test", TABLE_TESTS, "--no-run"];
     let line = [&args[..], &["--message-format", "json-render-diagnostics"]].concat();
-    let output = workspace.cargo(&line)?.stdout_capture().run()?;
+    let command = workspace.cargo(&line)?.stdout_capture().unchecked();
+    let output = command.run()?;
+    if !output.status.success() {
+        bail!("building the table tests failed (see above)");
+    }
     for message in Message::parse_stream(&*output.stdout) {
         if let Message::CompilerArtifact(artifact) = message?
             && artifact.target.name == TABLE_TESTS

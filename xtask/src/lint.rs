@@ -6,9 +6,9 @@ mod limits;
 mod source;
 
 use anyhow::{Context as _, Result, bail};
-use duct::Expression;
 
 use crate::build::{self, BPF_PROGRAMS, Toolchain};
+use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::Workspace;
 use source::{Finding, SourceFile};
@@ -70,7 +70,7 @@ pub(crate) fn run(_: &Args, workspace: &Workspace) -> Result<()> {
 }
 
 fn cargo(workspace: &Workspace, line: &[&str]) -> Result<()> {
-    shown(&workspace.cargo(line)?)
+    progress::visibly("cargo", &workspace.cargo(line)?)
 }
 
 /// Lints the programs with the compiler of their target: much of them is not compiled for the host.
@@ -80,7 +80,7 @@ fn clippy_for_bpf(workspace: &Workspace) -> Result<()> {
         .find(Toolchain::has_clippy)
         .context("no toolchain for BPF has clippy: run `cargo xtask setup`")?;
     let line = [&BPF_PROGRAMS[..], &["--", "--deny", "warnings"]].concat();
-    shown(&toolchain.cargo(workspace, "clippy", &line)?)
+    progress::visibly("cargo", &toolchain.cargo(workspace, "clippy", &line)?)
 }
 
 fn documentation(workspace: &Workspace) -> Result<()> {
@@ -88,15 +88,7 @@ fn documentation(workspace: &Workspace) -> Result<()> {
     let command = workspace
         .cargo(&line)?
         .env("RUSTDOCFLAGS", "--deny warnings");
-    shown(&command)
-}
-
-/// Runs a check that prints its own findings.
-fn shown(command: &Expression) -> Result<()> {
-    if command.unchecked().run()?.status.success() {
-        return Ok(());
-    }
-    bail!("failed (see above)")
+    progress::visibly("cargo", &command)
 }
 
 /// Prints findings; passes where there are none.

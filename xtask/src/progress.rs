@@ -56,6 +56,16 @@ pub(crate) fn quietly(what: &str, command: &Expression) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command that shows by itself what it does and why it fails.
+pub(crate) fn visibly(what: &str, command: &Expression) -> Result<()> {
+    let output = command.unchecked().run();
+    let output = output.with_context(|| format!("{what}: the command can't be started"))?;
+    if !output.status.success() {
+        bail!("{what} failed (see above)");
+    }
+    Ok(())
+}
+
 fn spinner(what: &str) -> ProgressBar {
     let spinner = ProgressBar::new_spinner().with_prefix(what.to_owned());
     if let Ok(style) =

@@ -67,7 +67,7 @@ fn debian(packages: &[&str]) -> Result<()> {
         refresh_package_lists()?;
         refreshed = true;
     }
-    let what = format!("setup: apt-get install {list}");
+    let what = format!("setup: apt-get install ({} packages)", packages.len());
     let mut outcome = progress::quietly(&what, &install);
     if outcome.is_err() && !refreshed {
         refresh_package_lists()?;
@@ -85,7 +85,7 @@ fn by_hand(packages: &str) -> String {
     match (host::is_root(), host::program("sudo")) {
         (true, _) => line,
         (false, Some(_)) => format!("sudo sh -c '{line}'"),
-        (false, None) => format!("su -c '{line}'"),
+        (false, None) => format!("su - -c '{line}'"),
     }
 }
 
