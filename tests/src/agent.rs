@@ -1,0 +1,255 @@
+//! Agents and the command line, as a user has them.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use serde_json::Value;
+
+use crate::{
+    lab::{Host, Lab},
+    netns::Netns,
+    wait::until,
+};
+
+/// The program under test: `OVERLAY_BIN`, or what `cargo xtask build` leaves.
+pub fn binary() -> PathBuf {
+    env::var_os("OVERLAY_BIN").map_or_else(
+        || {
+            let workspace = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+            workspace.join("target/debug/overlay")
+        },
+        PathBuf::from,
+    )
+}
+
+/// How a run of the command line ended.
+#[derive(Debug)]
+pub struct Run {
+    /// Exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+impl Run {
+    /// What `command` does.
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// `overlay --instance INSTANCE ARGS...`
+pub fn overlay(instance: &str, args: &[&str]) -> Run {
+    Run::of(command(instance).args(args))
+}
+
+/// `overlay --instance INSTANCE`, more words to follow.
+pub fn command(instance: &str) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["--instance", instance]);
+    command
+}
+
+/// An agent on a host of the lab. Taken down when it goes.
+#[derive(Debug)]
+pub struct Agent {
+    instance: String,
+    netns: Netns,
+    log: PathBuf,
+    registry: String,
+    child: Option<Child>,
+}
+
+impl Agent {
+    /// Starts an agent on `host` with the lab's registry and more words for `run`; returns when it
+    /// is ready. Instance and node have the host's name.
+    pub fn start(lab: &Lab, host: &Host, options: &str) -> Self {
+        let agent = Self::spawn(lab, host, options);
+        agent.await_ready();
+        agent
+    }
+
+    /// The same without waiting.
+    pub fn spawn(lab: &Lab, host: &Host, options: &str) -> Self {
+        let mut agent = Self {
+            instance: host.netns.name().to_owned(),
+            netns: host.netns.clone(),
+            log: lab.dir().join(format!("{}.log", host.netns.name())),
+            registry: lab.registry(),
+            child: None,
+        };
+        agent.restart(options);
+        agent
+    }
+
+    /// Starts it again with these words for `run`. It must have ended.
+    pub fn restart(&mut self, options: &str) {
+        assert!(self.child.is_none(), "{} runs", self.instance);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .unwrap();
+        let child = self
+            .run_command(options)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// `overlay run` on this host with more words.
+    pub fn run_command(&self, options: &str) -> Command {
+        let mut run = self.netns.command(binary().to_str().unwrap());
+        run.args(["--instance", &self.instance, "run", "--iface", "u0"])
+            .args(["--registry", &self.registry, "--node", &self.instance])
+            .args(options.split_whitespace());
+        run
+    }
+
+    /// Waits until its status says that it is ready.
+    #[track_caller]
+    pub fn await_ready(&self) {
+        until(
+            &format!(
+                "{} is ready; its log: {}",
+                self.instance,
+                self.log.display()
+            ),
+            || {
+                let run = self.overlay("-o json status");
+                run.code == 0 && parse(&run.stdout)["ready"] == true
+            },
+        );
+    }
+
+    /// Ends it with SIGKILL; what it made stays.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits until it has ended of its own accord.
+    pub fn wait(&mut self) {
+        assert!(self.child.take().unwrap().wait().unwrap().success());
+    }
+
+    /// Its instance, which is its node too.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Its host's namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `overlay --instance INSTANCE` and words.
+    pub fn overlay(&self, words: &str) -> Run {
+        overlay(
+            &self.instance,
+            &words.split_whitespace().collect::<Vec<_>>(),
+        )
+    }
+
+    /// The same; it must succeed.
+    #[track_caller]
+    pub fn does(&self, words: &str) -> String {
+        let run = self.overlay(words);
+        assert_eq!(run.code, 0, "overlay {words}: {}", run.stderr);
+        run.stdout
+    }
+
+    /// The answer of a verb as JSON.
+    #[track_caller]
+    pub fn json(&self, words: &str) -> Value {
+        parse(&self.does(&format!("-o json {words}")))
+    }
+
+    /// Adds an endpoint on a network with addresses; gives its namespace.
+    #[track_caller]
+    pub fn endpoint(&self, name: &str, vni: u32, addresses: &[&str]) -> Netns {
+        let addresses: String = addresses
+            .iter()
+            .map(|address| format!(" --ip {address}"))
+            .collect();
+        self.does(&format!("endpoint add {name} --vni {vni}{addresses}"));
+        Netns::named(name)
+    }
+
+    /// How often packets were dropped for `reason`.
+    pub fn drops(&self, reason: &str) -> u64 {
+        let drops = self.json("drops");
+        drops[reason]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no reason {reason}: {drops}"))
+    }
+
+    /// Waits until the count of `reason` is `before` and `more`.
+    #[track_caller]
+    pub fn dropped(&self, reason: &str, before: u64, more: u64) {
+        until(
+            &format!("{more} drops of {reason}: {}", self.json("drops")),
+            || self.drops(reason) >= before + more,
+        );
+        assert_eq!(self.drops(reason), before + more, "{reason}");
+    }
+
+    /// Where the map `name` is pinned.
+    pub fn map(&self, name: &str) -> String {
+        format!("/sys/fs/bpf/overlay/{}/v1/maps/{name}", self.instance)
+    }
+
+    /// What is in the map `name`, as bpftool shows it by its BTF.
+    #[track_caller]
+    pub fn dump(&self, name: &str) -> Vec<Value> {
+        let text = crate::netns::run("bpftool", &["-j", "map", "dump", "pinned", &self.map(name)]);
+        let entries = parse(&text);
+        entries
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["formatted"].clone())
+            .collect()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of {}\n{}---", self.instance, self.log());
+        }
+        if let Some(child) = &mut self.child {
+            let down = overlay(&self.instance, &["down"]);
+            if down.code != 0 {
+                eprintln!("{}: {}", self.instance, down.stderr.trim());
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[track_caller]
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}

@@ -1,0 +1,166 @@
+//! A network namespace by its name under /run/netns.
+
+use std::{
+    fs::{self, File},
+    net::IpAddr,
+    process::{Command, Stdio},
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::wait::until;
+
+/// A named network namespace. Whoever made it takes it away: [`crate::Lab`] or an agent.
+#[derive(Debug, Clone)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// The namespace `name`, which may be yet to come.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+
+    /// Makes it, loopback up.
+    pub(crate) fn create(name: String) -> Self {
+        run("ip", &["netns", "add", &name]);
+        let netns = Self { name };
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    /// Whether there is one.
+    pub fn exists(&self) -> bool {
+        fs::exists(self.path()).unwrap()
+    }
+
+    /// A command that runs in it, with this process's mounts.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path())).arg(program);
+        command
+    }
+
+    /// Runs `program` in it with words of `args`; gives what it printed.
+    ///
+    /// # Panics
+    ///
+    /// It fails.
+    #[track_caller]
+    pub fn run(&self, program: &str, args: &str) -> String {
+        let mut command = self.command(program);
+        finish(command.args(args.split_whitespace()))
+    }
+
+    /// Runs iproute2's `ip` with words of `args`; gives what it printed.
+    ///
+    /// # Panics
+    ///
+    /// It fails.
+    #[track_caller]
+    pub fn ip(&self, args: &str) -> String {
+        let mut command = Command::new("ip");
+        finish(
+            command
+                .args(["-n", &self.name])
+                .args(args.split_whitespace()),
+        )
+    }
+
+    /// Does `work` in it, on a thread of its own. Sockets made there stay in the namespace wherever
+    /// they are used.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let netns = File::open(self.path()).unwrap();
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    /// Whether `count` pings of `options` all come back.
+    pub fn pings(&self, ip: &str, options: &str) -> bool {
+        let mut ping = self.command("ping");
+        ping.args(["-n", "-q", "-i", "0.01"]);
+        ping.args(options.split_whitespace())
+            .arg(ip)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        ping.status().unwrap().success()
+    }
+
+    /// Waits until `ip` answers pings: addresses are in use, the other host's agent has been told.
+    #[track_caller]
+    pub fn reaches(&self, ip: &str) {
+        until(&format!("{} reaches {ip}", self.name), || {
+            self.pings(ip, "-c 1 -W 1")
+        });
+    }
+
+    /// The names of the links in it, but loopback.
+    pub fn links(&self) -> Vec<String> {
+        let links: serde_json::Value = serde_json::from_str(&self.ip("-j link")).unwrap();
+        let names = links.as_array().unwrap().iter();
+        let mut names: Vec<_> = names
+            .map(|link| link["ifname"].as_str().unwrap().to_owned())
+            .collect();
+        names.retain(|name| name != "lo");
+        names.sort();
+        names
+    }
+
+    /// A counter of the link `name`: `rx_packets`, `tx_dropped` and so on.
+    pub fn counter(&self, name: &str, counter: &str) -> u64 {
+        let (direction, counter) = counter.split_once('_').unwrap();
+        let links = self.ip(&format!("-j -s link show dev {name}"));
+        let links: serde_json::Value = serde_json::from_str(&links).unwrap();
+        links[0]["stats64"][direction][counter].as_u64().unwrap()
+    }
+
+    /// The MAC of the link `name`.
+    pub fn mac(&self, name: &str) -> String {
+        let links = self.ip(&format!("-j link show dev {name}"));
+        let links: serde_json::Value = serde_json::from_str(&links).unwrap();
+        links[0]["address"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Whether `ip` is of version 6, as ping and sockets want to know.
+pub fn is_v6(ip: &str) -> bool {
+    ip.parse::<IpAddr>().unwrap().is_ipv6()
+}
+
+/// Runs a program; gives what it printed.
+///
+/// # Panics
+///
+/// It fails.
+#[track_caller]
+pub fn run(program: &str, args: &[&str]) -> String {
+    finish(Command::new(program).args(args))
+}
+
+#[track_caller]
+fn finish(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}

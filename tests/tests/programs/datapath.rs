@@ -1,0 +1,293 @@
+//! The programs, loaded for one test with maps of their own and without pins, and what they did
+//! with a frame.
+
+use std::fmt::{self, Write as _};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::Uid,
+};
+use overlay_ebpf::abi::{DropReason, global, map, program};
+use overlay_user::datapath::OBJECT;
+
+use crate::{
+    frames,
+    network::{self, LOOPBACK, VTEP},
+};
+
+/// `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`.
+const DECAP_L3_IPV6: u64 = 1 << 8;
+/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`.
+const DECAP_L4_UDP: u64 = 1 << 10;
+
+/// `TC_ACT_UNSPEC`: on to the next program, then to the kernel.
+const UNSPEC: u32 = u32::MAX;
+/// `TC_ACT_SHOT`.
+const SHOT: u32 = 2;
+/// `TC_ACT_REDIRECT`.
+const REDIRECT: u32 = 7;
+
+/// Length of `struct __sk_buff` up to and with `gso_size`, and where that lies in it.
+const CONTEXT_LEN: usize = 180;
+const GSO_SIZE: usize = 176;
+
+/// Longer than any frame here, shorter than the page that the kernel allows.
+const LONGEST_FRAME: usize = 2048;
+
+/// How the programs are loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Settings {
+    /// Drop VXLAN headers with reserved bits set.
+    pub strict_reserved: bool,
+    /// Act as on a kernel whose `bpf_skb_adjust_room` takes none of the newer flags.
+    pub without_decap_flags: bool,
+    /// Leave the maps empty.
+    pub without_network: bool,
+}
+
+/// What became of a frame.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It goes on to the kernel, unchanged.
+    Pass,
+    /// It goes to another interface and reads so.
+    Redirect(Vec<u8>),
+    /// It goes no further, and this was counted once.
+    Drop(DropReason),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => f.write_str("pass"),
+            Self::Redirect(frame) => {
+                write!(f, "redirect of {} bytes\n{}", frame.len(), dump(frame))
+            }
+            Self::Drop(reason) => write!(f, "drop {}", reason.name()),
+        }
+    }
+}
+
+/// One row of a table.
+pub(crate) struct Case {
+    pub name: String,
+    pub frame: Vec<u8>,
+    /// Above zero: the frame is an aggregate of segments with so many bytes of payload.
+    pub gso_size: u32,
+    pub expected: Outcome,
+}
+
+impl Case {
+    pub(crate) fn new(name: &str, frame: Vec<u8>, expected: Outcome) -> Self {
+        Self {
+            name: name.to_owned(),
+            frame,
+            gso_size: 0,
+            expected,
+        }
+    }
+
+    pub(crate) fn pass(name: &str, frame: Vec<u8>) -> Self {
+        Self::new(name, frame, Outcome::Pass)
+    }
+
+    pub(crate) fn redirect(name: &str, frame: Vec<u8>, output: Vec<u8>) -> Self {
+        Self::new(name, frame, Outcome::Redirect(output))
+    }
+
+    pub(crate) fn drop(name: &str, frame: Vec<u8>, reason: DropReason) -> Self {
+        Self::new(name, frame, Outcome::Drop(reason))
+    }
+
+    /// The same of an aggregate. Its kind can't be set from here, so the kernel takes it for one
+    /// that no tunnel can carry.
+    pub(crate) fn of_segments(self, gso_size: u32) -> Self {
+        Self { gso_size, ..self }
+    }
+}
+
+/// The programs of one test, in a network namespace of the test's thread. Frames come in by its
+/// loopback device, whose MAC is all zeros and whose index is always 1.
+pub(crate) struct Datapath {
+    pub ebpf: Ebpf,
+    drops: PerCpuArray<MapData, u64>,
+    counted: Vec<u64>,
+}
+
+impl Datapath {
+    pub(crate) fn load(settings: Settings) -> Self {
+        assert!(
+            Uid::effective().is_root(),
+            "these tests load BPF programs, which only root may: run `cargo xtask test`"
+        );
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let flags = if settings.without_decap_flags {
+            DecapFlags::default()
+        } else {
+            DecapFlags::of_this_kernel()
+        };
+        let mut ebpf = open(settings, flags);
+        for name in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
+            classifier(&mut ebpf, name).load().unwrap();
+        }
+        if !settings.without_network {
+            network::fill(&mut ebpf);
+        }
+        let drops = ebpf.take_map(map::DROPS).unwrap().try_into().unwrap();
+        Self {
+            ebpf,
+            drops,
+            counted: vec![0; DropReason::SLOTS as usize],
+        }
+    }
+
+    /// Runs a program on a frame. An error says how it broke the datapath's promise, or that the
+    /// kernel failed to run it.
+    pub(crate) fn run(
+        &mut self,
+        program: &str,
+        frame: &[u8],
+        gso_size: u32,
+    ) -> Result<Outcome, String> {
+        let mut context = [0; CONTEXT_LEN];
+        context[GSO_SIZE..].copy_from_slice(&gso_size.to_ne_bytes());
+        let mut output = vec![0; LONGEST_FRAME];
+        let result = classifier(&mut self.ebpf, program)
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut output),
+                ctx_in: Some(&context),
+                ..TestRunOptions::default()
+            })
+            .map_err(|error| {
+                format!(
+                    "did not run: {error}: {:?}",
+                    std::error::Error::source(&error)
+                )
+            })?;
+        output.truncate(result.data_size_out as usize);
+        let counted = self.newly_counted();
+        match (result.return_value, &counted[..]) {
+            (UNSPEC, []) if output == frame => Ok(Outcome::Pass),
+            (UNSPEC, []) => Err(format!("passed, but as\n{}", dump(&output))),
+            (REDIRECT, []) => Ok(Outcome::Redirect(output)),
+            (SHOT, &[(slot, 1)]) => DropReason::ALL
+                .iter()
+                .find(|reason| reason.number() == slot)
+                .map(|reason| Outcome::Drop(*reason))
+                .ok_or_else(|| format!("counted in slot {slot}, which is no reason's")),
+            (value, counted) => Err(format!(
+                "returned {value} and counted (slot, times) {counted:?}"
+            )),
+        }
+    }
+
+    /// Runs a whole table and reports every row that came out otherwise.
+    pub(crate) fn check(&mut self, program: &str, table: &[Case]) {
+        let mut failures = Vec::new();
+        for case in table {
+            match self.run(program, &case.frame, case.gso_size) {
+                Ok(outcome) if outcome == case.expected => {}
+                Ok(outcome) => failures.push(format!(
+                    "{}: expected {}\ngot {outcome}",
+                    case.name, case.expected
+                )),
+                Err(error) => failures.push(format!("{}: {error}", case.name)),
+            }
+        }
+        assert!(
+            failures.is_empty(),
+            "{} of {} rows failed:\n{}",
+            failures.len(),
+            table.len(),
+            failures.join("\n\n")
+        );
+    }
+
+    /// The slots of `drops` that changed since the last call, and by how much.
+    fn newly_counted(&mut self) -> Vec<(u32, u64)> {
+        let mut changes = Vec::new();
+        for (slot, before) in (0..).zip(&mut self.counted) {
+            let now = self.drops.get(&slot, 0).unwrap().iter().sum();
+            let before = std::mem::replace(before, now);
+            if now != before {
+                changes.push((slot, now - before));
+            }
+        }
+        changes
+    }
+}
+
+/// What the loader asks the kernel before it loads the programs.
+#[derive(Debug, Clone, Copy, Default)]
+struct DecapFlags {
+    ipv4: u64,
+    ipv6: u64,
+}
+
+impl DecapFlags {
+    fn of_this_kernel() -> Self {
+        let mut ebpf = open(Settings::default(), Self::default());
+        let packet = frames::Tunnel::to_this_host(frames::udp6(&network::GREEN, &network::BLUE));
+        let packet = packet.frame();
+        let mut takes = |name| {
+            let program = classifier(&mut ebpf, name);
+            program.load().unwrap();
+            let options = TestRunOptions {
+                data_in: Some(&packet),
+                ..TestRunOptions::default()
+            };
+            program.test_run(options).unwrap().return_value == 1
+        };
+        assert!(takes(program::PROBE_ENCAP), "no encapsulation here");
+        let l4 = if takes(program::PROBE_DECAP_L4) {
+            DECAP_L4_UDP
+        } else {
+            0
+        };
+        let ipv6 = if takes(program::PROBE_DECAP_L3) {
+            DECAP_L3_IPV6 | l4
+        } else {
+            0
+        };
+        Self { ipv4: l4, ipv6 }
+    }
+}
+
+fn open(settings: Settings, flags: DecapFlags) -> Ebpf {
+    let strict = u8::from(settings.strict_reserved);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(global::UNDERLAY_IFINDEX, &LOOPBACK, true)
+        .override_global(global::VTEP_IP_BE, &u32::from_ne_bytes(VTEP.ip), true)
+        .override_global(global::VTEP_PORT_BE, &VTEP.port.to_be(), true)
+        .override_global(global::STRICT_RESERVED, &strict, true)
+        .override_global(global::DECAP_FLAGS_IPV4, &flags.ipv4, true)
+        .override_global(global::DECAP_FLAGS_IPV6, &flags.ipv6, true)
+        // Drops are not told through the log.
+        .override_global("AYA_LOG_LEVEL", &0_u8, true)
+        .load(OBJECT)
+        .unwrap()
+}
+
+pub(crate) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    ebpf.program_mut(name).unwrap().try_into().unwrap()
+}
+
+/// A frame as `text2pcap` reads it.
+pub(crate) fn dump(frame: &[u8]) -> String {
+    let mut text = String::new();
+    for (row, bytes) in frame.chunks(16).enumerate() {
+        let _ = write!(text, "{:04x} ", row * 16);
+        for byte in bytes {
+            let _ = write!(text, " {byte:02x}");
+        }
+        text.push('\n');
+    }
+    text
+}

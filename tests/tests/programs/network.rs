@@ -1,0 +1,146 @@
+//! The network that the tables speak of.
+//!
+//! ```text
+//!  this host, VTEP 10.0.0.1:4789     10.0.0.2:4789     10.0.0.3:14789
+//!  VNI 42: BLUE (loopback), CYAN     GREEN             RED
+//!  VNI 43: BLUE_TWIN, same MAC       VIOLET: an address that only VNI 43 has
+//! ```
+
+use aya::{Ebpf, Pod, maps::HashMap};
+use bytemuck::Zeroable as _;
+use overlay_ebpf::abi::{
+    EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry, VtepEntry, VtepKey,
+    map,
+};
+
+/// One endpoint's addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Endpoint {
+    pub mac: [u8; 6],
+    pub ipv4: [u8; 4],
+    pub ipv6: [u8; 16],
+}
+
+impl Endpoint {
+    const fn numbered(number: u8) -> Self {
+        Self {
+            mac: [0x02, 0x42, 7, 7, 7, number],
+            ipv4: [7, 7, 7, number],
+            ipv6: [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number],
+        }
+    }
+}
+
+/// One tunnel end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vtep {
+    pub ip: [u8; 4],
+    pub port: u16,
+}
+
+/// Index of the device that the programs see every frame come in by.
+pub(crate) const LOOPBACK: u32 = 1;
+
+pub(crate) const VNI: u32 = 42;
+/// A second tenant with the same addresses.
+pub(crate) const OTHER_VNI: u32 = 43;
+/// A VNI that no network has.
+pub(crate) const NO_VNI: u32 = 0x00ff_fffe;
+pub(crate) const MTU: u32 = 1450;
+
+/// This host's.
+pub(crate) const VTEP: Vtep = Vtep {
+    ip: [10, 0, 0, 1],
+    port: 4789,
+};
+pub(crate) const GREEN_VTEP: Vtep = Vtep {
+    ip: [10, 0, 0, 2],
+    port: 4789,
+};
+/// Listens on a port of its own.
+pub(crate) const RED_VTEP: Vtep = Vtep {
+    ip: [10, 0, 0, 3],
+    port: 14789,
+};
+/// Not in the registry.
+pub(crate) const STRANGE_VTEP: Vtep = Vtep {
+    ip: [10, 0, 0, 66],
+    port: 4789,
+};
+
+/// The endpoint under test: what the programs see sent came from it.
+pub(crate) const BLUE: Endpoint = Endpoint::numbered(2);
+/// The same endpoint by its second addresses.
+pub(crate) const BLUE_AGAIN: Endpoint = Endpoint {
+    mac: BLUE.mac,
+    ..Endpoint::numbered(12)
+};
+/// On this host, too.
+pub(crate) const CYAN: Endpoint = Endpoint::numbered(4);
+/// Behind [`GREEN_VTEP`].
+pub(crate) const GREEN: Endpoint = Endpoint::numbered(3);
+/// Behind [`RED_VTEP`].
+pub(crate) const RED: Endpoint = Endpoint::numbered(5);
+/// Of the second tenant alone.
+pub(crate) const VIOLET: Endpoint = Endpoint::numbered(99);
+/// Nobody's.
+pub(crate) const NOBODY: Endpoint = Endpoint::numbered(200);
+
+const GENERATION: u64 = 7;
+const CYAN_IFINDEX: u32 = 8;
+const TWIN_IFINDEX: u32 = 9;
+
+/// Writes the network into a datapath's maps.
+pub(crate) fn fill(ebpf: &mut Ebpf) {
+    let network = NetworkEntry { mtu: MTU };
+    insert(ebpf, map::NETWORKS, &[(VNI, network), (OTHER_VNI, network)]);
+
+    let vtep = |vtep: Vtep| (VtepKey { ip: vtep.ip }, VtepEntry::new(vtep.port));
+    insert(ebpf, map::VTEPS, &[GREEN_VTEP, RED_VTEP].map(vtep));
+
+    let remote = |vtep: Vtep| FdbEntry::remote(GENERATION, vtep.ip, vtep.port);
+    let local = |ifindex| FdbEntry::local(GENERATION, ifindex);
+    insert(
+        ebpf,
+        map::FDB,
+        &[
+            (FdbKey::new(VNI, BLUE.mac), local(LOOPBACK)),
+            (FdbKey::new(VNI, CYAN.mac), local(CYAN_IFINDEX)),
+            (FdbKey::new(VNI, GREEN.mac), remote(GREEN_VTEP)),
+            (FdbKey::new(VNI, RED.mac), remote(RED_VTEP)),
+            (FdbKey::new(OTHER_VNI, BLUE.mac), local(TWIN_IFINDEX)),
+            (FdbKey::new(OTHER_VNI, VIOLET.mac), remote(GREEN_VTEP)),
+        ],
+    );
+
+    let neighbors = [BLUE, BLUE_AGAIN, CYAN, GREEN, RED]
+        .map(|endpoint| (VNI, endpoint))
+        .into_iter()
+        .chain([(OTHER_VNI, BLUE), (OTHER_VNI, VIOLET)])
+        .flat_map(|(vni, endpoint)| {
+            let entry = NeighborEntry::new(GENERATION, endpoint.mac);
+            [
+                (NeighborKey::ipv4(vni, endpoint.ipv4), entry),
+                (NeighborKey::ipv6(vni, endpoint.ipv6), entry),
+            ]
+        });
+    insert(ebpf, map::NEIGHBORS, &neighbors.collect::<Vec<_>>());
+
+    let endpoint = EndpointEntry {
+        generation: GENERATION,
+        vni: VNI,
+        mtu: MTU,
+        mac: BLUE.mac,
+        ipv4: BLUE.ipv4,
+        ipv6: BLUE.ipv6,
+        ..EndpointEntry::zeroed()
+    };
+    insert(ebpf, map::ENDPOINTS, &[(LOOPBACK, endpoint)]);
+}
+
+fn insert<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str, rows: &[(K, V)]) {
+    let mut map: HashMap<_, K, V> = ebpf.map_mut(name).unwrap().try_into().unwrap();
+    for (key, value) in rows {
+        map.insert(key, value, 0).unwrap();
+    }
+}

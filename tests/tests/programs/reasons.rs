@@ -1,0 +1,66 @@
+//! Every drop reason is one that a table reaches, or one with an excuse.
+
+use std::collections::BTreeSet;
+
+use overlay_ebpf::abi::DropReason;
+
+use crate::{
+    datapath::{Case, Outcome},
+    endpoint, neighbor, underlay,
+};
+
+/// Reasons that no frame can reach here, and why.
+const OUT_OF_REACH: [(DropReason, &str); 2] = [
+    (
+        DropReason::RedirectFailed,
+        "the redirect helpers refuse nothing but flags, and none is given to them",
+    ),
+    (
+        DropReason::VlanPopFailed,
+        "a tag beside the frame is made by network devices; BPF_PROG_TEST_RUN can't set one",
+    ),
+];
+
+fn tables() -> Vec<Case> {
+    [
+        endpoint::encapsulation(),
+        endpoint::congestion(),
+        endpoint::local_delivery(),
+        endpoint::sources(),
+        endpoint::refusals(),
+        endpoint::sizes(),
+        endpoint::strangers(),
+        neighbor::arp_answers(),
+        neighbor::arp_refusals(),
+        neighbor::nd_answers(),
+        neighbor::nd_refusals(),
+        underlay::decapsulation(),
+        underlay::congestion(),
+        underlay::not_ours(),
+        underlay::refusals(),
+        underlay::strict(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[test]
+fn every_reason_is_in_a_table_or_out_of_reach() {
+    let reached: BTreeSet<u32> = tables()
+        .iter()
+        .filter_map(|case| match case.expected {
+            Outcome::Drop(reason) => Some(reason.number()),
+            _ => None,
+        })
+        .collect();
+    for reason in DropReason::ALL {
+        let excused = OUT_OF_REACH.iter().any(|(excused, _)| excused == reason);
+        let reached = reached.contains(&reason.number());
+        assert!(
+            reached != excused,
+            "{}: reached {reached}, excused {excused}",
+            reason.name()
+        );
+    }
+}
