@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod demo;
 mod host;
 mod kernels;
 mod lint;
@@ -34,6 +35,7 @@ enum Verb {
     Setup(setup::Args),
     Build(build::Args),
     Run(run::Args),
+    Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
     Lint(lint::Args),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&args, &workspace),
         Verb::Build(args) => build::run(&args, &workspace),
         Verb::Run(args) => run::run(args, &workspace),
+        Verb::Demo(args) => demo::run(&args, &workspace),
         Verb::Test(args) => test::run(&args, &workspace),
         Verb::Bench(args) => bench::run(&args, &workspace),
         Verb::Lint(args) => lint::run(&args, &workspace),

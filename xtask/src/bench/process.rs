@@ -135,6 +135,10 @@ impl Drop for Running {
 }
 
 /// Makes a command the leader of a process group.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "duct calls it, and takes a failure"
+)]
 fn own_group(command: &mut Command) -> io::Result<()> {
     command.process_group(0);
     Ok(())

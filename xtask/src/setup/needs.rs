@@ -147,7 +147,7 @@ pub(super) const ALL: &[Need] = &[
         why: "sends frames of every shape and floods",
         found: || host::program("trafgen").is_some(),
         source: Source::Debian(&["netsniff-ng"]),
-        work: &[Test, Bench],
+        work: &[Demo, Test, Bench],
     },
     Need {
         what: "ethtool",

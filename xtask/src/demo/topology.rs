@@ -1,0 +1,155 @@
+//! Who is where: the drawing, and the names and addresses that it shows.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use crate::bench::glance;
+
+/// What the title is followed by.
+pub(super) const DRAWING: &str =
+    " host-1 (overlay-h1)                                        host-2 (overlay-h2)
+ ┌────────────────────────────────────┐                     ┌────────────────────────────────────┐
+ │ ┌──────────┐                       │                     │                       ┌──────────┐ │
+ │ │ blue     │ VNI 42                │                     │                VNI 42 │ green    │ │
+ │ │ 7.7.7.2  ├─────────┐             │                     │             ┌─────────┤ 7.7.7.3  │ │
+ │ └──────────┘         │ ┌─────────┐ │                     │ ┌─────────┐ │         └──────────┘ │
+ │                      ├─┤ BPF, TC ├─┼── VXLAN, UDP 4789 ──┼─┤ BPF, TC ├─┤                      │
+ │ ┌──────────┐         │ └────┬────┘ │192.0.2.1   192.0.2.2│ └────┬────┘ │         ┌──────────┐ │
+ │ │ blue-43  ├─────────┘  maps│      │                     │      │maps  └─────────┤ green-43 │ │
+ │ │ 7.7.7.2  │ VNI 43  ┌──────┴────┐ │                     │ ┌────┴──────┐  VNI 43 │ 7.7.7.3  │ │
+ │ └──────────┘         │ overlay   │ │                     │ │ overlay   │         └──────────┘ │
+ │                      │ run       │ │                     │ │ run       │                      │
+ └──────────────────────┴──────┬────┴─┘                     └─┴────┬──────┴──────────────────────┘
+                               └───────── SQLite registry ─────────┘";
+
+/// The interface between the hosts, in each of them.
+pub(super) const UNDERLAY: &str = "underlay";
+
+/// The demo's files: the registry, the agents' logs, and what it has taken ([`super::stage`]).
+pub(super) const STATE: &str = "/run/overlay-demo";
+
+/// Hosts for comparison, that have the kernel's VXLAN device.
+pub(super) const KERNEL_HOSTS: [&str; 2] = ["overlay-k1", "overlay-k2"];
+
+/// One of the two hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Host {
+    One,
+    Two,
+}
+
+impl Host {
+    pub(super) const BOTH: [Self; 2] = [Self::One, Self::Two];
+
+    /// The node's name, and the prompt.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::One => "host-1",
+            Self::Two => "host-2",
+        }
+    }
+
+    pub(super) fn netns(self) -> &'static str {
+        match self {
+            Self::One => "overlay-h1",
+            Self::Two => "overlay-h2",
+        }
+    }
+
+    /// The agent's.
+    pub(super) fn instance(self) -> &'static str {
+        match self {
+            Self::One => "demo1",
+            Self::Two => "demo2",
+        }
+    }
+
+    pub(super) fn underlay_ip(self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 0, 2, if self == Self::One { 1 } else { 2 })
+    }
+
+    /// Where the agent pins its maps.
+    pub(super) fn maps(self) -> PathBuf {
+        pins(self.instance()).join("v1/maps")
+    }
+}
+
+/// Where an instance of the agent pins what it loads.
+pub(super) fn pins(instance: &str) -> PathBuf {
+    Path::new("/sys/fs/bpf/overlay").join(instance)
+}
+
+/// An endpoint; its namespace has its name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoint {
+    pub(super) name: &'static str,
+    pub(super) vni: u32,
+    pub(super) ip: Ipv4Addr,
+    pub(super) host: Host,
+}
+
+impl Endpoint {
+    pub(super) const BLUE: Self = Self::new("blue", 42, 2, Host::One);
+    pub(super) const GREEN: Self = Self::new("green", 42, 3, Host::Two);
+    pub(super) const BLUE_43: Self = Self::new("blue-43", 43, 2, Host::One);
+    pub(super) const GREEN_43: Self = Self::new("green-43", 43, 3, Host::Two);
+    pub(super) const ALL: [Self; 4] = [Self::BLUE, Self::GREEN, Self::BLUE_43, Self::GREEN_43];
+
+    const fn new(name: &'static str, vni: u32, last_octet: u8, host: Host) -> Self {
+        Self {
+            name,
+            vni,
+            ip: Ipv4Addr::new(7, 7, 7, last_octet),
+            host,
+        }
+    }
+
+    /// As the comparison takes it.
+    pub(super) fn at_a_glance(self) -> glance::Endpoint<'static> {
+        glance::Endpoint {
+            host: self.host.netns(),
+            netns: self.name,
+            ifname: "eth0",
+            ip: self.ip,
+        }
+    }
+}
+
+/// Every namespace that a run makes, or has made for it.
+pub(super) fn namespaces() -> Vec<String> {
+    let hosts = Host::BOTH.map(Host::netns);
+    let endpoints = Endpoint::ALL.map(|endpoint| endpoint.name);
+    let own = hosts.into_iter().chain(endpoints).map(str::to_owned);
+    // The comparison's names: the host, its container, and where its bridge is.
+    let compared = KERNEL_HOSTS
+        .into_iter()
+        .flat_map(|host| ["", "-c", "-over"].map(|suffix| format!("{host}{suffix}")));
+    own.chain(compared).collect()
+}
+
+/// Lines to paste while the demo is up; the agent's binary is in `folder`.
+pub(super) fn look_around(folder: &Path) -> String {
+    let [one, two] = Host::BOTH;
+    format!(
+        "\
+export PATH=\"{folder}:$PATH\" OVERLAY_INSTANCE={instance}
+overlay status
+overlay endpoint ls
+overlay endpoint add red --vni 42 --ip 7.7.7.4/24
+nsenter --net=/run/netns/{host} timeout 5 tcpdump -nti {UNDERLAY} -c 4 udp port 4789 &
+ip netns exec red ping -c 3 7.7.7.3
+ip netns exec blue-43 ping -c 3 7.7.7.3
+overlay --instance {other} drops
+bpftool map dump pinned {maps}/fdb
+bpftool prog show pinned {programs}/endpoint_ingress
+cat {STATE}/{log}.log
+",
+        folder = folder.display(),
+        instance = one.instance(),
+        other = two.instance(),
+        maps = one.maps().display(),
+        programs = pins(one.instance()).join("v1/programs").display(),
+        host = two.netns(),
+        log = one.name(),
+    )
+}
