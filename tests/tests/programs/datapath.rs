@@ -59,6 +59,9 @@ pub(crate) enum Outcome {
     Redirect(Vec<u8>),
     /// It goes no further, and this was counted once.
     Drop(DropReason),
+    /// The kernel did not run the program: newer versions of `BPF_PROG_TEST_RUN` make no IPv4 or
+    /// IPv6 frame without room for the IP header. Older ones do.
+    NotMade,
 }
 
 impl fmt::Display for Outcome {
@@ -69,6 +72,7 @@ impl fmt::Display for Outcome {
                 write!(f, "redirect of {} bytes\n{}", frame.len(), dump(frame))
             }
             Self::Drop(reason) => write!(f, "drop {}", reason.name()),
+            Self::NotMade => f.write_str("no run"),
         }
     }
 }
@@ -117,6 +121,7 @@ pub(crate) struct Datapath {
     pub ebpf: Ebpf,
     drops: PerCpuArray<MapData, u64>,
     counted: Vec<u64>,
+    makes_short_ip: bool,
 }
 
 impl Datapath {
@@ -139,11 +144,17 @@ impl Datapath {
             network::fill(&mut ebpf);
         }
         let drops = ebpf.take_map(map::DROPS).unwrap().try_into().unwrap();
-        Self {
+        let mut datapath = Self {
             ebpf,
             drops,
             counted: vec![0; DropReason::SLOTS as usize],
-        }
+            makes_short_ip: true,
+        };
+        let shortest_ip = &frames::udp4(&network::GREEN, &network::BLUE)[..frames::ETH];
+        datapath.makes_short_ip = datapath
+            .run(program::UNDERLAY_INGRESS, shortest_ip, 0)
+            .is_ok();
+        datapath
     }
 
     /// Runs a program on a frame. An error says how it broke the datapath's promise, or that the
@@ -154,6 +165,9 @@ impl Datapath {
         frame: &[u8],
         gso_size: u32,
     ) -> Result<Outcome, String> {
+        if !self.makes_short_ip && is_short_ip(frame) {
+            return Ok(Outcome::NotMade);
+        }
         let mut context = [0; CONTEXT_LEN];
         context[GSO_SIZE..].copy_from_slice(&gso_size.to_ne_bytes());
         let mut output = vec![0; LONGEST_FRAME];
@@ -193,6 +207,7 @@ impl Datapath {
         for case in table {
             match self.run(program, &case.frame, case.gso_size) {
                 Ok(outcome) if outcome == case.expected => {}
+                Ok(Outcome::NotMade) => println!("{}: no run on this kernel", case.name),
                 Ok(outcome) => failures.push(format!(
                     "{}: expected {}\ngot {outcome}",
                     case.name, case.expected
@@ -220,6 +235,15 @@ impl Datapath {
             }
         }
         changes
+    }
+}
+
+/// Whether this is an IP packet that ends before its header does.
+fn is_short_ip(frame: &[u8]) -> bool {
+    match frame[12..14] {
+        [0x08, 0x00] => frame.len() < frames::ETH + 20,
+        [0x86, 0xdd] => frame.len() < frames::ETH + 40,
+        _ => false,
     }
 }
 
@@ -271,6 +295,8 @@ fn open(settings: Settings, flags: DecapFlags) -> Ebpf {
         .override_global(global::DECAP_FLAGS_IPV6, &flags.ipv6, true)
         // Drops are not told through the log.
         .override_global("AYA_LOG_LEVEL", &0_u8, true)
+        .map_max_entries(map::FDB, 64)
+        .map_max_entries(map::NEIGHBORS, 64)
         .load(OBJECT)
         .unwrap()
 }

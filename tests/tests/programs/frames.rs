@@ -136,7 +136,7 @@ pub(crate) fn fragment4(from: &Endpoint, to: &Endpoint, offset: u16, more: bool)
 /// A datagram with a four-byte IPv4 option (router alert, RFC 2113).
 pub(crate) fn options4(from: &Endpoint, to: &Endpoint) -> Vec<u8> {
     let mut ip = Ipv4Header::new(0, TTL, ip_number::UDP, from.ipv4, to.ipv4).unwrap();
-    ip.set_options(&[0x94, 4, 0, 0]).unwrap();
+    ip.options = [0x94, 4, 0, 0].into();
     let start = PacketBuilder::ethernet2(from.mac, to.mac);
     with_udp(start.ip(IpHeaders::Ipv4(ip, Default::default())), &PAYLOAD)
 }

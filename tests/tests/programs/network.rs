@@ -3,7 +3,7 @@
 //! ```text
 //!  this host, VTEP 10.0.0.1:4789     10.0.0.2:4789     10.0.0.3:14789
 //!  VNI 42: BLUE (loopback), CYAN     GREEN             RED
-//!  VNI 43: BLUE_TWIN, same MAC       VIOLET: an address that only VNI 43 has
+//!  VNI 43: blue's addresses again    VIOLET
 //! ```
 
 use aya::{Ebpf, Pod, maps::HashMap};
