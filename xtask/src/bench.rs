@@ -8,6 +8,7 @@ mod floor;
 pub(crate) mod glance;
 pub(crate) mod interrupt;
 mod lab;
+mod latency;
 mod machine;
 mod measure;
 pub(crate) mod netns;
@@ -80,52 +81,99 @@ pub(crate) struct Args {
     #[arg(long)]
     check: bool,
 
+    /// Measure instead how long a registry's commit takes to another agent's BPF map.
+    #[arg(long, conflicts_with_all = ["rounds", "seconds", "only", "modes", "underlay"])]
+    latency: bool,
+
     /// Measure this agent rather than build one.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
+
+    /// For --latency: this stopwatch rather than one that is built.
+    #[arg(long, value_name = "FILE", hide = true)]
+    stopwatch: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
-    let modes = chosen(&args.modes, Mode::ALL);
     setup::ensure(Work::Bench)?;
-    let agent = match &args.agent {
-        Some(agent) => Some(std::path::absolute(agent)?),
-        None if modes.contains(&Mode::Overlay) => Some(build::build(workspace, Profile::Release)?),
-        None => None,
-    };
-    if !host::is_root() {
-        return become_root(agent.as_deref().filter(|_| args.agent.is_none()));
-    }
-    let _only_run = lock()?;
-    interrupt::install()?;
-
     let plan = Plan {
         rounds: args.rounds,
         offloads: chosen(&args.underlay, Offloads::ALL),
         groups: chosen(&args.only, Group::ALL),
-        modes,
+        modes: chosen(&args.modes, Mode::ALL),
     };
+    let programs = Programs::build(args, &plan.modes, workspace)?;
+    if !host::is_root() {
+        return become_root(programs.built(args));
+    }
+    let _only_run = lock()?;
+    interrupt::install()?;
+
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| workspace.target().join("bench"));
+    if let (Some(agent), Some(stopwatch)) = (&programs.agent, &programs.stopwatch) {
+        let latency = latency::measure(agent, stopwatch)?;
+        print!("{}", latency.markdown());
+        latency.write(&out)?;
+        eprintln!("latency.json and latency.md are in {}", out.display());
+        return if args.check { latency.check() } else { Ok(()) };
+    }
+
     let conditions = Conditions {
         cores: Cores::choose()?,
         window: Duration::from_secs(args.seconds.into()),
     };
     let machine = Machine::look()?;
-    let lab = Lab::build(&plan.modes, agent.as_deref())?;
+    let lab = Lab::build(&plan.modes, programs.agent.as_deref())?;
     let samples = measure_all(&plan.steps(), &lab, &conditions)?;
     drop(lab);
 
     let report = Report::new(machine, command_line(args), samples);
     print!("{}", report.text());
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| workspace.target().join("bench"));
     report.write(&out)?;
     eprintln!(
         "bench.json, bench.md and bench.svg are in {}",
         out.display()
     );
     if args.check { check(&report) } else { Ok(()) }
+}
+
+/// What is built before the run.
+struct Programs {
+    agent: Option<PathBuf>,
+    stopwatch: Option<PathBuf>,
+}
+
+impl Programs {
+    /// Builds what was not given and is needed.
+    fn build(args: &Args, modes: &[Mode], workspace: &Workspace) -> Result<Self> {
+        let agent = match &args.agent {
+            Some(agent) => Some(std::path::absolute(agent)?),
+            None if args.latency || modes.contains(&Mode::Overlay) => {
+                Some(build::build(workspace, Profile::Release)?)
+            }
+            None => None,
+        };
+        let stopwatch = match &args.stopwatch {
+            Some(stopwatch) => Some(std::path::absolute(stopwatch)?),
+            None if args.latency => Some(latency::build_stopwatch(workspace)?),
+            None => None,
+        };
+        Ok(Self { agent, stopwatch })
+    }
+
+    /// The options that name those that were built here.
+    fn built<'a>(&'a self, args: &Args) -> impl Iterator<Item = (&'static str, &'a Path)> {
+        [
+            ("--agent", &self.agent, args.agent.is_none()),
+            ("--stopwatch", &self.stopwatch, args.stopwatch.is_none()),
+        ]
+        .into_iter()
+        .filter(|(_, _, built)| *built)
+        .filter_map(|(option, path, _)| Some((option, path.as_deref()?)))
+    }
 }
 
 /// What was asked for, or everything.
@@ -206,12 +254,15 @@ fn lock() -> Result<Flock<File>> {
         .map_err(|_| anyhow!("another benchmark is running: wait for its end"))
 }
 
-/// Starts this program again as root, with the same arguments and with what it has built.
-pub(crate) fn become_root(agent: Option<&Path>) -> Result<()> {
+/// Starts this program again as root, with the same arguments and options that name what it has
+/// built.
+pub(crate) fn become_root<'a>(
+    built: impl IntoIterator<Item = (&'static str, &'a Path)>,
+) -> Result<()> {
     let mut line = vec![env::current_exe()?.into_os_string()];
     line.extend(env::args_os().skip(1));
-    if let Some(agent) = agent {
-        line.extend([OsString::from("--agent"), agent.as_os_str().to_owned()]);
+    for (option, path) in built {
+        line.extend([OsString::from(option), path.as_os_str().to_owned()]);
     }
     let vars: Vec<_> = ["CARGO_MANIFEST_DIR", "CARGO_TARGET_DIR"]
         .into_iter()

@@ -34,7 +34,7 @@ use overlay::Agent;
 /// Every namespace and instance of a run starts so.
 pub(super) const PREFIX: &str = "bd-";
 /// The network that is measured.
-const VNI: u32 = 42;
+pub(super) const VNI: u32 = 42;
 /// IANA's port for VXLAN (RFC 7348 section 8).
 const VXLAN_PORT: u16 = 4789;
 /// Bytes; what 1500 of the underlay leave beside the 50 of VXLAN over IPv4.
@@ -152,7 +152,7 @@ pub(super) struct Pair {
     pub(super) client: End,
     pub(super) server: End,
     // Fields are dropped in this order: agents while their hosts are there.
-    _agents: Vec<Agent>,
+    agents: Vec<Agent>,
     _inner: Vec<Netns>,
     hosts: [Arc<Netns>; 2],
 }
@@ -174,7 +174,7 @@ impl Pair {
             mode: Mode::Overlay,
             client,
             server,
-            _agents: Vec::new(),
+            agents: Vec::new(),
             _inner: Vec::new(),
             hosts: hosts.map(|host| Arc::new(Netns::existing(host))),
         };
@@ -207,12 +207,17 @@ impl Pair {
             mode,
             client,
             server,
-            _agents: agents,
+            agents,
             _inner: inner,
             hosts,
         };
         pair.get_ready()?;
         Ok(pair)
+    }
+
+    /// The agent of the host that the other's changes have to reach.
+    pub(super) fn watching_agent(&self) -> Result<&Agent> {
+        self.agents.last().context("this pair has no agents")
     }
 
     fn get_ready(&self) -> Result<()> {

@@ -47,6 +47,12 @@ fn median(sorted: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
+/// The least of sorted figures that `percent` of them do not exceed (nearest rank).
+pub(super) fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.max(1) - 1).copied()
+}
+
 /// Everything that a run measured.
 #[derive(Debug, Default)]
 pub(super) struct Samples(pub(super) Vec<Sample>);
@@ -113,6 +119,16 @@ mod tests {
         assert_eq!(Summary::of(&[4.0, 1.0, 2.0, 3.0]), summary(2.5, 1.0, 4.0));
         assert_eq!(Summary::of(&[7.0]), summary(7.0, 7.0, 7.0));
         assert_eq!(Summary::of(&[]), None);
+    }
+
+    #[test]
+    fn percentiles_are_figures_that_were_measured() {
+        let hundred: Vec<_> = (1..=100).map(f64::from).collect();
+        assert_eq!(percentile(&hundred, 50), Some(50.0));
+        assert_eq!(percentile(&hundred, 99), Some(99.0));
+        assert_eq!(percentile(&hundred, 0), Some(1.0));
+        assert_eq!(percentile(&[7.0], 99), Some(7.0));
+        assert_eq!(percentile(&[], 50), None);
     }
 
     #[test]

@@ -18,18 +18,20 @@ const PINS: &str = "/sys/fs/bpf/overlay";
 const INSIDE: &str = "eth0";
 
 /// A running agent. Its datapath goes away with it.
-pub(super) struct Agent {
+pub(in crate::bench) struct Agent {
     binary: PathBuf,
     instance: String,
+    /// URL of the registry.
+    registry: String,
     process: Option<Running>,
     // The last agent that goes removes the registry.
-    _registry: Arc<TempDir>,
+    _folder: Arc<TempDir>,
 }
 
 impl Agent {
-    fn start(host: Host, underlay: &Netns, binary: &Path, registry: &Arc<TempDir>) -> Result<Self> {
+    fn start(host: Host, underlay: &Netns, binary: &Path, folder: &Arc<TempDir>) -> Result<Self> {
         let instance = instance(host);
-        let url = format!("sqlite://{}/registry.db", registry.path().display());
+        let url = format!("sqlite://{}/registry.db", folder.path().display());
         let program = binary.to_str().context("the agent's path is not UTF-8")?;
         let process = Running::start(
             &format!("agent {instance}"),
@@ -54,7 +56,8 @@ impl Agent {
             binary: binary.to_owned(),
             instance,
             process: Some(process),
-            _registry: Arc::clone(registry),
+            registry: url,
+            _folder: Arc::clone(folder),
         })
     }
 
@@ -100,6 +103,16 @@ impl Agent {
         Ok(End::new(Arc::new(netns), INSIDE, host.container_ip()))
     }
 
+    /// URL of the registry that it shares with the other host's agent.
+    pub(in crate::bench) fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The folder of its pins.
+    pub(in crate::bench) fn pins(&self) -> PathBuf {
+        pins(&self.instance)
+    }
+
     fn down(&mut self) -> Result<()> {
         const LIMIT: Duration = Duration::from_secs(10);
         remove_instance(&self.binary, &self.instance)?;
@@ -126,11 +139,11 @@ pub(super) fn build(hosts: &[Arc<Netns>; 2], binary: &Path) -> Result<(End, End,
             binary.display()
         );
     }
-    let registry = tempfile::Builder::new().prefix("overlay-bench-").tempdir();
-    let registry = Arc::new(registry.context("making a folder for the registry")?);
+    let folder = tempfile::Builder::new().prefix("overlay-bench-").tempdir();
+    let folder = Arc::new(folder.context("making a folder for the registry")?);
     let [one, two] = hosts;
-    let first = Agent::start(Host::One, one, binary, &registry)?;
-    let second = Agent::start(Host::Two, two, binary, &registry)?;
+    let first = Agent::start(Host::One, one, binary, &folder)?;
+    let second = Agent::start(Host::Two, two, binary, &folder)?;
     first.wait_until_ready()?;
     second.wait_until_ready()?;
     let client = first.add_endpoint(Host::One)?;
@@ -143,7 +156,7 @@ pub(super) fn remove_instances(binary: &Path) -> Result<()> {
     Host::BOTH
         .map(instance)
         .iter()
-        .filter(|instance| Path::new(PINS).join(instance).exists())
+        .filter(|instance| pins(instance).exists())
         .try_for_each(|instance| remove_instance(binary, instance))
 }
 
@@ -151,6 +164,10 @@ fn remove_instance(binary: &Path, instance: &str) -> Result<()> {
     const LIMIT: Duration = Duration::from_secs(20);
     let down = verb(binary, instance, &["down"])?;
     Running::start(&format!("overlay --instance {instance} down"), &down)?.settle(LIMIT)
+}
+
+fn pins(instance: &str) -> PathBuf {
+    Path::new(PINS).join(instance)
 }
 
 /// The agent's instance on this host, and its node's name.
