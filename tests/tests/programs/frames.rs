@@ -3,8 +3,8 @@
 
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv6Type,
-    IpFragOffset, IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep, UdpHeader,
-    icmpv6::NeighborAdvertisementHeader, ip_number,
+    IpFragOffset, IpHeaders, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, PacketBuilder,
+    PacketBuilderStep, UdpHeader, icmpv6::NeighborAdvertisementHeader, ip_number,
 };
 use overlay_ebpf::rule::flow;
 
@@ -55,7 +55,7 @@ pub(crate) fn ipv4(from: &Endpoint, to: &Endpoint, tos: u8) -> PacketBuilderStep
     ip.identification = 0x1234;
     ip.dscp = (tos >> 2).try_into().unwrap();
     ip.ecn = (tos & 3).try_into().unwrap();
-    PacketBuilder::ethernet2(from.mac, to.mac).ip(IpHeaders::Ipv4(ip, Default::default()))
+    PacketBuilder::ethernet2(from.mac, to.mac).ip(IpHeaders::Ipv4(ip, Ipv4Extensions::default()))
 }
 
 /// The beginning of an IPv6 packet.
@@ -72,7 +72,7 @@ pub(crate) fn ipv6(
         destination: to.ipv6,
         ..Ipv6Header::default()
     };
-    PacketBuilder::ethernet2(from.mac, to.mac).ip(IpHeaders::Ipv6(ip, Default::default()))
+    PacketBuilder::ethernet2(from.mac, to.mac).ip(IpHeaders::Ipv6(ip, Ipv6Extensions::default()))
 }
 
 /// The packet with a datagram in it.
@@ -130,7 +130,10 @@ pub(crate) fn fragment4(from: &Endpoint, to: &Endpoint, offset: u16, more: bool)
     ip.more_fragments = more;
     ip.fragment_offset = IpFragOffset::try_new(offset).unwrap();
     let start = PacketBuilder::ethernet2(from.mac, to.mac);
-    with_udp(start.ip(IpHeaders::Ipv4(ip, Default::default())), &PAYLOAD)
+    with_udp(
+        start.ip(IpHeaders::Ipv4(ip, Ipv4Extensions::default())),
+        &PAYLOAD,
+    )
 }
 
 /// A datagram with a four-byte IPv4 option (router alert, RFC 2113).
@@ -138,7 +141,10 @@ pub(crate) fn options4(from: &Endpoint, to: &Endpoint) -> Vec<u8> {
     let mut ip = Ipv4Header::new(0, TTL, ip_number::UDP, from.ipv4, to.ipv4).unwrap();
     ip.options = [0x94, 4, 0, 0].into();
     let start = PacketBuilder::ethernet2(from.mac, to.mac);
-    with_udp(start.ip(IpHeaders::Ipv4(ip, Default::default())), &PAYLOAD)
+    with_udp(
+        start.ip(IpHeaders::Ipv4(ip, Ipv4Extensions::default())),
+        &PAYLOAD,
+    )
 }
 
 /// A frame of some other protocol (LLDP's number), from one endpoint to another.
@@ -166,9 +172,9 @@ pub(crate) fn arp_request(from: &Endpoint, target: [u8; 4]) -> Vec<u8> {
         ArpEthIpv4Packet {
             operation: ArpOperation::REQUEST,
             sender_mac: from.mac,
-            sender_ipv4: from.ipv4.into(),
+            sender_ipv4: from.ipv4,
             target_mac: [0; 6],
-            target_ipv4: target.into(),
+            target_ipv4: target,
         },
     )
 }
@@ -180,9 +186,9 @@ pub(crate) fn arp_reply(from: &Endpoint, to: &Endpoint) -> Vec<u8> {
         ArpEthIpv4Packet {
             operation: ArpOperation::REPLY,
             sender_mac: from.mac,
-            sender_ipv4: from.ipv4.into(),
+            sender_ipv4: from.ipv4,
             target_mac: to.mac,
-            target_ipv4: to.ipv4.into(),
+            target_ipv4: to.ipv4,
         },
     )
 }
@@ -234,11 +240,12 @@ pub(crate) fn solicitation(
 
 /// The option that tells the asker's MAC (RFC 4861 section 4.6.1).
 pub(crate) fn source_link_layer_address(mac: [u8; 6]) -> [u8; 8] {
-    let [a, b, c, d, e, f] = mac;
-    [1, 1, a, b, c, d, e, f]
+    let mut option = [1; 8];
+    option[2..].copy_from_slice(&mac);
+    option
 }
 
-/// `from`, as one with this `target` address, tells somebody its MAC.
+/// `from` tells somebody its MAC: solicited by its asker, or to all nodes.
 pub(crate) fn advertisement(
     from: &Endpoint,
     to_mac: [u8; 6],
@@ -357,7 +364,7 @@ pub(crate) fn source_port(inner: &[u8], has_ports: bool) -> u16 {
     flow::source_port(hash)
 }
 
-/// Every kind of frame that an endpoint may send, and what comes of it.
+/// Every kind of frame that an endpoint may send.
 pub(crate) fn valid_from_endpoint() -> Vec<(&'static str, Vec<u8>)> {
     let option = source_link_layer_address(BLUE.mac);
     vec![

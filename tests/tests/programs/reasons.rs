@@ -37,7 +37,8 @@ fn tables() -> Vec<Case> {
         underlay::decapsulation(),
         underlay::congestion(),
         underlay::not_ours(),
-        underlay::refusals(),
+        underlay::outer_refusals(),
+        underlay::inner_refusals(),
         underlay::strict(),
     ]
     .into_iter()

@@ -7,7 +7,7 @@ use crate::{
     datapath::{Case, Datapath, Settings},
     frames::{
         BROADCAST, INNER, NEXT_HOP, OUTER_IP, OUTER_UDP, OVERHEAD, THIS_HOST, Tunnel, VXLAN,
-        arp_reply, arp_request, ipv4, ipv6, other, padded, patched, tagged, udp4, udp4_of, udp6,
+        arp_request, ipv4, ipv6, other, padded, patched, tagged, udp4, udp4_of, udp6,
         valid_from_tunnel, with_tcp,
     },
     network::{
@@ -235,13 +235,12 @@ fn with_options(port: u16) -> Vec<u8> {
     [&frame[..OUTER_IP], &ip.to_bytes(), &rest].concat()
 }
 
-pub(crate) fn refusals() -> Vec<Case> {
+/// By the outer headers.
+pub(crate) fn outer_refusals() -> Vec<Case> {
     let ours = || tunnel().frame();
     let inner = udp4(&GREEN, &BLUE).len();
     let length = |len: usize| u16::try_from(len).unwrap().to_be_bytes();
     let malformed = |name, frame| Case::drop(name, frame, DropReason::OuterMalformed);
-    let drop = |name, frame: Tunnel, reason| Case::drop(name, frame.frame(), reason);
-    let holding = |inner| Tunnel::to_this_host(inner);
     vec![
         malformed("UDP ends before the inner frame begins", {
             patched(ours(), OUTER_UDP + 4, &length(8 + 8 + 13))
@@ -278,6 +277,20 @@ pub(crate) fn refusals() -> Vec<Case> {
             patched(ours(), VXLAN, &[0xf7]),
             DropReason::VxlanFlags,
         ),
+        Case::drop(
+            "segments of a kind that no tunnel can carry",
+            patched(ours(), OUTER_IP + 2, &[0xff, 0xff]),
+            DropReason::DecapFailed,
+        )
+        .of_segments(1000),
+    ]
+}
+
+/// By the sender, the network and the inner frame.
+pub(crate) fn inner_refusals() -> Vec<Case> {
+    let drop = |name, frame: Tunnel, reason| Case::drop(name, frame.frame(), reason);
+    let holding = Tunnel::to_this_host;
+    vec![
         drop(
             "no VTEP of the registry",
             Tunnel {
@@ -361,12 +374,6 @@ pub(crate) fn refusals() -> Vec<Case> {
             holding(other(&GREEN, BLUE.mac, &[0; 19])),
             DropReason::DecapFailed,
         ),
-        Case::drop(
-            "segments of a kind that no tunnel can carry",
-            patched(ours(), OUTER_IP + 2, &[0xff, 0xff]),
-            DropReason::DecapFailed,
-        )
-        .of_segments(1000),
     ]
 }
 
@@ -395,7 +402,8 @@ fn kernels_without_the_newer_flags_unwrap_alike() {
     let mut datapath = Datapath::load(settings);
     datapath.check(UNDERLAY_INGRESS, &decapsulation());
     datapath.check(UNDERLAY_INGRESS, &congestion());
-    datapath.check(UNDERLAY_INGRESS, &refusals());
+    datapath.check(UNDERLAY_INGRESS, &outer_refusals());
+    datapath.check(UNDERLAY_INGRESS, &inner_refusals());
 }
 
 #[test]
@@ -409,8 +417,13 @@ fn traffic_that_is_not_ours_passes_untouched() {
 }
 
 #[test]
-fn unsound_and_unwanted_tunnel_packets_are_dropped() {
-    check(&refusals());
+fn unsound_outer_headers_are_counted_and_dropped() {
+    check(&outer_refusals());
+}
+
+#[test]
+fn what_no_endpoint_here_may_get_is_counted_and_dropped() {
+    check(&inner_refusals());
 }
 
 #[test]
