@@ -75,14 +75,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop: stop.clone(),
     }));
     let mut asked_to_stop = stopped.clone();
-    let serving = tokio::spawn(server::serve(listener, agent, async move {
+    let serving = tokio::spawn(server::serve(listener, Arc::clone(&agent) as _, async move {
         let _ = asked_to_stop.wait_for(|stop| *stop).await;
     }));
     let reason = tokio::select! {
         reason = told_to_stop() => reason.map(|signal| tracing::info!(signal, "stopping; the datapath stays")),
         _ = stopped.wait_for(|stop| *stop) => Ok(()),
         changed = watching => changed.context("the watch over the underlay died")?,
-        () = observer.ended() => Err(anyhow::anyhow!("the reconciler died: see the log")),
+        () = died(&mut observer, &agent) => Err(anyhow::anyhow!("the reconciler died: see the log")),
     };
     stop.send_replace(true);
     serving.await.context("the agent's socket died")??;
@@ -168,6 +168,14 @@ async fn say_that_we_live(registry: Arc<dyn Registry>, node: Node) {
         if let Err(error) = registry.heartbeat(&node.name).await {
             tracing::debug!(%error, "no heartbeat");
         }
+    }
+}
+
+/// Waits until the reconciler has ended of itself, and not because the instance is taken down.
+async fn died(observer: &mut Observer, agent: &Agent) {
+    observer.ended().await;
+    if agent.is_going_down().await {
+        std::future::pending().await
     }
 }
 

@@ -211,6 +211,11 @@ impl Operations for Agent {
 }
 
 impl Agent {
+    /// Whether [`Operations::down`] has begun.
+    pub(super) async fn is_going_down(&self) -> bool {
+        self.reconciling.lock().await.is_none()
+    }
+
     /// Commits, and waits until this host's kernel is what came of it.
     async fn commit(&self, changes: &[Change]) -> Result<Revision, OperationError> {
         let revision = self.registry.commit(changes).await?;
