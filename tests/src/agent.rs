@@ -148,6 +148,11 @@ impl Agent {
         assert!(self.child.take().unwrap().wait().unwrap().success());
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Its instance, which is its node too.
     pub fn instance(&self) -> &str {
         &self.instance

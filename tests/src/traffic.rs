@@ -240,9 +240,9 @@ impl Stream {
                     sent.store(number + 1, Ordering::Relaxed);
                     thread::sleep(Self::INTERVAL.saturating_sub(Duration::from_micros(60)));
                 }
-                // Several, so that the end itself isn't lost.
+                // Several, so that the end itself isn't lost; the first one ends the receiver.
                 for _ in 0..5 {
-                    source.send(&Self::LAST.to_le_bytes()).unwrap();
+                    let _ = source.send(&Self::LAST.to_le_bytes());
                     thread::sleep(Duration::from_millis(5));
                 }
             }

@@ -1,0 +1,209 @@
+//! `overlay down` leaves nothing behind.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test, with its line"
+)]
+
+use std::{fs, path::Path};
+
+use overlay_tests::{Agent, Lab, Netns, lab::Host, overlay};
+use overlay_user::{model::Snapshot, registry};
+
+const VNI: u32 = 42;
+
+/// What the registry holds.
+fn snapshot(lab: &Lab) -> Snapshot {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        registry::open(&lab.registry())
+            .unwrap()
+            .snapshot()
+            .await
+            .unwrap()
+    })
+}
+
+/// Everything that is there of `agent`, but its rows in the registry.
+fn traces(agent: &Agent) -> Vec<String> {
+    let mut traces = Vec::new();
+    let instance = agent.instance();
+    for (folder, ours) in [
+        ("/run/overlay", instance),
+        ("/sys/fs/bpf/overlay", instance),
+    ] {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        traces.extend(
+            names
+                .filter(|name| is_of(name, ours))
+                .map(|name| format!("{folder}/{name}")),
+        );
+    }
+    let links = agent
+        .netns()
+        .links()
+        .into_iter()
+        .filter(|link| link != "u0");
+    traces.extend(links.map(|link| format!("link {link}")));
+    let filters = agent.netns().run("bpftool", "-j net show dev u0");
+    if filters.contains("ingress") {
+        traces.push(format!("programs on u0: {filters}"));
+    }
+    traces
+}
+
+fn is_of(name: &str, instance: &str) -> bool {
+    name == instance
+        || name
+            .strip_prefix(instance)
+            .is_some_and(|rest| rest.starts_with('.'))
+}
+
+struct World {
+    blue: Netns,
+    green: Netns,
+    one: Agent,
+    two: Agent,
+    lab: Lab,
+}
+
+fn world() -> World {
+    let lab = Lab::new();
+    let [one, two] = lab.hosts();
+    let [one, two] = [one, two].map(|host: Host| Agent::start(&lab, &host, "--vni 42"));
+    let blue = one.endpoint(&lab.name("blue"), VNI, &["7.7.7.2/24"]);
+    let green = two.endpoint(&lab.name("green"), VNI, &["7.7.7.3/24"]);
+    blue.reaches("7.7.7.3");
+    World {
+        blue,
+        green,
+        one,
+        two,
+        lab,
+    }
+}
+
+#[test]
+fn a_running_instance_is_taken_away_whole_and_ends() {
+    let mut world = world();
+    assert!(traces(&world.one).len() >= 7, "{:?}", traces(&world.one));
+    world.one.does("down");
+    world.one.wait();
+    assert_eq!(traces(&world.one), [String::new(); 0]);
+    assert!(!world.blue.exists());
+    let snapshot = snapshot(&world.lab);
+    let nodes: Vec<_> = snapshot
+        .nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    assert_eq!(nodes, [world.two.instance()]);
+    let endpoints: Vec<_> = snapshot
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.name.as_str())
+        .collect();
+    assert_eq!(endpoints, [world.green.name()]);
+}
+
+#[test]
+fn a_killed_agents_instance_is_taken_away_whole() {
+    let mut world = world();
+    world.one.kill();
+    let run = overlay(world.one.instance(), &["down"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(traces(&world.one), [String::new(); 0]);
+    assert!(!world.blue.exists());
+    assert_eq!(snapshot(&world.lab).nodes.len(), 1);
+}
+
+#[test]
+fn down_works_from_any_namespace_and_twice_in_a_row() {
+    let mut world = world();
+    world.one.kill();
+    for _ in 0..2 {
+        // From another host than the agent's.
+        let down = world.two.netns().run(
+            overlay_tests::agent::binary().to_str().unwrap(),
+            &format!("--instance {} down", world.one.instance()),
+        );
+        assert!(down.contains("is down"), "{down}");
+        assert_eq!(traces(&world.one), [String::new(); 0]);
+    }
+    assert_eq!(overlay(&world.lab.name("never-was"), &["down"]).code, 0);
+    assert!(
+        !Path::new("/run/overlay")
+            .join(world.lab.name("never-was.lock"))
+            .exists()
+    );
+}
+
+#[test]
+fn the_other_host_is_untouched_and_forgets() {
+    let World {
+        one,
+        two,
+        green,
+        lab,
+        ..
+    } = &world();
+    let red = two.endpoint(&lab.name("red"), VNI, &["7.7.7.4/24"]);
+    let before = traces(two);
+    one.does("down");
+    assert_eq!(traces(two), before);
+    red.reaches("7.7.7.3");
+    overlay_tests::until("the other host's rows to go", || {
+        two.dump("fdb").len() == 2 && two.dump("vteps").is_empty()
+    });
+    assert!(!green.pings("7.7.7.2", "-c 1 -W 1"));
+}
+
+#[test]
+fn a_namespace_that_the_user_made_survives_with_all_that_is_his() {
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let one = Agent::start(&lab, &host, "--vni 42");
+    let users = lab.netns("users");
+    users.ip("link add mine0 type bridge");
+    users.ip("address add 192.0.2.1/24 dev mine0");
+    let before = users.links();
+    one.does(&format!(
+        "endpoint add {} --vni 42 --ip 7.7.7.2/24 --netns {} --ifname ov0",
+        lab.name("blue"),
+        users.name()
+    ));
+    assert!(users.links().contains(&"ov0".to_owned()));
+    one.does("down");
+    assert_eq!(users.links(), before);
+    assert!(users.ip("address show dev mine0").contains("192.0.2.1"));
+}
+
+#[test]
+fn an_agent_started_again_after_down_begins_afresh() {
+    let mut world = world();
+    world.one.does("down");
+    world.one.wait();
+    world.one.restart("--vni 42");
+    world.one.await_ready();
+    let blue = world.one.endpoint(world.blue.name(), VNI, &["7.7.7.2/24"]);
+    blue.reaches("7.7.7.3");
+}
+
+#[test]
+fn an_instance_whose_host_is_gone_is_forgotten() {
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let mut agent = Agent::start(&lab, &host, "--vni 42");
+    agent.kill();
+    overlay_tests::netns::run("ip", &["netns", "del", host.netns.name()]);
+    let run = overlay(agent.instance(), &["down"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(snapshot(&lab).nodes, []);
+    for path in ["/run/overlay", "/sys/fs/bpf/overlay"] {
+        assert!(!Path::new(path).join(agent.instance()).exists(), "{path}");
+    }
+}

@@ -1,0 +1,133 @@
+//! A host without an agent: the kernel's own VXLAN device and bridge, with static entries. Its
+//! endpoints reach our registry by `import arpd`.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test, with its line"
+)]
+
+use std::{fs, path::PathBuf};
+
+use overlay_tests::{Agent, Lab, Netns, lab::Host, traffic, until};
+
+const GREEN_MAC: &str = "02:42:07:07:07:03";
+const BLUE_MAC: &str = "02:42:07:07:07:02";
+
+/// Makes `host` a VXLAN host of the kernel's with one endpoint, 7.7.7.3, which knows blue.
+fn kernel_host(lab: &Lab, host: &Host, peer: &Host, options: &str) -> Netns {
+    let Host { netns, ip, .. } = host;
+    netns.ip("link add br0 type bridge forward_delay 0 mcast_snooping 0");
+    netns.ip(&format!(
+        "link add vx0 mtu 1450 type vxlan id 42 dstport 4789 local {ip} dev u0 nolearning {options}"
+    ));
+    netns.ip("link set vx0 master br0 up");
+    netns.ip("link set br0 up");
+    let green = lab.netns("kernel-green");
+    netns.ip(&format!(
+        "link add p0 mtu 1450 type veth peer name eth0 netns {}",
+        green.name()
+    ));
+    netns.ip("link set p0 master br0 up");
+    green.ip(&format!("link set eth0 address {GREEN_MAC} mtu 1450 up"));
+    green.ip("address add 7.7.7.3/24 dev eth0");
+    green.ip("address add fd07::3/64 dev eth0 nodad");
+    netns.run(
+        "bridge",
+        &format!("fdb replace {BLUE_MAC} dev vx0 self dst {}", peer.ip),
+    );
+    netns.run(
+        "bridge",
+        &format!("fdb replace {BLUE_MAC} dev vx0 master static"),
+    );
+    for ip in ["7.7.7.2", "fd07::2"] {
+        green.ip(&format!(
+            "neigh replace {ip} lladdr {BLUE_MAC} dev eth0 nud permanent"
+        ));
+    }
+    green
+}
+
+/// A folder as arpd keeps it.
+fn arpd_folder(lab: &Lab, vtep: &str) -> PathBuf {
+    let folder = lab.dir().join("arpd");
+    for kind in ["arp", "fdb"] {
+        fs::create_dir_all(folder.join(kind)).unwrap();
+    }
+    fs::write(folder.join("arp/7.7.7.3"), format!("{GREEN_MAC}\n")).unwrap();
+    fs::write(folder.join("arp/fd07::3"), format!("{GREEN_MAC}\n")).unwrap();
+    fs::write(folder.join("fdb").join(GREEN_MAC), format!("{vtep}\n")).unwrap();
+    folder
+}
+
+fn exchange(options: &str) {
+    let lab = Lab::new();
+    let [ours, theirs] = lab.hosts();
+    let one = Agent::start(&lab, &ours, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let green = kernel_host(&lab, &theirs, &ours, options);
+    let folder = arpd_folder(&lab, "10.0.0.2");
+    let taken = one.json(&format!("import arpd {} --vni 42", folder.display()));
+    assert_eq!(
+        (&taken["endpoints"], &taken["vteps"]),
+        (&1.into(), &1.into()),
+        "{taken}"
+    );
+
+    for ip in ["7.7.7.3", "fd07::3"] {
+        blue.reaches(ip);
+        assert!(blue.pings(ip, "-c 3 -W 2 -M do -s 1402"));
+        traffic::tcp(&blue, &green, ip, 9 << 20);
+        traffic::udp(&blue, &green, ip, [0, 1, 700, 1402]);
+    }
+    for ip in ["7.7.7.2", "fd07::2"] {
+        green.reaches(ip);
+        assert!(green.pings(ip, "-c 3 -W 2 -M do -s 1402"));
+        traffic::tcp(&green, &blue, ip, 9 << 20);
+        traffic::udp(&green, &blue, ip, [0, 1, 700, 1402]);
+    }
+}
+
+#[test]
+fn payloads_go_both_ways_between_ours_and_the_kernels_vxlan() {
+    exchange("");
+}
+
+#[test]
+fn a_kernel_that_fills_in_udp_checksums_is_understood_too() {
+    exchange("udpcsum");
+}
+
+#[test]
+fn a_second_import_follows_the_folder() {
+    let lab = Lab::new();
+    let [ours, theirs] = lab.hosts();
+    let one = Agent::start(&lab, &ours, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+    let _green = kernel_host(&lab, &theirs, &ours, "");
+    let folder = arpd_folder(&lab, "10.0.0.2");
+    let import = format!("import arpd {} --vni 42", folder.display());
+    for _ in 0..2 {
+        one.does(&import);
+        blue.reaches("7.7.7.3");
+    }
+    let vteps = one.json("vtep ls");
+    let foreign = vteps
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|vtep| vtep["ip"] == "10.0.0.2")
+        .unwrap();
+    assert_eq!(
+        (&foreign["port"], &foreign["alive"]),
+        (&4789.into(), &false.into())
+    );
+
+    for file in ["arp/7.7.7.3", "arp/fd07::3", &format!("fdb/{GREEN_MAC}")] {
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+    one.does(&import);
+    until("the entries to go", || {
+        one.dump("fdb").len() == 1 && one.dump("neighbors").len() == 1
+    });
+    assert!(!blue.pings("7.7.7.3", "-c 1 -W 1"));
+}

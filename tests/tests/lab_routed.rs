@@ -1,0 +1,157 @@
+//! Hosts in different subnets: the next hop is the kernel's business, and it changes.
+//!
+//! ```text
+//!   h1 10.1.0.1 --- left --- r1 (.253) --- right --- 10.2.0.1 h2
+//!                     \ ---- r2 (.254) ---- /
+//! ```
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test, with its line"
+)]
+
+use std::net::Ipv4Addr;
+
+use overlay_tests::{
+    Agent, Lab, Netns, Switch,
+    lab::Host,
+    traffic::{self, Stream},
+};
+
+struct World {
+    blue: Netns,
+    green: Netns,
+    one: Agent,
+    hosts: [Host; 2],
+    routers: [Netns; 2],
+    _two: Agent,
+    _lab: Lab,
+}
+
+fn router(lab: &Lab, name: &str, last: u8, [left, right]: [&Switch; 2]) -> Netns {
+    let router = lab.netns(name);
+    left.connect(&router, "l0");
+    right.connect(&router, "r0");
+    router.ip(&format!("address add 10.1.0.{last}/24 dev l0"));
+    router.ip(&format!("address add 10.2.0.{last}/24 dev r0"));
+    router.run(
+        "sysctl",
+        "-q -w net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0",
+    );
+    router
+}
+
+fn host(lab: &Lab, name: &str, ip: [u8; 4], switch: &Switch) -> Host {
+    let netns = lab.netns(name);
+    switch.connect(&netns, "u0");
+    let host = Host {
+        ip: Ipv4Addr::from(ip),
+        netns,
+        switch: switch.clone(),
+    };
+    host.netns.ip(&format!("address add {}/24 dev u0", host.ip));
+    host
+}
+
+fn world() -> World {
+    let lab = Lab::new();
+    let switches = ["left", "right"].map(|name| lab.switch(name));
+    let routers = [("r1", 253), ("r2", 254)]
+        .map(|(name, last)| router(&lab, name, last, switches.each_ref()));
+    let hosts = [
+        host(&lab, "h1", [10, 1, 0, 1], &switches[0]),
+        host(&lab, "h2", [10, 2, 0, 1], &switches[1]),
+    ];
+    route(&hosts, 253);
+    let [one, two] = hosts
+        .each_ref()
+        .map(|host| Agent::start(&lab, host, "--vni 42"));
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
+    blue.reaches("7.7.7.3");
+    blue.reaches("fd07::3");
+    World {
+        blue,
+        green,
+        one,
+        hosts,
+        routers,
+        _two: two,
+        _lab: lab,
+    }
+}
+
+/// Makes the router with this last octet the next hop of both.
+fn route([left, right]: &[Host; 2], last: u8) {
+    left.netns
+        .ip(&format!("route replace default via 10.1.0.{last} dev u0"));
+    right
+        .netns
+        .ip(&format!("route replace default via 10.2.0.{last} dev u0"));
+}
+
+#[test]
+fn payloads_cross_a_router() {
+    let world = world();
+    traffic::tcp(&world.blue, &world.green, "7.7.7.3", 9 << 20);
+    traffic::tcp(&world.green, &world.blue, "fd07::2", 9 << 20);
+    traffic::udp(&world.blue, &world.green, "7.7.7.3", [0, 1, 1000, 1422]);
+    assert!(world.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1422"));
+}
+
+#[test]
+fn a_next_hop_that_nobody_has_resolved_is_resolved_by_the_first_packet() {
+    let World {
+        blue, one, hosts, ..
+    } = &world();
+    for host in hosts {
+        host.netns.ip("neigh flush dev u0");
+        assert!(!host.netns.ip("neigh show dev u0").contains("lladdr"));
+    }
+    assert!(blue.pings("7.7.7.3", "-c 1 -W 3"));
+    assert!(
+        one.netns()
+            .ip("neigh show 10.1.0.253 dev u0")
+            .contains("lladdr")
+    );
+}
+
+#[test]
+fn a_next_hop_with_a_new_mac_is_found_again() {
+    let World {
+        blue,
+        routers: [router, _],
+        hosts,
+        ..
+    } = &world();
+    router.ip("link set l0 down");
+    router.ip("link set l0 address 02:00:00:00:ff:01");
+    router.ip("link set l0 up");
+    hosts[0].netns.ip("neigh flush dev u0");
+    assert!(blue.pings("7.7.7.3", "-c 1 -W 3"));
+}
+
+#[test]
+fn a_route_that_changes_takes_the_tunnels_with_it_and_loses_nothing() {
+    let World {
+        blue,
+        green,
+        routers: [former, new],
+        hosts,
+        ..
+    } = &world();
+    // What the routers forward to h2, ARP and the like left aside.
+    let forwarded = |router: &Netns| router.counter("r0", "tx_packets");
+    let stream = Stream::start(blue, green, "7.7.7.3");
+    stream.flows(1000);
+    let before = forwarded(new);
+    route(hosts, 254);
+    stream.flows(1000);
+    assert!(forwarded(new) >= before + 1000);
+    for device in ["l0", "r0"] {
+        former.ip(&format!("link set {device} down"));
+    }
+    stream.flows(1000);
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}
