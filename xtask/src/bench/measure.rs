@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::interrupt;
 use super::lab::{End, Pair};
 use super::process::Running;
+use flood::Target;
 
 /// What `--only` chooses from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -33,7 +34,11 @@ impl Group {
     pub(super) fn measures(self) -> &'static [Measure] {
         match self {
             Self::Tcp => &[Measure::OneStream, Measure::EightStreams],
-            Self::Flood => &[Measure::Flood, Measure::SmallDatagrams],
+            Self::Flood => &[
+                Measure::Flood,
+                Measure::SocketFlood,
+                Measure::SmallDatagrams,
+            ],
             Self::Rr => &[Measure::RequestResponse],
         }
     }
@@ -46,8 +51,10 @@ pub(super) enum Measure {
     OneStream,
     /// iperf3, TCP, in parallel.
     EightStreams,
-    /// trafgen: raw frames as fast as one core makes them.
+    /// trafgen: raw frames as fast as one core makes them, up to the receiver's interface.
     Flood,
+    /// The same up to a socket.
+    SocketFlood,
     /// iperf3, UDP: as fast as one socket sends them.
     SmallDatagrams,
     /// sockperf ping-pong over TCP.
@@ -62,6 +69,8 @@ pub(super) enum Metric {
     TcpEightStreams,
     FloodRate,
     FloodCpu,
+    SocketFloodRate,
+    SocketFloodCpu,
     DatagramRate,
     DatagramCpu,
     RrP50,
@@ -71,11 +80,13 @@ pub(super) enum Metric {
 
 impl Metric {
     /// In the order of tables.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::TcpOneStream,
         Self::TcpEightStreams,
         Self::FloodRate,
         Self::FloodCpu,
+        Self::SocketFloodRate,
+        Self::SocketFloodCpu,
         Self::DatagramRate,
         Self::DatagramCpu,
         Self::RrP50,
@@ -89,6 +100,8 @@ impl Metric {
             Self::TcpEightStreams => "TCP, eight streams",
             Self::FloodRate => "64-byte UDP flood, trafgen",
             Self::FloodCpu => "flood, CPU per packet",
+            Self::SocketFloodRate => "flood to a socket",
+            Self::SocketFloodCpu => "flood to a socket, CPU per packet",
             Self::DatagramRate => "64-byte UDP, iperf3",
             Self::DatagramCpu => "iperf3 UDP, CPU per packet",
             Self::RrP50 => "TCP request/response, p50",
@@ -100,8 +113,8 @@ impl Metric {
     pub(super) fn unit(self) -> &'static str {
         match self {
             Self::TcpOneStream | Self::TcpEightStreams => "Gb/s",
-            Self::FloodRate | Self::DatagramRate => "kpps",
-            Self::FloodCpu | Self::DatagramCpu => "ns",
+            Self::FloodRate | Self::SocketFloodRate | Self::DatagramRate => "kpps",
+            Self::FloodCpu | Self::SocketFloodCpu | Self::DatagramCpu => "ns",
             Self::RrP50 | Self::RrP99 | Self::RrP999 => "us",
         }
     }
@@ -191,7 +204,8 @@ impl Measure {
         match self {
             Self::OneStream => iperf::tcp(pair, conditions, Metric::TcpOneStream, 1),
             Self::EightStreams => iperf::tcp(pair, conditions, Metric::TcpEightStreams, 8),
-            Self::Flood => flood::run(pair, conditions),
+            Self::Flood => flood::run(pair, conditions, Target::Interface),
+            Self::SocketFlood => flood::run(pair, conditions, Target::Socket),
             Self::SmallDatagrams => iperf::datagrams(pair, conditions),
             Self::RequestResponse => sockperf::run(pair, conditions),
         }
@@ -202,6 +216,7 @@ impl Measure {
             Self::OneStream => "TCP, one stream",
             Self::EightStreams => "TCP, eight streams",
             Self::Flood => "UDP flood",
+            Self::SocketFlood => "UDP flood to a socket",
             Self::SmallDatagrams => "UDP, iperf3",
             Self::RequestResponse => "TCP request/response",
         }

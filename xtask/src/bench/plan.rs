@@ -60,7 +60,7 @@ pub(super) fn estimate(steps: &[Step], window: Duration) -> Duration {
 fn overhead(measure: Measure) -> Duration {
     Duration::from_millis(match measure {
         Measure::OneStream | Measure::EightStreams => 1300,
-        Measure::Flood | Measure::SmallDatagrams => 600,
+        Measure::Flood | Measure::SocketFlood | Measure::SmallDatagrams => 600,
         Measure::RequestResponse => 800,
     })
 }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn every_round_measures_everything_once() {
         let steps = plan(5).steps();
-        assert_eq!(steps.len(), 5 * 3 * 5 * 3);
+        assert_eq!(steps.len(), 5 * 3 * 6 * 3);
         for (index, step) in steps.iter().enumerate() {
             assert!(!steps[..index].contains(step), "{step:?} comes twice");
         }

@@ -1,6 +1,8 @@
 //! trafgen: ready-made 64-byte frames, as fast as one core puts them on the wire.
 //!
-//! Frames are counted where the receiving end's interface takes them, and must all reach a socket.
+//! Frames are counted where the receiving end's interface takes them. What becomes of them then is
+//! work for the same core, and the same in every mode: they are dropped at once, which leaves the
+//! network's own cost, or they go on to a socket, which is what a program would see.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use super::counters::Counters;
 use super::{Conditions, Metric, Reading};
 use crate::bench::interrupt;
 use crate::bench::lab::{End, Pair};
+use crate::bench::process;
 
 /// Nobody reads it.
 const PORT: u16 = 9001;
@@ -19,7 +22,16 @@ const PORT: u16 = 9001;
 /// hardware would append this is the shortest frame of Ethernet, 64 bytes.
 pub(super) const PAYLOAD: u16 = 18;
 
-pub(super) fn run(pair: &Pair, conditions: &Conditions) -> Result<Vec<Reading>> {
+/// Where frames end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// At the interface, once it has counted them.
+    Interface,
+    /// At a socket.
+    Socket,
+}
+
+pub(super) fn run(pair: &Pair, conditions: &Conditions, target: Target) -> Result<Vec<Reading>> {
     /// Frames that show that the flood has begun.
     const BEGUN: f64 = 1000.0;
     const BEGIN: Duration = Duration::from_secs(5);
@@ -46,10 +58,15 @@ pub(super) fn run(pair: &Pair, conditions: &Conditions) -> Result<Vec<Reading>> 
             &frame,
         ],
     )?;
-    interrupt::wait_until("the flood arrives", BEGIN, || {
+    // At the socket first, whatever the target: only whole and right frames get there.
+    interrupt::wait_until("the flood reaches a socket", BEGIN, || {
         generator.check()?;
-        Ok(Counters::read(server)?.since(before).received > BEGUN)
+        Ok(Counters::read(server)?.since(before).at_socket > BEGUN)
     })?;
+    let _drop = match target {
+        Target::Interface => Some(DropAll::at(server)?),
+        Target::Socket => None,
+    };
     interrupt::sleep(SETTLE)?;
 
     let start = Counters::read(server)?;
@@ -60,17 +77,64 @@ pub(super) fn run(pair: &Pair, conditions: &Conditions) -> Result<Vec<Reading>> 
     if seen.received < BEGUN {
         bail!("the flood stopped arriving");
     }
-    if seen.at_socket < seen.received * REACHES_SOCKET {
+    if target == Target::Socket && seen.at_socket < seen.received * REACHES_SOCKET {
         bail!(
             "{:.0} frames arrived but only {:.0} reached the socket",
             seen.received,
             seen.at_socket
         );
     }
+    let (rate, cpu) = match target {
+        Target::Interface => (Metric::FloodRate, Metric::FloodCpu),
+        Target::Socket => (Metric::SocketFloodRate, Metric::SocketFloodCpu),
+    };
     Ok(vec![
-        (Metric::FloodRate, seen.received / seen.seconds / 1e3),
-        (Metric::FloodCpu, seen.busy / seen.received),
+        (rate, seen.received / seen.seconds / 1e3),
+        (cpu, seen.busy / seen.received),
     ])
+}
+
+/// Drops what an interface receives, as soon as it has counted it.
+struct DropAll<'a> {
+    end: &'a End,
+}
+
+impl<'a> DropAll<'a> {
+    /// By a classic BPF program of one instruction, "return `TC_ACT_SHOT`". The kernel has that
+    /// classifier wherever the overlay runs, and not always another.
+    fn at(end: &'a End) -> Result<Self> {
+        const RETURN_SHOT: &str = "1,6 0 0 2";
+        let tc = |words: &[&str]| process::run("tc", &end.netns.command(words)?);
+        tc(&["tc", "qdisc", "add", "dev", end.ifname, "clsact"])?;
+        let dropping = Self { end };
+        tc(&[
+            "tc",
+            "filter",
+            "add",
+            "dev",
+            end.ifname,
+            "ingress",
+            "bpf",
+            "bytecode",
+            RETURN_SHOT,
+            "direct-action",
+        ])?;
+        Ok(dropping)
+    }
+}
+
+impl Drop for DropAll<'_> {
+    fn drop(&mut self) {
+        let line = ["tc", "qdisc", "del", "dev", self.end.ifname, "clsact"];
+        let removed = self.end.netns.command(&line);
+        if let Err(error) = removed.and_then(|command| process::run("tc", &command)) {
+            eprintln!(
+                "warning: {} in {} goes on dropping everything: {error:#}",
+                self.end.ifname,
+                self.end.netns.name()
+            );
+        }
+    }
 }
 
 /// A socket whose buffer is full at once: each datagram takes the whole way to it and ends there,
