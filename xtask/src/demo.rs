@@ -12,6 +12,7 @@ mod topology;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -254,6 +255,11 @@ impl Demo {
             "From blue to green (iperf3, trafgen), in turn with two hosts that have the kernel's \
              VXLAN device and a bridge, over a veth like ours. `cargo xtask bench` does it at length.",
         )?;
+        if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
+            return self
+                .screen
+                .note("Left out: client and server need a CPU each, and there is only one.");
+        }
         let progress = ProgressBar::new_spinner()
             .with_style(ProgressStyle::with_template("{spinner} [{elapsed}] {msg}")?);
         progress.enable_steady_tick(Duration::from_millis(120));
