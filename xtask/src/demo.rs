@@ -129,10 +129,11 @@ impl Demo {
              demo1.",
         )?;
         for host in Host::BOTH {
-            let name = host.name();
             let line = format!(
-                "overlay run --iface {UNDERLAY} --node {name} --vni 42 --vni 43 \\\n    --registry \
-                 sqlite://{STATE}/registry.db 2> {name}.log"
+                "overlay run --iface {UNDERLAY} --node {} --vni 42 --vni 43 \\\n    --registry \
+                 sqlite://{STATE}/registry.db 2> {}",
+                host.name(),
+                host.log()
             );
             let agent = self.start(host, &line)?;
             self.stage.wait_until_ready(host, &agent)?;

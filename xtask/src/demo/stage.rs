@@ -231,7 +231,11 @@ impl Stage {
     pub(super) fn wait_until_ready(&self, host: Host, agent: &Running) -> Result<()> {
         let what = format!("the agent on {} is ready", host.name());
         self.wait_for_status(host, &what, |status| {
-            agent.check()?;
+            if agent.check().is_err() {
+                let log = fs::read_to_string(Path::new(STATE).join(host.log())).unwrap_or_default();
+                let reason = log.lines().next_back().unwrap_or("it said nothing");
+                bail!("the agent on {} has ended: {reason}", host.name());
+            }
             Ok(status.is_some_and(|status| status.ready))
         })
     }

@@ -68,6 +68,11 @@ impl Host {
         Ipv4Addr::new(192, 0, 2, if self == Self::One { 1 } else { 2 })
     }
 
+    /// Where the agent logs to, in [`STATE`].
+    pub(super) fn log(self) -> String {
+        format!("{}.log", self.name())
+    }
+
     /// Where the agent pins its maps.
     pub(super) fn maps(self) -> PathBuf {
         pins(self.instance()).join("v1/maps")
@@ -142,7 +147,7 @@ ip netns exec blue-43 ping -c 3 7.7.7.3
 overlay --instance {other} drops
 bpftool map dump pinned {maps}/fdb
 bpftool prog show pinned {programs}/endpoint_ingress
-cat {STATE}/{log}.log
+cat {STATE}/{log}
 ",
         folder = folder.display(),
         instance = one.instance(),
@@ -150,6 +155,6 @@ cat {STATE}/{log}.log
         maps = one.maps().display(),
         programs = pins(one.instance()).join("v1/programs").display(),
         host = two.netns(),
-        log = one.name(),
+        log = one.log(),
     )
 }
