@@ -31,6 +31,24 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// What an agent with this configuration, in this network namespace, leaves.
+    pub(super) async fn of(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            node: config.node.clone(),
+            iface: config.iface.clone(),
+            registry: config.registry.clone(),
+            netns: Netns::current()?.identity().await?,
+        })
+    }
+
+    /// Leaves it, in place of an earlier one.
+    pub(super) fn write(&self, paths: &InstancePaths) -> anyhow::Result<()> {
+        let unfinished = paths.record.with_extension("json.new");
+        fs::write(&unfinished, serde_json::to_vec(self)?)
+            .and_then(|()| fs::rename(&unfinished, &paths.record))
+            .with_context(|| format!("writing {}", paths.record.display()))
+    }
+
     /// What the instance's last agent left. `None`: there was none since the boot.
     pub(super) fn read(paths: &InstancePaths) -> anyhow::Result<Option<Self>> {
         match fs::read(&paths.record) {
@@ -45,31 +63,14 @@ impl Record {
 
 /// The right to be the instance's agent, for as long as this lives.
 pub(super) struct Claim {
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Claim {
-    /// Takes the instance's lock and leaves the record.
-    pub(super) async fn take(paths: &InstancePaths, config: &Config) -> anyhow::Result<Self> {
-        let claim = Self::lock(paths, &config.instance)?;
-        let record = Record {
-            node: config.node.clone(),
-            iface: config.iface.clone(),
-            registry: config.registry.clone(),
-            netns: Netns::current()?.identity().await?,
-        };
-        let unfinished = paths.record.with_extension("json.new");
-        fs::write(&unfinished, serde_json::to_vec(&record)?)
-            .and_then(|()| fs::rename(&unfinished, &paths.record))
-            .with_context(|| format!("writing {}", paths.record.display()))?;
-        Ok(claim)
-    }
-
-    /// Takes the lock alone: nobody else is the instance's agent, or takes it down.
+    /// Takes the instance's lock: nobody else is its agent, or takes it down.
     pub(super) fn lock(paths: &InstancePaths, instance: &Name) -> anyhow::Result<Self> {
-        let mut file = open(&paths.lock).with_context(|| {
-            format!("can't open {}: run overlay as root", paths.lock.display())
-        })?;
+        let mut file = open(&paths.lock)
+            .with_context(|| format!("can't open {}: run overlay as root", paths.lock.display()))?;
         let mut holder = String::new();
         file.read_to_string(&mut holder)?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -84,13 +85,14 @@ impl Claim {
         lock.set_len(0)?;
         lock.rewind()?;
         writeln!(lock, "{}", std::process::id())?;
-        Ok(Self { _lock: lock })
+        Ok(Self { lock })
     }
 
-    /// Gives the name in the file system back. The lock goes with the process.
+    /// Gives the socket's name back, then the lock.
     pub(super) fn release(self, paths: &InstancePaths) {
         // A socket that stays behind is replaced by the next agent.
         let _ = fs::remove_file(&paths.socket);
+        drop(self.lock);
     }
 }
 
@@ -98,5 +100,10 @@ fn open(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
 }

@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::{
+    net::UnixListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
 };
 
 pub mod api;
-pub mod client;
 mod claim;
+pub mod client;
 mod operations;
 pub mod server;
 mod teardown;
@@ -21,13 +22,13 @@ mod underlay;
 pub use teardown::down;
 
 use self::{
-    claim::Claim,
+    claim::{Claim, Record},
     operations::{Agent, Parts},
 };
 use crate::{
     config::{Config, InstancePaths},
     datapath::{self, Datapath, Kernel},
-    model::{Change, Network, Node, Snapshot, Vni, Vtep},
+    model::{Change, Network, Node, Vtep},
     platform::{Linux, Platform, Underlay},
     reconcile::{Observer, Reconciler, apply::Applier, plan::Local},
     registry::{self, Registry, RegistryError},
@@ -41,17 +42,81 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// Runs the agent until it is told to stop. The datapath stays when it does.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let paths = InstancePaths::new(&config.instance);
-    let claim = Claim::take(&paths, &config).await?;
-    let platform =
-        Arc::new(Linux::new(config.instance.clone(), config.iface.clone(), config.local_ip)?);
-    let underlay = platform.underlay().await?;
-    let registry = registry::open(&config.registry)?;
-    let node = join(&config, &underlay, &*registry).await?;
-    platform.ensure_vxlan(config.port).await?;
-    let datapath = Arc::new(load(&config, &paths, &underlay).await?);
-    let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
+    let claim = Claim::lock(&paths, &config.instance)?;
+    let is_first = Record::read(&paths)?.is_none();
+    match begin(&config, &paths).await {
+        Ok(begun) => serve(config, begun, &paths, claim).await,
+        Err(error) => {
+            if is_first {
+                give_up(&config, &paths).await;
+            }
+            claim.release(&paths);
+            Err(error)
+        }
+    }
+}
 
-    let local = Local { node: node.name.clone(), underlay_mtu: underlay.mtu };
+/// What an agent has once it may serve.
+struct Begun {
+    underlay: Underlay,
+    registry: Arc<dyn Registry>,
+    platform: Arc<Linux>,
+    datapath: Arc<Kernel>,
+    listener: UnixListener,
+    node: Node,
+}
+
+/// Looks at all that can be refused first, then makes what the agent needs. The registry comes
+/// last: the others hear of a node that stands.
+async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> {
+    let platform = Arc::new(Linux::new(
+        config.instance.clone(),
+        config.iface.clone(),
+        config.local_ip,
+    )?);
+    let underlay = platform.underlay().await?;
+    tokio::task::spawn_blocking(datapath::require).await??;
+    let registry = registry::open(&config.registry)?;
+    Record::of(config).await?.write(paths)?;
+    platform.ensure_vxlan(config.port).await?;
+    let datapath = Arc::new(load(config, paths, &underlay).await?);
+    let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
+    let node = join(config, &underlay, &*registry).await?;
+    Ok(Begun {
+        underlay,
+        registry,
+        platform,
+        datapath,
+        listener,
+        node,
+    })
+}
+
+/// Takes away what a first start made before it failed; the log has what stays.
+async fn give_up(config: &Config, paths: &InstancePaths) {
+    if let Err(error) = teardown::undo(config, paths).await {
+        tracing::warn!(%error, "run `overlay down` before the next start");
+    }
+}
+
+async fn serve(
+    config: Config,
+    begun: Begun,
+    paths: &InstancePaths,
+    claim: Claim,
+) -> anyhow::Result<()> {
+    let Begun {
+        underlay,
+        registry,
+        platform,
+        datapath,
+        listener,
+        node,
+    } = begun;
+    let local = Local {
+        node: node.name.clone(),
+        underlay_mtu: underlay.mtu,
+    };
     let applier = Applier::new(
         Arc::clone(&platform) as Arc<dyn Platform>,
         Arc::clone(&datapath) as Arc<dyn Datapath>,
@@ -75,9 +140,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stop: stop.clone(),
     }));
     let mut asked_to_stop = stopped.clone();
-    let serving = tokio::spawn(server::serve(listener, Arc::clone(&agent) as _, async move {
-        let _ = asked_to_stop.wait_for(|stop| *stop).await;
-    }));
+    let serving = tokio::spawn(server::serve(
+        listener,
+        Arc::clone(&agent) as _,
+        async move {
+            let _ = asked_to_stop.wait_for(|stop| *stop).await;
+        },
+    ));
     let reason = tokio::select! {
         reason = told_to_stop() => reason.map(|signal| tracing::info!(signal, "stopping; the datapath stays")),
         _ = stopped.wait_for(|stop| *stop) => Ok(()),
@@ -88,11 +157,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serving.await.context("the agent's socket died")??;
     living.abort();
     announcing.abort();
-    claim.release(&paths);
+    claim.release(paths);
     reason
 }
 
-/// Enters this node and the networks that it was told of into the registry.
+/// Enters this node and the networks that it was told of into the registry, all or nothing.
 async fn join(
     config: &Config,
     underlay: &Underlay,
@@ -100,36 +169,39 @@ async fn join(
 ) -> anyhow::Result<Node> {
     let node = Node {
         name: config.node.clone(),
-        vtep: Vtep { ip: underlay.ip.into(), port: config.port },
+        vtep: Vtep {
+            ip: underlay.ip.into(),
+            port: config.port,
+        },
         agent: true,
         last_seen: None,
     };
-    registry.commit(&[Change::PutNode(node.clone())]).await?;
-    registry.heartbeat(&node.name).await?;
-    let snapshot = registry.snapshot().await?;
-    for &vni in &config.vnis {
-        ensure_network(vni, &snapshot, registry).await?;
-    }
-    Ok(node)
-}
-
-/// Another agent may make the same network at the same time: then it exists, which is the point.
-async fn ensure_network(
-    vni: Vni,
-    snapshot: &Snapshot,
-    registry: &dyn Registry,
-) -> anyhow::Result<()> {
-    if snapshot.networks.iter().any(|network| network.vni == vni) {
-        return Ok(());
-    }
-    let network = Network::new(format!("vni-{vni}").parse()?, vni);
-    match registry.commit(&[Change::CreateNetwork(network)]).await {
-        Ok(_) | Err(RegistryError::Conflict { what: "VNI", .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+    loop {
+        let known = registry.snapshot().await?.networks;
+        let mut changes = vec![Change::PutNode(node.clone())];
+        for vni in &config.vnis {
+            if known.iter().all(|network| network.vni != *vni) {
+                let network = Network::new(format!("vni-{vni}").parse()?, *vni);
+                changes.push(Change::CreateNetwork(network));
+            }
+        }
+        match registry.commit(&changes).await {
+            // Another agent made the same network just now: then it exists, which is the point.
+            Err(RegistryError::Conflict { what: "VNI", .. }) => {}
+            committed => {
+                committed?;
+                registry.heartbeat(&node.name).await?;
+                return Ok(node);
+            }
+        }
     }
 }
 
-async fn load(config: &Config, paths: &InstancePaths, underlay: &Underlay) -> anyhow::Result<Kernel> {
+async fn load(
+    config: &Config,
+    paths: &InstancePaths,
+    underlay: &Underlay,
+) -> anyhow::Result<Kernel> {
     let settings = datapath::Settings {
         pins: paths.pins.clone(),
         underlay: config.iface.to_string(),
@@ -175,7 +247,7 @@ async fn say_that_we_live(registry: Arc<dyn Registry>, node: Node) {
 async fn died(observer: &mut Observer, agent: &Agent) {
     observer.ended().await;
     if agent.is_going_down().await {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

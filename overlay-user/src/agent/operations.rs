@@ -82,13 +82,23 @@ impl Operations for Agent {
 
     async fn network_ls(&self) -> Result<Vec<NetworkView>, OperationError> {
         let view = self.observer.view().await;
-        Ok(view.mirror.networks.values().cloned().map(NetworkView::from).collect())
+        Ok(view
+            .mirror
+            .networks
+            .values()
+            .cloned()
+            .map(NetworkView::from)
+            .collect())
     }
 
     async fn network_rm(&self, name: &Name) -> Result<(), OperationError> {
         let vni = {
             let view = self.observer.view().await;
-            let network = view.mirror.networks.values().find(|network| network.name == *name);
+            let network = view
+                .mirror
+                .networks
+                .values()
+                .find(|network| network.name == *name);
             network.map(|network| network.vni)
         };
         match vni {
@@ -115,7 +125,11 @@ impl Operations for Agent {
 
     async fn endpoint_ls(&self) -> Result<Vec<EndpointView>, OperationError> {
         let view = self.observer.view().await;
-        view.mirror.endpoints.keys().map(|name| self.endpoint_view(&view, name)).collect()
+        view.mirror
+            .endpoints
+            .keys()
+            .map(|name| self.endpoint_view(&view, name))
+            .collect()
     }
 
     async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError> {
@@ -123,7 +137,9 @@ impl Operations for Agent {
     }
 
     async fn endpoint_rm(&self, name: &Name) -> Result<(), OperationError> {
-        self.commit(&[Change::RemoveEndpoint(name.clone())]).await.map(drop)
+        self.commit(&[Change::RemoveEndpoint(name.clone())])
+            .await
+            .map(drop)
     }
 
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
@@ -151,7 +167,7 @@ impl Operations for Agent {
         Ok(StatusView {
             instance: self.config.instance.clone(),
             node: self.config.node.clone(),
-            ready: view.mirror.revision > 0 && view.errors.is_empty(),
+            ready: view.applied > 0 && view.errors.is_empty(),
             iface: self.config.iface.clone(),
             vtep: self.underlay.ip.into(),
             port: self.config.port,
@@ -161,7 +177,10 @@ impl Operations for Agent {
                 revision: view.mirror.revision,
             },
             networks: view.mirror.networks.len(),
-            endpoints: EndpointCounts { local, remote: view.mirror.endpoints.len() - local },
+            endpoints: EndpointCounts {
+                local,
+                remote: view.mirror.endpoints.len() - local,
+            },
             datapath: DatapathView {
                 attach: self.datapath.attach_mode(),
                 abi: ABI_VERSION,
@@ -172,7 +191,10 @@ impl Operations for Agent {
 
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
         let drops = self.datapath.drops()?;
-        Ok(drops.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect())
+        Ok(drops
+            .into_iter()
+            .map(|(reason, count)| (reason.to_owned(), count))
+            .collect())
     }
 
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {
@@ -184,7 +206,11 @@ impl Operations for Agent {
         let plan = arpd::plan(&folder, vni, self.config.port, &snapshot)
             .map_err(|error| OperationError::new(ErrorKind::Refused, error))?;
         self.commit(&plan.changes).await?;
-        Ok(ImportView { vni, endpoints: plan.endpoints, vteps: plan.vteps })
+        Ok(ImportView {
+            vni,
+            endpoints: plan.endpoints,
+            vteps: plan.vteps,
+        })
     }
 
     async fn down(&self) -> Result<(), OperationError> {
@@ -202,10 +228,13 @@ impl Operations for Agent {
             }
             Err(error) => errors.push(error.to_string()),
         }
-        let removed = self.registry.commit(&[Change::RemoveNode(self.config.node.clone())]).await;
+        let removed = self
+            .registry
+            .commit(&[Change::RemoveNode(self.config.node.clone())])
+            .await;
         errors.extend(removed.err().map(|error| error.to_string()));
         self.stop.send_replace(true);
-        teardown::finish(&paths, errors)
+        teardown::finish(&paths, &errors)
             .map_err(|error| OperationError::new(ErrorKind::Internal, format_args!("{error:#}")))
     }
 }
@@ -238,7 +267,11 @@ impl Agent {
         for _ in 0..ADDRESS_ATTEMPTS {
             let (network, addresses) = self.addresses_for(request, &refused).await?;
             let endpoint = self.endpoint(request, &network, addresses.clone());
-            let taken = match self.registry.commit(&[Change::CreateEndpoint(endpoint.clone())]).await {
+            let taken = match self
+                .registry
+                .commit(&[Change::CreateEndpoint(endpoint.clone())])
+                .await
+            {
                 Ok(revision) => {
                     self.observer.clone().applied(revision).await;
                     return Ok((endpoint, revision));
@@ -248,7 +281,9 @@ impl Agent {
             };
             // Somebody was faster: on another agent, or with a MAC made from the same address.
             match taken {
-                RegistryError::Conflict { what: "IP" | "MAC", .. } if request.mac.is_none() => {
+                RegistryError::Conflict {
+                    what: "IP" | "MAC", ..
+                } if request.mac.is_none() => {
                     refused.extend(addresses.iter().map(IpNet::addr));
                 }
                 RegistryError::Conflict { what: "IP", .. } => {
@@ -284,8 +319,11 @@ impl Agent {
             )
         })?;
         if !request.addresses.is_empty() {
-            let addresses: Result<Vec<IpNet>, OperationError> =
-                request.addresses.iter().map(|address| address.in_network(network)).collect();
+            let addresses: Result<Vec<IpNet>, OperationError> = request
+                .addresses
+                .iter()
+                .map(|address| address.in_network(network))
+                .collect();
             return Ok((network.clone(), addresses?));
         }
         let used: BTreeSet<IpAddr> = view
@@ -324,8 +362,18 @@ impl Agent {
             mac: request.mac.unwrap_or_else(|| default_mac(&addresses)),
             addresses,
             node: self.config.node.clone(),
-            netns: Some(request.netns.clone().unwrap_or_else(|| request.name.clone())),
-            ifname: Some(request.ifname.clone().unwrap_or_else(crate::config::default_ifname)),
+            netns: Some(
+                request
+                    .netns
+                    .clone()
+                    .unwrap_or_else(|| request.name.clone()),
+            ),
+            ifname: Some(
+                request
+                    .ifname
+                    .clone()
+                    .unwrap_or_else(crate::config::default_ifname),
+            ),
             generation: 0,
         }
     }

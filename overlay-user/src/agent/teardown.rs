@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::claim::{Claim, Record};
 use crate::{
-    config::InstancePaths,
+    config::{Config, InstancePaths},
     datapath,
     model::{Change, Name},
     platform::{Linux, Platform, netns::Netns},
@@ -43,7 +43,22 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         Err(error) => errors.push(error.to_string()),
     }
     claim.release(&paths);
-    finish(&paths, errors)
+    finish(&paths, &errors)
+}
+
+/// Removes what an agent with this configuration made on this host, and the instance's files. The
+/// registry is left alone.
+pub(super) async fn undo(config: &Config, paths: &InstancePaths) -> anyhow::Result<()> {
+    let mut errors = Vec::new();
+    if paths.record.exists() {
+        let platform = Linux::new(
+            config.instance.clone(),
+            config.iface.clone(),
+            config.local_ip,
+        )?;
+        remove_from_host(paths, Arc::new(platform), &Netns::current()?, &mut errors).await;
+    }
+    finish(paths, &errors)
 }
 
 /// The host's share of it: goes on past errors and notes each.
@@ -54,7 +69,9 @@ pub(super) async fn remove_from_host(
     errors: &mut Vec<String>,
 ) {
     errors.extend(error_of(datapath::remove(&paths.pins)));
-    let detached = host.run(|| datapath::detach_filters().map_err(io::Error::other)).await;
+    let detached = host
+        .run(|| datapath::detach_filters().map_err(io::Error::other))
+        .await;
     errors.extend(error_of(detached));
     match platform.ports().await {
         Ok(ports) => {
@@ -69,11 +86,14 @@ pub(super) async fn remove_from_host(
 }
 
 /// Forgets the instance if all is gone; otherwise says what is not, and `down` can be tried again.
-pub(super) fn finish(paths: &InstancePaths, errors: Vec<String>) -> anyhow::Result<()> {
+pub(super) fn finish(paths: &InstancePaths, errors: &[String]) -> anyhow::Result<()> {
     if errors.is_empty() {
         return remove_files(paths);
     }
-    bail!("not everything could be removed: {}: run `overlay down` again", errors.join("; "))
+    bail!(
+        "not everything could be removed: {}: run `overlay down` again",
+        errors.join("; ")
+    )
 }
 
 fn remove_files(paths: &InstancePaths) -> anyhow::Result<()> {

@@ -60,7 +60,7 @@ const HELPERS: [(BpfHelper, &str, &str); 6] = [
 
 /// Refuses a kernel without TC programs or a helper, by name, and a caller without the right to
 /// use BPF.
-pub(super) fn require() -> Result<(), DatapathError> {
+pub fn require() -> Result<(), DatapathError> {
     let kind = ProgramType::SchedClassifier;
     match is_program_supported(kind) {
         Ok(true) => {}

@@ -15,6 +15,7 @@ mod kernel;
 mod maps;
 mod pins;
 
+pub use features::require;
 pub use kernel::{Kernel, OBJECT, detach_filters};
 pub use pins::remove;
 

@@ -35,6 +35,8 @@ pub struct View {
     pub failures: BTreeMap<Name, String>,
     /// Why the registry is out of reach; `None`: it is in reach.
     pub lost: Option<String>,
+    /// The last revision that was carried over to the kernel as far as it can be; 0: none yet.
+    pub applied: Revision,
     /// What the last attempt could not do; empty: the kernel is what the registry wants.
     pub errors: Vec<String>,
 }
@@ -68,7 +70,10 @@ impl Observer {
     /// Waits until the kernel is what `revision` wants, as far as it can be. `false`: the loop has
     /// ended.
     pub async fn applied(&mut self, revision: Revision) -> bool {
-        self.applied.wait_for(|applied| *applied >= revision).await.is_ok()
+        self.applied
+            .wait_for(|applied| *applied >= revision)
+            .await
+            .is_ok()
     }
 }
 
@@ -95,8 +100,11 @@ impl Reconciler {
     /// A loop for `node`, and the way to look at it.
     pub fn new(registry: Arc<dyn Registry>, applier: Applier, node: Node) -> (Self, Observer) {
         let view = Arc::new(RwLock::new(View::default()));
-        let (applied, receiver) = watch::channel(0);
-        let observer = Observer { view: Arc::clone(&view), applied: receiver };
+        let (applied, revisions) = watch::channel(0);
+        let observer = Observer {
+            view: Arc::clone(&view),
+            applied: revisions,
+        };
         let reconciler = Self {
             registry,
             applier,
@@ -196,7 +204,9 @@ impl Reconciler {
             return Ok(mirror);
         }
         tracing::warn!(node = %self.node.name, "this node is missing in the registry: putting it back");
-        self.registry.commit(&[Change::PutNode(self.node.clone())]).await?;
+        self.registry
+            .commit(&[Change::PutNode(self.node.clone())])
+            .await?;
         self.registry.snapshot().await.map(Mirror::from)
     }
 
@@ -211,6 +221,7 @@ impl Reconciler {
         view.failures.clone_from(self.applier.failures());
         view.errors = errors;
         let revision = view.mirror.revision;
+        view.applied = revision;
         drop(view);
         self.applied.send_replace(revision);
         self.postpone(is_failed);
@@ -218,7 +229,11 @@ impl Reconciler {
 
     fn postpone(&mut self, is_failed: bool) {
         let wait = if is_failed { self.retry } else { RESYNC };
-        self.retry = if is_failed { (self.retry * 2).min(RESYNC) } else { FIRST_RETRY };
+        self.retry = if is_failed {
+            (self.retry * 2).min(RESYNC)
+        } else {
+            FIRST_RETRY
+        };
         self.next_resync = Instant::now() + wait;
     }
 }
