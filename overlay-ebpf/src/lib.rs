@@ -28,6 +28,11 @@
 //! `stage` does one network function, `packet.rs` and `maps.rs` hold all that is unsafe.
 
 #![cfg_attr(not(test), no_std)]
+#![allow(
+    clippy::inline_always,
+    reason = "a BPF program is one function: a call costs a stack frame of its 512 bytes and the \
+              verifier's knowledge of packet bounds"
+)]
 
 pub mod abi;
 pub mod rule;

@@ -373,7 +373,10 @@ pub fn default_instance() -> Name {
     reason = "the name is a constant of the alphabet"
 )]
 pub fn default_ifname() -> IfName {
-    #[expect(clippy::expect_used, reason = "\"eth0\" is in an interface name's alphabet")]
+    #[expect(
+        clippy::expect_used,
+        reason = "\"eth0\" is in an interface name's alphabet"
+    )]
     "eth0".parse().expect("a valid name")
 }
 

@@ -5,6 +5,16 @@
 #![no_std]
 #![no_main]
 #![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_lossless,
+    reason = "helpers take each number in a width of their own; all are constants or frame lengths"
+)]
+#![allow(
+    clippy::inline_always,
+    reason = "a call costs a stack frame and the verifier's knowledge of packet bounds"
+)]
+#![allow(
     unreachable_pub,
     missing_docs,
     reason = "the entry points' macro makes functions without docs; nothing here has another user"

@@ -32,14 +32,14 @@ use overlay_ebpf::{
     },
 };
 
-/// `PACKET_HOST` of linux/if_packet.h: addressed to this host.
+/// `PACKET_HOST` of `linux/if_packet.h`: addressed to this host.
 const PACKET_HOST: u32 = 0;
 
 /// `BPF_F_ADJ_ROOM_ENCAP_L2(len)`: the inner Ethernet header's length, in the flags' top byte.
 const ENCAP_L2_LEN: u64 = (eth::LEN as u64) << 56;
 
-/// FIXED_GSO: the endpoint's MTU leaves room for the outer headers, so segments keep their size.
-/// NO_CSUM_RESET: what hardware verified inside stays verified.
+/// `FIXED_GSO`: the endpoint's MTU leaves room for the outer headers, so segments keep their size.
+/// `NO_CSUM_RESET`: what hardware verified inside stays verified.
 const KEEP: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET) as u64;
 
 /// A header that can be read and written in place.
@@ -265,6 +265,7 @@ impl Frame {
     /// Redirects to an interface of this host, whose routing and neighbour tables find the next
     /// hop, resolve its MAC if need be and write the Ethernet header.
     #[inline(always)]
+    #[expect(clippy::unused_self, reason = "the kernel knows which frame is meant")]
     pub fn redirect_via_neighbor(&self, ifindex: u32) -> Result<Verdict, DropReason> {
         // SAFETY: no parameters are passed, so the kernel reads no memory of ours.
         redirected(unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) })
@@ -286,6 +287,7 @@ impl Frame {
 
     /// Sends the frame out of an interface; its other end classifies it anew.
     #[inline(always)]
+    #[expect(clippy::unused_self, reason = "the kernel knows which frame is meant")]
     pub fn redirect_out(&self, ifindex: u32) -> Result<Verdict, DropReason> {
         // SAFETY: takes no pointer.
         redirected(unsafe { bpf_redirect(ifindex, 0) })

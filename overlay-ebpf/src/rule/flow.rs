@@ -53,7 +53,14 @@ mod tests {
     #[test]
     fn neighbouring_flows_spread_over_many_ports() {
         let ports: BTreeSet<u16> = (0..1000_u32)
-            .map(|port| source_port(flow_hash(0x0707_0702, 0x0707_0703, 17, (port << 16) | 5001)))
+            .map(|port| {
+                source_port(flow_hash(
+                    0x0707_0702,
+                    0x0707_0703,
+                    17,
+                    (port << 16) | 0x1389,
+                ))
+            })
             .collect();
         assert!(ports.len() > 900, "{}", ports.len());
     }

@@ -1,12 +1,15 @@
 //! May an endpoint send with this source address?
 
-use crate::abi::{EndpointEntry, NeighborEntry};
+use crate::{
+    abi::{EndpointEntry, NeighborEntry},
+    wire::{eth::Mac, ipv6},
+};
 
 /// Whether `ip` is the endpoint's first IPv4 address. `false` says nothing yet: ask
 /// [`owned_by`] with the neighbour table's entry.
 #[must_use]
 #[inline(always)]
-pub const fn is_first_ipv4(endpoint: &EndpointEntry, ip: [u8; 4]) -> bool {
+pub fn is_first_ipv4(endpoint: &EndpointEntry, ip: [u8; 4]) -> bool {
     let ip = u32::from_ne_bytes(ip);
     ip != 0 && ip == u32::from_ne_bytes(endpoint.ipv4)
 }
@@ -14,37 +17,24 @@ pub const fn is_first_ipv4(endpoint: &EndpointEntry, ip: [u8; 4]) -> bool {
 /// The same for IPv6.
 #[must_use]
 #[inline(always)]
-pub const fn is_first_ipv6(endpoint: &EndpointEntry, ip: [u8; 16]) -> bool {
-    let ip = u128_halves(ip);
-    let own = u128_halves(endpoint.ipv6);
-    (ip.0 | ip.1) != 0 && ip.0 == own.0 && ip.1 == own.1
+pub fn is_first_ipv6(endpoint: &EndpointEntry, ip: [u8; 16]) -> bool {
+    let [high, low] = ipv6::halves(ip);
+    let [own_high, own_low] = ipv6::halves(endpoint.ipv6);
+    (high | low) != 0 && high == own_high && low == own_low
 }
 
 /// Whether the neighbour table gives the address to this endpoint.
 #[must_use]
 #[inline(always)]
-pub const fn owned_by(endpoint: &EndpointEntry, neighbor: &NeighborEntry) -> bool {
+pub fn owned_by(endpoint: &EndpointEntry, neighbor: &NeighborEntry) -> bool {
     same_mac(endpoint.mac, neighbor.mac)
 }
 
-/// Whether two MACs are equal, without a call to `memcmp`.
+/// Whether two MACs are equal.
 #[must_use]
 #[inline(always)]
-pub const fn same_mac(left: [u8; 6], right: [u8; 6]) -> bool {
-    let [a, b, c, d, e, f] = left;
-    let [u, v, w, x, y, z] = right;
-    u32::from_ne_bytes([a, b, c, d]) == u32::from_ne_bytes([u, v, w, x])
-        && u16::from_ne_bytes([e, f]) == u16::from_ne_bytes([y, z])
-}
-
-/// BPF has no 128-bit comparison.
-#[inline(always)]
-const fn u128_halves(ip: [u8; 16]) -> (u64, u64) {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
-    (
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-    )
+pub fn same_mac(left: [u8; 6], right: [u8; 6]) -> bool {
+    Mac::new(left) == Mac::new(right)
 }
 
 #[cfg(test)]

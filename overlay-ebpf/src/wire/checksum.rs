@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) over words that are already in registers.
 
+use bytemuck::must_cast;
+
 /// A one's-complement sum in progress. Words go in as the wire has them, on any machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Sum(u64);
@@ -25,16 +27,22 @@ impl Sum {
     /// Adds sixteen bytes, order of the wire.
     #[must_use]
     #[inline(always)]
-    pub const fn sixteen(self, bytes: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        self.bytes([a, b, c, d])
-            .bytes([e, f, g, h])
-            .bytes([i, j, k, l])
-            .bytes([m, n, o, p])
+    pub fn sixteen(self, bytes: [u8; 16]) -> Self {
+        let [first, second, third, fourth] = must_cast::<_, [[u8; 4]; 4]>(bytes);
+        self.bytes(first).bytes(second).bytes(third).bytes(fourth)
+    }
+
+    /// Adds six bytes, order of the wire.
+    #[must_use]
+    #[inline(always)]
+    pub const fn six(self, bytes: [u8; 6]) -> Self {
+        let [first @ .., fifth, sixth] = bytes;
+        self.bytes(first).pair([fifth, sixth])
     }
 
     /// The checksum field, order of the wire.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits before")]
     #[inline(always)]
     pub const fn finish(self) -> [u8; 2] {
         let mut sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
@@ -60,6 +68,7 @@ mod tests {
     use super::*;
 
     /// The textbook loop of RFC 1071 section 4.1, byte order and all.
+    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits before")]
     fn reference(bytes: &[u8]) -> [u8; 2] {
         let mut sum: u32 = bytes
             .chunks(2)

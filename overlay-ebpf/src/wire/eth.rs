@@ -1,5 +1,6 @@
 //! Ethernet II.
 
+use bytemuck::must_cast;
 pub use network_types::eth::{EthHdr, EtherType};
 
 /// Bytes of the header.
@@ -28,28 +29,27 @@ impl Mac {
     #[must_use]
     #[inline(always)]
     pub const fn new(octets: [u8; 6]) -> Self {
-        let [a, b, c, d, e, f] = octets;
+        let [first_four @ .., fifth, sixth] = octets;
         Self {
-            first_four: u32::from_ne_bytes([a, b, c, d]),
-            last_two: u16::from_ne_bytes([e, f]),
+            first_four: u32::from_ne_bytes(first_four),
+            last_two: u16::from_ne_bytes([fifth, sixth]),
         }
     }
 
     /// In the order of the wire.
     #[must_use]
     #[inline(always)]
-    pub const fn octets(self) -> [u8; 6] {
-        let [a, b, c, d] = self.first_four.to_ne_bytes();
-        let [e, f] = self.last_two.to_ne_bytes();
-        [a, b, c, d, e, f]
+    pub fn octets(self) -> [u8; 6] {
+        let [first, second] = must_cast::<_, [u16; 2]>(self.first_four);
+        must_cast([first, second, self.last_two])
     }
 
     /// Two words that lie in memory as the six octets and two zeros.
     #[must_use]
     #[inline(always)]
     pub const fn words(self) -> [u32; 2] {
-        let [e, f] = self.last_two.to_ne_bytes();
-        [self.first_four, u32::from_ne_bytes([e, f, 0, 0])]
+        let [fifth, sixth] = self.last_two.to_ne_bytes();
+        [self.first_four, u32::from_ne_bytes([fifth, sixth, 0, 0])]
     }
 
     /// Whether the address is a group's: broadcast or multicast.
@@ -85,7 +85,7 @@ impl Header {
 
     /// Writes it.
     #[inline(always)]
-    pub const fn emit(&self, header: &mut EthHdr) {
+    pub fn emit(&self, header: &mut EthHdr) {
         header.dst_addr = self.destination.octets();
         header.src_addr = self.source.octets();
         header.ether_type = self.ether_type;

@@ -10,6 +10,8 @@ pub const SOLICITATION_LEN: usize = 24;
 /// Bytes of an advertisement with its target link-layer address option.
 pub const ADVERTISEMENT_LEN: usize = 32;
 
+/// [`ADVERTISEMENT_LEN`] as an IPv6 header's payload length.
+const ADVERTISEMENT_PAYLOAD: [u8; 2] = [0, 32];
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
@@ -59,6 +61,7 @@ pub struct Advertisement {
 }
 
 const _: () = assert!(size_of::<Advertisement>() == ADVERTISEMENT_LEN);
+const _: () = assert!(u16::from_be_bytes(ADVERTISEMENT_PAYLOAD) as usize == ADVERTISEMENT_LEN);
 
 /// Whether an `ICMPv6` message of this type is a neighbour solicitation; whether it is a good one
 /// is [`is_valid_solicitation`]'s question.
@@ -72,7 +75,7 @@ pub const fn is_solicitation(kind: u8) -> bool {
 /// endpoints: nothing of a solicitation but its addresses, which are checked, is used.
 #[must_use]
 #[inline(always)]
-pub const fn is_valid_solicitation(ip: &Ipv6Hdr, message: &Solicitation) -> bool {
+pub fn is_valid_solicitation(ip: &Ipv6Hdr, message: &Solicitation) -> bool {
     ip.hop_limit == HOP_LIMIT
         && message.code == 0
         && u16::from_be_bytes(ip.payload_len) as usize >= SOLICITATION_LEN
@@ -85,15 +88,11 @@ pub const fn is_valid_solicitation(ip: &Ipv6Hdr, message: &Solicitation) -> bool
 /// (RFC 4861 section 7.2.4).
 #[must_use]
 #[inline(always)]
-pub const fn advertise(
-    ip: &Ipv6Hdr,
-    message: &Solicitation,
-    mac: [u8; 6],
-) -> (Ipv6Hdr, Advertisement) {
+pub fn advertise(ip: &Ipv6Hdr, message: &Solicitation, mac: [u8; 6]) -> (Ipv6Hdr, Advertisement) {
     let detection = is_unspecified(ip.source);
     let header = Ipv6Hdr {
         version_class_flow: [0x60, 0, 0, 0],
-        payload_len: (ADVERTISEMENT_LEN as u16).to_be_bytes(),
+        payload_len: ADVERTISEMENT_PAYLOAD,
         next_header: ICMPV6,
         hop_limit: HOP_LIMIT,
         source: message.target,
@@ -104,15 +103,13 @@ pub const fn advertise(
     } else {
         SOLICITED | OVERRIDE
     };
-    let [a, b, c, d, e, f] = mac;
     let checksum = header
         .pseudo_sum()
         .pair([NEIGHBOR_ADVERTISEMENT, 0])
         .pair([flags, 0])
         .sixteen(message.target)
         .pair([TARGET_LINK_LAYER_ADDRESS, 1])
-        .pair([a, b])
-        .bytes([c, d, e, f])
+        .six(mac)
         .finish();
     let advertisement = Advertisement {
         kind: NEIGHBOR_ADVERTISEMENT,
@@ -129,16 +126,14 @@ pub const fn advertise(
 
 /// The sum over a whole advertisement with its pseudo-header: zero if its checksum is right.
 #[must_use]
-pub const fn verify(ip: &Ipv6Hdr, message: &Advertisement) -> [u8; 2] {
-    let [a, b, c, d, e, f] = message.mac;
+pub fn verify(ip: &Ipv6Hdr, message: &Advertisement) -> [u8; 2] {
     let sum: Sum = ip.pseudo_sum();
     sum.pair([message.kind, message.code])
         .pair(message.checksum)
         .bytes(message.flags)
         .sixteen(message.target)
         .pair([message.option_kind, message.option_len])
-        .pair([a, b])
-        .bytes([c, d, e, f])
+        .six(message.mac)
         .finish()
 }
 

@@ -1,5 +1,7 @@
 //! IPv6 (RFC 8200).
 
+use bytemuck::must_cast;
+
 use super::checksum::Sum;
 
 /// Bytes of the fixed header.
@@ -54,7 +56,7 @@ impl Ipv6Hdr {
     /// The pseudo-header's sum (RFC 8200 section 8.1) for a payload of this length.
     #[must_use]
     #[inline(always)]
-    pub const fn pseudo_sum(&self) -> Sum {
+    pub fn pseudo_sum(&self) -> Sum {
         Sum::ZERO
             .sixteen(self.source)
             .sixteen(self.destination)
@@ -63,12 +65,19 @@ impl Ipv6Hdr {
     }
 }
 
+/// An address as two numbers, which BPF can compare, unlike one of 128 bits.
+#[must_use]
+#[inline(always)]
+pub fn halves(ip: [u8; 16]) -> [u64; 2] {
+    must_cast(ip)
+}
+
 /// Whether every bit of the address is zero.
 #[must_use]
 #[inline(always)]
-pub const fn is_unspecified(ip: [u8; 16]) -> bool {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ip;
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h]) | u64::from_ne_bytes([i, j, k, l, m, n, o, p]) == 0
+pub fn is_unspecified(ip: [u8; 16]) -> bool {
+    let [high, low] = halves(ip);
+    high | low == 0
 }
 
 #[cfg(test)]

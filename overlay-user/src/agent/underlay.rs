@@ -25,7 +25,12 @@ pub(super) async fn watch(platform: Arc<Linux>, loaded: Underlay) -> anyhow::Res
             Ok(now) => bail!(
                 "the underlay changed: it was interface {} with {} and MTU {}, and is {} with {} and \
                  MTU {}: start the agent again",
-                loaded.ifindex, loaded.ip, loaded.mtu, now.ifindex, now.ip, now.mtu
+                loaded.ifindex,
+                loaded.ip,
+                loaded.mtu,
+                now.ifindex,
+                now.ip,
+                now.mtu
             ),
             Err(error) => {
                 if !std::mem::replace(&mut is_lost, true) {

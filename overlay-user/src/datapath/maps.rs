@@ -104,8 +104,14 @@ impl<K: Pod, V: Pod> Table<K, V> {
             Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
             _ => 0,
         };
-        let map = map.try_into().map_err(|error: MapError| failed("open", name, &error))?;
-        Ok(Self { name, capacity, map })
+        let map = map
+            .try_into()
+            .map_err(|error: MapError| failed("open", name, &error))?;
+        Ok(Self {
+            name,
+            capacity,
+            map,
+        })
     }
 
     fn pinned_rows<R>(pins: &Pins, name: &'static str) -> Result<BTreeMap<R::Key, R>, DatapathError>
@@ -126,7 +132,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         R::Key: Ord,
     {
         let mut rows = BTreeMap::new();
-        for row in self.map.iter() {
+        for row in &self.map {
             let (key, value) = row.map_err(|error| failed("read", self.name, &error))?;
             rows.extend(R::from_abi(&key, &value));
         }
@@ -211,6 +217,10 @@ pub(super) fn has_wanted_shape(
 }
 
 /// Sizes of a map's key and value, bytes.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "sizes of a few dozen bytes"
+)]
 fn sizes(name: &str) -> (u32, u32) {
     const fn pair<K, V>() -> (u32, u32) {
         (size_of::<K>() as u32, size_of::<V>() as u32)

@@ -41,16 +41,19 @@ impl Applier {
     }
 
     /// What this host adds to the registry's state.
+    #[must_use]
     pub fn local(&self) -> &Local {
         &self.local
     }
 
     /// Host-side indexes of the endpoints that stand.
+    #[must_use]
     pub fn ports(&self) -> &BTreeMap<Name, u32> {
         &self.ports
     }
 
     /// Why endpoints of this node don't stand.
+    #[must_use]
     pub fn failures(&self) -> &BTreeMap<Name, String> {
         &self.failures
     }
@@ -87,7 +90,12 @@ impl Applier {
         errors.extend(self.attach().await.err().map(|error| error.to_string()));
         for orphan in &orphans {
             tracing::info!(endpoint = %orphan, "removing an interface that no endpoint wants");
-            errors.extend(self.remove_port(orphan).await.err().map(|error| error.to_string()));
+            errors.extend(
+                self.remove_port(orphan)
+                    .await
+                    .err()
+                    .map(|error| error.to_string()),
+            );
         }
         if let Err(error) = self.platform.remove_orphan_namespaces().await {
             errors.push(error.to_string());
@@ -106,20 +114,30 @@ impl Applier {
             self.ports.remove(&endpoint.name);
             self.ensure_port(mirror, endpoint).await;
         }
-        let removed: Vec<Name> = gone.into_iter().filter(|name| !here.contains(name)).collect();
+        let removed: Vec<Name> = gone
+            .into_iter()
+            .filter(|name| !here.contains(name))
+            .collect();
         for name in &removed {
             self.ports.remove(name);
             self.failures.remove(name);
         }
         let new_rows = plan::rows_of(&touched.after, mirror, &self.local, &self.ports);
         let plan = Plan::between(&new_rows, &old_rows);
-        let written = self.on_kernel(move |datapath| datapath.write(&plan.put, &plan.remove)).await;
+        let written = self
+            .on_kernel(move |datapath| datapath.write(&plan.put, &plan.remove))
+            .await;
         errors.extend(written.err().map(|error| error.to_string()));
         if !(here.is_empty() && removed.is_empty()) {
             errors.extend(self.attach().await.err().map(|error| error.to_string()));
         }
         for name in &removed {
-            errors.extend(self.remove_port(name).await.err().map(|error| error.to_string()));
+            errors.extend(
+                self.remove_port(name)
+                    .await
+                    .err()
+                    .map(|error| error.to_string()),
+            );
         }
         errors
     }
@@ -142,12 +160,18 @@ impl Applier {
                 .is_some_and(|endpoint| self.local.port_spec(mirror, endpoint).is_some())
         };
         let ports = self.platform.ports().await?;
-        Ok(ports.into_iter().map(|port| port.endpoint).filter(|name| !is_wanted(name)).collect())
+        Ok(ports
+            .into_iter()
+            .map(|port| port.endpoint)
+            .filter(|name| !is_wanted(name))
+            .collect())
     }
 
     /// Makes an endpoint's interface, if it has one here, and notes what became of it.
     async fn ensure_port(&mut self, mirror: &Mirror, endpoint: &Endpoint) {
-        let Some(spec) = self.local.port_spec(mirror, endpoint) else { return };
+        let Some(spec) = self.local.port_spec(mirror, endpoint) else {
+            return;
+        };
         match self.make_port(spec).await {
             Ok(ifindex) => {
                 self.failures.remove(&endpoint.name);
@@ -161,7 +185,11 @@ impl Applier {
     }
 
     async fn make_port(&self, spec: Result<PortSpec, String>) -> Result<u32, String> {
-        let port = self.platform.ensure_port(&spec?).await.map_err(|error| error.to_string())?;
+        let port = self
+            .platform
+            .ensure_port(&spec?)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(port.host_ifindex)
     }
 
@@ -172,9 +200,11 @@ impl Applier {
     /// Attaches the programs. The underlay's comes second: what it lets in finds its tables full.
     async fn attach(&mut self) -> Result<(), DatapathError> {
         let ifindexes: BTreeSet<u32> = self.ports.values().copied().collect();
-        let attached = self.on_kernel(move |datapath| datapath.attach_endpoints(&ifindexes)).await;
+        let attached = self
+            .on_kernel(move |datapath| datapath.attach_endpoints(&ifindexes))
+            .await;
         if !self.is_underlay_attached {
-            self.on_kernel(|datapath| datapath.attach_underlay()).await?;
+            self.on_kernel(Datapath::attach_underlay).await?;
             self.is_underlay_attached = true;
         }
         attached
@@ -186,11 +216,13 @@ impl Applier {
         work: impl FnOnce(&dyn Datapath) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, DatapathError> {
         let datapath = Arc::clone(&self.datapath);
-        tokio::task::spawn_blocking(move || work(&*datapath)).await.unwrap_or_else(|error| {
-            Err(DatapathError::Kernel {
-                what: "the datapath's thread died".to_owned(),
-                cause: error.to_string(),
+        tokio::task::spawn_blocking(move || work(&*datapath))
+            .await
+            .unwrap_or_else(|error| {
+                Err(DatapathError::Kernel {
+                    what: "the datapath's thread died".to_owned(),
+                    cause: error.to_string(),
+                })
             })
-        })
     }
 }

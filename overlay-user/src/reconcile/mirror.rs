@@ -32,8 +32,16 @@ impl From<Snapshot> for Mirror {
     fn from(snapshot: Snapshot) -> Self {
         Self {
             revision: snapshot.revision,
-            networks: snapshot.networks.into_iter().map(|network| (network.vni, network)).collect(),
-            nodes: snapshot.nodes.into_iter().map(|node| (node.name.clone(), node)).collect(),
+            networks: snapshot
+                .networks
+                .into_iter()
+                .map(|network| (network.vni, network))
+                .collect(),
+            nodes: snapshot
+                .nodes
+                .into_iter()
+                .map(|node| (node.name.clone(), node))
+                .collect(),
             endpoints: snapshot
                 .endpoints
                 .into_iter()
@@ -64,7 +72,10 @@ impl Mirror {
             touched.everything |= self.nodes.remove(&name).is_some();
         }
         for node in delta.nodes {
-            let same = self.nodes.get(&node.name).is_some_and(|known| known.vtep == node.vtep);
+            let same = self
+                .nodes
+                .get(&node.name)
+                .is_some_and(|known| known.vtep == node.vtep);
             touched.everything |= !same;
             self.nodes.insert(node.name.clone(), node);
         }
@@ -77,7 +88,9 @@ impl Mirror {
                 continue;
             }
             touched.after.push(endpoint.clone());
-            touched.before.extend(self.endpoints.insert(endpoint.name.clone(), endpoint));
+            touched
+                .before
+                .extend(self.endpoints.insert(endpoint.name.clone(), endpoint));
         }
         touched
     }
@@ -102,16 +115,22 @@ mod tests {
     }
 
     fn mirror() -> Mirror {
-        let snapshot =
-            Snapshot { revision: 5, endpoints: vec![endpoint("blue", 5)], ..Snapshot::default() };
+        let snapshot = Snapshot {
+            revision: 5,
+            endpoints: vec![endpoint("blue", 5)],
+            ..Snapshot::default()
+        };
         Mirror::from(snapshot)
     }
 
     #[test]
     fn a_delta_tells_what_was_and_what_is() {
         let mut mirror = mirror();
-        let delta =
-            Delta { revision: 6, endpoints: vec![endpoint("blue", 6)], ..Delta::default() };
+        let delta = Delta {
+            revision: 6,
+            endpoints: vec![endpoint("blue", 6)],
+            ..Delta::default()
+        };
         let touched = mirror.apply(delta);
         assert_eq!(touched.before, [endpoint("blue", 5)]);
         assert_eq!(touched.after, [endpoint("blue", 6)]);
@@ -134,8 +153,11 @@ mod tests {
     #[test]
     fn an_older_generation_never_overwrites_a_newer_one() {
         let mut mirror = mirror();
-        let delta =
-            Delta { revision: 7, endpoints: vec![endpoint("blue", 4)], ..Delta::default() };
+        let delta = Delta {
+            revision: 7,
+            endpoints: vec![endpoint("blue", 4)],
+            ..Delta::default()
+        };
         assert_eq!(mirror.apply(delta), Touched::default());
         assert_eq!(mirror.endpoints[&"blue".parse().unwrap()].generation, 5);
     }
@@ -144,12 +166,19 @@ mod tests {
     fn a_node_that_only_lives_on_touches_nothing() {
         let node = |ip: &str| Node {
             name: "h2".parse().unwrap(),
-            vtep: Vtep { ip: ip.parse().unwrap(), port: 4789 },
+            vtep: Vtep {
+                ip: ip.parse().unwrap(),
+                port: 4789,
+            },
             agent: true,
             last_seen: None,
         };
         let mut mirror = mirror();
-        let put = |revision, ip| Delta { revision, nodes: vec![node(ip)], ..Delta::default() };
+        let put = |revision, ip| Delta {
+            revision,
+            nodes: vec![node(ip)],
+            ..Delta::default()
+        };
         assert!(mirror.apply(put(6, "10.0.0.2")).everything);
         assert!(!mirror.apply(put(7, "10.0.0.2")).everything);
         assert!(mirror.apply(put(8, "10.0.0.3")).everything);

@@ -100,17 +100,17 @@ impl Reconciler {
     /// A loop for `node`, and the way to look at it.
     pub fn new(registry: Arc<dyn Registry>, applier: Applier, node: Node) -> (Self, Observer) {
         let view = Arc::new(RwLock::new(View::default()));
-        let (applied, revisions) = watch::channel(0);
+        let (publisher, progress) = watch::channel(0);
         let observer = Observer {
             view: Arc::clone(&view),
-            applied: revisions,
+            applied: progress,
         };
         let reconciler = Self {
             registry,
             applier,
             node,
             view,
-            applied,
+            applied: publisher,
             retry: FIRST_RETRY,
             next_resync: Instant::now(),
         };

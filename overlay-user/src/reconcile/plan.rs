@@ -46,6 +46,7 @@ impl Local {
     }
 
     /// The interface that an endpoint of this node shall have. `None`: it needs none here.
+    #[must_use]
     pub fn port_spec(
         &self,
         mirror: &Mirror,
@@ -75,7 +76,9 @@ pub fn tables(mirror: &Mirror, local: &Local, ports: &BTreeMap<Name, u32>) -> Ta
             .networks
             .values()
             .map(|network| {
-                let mtu = local.mtu(network).unwrap_or_else(|_| local.longest_packet());
+                let mtu = local
+                    .mtu(network)
+                    .unwrap_or_else(|_| local.longest_packet());
                 (network.vni, NetworkRow { mtu })
             })
             .collect(),
@@ -110,7 +113,12 @@ pub fn rows_of(
 
 fn vtep_row(node: &Node) -> Option<(std::net::Ipv4Addr, VtepRow)> {
     match node.vtep.ip {
-        IpAddr::V4(ip) => Some((ip, VtepRow { port: node.vtep.port })),
+        IpAddr::V4(ip) => Some((
+            ip,
+            VtepRow {
+                port: node.vtep.port,
+            },
+        )),
         IpAddr::V6(_) => None,
     }
 }
@@ -123,10 +131,14 @@ fn add_rows(
     local: &Local,
     ports: &BTreeMap<Name, u32>,
 ) {
-    let Some(network) = mirror.networks.get(&endpoint.vni) else { return };
+    let Some(network) = mirror.networks.get(&endpoint.vni) else {
+        return;
+    };
     let generation = endpoint.generation;
     let target = if endpoint.node == local.node {
-        let Some(&ifindex) = ports.get(&endpoint.name) else { return };
+        let Some(&ifindex) = ports.get(&endpoint.name) else {
+            return;
+        };
         let first = |wanted: fn(&IpAddr) -> bool| endpoint.ips().find(wanted);
         let row = EndpointRow {
             vni: endpoint.vni,
@@ -139,7 +151,9 @@ fn add_rows(
                 IpAddr::V6(ip) => Some(ip),
                 IpAddr::V4(_) => None,
             }),
-            mtu: local.mtu(network).unwrap_or_else(|_| local.longest_packet()),
+            mtu: local
+                .mtu(network)
+                .unwrap_or_else(|_| local.longest_packet()),
             generation,
         };
         tables.endpoints.insert(ifindex, row);
@@ -148,13 +162,28 @@ fn add_rows(
         let Some((vtep, row)) = mirror.nodes.get(&endpoint.node).and_then(vtep_row) else {
             return;
         };
-        FdbTarget::Remote { vtep, port: row.port }
+        FdbTarget::Remote {
+            vtep,
+            port: row.port,
+        }
     };
-    let key = FdbKey { vni: endpoint.vni, mac: endpoint.mac };
+    let key = FdbKey {
+        vni: endpoint.vni,
+        mac: endpoint.mac,
+    };
     tables.fdb.insert(key, FdbRow { target, generation });
     for ip in endpoint.ips() {
-        let key = NeighborKey { vni: endpoint.vni, ip };
-        tables.neighbors.insert(key, NeighborRow { mac: endpoint.mac, generation });
+        let key = NeighborKey {
+            vni: endpoint.vni,
+            ip,
+        };
+        tables.neighbors.insert(
+            key,
+            NeighborRow {
+                mac: endpoint.mac,
+                generation,
+            },
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! The source check: an endpoint sends with its own MAC and its own addresses.
 
+use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{DropReason, EndpointEntry},
     rule::{
@@ -67,14 +68,9 @@ pub fn check_ipv6(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, D
         0 => {
             let has_ports = ip.next_header == ipv6::UDP || ip.next_header == ipv6::TCP;
             let ports = ports(frame, has_ports, eth::LEN + ipv6::LEN);
-            let [.., a, b, c, d] = ip.source;
-            let [.., e, f, g, h] = ip.destination;
-            flow::flow_hash(
-                u32::from_ne_bytes([a, b, c, d]),
-                u32::from_ne_bytes([e, f, g, h]),
-                ip.next_header,
-                ports,
-            )
+            let [_, _, _, source] = must_cast::<_, [u32; 4]>(ip.source);
+            let [_, _, _, destination] = must_cast::<_, [u32; 4]>(ip.destination);
+            flow::flow_hash(source, destination, ip.next_header, ports)
         }
         hash => hash,
     };

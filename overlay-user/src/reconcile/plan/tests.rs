@@ -10,7 +10,10 @@ fn vni(number: u32) -> Vni {
 fn node(name: &str, ip: &str) -> Node {
     Node {
         name: name.parse().unwrap(),
-        vtep: Vtep { ip: ip.parse().unwrap(), port: 4789 },
+        vtep: Vtep {
+            ip: ip.parse().unwrap(),
+            port: 4789,
+        },
         agent: true,
         last_seen: None,
     }
@@ -51,7 +54,10 @@ fn mirror() -> Mirror {
 }
 
 fn local() -> Local {
-    Local { node: "h1".parse().unwrap(), underlay_mtu: 1500 }
+    Local {
+        node: "h1".parse().unwrap(),
+        underlay_mtu: 1500,
+    }
 }
 
 fn ports() -> BTreeMap<Name, u32> {
@@ -62,11 +68,20 @@ fn ports() -> BTreeMap<Name, u32> {
 fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
     let tables = tables(&mirror(), &local(), &ports());
     let target = |number, ip| {
-        let key = FdbKey { vni: vni(number), mac: Mac::from_ipv4(ip) };
+        let key = FdbKey {
+            vni: vni(number),
+            mac: Mac::from_ipv4(ip),
+        };
         tables.fdb[&key].target
     };
-    assert_eq!(target(42, [7, 7, 7, 2].into()), FdbTarget::Local { ifindex: 7 });
-    let remote = FdbTarget::Remote { vtep: [10, 0, 0, 2].into(), port: 4789 };
+    assert_eq!(
+        target(42, [7, 7, 7, 2].into()),
+        FdbTarget::Local { ifindex: 7 }
+    );
+    let remote = FdbTarget::Remote {
+        vtep: [10, 0, 0, 2].into(),
+        port: 4789,
+    };
     assert_eq!(target(42, [7, 7, 7, 3].into()), remote);
     assert_eq!(target(43, [7, 7, 7, 2].into()), remote);
     assert_eq!(tables.neighbors.len(), 3);
@@ -75,7 +90,10 @@ fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
 #[test]
 fn only_other_nodes_are_vteps_to_accept_from() {
     let tables = tables(&mirror(), &local(), &ports());
-    assert_eq!(Vec::from_iter(tables.vteps.keys().copied()), [std::net::Ipv4Addr::new(10, 0, 0, 2)]);
+    assert_eq!(
+        tables.vteps.keys().copied().collect::<Vec<_>>(),
+        [std::net::Ipv4Addr::new(10, 0, 0, 2)]
+    );
 }
 
 #[test]
@@ -99,17 +117,25 @@ fn a_network_takes_what_the_underlay_leaves_or_less() {
 fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
     let mirror = mirror();
     let spec = |endpoint: &Endpoint| local().port_spec(&mirror, endpoint);
-    let spec_a = spec(&endpoint("a", 42, "7.7.7.2/24", "h1")).unwrap().unwrap();
+    let spec_a = spec(&endpoint("a", 42, "7.7.7.2/24", "h1"))
+        .unwrap()
+        .unwrap();
     assert_eq!((spec_a.netns.as_str(), spec_a.mtu), ("a", 1450));
     assert_eq!(spec(&endpoint("b", 42, "7.7.7.3/24", "h2")), None);
-    let foreign = Endpoint { netns: None, ..endpoint("a", 42, "7.7.7.2/24", "h1") };
+    let foreign = Endpoint {
+        netns: None,
+        ..endpoint("a", 42, "7.7.7.2/24", "h1")
+    };
     assert_eq!(spec(&foreign), None);
 }
 
 #[test]
 fn a_mac_that_moves_to_another_endpoint_in_one_delta_is_written_and_not_removed() {
     let before = [endpoint("a", 42, "7.7.7.9/24", "h2")];
-    let after = [Endpoint { generation: 4, ..endpoint("b", 42, "7.7.7.9/24", "h2") }];
+    let after = [Endpoint {
+        generation: 4,
+        ..endpoint("b", 42, "7.7.7.9/24", "h2")
+    }];
     let rows = |endpoints: &[Endpoint]| rows_of(endpoints, &mirror(), &local(), &ports());
     let plan = Plan::between(&rows(&after), &rows(&before));
     assert_eq!((plan.put.fdb.len(), plan.remove.fdb.len()), (1, 0));

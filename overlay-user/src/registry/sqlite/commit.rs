@@ -335,6 +335,12 @@ impl Commit<'_> {
         if let Some(owner) = self.owner("e.name = ?1", [name])? {
             return Ok(Some(conflict("endpoint name", &name, owner)));
         }
+        // Before the MAC, which may follow from the address and then nobody has asked for it.
+        for ip in endpoint.ips() {
+            if let Some(taken) = self.address_conflict(endpoint.vni, ip)? {
+                return Ok(Some(taken));
+            }
+        }
         let mac = endpoint.mac.to_string();
         let owner = self.owner("e.vni = ?1 AND e.mac = ?2", (endpoint.vni.get(), &mac))?;
         Ok(owner.map(|owner| conflict("MAC", &mac, owner)))
