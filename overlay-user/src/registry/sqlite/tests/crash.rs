@@ -132,7 +132,7 @@ async fn claim_fifty(registry: &Sqlite, claimant: u16) -> usize {
             .await
         {
             Ok(_) => won += 1,
-            Err(RegistryError::Conflict { what, .. }) => assert_eq!(what, "MAC"),
+            Err(RegistryError::Conflict { what, .. }) => assert_eq!(what, "IP"),
             Err(other) => panic!("{other}"),
         }
     }
