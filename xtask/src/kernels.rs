@@ -32,7 +32,7 @@ const MODULES: [&str; 6] = ["veth", "vxlan", "bridge", "sch_ingress", "cls_bpf",
 
 /// The host's programs that guest.sh calls beside busybox's. dash, since busybox's own shell
 /// prefers its applets to the programs of the same name.
-const PROGRAMS: [&str; 5] = ["dash", "ip", "tc", "bpftool", "nsenter"];
+const PROGRAMS: [&str; 6] = ["dash", "ip", "tc", "bpftool", "nsenter", "jq"];
 
 /// Tests of [`LAB`] that need neither cargo nor the host's tools.
 const TABLE_TESTS: &str = "programs";

@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
 fn here(workspace: &Workspace, filter: &[String], tally: &mut Tally) -> Result<Vec<&'static str>> {
     setup::ensure(Work::Test)?;
     let agent = build::build(workspace, Profile::Debug)?;
-    let runner = runner(workspace, &agent)?;
+    let runner = runner(&agent)?;
 
     let suites = [
         ("unit tests", UNPRIVILEGED.to_vec()),
@@ -91,15 +91,11 @@ fn here(workspace: &Workspace, filter: &[String], tally: &mut Tally) -> Result<V
     Ok(broken)
 }
 
-/// cargo's configuration that runs test binaries as root and tells them where the agent and its BPF
-/// object are. Variables of cargo itself would do for root, but not through sudo.
-fn runner(workspace: &Workspace, agent: &Path) -> Result<String> {
+/// cargo's configuration that runs test binaries as root and tells them where the agent is. Variables
+/// of cargo itself would do for root, but not through sudo.
+fn runner(agent: &Path) -> Result<String> {
     let vars = [
         ("OVERLAY_BIN", agent.as_os_str().to_owned()),
-        (
-            "OVERLAY_BPF_OBJECT",
-            workspace.bpf_object().into_os_string(),
-        ),
         ("PATH", host::search_path()?),
         (
             "RUST_BACKTRACE",

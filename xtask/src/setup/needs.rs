@@ -161,7 +161,7 @@ pub(super) const ALL: &[Need] = &[
         why: "reads the JSON of tools in scripts",
         found: || host::program("jq").is_some(),
         source: Source::Debian(&["jq"]),
-        work: &[Demo, Test],
+        work: &[Demo, Test, Kernels],
     },
     Need {
         what: "qemu-system-x86_64",
