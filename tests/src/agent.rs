@@ -27,6 +27,11 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// Exit code of what was refused or failed.
+pub const FAILED: i32 = 1;
+/// Exit code of bad usage.
+pub const USAGE: i32 = 2;
+
 /// How a run of the command line ended.
 #[derive(Debug)]
 pub struct Run {
@@ -47,6 +52,37 @@ impl Run {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// What the one line on stderr says after `error: `.
+    ///
+    /// # Panics
+    ///
+    /// It ended with another code, or printed anything else.
+    #[track_caller]
+    pub fn error(&self, code: i32) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:?}");
+        let message = self
+            .stderr
+            .strip_suffix('\n')
+            .and_then(|line| line.strip_prefix("error: "));
+        let message = message.unwrap_or_else(|| panic!("{self:?}"));
+        assert!(!message.contains(|c: char| c.is_control()), "{self:?}");
+        message.to_owned()
+    }
+
+    /// The message of the object that is on stderr with `-o json`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::error`].
+    #[track_caller]
+    pub fn json_error(&self, code: i32) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:?}");
+        let document = parse(&self.stderr);
+        let keys: Vec<_> = document.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["error"], "{document}");
+        document["error"]["message"].as_str().unwrap().to_owned()
     }
 }
 
@@ -193,11 +229,11 @@ impl Agent {
     /// Adds an endpoint on a network with addresses; gives its namespace.
     #[track_caller]
     pub fn endpoint(&self, name: &str, vni: u32, addresses: &[&str]) -> Netns {
-        let addresses: String = addresses
-            .iter()
-            .map(|address| format!(" --ip {address}"))
-            .collect();
-        self.does(&format!("endpoint add {name} --vni {vni}{addresses}"));
+        let mut words = format!("endpoint add {name} --vni {vni}");
+        for address in addresses {
+            words.extend([" --ip ", address]);
+        }
+        self.does(&words);
         Netns::named(name)
     }
 

@@ -56,6 +56,7 @@ impl<'a> Party<'a> {
     }
 
     /// The same with another MAC.
+    #[must_use]
     pub fn with_mac(self, mac: Mac) -> Self {
         Self { mac, ..self }
     }

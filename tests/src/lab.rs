@@ -17,6 +17,8 @@ use nix::{
     unistd::{Pid, Uid},
 };
 
+use overlay_user::{model::Snapshot, registry};
+
 use crate::{agent, netns::Netns};
 
 /// What the names of every lab begin with; the pid of its process and a number follow.
@@ -66,6 +68,25 @@ impl Lab {
     /// The URL of the registry that its agents share.
     pub fn registry(&self) -> String {
         format!("sqlite://{}/registry.db", self.dir.display())
+    }
+
+    /// What its registry holds.
+    pub fn snapshot(&self) -> Snapshot {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let registry = registry::open(&self.registry()).unwrap();
+            registry.snapshot().await.unwrap()
+        })
+    }
+
+    /// Its namespaces, endpoints' too.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        names(Path::new("/run/netns"))
+            .filter(|name| name.starts_with(&self.prefix))
+            .collect()
     }
 
     /// A new namespace.
@@ -152,6 +173,29 @@ impl Switch {
         let short = netns.name().rsplit('-').next().unwrap_or_default();
         format!("{short}-{ifname}")
     }
+}
+
+/// Every file, pin and folder of an instance.
+pub fn traces(instance: &str) -> Vec<PathBuf> {
+    let mut traces = Vec::new();
+    let mut folders = vec![PathBuf::from(SOCKETS), PathBuf::from(PINS)];
+    while let Some(folder) = folders.pop() {
+        for path in names(&folder).map(|name| folder.join(name)) {
+            let is_ours = path.components().any(|part| {
+                let name = part.as_os_str().to_str().unwrap_or_default();
+                name.strip_prefix(instance)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            });
+            if is_ours {
+                if path.is_dir() {
+                    folders.push(path.clone());
+                }
+                traces.push(path);
+            }
+        }
+    }
+    traces.sort();
+    traces
 }
 
 /// Collects what labs of processes that are no more left behind.
@@ -247,7 +291,7 @@ fn is_agent_of(pid: i32, instance: &str) -> bool {
 
 /// What is in `folder`; nothing, if there is none.
 fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
-    let entries: io::Result<Vec<_>> = fs::read_dir(folder).and_then(|entries| entries.collect());
+    let entries: io::Result<Vec<_>> = fs::read_dir(folder).and_then(Iterator::collect);
     entries
         .unwrap_or_default()
         .into_iter()

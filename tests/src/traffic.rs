@@ -196,7 +196,7 @@ pub struct Stream {
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
     sender: JoinHandle<()>,
-    receiver: JoinHandle<Vec<u64>>,
+    sink: JoinHandle<Vec<u64>>,
 }
 
 impl Stream {
@@ -206,22 +206,22 @@ impl Stream {
 
     /// Starts sending from `client` to `ip` in `server`.
     pub fn start(client: &Netns, server: &Netns, ip: &str) -> Self {
-        let sink = server.enter(|| UdpSocket::bind(any(ip)).unwrap());
+        let socket = server.enter(|| UdpSocket::bind(any(ip)).unwrap());
         // The receiver may be kept waiting; that is no loss on the way.
-        setsockopt(&sink, sockopt::RcvBufForce, &(16 << 20)).unwrap();
-        sink.set_read_timeout(Some(PATIENCE)).unwrap();
+        setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let source = client.enter(|| UdpSocket::bind(any(ip)).unwrap());
         source
-            .connect(to(ip, sink.local_addr().unwrap().port()))
+            .connect(to(ip, socket.local_addr().unwrap().port()))
             .unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let receiver = thread::spawn({
+        let sink = thread::spawn({
             let received = Arc::clone(&received);
             move || {
                 let mut numbers = Vec::new();
                 let mut buffer = [0; 8];
-                while let Ok(8) = sink.recv(&mut buffer) {
+                while let Ok(8) = socket.recv(&mut buffer) {
                     match u64::from_le_bytes(buffer) {
                         Self::LAST => break,
                         number => numbers.push(number),
@@ -252,7 +252,7 @@ impl Stream {
             sent,
             received,
             sender,
-            receiver,
+            sink,
         }
     }
 
@@ -275,7 +275,7 @@ impl Stream {
         self.stop.store(true, Ordering::Relaxed);
         self.sender.join().unwrap();
         let sent = self.sent.load(Ordering::Relaxed);
-        let mut numbers = self.receiver.join().unwrap();
+        let mut numbers = self.sink.join().unwrap();
         numbers.sort_unstable();
         numbers.dedup();
         let lost = (0..sent)
@@ -291,7 +291,7 @@ pub struct Flow {
     stop: Arc<AtomicBool>,
     received: Arc<AtomicU64>,
     sender: JoinHandle<u64>,
-    receiver: JoinHandle<u64>,
+    sink: JoinHandle<u64>,
 }
 
 impl Flow {
@@ -303,8 +303,8 @@ impl Flow {
         let port = listener.local_addr().unwrap().port();
         let mut source =
             client.enter(|| TcpStream::connect_timeout(&to(ip, port), PATIENCE).unwrap());
-        let (mut sink, _) = listener.accept().unwrap();
-        sink.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         source.set_write_timeout(Some(PATIENCE)).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicU64::new(0));
@@ -322,13 +322,13 @@ impl Flow {
                 offset
             }
         });
-        let receiver = thread::spawn({
+        let sink = thread::spawn({
             let received = Arc::clone(&received);
             move || {
                 let (mut offset, mut chunk) = (0, vec![0; Self::CHUNK]);
                 let mut expected = vec![0; Self::CHUNK];
                 loop {
-                    match sink.read_exact(&mut chunk) {
+                    match stream.read_exact(&mut chunk) {
                         Ok(()) => {}
                         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return offset,
                         Err(error) => panic!("after {offset} bytes: {error}"),
@@ -344,7 +344,7 @@ impl Flow {
             stop,
             received,
             sender,
-            receiver,
+            sink,
         }
     }
 
@@ -361,7 +361,7 @@ impl Flow {
     pub fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sender.join().unwrap();
-        assert_eq!(self.receiver.join().unwrap(), sent);
+        assert_eq!(self.sink.join().unwrap(), sent);
         sent
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "what fails here fails the test, with its line"
 )]
 
@@ -62,7 +63,7 @@ fn crash_while_adding(lab: &Lab, agent: &mut Agent, round: usize, moment: Durati
             "--vni",
             "42",
             "--ip",
-            &format!("7.7.7.{}", round + 2),
+            &format!("7.7.7.{}/24", round + 2),
         ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())

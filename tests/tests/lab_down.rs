@@ -2,65 +2,39 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "what fails here fails the test, with its line"
 )]
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use overlay_tests::{Agent, Lab, Netns, lab::Host, overlay};
-use overlay_user::{model::Snapshot, registry};
+use overlay_tests::{
+    Agent, Lab, Netns,
+    lab::{Host, traces},
+    overlay,
+};
 
 const VNI: u32 = 42;
-
-/// What the registry holds.
-fn snapshot(lab: &Lab) -> Snapshot {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        registry::open(&lab.registry())
-            .unwrap()
-            .snapshot()
-            .await
-            .unwrap()
-    })
-}
+const NOTHING: [String; 0] = [];
 
 /// Everything that is there of `agent`, but its rows in the registry.
-fn traces(agent: &Agent) -> Vec<String> {
-    let mut traces = Vec::new();
-    let instance = agent.instance();
-    for (folder, ours) in [
-        ("/run/overlay", instance),
-        ("/sys/fs/bpf/overlay", instance),
-    ] {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
-        traces.extend(
-            names
-                .filter(|name| is_of(name, ours))
-                .map(|name| format!("{folder}/{name}")),
-        );
-    }
+fn all_of(agent: &Agent) -> Vec<String> {
+    let files = traces(agent.instance());
+    let mut all: Vec<_> = files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     let links = agent
         .netns()
         .links()
         .into_iter()
         .filter(|link| link != "u0");
-    traces.extend(links.map(|link| format!("link {link}")));
+    all.extend(links.map(|link| format!("link {link}")));
     let filters = agent.netns().run("bpftool", "-j net show dev u0");
     if filters.contains("ingress") {
-        traces.push(format!("programs on u0: {filters}"));
+        all.push(format!("programs on u0: {filters}"));
     }
-    traces
-}
-
-fn is_of(name: &str, instance: &str) -> bool {
-    name == instance
-        || name
-            .strip_prefix(instance)
-            .is_some_and(|rest| rest.starts_with('.'))
+    all
 }
 
 struct World {
@@ -90,12 +64,12 @@ fn world() -> World {
 #[test]
 fn a_running_instance_is_taken_away_whole_and_ends() {
     let mut world = world();
-    assert!(traces(&world.one).len() >= 7, "{:?}", traces(&world.one));
+    assert!(all_of(&world.one).len() >= 7, "{:?}", all_of(&world.one));
     world.one.does("down");
     world.one.wait();
-    assert_eq!(traces(&world.one), [String::new(); 0]);
+    assert_eq!(all_of(&world.one), NOTHING);
     assert!(!world.blue.exists());
-    let snapshot = snapshot(&world.lab);
+    let snapshot = world.lab.snapshot();
     let nodes: Vec<_> = snapshot
         .nodes
         .iter()
@@ -116,9 +90,9 @@ fn a_killed_agents_instance_is_taken_away_whole() {
     world.one.kill();
     let run = overlay(world.one.instance(), &["down"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(traces(&world.one), [String::new(); 0]);
+    assert_eq!(all_of(&world.one), NOTHING);
     assert!(!world.blue.exists());
-    assert_eq!(snapshot(&world.lab).nodes.len(), 1);
+    assert_eq!(world.lab.snapshot().nodes.len(), 1);
 }
 
 #[test]
@@ -132,7 +106,7 @@ fn down_works_from_any_namespace_and_twice_in_a_row() {
             &format!("--instance {} down", world.one.instance()),
         );
         assert!(down.contains("is down"), "{down}");
-        assert_eq!(traces(&world.one), [String::new(); 0]);
+        assert_eq!(all_of(&world.one), NOTHING);
     }
     assert_eq!(overlay(&world.lab.name("never-was"), &["down"]).code, 0);
     assert!(
@@ -152,9 +126,9 @@ fn the_other_host_is_untouched_and_forgets() {
         ..
     } = &world();
     let red = two.endpoint(&lab.name("red"), VNI, &["7.7.7.4/24"]);
-    let before = traces(two);
+    let before = all_of(two);
     one.does("down");
-    assert_eq!(traces(two), before);
+    assert_eq!(all_of(two), before);
     red.reaches("7.7.7.3");
     overlay_tests::until("the other host's rows to go", || {
         two.dump("fdb").len() == 2 && two.dump("vteps").is_empty()
@@ -202,7 +176,7 @@ fn an_instance_whose_host_is_gone_is_forgotten() {
     overlay_tests::netns::run("ip", &["netns", "del", host.netns.name()]);
     let run = overlay(agent.instance(), &["down"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(snapshot(&lab).nodes, []);
+    assert_eq!(lab.snapshot().nodes, []);
     for path in ["/run/overlay", "/sys/fs/bpf/overlay"] {
         assert!(!Path::new(path).join(agent.instance()).exists(), "{path}");
     }

@@ -26,7 +26,7 @@ fn two_agents(lab: &Lab, options: &str) -> [Agent; 2] {
 }
 
 /// Runs a command line with each agent at the same time.
-fn at_once(agents: &[Agent; 2], words: [String; 2]) -> [Run; 2] {
+fn at_once(agents: &[Agent; 2], words: &[String; 2]) -> [Run; 2] {
     let children = [0, 1].map(|index| {
         let mut command = agent::command(agents[index].instance());
         command.args(words[index].split_whitespace());
@@ -60,7 +60,7 @@ fn of_two_agents_that_want_the_same_address_exactly_one_gets_it() {
                 let options = options.replace("{}", &round.to_string());
                 format!("endpoint add {} --vni 42 {options}", name(side))
             });
-            let [one, two] = at_once(&agents, words);
+            let [one, two] = at_once(&agents, &words);
             let (winner, loser) = if one.code == 0 {
                 (&one, &two)
             } else {
@@ -90,7 +90,7 @@ fn of_two_agents_that_want_the_same_name_exactly_one_gets_it() {
                 lab.name(&format!("same{round}"))
             )
         });
-        let runs = at_once(&agents, words);
+        let runs = at_once(&agents, &words);
         let mut codes = runs.each_ref().map(|run| run.code);
         codes.sort_unstable();
         assert_eq!(codes, [0, 1], "{runs:?}");
