@@ -253,8 +253,12 @@ impl Demo {
     fn figures(&mut self) -> Result<()> {
         self.screen.step(
             "How fast",
-            "From blue to green (iperf3, trafgen), in turn with two hosts that have the kernel's \
-             VXLAN device and a bridge, over a veth like ours. `cargo xtask bench` does it at length.",
+            &format!(
+                "From blue to green (iperf3, trafgen), in turn with two hosts that have the kernel's \
+                 VXLAN device and a bridge, over a veth like ours: the best of {} short rounds. `cargo \
+                 xtask bench` does it at length.",
+                glance::ROUNDS
+            ),
         )?;
         if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
             return self
