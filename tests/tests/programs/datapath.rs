@@ -59,8 +59,8 @@ pub(crate) enum Outcome {
     Redirect(Vec<u8>),
     /// It goes no further, and this was counted once.
     Drop(DropReason),
-    /// The kernel did not run the program: newer versions of `BPF_PROG_TEST_RUN` make no IPv4 or
-    /// IPv6 frame without room for the IP header. Older ones do.
+    /// The kernel did not run the program: maintained versions of `BPF_PROG_TEST_RUN` make no IP
+    /// packet without a whole header, older ones do. [`crate::live`] has these frames.
     NotMade,
 }
 
@@ -225,7 +225,7 @@ impl Datapath {
     }
 
     /// The slots of `drops` that changed since the last call, and by how much.
-    fn newly_counted(&mut self) -> Vec<(u32, u64)> {
+    pub(crate) fn newly_counted(&mut self) -> Vec<(u32, u64)> {
         let mut changes = Vec::new();
         for (slot, before) in (0..).zip(&mut self.counted) {
             let now = self.drops.get(&slot, 0).unwrap().iter().sum();

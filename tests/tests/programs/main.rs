@@ -18,6 +18,7 @@ mod datapath;
 mod endpoint;
 mod frames;
 mod hostile;
+mod live;
 mod neighbor;
 mod network;
 mod reasons;
