@@ -33,11 +33,14 @@ pub mod map {
     pub const VTEPS: &str = "vteps";
     /// VNI -> network. `u32` -> `NetworkEntry`.
     pub const NETWORKS: &str = "networks";
+    /// Until when the agent vouches for the VTEPs' next hops: one `u64`, nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub const LEASE: &str = "lease";
     /// Per-CPU counters by `DropReason` number. `u32` -> `u64`.
     pub const DROPS: &str = "drops";
 
     /// Every map of the datapath.
-    pub const ALL: [&str; 6] = [FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, DROPS];
+    pub const ALL: [&str; 7] = [FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, LEASE, DROPS];
 }
 
 /// Names of the programs.

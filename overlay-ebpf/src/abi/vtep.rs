@@ -1,4 +1,9 @@
-//! `vteps`: the tunnel ends from which packets are accepted.
+//! `vteps`: the tunnel ends from which packets are accepted, and the way to them.
+//!
+//! The agent looks each next hop up in the kernel's routing table and follows its changes. The
+//! programs believe it only while the agent holds the lease: `lease[0]` is the moment, in
+//! nanoseconds of `CLOCK_MONOTONIC`, until which it does. After that, and where an entry has no
+//! next hop, the kernel's routing table is asked for every packet.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -20,18 +25,22 @@ pub struct VtepEntry {
     pub port: [u8; 2],
     /// Zero.
     pub reserved: [u8; 2],
+    /// First router on the way, or the VTEP itself on a shared link, order of the wire. Zero: ask
+    /// the kernel.
+    pub next_hop: [u8; 4],
 }
 
-super::assert_layout!(VtepEntry, 4, { port: 0, reserved: 2 });
+super::assert_layout!(VtepEntry, 8, { port: 0, reserved: 2, next_hop: 4 });
 super::user_pod!(VtepKey, VtepEntry);
 
 impl VtepEntry {
-    /// The entry for a port in host byte order.
+    /// The entry for a port in host byte order and a next hop in that of the wire.
     #[must_use]
-    pub const fn new(port: u16) -> Self {
+    pub const fn new(port: u16, next_hop: [u8; 4]) -> Self {
         Self {
             port: port.to_be_bytes(),
             reserved: [0; 2],
+            next_hop,
         }
     }
 }

@@ -4,7 +4,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     Global,
-    btf_maps::{HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray},
+    helpers::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use bytemuck::must_cast;
@@ -38,6 +39,9 @@ static VTEPS: HashMap<VtepKey, VtepEntry, 65_536, NO_PREALLOC> = HashMap::new();
 
 #[btf_map(name = "networks")]
 static NETWORKS: HashMap<u32, NetworkEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "lease")]
+static LEASE: Array<u64, 1> = Array::new();
 
 #[btf_map(name = "drops")]
 static DROPS: PerCpuArray<u64, { DropReason::SLOTS as usize }> = PerCpuArray::new();
@@ -156,6 +160,17 @@ lookup! {
 lookup! {
     /// The network with a VNI.
     network, NETWORKS, u32 => NetworkEntry
+}
+
+/// The next hop towards a VTEP, order of the wire. `None`: the kernel's routing table has to be
+/// asked, because the agent could not tell or no longer follows the routes.
+#[inline(always)]
+pub fn next_hop(vtep_ip: [u8; 4]) -> Option<[u8; 4]> {
+    let next_hop = vtep(VtepKey { ip: vtep_ip })?.next_hop;
+    let lease = *LEASE.get(0)?;
+    // SAFETY: takes no pointer.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    (u32::from_ne_bytes(next_hop) != 0 && now < lease).then_some(next_hop)
 }
 
 /// Counts a drop on this CPU.

@@ -123,7 +123,7 @@ async fn serve(
         local,
     );
     let (reconciler, mut observer) = Reconciler::new(Arc::clone(&registry), applier, node.clone());
-    let reconciling = tokio::spawn(reconciler.run());
+    let reconciling = tokio::spawn(reconciler.run(platform.route_changes().await?));
     let living = tokio::spawn(say_that_we_live(Arc::clone(&registry), node));
     let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));

@@ -113,7 +113,7 @@ impl Row for VtepRow {
     fn to_abi(key: &Ipv4Addr, row: &Self) -> (abi::VtepKey, abi::VtepEntry) {
         (
             abi::VtepKey { ip: key.octets() },
-            abi::VtepEntry::new(row.port),
+            abi::VtepEntry::new(row.port, row.next_hop.map_or([0; 4], |ip| ip.octets())),
         )
     }
 
@@ -122,6 +122,7 @@ impl Row for VtepRow {
             Ipv4Addr::from(key.ip),
             Self {
                 port: u16::from_be_bytes(value.port),
+                next_hop: Some(Ipv4Addr::from(value.next_hop)).filter(|ip| !ip.is_unspecified()),
             },
         ))
     }
@@ -215,7 +216,20 @@ mod tests {
             );
         }
         comes_back(vni(), NetworkRow { mtu: 1450 });
-        comes_back(vtep, VtepRow { port: 4789 });
+        comes_back(
+            vtep,
+            VtepRow {
+                port: 4789,
+                next_hop: None,
+            },
+        );
+        comes_back(
+            vtep,
+            VtepRow {
+                port: 4789,
+                next_hop: Some(vtep),
+            },
+        );
         comes_back(
             7,
             EndpointRow {

@@ -29,7 +29,7 @@ pub(super) struct DecapFlags {
 }
 
 /// Every helper that the programs can't do without, with the version that brought it.
-const HELPERS: [(BpfHelper, &str, &str); 6] = [
+const HELPERS: [(BpfHelper, &str, &str); 7] = [
     (
         BpfHelper::BPF_FUNC_skb_adjust_room,
         "bpf_skb_adjust_room",
@@ -50,6 +50,11 @@ const HELPERS: [(BpfHelper, &str, &str); 6] = [
         BpfHelper::BPF_FUNC_redirect_neigh,
         "bpf_redirect_neigh",
         "5.10",
+    ),
+    (
+        BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
+        "bpf_ktime_get_coarse_ns",
+        "5.11",
     ),
     (
         BpfHelper::BPF_FUNC_redirect_peer,

@@ -6,6 +6,7 @@ use std::{
     os::fd::AsFd as _,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
@@ -57,17 +58,19 @@ impl Kernel {
             EbpfLoader::new().override_global(LOG_LEVEL, &LOG_OFF, true),
         )?)?;
         let pins = Pins::create(&settings.pins)?;
-        let carried = Maps::pinned_tables(&pins)?;
-        let mut is_fresh = false;
+        let mut outgrown = Vec::new();
         for name in map::ALL {
             if !maps::has_wanted_shape(&pins, name, &settings)? {
-                unpin(&pins.map(name))?;
-                is_fresh = true;
+                outgrown.push(name);
             }
+        }
+        let carried = Maps::pinned_tables(&pins)?;
+        for name in &outgrown {
+            unpin(&pins.map(name))?;
         }
         let mut ebpf = open(&settings, &pins, decap)?;
         let mut maps = Maps::take(&mut ebpf)?;
-        if is_fresh {
+        if !outgrown.is_empty() {
             maps.write(&carried, &Tables::default())?;
         }
         for name in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
@@ -154,6 +157,10 @@ impl Datapath for Kernel {
             &self.settings.underlay,
             &self.pins.underlay_link(),
         )
+    }
+
+    fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
+        self.state().maps.renew_lease(valid)
     }
 
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {

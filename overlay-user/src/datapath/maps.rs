@@ -1,11 +1,12 @@
 //! The maps of one instance, typed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
+use nix::time::{ClockId, clock_gettime};
 use overlay_ebpf::abi::{self, DropReason, map};
 
 use super::{DatapathError, Settings, convert::Row, pins::Pins};
@@ -25,6 +26,7 @@ pub(super) struct Maps {
     endpoints: Table<u32, abi::EndpointEntry>,
     vteps: Table<abi::VtepKey, abi::VtepEntry>,
     networks: Table<u32, abi::NetworkEntry>,
+    lease: Array<MapData, u64>,
     drops: PerCpuArray<MapData, u64>,
 }
 
@@ -37,6 +39,9 @@ impl Maps {
             endpoints: Table::take(ebpf, map::ENDPOINTS)?,
             vteps: Table::take(ebpf, map::VTEPS)?,
             networks: Table::take(ebpf, map::NETWORKS)?,
+            lease: take(ebpf, map::LEASE)?
+                .try_into()
+                .map_err(|error| failed("open", map::LEASE, &error))?,
             drops: take(ebpf, map::DROPS)?
                 .try_into()
                 .map_err(|error| failed("open", map::DROPS, &error))?,
@@ -78,6 +83,20 @@ impl Maps {
         self.neighbors.put::<NeighborRow>(&put.neighbors)?;
         self.fdb.put::<FdbRow>(&put.fdb)?;
         self.endpoints.put::<EndpointRow>(&put.endpoints)
+    }
+
+    pub(super) fn renew_lease(&mut self, valid: Duration) -> Result<(), DatapathError> {
+        let failed_to = |cause: String| DatapathError::Kernel {
+            what: format!("can't write to BPF map {}", map::LEASE),
+            cause,
+        };
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .map_err(|errno| failed_to(errno.to_string()))?;
+        let until = Duration::from(now) + valid;
+        let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+        self.lease
+            .set(0, until, 0)
+            .map_err(|error| failed_to(super::features::chain(&error)))
     }
 
     pub(super) fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
@@ -231,7 +250,8 @@ fn sizes(name: &str) -> (u32, u32) {
         map::ENDPOINTS => pair::<u32, abi::EndpointEntry>(),
         map::VTEPS => pair::<abi::VtepKey, abi::VtepEntry>(),
         map::NETWORKS => pair::<u32, abi::NetworkEntry>(),
-        _ => pair::<u32, u64>(),
+        map::LEASE | map::DROPS => pair::<u32, u64>(),
+        _ => (0, 0),
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::PathBuf,
+    time::Duration,
 };
 
 use crate::model::Tables;
@@ -94,6 +95,10 @@ pub trait Datapath: Send + Sync + 'static {
 
     /// Makes this version's `underlay_ingress` attached to the underlay device, in the same way.
     fn attach_underlay(&self) -> Result<(), DatapathError>;
+
+    /// Vouches for the VTEPs' next hops from now on for this long; after that the programs ask the
+    /// kernel's routing table for each packet.
+    fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError>;
 
     /// Drops by reason since the maps were made, all CPUs added up; every reason is there.
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError>;

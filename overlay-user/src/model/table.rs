@@ -72,6 +72,9 @@ pub struct NetworkRow {
 pub struct VtepRow {
     /// UDP port, host byte order.
     pub port: u16,
+    /// First router on the way to it, or itself on a shared link. `None`: the kernel's routing
+    /// table is asked for each packet.
+    pub next_hop: Option<Ipv4Addr>,
 }
 
 /// Value of the endpoints table; the key is the host side's interface index.

@@ -1,9 +1,9 @@
 //! [`Platform`] on Linux: what each operation is, in its order. The steps are in the files beside.
 
-use std::{fs, io, net::Ipv4Addr};
+use std::{collections::BTreeMap, fs, io, net::Ipv4Addr};
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 
 use super::{
     Platform, PlatformError, Port, PortSpec, Tried, Underlay,
@@ -11,7 +11,7 @@ use super::{
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
     records::Records,
-    underlay,
+    route, underlay,
 };
 use crate::model::{IfName, Name};
 
@@ -238,6 +238,29 @@ impl Platform for Linux {
     async fn ensure_vxlan(&self, port: u16) -> Result<(), PlatformError> {
         let _turn = self.changes.lock().await;
         self.make_vxlan(port).await
+    }
+
+    async fn next_hops(
+        &self,
+        vteps: &[Ipv4Addr],
+    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError> {
+        let underlay = self.underlay().await?;
+        let host = self.open_host().await?;
+        let mut next_hops = BTreeMap::new();
+        for &vtep in vteps {
+            let found = host
+                .next_hop(underlay.ifindex, underlay.ip, vtep)
+                .await
+                .tried(|| format!("looking for the route to {vtep}"))?;
+            next_hops.extend(found.map(|next_hop| (vtep, next_hop)));
+        }
+        Ok(next_hops)
+    }
+
+    async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
+        route::changes(&self.host)
+            .await
+            .tried(|| "watching the host's routes".to_owned())
     }
 
     async fn remove_vxlan(&self) -> Result<(), PlatformError> {

@@ -1,10 +1,11 @@
 //! The host's links and namespaces: what the agent makes and removes outside of BPF.
 
-use std::{io, net::Ipv4Addr};
+use std::{collections::BTreeMap, io, net::Ipv4Addr};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
 use nix::errno::Errno;
+use tokio::sync::mpsc;
 
 use crate::model::{IfName, Mac, Name};
 
@@ -14,6 +15,7 @@ mod netlink;
 pub mod netns;
 mod port;
 mod records;
+mod route;
 mod underlay;
 mod vxlan;
 
@@ -131,6 +133,18 @@ pub trait Platform: Send + Sync + 'static {
     /// Makes the VXLAN device in external mode on UDP `port` (host byte order) that opens the port
     /// for receive GRO.
     async fn ensure_vxlan(&self, port: u16) -> Result<(), PlatformError>;
+
+    /// The next hops on the underlay towards these addresses, from the kernel's routing table.
+    /// Left out are those with no route, with several paths, or with one that needs more than a
+    /// next hop to say.
+    async fn next_hops(
+        &self,
+        vteps: &[Ipv4Addr],
+    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError>;
+
+    /// Something arrives whenever a next hop may have changed since it was last asked for. Many
+    /// changes may make one arrival. Ends if the kernel stops telling.
+    async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError>;
 
     /// Removes that device.
     async fn remove_vxlan(&self) -> Result<(), PlatformError>;

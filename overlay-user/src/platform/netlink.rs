@@ -107,6 +107,11 @@ impl Netlink {
         })
     }
 
+    /// For what other files ask of the kernel.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// All links of the namespace.
     pub(super) async fn links(&self) -> io::Result<Vec<Link>> {
         let messages: Vec<_> = self
@@ -219,7 +224,7 @@ fn first(reply: Result<Option<LinkMessage>, Error>) -> io::Result<Option<Link>> 
     }
 }
 
-fn kernel(error: Error) -> io::Error {
+pub(super) fn kernel(error: Error) -> io::Error {
     match error {
         Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),

@@ -2,16 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
     mirror::{Mirror, Touched},
-    plan::{self, Local, Plan},
+    plan::{self, Found, Local, Plan},
 };
 use crate::{
     datapath::{Datapath, DatapathError},
-    model::{Endpoint, Name},
+    model::{Endpoint, Name, Tables},
     platform::{Platform, PlatformError, PortSpec},
 };
 
@@ -20,8 +22,8 @@ pub struct Applier {
     platform: Arc<dyn Platform>,
     datapath: Arc<dyn Datapath>,
     local: Local,
-    /// Host-side indexes of the endpoints that stand.
-    ports: BTreeMap<Name, u32>,
+    /// What stands here, and the ways to the others.
+    found: Found,
     /// Why the others of this node don't.
     failures: BTreeMap<Name, String>,
     is_underlay_attached: bool,
@@ -34,7 +36,7 @@ impl Applier {
             platform,
             datapath,
             local,
-            ports: BTreeMap::new(),
+            found: Found::default(),
             failures: BTreeMap::new(),
             is_underlay_attached: false,
         }
@@ -49,7 +51,7 @@ impl Applier {
     /// Host-side indexes of the endpoints that stand.
     #[must_use]
     pub fn ports(&self) -> &BTreeMap<Name, u32> {
-        &self.ports
+        &self.found.ports
     }
 
     /// Why endpoints of this node don't stand.
@@ -69,12 +71,13 @@ impl Applier {
                 Vec::new()
             }
         };
-        self.ports.clear();
+        self.found.ports.clear();
         self.failures.clear();
         for endpoint in mirror.endpoints.values() {
             self.ensure_port(mirror, endpoint).await;
         }
-        let desired = plan::tables(mirror, &self.local, &self.ports);
+        self.find_next_hops(mirror).await;
+        let desired = plan::tables(mirror, &self.local, &self.found);
         let written = self
             .on_kernel(move |datapath| {
                 let plan = Plan::between(&desired, &datapath.tables()?);
@@ -107,11 +110,11 @@ impl Applier {
     /// `before` is the mirror without the delta.
     pub async fn apply_touched(&mut self, mirror: &Mirror, touched: &Touched) -> Vec<String> {
         let mut errors = Vec::new();
-        let old_rows = plan::rows_of(&touched.before, mirror, &self.local, &self.ports);
+        let old_rows = plan::rows_of(&touched.before, mirror, &self.local, &self.found);
         let gone: Vec<Name> = self.local_names(&touched.before);
         let here: Vec<Name> = self.local_names(&touched.after);
         for endpoint in &touched.after {
-            self.ports.remove(&endpoint.name);
+            self.found.ports.remove(&endpoint.name);
             self.ensure_port(mirror, endpoint).await;
         }
         let removed: Vec<Name> = gone
@@ -119,10 +122,10 @@ impl Applier {
             .filter(|name| !here.contains(name))
             .collect();
         for name in &removed {
-            self.ports.remove(name);
+            self.found.ports.remove(name);
             self.failures.remove(name);
         }
-        let new_rows = plan::rows_of(&touched.after, mirror, &self.local, &self.ports);
+        let new_rows = plan::rows_of(&touched.after, mirror, &self.local, &self.found);
         let plan = Plan::between(&new_rows, &old_rows);
         let written = self
             .on_kernel(move |datapath| datapath.write(&plan.put, &plan.remove))
@@ -140,6 +143,42 @@ impl Applier {
             );
         }
         errors
+    }
+
+    /// Follows the kernel's routes: asks for the next hops again and writes those that changed.
+    pub async fn follow_routes(&mut self, mirror: &Mirror) -> Result<(), DatapathError> {
+        let before = self.vtep_rows(mirror);
+        self.find_next_hops(mirror).await;
+        let plan = Plan::between(&self.vtep_rows(mirror), &before);
+        self.on_kernel(move |datapath| datapath.write(&plan.put, &plan.remove))
+            .await
+    }
+
+    fn vtep_rows(&self, mirror: &Mirror) -> Tables {
+        Tables {
+            vteps: plan::vteps(mirror, &self.local, &self.found.next_hops),
+            ..Tables::default()
+        }
+    }
+
+    /// Vouches for the next hops for this long.
+    pub async fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
+        self.on_kernel(move |datapath| datapath.renew_lease(valid))
+            .await
+    }
+
+    /// Where the kernel can't be asked, it finds each packet's way itself.
+    async fn find_next_hops(&mut self, mirror: &Mirror) {
+        let vteps: Vec<Ipv4Addr> = plan::vteps(mirror, &self.local, &BTreeMap::new())
+            .into_keys()
+            .collect();
+        self.found.next_hops = match self.platform.next_hops(&vteps).await {
+            Ok(next_hops) => next_hops,
+            Err(error) => {
+                tracing::warn!(%error, "no next hops: the kernel looks for each packet's");
+                BTreeMap::new()
+            }
+        };
     }
 
     /// Names of those endpoints that are on this node.
@@ -175,7 +214,7 @@ impl Applier {
         match self.make_port(spec).await {
             Ok(ifindex) => {
                 self.failures.remove(&endpoint.name);
-                self.ports.insert(endpoint.name.clone(), ifindex);
+                self.found.ports.insert(endpoint.name.clone(), ifindex);
             }
             Err(reason) => {
                 tracing::warn!(endpoint = %endpoint.name, %reason, "endpoint can't be made");
@@ -199,7 +238,7 @@ impl Applier {
 
     /// Attaches the programs. The underlay's comes second: what it lets in finds its tables full.
     async fn attach(&mut self) -> Result<(), DatapathError> {
-        let ifindexes: BTreeSet<u32> = self.ports.values().copied().collect();
+        let ifindexes: BTreeSet<u32> = self.found.ports.values().copied().collect();
         let attached = self
             .on_kernel(move |datapath| datapath.attach_endpoints(&ifindexes))
             .await;

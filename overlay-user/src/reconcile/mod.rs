@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 pub mod apply;
@@ -23,6 +23,12 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(30);
 /// The first wait after an error; doubles up to [`RESYNC`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+
+/// How often the loop vouches for the next hops that it wrote.
+const LEASE_RENEWAL: Duration = Duration::from_secs(1);
+/// For how long each time. An agent that died, or is too busy to follow the routes, is believed no
+/// longer than this.
+const LEASE: Duration = Duration::from_secs(3);
 
 /// What the loop knows, for whoever asks.
 #[derive(Debug, Clone, Default)]
@@ -117,13 +123,19 @@ impl Reconciler {
         (reconciler, observer)
     }
 
-    /// Runs until the future is dropped. Ends with an error if the registry can't be watched at
+    /// Runs until the future is dropped. `routes` tells of changes to the host's routes. Ends with an error if the registry can't be watched at
     /// the start; later losses are waited out.
-    pub async fn run(mut self) -> Result<(), RegistryError> {
+    pub async fn run(mut self, mut routes: mpsc::Receiver<()>) -> Result<(), RegistryError> {
         let mut events = self.registry.watch().await?;
+        let mut renewal = interval(LEASE_RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.resync().await;
         loop {
             tokio::select! {
+                // Routes before the lease: it says that they are up to date.
+                biased;
+                Some(()) = routes.recv() => self.follow_routes().await,
+                _ = renewal.tick(), if !routes.is_closed() => self.renew_lease().await,
                 event = events.recv() => match event {
                     Some(event) => self.take(event).await,
                     None => events = self.watch_again().await,
@@ -145,6 +157,21 @@ impl Reconciler {
                 tracing::info!("registry restored");
                 self.resync().await;
             }
+        }
+    }
+
+    async fn follow_routes(&mut self) {
+        let view = self.view.read().await;
+        if let Err(error) = self.applier.follow_routes(&view.mirror).await {
+            tracing::error!(%error, "next hops not written");
+            drop(view);
+            self.postpone(true);
+        }
+    }
+
+    async fn renew_lease(&self) {
+        if let Err(error) = self.applier.renew_lease(LEASE).await {
+            tracing::error!(%error, "the kernel looks for each packet's next hop");
         }
     }
 

@@ -1,6 +1,9 @@
 //! From desired state to kernel state, and the difference between two of those: pure.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::mirror::Mirror;
 use crate::{
@@ -68,9 +71,18 @@ impl Local {
     }
 }
 
-/// The tables of a host: `ports` has the host-side index of every endpoint that stands here.
+/// What this host was found to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Host-side indexes of the endpoints that stand here.
+    pub ports: BTreeMap<Name, u32>,
+    /// Next hops on the underlay by VTEP address.
+    pub next_hops: BTreeMap<Ipv4Addr, Ipv4Addr>,
+}
+
+/// The tables of a host.
 #[must_use]
-pub fn tables(mirror: &Mirror, local: &Local, ports: &BTreeMap<Name, u32>) -> Tables {
+pub fn tables(mirror: &Mirror, local: &Local, found: &Found) -> Tables {
     let mut tables = Tables {
         networks: mirror
             .networks
@@ -82,43 +94,48 @@ pub fn tables(mirror: &Mirror, local: &Local, ports: &BTreeMap<Name, u32>) -> Ta
                 (network.vni, NetworkRow { mtu })
             })
             .collect(),
-        vteps: mirror
-            .nodes
-            .values()
-            .filter(|node| node.name != local.node)
-            .filter_map(vtep_row)
-            .collect(),
+        vteps: vteps(mirror, local, &found.next_hops),
         ..Tables::default()
     };
     for endpoint in mirror.endpoints.values() {
-        add_rows(&mut tables, endpoint, mirror, local, ports);
+        add_rows(&mut tables, endpoint, mirror, local, found);
     }
     tables
 }
 
 /// The rows of these endpoints alone.
 #[must_use]
-pub fn rows_of(
-    endpoints: &[Endpoint],
-    mirror: &Mirror,
-    local: &Local,
-    ports: &BTreeMap<Name, u32>,
-) -> Tables {
+pub fn rows_of(endpoints: &[Endpoint], mirror: &Mirror, local: &Local, found: &Found) -> Tables {
     let mut tables = Tables::default();
     for endpoint in endpoints {
-        add_rows(&mut tables, endpoint, mirror, local, ports);
+        add_rows(&mut tables, endpoint, mirror, local, found);
     }
     tables
 }
 
-fn vtep_row(node: &Node) -> Option<(std::net::Ipv4Addr, VtepRow)> {
-    match node.vtep.ip {
-        IpAddr::V4(ip) => Some((
-            ip,
-            VtepRow {
+/// The rows of the other nodes' VTEPs.
+#[must_use]
+pub fn vteps(
+    mirror: &Mirror,
+    local: &Local,
+    next_hops: &BTreeMap<Ipv4Addr, Ipv4Addr>,
+) -> BTreeMap<Ipv4Addr, VtepRow> {
+    let others = mirror.nodes.values().filter(|node| node.name != local.node);
+    others
+        .filter_map(|node| {
+            let row = VtepRow {
                 port: node.vtep.port,
-            },
-        )),
+                next_hop: next_hops.get(&ipv4_of(node)?).copied(),
+            };
+            Some((ipv4_of(node)?, row))
+        })
+        .collect()
+}
+
+/// The node's VTEP, if it is one of the IPv4 underlay.
+fn ipv4_of(node: &Node) -> Option<Ipv4Addr> {
+    match node.vtep.ip {
+        IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,
     }
 }
@@ -129,14 +146,14 @@ fn add_rows(
     endpoint: &Endpoint,
     mirror: &Mirror,
     local: &Local,
-    ports: &BTreeMap<Name, u32>,
+    found: &Found,
 ) {
     let Some(network) = mirror.networks.get(&endpoint.vni) else {
         return;
     };
     let generation = endpoint.generation;
     let target = if endpoint.node == local.node {
-        let Some(&ifindex) = ports.get(&endpoint.name) else {
+        let Some(&ifindex) = found.ports.get(&endpoint.name) else {
             return;
         };
         let first = |wanted: fn(&IpAddr) -> bool| endpoint.ips().find(wanted);
@@ -159,12 +176,13 @@ fn add_rows(
         tables.endpoints.insert(ifindex, row);
         FdbTarget::Local { ifindex }
     } else {
-        let Some((vtep, row)) = mirror.nodes.get(&endpoint.node).and_then(vtep_row) else {
+        let Some(node) = mirror.nodes.get(&endpoint.node) else {
             return;
         };
+        let Some(vtep) = ipv4_of(node) else { return };
         FdbTarget::Remote {
             vtep,
-            port: row.port,
+            port: node.vtep.port,
         }
     };
     let key = FdbKey {

@@ -65,5 +65,5 @@ pub fn send(
     encapsulation.vxlan = vxlan::header(vni);
     inner.emit(&mut encapsulation.inner);
     frame.header_mut::<EthHdr>(0)?.ether_type = eth::IPV4;
-    frame.redirect_via_neighbor(maps::underlay_ifindex())
+    frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::next_hop(target.vtep))
 }

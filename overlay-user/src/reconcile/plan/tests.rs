@@ -60,13 +60,17 @@ fn local() -> Local {
     }
 }
 
-fn ports() -> BTreeMap<Name, u32> {
-    BTreeMap::from([("a".parse().unwrap(), 7)])
+fn found() -> Found {
+    let peer = Ipv4Addr::new(10, 0, 0, 2);
+    Found {
+        ports: BTreeMap::from([("a".parse().unwrap(), 7)]),
+        next_hops: BTreeMap::from([(peer, peer)]),
+    }
 }
 
 #[test]
 fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
-    let tables = tables(&mirror(), &local(), &ports());
+    let tables = tables(&mirror(), &local(), &found());
     let target = |number, ip| {
         let key = FdbKey {
             vni: vni(number),
@@ -89,16 +93,24 @@ fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
 
 #[test]
 fn only_other_nodes_are_vteps_to_accept_from() {
-    let tables = tables(&mirror(), &local(), &ports());
+    let tables = tables(&mirror(), &local(), &found());
     assert_eq!(
         tables.vteps.keys().copied().collect::<Vec<_>>(),
-        [std::net::Ipv4Addr::new(10, 0, 0, 2)]
+        [Ipv4Addr::new(10, 0, 0, 2)]
     );
 }
 
 #[test]
+fn a_next_hop_that_is_not_known_is_left_to_the_kernel() {
+    let peer = Ipv4Addr::new(10, 0, 0, 2);
+    let next_hop = |found: &Found| tables(&mirror(), &local(), found).vteps[&peer].next_hop;
+    assert_eq!(next_hop(&found()), Some(peer));
+    assert_eq!(next_hop(&Found::default()), None);
+}
+
+#[test]
 fn an_endpoint_whose_interface_does_not_stand_yet_has_no_rows() {
-    let tables = tables(&mirror(), &local(), &BTreeMap::new());
+    let tables = tables(&mirror(), &local(), &Found::default());
     assert!(tables.endpoints.is_empty());
     assert_eq!(tables.fdb.len(), 2);
 }
@@ -136,14 +148,14 @@ fn a_mac_that_moves_to_another_endpoint_in_one_delta_is_written_and_not_removed(
         generation: 4,
         ..endpoint("b", 42, "7.7.7.9/24", "h2")
     }];
-    let rows = |endpoints: &[Endpoint]| rows_of(endpoints, &mirror(), &local(), &ports());
+    let rows = |endpoints: &[Endpoint]| rows_of(endpoints, &mirror(), &local(), &found());
     let plan = Plan::between(&rows(&after), &rows(&before));
     assert_eq!((plan.put.fdb.len(), plan.remove.fdb.len()), (1, 0));
 }
 
 #[test]
 fn equal_tables_need_no_plan() {
-    let tables = tables(&mirror(), &local(), &ports());
+    let tables = tables(&mirror(), &local(), &found());
     assert!(Plan::between(&tables, &tables).is_empty());
 }
 
