@@ -278,6 +278,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("--- log of {}\n{}---", self.instance, self.log());
+            eprintln!("{}", overlay(&self.instance, &["drops"]).stdout);
         }
         if let Some(child) = &mut self.child {
             let down = overlay(&self.instance, &["down"]);

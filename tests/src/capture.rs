@@ -3,10 +3,11 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Child, Stdio},
-    time::Instant,
+    process::{Child, ChildStderr, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -17,7 +18,7 @@ use nix::{
 use crate::{
     lab::Lab,
     netns::{Netns, run},
-    wait::{PATIENCE, until},
+    wait::PATIENCE,
 };
 
 /// A running tcpdump.
@@ -25,6 +26,7 @@ use crate::{
 pub struct Capture {
     file: PathBuf,
     tcpdump: Child,
+    says: BufReader<ChildStderr>,
 }
 
 impl Capture {
@@ -57,9 +59,11 @@ impl Capture {
         let mut line = String::new();
         says.read_line(&mut line).unwrap();
         assert!(line.contains("listening on"), "{line}");
-        // It must not end with SIGPIPE.
-        std::mem::forget(says);
-        Self { file, tcpdump }
+        Self {
+            file,
+            tcpdump,
+            says,
+        }
     }
 
     /// Waits until all have come, and reads `fields` of each: tshark's names, every occurrence in
@@ -70,9 +74,15 @@ impl Capture {
     /// They don't come.
     #[track_caller]
     pub fn finish(mut self, fields: &[&str]) -> Vec<Decoded> {
-        until("packets to capture", || {
-            self.tcpdump.try_wait().unwrap().is_some()
-        });
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let is_complete = !self.is_running();
+        self.stop();
+        let mut statistics = String::new();
+        self.says.read_to_string(&mut statistics).unwrap();
+        assert!(is_complete, "not all packets came: {statistics}");
         let file = self.file.to_str().unwrap().to_owned();
         let mut args = vec!["-n", "-r", &file, "-d", "udp.port==4789,vxlan"];
         args.extend([
@@ -110,17 +120,23 @@ impl Capture {
     }
 }
 
+impl Capture {
+    fn is_running(&mut self) -> bool {
+        self.tcpdump.try_wait().unwrap().is_none()
+    }
+
+    fn stop(&mut self) {
+        if self.is_running() {
+            let pid = i32::try_from(self.tcpdump.id()).unwrap();
+            kill(Pid::from_raw(pid), Signal::SIGINT).unwrap();
+            self.tcpdump.wait().unwrap();
+        }
+    }
+}
+
 impl Drop for Capture {
     fn drop(&mut self) {
-        if self.tcpdump.try_wait().is_ok_and(|status| status.is_none()) {
-            let pid = i32::try_from(self.tcpdump.id()).unwrap();
-            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-            let deadline = Instant::now() + PATIENCE;
-            while Instant::now() < deadline && self.tcpdump.try_wait().is_ok_and(|it| it.is_none())
-            {
-                std::thread::yield_now();
-            }
-        }
+        self.stop();
     }
 }
 

@@ -188,8 +188,13 @@ fn a_flow_keeps_its_source_port_and_flows_spread_over_many() {
         // The inner IP protocol is UDP and the inner destination port is 9.
         "udp dst port 4789 and ip[59] = 17 and ip[72:2] = 9",
     );
-    for _ in 0..flows {
-        send_with_ecn(&world.blue, GREEN, &vec![IpEcn::ZERO; each]);
+    // All at the same time, or two would share a port.
+    let sockets = world.blue.enter(|| {
+        let bound = (0..flows).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
+        bound.collect::<Vec<_>>()
+    });
+    for socket in sockets.iter().cycle().take(flows * each) {
+        socket.send_to(b"flow", (GREEN, 9)).unwrap();
     }
     let mut ports: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     for packet in capture.finish(&["udp.srcport"]) {
