@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, mem::offset_of};
 use aya::programs::ProgramError;
 use aya_obj::{
     Object,
-    generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY},
+    generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY},
     maps::Map,
 };
 use bytemuck::Zeroable;
@@ -42,13 +42,14 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 6] {
+fn shapes() -> [MapShape; 7] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
         shape!(map::ENDPOINTS, u32 => EndpointEntry, BPF_MAP_TYPE_HASH),
         shape!(map::VTEPS, VtepKey => VtepEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::DROPS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
     ]
 }
@@ -106,7 +107,7 @@ fn layouts() -> [Layout; 8] {
             }
         ),
         layout!("Key", VtepKey { ip }),
-        layout!("Value", VtepEntry { port, reserved }),
+        layout!("Value", VtepEntry { port, reserved, next_hop }),
         layout!("Value", NetworkEntry { mtu }),
     ]
 }
@@ -181,8 +182,8 @@ fn the_kernel_has_the_maps_as_the_object_describes_them() {
             continue;
         }
         let map = datapath.ebpf.take_map(shape.name).unwrap();
-        let aya::maps::Map::HashMap(data) = map else {
-            panic!("{} is no hash map", shape.name);
+        let (aya::maps::Map::HashMap(data) | aya::maps::Map::Array(data)) = map else {
+            panic!("{} is neither a hash map nor an array", shape.name);
         };
         let info = data.info().unwrap();
         assert_eq!(info.name_as_str(), Some(shape.name));

@@ -95,7 +95,7 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
     let network = NetworkEntry { mtu: MTU };
     insert(ebpf, map::NETWORKS, &[(VNI, network), (OTHER_VNI, network)]);
 
-    let vtep = |vtep: Vtep| (VtepKey { ip: vtep.ip }, VtepEntry::new(vtep.port));
+    let vtep = |vtep: Vtep| (VtepKey { ip: vtep.ip }, VtepEntry::new(vtep.port, vtep.ip));
     insert(ebpf, map::VTEPS, &[GREEN_VTEP, RED_VTEP].map(vtep));
 
     let remote = |vtep: Vtep| FdbEntry::remote(GENERATION, vtep.ip, vtep.port);
