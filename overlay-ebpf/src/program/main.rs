@@ -63,7 +63,6 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
     if frame.has_vlan_tag() {
         frame.pop_vlan()?;
     }
-    frame.require(eth::LEN)?;
     let header = eth::Header::parse(frame.header(0)?);
     source::check_mac(&endpoint, &header)?;
     let flow = match header.ether_type {

@@ -29,7 +29,7 @@ pub fn check_mac(endpoint: &EndpointEntry, header: &eth::Header) -> Result<(), D
 /// The IPv4 source is the endpoint's.
 #[inline(always)]
 pub fn check_ipv4(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, DropReason> {
-    frame.require(eth::LEN + ipv4::LEN)?;
+    require_with_ports(frame, eth::LEN + ipv4::LEN)?;
     let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
     if !owns_ipv4(endpoint, ip.src_addr) {
         return Err(DropReason::SourceIp);
@@ -59,7 +59,7 @@ pub fn check_ipv4(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, D
 /// The IPv6 source is the endpoint's.
 #[inline(always)]
 pub fn check_ipv6(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, DropReason> {
-    frame.require(eth::LEN + ipv6::LEN)?;
+    require_with_ports(frame, eth::LEN + ipv6::LEN)?;
     let ip = frame.header::<Ipv6Hdr>(eth::LEN)?;
     if !owns_ipv6(endpoint, ip.source) {
         return Err(DropReason::SourceIp);
@@ -95,6 +95,15 @@ pub fn owns_ipv6(endpoint: &EndpointEntry, ip: [u8; 16]) -> bool {
     source::is_first_ipv6(endpoint, ip)
         || maps::neighbor_ipv6(endpoint.vni, ip)
             .is_some_and(|neighbor| source::owned_by(endpoint, &neighbor))
+}
+
+/// Makes sure of the headers, and of the ports behind them if the frame goes so far: in one step,
+/// since a raw socket's frame begins with little more than its Ethernet header in linear memory.
+#[inline(always)]
+fn require_with_ports(frame: &mut Frame, headers: usize) -> Result<(), DropReason> {
+    frame
+        .require(headers + size_of::<[u8; 4]>())
+        .or_else(|_| frame.require(headers))
 }
 
 /// Source and destination port as they lie in memory; 0 where there are none.
