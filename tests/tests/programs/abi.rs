@@ -107,7 +107,14 @@ fn layouts() -> [Layout; 8] {
             }
         ),
         layout!("Key", VtepKey { ip }),
-        layout!("Value", VtepEntry { port, reserved, next_hop }),
+        layout!(
+            "Value",
+            VtepEntry {
+                port,
+                reserved,
+                next_hop
+            }
+        ),
         layout!("Value", NetworkEntry { mtu }),
     ]
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray},
+    maps::{Array, MapData, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use nix::{
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     pub without_decap_flags: bool,
     /// Leave the maps empty.
     pub without_network: bool,
+    /// Let the agent vouch for the VTEPs' next hops, for ever.
+    pub with_lease: bool,
 }
 
 /// What became of a frame.
@@ -142,6 +144,11 @@ impl Datapath {
         }
         if !settings.without_network {
             network::fill(&mut ebpf);
+        }
+        if settings.with_lease {
+            let lease = ebpf.map_mut(map::LEASE).unwrap();
+            let mut lease: Array<_, u64> = lease.try_into().unwrap();
+            lease.set(0, u64::MAX, 0).unwrap();
         }
         let drops = ebpf.take_map(map::DROPS).unwrap().try_into().unwrap();
         let mut datapath = Self {

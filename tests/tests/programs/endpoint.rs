@@ -237,6 +237,18 @@ fn frames_for_another_host_are_wrapped_as_rfc_7348_says() {
     check(&encapsulation());
 }
 
+/// Who finds the next hop shows in no byte: the kernel writes the outer Ethernet addresses later.
+#[test]
+fn next_hops_that_the_agent_vouches_for_wrap_alike() {
+    let settings = Settings {
+        with_lease: true,
+        ..Settings::default()
+    };
+    let mut datapath = Datapath::load(settings);
+    datapath.check(ENDPOINT_INGRESS, &encapsulation());
+    datapath.check(ENDPOINT_INGRESS, &sizes());
+}
+
 #[test]
 fn the_outer_header_copies_the_ecn_field_and_nothing_else() {
     check(&congestion());
