@@ -35,23 +35,11 @@ impl Capture {
         let file = lab.dir().join(format!("{}-{ifname}.pcap", netns.name()));
         let mut tcpdump = netns
             .command("tcpdump")
-            .args([
-                "-n",
-                "-p",
-                "-U",
-                "--immediate-mode",
-                "-Z",
-                "root",
-                "-i",
-                ifname,
-            ])
-            .args([
-                "-c",
-                &count.to_string(),
-                "-w",
-                file.to_str().unwrap(),
-                filter,
-            ])
+            // Not in immediate mode, in which the ring has a slot of 256 KiB for each packet.
+            .args(["-n", "-p", "-U", "-Z", "root", "-i", ifname])
+            .args(["-c", &count.to_string(), "-w"])
+            .arg(&file)
+            .arg(filter)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
