@@ -48,8 +48,6 @@ pub(crate) struct Settings {
     pub without_decap_flags: bool,
     /// Leave the maps empty.
     pub without_network: bool,
-    /// Let the agent vouch for the VTEPs' next hops, for ever.
-    pub with_lease: bool,
 }
 
 /// What became of a frame.
@@ -145,11 +143,6 @@ impl Datapath {
         if !settings.without_network {
             network::fill(&mut ebpf);
         }
-        if settings.with_lease {
-            let lease = ebpf.map_mut(map::LEASE).unwrap();
-            let mut lease: Array<_, u64> = lease.try_into().unwrap();
-            lease.set(0, u64::MAX, 0).unwrap();
-        }
         let drops = ebpf.take_map(map::DROPS).unwrap().try_into().unwrap();
         let mut datapath = Self {
             ebpf,
@@ -162,6 +155,13 @@ impl Datapath {
             .run(program::UNDERLAY_INGRESS, shortest_ip, 0)
             .is_ok();
         datapath
+    }
+
+    /// Vouches for the VTEPs' next hops, for ever.
+    pub(crate) fn hold_lease(&mut self) {
+        let lease = self.ebpf.map_mut(map::LEASE).unwrap();
+        let mut lease: Array<_, u64> = lease.try_into().unwrap();
+        lease.set(0, u64::MAX, 0).unwrap();
     }
 
     /// Runs a program on a frame. An error says how it broke the datapath's promise, or that the

@@ -240,11 +240,8 @@ fn frames_for_another_host_are_wrapped_as_rfc_7348_says() {
 /// Who finds the next hop shows in no byte: the kernel writes the outer Ethernet addresses later.
 #[test]
 fn next_hops_that_the_agent_vouches_for_wrap_alike() {
-    let settings = Settings {
-        with_lease: true,
-        ..Settings::default()
-    };
-    let mut datapath = Datapath::load(settings);
+    let mut datapath = Datapath::load(Settings::default());
+    datapath.hold_lease();
     datapath.check(ENDPOINT_INGRESS, &encapsulation());
     datapath.check(ENDPOINT_INGRESS, &sizes());
 }
