@@ -263,14 +263,34 @@ impl Agent {
     /// What is in the map `name`, as bpftool shows it by its BTF.
     #[track_caller]
     pub fn dump(&self, name: &str) -> Vec<Value> {
-        let text = crate::netns::run("bpftool", &["-j", "map", "dump", "pinned", &self.map(name)]);
-        let entries = parse(&text);
-        entries
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|entry| entry["formatted"].clone())
-            .collect()
+        let entries = self.entries(name).into_iter();
+        entries.map(|entry| entry["formatted"].clone()).collect()
+    }
+
+    /// Adds a copy of an entry of the map `name`, under the same key but for one byte.
+    #[track_caller]
+    pub fn forge(&self, name: &str, byte: usize) {
+        let entry = self.entries(name).swap_remove(0);
+        let [mut key, value] = ["key", "value"].map(|part| {
+            let bytes = entry[part].as_array().unwrap().iter();
+            bytes
+                .map(|byte| byte.as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        });
+        "0x63".clone_into(&mut key[byte]);
+        let map = self.map(name);
+        let mut bpftool = Command::new("bpftool");
+        bpftool
+            .args(["map", "update", "pinned", &map, "key"])
+            .args(key);
+        let run = Run::of(bpftool.arg("value").args(value));
+        assert_eq!(run.code, 0, "{run:?}");
+    }
+
+    fn entries(&self, name: &str) -> Vec<Value> {
+        let map = self.map(name);
+        let text = crate::netns::run("bpftool", &["-j", "map", "dump", "pinned", &map]);
+        parse(&text).as_array().unwrap().clone()
     }
 }
 

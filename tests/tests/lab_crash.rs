@@ -15,7 +15,6 @@ use std::{
 };
 
 use overlay_tests::{Agent, Lab, Netns, agent, until};
-use serde_json::Value;
 
 /// Endpoints of this node by name, each ready.
 fn ready(agent: &Agent) -> BTreeSet<String> {
@@ -125,33 +124,26 @@ fn an_interface_without_a_record_is_collected_with_its_namespace() {
 #[test]
 fn map_entries_without_a_record_are_collected() {
     let lab = Lab::new();
-    let [host] = lab.hosts();
-    let mut agent = Agent::start(&lab, &host, "--vni 42");
+    let hosts: [_; 2] = lab.hosts();
+    let [mut agent, _peer] = hosts
+        .each_ref()
+        .map(|host| Agent::start(&lab, host, "--vni 42"));
     agent.endpoint(&lab.name("e1"), 42, &["7.7.7.2/24"]);
+    until("the other host's VTEP", || !agent.dump("vteps").is_empty());
     agent.kill();
-    let put = |map: &str, key: &str, value: &str| {
-        let words = format!(
-            "map update pinned {} key hex {key} value hex {value}",
-            agent.map(map)
-        );
-        agent.netns().run("bpftool", &words);
-    };
-    // VNI 42 (little-endian), 02:42:07:07:07:63 -> generation 1, behind 10.0.0.9:4789.
-    put(
-        "fdb",
-        "2a 00 00 00 02 42 07 07 07 63 00 00",
-        &format!(
-            "{} 00 00 00 00 0a 00 00 09 12 b5{}",
-            "01 00 00 00 00 00 00 00",
-            " 00".repeat(6)
-        ),
-    );
-    put("vteps", "0a 00 00 09", "12 b5 00 00");
-    assert_eq!(agent.dump("fdb").len(), 2);
+    // The last bytes of a MAC, of an IPv4 address in IPv6's place, of a VTEP's address, of a VNI.
+    for (map, byte) in [("fdb", 9), ("neighbors", 19), ("vteps", 3), ("networks", 0)] {
+        let before = agent.dump(map).len();
+        agent.forge(map, byte);
+        assert_eq!(agent.dump(map).len(), before + 1, "{map}");
+    }
     agent.restart("");
     agent.await_ready();
     assert_converged(&lab, &agent);
-    assert_eq!(agent.dump("vteps"), Vec::<Value>::new());
+    assert_eq!(
+        (agent.dump("vteps").len(), agent.dump("networks").len()),
+        (1, 1)
+    );
 }
 
 #[test]
