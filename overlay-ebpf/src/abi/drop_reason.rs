@@ -62,7 +62,7 @@ drop_reasons! {
     TooBig = 13, "too_big";
     /// The kernel refused to grow the frame by the outer headers.
     EncapFailed = 14, "encap_failed";
-    /// The outer lengths contradict each other or the frame.
+    /// The outer header's checksum is wrong, or its lengths contradict each other or the frame.
     OuterMalformed = 15, "outer_malformed";
     /// The outer packet is a fragment: VTEPs must not fragment (RFC 7348 section 4.3).
     OuterFragment = 16, "outer_fragment";

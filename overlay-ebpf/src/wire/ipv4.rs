@@ -61,6 +61,23 @@ pub const fn outer(source: [u8; 4], destination: [u8; 4], total_len: u16, ecn: u
     ip
 }
 
+/// Whether the checksum of a header without options is right (RFC 791; `ip_rcv_core` in
+/// net/ipv4/ip_input.c).
+#[must_use]
+#[inline(always)]
+pub fn has_valid_checksum(ip: &Ipv4Hdr) -> bool {
+    let sum = Sum::ZERO
+        .pair([ip.vihl, ip.tos])
+        .pair(ip.tot_len)
+        .pair(ip.id)
+        .pair(ip.frags)
+        .pair([ip.ttl, ip.proto])
+        .pair(ip.check)
+        .bytes(ip.src_addr)
+        .bytes(ip.dst_addr);
+    u16::from_ne_bytes(sum.finish()) == 0
+}
+
 /// Changes the ECN field and mends the checksum.
 #[inline(always)]
 pub const fn set_ecn(ip: &mut Ipv4Hdr, ecn: u8) {
@@ -73,24 +90,10 @@ pub const fn set_ecn(ip: &mut Ipv4Hdr, ecn: u8) {
 mod tests {
     use super::*;
 
-    /// Zero over a header whose checksum is right.
-    fn verify(ip: &Ipv4Hdr) -> [u8; 2] {
-        Sum::ZERO
-            .pair([ip.vihl, ip.tos])
-            .pair(ip.tot_len)
-            .pair(ip.id)
-            .pair(ip.frags)
-            .pair([ip.ttl, ip.proto])
-            .pair(ip.check)
-            .bytes(ip.src_addr)
-            .bytes(ip.dst_addr)
-            .finish()
-    }
-
     #[test]
     fn outer_header_is_sound_and_asks_not_to_be_fragmented() {
         let ip = outer([10, 0, 0, 1], [10, 0, 0, 2], 1500, 0b10);
-        assert_eq!(verify(&ip), [0, 0]);
+        assert!(has_valid_checksum(&ip));
         assert_eq!(
             (ip.tot_len(), ip.ecn(), ip.dscp(), ip.ttl),
             (1500, 0b10, 0, 64)
@@ -100,10 +103,25 @@ mod tests {
     }
 
     #[test]
+    fn a_header_with_any_bit_flipped_has_a_wrong_checksum() {
+        let sound = outer([10, 0, 0, 1], [10, 0, 0, 2], 1500, 0);
+        for bit in 0..8 {
+            assert!(!has_valid_checksum(&Ipv4Hdr {
+                ttl: sound.ttl ^ (1 << bit),
+                ..sound
+            }));
+            assert!(!has_valid_checksum(&Ipv4Hdr {
+                tos: sound.tos ^ (1 << bit),
+                ..sound
+            }));
+        }
+    }
+
+    #[test]
     fn changing_the_ecn_field_keeps_the_checksum_right_and_the_dscp() {
         let mut ip = outer([10, 0, 0, 1], [10, 0, 0, 2], 84, 0);
         set_ecn(&mut ip, 0b11);
-        assert_eq!(verify(&ip), [0, 0]);
+        assert!(has_valid_checksum(&ip));
         assert_eq!(ip.ecn(), 0b11);
     }
 

@@ -224,6 +224,16 @@ pub(crate) fn not_ours() -> Vec<Case> {
     table
 }
 
+/// The frame with the outer header's total length patched, and its checksum right again.
+fn with_ip_length(frame: Vec<u8>, len: [u8; 2]) -> Vec<u8> {
+    let (mut ip, _) = Ipv4Header::from_slice(&frame[OUTER_IP..]).unwrap();
+    ip.total_len = u16::from_be_bytes(len);
+    patched(frame, OUTER_IP, &{
+        ip.header_checksum = ip.calc_header_checksum();
+        ip.to_bytes()
+    })
+}
+
 /// A tunnel packet with a router alert in its outer header.
 fn with_options(port: u16) -> Vec<u8> {
     let frame = tunnel().frame();
@@ -249,12 +259,12 @@ pub(crate) fn outer_refusals() -> Vec<Case> {
             patched(ours(), OUTER_UDP + 4, &length(8 + 8 + inner + 1))
         }),
         malformed("IP ends behind the frame", {
-            patched(ours(), OUTER_IP + 2, &length(20 + 8 + 8 + inner + 1))
+            with_ip_length(ours(), length(20 + 8 + 8 + inner + 1))
         }),
-        malformed(
-            "IP ends before UDP",
-            patched(ours(), OUTER_IP + 2, &length(28)),
-        ),
+        malformed("IP ends before UDP", with_ip_length(ours(), length(28))),
+        malformed("a wrong header checksum", {
+            patched(ours(), OUTER_IP + 10, &[0xab, 0xcd])
+        }),
         malformed("a frame that was cut", ours()[..INNER + inner - 1].to_vec()),
         Case::drop(
             "VXLAN without an inner frame",
@@ -279,7 +289,7 @@ pub(crate) fn outer_refusals() -> Vec<Case> {
         ),
         Case::drop(
             "segments of a kind that no tunnel can carry",
-            patched(ours(), OUTER_IP + 2, &[0xff, 0xff]),
+            with_ip_length(ours(), [0xff, 0xff]),
             DropReason::DecapFailed,
         )
         .of_segments(1000),

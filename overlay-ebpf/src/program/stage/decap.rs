@@ -71,7 +71,7 @@ pub fn is_ours(frame: &mut Frame) -> Result<bool, DropReason> {
 pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
     frame.require(INNER_L3)?;
     let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
-    check_lengths(frame, ip, frame.header::<UdpHdr>(OUTER_UDP)?)?;
+    check_outer(frame, ip, frame.header::<UdpHdr>(OUTER_UDP)?)?;
     // A UDP checksum other than zero may be left unverified (RFC 7348 section 5): the inner
     // packet has its own.
     let header = frame.header::<VxlanHdr>(VXLAN)?;
@@ -131,10 +131,13 @@ pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
     Ok(tunnel.inner.ether_type)
 }
 
-/// The lengths of the outer headers agree with each other and with the frame. Of an aggregate the
-/// kernel wrote them, and they need not fit 16 bits.
+/// The outer IP header's checksum is right, and the lengths agree with each other and with the
+/// frame. Of an aggregate the kernel wrote the lengths, and they need not fit 16 bits.
 #[inline(always)]
-fn check_lengths(frame: &Frame, ip: &Ipv4Hdr, udp: &UdpHdr) -> Result<(), DropReason> {
+fn check_outer(frame: &Frame, ip: &Ipv4Hdr, udp: &UdpHdr) -> Result<(), DropReason> {
+    if !ipv4::has_valid_checksum(ip) {
+        return Err(DropReason::OuterMalformed);
+    }
     if frame.gso_size() != 0 {
         return Ok(());
     }
