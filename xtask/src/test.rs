@@ -1,19 +1,19 @@
-//! `cargo xtask test`: unit tests, then the lab as root; with `--kernels` the same programs on other
-//! kernels.
+//! `cargo xtask test`: unit tests and the lab on this kernel, or with `--kernels` a part of them on
+//! others.
 
 mod tally;
 
-use std::ffi::OsString;
+use std::env;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use duct::Expression;
 
 use crate::build;
 use crate::host;
 use crate::kernels;
+use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::{Profile, Workspace};
 
@@ -21,7 +21,7 @@ pub(crate) use tally::Tally;
 
 /// Runs every test on this machine's kernel.
 ///
-/// First what needs no rights, then the lab: agents in network namespaces, as root, through sudo
+/// Unit tests run as who calls; the lab, agents in network namespaces, runs as root, through sudo
 /// where this is not root.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,23 +33,19 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
-/// Packages whose tests need no rights.
-const UNPRIVILEGED: [&str; 6] = [
-    "--package",
-    "overlay-ebpf",
-    "--package",
-    "overlay-user",
-    "--package",
-    "xtask",
-];
-
-/// The package of the tests that need root; the kernels run a part of it.
-pub(crate) const LAB: &str = "overlay-tests";
+/// Starts test programs for cargo: those of the lab as root. sudo's policy may refuse to pass
+/// variables, so `env` sets them on its other side.
+const RUNNER: &str = r#"target.'cfg(all())'.runner = ["sh", "-c", '''
+    if [ "$CARGO_PKG_NAME" = overlay-tests ]; then
+        exec sudo env PATH="$PATH" OVERLAY_BIN="$OVERLAY_BIN" RUST_BACKTRACE="$RUST_BACKTRACE" "$@"
+    fi
+    exec "$@"
+''', "runner"]"#;
 
 pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
     let started = Instant::now();
     let mut tally = Tally::default();
-    let broken = if args.kernels {
+    let passed = if args.kernels {
         kernels::run(workspace, &mut tally)?
     } else {
         here(workspace, &args.filter, &mut tally)?
@@ -59,8 +55,8 @@ pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
         "\ncargo xtask test: {tally} in {:.0} s",
         started.elapsed().as_secs_f32()
     );
-    if !broken.is_empty() || tally.failed > 0 {
-        bail!("tests failed in: {} (see above)", broken.join(", "));
+    if !passed || tally.failed > 0 {
+        bail!("not every test passed (see above)");
     }
     if tally.passed == 0 {
         bail!("no test ran: no name contains {}", args.filter.join(" or "));
@@ -68,53 +64,33 @@ pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Runs the tests on this machine; gives the names of the suites that failed.
-fn here(workspace: &Workspace, filter: &[String], tally: &mut Tally) -> Result<Vec<&'static str>> {
+/// Runs the tests on this machine; false if not all of them passed.
+fn here(workspace: &Workspace, filter: &[String], tally: &mut Tally) -> Result<bool> {
     setup::ensure(Work::Test)?;
-    let agent = build::build(workspace, Profile::Debug)?;
-    let runner = runner(&agent)?;
-
-    let suites = [
-        ("unit tests", UNPRIVILEGED.to_vec()),
-        ("lab", vec!["--package", LAB, "--config", &runner]),
-    ];
-    let mut broken = Vec::new();
-    for (name, selection) in suites {
-        let mut line = vec!["test", "--no-fail-fast"];
-        line.extend(selection);
-        line.push("--");
-        line.extend(filter.iter().map(String::as_str));
-        if !counted(&workspace.cargo(&line)?, tally)? {
-            broken.push(name);
-        }
-    }
-    Ok(broken)
-}
-
-/// cargo's configuration that runs test binaries as root and tells them where the agent is. Variables
-/// of cargo itself would do for root, but not through sudo.
-fn runner(agent: &Path) -> Result<String> {
-    let vars = [
-        ("OVERLAY_BIN", agent.as_os_str().to_owned()),
-        ("PATH", host::search_path()?),
-        (
-            "RUST_BACKTRACE",
-            std::env::var_os("RUST_BACKTRACE").unwrap_or_else(|| "1".into()),
-        ),
-    ];
-    let line = host::as_root::<&str>(&vars, &[]).map_err(|_| {
-        anyhow!(
+    if !host::is_root() && host::program("sudo").is_none() {
+        bail!(
             "the lab needs root, and there is no sudo here: run `su --preserve-environment -c 'cargo \
              xtask test'`"
-        )
-    })?;
-    let line = line
-        .into_iter()
-        .map(OsString::into_string)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|word| anyhow!("{} is not UTF-8", word.display()))?;
-    // A list of plain strings reads the same in Rust and in TOML.
-    Ok(format!("target.'cfg(all())'.runner = {line:?}"))
+        );
+    }
+    build::object(workspace)?;
+    // The agent and all tests in one go: each other choice of packages would choose other features
+    // of what they share, and compile that again.
+    let everything = ["build", "--workspace", "--all-targets"];
+    progress::visibly("building the tests", &workspace.cargo(&everything)?)?;
+
+    let mut line = vec!["test", "--workspace", "--no-fail-fast"];
+    if !host::is_root() {
+        line.extend(["--config", RUNNER]);
+    }
+    line.push("--");
+    line.extend(filter.iter().map(String::as_str));
+    let backtrace = env::var_os("RUST_BACKTRACE").unwrap_or_else(|| "1".into());
+    let command = workspace
+        .cargo(&line)?
+        .env("OVERLAY_BIN", workspace.agent(Profile::Debug))
+        .env("RUST_BACKTRACE", backtrace);
+    counted(&command, tally)
 }
 
 /// Runs a test command, shows what it prints and adds its results up; false if it fails.
