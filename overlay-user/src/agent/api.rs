@@ -181,15 +181,21 @@ pub struct AddressRequest {
 
 impl AddressRequest {
     /// The address that an endpoint gets in `network`: a missing prefix length is that of the
-    /// subnet it lies in, and that of a single host where there is no such subnet.
+    /// subnet it lies in. Refused: there is neither.
     pub fn in_network(self, network: &Network) -> Result<IpNet, OperationError> {
-        let prefix_len = self
-            .prefix_len
-            .or_else(|| network.subnet_of(self.ip).map(|subnet| subnet.prefix_len()));
-        match prefix_len {
-            None => Ok(self.ip.into()),
-            Some(length) => host_address(self.ip, length)
-                .map_err(|message| OperationError::new(ErrorKind::Refused, message)),
+        let refused = |message| OperationError::new(ErrorKind::Refused, message);
+        let subnet_len = || network.subnet_of(self.ip).map(|subnet| subnet.prefix_len());
+        match self.prefix_len.or_else(subnet_len) {
+            Some(length) => host_address(self.ip, length).map_err(refused),
+            // The registry says which subnets there are.
+            None if !network.subnets.is_empty() => Ok(self.ip.into()),
+            None => Err(refused(format!(
+                "IP {ip} has no prefix length, and network {name} no subnet to take it from: write \
+                 for example {ip}/{usual}",
+                ip = self.ip,
+                name = network.name,
+                usual = if self.ip.is_ipv4() { 24 } else { 64 },
+            ))),
         }
     }
 }

@@ -126,8 +126,26 @@ fn an_address_without_a_length_takes_the_subnets() {
     let bare = |ip: &str| ip.parse::<AddressRequest>().unwrap().in_network(&network);
     assert_eq!(bare("7.7.7.2").unwrap().to_string(), "7.7.7.2/24");
     assert_eq!(bare("7.7.7.2/16").unwrap().to_string(), "7.7.7.2/16");
-    assert_eq!(bare("8.8.8.8").unwrap().to_string(), "8.8.8.8/32");
     assert_eq!(bare("7.7.7.255").unwrap_err().kind, ErrorKind::Refused);
+    // Outside of them: the registry refuses it, and says which subnets there are.
+    assert_eq!(bare("8.8.8.8").unwrap().to_string(), "8.8.8.8/32");
+}
+
+#[test]
+fn without_a_subnet_an_address_needs_its_length() {
+    let network = Network {
+        subnets: Vec::new(),
+        ..fake::network()
+    };
+    let asked = |ip: &str| ip.parse::<AddressRequest>().unwrap().in_network(&network);
+    assert_eq!(asked("7.7.7.2/24").unwrap().to_string(), "7.7.7.2/24");
+    let refusal = asked("7.7.7.2").unwrap_err();
+    assert_eq!(refusal.kind, ErrorKind::Refused);
+    assert!(
+        refusal.message.ends_with("7.7.7.2/24"),
+        "{}",
+        refusal.message
+    );
 }
 
 #[test]
