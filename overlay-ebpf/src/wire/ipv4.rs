@@ -62,7 +62,7 @@ pub const fn outer(source: [u8; 4], destination: [u8; 4], total_len: u16, ecn: u
 }
 
 /// Whether the checksum of a header without options is right (RFC 791; `ip_rcv_core` in
-/// net/ipv4/ip_input.c).
+/// `net/ipv4/ip_input.c`).
 #[must_use]
 #[inline(always)]
 pub fn has_valid_checksum(ip: &Ipv4Hdr) -> bool {

@@ -1,0 +1,187 @@
+//! The VXLAN device, the head-room bridge and the underlay.
+
+use super::*;
+
+#[tokio::test]
+async fn the_vxlan_device_is_external_up_and_marked() {
+    let host = Host::new();
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let before = links(None);
+    let device = before
+        .iter()
+        .find(|link| link["linkinfo"]["info_kind"] == "vxlan")
+        .unwrap();
+    let data = &device["linkinfo"]["info_data"];
+    assert_eq!(data["external"], true);
+    assert_eq!(data["port"], UDP_PORT);
+    assert_eq!(data["learning"], false);
+    assert!(is_up(device));
+    assert_eq!(device["ifalias"], format!("overlay:{}", host.instance));
+    assert_eq!(device["addr_info"], Value::Array(Vec::new()));
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    assert_eq!(links(None), before);
+}
+
+#[tokio::test]
+async fn the_vxlan_device_follows_its_port_and_goes_for_good() {
+    let host = Host::new();
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    host.platform.ensure_vxlan(8472).await.unwrap();
+    let ports: Vec<_> = links(None)
+        .iter()
+        .filter_map(|link| link["linkinfo"]["info_data"]["port"].as_u64())
+        .collect();
+    assert_eq!(ports, [8472]);
+    for _ in 0..2 {
+        host.platform.remove_vxlan().await.unwrap();
+        assert_eq!(links(None).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn another_vxlan_device_on_the_port_is_named_and_nothing_changes() {
+    for kind in ["id 42", "external", "id 42 local 127.0.0.1"] {
+        let host = Host::new();
+        ip(&format!(
+            "link add theirs type vxlan {kind} dstport {UDP_PORT}"
+        ));
+        let before = links(None);
+        let text = refusal(host.platform.ensure_vxlan(UDP_PORT).await);
+        assert!(text.contains("theirs") && text.contains("4789"), "{text}");
+        assert_eq!(links(None), before);
+        host.platform.ensure_vxlan(8472).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_a_program_holds_is_refused_and_nothing_changes() {
+    let host = Host::new();
+    let _socket = UdpSocket::bind(("0.0.0.0", UDP_PORT)).unwrap();
+    let text = refusal(host.platform.ensure_vxlan(UDP_PORT).await);
+    assert!(text.contains("4789") && text.contains("ss -lunp"), "{text}");
+    assert_eq!(links(None).len(), 1);
+}
+
+#[tokio::test]
+async fn a_port_of_a_vxlan_device_that_moved_to_another_namespace_is_refused() {
+    let host = Host::new();
+    let sandbox = host.netns("sandbox");
+    ip(&format!("netns add {sandbox}"));
+    ip(&format!("link add vx0 type vxlan id 42 dstport {UDP_PORT}"));
+    ip(&format!("link set vx0 netns {sandbox}"));
+    ip(&format!("-n {sandbox} link set vx0 up"));
+    let text = refusal(host.platform.ensure_vxlan(UDP_PORT).await);
+    assert!(text.contains("moved"), "{text}");
+    assert_eq!(links(None).len(), 1);
+}
+
+#[tokio::test]
+async fn the_head_room_bridge_is_down_and_forwards_nothing() {
+    let host = Host::new();
+    let early = host.ensure(&host.spec("blue")).await;
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let late = host.ensure(&host.spec("green")).await;
+    let all = links(None);
+    let kind = |kind: &str| {
+        let found = all
+            .iter()
+            .find(|link| link["linkinfo"]["info_kind"] == kind);
+        found
+            .unwrap_or_else(|| panic!("no {kind}: {all:?}"))
+            .clone()
+    };
+    let (bridge, vxlan) = (kind("bridge"), kind("vxlan"));
+    assert!(!is_up(&bridge), "{bridge}");
+    let members = [
+        vxlan["ifname"].as_str().unwrap().to_owned(),
+        early.host_ifname,
+        late.host_ifname,
+    ];
+    for name in members {
+        let member = link(None, &name);
+        assert_eq!(member["master"], bridge["ifname"], "{name}");
+        assert_eq!(
+            member["linkinfo"]["info_slave_data"]["state"], "disabled",
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_bridge_leaks_nothing_and_redirects_in_front_of_it_work() {
+    let host = Host::new();
+    let blue = host.spec("blue");
+    let green = PortSpec {
+        mac: mac("02:42:07:07:07:03"),
+        addresses: vec!["7.7.7.3/24".parse().unwrap()],
+        ..host.spec("green")
+    };
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let sides = [
+        host.ensure(&blue).await.host_ifname,
+        host.ensure(&green).await.host_ifname,
+    ];
+    let ping = |netns: &Name, target: &str, seconds: &str| {
+        let mut command = Command::new("ip");
+        command.args([
+            "netns",
+            "exec",
+            netns.as_str(),
+            "ping",
+            "-q",
+            "-c1",
+            "-W",
+            seconds,
+            target,
+        ]);
+        command.output().unwrap().status.success()
+    };
+    assert!(!ping(&blue.netns, "7.7.7.3", "1"));
+    let stats = ip(&format!("-n {} -s -j link show eth0", green.netns));
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(stats[0]["stats64"]["rx"]["packets"], 0, "{stats}");
+
+    for (from, to) in [(0, 1), (1, 0)] {
+        let (from, to) = (&sides[from], &sides[to]);
+        tc(&format!("qdisc add dev {from} clsact"));
+        tc(&format!(
+            "filter add dev {from} ingress u32 match u32 0 0 action mirred egress redirect dev {to}"
+        ));
+    }
+    // Long enough for the next ARP request, which come once a second.
+    assert!(ping(&blue.netns, "7.7.7.3", "3"));
+    assert!(ping(&green.netns, "7.7.7.2", "3"));
+}
+
+#[tokio::test]
+async fn an_underlay_is_described_or_refused_as_the_kernel_has_it() {
+    let host = Host::new();
+    let underlay = async || host.platform.underlay().await;
+    assert!(refusal(underlay().await).contains("u0 does not exist"));
+    ip("link add u0 mtu 1329 type veth peer name u1");
+    assert!(refusal(underlay().await).contains("is down"));
+    ip("link set u0 up");
+    assert!(refusal(underlay().await).contains("1330"));
+    ip("link set u0 mtu 1500");
+    assert!(refusal(underlay().await).contains("no IPv4 address"));
+    ip("address add 169.254.1.1/16 dev u0 scope link");
+    ip("address add 10.99.0.1/24 dev u0");
+    ip("address add 10.99.0.2/24 dev u0");
+    let found = underlay().await.unwrap();
+    assert_eq!(found.ip.to_string(), "10.99.0.1");
+    assert_eq!(found.mtu, 1500);
+    assert_eq!(link(None, "u0")["ifindex"], found.ifindex);
+
+    let named = |ip: &str| {
+        Linux::new(
+            host.instance.clone(),
+            "u0".parse().unwrap(),
+            Some(ip.parse().unwrap()),
+        )
+        .unwrap()
+    };
+    let second = named("10.99.0.2").underlay().await.unwrap();
+    assert_eq!(second.ip.to_string(), "10.99.0.2");
+    let text = refusal(named("10.99.0.3").underlay().await);
+    assert!(text.contains("10.99.0.1, 10.99.0.2"), "{text}");
+}

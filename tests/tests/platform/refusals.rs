@@ -1,0 +1,96 @@
+//! Names that are taken and wishes that can't be met: one line, and nothing changes.
+
+use super::*;
+
+#[tokio::test]
+async fn an_interface_name_that_is_taken_inside_is_refused_and_nothing_changes() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    ip(&format!("netns add {}", spec.netns));
+    ip(&format!("-n {} link add eth0 type bridge", spec.netns));
+    let before = (links(None), links(Some(&spec.netns)));
+    let text = host.refusal(&spec).await;
+    assert!(
+        text.contains("eth0") && text.contains(spec.netns.as_str()),
+        "{text}"
+    );
+    assert_eq!((links(None), links(Some(&spec.netns))), before);
+
+    let mut moved = host.spec("green");
+    let port = host.ensure(&moved).await;
+    moved.netns = spec.netns.clone();
+    host.refusal(&moved).await;
+    moved.netns = host.netns("green");
+    assert_eq!(host.ensure(&moved).await, port, "the former port stood");
+}
+
+#[tokio::test]
+async fn a_host_side_name_that_is_taken_is_refused_and_nothing_changes() {
+    for kind in ["bridge", "veth peer name p0"] {
+        let host = Host::new();
+        let spec = host.spec("blue");
+        let name = host.ensure(&spec).await.host_ifname;
+        host.platform.remove_port(&spec.endpoint).await.unwrap();
+        ip(&format!("link add {name} type {kind}"));
+        let before = links(None);
+        assert!(host.refusal(&spec).await.contains(&name));
+        host.platform.remove_port(&spec.endpoint).await.unwrap();
+        assert_eq!(links(None), before);
+        assert!(!host.path("blue").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_namespace_is_refused_and_stays() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    for content in ["", "text"] {
+        fs::create_dir_all("/run/netns").unwrap();
+        fs::write(host.path("blue"), content).unwrap();
+        let text = host.refusal(&spec).await;
+        assert!(text.contains("no network namespace"), "{text}");
+        host.platform.remove_port(&spec.endpoint).await.unwrap();
+        host.platform.remove_orphan_namespaces().await.unwrap();
+        assert_eq!(fs::read_to_string(host.path("blue")).unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_of_another_type_is_refused() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    fs::create_dir_all("/run/netns").unwrap();
+    fs::write(host.path("blue"), "").unwrap();
+    let mount = Command::new("mount")
+        .args(["--bind", "/proc/self/ns/uts"])
+        .arg(host.path("blue"))
+        .status();
+    assert!(mount.unwrap().success());
+    let text = host.refusal(&spec).await;
+    assert!(text.contains("no network namespace"), "{text}");
+}
+
+#[tokio::test]
+async fn an_mtu_that_no_link_can_have_is_refused_and_nothing_changes() {
+    let host = Host::new();
+    let mut spec = host.spec("blue");
+    for mtu in [0, 1279, 65_536, u32::MAX] {
+        spec.mtu = mtu;
+        assert!(host.refusal(&spec).await.contains(&mtu.to_string()));
+    }
+    assert!(!host.path("blue").exists());
+    assert_eq!(links(None).len(), 1);
+}
+
+#[tokio::test]
+async fn a_port_that_fails_half_way_leaves_nothing() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    ip(&format!("netns add {}", spec.netns));
+    let off = "sysctl -qw net.ipv6.conf.default.disable_ipv6=1";
+    ip(&format!("netns exec {} {off}", spec.netns));
+    let text = host.refusal(&spec).await;
+    assert!(text.contains("IPv6 is off"), "{text}");
+    assert_eq!(links(None).len(), 1);
+    assert_eq!(links(Some(&spec.netns)).len(), 1);
+}
