@@ -221,6 +221,8 @@ fn names_that_are_taken_on_the_host_are_refused_and_what_has_them_stays() {
         // Another endpoint's interface has the name.
         (blue.name(), &["eth0", blue.name(), "--ifname"]),
         (&file, &["no network namespace", "--netns"]),
+        // `bpf_redirect_peer` could not deliver there.
+        (one.netns().name(), &["the agent's own", "--netns"]),
     ] {
         let words = format!("endpoint add {x} --vni 42 --ip 7.7.7.9 --netns {netns}");
         refused(one, &words, FAILED, parts);

@@ -132,6 +132,13 @@ impl Linux {
             .for_us()?;
         let outside = self.outside(host, &spec.endpoint).await?;
         let namespace = match netns::find(netns).await.tried(looking)? {
+            // `bpf_redirect_peer` drops what would not leave its namespace.
+            Named::Netns(namespace) if namespace.is(&self.host).tried(looking)? => {
+                return Err(PlatformError::Refused(format!(
+                    "namespace {netns} is the agent's own, an endpoint needs another: choose one \
+                     with --netns"
+                )));
+            }
             Named::Netns(namespace) => namespace,
             Named::Missing => return Ok(Found::without_netns(outside)),
             Named::EmptyFile if self.records.namespaces.has(netns.as_str()).tried(looking)? => {
@@ -147,10 +154,7 @@ impl Linux {
         };
         let inner = Netlink::open(&namespace).await.tried(looking)?;
         let inside = match &outside {
-            Some(outside) => self
-                .other_end(host, outside, (netns, &namespace))
-                .await
-                .tried(looking)?,
+            Some(outside) => self.other_end(host, outside, netns).await.tried(looking)?,
             None => None,
         };
         let taken = inner.link_named(ifname.as_str()).await.tried(looking)?;
@@ -176,14 +180,13 @@ impl Linux {
         &self,
         host: &Netlink,
         outside: &Link,
-        (name, netns): (&Name, &Netns),
+        netns: &Name,
     ) -> io::Result<Option<u32>> {
         // An index alone says nothing: each namespace counts its own.
-        let there = match outside.peer_nsid {
-            Some(id) => host.nsid(name).await? == Some(id),
-            None => netns.is(&self.host)?,
-        };
-        Ok(outside.peer.filter(|_| there))
+        Ok(match outside.peer_nsid {
+            Some(id) if host.nsid(netns).await? == Some(id) => outside.peer,
+            _ => None,
+        })
     }
 
     /// Makes the veth pair, and the namespace if there is none yet.
