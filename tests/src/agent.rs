@@ -150,9 +150,16 @@ impl Agent {
     /// `overlay run` on this host with more words.
     pub fn run_command(&self, options: &str) -> Command {
         let mut run = self.netns.command(binary().to_str().unwrap());
-        run.args(["--instance", &self.instance, "run", "--iface", "u0"])
-            .args(["--registry", &self.registry, "--node", &self.instance])
-            .args(options.split_whitespace());
+        run.args(["--instance", &self.instance, "run"]).args([
+            "--registry",
+            &self.registry,
+            "--node",
+            &self.instance,
+        ]);
+        if !options.contains("--iface") {
+            run.args(["--iface", "u0"]);
+        }
+        run.args(options.split_whitespace());
         run
     }
 

@@ -100,6 +100,16 @@ pub fn udp(from: Party<'_>, to: Party<'_>, ecn: IpEcn, payload: &[u8]) -> Vec<u8
     frame
 }
 
+/// The frame with these VLAN tags in front of what it carries, the outermost first.
+pub fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
+    let tags = tags.iter().flat_map(|tag| {
+        let [high, low] = tag.to_be_bytes();
+        [0x81, 0x00, high, low]
+    });
+    let (addresses, rest) = frame.split_at(12);
+    [addresses, &tags.collect::<Vec<u8>>(), rest].concat()
+}
+
 /// A VXLAN header (RFC 7348 section 5) with these flags and what it carries.
 pub fn vxlan(flags: u8, vni: u32, inner: &[u8]) -> Vec<u8> {
     let [_, high, middle, low] = vni.to_be_bytes();

@@ -240,6 +240,29 @@ fn names_that_are_taken_on_the_host_are_refused_and_what_has_them_stays() {
 }
 
 #[test]
+fn an_endpoint_for_which_a_map_has_no_room_is_taken_back() {
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let one = Agent::start(&lab, &host, "--vni 42 --fdb-entries 1024");
+    let folder = lab.dir().join("arpd");
+    fs::create_dir_all(folder.join("fdb")).unwrap();
+    for number in 0..1024 {
+        let mac = format!("02:00:00:00:{:02x}:{:02x}", number / 256, number % 256);
+        fs::write(folder.join("fdb").join(mac), "10.9.9.9\n").unwrap();
+    }
+    one.does(&format!("import arpd {} --vni 42", folder.display()));
+    let before = State::of(&one, &lab);
+    let words = format!("endpoint add {} --vni 42 --ip 7.7.7.2/24", lab.name("x"));
+    refused(
+        &one,
+        &words,
+        FAILED,
+        &["map fdb is full", "1024", "--fdb-entries"],
+    );
+    assert_eq!(State::of(&one, &lab), before);
+}
+
+#[test]
 fn a_network_with_a_larger_mtu_than_the_underlay_leaves_is_refused_where_it_is_used() {
     let World { one, lab, .. } = &world();
     one.does("network create jumbo --vni 60 --mtu 9000");

@@ -187,6 +187,24 @@ fn packets_with_a_forged_source_are_counted_and_arrive_nowhere() {
 }
 
 #[test]
+fn one_vlan_tag_is_taken_off_and_a_second_lets_nothing_out() {
+    let World {
+        one, blue, green, ..
+    } = &world();
+    let (out, sink) = (
+        RawSocket::open(blue, "eth0"),
+        RawSocket::open(green, "eth0"),
+    );
+    let before = one.drops("vlan_tag");
+    let frame = |what: &[u8]| frame::udp(Party::at(BLUE), Party::at(GREEN), IpEcn::ZERO, what);
+    out.send(&frame::tagged(&frame(b"two tags"), &[100, 101]));
+    out.send(&frame::tagged(&frame(b"one tag"), &[100]));
+    let (_, first) = sink.next(frame::udp_payload);
+    assert_eq!(first, b"one tag");
+    one.dropped("vlan_tag", before, 1);
+}
+
+#[test]
 fn an_address_that_the_registry_does_not_give_an_endpoint_is_none_to_send_from() {
     let World { one, blue, .. } = &world();
     blue.ip("address add 7.7.7.50/24 dev eth0");

@@ -78,6 +78,31 @@ fn starting_them_with_other_settings_under_traffic_loses_no_packet() {
 }
 
 #[test]
+fn an_agent_with_another_underlay_interface_leaves_the_former_one() {
+    let mut world = world();
+    for (agent, own, other) in [(0, "10.1.0.1/24", 1), (1, "10.1.0.2/24", 0)] {
+        let (here, there) = (world.agents[agent].netns(), world.agents[other].netns());
+        if agent == 0 {
+            here.ip(&format!(
+                "link add u1 type veth peer name u1 netns {}",
+                there.name()
+            ));
+        }
+        here.ip(&format!("address add {own} dev u1"));
+        here.ip("link set u1 up");
+    }
+    for agent in &mut world.agents {
+        agent.kill();
+        agent.restart("--iface u1");
+    }
+    for agent in &world.agents {
+        agent.await_ready();
+    }
+    assert!(world.blue.pings("7.7.7.3", "-c 1 -W 2"));
+    traffic::tcp(&world.blue, &world.green, "7.7.7.3", 1 << 20);
+}
+
+#[test]
 fn an_agent_that_is_asked_to_stop_leaves_the_datapath_working() {
     let mut world = world();
     let pid = world.agents[0].pid();

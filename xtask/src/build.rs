@@ -11,7 +11,7 @@ use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::{Profile, Workspace, write_if_changed};
 
-pub(crate) use toolchain::Toolchain;
+pub(crate) use toolchain::{DEBIAN_PACKAGES, Toolchain};
 
 /// Builds the BPF object and the agent: target/debug/overlay or target/release/overlay.
 #[derive(clap::Args)]

@@ -86,8 +86,8 @@ drop_reasons! {
     DecapFailed = 25, "decap_failed";
     /// The kernel refused to hand the frame to its next interface.
     RedirectFailed = 26, "redirect_failed";
-    /// A VLAN tag could not be taken off.
-    VlanPopFailed = 27, "vlan_pop_failed";
+    /// The endpoint's frame has two VLAN tags, or one that the kernel could not take off.
+    VlanTag = 27, "vlan_tag";
 }
 
 impl DropReason {

@@ -211,13 +211,14 @@ impl Frame {
         self.ctx.load(offset).map_err(|_| DropReason::Truncated)
     }
 
-    /// Takes the VLAN tag off that travels beside the frame.
+    /// Takes the VLAN tag off that travels beside the frame. A second one, which the kernel puts
+    /// in its place, is refused: it would land on the outer frame.
     #[inline(always)]
     pub fn pop_vlan(&mut self) -> Result<(), DropReason> {
         // SAFETY: the context is valid for the whole program.
         match unsafe { bpf_skb_vlan_pop(self.skb()) } {
-            0 => Ok(()),
-            _ => Err(DropReason::VlanPopFailed),
+            0 if !self.has_vlan_tag() => Ok(()),
+            _ => Err(DropReason::VlanTag),
         }
     }
 

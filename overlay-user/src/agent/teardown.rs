@@ -69,8 +69,9 @@ pub(super) async fn remove_from_host(
     errors: &mut Vec<String>,
 ) {
     errors.extend(error_of(datapath::remove(&paths.pins)));
+    let pins = paths.pins.clone();
     let detached = host
-        .run(|| datapath::detach_filters().map_err(io::Error::other))
+        .run(move || datapath::detach_filters(&pins).map_err(io::Error::other))
         .await;
     errors.extend(error_of(detached));
     match platform.ports().await {

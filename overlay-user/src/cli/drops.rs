@@ -9,7 +9,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay drops                        the reasons that occurred, the most frequent first
   overlay drops --all
-  overlay -o json drops | jq .unknown_vni";
+  overlay -o json drops | jq .vni_unknown";
 
 /// What to show.
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay status
-  until overlay -o json status | jq -e .ready; do sleep 1; done";
+  until overlay -o json status | jq -s -e '.[0].ready'; do sleep 1; done";
 
 pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
     let status = session.client.status().await?;

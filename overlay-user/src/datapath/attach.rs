@@ -2,16 +2,19 @@
 //! qdisc where not. Either way the program stays when the agent goes, and a new version replaces
 //! the old one in a single step.
 
-use std::{io, path::Path};
+use std::{
+    hash::{Hash as _, Hasher as _},
+    io,
+    path::Path,
+};
 
 use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    Link as _, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
-    tc::{
-        self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle,
-        qdisc_detach_program,
-    },
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
 };
+
+use fnv::FnvHasher;
 
 use super::{AttachMode, DatapathError, features::chain, pins::unpin};
 
@@ -20,58 +23,96 @@ const INGRESS: TcAttachType = TcAttachType::Ingress;
 /// Our place among the filters of a clsact qdisc: a priority of our own, so that replacing never
 /// hits another's filter. "OV" in ASCII.
 const PRIORITY: u16 = 0x4f56;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-/// How this kernel takes programs, asked on an interface that exists.
-pub(super) fn probe_mode(interface: &str) -> AttachMode {
-    match SchedClassifier::query_tcx(interface, INGRESS) {
-        Ok(_) => AttachMode::Tcx,
-        Err(_) => AttachMode::Clsact,
+/// How the programs of one instance are attached on this kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hook {
+    mode: AttachMode,
+    handle: TcHandle,
+}
+
+impl Hook {
+    /// Asks the kernel, on an interface that exists. `root` is the instance's folder of pins.
+    pub(super) fn probe(interface: &str, root: &Path) -> Self {
+        let mode = match SchedClassifier::query_tcx(interface, INGRESS) {
+            Ok(_) => AttachMode::Tcx,
+            Err(_) => AttachMode::Clsact,
+        };
+        Self {
+            mode,
+            handle: handle_of(root),
+        }
+    }
+
+    pub(super) fn mode(self) -> AttachMode {
+        self.mode
+    }
+
+    /// Attaches a program at an interface's ingress, in place of the one that is pinned at `pin` if
+    /// there is one.
+    pub(super) fn attach(
+        self,
+        program: &mut SchedClassifier,
+        interface: &str,
+        pin: &Path,
+    ) -> Result<(), DatapathError> {
+        match self.mode {
+            AttachMode::Tcx => attach_tcx(program, interface, pin),
+            AttachMode::Clsact => attach_clsact(program, interface, self.handle),
+        }
+        .map_err(|cause| DatapathError::Kernel {
+            what: format!("can't attach a BPF program to {interface}"),
+            cause,
+        })
+    }
+
+    /// Takes a program off an interface; absent is fine.
+    pub(super) fn detach(self, interface: Option<&str>, pin: &Path) -> Result<(), DatapathError> {
+        // A link that isn't pinned any more detaches itself; so does one whose interface is gone.
+        unpin(pin)?;
+        match (self.mode, interface) {
+            (AttachMode::Clsact, Some(interface)) => detach_filter(interface, self.handle),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Attaches a program at an interface's ingress, in place of the one that is pinned at `pin` if
-/// there is one.
-pub(super) fn attach(
-    program: &mut SchedClassifier,
-    mode: AttachMode,
-    interface: &str,
-    pin: &Path,
-) -> Result<(), DatapathError> {
-    match mode {
-        AttachMode::Tcx => attach_tcx(program, interface, pin),
-        AttachMode::Clsact => attach_clsact(program, interface),
-    }
-    .map_err(|cause| DatapathError::Kernel {
-        what: format!("can't attach a BPF program to {interface}"),
+/// The instance's own among the filters of our priority: several may share an interface. Never 0,
+/// which lets the kernel choose.
+fn handle_of(root: &Path) -> TcHandle {
+    let mut hasher = FnvHasher::default();
+    root.hash(&mut hasher);
+    let [high, low, ..] = hasher.finish().to_ne_bytes();
+    TcHandle::new(0, u16::from_ne_bytes([high, low]) | 1)
+}
+
+/// Removes the filters of the instance with this folder of pins from an interface's clsact qdisc;
+/// absent is fine.
+pub(super) fn detach_filters(interface: &str, root: &Path) -> Result<(), DatapathError> {
+    detach_filter(interface, handle_of(root))
+}
+
+fn detach_filter(interface: &str, handle: TcHandle) -> Result<(), DatapathError> {
+    let failed = |cause: String| DatapathError::Kernel {
+        what: format!("can't detach the BPF program from {interface}"),
         cause,
-    })
-}
-
-/// Takes a program off an interface; absent is fine.
-pub(super) fn detach(
-    mode: AttachMode,
-    interface: Option<&str>,
-    program: &str,
-    pin: &Path,
-) -> Result<(), DatapathError> {
-    // A link that isn't pinned any more detaches itself; so does one whose interface is gone.
-    unpin(pin)?;
-    match (mode, interface) {
-        (AttachMode::Clsact, Some(interface)) => detach_filter(interface, program),
-        _ => Ok(()),
-    }
-}
-
-/// Removes our filter from an interface's clsact qdisc; absent is fine.
-pub(super) fn detach_filter(interface: &str, program: &str) -> Result<(), DatapathError> {
-    match qdisc_detach_program(interface, INGRESS, program) {
-        Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(DatapathError::Kernel {
-            what: format!("can't detach {program} from {interface}"),
-            cause: chain(&error),
-        }),
+    };
+    let standing = SchedClassifierLink::attached(interface, INGRESS, PRIORITY, handle, None);
+    let Ok(standing) = standing else {
+        // The interface went, and its filters with it.
+        return Ok(());
+    };
+    match standing.detach() {
         Ok(()) => Ok(()),
+        // No such filter, or no clsact qdisc at all.
+        Err(error)
+            if [libc::ENOENT, libc::EINVAL]
+                .iter()
+                .any(|&errno| is_errno(&error, errno)) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(failed(chain(&error))),
     }
 }
 
@@ -113,7 +154,11 @@ fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Str
     }
 }
 
-fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), String> {
+fn attach_clsact(
+    program: &mut SchedClassifier,
+    interface: &str,
+    handle: TcHandle,
+) -> Result<(), String> {
     match tc::qdisc_add_clsact(interface) {
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(chain(&error)),
@@ -121,7 +166,7 @@ fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), S
     }
     let options = NlOptions {
         priority: PRIORITY,
-        handle: HANDLE,
+        handle,
         classid: None,
     };
     let created =
@@ -130,7 +175,7 @@ fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<(), S
         Ok(id) => id,
         Err(error) if is_errno(&error, libc::EEXIST) => {
             let standing =
-                SchedClassifierLink::attached(interface, INGRESS, PRIORITY, HANDLE, None)
+                SchedClassifierLink::attached(interface, INGRESS, PRIORITY, handle, None)
                     .map_err(|error| error.to_string())?;
             program
                 .attach_to_link(standing)

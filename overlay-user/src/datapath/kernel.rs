@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::AsFd as _,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -19,7 +20,8 @@ use nix::{
 use overlay_ebpf::abi::{global, map, program};
 
 use super::{
-    AttachMode, Datapath, DatapathError, Settings, attach,
+    AttachMode, Datapath, DatapathError, Settings,
+    attach::{self, Hook},
     features::{self, DecapFlags, chain, classifier},
     maps::{self, Maps},
     pins::{Pins, unpin},
@@ -33,7 +35,7 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
 pub struct Kernel {
     settings: Settings,
     pins: Pins,
-    mode: AttachMode,
+    hook: Hook,
     decap: DecapFlags,
     state: Mutex<State>,
 }
@@ -79,7 +81,7 @@ impl Kernel {
         if settings.log_drops {
             forward_log(&mut ebpf)?;
         }
-        let mode = attach::probe_mode(&settings.underlay);
+        let hook = Hook::probe(&settings.underlay, &settings.pins);
         let state = Mutex::new(State {
             ebpf,
             maps,
@@ -88,7 +90,7 @@ impl Kernel {
         Ok(Self {
             settings,
             pins,
-            mode,
+            hook,
             decap,
             state,
         })
@@ -124,7 +126,8 @@ impl Datapath for Kernel {
         let missing: Vec<u32> = ifindexes.difference(attached).copied().collect();
         for ifindex in missing {
             let done = interface_name(ifindex).and_then(|name| {
-                attach::attach(program, self.mode, &name, &self.pins.endpoint_link(ifindex))
+                self.hook
+                    .attach(program, &name, &self.pins.endpoint_link(ifindex))
             });
             match done {
                 Ok(()) => drop(attached.insert(ifindex)),
@@ -140,7 +143,7 @@ impl Datapath for Kernel {
         for ifindex in unwanted {
             let name = interface_name(ifindex).ok();
             let pin = self.pins.endpoint_link(ifindex);
-            match attach::detach(self.mode, name.as_deref(), program::ENDPOINT_INGRESS, &pin) {
+            match self.hook.detach(name.as_deref(), &pin) {
                 Ok(()) => drop(attached.remove(&ifindex)),
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
@@ -151,12 +154,21 @@ impl Datapath for Kernel {
     fn attach_underlay(&self) -> Result<(), DatapathError> {
         let mut state = self.state();
         let program = classifier(&mut state.ebpf, program::UNDERLAY_INGRESS)?;
-        attach::attach(
-            program,
-            self.mode,
-            &self.settings.underlay,
-            &self.pins.underlay_link(),
-        )
+        let index = self.settings.underlay_ifindex;
+        let pin = self.pins.underlay_link(index);
+        self.hook.attach(program, &self.settings.underlay, &pin)?;
+        // What an agent with another --iface left. The endpoints have theirs already.
+        for former in self.pins.underlay_links()? {
+            if former != index {
+                unpin(&self.pins.underlay_link(former))?;
+            }
+        }
+        match self.hook.mode() {
+            AttachMode::Tcx => Ok(()),
+            AttachMode::Clsact => detach_where(&self.settings.pins, |interface| {
+                interface != index && !state.attached.contains(&interface)
+            }),
+        }
     }
 
     fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
@@ -168,23 +180,26 @@ impl Datapath for Kernel {
     }
 
     fn attach_mode(&self) -> AttachMode {
-        self.mode
+        self.hook.mode()
     }
 }
 
-/// Takes every program of ours off the interfaces of this network namespace. Links go with their
-/// pins; filters of a clsact qdisc have to be looked for.
-pub fn detach_filters() -> Result<(), DatapathError> {
+/// Takes the programs of the instance with this folder of pins off the interfaces of this network
+/// namespace. Links go with their pins; filters of a clsact qdisc have to be looked for.
+pub fn detach_filters(root: &Path) -> Result<(), DatapathError> {
+    detach_where(root, |_| true)
+}
+
+/// The same for the interfaces whose indexes are wanted.
+fn detach_where(root: &Path, is_wanted: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
     let interfaces = nix::net::if_::if_nameindex().map_err(|errno| DatapathError::Kernel {
         what: "can't list the interfaces".to_owned(),
         cause: errno.to_string(),
     })?;
     for interface in &interfaces {
-        let Ok(name) = interface.name().to_str() else {
-            continue;
-        };
-        for program in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
-            attach::detach_filter(name, program)?;
+        match interface.name().to_str() {
+            Ok(name) if is_wanted(interface.index()) => attach::detach_filters(name, root)?,
+            _ => {}
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/overlay/INSTANCE/v1/maps/fdb ...        v1: the ABI's version
 //!                                 programs/endpoint_ingress ...
-//!                                 links/underlay, links/endpoint-IFINDEX
+//!                                 links/underlay-IFINDEX, links/endpoint-IFINDEX
 //! ```
 
 use std::{
@@ -65,8 +65,10 @@ impl Pins {
         self.version.join("programs").join(name)
     }
 
-    pub(super) fn underlay_link(&self) -> PathBuf {
-        self.version.join("links").join("underlay")
+    pub(super) fn underlay_link(&self, ifindex: u32) -> PathBuf {
+        self.version
+            .join("links")
+            .join(format!("underlay-{ifindex}"))
     }
 
     pub(super) fn endpoint_link(&self, ifindex: u32) -> PathBuf {
@@ -77,17 +79,21 @@ impl Pins {
 
     /// Indexes of the interfaces for which an endpoint's link is pinned.
     pub(super) fn endpoint_links(&self) -> Result<Vec<u32>, DatapathError> {
+        self.links("endpoint-")
+    }
+
+    /// Indexes of the interfaces that are or were the underlay and have its link.
+    pub(super) fn underlay_links(&self) -> Result<Vec<u32>, DatapathError> {
+        self.links("underlay-")
+    }
+
+    fn links(&self, prefix: &str) -> Result<Vec<u32>, DatapathError> {
         let links = entries(&self.version.join("links"))?;
-        Ok(links
-            .iter()
-            .filter_map(|path| {
-                path.file_name()?
-                    .to_str()?
-                    .strip_prefix("endpoint-")?
-                    .parse()
-                    .ok()
-            })
-            .collect())
+        let index = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_prefix(prefix)?.parse().ok()
+        };
+        Ok(links.iter().filter_map(index).collect())
     }
 }
 

@@ -134,6 +134,12 @@ impl Applier {
         if !(here.is_empty() && removed.is_empty()) {
             errors.extend(self.attach().await.err().map(|error| error.to_string()));
         }
+        if let Some(error) = errors.first() {
+            // Which of them it hit is not known: none of them is said to be ready.
+            for name in here {
+                self.failures.entry(name).or_insert_with(|| error.clone());
+            }
+        }
         for name in &removed {
             errors.extend(
                 self.remove_port(name)

@@ -43,7 +43,8 @@ pub struct View {
     pub lost: Option<String>,
     /// The last revision that was carried over to the kernel as far as it can be; 0: none yet.
     pub applied: Revision,
-    /// What the last attempt could not do; empty: the kernel is what the registry wants.
+    /// What could not be done since the last look at the whole; empty: the kernel is what the
+    /// registry wants.
     pub errors: Vec<String>,
 }
 
@@ -53,8 +54,8 @@ impl View {
     pub fn state_of(&self, endpoint: &Name, node: &Name) -> EndpointState {
         match self.mirror.endpoints.get(endpoint) {
             Some(known) if known.node != *node => EndpointState::Remote,
-            _ if self.ports.contains_key(endpoint) => EndpointState::Ready,
             _ if self.failures.contains_key(endpoint) => EndpointState::Failed,
+            _ if self.ports.contains_key(endpoint) => EndpointState::Ready,
             _ => EndpointState::Pending,
         }
     }
@@ -123,8 +124,9 @@ impl Reconciler {
         (reconciler, observer)
     }
 
-    /// Runs until the future is dropped. `routes` tells of changes to the host's routes. Ends with an error if the registry can't be watched at
-    /// the start; later losses are waited out.
+    /// Runs until the future is dropped. `routes` tells of changes to the host's routes; however
+    /// many there are, the registry gets its turns. Ends with an error if the registry can't be
+    /// watched at the start; later losses are waited out.
     pub async fn run(mut self, mut routes: mpsc::Receiver<()>) -> Result<(), RegistryError> {
         let mut events = self.registry.watch().await?;
         let mut renewal = interval(LEASE_RENEWAL);
@@ -132,10 +134,14 @@ impl Reconciler {
         self.resync().await;
         loop {
             tokio::select! {
-                // Routes before the lease: it says that they are up to date.
-                biased;
                 Some(()) = routes.recv() => self.follow_routes().await,
-                _ = renewal.tick(), if !routes.is_closed() => self.renew_lease().await,
+                _ = renewal.tick(), if !routes.is_closed() => {
+                    // The lease says that the next hops are up to date.
+                    if routes.try_recv().is_ok() {
+                        self.follow_routes().await;
+                    }
+                    self.renew_lease().await;
+                }
                 event = events.recv() => match event {
                     Some(event) => self.take(event).await,
                     None => events = self.watch_again().await,
@@ -183,8 +189,11 @@ impl Reconciler {
             return self.resync().await;
         }
         let view = RwLockWriteGuard::downgrade(view);
-        let errors = self.applier.apply_touched(&view.mirror, &touched).await;
+        let mut errors = self.applier.apply_touched(&view.mirror, &touched).await;
+        // A delta mends nothing but what it touches.
+        errors.extend(view.errors.iter().cloned());
         drop(view);
+        self.hasten(!errors.is_empty() || !self.applier.failures().is_empty());
         self.publish(errors).await;
     }
 
@@ -214,6 +223,7 @@ impl Reconciler {
                 let view = RwLockWriteGuard::downgrade(view);
                 let errors = self.applier.apply_all(&view.mirror).await;
                 drop(view);
+                self.postpone(!errors.is_empty() || !self.applier.failures().is_empty());
                 self.publish(errors).await;
             }
             Err(error) => {
@@ -237,12 +247,13 @@ impl Reconciler {
         self.registry.snapshot().await.map(Mirror::from)
     }
 
-    /// Tells what was done, and plans the next look at the whole.
-    async fn publish(&mut self, errors: Vec<String>) {
+    /// Tells what was done.
+    async fn publish(&self, mut errors: Vec<String>) {
+        errors.sort();
+        errors.dedup();
         for error in &errors {
             tracing::error!("{error}");
         }
-        let is_failed = !errors.is_empty() || !self.applier.failures().is_empty();
         let mut view = self.view.write().await;
         view.ports.clone_from(self.applier.ports());
         view.failures.clone_from(self.applier.failures());
@@ -251,9 +262,17 @@ impl Reconciler {
         view.applied = revision;
         drop(view);
         self.applied.send_replace(revision);
-        self.postpone(is_failed);
     }
 
+    /// Plans the next look at the whole after a delta: never later than planned already, so that
+    /// many deltas don't put it off for ever.
+    fn hasten(&mut self, is_failed: bool) {
+        if is_failed {
+            self.next_resync = self.next_resync.min(Instant::now() + self.retry);
+        }
+    }
+
+    /// Plans the next look at the whole after one.
     fn postpone(&mut self, is_failed: bool) {
         let wait = if is_failed { self.retry } else { RESYNC };
         self.retry = if is_failed {

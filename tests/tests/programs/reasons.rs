@@ -16,7 +16,7 @@ const OUT_OF_REACH: [(DropReason, &str); 2] = [
         "the redirect helpers refuse nothing but flags, and none is given to them",
     ),
     (
-        DropReason::VlanPopFailed,
+        DropReason::VlanTag,
         "a tag beside the frame is made by network devices; BPF_PROG_TEST_RUN can't set one",
     ),
 ];

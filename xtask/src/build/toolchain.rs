@@ -23,6 +23,8 @@ const TARGET: &str = "bpfel-unknown-none";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+/// The packages that they come from.
+pub(crate) const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "libstd-rust-web-dev-bpf", "cargo-web"];
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
 
 /// The smallest program that needs `core` and the linker.
@@ -74,10 +76,8 @@ impl Toolchain {
             .flatten()
             .flatten()
             .filter(|entry| {
-                entry
-                    .path()
-                    .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-                    .is_file()
+                let parts = ["bin/rustc", "lib/rustlib/src/rust/library/core/Cargo.toml"];
+                parts.iter().all(|part| entry.path().join(part).exists())
             })
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| name.starts_with("nightly"))
@@ -106,17 +106,21 @@ impl Toolchain {
             }
         }
 
-        let mut failures = String::new();
         for toolchain in &installed {
             match toolchain.probe(workspace) {
                 Ok(()) => {
-                    write_if_changed(&record, toolchain.fingerprint(&installed)?.as_bytes())?;
+                    let chosen = toolchain.fingerprint(&installed)?;
+                    write_if_changed(&record, chosen.as_bytes())?;
                     return Ok(toolchain.clone());
                 }
-                Err(error) => write!(failures, "\n{toolchain}: {error:#}")?,
+                Err(error) => eprintln!("{toolchain} is of no use: {error:#}"),
             }
         }
-        bail!("no Rust toolchain here builds for {TARGET}: run `cargo xtask setup`{failures}")
+        bail!(
+            "no Rust toolchain here builds for {TARGET}: run `apt-get install {}`, or give rustup's \
+             nightly a bpf-linker that is built upon the same LLVM",
+            DEBIAN_PACKAGES.join(" ")
+        )
     }
 
     /// Whether clippy comes with it.

@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use duct::Expression;
 
 use super::needs::{Need, Source};
+use crate::build::DEBIAN_PACKAGES;
 use crate::host;
 use crate::progress;
 
@@ -41,7 +42,10 @@ pub(crate) fn refresh_package_lists() -> Result<()> {
 fn debian(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if host::program("apt-get").is_none() {
-        if packages.contains(&"rustc-web") {
+        if DEBIAN_PACKAGES
+            .iter()
+            .any(|package| packages.contains(package))
+        {
             bail!(
                 "this is not a Debian (no apt-get), so the BPF compiler has to come from rustup: run \
                  `rustup toolchain install nightly --profile minimal --component rust-src && cargo \

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Work;
-use crate::build::Toolchain;
+use crate::build::{DEBIAN_PACKAGES, Toolchain};
 use crate::host;
 
 /// One thing that has to be on the machine.
@@ -57,7 +57,7 @@ pub(super) const ALL: &[Need] = &[
         what: "Rust compiler for BPF",
         why: "compiles the datapath",
         found: || !Toolchain::installed().is_empty(),
-        source: Source::Debian(&["rustc-web", "libstd-rust-web-dev-bpf", "cargo-web"]),
+        source: Source::Debian(&DEBIAN_PACKAGES),
         work: &[Build],
     },
     Need {
