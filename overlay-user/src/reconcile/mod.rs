@@ -61,6 +61,15 @@ impl View {
     }
 }
 
+/// What was carried over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All there is: what went wrong earlier is mended, or told again.
+    Whole,
+    /// What a delta touched.
+    Delta,
+}
+
 /// A look at the loop from outside.
 #[derive(Debug, Clone)]
 pub struct Observer {
@@ -171,7 +180,7 @@ impl Reconciler {
         if let Err(error) = self.applier.follow_routes(&view.mirror).await {
             tracing::error!(%error, "next hops not written");
             drop(view);
-            self.postpone(true);
+            self.hasten();
         }
     }
 
@@ -189,12 +198,12 @@ impl Reconciler {
             return self.resync().await;
         }
         let view = RwLockWriteGuard::downgrade(view);
-        let mut errors = self.applier.apply_touched(&view.mirror, &touched).await;
-        // A delta mends nothing but what it touches.
-        errors.extend(view.errors.iter().cloned());
+        let errors = self.applier.apply_touched(&view.mirror, &touched).await;
         drop(view);
-        self.hasten(!errors.is_empty() || !self.applier.failures().is_empty());
-        self.publish(errors).await;
+        if !errors.is_empty() || !self.applier.failures().is_empty() {
+            self.hasten();
+        }
+        self.publish(errors, Scope::Delta).await;
     }
 
     /// A watch ends only with its backend's task: begin another.
@@ -224,7 +233,7 @@ impl Reconciler {
                 let errors = self.applier.apply_all(&view.mirror).await;
                 drop(view);
                 self.postpone(!errors.is_empty() || !self.applier.failures().is_empty());
-                self.publish(errors).await;
+                self.publish(errors, Scope::Whole).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "no snapshot of the registry");
@@ -248,28 +257,31 @@ impl Reconciler {
     }
 
     /// Tells what was done.
-    async fn publish(&self, mut errors: Vec<String>) {
-        errors.sort();
-        errors.dedup();
+    async fn publish(&self, errors: Vec<String>, scope: Scope) {
         for error in &errors {
             tracing::error!("{error}");
         }
         let mut view = self.view.write().await;
         view.ports.clone_from(self.applier.ports());
         view.failures.clone_from(self.applier.failures());
-        view.errors = errors;
+        if scope == Scope::Whole {
+            view.errors.clear();
+        }
+        for error in errors {
+            if !view.errors.contains(&error) {
+                view.errors.push(error);
+            }
+        }
         let revision = view.mirror.revision;
         view.applied = revision;
         drop(view);
         self.applied.send_replace(revision);
     }
 
-    /// Plans the next look at the whole after a delta: never later than planned already, so that
-    /// many deltas don't put it off for ever.
-    fn hasten(&mut self, is_failed: bool) {
-        if is_failed {
-            self.next_resync = self.next_resync.min(Instant::now() + self.retry);
-        }
+    /// Plans the next look at the whole because a part of it failed: never later than planned already, so
+    /// that many deltas don't put it off for ever.
+    fn hasten(&mut self) {
+        self.next_resync = self.next_resync.min(Instant::now() + self.retry);
     }
 
     /// Plans the next look at the whole after one.
