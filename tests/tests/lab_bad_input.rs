@@ -143,7 +143,7 @@ fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing
     let (x, green) = (lab.name("x"), lab.name("green"));
     for (words, parts) in [
         (
-            format!("endpoint add {x} --vni 42 --ip 7.7.7.3"),
+            format!("endpoint add {x} --vni 42 --ip 7.7.7.3/24"),
             &["7.7.7.3", "taken by", green.as_str()][..],
         ),
         (
@@ -151,23 +151,23 @@ fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing
             &["7.7.7.2", "taken by", blue.name()],
         ),
         (
-            format!("endpoint add {x} --vni 42 --ip 7.7.7.9 --mac 02:42:07:07:07:03"),
+            format!("endpoint add {x} --vni 42 --ip 7.7.7.9/24 --mac 02:42:07:07:07:03"),
             &["MAC 02:42:07:07:07:03", "taken by", green.as_str()],
         ),
         (
-            format!("endpoint add {green} --vni 42 --ip 7.7.7.9"),
+            format!("endpoint add {green} --vni 42 --ip 7.7.7.9/24"),
             &["endpoint name", "taken by"],
         ),
         (
-            format!("endpoint add {x} --vni 42 --ip 7.7.7.9 --ip 7.7.7.9"),
+            format!("endpoint add {x} --vni 42 --ip 7.7.7.9/24 --ip 7.7.7.9"),
             &["7.7.7.9"],
         ),
         (
-            format!("endpoint add {x} --vni 41 --ip 7.7.7.9"),
+            format!("endpoint add {x} --vni 41 --ip 7.7.7.9/24"),
             &["VNI 41", "overlay network create"],
         ),
         (
-            format!("endpoint add {x} --vni 50 --ip 7.7.7.9"),
+            format!("endpoint add {x} --vni 50 --ip 7.7.7.9/24"),
             &["7.7.7.9", "10.50.0.0/29"],
         ),
         (format!("endpoint add {x} --vni 42"), &["no subnet", "--ip"]),
@@ -224,7 +224,7 @@ fn names_that_are_taken_on_the_host_are_refused_and_what_has_them_stays() {
         // `bpf_redirect_peer` could not deliver there.
         (one.netns().name(), &["the agent's own", "--netns"]),
     ] {
-        let words = format!("endpoint add {x} --vni 42 --ip 7.7.7.9 --netns {netns}");
+        let words = format!("endpoint add {x} --vni 42 --ip 7.7.7.9/24 --netns {netns}");
         refused(one, &words, FAILED, parts);
     }
     let after = (State::of(one, lab), users.ip("link"));
@@ -234,7 +234,7 @@ fn names_that_are_taken_on_the_host_are_refused_and_what_has_them_stays() {
         "not a namespace"
     );
     one.does(&format!(
-        "endpoint add {x} --vni 42 --ip 7.7.7.9 --netns {} --ifname eth1",
+        "endpoint add {x} --vni 42 --ip 7.7.7.9/24 --netns {} --ifname eth1",
         users.name()
     ));
 }
@@ -267,7 +267,7 @@ fn a_network_with_a_larger_mtu_than_the_underlay_leaves_is_refused_where_it_is_u
     let World { one, lab, .. } = &world();
     one.does("network create jumbo --vni 60 --mtu 9000");
     let before = State::of(one, lab);
-    let words = format!("endpoint add {} --vni 60 --ip 7.7.7.9", lab.name("x"));
+    let words = format!("endpoint add {} --vni 60 --ip 7.7.7.9/24", lab.name("x"));
     refused(one, &words, FAILED, &["jumbo", "9000", "1450"]);
     assert_eq!(State::of(one, lab), before);
 }
