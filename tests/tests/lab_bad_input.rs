@@ -147,7 +147,7 @@ fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing
             &["7.7.7.3", "taken by", green.as_str()][..],
         ),
         (
-            format!("endpoint add {x} --vni 42 --ip 7.7.7.2"),
+            format!("endpoint add {x} --vni 42 --ip 7.7.7.2/24"),
             &["7.7.7.2", "taken by", blue.name()],
         ),
         (
@@ -159,8 +159,8 @@ fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing
             &["endpoint name", "taken by"],
         ),
         (
-            format!("endpoint add {x} --vni 42 --ip 7.7.7.9/24 --ip 7.7.7.9"),
-            &["7.7.7.9"],
+            format!("endpoint add {x} --vni 42 --ip 7.7.7.9/24 --ip 7.7.7.9/24"),
+            &["7.7.7.9", "twice"],
         ),
         (
             format!("endpoint add {x} --vni 41 --ip 7.7.7.9/24"),
