@@ -282,6 +282,17 @@ fn run_refuses_a_vtep_that_another_node_has() {
 }
 
 #[test]
+fn run_refuses_a_node_that_lives_elsewhere() {
+    let lab = Lab::new();
+    let [first, second] = lab.hosts();
+    let one = Agent::start(&lab, &first, "--vni 42");
+    let fresh = Fresh { host: second, lab };
+    let options = format!("--iface u0 --node {}", one.instance());
+    fresh.refuses(&options, FAILED, &[one.instance(), "10.0.0.1", "--node"]);
+    assert_eq!(one.json("status")["ready"], true);
+}
+
+#[test]
 fn run_refuses_to_go_without_the_rights_that_it_needs() {
     let fresh = Fresh::new();
     let mut command = fresh.host.netns.command("setpriv");
@@ -342,18 +353,16 @@ fn a_start_that_is_refused_leaves_a_former_datapath_working() {
         "--iface u9",
         "--registry sqlite:///dev/null/registry.db",
         "--socket-group no-such",
+        "--node another",
+        &format!("--registry sqlite://{}", lab.dir().join("new.db").display()),
     ] {
         let mut run = one.netns().command(agent::binary().to_str().unwrap());
-        run.args([
-            "--log",
-            "off",
-            "--instance",
-            one.instance(),
-            "run",
-            "--node",
-            one.instance(),
-        ]);
-        for (option, value) in [("--iface", "u0"), ("--registry", &lab.registry())] {
+        run.args(["--log", "off", "--instance", one.instance(), "run"]);
+        for (option, value) in [
+            ("--iface", "u0"),
+            ("--node", one.instance()),
+            ("--registry", &lab.registry()),
+        ] {
             if !options.contains(option) {
                 run.args([option, value]);
             }

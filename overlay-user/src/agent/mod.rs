@@ -14,6 +14,7 @@ use tokio::{
 pub mod api;
 mod claim;
 pub mod client;
+mod former;
 mod operations;
 pub mod server;
 mod teardown;
@@ -76,12 +77,22 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     )?);
     let underlay = platform.underlay().await?;
     tokio::task::spawn_blocking(datapath::require).await??;
+    let former = Record::read(paths)?;
+    let record = Record::of(config).await?;
+    if let Some(former) = &former {
+        former::check_namespace(former, &record, paths, config).await?;
+    }
     let registry = registry::open(&config.registry)?;
-    Record::of(config).await?.write(paths)?;
+    let vtep = Vtep {
+        ip: underlay.ip.into(),
+        port: config.port,
+    };
+    former::check_node(config, former.as_ref(), vtep, &registry.snapshot().await?)?;
+    record.write(paths)?;
     platform.ensure_vxlan(config.port).await?;
     let datapath = Arc::new(load(config, paths, &underlay).await?);
     let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
-    let node = join(config, &underlay, &*registry).await?;
+    let node = join(config, vtep, &*registry).await?;
     Ok(Begun {
         underlay,
         registry,
@@ -162,17 +173,10 @@ async fn serve(
 }
 
 /// Enters this node and the networks that it was told of into the registry, all or nothing.
-async fn join(
-    config: &Config,
-    underlay: &Underlay,
-    registry: &dyn Registry,
-) -> anyhow::Result<Node> {
+async fn join(config: &Config, vtep: Vtep, registry: &dyn Registry) -> anyhow::Result<Node> {
     let node = Node {
         name: config.node.clone(),
-        vtep: Vtep {
-            ip: underlay.ip.into(),
-            port: config.port,
-        },
+        vtep,
         agent: true,
         last_seen: None,
     };

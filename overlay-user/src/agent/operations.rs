@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
-    time::SystemTime,
 };
 
 use async_trait::async_trait;
@@ -13,12 +12,12 @@ use overlay_ebpf::abi::ABI_VERSION;
 use tokio::sync::{Mutex, watch};
 
 use super::{
-    ALIVE, Reconciling,
+    Reconciling,
     api::{
         DatapathView, EndpointCounts, EndpointRequest, EndpointView, ErrorKind, ImportArpdRequest,
         ImportView, NetworkView, OperationError, Operations, RegistryView, StatusView, VtepView,
     },
-    teardown,
+    former, teardown,
 };
 use crate::{
     config::{Config, InstancePaths},
@@ -143,14 +142,11 @@ impl Operations for Agent {
     }
 
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
-        let now = SystemTime::now();
         let nodes = self.registry.nodes().await?;
         Ok(nodes
             .into_iter()
             .map(|node| {
-                let is_alive = node.last_seen.is_some_and(|seen| {
-                    now.duration_since(seen).is_ok_and(|age| age <= ALIVE) || seen > now
-                });
+                let is_alive = former::is_alive(&node);
                 VtepView::new(node, is_alive)
             })
             .collect())

@@ -1,0 +1,197 @@
+//! What an earlier agent of this instance, or another host's, was: nothing of theirs is taken over
+//! by mistake.
+
+use std::time::SystemTime;
+
+use anyhow::bail;
+
+use super::{ALIVE, claim::Record};
+use crate::{
+    config::{Config, InstancePaths},
+    datapath,
+    model::{Name, Node, Snapshot, Vtep},
+    platform::netns::Netns,
+};
+
+/// Refuses a start in another network namespace than that in which the instance's datapath is. If
+/// that namespace is gone, forgets the datapath, which went with it.
+pub(super) async fn check_namespace(
+    former: &Record,
+    now: &Record,
+    paths: &InstancePaths,
+    config: &Config,
+) -> anyhow::Result<()> {
+    if former.netns == now.netns {
+        return Ok(());
+    }
+    if Netns::with_identity(&former.netns).await?.is_some() {
+        bail!(
+            "instance {instance} has its datapath in another network namespace: take it down with \
+             `overlay --instance {instance} down` first, or start the agent there",
+            instance = config.instance
+        );
+    }
+    datapath::remove(&paths.pins)?;
+    Ok(())
+}
+
+/// Refuses a registry that does not know what this instance has made, which would all be removed;
+/// a second node for one host; and another host's node.
+pub(super) fn check_node(
+    config: &Config,
+    former: Option<&Record>,
+    vtep: Vtep,
+    registry: &Snapshot,
+) -> anyhow::Result<()> {
+    let known = |name: &Name| registry.nodes.iter().find(|node| node.name == *name);
+    let Config {
+        instance,
+        node,
+        registry: url,
+        ..
+    } = config;
+    if let Some(Record { node: former, .. }) = former
+        && former != node
+        && known(former).is_some()
+    {
+        bail!(
+            "instance {instance} is node {former} in the registry: start it with --node {former}, \
+             or take that away with `overlay --instance {instance} down` first"
+        );
+    }
+    if let Some(former) = former
+        && former.registry != *url
+        && known(&former.node).is_none()
+    {
+        bail!(
+            "registry {url} does not know node {}, which this instance was with registry {}: start \
+             it with that one, or take the instance down with `overlay --instance {instance} down` \
+             first",
+            former.node,
+            former.registry
+        );
+    }
+    let is_ours = former.is_some_and(|former| former.node == *node);
+    match known(node) {
+        Some(other) if !is_ours && other.vtep != vtep && is_alive(other) => bail!(
+            "node {node} is alive with VTEP {}: choose another name with --node, or stop its agent and \
+             try again in {} s",
+            other.vtep,
+            ALIVE.as_secs()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the node's agent has said so lately.
+pub(super) fn is_alive(node: &Node) -> bool {
+    let now = SystemTime::now();
+    node.last_seen
+        .is_some_and(|seen| now.duration_since(seen).is_ok_and(|age| age <= ALIVE) || seen > now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    fn config(arguments: &[&str]) -> Config {
+        use clap::Parser;
+
+        #[derive(Parser)]
+        struct Flags {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let start = ["overlay", "--iface", "u0", "--node", "h1"];
+        let flags = Flags::parse_from(start.iter().chain(arguments));
+        Config::load(flags.settings, None).unwrap()
+    }
+
+    fn former(node: &str) -> Record {
+        Record {
+            node: node.parse().unwrap(),
+            iface: "u0".parse().unwrap(),
+            registry: config(&[]).registry,
+            netns: String::new(),
+        }
+    }
+
+    fn vtep(ip: &str) -> Vtep {
+        Vtep {
+            ip: ip.parse().unwrap(),
+            port: 4789,
+        }
+    }
+
+    fn registry(node: &str, ip: &str, last_seen: Option<SystemTime>) -> Snapshot {
+        Snapshot {
+            nodes: vec![Node {
+                name: node.parse().unwrap(),
+                vtep: vtep(ip),
+                agent: true,
+                last_seen,
+            }],
+            ..Snapshot::default()
+        }
+    }
+
+    #[track_caller]
+    fn refused(config: &Config, former: Option<&Record>, registry: &Snapshot, parts: &[&str]) {
+        let line = check_node(config, former, vtep("10.0.0.1"), registry)
+            .unwrap_err()
+            .to_string();
+        for part in parts {
+            assert!(line.contains(part), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_instance_keeps_its_node_until_it_is_down() {
+        let stale = registry("h0", "10.0.0.1", None);
+        refused(
+            &config(&[]),
+            Some(&former("h0")),
+            &stale,
+            &["h0", "--node", "down"],
+        );
+        let gone = Snapshot::default();
+        check_node(&config(&[]), Some(&former("h0")), vtep("10.0.0.1"), &gone).unwrap();
+    }
+
+    #[test]
+    fn an_instance_moves_to_a_registry_only_if_that_knows_it() {
+        let other = config(&["--registry", "sqlite:///other.db"]);
+        let (empty, moved) = (Snapshot::default(), registry("h1", "10.0.0.1", None));
+        refused(
+            &other,
+            Some(&former("h1")),
+            &empty,
+            &["other.db", "h1", "down"],
+        );
+        check_node(&other, Some(&former("h1")), vtep("10.0.0.1"), &moved).unwrap();
+        check_node(&other, None, vtep("10.0.0.1"), &empty).unwrap();
+    }
+
+    #[test]
+    fn a_living_node_of_another_host_is_not_taken_over() {
+        let now = Some(SystemTime::now());
+        let another = registry("h1", "10.0.0.2", now);
+        refused(
+            &config(&[]),
+            None,
+            &another,
+            &["h1", "10.0.0.2:4789", "--node"],
+        );
+        let silent = registry("h1", "10.0.0.2", None);
+        check_node(&config(&[]), None, vtep("10.0.0.1"), &silent).unwrap();
+        // The same host with another address.
+        check_node(
+            &config(&[]),
+            Some(&former("h1")),
+            vtep("10.0.0.1"),
+            &another,
+        )
+        .unwrap();
+    }
+}
