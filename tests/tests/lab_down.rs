@@ -172,11 +172,13 @@ fn an_instance_whose_host_is_gone_is_forgotten() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let mut agent = Agent::start(&lab, &host, "--vni 42");
+    let blue = agent.endpoint(&lab.name("blue"), VNI, &["7.7.7.2/24"]);
     agent.kill();
     overlay_tests::netns::run("ip", &["netns", "del", host.netns.name()]);
     let run = overlay(agent.instance(), &["down"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(lab.snapshot().nodes, []);
+    assert!(!blue.exists());
     for path in ["/run/overlay", "/sys/fs/bpf/overlay"] {
         assert!(!Path::new(path).join(agent.instance()).exists(), "{path}");
     }

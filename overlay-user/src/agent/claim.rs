@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -69,30 +70,48 @@ pub(super) struct Claim {
 impl Claim {
     /// Takes the instance's lock: nobody else is its agent, or takes it down.
     pub(super) fn lock(paths: &InstancePaths, instance: &Name) -> anyhow::Result<Self> {
-        let mut file = open(&paths.lock)
-            .with_context(|| format!("can't open {}: run overlay as root", paths.lock.display()))?;
-        let mut holder = String::new();
-        file.read_to_string(&mut holder)?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => bail!(
-                "an agent for instance {instance} is running already (pid {}): stop it first, or \
-                 choose another --instance",
-                holder.trim()
-            ),
-            Err((_, errno)) => bail!("can't lock {}: {errno}", paths.lock.display()),
-        };
-        lock.set_len(0)?;
-        lock.rewind()?;
-        writeln!(lock, "{}", std::process::id())?;
-        Ok(Self { lock })
+        loop {
+            let mut file = open(&paths.lock).with_context(|| {
+                format!("can't open {}: run overlay as root", paths.lock.display())
+            })?;
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)?;
+            let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, Errno::EWOULDBLOCK)) => bail!(
+                    "an agent for instance {instance} is running already (pid {}): stop it first, \
+                     or choose another --instance",
+                    holder.trim()
+                ),
+                Err((_, errno)) => bail!("can't lock {}: {errno}", paths.lock.display()),
+            };
+            // `down` removed the file after it was opened here: the lock is another file's now.
+            if !is_at(&lock, &paths.lock) {
+                continue;
+            }
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())?;
+            return Ok(Self { lock });
+        }
     }
 
-    /// Gives the socket's name back, then the lock.
+    /// Gives the socket's name back, then the lock. After `down` both may be a later agent's.
     pub(super) fn release(self, paths: &InstancePaths) {
-        // A socket that stays behind is replaced by the next agent.
-        let _ = fs::remove_file(&paths.socket);
+        if is_at(&self.lock, &paths.lock) {
+            // A socket that stays behind is replaced by the next agent.
+            let _ = fs::remove_file(&paths.socket);
+        }
         drop(self.lock);
+    }
+}
+
+/// Whether `path` still names this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => identity(open) == identity(named),
+        _ => false,
     }
 }
 
@@ -106,4 +125,34 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(folder: &Path) -> InstancePaths {
+        InstancePaths {
+            socket: folder.join("a.sock"),
+            lock: folder.join("a.lock"),
+            record: folder.join("a.json"),
+            pins: folder.join("pins"),
+        }
+    }
+
+    #[test]
+    fn an_agent_that_was_taken_down_leaves_the_next_ones_socket_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (paths, name) = (paths(folder.path()), "a".parse().unwrap());
+        let old = Claim::lock(&paths, &name).unwrap();
+        assert!(Claim::lock(&paths, &name).is_err());
+        // What `down` does while the agent still runs.
+        fs::remove_file(&paths.lock).unwrap();
+        let new = Claim::lock(&paths, &name).unwrap();
+        fs::write(&paths.socket, "").unwrap();
+        old.release(&paths);
+        assert!(paths.socket.exists());
+        new.release(&paths);
+        assert!(!paths.socket.exists());
+    }
 }

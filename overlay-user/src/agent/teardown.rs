@@ -20,8 +20,7 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
     let claim = Claim::lock(&paths, instance)?;
     let Some(record) = Record::read(&paths)? else {
         datapath::remove(&paths.pins)?;
-        claim.release(&paths);
-        return remove_files(&paths);
+        return finish(&paths, &[]).map(|()| drop(claim));
     };
     let mut errors = Vec::new();
     match Netns::with_identity(&record.netns).await? {
@@ -32,8 +31,13 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
                 .await?;
             remove_from_host(&paths, Arc::new(platform), &host, &mut errors).await;
         }
-        // Its links went with it.
-        None => errors.extend(error_of(datapath::remove(&paths.pins))),
+        // Its links went with it, but not the namespaces that they led to.
+        None => {
+            errors.extend(error_of(datapath::remove(&paths.pins)));
+            let platform = Linux::new(instance.clone(), record.iface.clone(), None)?;
+            errors.extend(error_of(platform.remove_orphan_namespaces().await));
+            errors.extend(error_of(platform.remove_vxlan().await));
+        }
     }
     match registry::open(&record.registry) {
         Ok(registry) => {
@@ -42,8 +46,8 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         }
         Err(error) => errors.push(error.to_string()),
     }
-    claim.release(&paths);
-    finish(&paths, &errors)
+    // The claim last: whoever has it next begins after this.
+    finish(&paths, &errors).map(|()| drop(claim))
 }
 
 /// Removes what an agent with this configuration made on this host, and the instance's files. The
@@ -89,19 +93,15 @@ pub(super) async fn remove_from_host(
 /// Forgets the instance if all is gone; otherwise says what is not, and `down` can be tried again.
 pub(super) fn finish(paths: &InstancePaths, errors: &[String]) -> anyhow::Result<()> {
     if errors.is_empty() {
-        return remove_files(paths);
+        for file in [&paths.record, &paths.socket, &paths.lock] {
+            remove_file(file)?;
+        }
+        return Ok(());
     }
     bail!(
         "not everything could be removed: {}: run `overlay down` again",
         errors.join("; ")
     )
-}
-
-fn remove_files(paths: &InstancePaths) -> anyhow::Result<()> {
-    for file in [&paths.record, &paths.socket, &paths.lock] {
-        remove_file(file)?;
-    }
-    Ok(())
 }
 
 fn remove_file(path: &Path) -> anyhow::Result<()> {
