@@ -15,6 +15,7 @@ use std::{
     io::{self, Read},
     net::IpAddr,
     path::Path,
+    str::FromStr,
 };
 
 use ipnet::IpNet;
@@ -205,7 +206,10 @@ impl<'a> Import<'a> {
             let entry = file
                 .parse::<Mac>()
                 .map_err(|error| error.to_string())
-                .and_then(|mac| Ok((mac, parse_ip(one_line(text)?, ipam::is_unicast)?)));
+                .and_then(|mac| {
+                    let vtep = held(text, "an IP address")?;
+                    Ok((mac, allowed(vtep, ipam::is_unicast)?))
+                });
             match entry {
                 Err(why) => self.problem(format!("fdb/{file}: {why}")),
                 Ok((mac, vtep)) => {
@@ -238,9 +242,9 @@ impl<'a> Import<'a> {
             .filter_map(|file| file.parse().ok())
             .collect();
         for (file, text) in &folder.arp {
-            let entry = parse_ip(file, ipam::is_assignable).and_then(|ip| {
-                let mac = one_line(text)?.parse::<Mac>();
-                Ok((ip, mac.map_err(|error| error.to_string())?))
+            let entry = parse_ip(file).and_then(|ip| {
+                let mac = held(text, "a unicast MAC such as 02:42:07:07:07:02")?;
+                Ok((allowed(ip, ipam::is_assignable)?, mac))
             });
             let (ip, mac) = match entry {
                 Ok(entry) => entry,
@@ -461,10 +465,19 @@ fn one_line(text: &str) -> Result<&str, String> {
     }
 }
 
-fn parse_ip(text: &str, is_allowed: impl Fn(IpAddr) -> bool) -> Result<IpAddr, String> {
-    let ip = text
-        .parse()
-        .map_err(|_| format!("{text:?} is not an IP address"))?;
+/// What the file holds. The text itself is not told: the agent may read files that who asked for
+/// the import may not, and a link can make any file one of the folder's.
+fn held<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    let line = one_line(text)?;
+    line.parse().map_err(|_| format!("does not hold {what}"))
+}
+
+fn parse_ip(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+fn allowed(ip: IpAddr, is_allowed: impl Fn(IpAddr) -> bool) -> Result<IpAddr, String> {
     if is_allowed(ip) {
         Ok(ip)
     } else {
