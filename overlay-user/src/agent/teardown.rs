@@ -35,8 +35,7 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         None => {
             errors.extend(error_of(datapath::remove(&paths.pins)));
             let platform = Linux::new(instance.clone(), record.iface.clone(), None)?;
-            errors.extend(error_of(platform.remove_orphan_namespaces().await));
-            errors.extend(error_of(platform.remove_vxlan().await));
+            errors.extend(error_of(platform.forget_host().await));
         }
     }
     match registry::open(&record.registry) {

@@ -1,9 +1,12 @@
 //! [`Platform`] on Linux: what each operation is, in its order. The steps are in the files beside.
 
-use std::{collections::BTreeMap, fs, io, net::Ipv4Addr};
+use std::{collections::BTreeMap, fs, io, net::Ipv4Addr, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::{Instant, sleep},
+};
 
 use super::{
     Platform, PlatformError, Port, PortSpec, Tried, Underlay,
@@ -14,6 +17,9 @@ use super::{
     route, underlay,
 };
 use crate::model::{IfName, Name};
+
+/// How long the links of a namespace that is gone may take to follow it.
+const DISMANTLING: Duration = Duration::from_secs(2);
 
 /// Links and namespaces of one instance, in the network namespace that it was made in.
 #[derive(Debug)]
@@ -83,6 +89,24 @@ impl Linux {
         let link = underlay::check(&self.iface, &links)?;
         let addresses = host.addresses(link.index).await.tried(read)?;
         underlay::describe(link, &addresses, self.local_ip)
+    }
+
+    /// Removes what is left of an instance whose host's namespace is gone: the namespaces that it
+    /// made. The kernel takes the links between them apart in its own time, which is waited for up
+    /// to [`DISMANTLING`]. To be called from another namespace.
+    pub async fn forget_host(&self) -> Result<(), PlatformError> {
+        let deadline = Instant::now() + DISMANTLING;
+        loop {
+            self.remove_orphan_namespaces().await?;
+            let left = self.records.namespaces.names();
+            let is_done = left
+                .tried(|| "reading which namespaces are ours".to_owned())?
+                .is_empty();
+            if is_done || Instant::now() >= deadline {
+                return self.remove_vxlan().await;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(super) async fn open_host(&self) -> Result<Netlink, PlatformError> {
