@@ -23,20 +23,17 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         return finish(&paths, &[]).map(|()| drop(claim));
     };
     let mut errors = Vec::new();
-    match Netns::with_identity(&record.netns).await? {
-        Some(host) => {
-            let (instance, iface) = (instance.clone(), record.iface.clone());
-            let platform = host
-                .run(move || Linux::new(instance, iface, None).map_err(io::Error::other))
-                .await?;
-            remove_from_host(&paths, Arc::new(platform), &host, &mut errors).await;
-        }
+    let (instance, iface) = (instance.clone(), record.iface.clone());
+    if let Some(host) = Netns::with_identity(&record.netns).await? {
+        let platform = host
+            .run(move || Linux::new(instance, iface, None).map_err(io::Error::other))
+            .await?;
+        remove_from_host(&paths, Arc::new(platform), &host, &mut errors).await;
+    } else {
         // Its links went with it, but not the namespaces that they led to.
-        None => {
-            errors.extend(error_of(datapath::remove(&paths.pins)));
-            let platform = Linux::new(instance.clone(), record.iface.clone(), None)?;
-            errors.extend(error_of(platform.forget_host().await));
-        }
+        errors.extend(error_of(datapath::remove(&paths.pins)));
+        let platform = Linux::new(instance, iface, None)?;
+        errors.extend(error_of(platform.forget_host().await));
     }
     match registry::open(&record.registry) {
         Ok(registry) => {
