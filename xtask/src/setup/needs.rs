@@ -54,6 +54,13 @@ pub(super) const ALL: &[Need] = &[
         work: &[Build],
     },
     Need {
+        what: "CA certificates",
+        why: "Debian's cargo downloads crates over TLS",
+        found: || Path::new("/etc/ssl/certs/ca-certificates.crt").exists(),
+        source: Source::Debian(&["ca-certificates"]),
+        work: &[Build],
+    },
+    Need {
         what: "Rust compiler for BPF",
         why: "compiles the datapath",
         found: || !Toolchain::installed().is_empty(),
