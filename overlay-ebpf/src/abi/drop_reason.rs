@@ -88,6 +88,8 @@ drop_reasons! {
     RedirectFailed = 26, "redirect_failed";
     /// The endpoint's frame has two VLAN tags, or one that the kernel could not take off.
     VlanTag = 27, "vlan_tag";
+    /// A router's or neighbour's announcement, or a redirect: only the network speaks of addresses.
+    NdForged = 28, "nd_forged";
 }
 
 impl DropReason {

@@ -12,8 +12,15 @@ pub const ADVERTISEMENT_LEN: usize = 32;
 
 /// [`ADVERTISEMENT_LEN`] as an IPv6 header's payload length.
 const ADVERTISEMENT_PAYLOAD: [u8; 2] = [0, 32];
+const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+/// Next-header numbers of the extension headers (RFC 8200 section 4).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 /// Only hop limit 255 proves that a message comes from the link (RFC 4861 section 7.1).
 const HOP_LIMIT: u8 = 255;
@@ -69,6 +76,29 @@ const _: () = assert!(u16::from_be_bytes(ADVERTISEMENT_PAYLOAD) as usize == ADVE
 #[inline(always)]
 pub const fn is_solicitation(kind: u8) -> bool {
     kind == NEIGHBOR_SOLICITATION
+}
+
+/// Whether a message of this type tells its receiver where addresses are (RFC 4861 section 4):
+/// router and neighbour advertisement, redirect.
+#[must_use]
+#[inline(always)]
+pub const fn is_announcement(kind: u8) -> bool {
+    matches!(
+        kind,
+        ROUTER_ADVERTISEMENT | NEIGHBOR_ADVERTISEMENT | REDIRECT
+    )
+}
+
+/// Whether a neighbour discovery message could follow behind an extension header, where nobody here
+/// looks: only packets with hop limit 255 are taken for such.
+#[must_use]
+#[inline(always)]
+pub const fn may_hide_discovery(ip: &Ipv6Hdr) -> bool {
+    ip.hop_limit == HOP_LIMIT
+        && matches!(
+            ip.next_header,
+            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+        )
 }
 
 /// The checks of RFC 4861 section 7.1.1 that need no options. The checksum is left to the
@@ -188,6 +218,26 @@ mod tests {
             (ALL_NODES, [0x20, 0, 0, 0])
         );
         assert_eq!(verify(&header, &answer), [0, 0]);
+    }
+
+    #[test]
+    fn whoever_speaks_of_addresses_announces() {
+        let announcements: Vec<u8> = (0..=255).filter(|kind| is_announcement(*kind)).collect();
+        assert_eq!(announcements, [134, 136, 137]);
+    }
+
+    #[test]
+    fn discovery_hides_behind_extension_headers_with_hop_limit_255_alone() {
+        let (ip, _) = solicitation(BLUE);
+        assert!(!may_hide_discovery(&ip));
+        for next_header in [0, 43, 44, 60] {
+            let hidden = Ipv6Hdr { next_header, ..ip };
+            assert!(may_hide_discovery(&hidden));
+            assert!(!may_hide_discovery(&Ipv6Hdr {
+                hop_limit: 64,
+                ..hidden
+            }));
+        }
     }
 
     #[test]

@@ -17,7 +17,9 @@ pub(super) async fn watch(platform: Arc<Linux>, loaded: Underlay) -> anyhow::Res
     loop {
         tokio::time::sleep(INTERVAL).await;
         match platform.underlay().await {
-            Ok(now) if now == loaded => {
+            Ok(now)
+                if (now.ifindex, now.ip, now.mtu) == (loaded.ifindex, loaded.ip, loaded.mtu) =>
+            {
                 if std::mem::take(&mut is_lost) {
                     tracing::info!("the underlay is back");
                 }

@@ -151,13 +151,19 @@ impl Datapath for Kernel {
         first_error.map_or(Ok(()), Err)
     }
 
+    fn doubt_attachments(&self) {
+        self.state().attached.clear();
+    }
+
     fn attach_underlay(&self) -> Result<(), DatapathError> {
         let mut state = self.state();
         let program = classifier(&mut state.ebpf, program::UNDERLAY_INGRESS)?;
         let index = self.settings.underlay_ifindex;
         let pin = self.pins.underlay_link(index);
         self.hook.attach(program, &self.settings.underlay, &pin)?;
-        // What an agent with another --iface left. The endpoints have theirs already.
+        // What another version, or an agent with another --iface, left. The endpoints have theirs
+        // already.
+        self.pins.retire_others()?;
         for former in self.pins.underlay_links()? {
             if former != index {
                 unpin(&self.pins.underlay_link(former))?;

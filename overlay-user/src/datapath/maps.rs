@@ -70,19 +70,22 @@ impl Maps {
     }
 
     /// Removes, then writes. What frames are let in by goes last in and first out, so that a row
-    /// never points at what is not there yet.
+    /// never points at what is not there yet. A table that fails, a full one for instance, keeps no
+    /// other from its rows; the first error is reported.
     pub(super) fn write(&mut self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
-        self.endpoints.remove::<EndpointRow>(&remove.endpoints)?;
-        self.fdb.remove::<FdbRow>(&remove.fdb)?;
-        self.neighbors.remove::<NeighborRow>(&remove.neighbors)?;
-        self.vteps.remove::<VtepRow>(&remove.vteps)?;
-        self.networks.remove::<NetworkRow>(&remove.networks)?;
-
-        self.networks.put::<NetworkRow>(&put.networks)?;
-        self.vteps.put::<VtepRow>(&put.vteps)?;
-        self.neighbors.put::<NeighborRow>(&put.neighbors)?;
-        self.fdb.put::<FdbRow>(&put.fdb)?;
-        self.endpoints.put::<EndpointRow>(&put.endpoints)
+        let results = [
+            self.endpoints.remove::<EndpointRow>(&remove.endpoints),
+            self.fdb.remove::<FdbRow>(&remove.fdb),
+            self.neighbors.remove::<NeighborRow>(&remove.neighbors),
+            self.vteps.remove::<VtepRow>(&remove.vteps),
+            self.networks.remove::<NetworkRow>(&remove.networks),
+            self.networks.put::<NetworkRow>(&put.networks),
+            self.vteps.put::<VtepRow>(&put.vteps),
+            self.neighbors.put::<NeighborRow>(&put.neighbors),
+            self.fdb.put::<FdbRow>(&put.fdb),
+            self.endpoints.put::<EndpointRow>(&put.endpoints),
+        ];
+        results.into_iter().collect()
     }
 
     pub(super) fn renew_lease(&mut self, valid: Duration) -> Result<(), DatapathError> {

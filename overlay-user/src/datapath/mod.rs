@@ -93,6 +93,10 @@ pub trait Datapath: Send + Sync + 'static {
     /// Goes on past errors and reports the first.
     fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError>;
 
+    /// The next [`Self::attach_endpoints`] attaches to all of them anew, in case somebody took a
+    /// program off.
+    fn doubt_attachments(&self);
+
     /// Makes this version's `underlay_ingress` attached to the underlay device, in the same way.
     fn attach_underlay(&self) -> Result<(), DatapathError>;
 

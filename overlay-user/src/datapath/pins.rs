@@ -26,11 +26,16 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// ones are fine.
 pub fn remove(root: &Path) -> Result<(), DatapathError> {
     for version in entries(root)? {
-        for kind in ["links", "programs", "maps"] {
-            remove_tree(&version.join(kind))?;
-        }
+        remove_version(&version)?;
     }
     remove_tree(root)
+}
+
+fn remove_version(version: &Path) -> Result<(), DatapathError> {
+    for kind in ["links", "programs", "maps"] {
+        remove_tree(&version.join(kind))?;
+    }
+    remove_tree(version)
 }
 
 /// The folders of one instance and ABI version; they exist once this does.
@@ -55,6 +60,19 @@ impl Pins {
                 .map_err(|error| failed("create", &folder, &error))?;
         }
         Ok(pins)
+    }
+
+    /// Removes what other versions of the ABI pinned for this instance, programs and all.
+    pub(super) fn retire_others(&self) -> Result<(), DatapathError> {
+        let Some(root) = self.version.parent() else {
+            return Ok(());
+        };
+        for version in entries(root)? {
+            if version != self.version {
+                remove_version(&version)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {

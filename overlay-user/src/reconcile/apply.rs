@@ -76,6 +76,8 @@ impl Applier {
         for endpoint in mirror.endpoints.values() {
             self.ensure_port(mirror, endpoint).await;
         }
+        self.datapath.doubt_attachments();
+        self.is_underlay_attached = false;
         self.find_next_hops(mirror).await;
         let desired = plan::tables(mirror, &self.local, &self.found);
         let written = self

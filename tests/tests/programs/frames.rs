@@ -206,7 +206,9 @@ pub(crate) mod nd {
     use super::ETH;
 
     pub(crate) const PAYLOAD_LEN: usize = ETH + 4;
+    pub(crate) const NEXT_HEADER: usize = ETH + 6;
     pub(crate) const HOP_LIMIT: usize = ETH + 7;
+    pub(crate) const KIND: usize = ETH + 40;
     pub(crate) const CODE: usize = ETH + 41;
     /// End of a solicitation without options.
     pub(crate) const OPTIONS: usize = ETH + 40 + 24;

@@ -196,7 +196,23 @@ pub(crate) fn nd_refusals() -> Vec<Case> {
         Case::drop(name, frame, DropReason::NdDetection)
     };
     let drop = |name, source, target, reason| Case::drop(name, ask(source, target), reason);
+    let forged = |name, at, bytes: &[u8]| {
+        // To one endpoint alone: a group is refused whatever is said to it.
+        let frame = patched(ask(BLUE.ipv6, GREEN.ipv6), 0, &GREEN.mac);
+        Case::drop(name, patched(frame, at, bytes), DropReason::NdForged)
+    };
     vec![
+        forged("a router advertisement", nd::KIND, &[134]),
+        forged("a neighbour advertisement", nd::KIND, &[136]),
+        forged("a redirect", nd::KIND, &[137]),
+        forged("discovery behind hop-by-hop options", nd::NEXT_HEADER, &[0]),
+        forged("discovery behind a routing header", nd::NEXT_HEADER, &[43]),
+        forged("discovery in a fragment", nd::NEXT_HEADER, &[44]),
+        forged(
+            "discovery behind destination options",
+            nd::NEXT_HEADER,
+            &[60],
+        ),
         malformed(
             "a hop limit that a router has touched",
             nd::HOP_LIMIT,

@@ -64,14 +64,24 @@ pub fn answer_arp(
     frame.redirect_out(frame.ifindex())
 }
 
-/// Whether this IPv6 frame carries a neighbour solicitation.
+/// Whether this IPv6 frame carries a neighbour solicitation. `NdForged`: it carries, or may hide, a
+/// message that would tell its receiver where addresses are. As with ARP replies, only the network
+/// has a say in that.
 #[inline(always)]
 pub fn is_solicitation(frame: &mut Frame) -> Result<bool, DropReason> {
     frame.require(eth::LEN + ipv6::LEN)?;
-    if frame.header::<Ipv6Hdr>(eth::LEN)?.next_header != ipv6::ICMPV6 {
+    let ip = frame.header::<Ipv6Hdr>(eth::LEN)?;
+    if icmpv6::may_hide_discovery(ip) {
+        return Err(DropReason::NdForged);
+    }
+    if ip.next_header != ipv6::ICMPV6 {
         return Ok(false);
     }
-    frame.load::<u8>(MESSAGE).map(icmpv6::is_solicitation)
+    let kind = frame.load::<u8>(MESSAGE)?;
+    if icmpv6::is_announcement(kind) {
+        return Err(DropReason::NdForged);
+    }
+    Ok(icmpv6::is_solicitation(kind))
 }
 
 /// Answers a solicitation for a known address, and a duplicate address detection for somebody
