@@ -101,6 +101,13 @@ pub(super) const ALL: &[Need] = &[
         work: &[Demo, Test, Kernels, Bench],
     },
     Need {
+        what: "sysctl, kill",
+        why: "make namespaces route, end agents in them",
+        found: || host::program("sysctl").is_some() && host::program("kill").is_some(),
+        source: Source::Debian(&["procps"]),
+        work: &[Demo, Test, Bench],
+    },
+    Need {
         what: "bpftool",
         why: "prints programs and maps",
         found: || host::program("bpftool").is_some(),
@@ -119,6 +126,13 @@ pub(super) const ALL: &[Need] = &[
         why: "asks for addresses as a host would",
         found: || host::program("arping").is_some(),
         source: Source::Debian(&["iputils-arping"]),
+        work: &[Test],
+    },
+    Need {
+        what: "sysctl and kill",
+        why: "make a router of a namespace, and end an agent in one",
+        found: || host::program("sysctl").is_some() && host::program("kill").is_some(),
+        source: Source::Debian(&["procps"]),
         work: &[Test],
     },
     Need {
