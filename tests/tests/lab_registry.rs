@@ -42,16 +42,16 @@ fn of_two_agents_that_want_the_same_address_exactly_one_gets_it() {
     let rounds = [
         (
             "IP",
-            "--ip 7.7.7.{} --mac 02:00:00:00:{}:0A",
-            "--ip 7.7.7.{} --mac 02:00:00:00:{}:0B",
+            "--ip 7.7.7.{}/24 --mac 02:00:00:00:{}:0A",
+            "--ip 7.7.7.{}/24 --mac 02:00:00:00:{}:0B",
         ),
         (
             "MAC",
-            "--ip 7.7.8.{} --mac 02:00:00:01:00:{}",
-            "--ip 7.7.9.{} --mac 02:00:00:01:00:{}",
+            "--ip 7.7.8.{}/24 --mac 02:00:00:01:00:{}",
+            "--ip 7.7.9.{}/24 --mac 02:00:00:01:00:{}",
         ),
         // The MAC follows from the address: which of the two is taken doesn't matter.
-        ("", "--ip 7.7.10.{}", "--ip 7.7.10.{}"),
+        ("", "--ip 7.7.10.{}/24", "--ip 7.7.10.{}/24"),
     ];
     for (what, left, right) in rounds {
         for round in 10..14 {
@@ -86,7 +86,7 @@ fn of_two_agents_that_want_the_same_name_exactly_one_gets_it() {
     for round in 2..6 {
         let words = ["7.7.7", "7.7.8"].map(|net| {
             format!(
-                "endpoint add {} --vni 42 --ip {net}.{round}",
+                "endpoint add {} --vni 42 --ip {net}.{round}/24",
                 lab.name(&format!("same{round}"))
             )
         });

@@ -60,6 +60,17 @@ pub mod program {
     pub const PROBE_DECAP_L4: &str = "probe_decap_l4";
 }
 
+/// What the probe programs are run on: a tunnel packet as far as they look. An IPv4 header, and
+/// enough behind it to take an encapsulation away and leave an IPv6 header.
+pub const PROBE_PACKET: [u8; 128] = {
+    let mut packet = [0; 128];
+    // Ethernet: IPv4.
+    packet[12] = 0x08;
+    // IPv4: version 4, five words.
+    packet[14] = 0x45;
+    packet
+};
+
 /// Names of the read-only globals that the loader sets before the verifier sees the programs.
 pub mod global {
     /// `u32`: interface index of the underlay device.

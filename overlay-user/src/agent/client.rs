@@ -1,5 +1,8 @@
 //! The command line's side of the agent's socket: one connection a request.
 
+/// What `overlay down` does itself where no agent answers.
+pub use super::teardown::down as take_down;
+
 use std::{
     collections::BTreeMap,
     fmt, io,

@@ -20,8 +20,6 @@ pub mod server;
 mod teardown;
 mod underlay;
 
-pub use teardown::down;
-
 use self::{
     claim::{Claim, Record},
     operations::{Agent, Parts},

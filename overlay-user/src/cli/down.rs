@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Failure, Session};
-use crate::agent::{self, client::ClientError};
+use crate::agent::client::{ClientError, take_down};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -17,7 +17,7 @@ pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
     let instance = client.instance();
     let work = async {
         match client.down().await {
-            Err(ClientError::NoAgent { .. }) => agent::down(instance)
+            Err(ClientError::NoAgent { .. }) => take_down(instance)
                 .await
                 .map_err(|error| Failure::from(&error)),
             outcome => outcome.map_err(Failure::from),

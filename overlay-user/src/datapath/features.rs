@@ -7,10 +7,7 @@ use aya::{
     programs::{ProgramError, ProgramType, SchedClassifier, TestRun as _, TestRunOptions},
     sys::{BpfHelper, is_helper_supported, is_program_supported},
 };
-use overlay_ebpf::{
-    abi::program,
-    wire::{eth, ipv4, vxlan::INNER_L3},
-};
+use overlay_ebpf::abi::{PROBE_PACKET, program};
 
 use super::DatapathError;
 
@@ -106,24 +103,14 @@ fn ask(ebpf: &mut Ebpf, name: &str) -> Result<bool, DatapathError> {
     program
         .load()
         .map_err(|error| failed("load", name, &error))?;
-    let packet = probe_packet();
     let options = TestRunOptions {
-        data_in: Some(&packet),
+        data_in: Some(&PROBE_PACKET),
         ..TestRunOptions::default()
     };
     let result = program
         .test_run(options)
         .map_err(|error| failed("run", name, &error))?;
     Ok(result.return_value == 1)
-}
-
-/// A tunnel packet as far as the probes look: an IPv4 header, and enough behind it to take an
-/// encapsulation away and leave an IPv6 header.
-fn probe_packet() -> Vec<u8> {
-    let mut packet = vec![0; INNER_L3 + 64];
-    let header = [eth::IPV4.to_ne_bytes().as_slice(), &[ipv4::NO_OPTIONS]].concat();
-    packet.splice(12..12 + header.len(), header);
-    packet
 }
 
 /// The program with this name; loaded or not.

@@ -93,7 +93,7 @@ impl Linux {
 
     /// Removes what is left of an instance whose host's namespace is gone: the namespaces that it
     /// made. The kernel takes the links between them apart in its own time, which is waited for up
-    /// to [`DISMANTLING`]. To be called from another namespace.
+    /// to two seconds. To be called from another namespace.
     pub async fn forget_host(&self) -> Result<(), PlatformError> {
         let deadline = Instant::now() + DISMANTLING;
         loop {

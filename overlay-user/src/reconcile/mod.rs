@@ -91,9 +91,7 @@ impl Observer {
             .await
             .is_ok()
     }
-}
 
-impl Observer {
     /// Waits until the loop has ended.
     pub async fn ended(&mut self) {
         while self.applied.changed().await.is_ok() {}

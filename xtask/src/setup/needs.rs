@@ -129,13 +129,6 @@ pub(super) const ALL: &[Need] = &[
         work: &[Test],
     },
     Need {
-        what: "sysctl and kill",
-        why: "make a router of a namespace, and end an agent in one",
-        found: || host::program("sysctl").is_some() && host::program("kill").is_some(),
-        source: Source::Debian(&["procps"]),
-        work: &[Test],
-    },
-    Need {
         what: "tcpdump",
         why: "captures VXLAN packets on the underlay",
         found: || host::program("tcpdump").is_some(),
