@@ -90,6 +90,35 @@ fn tcp_carries_every_byte_without_segmentation_offload_on_the_underlay() {
 }
 
 #[test]
+fn a_streams_segments_are_aggregated_behind_the_tunnel_where_the_underlay_does_not() {
+    let world = world();
+    for agent in [&world.one, &world.two] {
+        agent.netns().run(
+            "ethtool",
+            "-K u0 tso off gso off tx-udp_tnl-segmentation off gro off",
+        );
+    }
+    for ip in ["7.7.7.3", "fd07::3"] {
+        let before = tcp_packets_received(&world.green);
+        traffic::tcp(&world.blue, &world.green, ip, BYTES);
+        let received = tcp_packets_received(&world.green) - before;
+        // Acknowledgements of what goes back among them.
+        let segments = BYTES / MTU as u64;
+        assert!(
+            received < segments / 2,
+            "{ip}: {received} packets for {segments} segments"
+        );
+    }
+}
+
+/// What the namespace's TCP counts: an aggregate is one (`TcpInSegs` counts packets handed up).
+fn tcp_packets_received(netns: &Netns) -> u64 {
+    let counters = netns.run("nstat", "-asz TcpInSegs");
+    let count = counters.lines().last().unwrap().split_whitespace().nth(1);
+    count.unwrap().parse().unwrap()
+}
+
+#[test]
 fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_across_hosts() {
     let world = world();
     traffic::udp(&world.blue, &world.green, "7.7.7.3", all_sizes(HEADERS_V4));

@@ -4,6 +4,7 @@
 //! is `repr(C)`, free of padding, and has its size and offsets asserted beside it: a change of any
 //! of them is a change of [`ABI_VERSION`].
 
+mod arrivals;
 mod drop_reason;
 mod endpoint;
 mod fdb;
@@ -11,6 +12,7 @@ mod neighbor;
 mod network;
 mod vtep;
 
+pub use arrivals::Arrivals;
 pub use drop_reason::DropReason;
 pub use endpoint::EndpointEntry;
 pub use fdb::{FdbEntry, FdbKey};

@@ -11,8 +11,8 @@ use aya_ebpf::{
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry,
-        VtepEntry, VtepKey,
+        Arrivals, DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey,
+        NetworkEntry, VtepEntry, VtepKey,
     },
     wire::eth::Mac,
 };
@@ -45,6 +45,9 @@ static LEASE: Array<u64, 1> = Array::new();
 
 #[btf_map(name = "drops")]
 static DROPS: PerCpuArray<u64, { DropReason::SLOTS as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "arrivals")]
+static ARRIVALS: PerCpuArray<Arrivals, 1> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
 static UNDERLAY_IFINDEX: Global<u32> = Global::new(0);
@@ -168,9 +171,22 @@ lookup! {
 pub fn next_hop(vtep_ip: [u8; 4]) -> Option<[u8; 4]> {
     let next_hop = vtep(VtepKey { ip: vtep_ip })?.next_hop;
     let lease = *LEASE.get(0)?;
+    (u32::from_ne_bytes(next_hop) != 0 && now() < lease).then_some(next_hop)
+}
+
+/// Lends this CPU's memory of TCP packets out of tunnels.
+#[inline(always)]
+pub fn with_arrivals<T>(work: impl FnOnce(&mut Arrivals) -> T) -> Option<T> {
+    let arrivals = ARRIVALS.get_ptr_mut(0)?;
+    // SAFETY: as in `count`; nothing else refers to the slot, and `work` ends before this does.
+    Some(work(unsafe { &mut *arrivals }))
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC` as of the last tick.
+#[inline(always)]
+pub fn now() -> u64 {
     // SAFETY: takes no pointer.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    (u32::from_ne_bytes(next_hop) != 0 && now < lease).then_some(next_hop)
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// Counts a drop on this CPU.

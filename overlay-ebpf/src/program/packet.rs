@@ -28,6 +28,7 @@ use overlay_ebpf::{
         icmpv6::{Advertisement, Solicitation},
         ipv4::Ipv4Hdr,
         ipv6::Ipv6Hdr,
+        tcp::TcpHdr,
         udp::UdpHdr,
         vxlan::{Encapsulation, OVERHEAD_IPV4, VxlanHdr},
     },
@@ -61,6 +62,8 @@ unsafe impl Header for EthHdr {}
 unsafe impl Header for Ipv4Hdr {}
 // SAFETY: as above.
 unsafe impl Header for Ipv6Hdr {}
+// SAFETY: as above.
+unsafe impl Header for TcpHdr {}
 // SAFETY: as above.
 unsafe impl Header for UdpHdr {}
 // SAFETY: as above.

@@ -1,5 +1,6 @@
 //! Pure decisions: no packet, no map, no clock.
 
+pub mod arrival;
 pub mod ecn;
 pub mod flow;
 pub mod source;

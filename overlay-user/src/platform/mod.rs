@@ -13,6 +13,7 @@ mod linux;
 mod mark;
 mod netlink;
 pub mod netns;
+mod offloads;
 mod port;
 mod records;
 mod route;

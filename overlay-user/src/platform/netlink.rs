@@ -149,11 +149,11 @@ impl Netlink {
     }
 
     /// Sends what is left of `change`, if anything is.
-    pub(super) async fn apply(&self, Change { message, .. }: Change<'_>) -> io::Result<()> {
-        if message.attributes.is_empty() && message.header.change_mask.is_empty() {
+    pub(super) async fn apply(&self, change: Change<'_>) -> io::Result<()> {
+        if change.is_done() {
             return Ok(());
         }
-        self.change(message).await
+        self.change(change.message).await
     }
 
     /// Changes the link whose index `message` has.
@@ -276,6 +276,11 @@ impl<'a> Change<'a> {
             link,
             message: LinkUnspec::new_with_index(link.index).build(),
         }
+    }
+
+    /// Whether the link is that way already.
+    pub(super) fn is_done(&self) -> bool {
+        self.message.attributes.is_empty() && self.message.header.change_mask.is_empty()
     }
 
     fn unless(mut self, already: bool, attribute: LinkAttribute) -> Self {

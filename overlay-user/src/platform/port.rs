@@ -20,6 +20,7 @@ use super::{
     mark::{self, Device},
     netlink::{Change, Link, Netlink},
     netns::{self, Named, Netns},
+    offloads,
 };
 use crate::model::Name;
 
@@ -252,6 +253,13 @@ impl Linux {
         if self.made(netns, &namespace).await.tried(setting)? {
             bring_up_loopback(&inner).await.tried(setting)?;
         }
+        if !Change::of(&inside).limit_gso(GSO_MAX_SIZE).is_done() {
+            self.prefer_gro(&namespace, inside.index, outside.index)
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::debug!(%endpoint, %error, "TCP segments will not be aggregated");
+                });
+        }
         set_inside(&inner, &inside, spec).await.tried(setting)?;
         set_addresses(&inner, inside.index, spec).await?;
         self.set_outside(host, &outside, spec).await?;
@@ -261,6 +269,14 @@ impl Linux {
             host_ifindex: outside.index,
             host_ifname: Device::Port(endpoint).name(&self.instance),
         })
+    }
+
+    /// Lets the inside aggregate what comes through the pair's queue (ADR 17). A veth does so
+    /// only for a sender that leaves no segmentation to it. Done once, before the limit on GSO
+    /// that every port has: what an administrator sets later is his affair.
+    async fn prefer_gro(&self, inner: &Netns, inside: u32, outside: u32) -> io::Result<()> {
+        offloads::set(inner, inside, &offloads::GRO, true).await?;
+        offloads::set(&self.host, outside, &offloads::TCP_SEGMENTATION, false).await
     }
 
     async fn set_outside(

@@ -1,0 +1,16 @@
+//! `arrivals`: what each CPU remembers of TCP packets out of tunnels.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The one value of `arrivals`, which the programs keep for themselves: nanoseconds of
+/// `CLOCK_MONOTONIC`, 0 for never.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Arrivals {
+    /// When the last aggregate came.
+    pub aggregate_ns: u64,
+    /// When the last segment was sent through the veth's queue.
+    pub queued_ns: u64,
+}
+
+super::assert_layout!(Arrivals, 16, { aggregate_ns: 0, queued_ns: 8 });
