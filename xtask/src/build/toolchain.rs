@@ -158,7 +158,7 @@ impl Toolchain {
         let command = duct::cmd(program, args)
             .dir(workspace.root())
             .env("PATH", host::search_path()?)
-            .env("CARGO_ENCODED_RUSTFLAGS", rustflags())
+            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(workspace))
             // bpf-linker optimises the whole program; what rustc did before would only be lost.
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
@@ -227,13 +227,20 @@ pub(super) fn artifacts(workspace: &Workspace) -> PathBuf {
 }
 
 /// Flags in cargo's own encoding, which a blank in a path does not break. BTF comes from the debug
-/// information. Version 3 of the instruction set has 32-bit arithmetic and jumps (Linux 5.1);
+/// information; it names sources by where they are in the checkout, not on this machine, so that one
+/// commit makes one object. Version 3 of the instruction set has 32-bit arithmetic and jumps (Linux 5.1);
 /// loads and stores of packets and maps need no alignment, which without the second flag LLVM would
 /// buy byte by byte: together they make the programs a third shorter.
-fn rustflags() -> String {
+fn rustflags(workspace: &Workspace) -> String {
     let linker = host::program("bpf-linker").unwrap_or_else(|| PathBuf::from("bpf-linker"));
     let linker = format!("linker={}", linker.display());
+    let checkout = format!("{}/=", workspace.root().display());
+    let registry = format!("{}/registry/src/=", host::cargo_home().display());
     [
+        "--remap-path-prefix",
+        &checkout,
+        "--remap-path-prefix",
+        &registry,
         "-C",
         &linker,
         "-C",
