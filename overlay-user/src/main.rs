@@ -30,13 +30,19 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     let outcome = match cli.verb {
         Verb::Run(args) => {
             let config = args.config(cli.instance, cli.log)?;
-            log::start(&config.log);
+            log::start(&log::Settings {
+                filter: &config.log,
+                format: log::Format::Text,
+            });
             runtime
                 .block_on(agent::run(config))
                 .map_err(|error| Failure::from(&error))
         }
         Verb::Command(command) => {
-            log::start(cli.log.as_ref().map_or("off", |filter| filter.as_str()));
+            log::start(&log::Settings {
+                filter: cli.log.as_ref().map_or("off", |filter| filter.as_str()),
+                format: log::Format::Text,
+            });
             let mut out = stdout().lock();
             let output = Output::new(cli.output, &mut out);
             runtime.block_on(command.execute(&mut Session::new(cli.instance, output)))

@@ -1,0 +1,278 @@
+//! The part of the page that is read anew at each scrape.
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::{CacheReading, Count, DatapathReading, Reading, Traffic};
+
+/// Families of metrics, each with a sample at least.
+#[derive(Debug, Default)]
+pub(super) struct Page(Vec<MetricFamily>);
+
+/// One sample: labels by name, and the value.
+type Sample<const LABELS: usize> = ([(&'static str, String); LABELS], u64);
+
+impl Page {
+    /// All that `reading` says.
+    pub(super) fn of(reading: &Reading) -> Self {
+        let mut page = Self::default();
+        page.agent(reading);
+        page.registry(reading);
+        page.cache(&reading.cache);
+        if let Some(datapath) = &reading.datapath {
+            page.datapath(datapath);
+            page.traffic(&datapath.traffic);
+        }
+        page
+    }
+
+    pub(super) fn into_families(self) -> Vec<MetricFamily> {
+        self.0
+    }
+
+    fn agent(&mut self, reading: &Reading) {
+        self.gauge(
+            "overlay_ready",
+            "1: the kernel is what the registry wants, 0: something is missing there",
+            reading.is_ready.into(),
+        );
+        self.gauge(
+            "overlay_reconcile_problems",
+            "What could not be carried over to the kernel and is tried again",
+            wide(reading.problems),
+        );
+        self.gauge(
+            "overlay_networks",
+            "Networks in the registry",
+            wide(reading.networks),
+        );
+        let endpoints = reading.endpoints;
+        self.gauges(
+            "overlay_endpoints",
+            "Endpoints in the registry, by where they live: local (on this node) or remote",
+            [("local", endpoints.local), ("remote", endpoints.remote)]
+                .map(|(location, count)| ([("location", location.to_owned())], wide(count))),
+        );
+        self.gauge(
+            "overlay_endpoints_failed",
+            "Endpoints of this node that could not be made",
+            wide(endpoints.failed),
+        );
+        if let Some(peers) = reading.peers {
+            self.gauge(
+                "overlay_peers",
+                "Other nodes in the registry that have an agent",
+                wide(peers.known),
+            );
+            self.gauge(
+                "overlay_peers_alive",
+                "Those of them whose agent said lately that it lives",
+                wide(peers.alive),
+            );
+        }
+    }
+
+    fn registry(&mut self, reading: &Reading) {
+        let registry = &reading.registry;
+        self.gauge(
+            "overlay_registry_connected",
+            "1: the registry is in reach, 0: it is not",
+            registry.is_connected.into(),
+        );
+        self.gauge(
+            "overlay_registry_stale_seconds",
+            "For how long the registry has been out of reach; 0 while it is in reach",
+            registry.stale_for.as_secs(),
+        );
+        self.gauge(
+            "overlay_registry_revision",
+            "The registry's last revision that this agent heard of",
+            registry.revision,
+        );
+        self.gauge(
+            "overlay_registry_applied_revision",
+            "The registry's last revision that this agent carried over to the kernel",
+            registry.applied,
+        );
+    }
+
+    fn cache(&mut self, cache: &CacheReading) {
+        self.counters(
+            "overlay_misses_answered_total",
+            "Misses that the agent took up, by outcome: resolved, negative (nobody has the address) \
+             or failed (the registry could not be asked)",
+            [
+                ("resolved", cache.resolved),
+                ("negative", cache.negative),
+                ("failed", cache.failed),
+            ]
+            .map(|(outcome, count)| ([("outcome", outcome.to_owned())], count)),
+        );
+        self.counters(
+            "overlay_cache_removals_total",
+            "Entries of networks resolved on demand that were taken out of the maps, by cause: idle \
+             (nobody used them) or full (others needed their place)",
+            [("idle", cache.idle), ("full", cache.evicted)]
+                .map(|(cause, count)| ([("cause", cause.to_owned())], count)),
+        );
+    }
+
+    fn datapath(&mut self, datapath: &DatapathReading) {
+        self.counters(
+            "overlay_dropped_packets_total",
+            "Packets that were dropped, by reason",
+            datapath
+                .drops
+                .iter()
+                .map(|(reason, count)| ([("reason", (*reason).to_owned())], *count)),
+        );
+        self.gauges(
+            "overlay_map_entries",
+            "Entries in a BPF map",
+            datapath
+                .maps
+                .iter()
+                .map(|usage| ([("map", usage.map.to_owned())], usage.entries)),
+        );
+        self.gauges(
+            "overlay_map_capacity_entries",
+            "Entries that a BPF map takes",
+            datapath
+                .maps
+                .iter()
+                .map(|usage| ([("map", usage.map.to_owned())], usage.capacity)),
+        );
+        let counters = datapath.counters;
+        self.counter(
+            "overlay_misses_raised_total",
+            "Misses that the programs handed to the agent",
+            counters.misses_raised,
+        );
+        self.counter(
+            "overlay_misses_lost_total",
+            "Misses that the programs could not hand over, the ring buffer being full",
+            counters.misses_lost,
+        );
+        self.counter(
+            "overlay_slow_path_packets_total",
+            "Packets that left the fast path",
+            counters.slow_path,
+        );
+    }
+
+    fn traffic(&mut self, traffic: &[Traffic]) {
+        self.counters(
+            "overlay_network_packets_total",
+            "Packets of the endpoints on this host, by network and direction as the endpoints see \
+             it: sent or received",
+            directions(traffic, |count| count.packets),
+        );
+        self.counters(
+            "overlay_network_bytes_total",
+            "Bytes of these packets, from their Ethernet headers on",
+            directions(traffic, |count| count.bytes),
+        );
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.gauges(name, help, [([], value)]);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.counters(name, help, [([], value)]);
+    }
+
+    fn gauges<const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<LABELS>>,
+    ) {
+        self.family((name, help), MetricType::GAUGE, samples, |metric, value| {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        });
+    }
+
+    fn counters<const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<LABELS>>,
+    ) {
+        self.family(
+            (name, help),
+            MetricType::COUNTER,
+            samples,
+            |metric, value| {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            },
+        );
+    }
+
+    /// Adds a family; the format has none without samples.
+    fn family<const LABELS: usize>(
+        &mut self,
+        (name, help): (&str, &str),
+        kind: MetricType,
+        samples: impl IntoIterator<Item = Sample<LABELS>>,
+        set: impl Fn(&mut Metric, f64),
+    ) {
+        let metrics: Vec<_> = samples
+            .into_iter()
+            .map(|(labels, value)| {
+                let mut metric = Metric::from_label(labels.map(label).into());
+                set(&mut metric, float(value));
+                metric
+            })
+            .collect();
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+}
+
+/// Two samples for each network.
+fn directions(
+    traffic: &[Traffic],
+    value: impl Fn(Count) -> u64,
+) -> impl Iterator<Item = Sample<3>> {
+    traffic.iter().flat_map(move |network| {
+        [("sent", network.sent), ("received", network.received)].map(|(direction, count)| {
+            let labels = [
+                ("vni", network.vni.to_string()),
+                ("network", network.network.to_string()),
+                ("direction", direction.to_owned()),
+            ];
+            (labels, value(count))
+        })
+    })
+}
+
+fn label((name, value): (&'static str, String)) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value);
+    pair
+}
+
+fn wide(count: usize) -> u64 {
+    count.try_into().unwrap_or(u64::MAX)
+}
+
+/// Prometheus knows no other numbers.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact up to 2^53; above that a rate is off by one part in 2^53"
+)]
+fn float(value: u64) -> f64 {
+    value as f64
+}
