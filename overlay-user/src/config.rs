@@ -5,15 +5,25 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    str::FromStr,
+    time::Duration,
 };
 
+use jiff::SignedDuration;
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
 
 use crate::model::{IfName, Name, Vni};
+
+mod access;
+mod value;
+
+use access::URL_FORMS;
+pub use access::{RegistryAccess, RegistryFlags, RegistryUrl};
+pub use value::{
+    CacheEntries, CacheIdle, Entries, LogFormat, LogSetting, MetricsAddress, NegativeTtl,
+    NodeGrace, Port, Quarantine,
+};
 
 const DEFAULT_INSTANCE: &str = "default";
 const DEFAULT_REGISTRY: &str = "sqlite:///var/lib/overlay/registry.db";
@@ -21,23 +31,90 @@ const DEFAULT_LOG: &str = "info";
 /// IANA's port for VXLAN (RFC 7348 section 8).
 const DEFAULT_PORT: u16 = 4789;
 const DEFAULT_ENTRIES: u32 = 262_144;
+const DEFAULT_CACHE_ENTRIES: u32 = 65_536;
+const DEFAULT_QUARANTINE: Duration = Duration::from_secs(30);
+const DEFAULT_NODE_GRACE: Duration = Duration::from_mins(1);
+const DEFAULT_CACHE_IDLE: Duration = Duration::from_mins(5);
+const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 
 /// Why a configuration was refused. Each text is one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Neither `sqlite:///PATH` nor `etcd://HOST:PORT`.
-    #[error(
-        "registry URL {0:?} is not understood: use sqlite:///PATH or etcd://HOST:PORT[,HOST:PORT]"
-    )]
+    #[error("registry URL {0:?} is not understood: use {URL_FORMS}")]
     Registry(String),
+    /// A URL with a user and maybe a password in it, which everybody could read in the process list.
+    #[error(
+        "a registry URL must not hold a user or a password: write {URL_FORMS}, and name them with \
+         --etcd-user and --etcd-password-file"
+    )]
+    RegistrySecret,
+    /// A file that opens the registry can't be used.
+    #[error("{flag}: can't read {}: {cause}", path.display())]
+    Credential {
+        /// Which one.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A secret that every user of this host can read.
+    #[error("{flag}: every user can read {path}: run `chmod o= {path}`", path = path.display())]
+    Exposed {
+        /// Which one.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// One of two flags that belong together.
+    #[error("{flag} needs {other} too")]
+    Incomplete {
+        /// The one that is there.
+        flag: &'static str,
+        /// The one that is missing.
+        other: &'static str,
+    },
+    /// A flag of etcd with another registry.
+    #[error("{0} is for an etcd registry: give --registry etcd://HOST:PORT too, or leave it out")]
+    NotEtcd(&'static str),
     /// No UDP port.
     #[error("UDP port {0:?} is not a number from 1 to 65535")]
     Port(String),
     /// A map's capacity out of range.
-    #[error("{0:?} is not a number of entries from {min} to {max}", min = Entries::MIN, max = Entries::MAX)]
-    Entries(String),
-    /// No filter of tracing.
-    #[error("log filter {0:?} is not understood: use for example info or overlay_user=debug,warn")]
+    #[error("{text:?} is not a number of entries from {min} to {max}")]
+    Entries {
+        /// What was given.
+        text: String,
+        /// The least that is possible.
+        min: u32,
+        /// The most that is possible.
+        max: u32,
+    },
+    /// No span of time, or one out of range.
+    #[error(
+        "{text:?} is not a time from {} to {}: write for example 30s, 5m or 1h",
+        friendly(*min),
+        friendly(*max)
+    )]
+    Period {
+        /// What was given.
+        text: String,
+        /// The least that is possible.
+        min: Duration,
+        /// The most that is possible.
+        max: Duration,
+    },
+    /// No address that metrics can be served on.
+    #[error(
+        "metrics address {0:?} is not understood: use PORT, :PORT or IP:PORT, for example :9090"
+    )]
+    Metrics(String),
+    /// Neither a format of the log nor a filter of tracing.
+    #[error(
+        "log filter {0:?} is not understood: use for example info, json or \
+         json,overlay_user=debug,warn"
+    )]
     Log(String),
     /// Nothing names the underlay interface.
     #[error(
@@ -64,129 +141,6 @@ pub enum ConfigError {
     },
 }
 
-/// Where the registry is: `sqlite:///PATH` or `etcd://HOST:PORT[,HOST:PORT]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct RegistryUrl(String);
-
-impl FromStr for RegistryUrl {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let understood = if let Some(path) = text.strip_prefix("sqlite://") {
-            path.starts_with('/') && !path.ends_with('/') && !path.contains('\0')
-        } else if let Some(members) = text.strip_prefix("etcd://") {
-            members.split(',').all(is_host_and_port)
-        } else {
-            false
-        };
-        if understood {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ConfigError::Registry(text.to_owned()))
-        }
-    }
-}
-
-fn is_host_and_port(member: &str) -> bool {
-    member.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && !host.contains('/') && Port::from_str(port).is_ok()
-    })
-}
-
-/// A UDP port, 1..=65535, host byte order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "i64")]
-pub struct Port(u16);
-
-impl FromStr for Port {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(number) if number != 0 => Ok(Self(number)),
-            _ => Err(ConfigError::Port(text.to_owned())),
-        }
-    }
-}
-
-/// How many entries a BPF map takes: 1024..=16777216.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "i64")]
-pub struct Entries(u32);
-
-impl Entries {
-    const MIN: u32 = 1024;
-    const MAX: u32 = 1 << 24;
-}
-
-impl FromStr for Entries {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(number) if (Self::MIN..=Self::MAX).contains(&number) => Ok(Self(number)),
-            _ => Err(ConfigError::Entries(text.to_owned())),
-        }
-    }
-}
-
-/// What is logged, in the syntax of tracing's `EnvFilter`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct LogFilter(String);
-
-impl LogFilter {
-    /// The filter's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for LogFilter {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match EnvFilter::builder().parse(text) {
-            Ok(_) if !text.trim().is_empty() => Ok(Self(text.to_owned())),
-            _ => Err(ConfigError::Log(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for RegistryUrl {
-    type Error = ConfigError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for LogFilter {
-    type Error = ConfigError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl TryFrom<i64> for Port {
-    type Error = ConfigError;
-
-    fn try_from(number: i64) -> Result<Self, Self::Error> {
-        number.to_string().parse()
-    }
-}
-
-impl TryFrom<i64> for Entries {
-    type Error = ConfigError;
-
-    fn try_from(number: i64) -> Result<Self, Self::Error> {
-        number.to_string().parse()
-    }
-}
-
 /// What one source says: the flags with their environment variables, or the file. The file's keys
 /// are the flags' names with `_` for `-`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
@@ -197,7 +151,25 @@ pub struct Settings {
     pub instance: Option<Name>,
     /// What to log; on the command line a flag of every verb.
     #[arg(skip)]
-    pub log: Option<LogFilter>,
+    pub log: LogSetting,
+    /// Where the registry is; on the command line with [`RegistryFlags`], as the five below.
+    #[arg(skip)]
+    pub registry: Option<RegistryUrl>,
+    /// See [`RegistryFlags`].
+    #[arg(skip)]
+    pub etcd_ca: Option<PathBuf>,
+    /// See [`RegistryFlags`].
+    #[arg(skip)]
+    pub etcd_cert: Option<PathBuf>,
+    /// See [`RegistryFlags`].
+    #[arg(skip)]
+    pub etcd_key: Option<PathBuf>,
+    /// See [`RegistryFlags`].
+    #[arg(skip)]
+    pub etcd_user: Option<String>,
+    /// See [`RegistryFlags`].
+    #[arg(skip)]
+    pub etcd_password_file: Option<PathBuf>,
     /// This host's interface on the underlay.
     #[arg(long, value_name = "IF", env = "OVERLAY_IFACE")]
     pub iface: Option<IfName>,
@@ -210,16 +182,6 @@ pub struct Settings {
     )]
     #[serde(rename = "vni")]
     pub vnis: Vec<Vni>,
-    /// Where the registry is.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "OVERLAY_REGISTRY",
-        hide_env_values = true,
-        help = "Where the registry is: sqlite:///PATH or etcd://HOST:PORT[,HOST:PORT] \
-                [default: sqlite:///var/lib/overlay/registry.db]"
-    )]
-    pub registry: Option<RegistryUrl>,
     /// This host's name in the registry [default: the hostname]
     #[arg(long, value_name = "NAME", env = "OVERLAY_NODE")]
     pub node: Option<Name>,
@@ -248,6 +210,30 @@ pub struct Settings {
         default_missing_value = "true"
     )]
     pub strict_reserved: Option<bool>,
+    /// How long a removed endpoint's MAC and addresses are kept from endpoints of other names; 0: not
+    /// at all [default: 30s]
+    #[arg(long, value_name = "TIME", env = "OVERLAY_QUARANTINE")]
+    pub quarantine: Option<Quarantine>,
+    /// How long the endpoints of a node that is not heard of any more count as up [default: 1m]
+    #[arg(long, value_name = "TIME", env = "OVERLAY_NODE_GRACE")]
+    pub node_grace: Option<NodeGrace>,
+    /// How many endpoints of on-demand networks this host holds at most, 16 to 16777216
+    /// [default: 65536]
+    #[arg(long, value_name = "COUNT", env = "OVERLAY_CACHE_ENTRIES")]
+    pub cache_entries: Option<CacheEntries>,
+    /// After how long without a packet such an endpoint goes [default: 5m]
+    #[arg(long, value_name = "TIME", env = "OVERLAY_CACHE_IDLE")]
+    pub cache_idle: Option<CacheIdle>,
+    /// How long this host believes that nobody has an address, on on-demand networks [default: 5s]
+    #[arg(long, value_name = "TIME", env = "OVERLAY_NEGATIVE_TTL")]
+    pub negative_ttl: Option<NegativeTtl>,
+    /// Serve Prometheus metrics on PORT (loopback) or IP:PORT [default: not at all]
+    #[arg(long, value_name = "ADDR", env = "OVERLAY_METRICS")]
+    pub metrics: Option<MetricsAddress>,
+}
+
+fn friendly(time: Duration) -> String {
+    SignedDuration::try_from(time).map_or_else(|_| format!("{time:?}"), |time| format!("{time:#}"))
 }
 
 fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
@@ -276,13 +262,18 @@ impl Settings {
         Self {
             instance: self.instance.or(weaker.instance),
             log: self.log.or(weaker.log),
+            registry: self.registry.or(weaker.registry),
+            etcd_ca: self.etcd_ca.or(weaker.etcd_ca),
+            etcd_cert: self.etcd_cert.or(weaker.etcd_cert),
+            etcd_key: self.etcd_key.or(weaker.etcd_key),
+            etcd_user: self.etcd_user.or(weaker.etcd_user),
+            etcd_password_file: self.etcd_password_file.or(weaker.etcd_password_file),
             iface: self.iface.or(weaker.iface),
             vnis: if self.vnis.is_empty() {
                 weaker.vnis
             } else {
                 self.vnis
             },
-            registry: self.registry.or(weaker.registry),
             node: self.node.or(weaker.node),
             local_ip: self.local_ip.or(weaker.local_ip),
             port: self.port.or(weaker.port),
@@ -290,6 +281,12 @@ impl Settings {
             fdb_entries: self.fdb_entries.or(weaker.fdb_entries),
             neighbor_entries: self.neighbor_entries.or(weaker.neighbor_entries),
             strict_reserved: self.strict_reserved.or(weaker.strict_reserved),
+            quarantine: self.quarantine.or(weaker.quarantine),
+            node_grace: self.node_grace.or(weaker.node_grace),
+            cache_entries: self.cache_entries.or(weaker.cache_entries),
+            cache_idle: self.cache_idle.or(weaker.cache_idle),
+            negative_ttl: self.negative_ttl.or(weaker.negative_ttl),
+            metrics: self.metrics.or(weaker.metrics),
         }
     }
 }
@@ -303,8 +300,8 @@ pub struct Config {
     pub iface: IfName,
     /// Networks to make if the registry lacks them; each VNI once, in the order given.
     pub vnis: Vec<Vni>,
-    /// `sqlite:///PATH` or `etcd://HOST:PORT[,HOST:PORT]`; checked for its form alone.
-    pub registry: String,
+    /// The way to the registry; its files were there when this was made.
+    pub registry: RegistryAccess,
     /// This host's name in the registry.
     pub node: Name,
     /// The VTEP's address; `None`: the interface's first.
@@ -319,8 +316,27 @@ pub struct Config {
     pub neighbor_capacity: u32,
     /// Whether VXLAN headers with reserved bits set are dropped. RFC 7348 section 5 ignores them.
     pub strict_reserved: bool,
+    /// How long the endpoints of a node that is not heard of any more count as up.
+    pub node_grace: Duration,
+    /// What this host resolves on demand, and for how long it remembers.
+    pub cache: CacheLimits,
+    /// Where Prometheus metrics are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// What a line of the log looks like.
+    pub log_format: LogFormat,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log: String,
+}
+
+/// Bounds of what a host remembers of on-demand networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// How many endpoints at most.
+    pub entries: u32,
+    /// After how long without a packet one goes.
+    pub idle: Duration,
+    /// How long the answer "nobody has it" is believed.
+    pub negative_ttl: Duration,
 }
 
 impl Config {
@@ -330,6 +346,7 @@ impl Config {
             Some(path) => flags.or(Settings::from_file(path)?),
             None => flags,
         };
+        let registry = RegistryAccess::new(&settings)?;
         let mut vnis = Vec::new();
         for vni in settings.vnis {
             if !vnis.contains(&vni) {
@@ -340,9 +357,7 @@ impl Config {
             instance: settings.instance.unwrap_or_else(default_instance),
             iface: settings.iface.ok_or(ConfigError::NoInterface)?,
             vnis,
-            registry: settings
-                .registry
-                .map_or_else(|| DEFAULT_REGISTRY.to_owned(), |url| url.0),
+            registry,
             node: settings.node.unwrap_or_else(default_node),
             local_ip: settings.local_ip,
             port: settings.port.map_or(DEFAULT_PORT, |port| port.0),
@@ -350,7 +365,20 @@ impl Config {
             fdb_capacity: settings.fdb_entries.map_or(DEFAULT_ENTRIES, |n| n.0),
             neighbor_capacity: settings.neighbor_entries.map_or(DEFAULT_ENTRIES, |n| n.0),
             strict_reserved: settings.strict_reserved.unwrap_or(false),
-            log: settings.log.map_or(DEFAULT_LOG.to_owned(), |log| log.0),
+            node_grace: settings.node_grace.map_or(DEFAULT_NODE_GRACE, |p| p.0),
+            cache: CacheLimits {
+                entries: settings
+                    .cache_entries
+                    .map_or(DEFAULT_CACHE_ENTRIES, |n| n.0),
+                idle: settings.cache_idle.map_or(DEFAULT_CACHE_IDLE, |p| p.0),
+                negative_ttl: settings.negative_ttl.map_or(DEFAULT_NEGATIVE_TTL, |p| p.0),
+            },
+            metrics: settings.metrics.map(|address| address.0),
+            log_format: settings.log.format.unwrap_or_default(),
+            log: settings
+                .log
+                .filter
+                .unwrap_or_else(|| DEFAULT_LOG.to_owned()),
         })
     }
 }
@@ -431,206 +459,4 @@ impl InstancePaths {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use clap::Parser;
-    use tempfile::NamedTempFile;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Flags {
-        #[command(flatten)]
-        settings: Settings,
-    }
-
-    fn flags(args: &[&str]) -> Settings {
-        Flags::try_parse_from(std::iter::once("run").chain(args.iter().copied()))
-            .unwrap()
-            .settings
-    }
-
-    fn file(text: &str) -> NamedTempFile {
-        let mut file = NamedTempFile::new().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        file
-    }
-
-    fn refused(text: &str) -> String {
-        let file = file(text);
-        let error = Config::load(Settings::default(), Some(file.path())).unwrap_err();
-        error
-            .to_string()
-            .replace(&*file.path().to_string_lossy(), "FILE")
-    }
-
-    #[test]
-    fn defaults_fill_what_nobody_says() {
-        let config = Config::load(flags(&["--iface", "eth0", "--node", "h1"]), None).unwrap();
-        let expected = Config {
-            instance: "default".parse().unwrap(),
-            iface: "eth0".parse().unwrap(),
-            vnis: vec![],
-            registry: "sqlite:///var/lib/overlay/registry.db".into(),
-            node: "h1".parse().unwrap(),
-            local_ip: None,
-            port: 4789,
-            socket_group: None,
-            fdb_capacity: 262_144,
-            neighbor_capacity: 262_144,
-            strict_reserved: false,
-            log: "info".into(),
-        };
-        assert_eq!(config, expected);
-    }
-
-    #[test]
-    fn every_key_of_the_file_counts() {
-        let file = file(
-            "instance = \"h1\"\nlog = \"debug\"\niface = \"u1\"\nvni = [42, 43, 42]\n\
-             registry = \"etcd://a:2379,[::1]:2379\"\nnode = \"n1\"\nlocal_ip = \"10.0.0.1\"\n\
-             port = 4790\nsocket_group = \"overlay\"\nfdb_entries = 1024\n\
-             neighbor_entries = 16777216\nstrict_reserved = true\n",
-        );
-        let config = Config::load(Settings::default(), Some(file.path())).unwrap();
-        let expected = Config {
-            instance: "h1".parse().unwrap(),
-            iface: "u1".parse().unwrap(),
-            vnis: vec!["42".parse().unwrap(), "43".parse().unwrap()],
-            registry: "etcd://a:2379,[::1]:2379".into(),
-            node: "n1".parse().unwrap(),
-            local_ip: Some(Ipv4Addr::new(10, 0, 0, 1)),
-            port: 4790,
-            socket_group: Some("overlay".into()),
-            fdb_capacity: 1024,
-            neighbor_capacity: 16_777_216,
-            strict_reserved: true,
-            log: "debug".into(),
-        };
-        assert_eq!(config, expected);
-    }
-
-    #[test]
-    fn a_flag_beats_the_file() {
-        let file = file("iface = \"u1\"\nvni = [42]\nport = 4790\nstrict_reserved = true\n");
-        let flags = flags(&[
-            "--iface=u2",
-            "--vni=7",
-            "--vni=8",
-            "--strict-reserved=false",
-        ]);
-        let config = Config::load(flags, Some(file.path())).unwrap();
-        assert_eq!(config.iface.as_str(), "u2");
-        assert_eq!(config.vnis, ["7".parse().unwrap(), "8".parse().unwrap()]);
-        assert_eq!(config.port, 4790);
-        assert!(!config.strict_reserved);
-    }
-
-    #[test]
-    fn a_switch_without_a_value_is_on() {
-        assert_eq!(flags(&["--strict-reserved"]).strict_reserved, Some(true));
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_its_name_the_file_and_the_line() {
-        let line = refused("iface = \"u1\"\nifcae = \"u2\"\n");
-        assert!(
-            line.starts_with("configuration file FILE, line 2: unknown field `ifcae`"),
-            "{line}"
-        );
-        assert!(!line.contains('\n'), "{line}");
-    }
-
-    #[test]
-    fn a_wrong_value_in_the_file_is_refused_in_the_words_of_the_flag() {
-        for (text, expected) in [
-            (
-                "\nvni = [0]",
-                "configuration file FILE, line 2: VNI \"0\" is not a number from 1 to 16777215",
-            ),
-            (
-                "port = 0",
-                "configuration file FILE, line 1: UDP port \"0\" is not a number from 1 to 65535",
-            ),
-            (
-                "port = -4789",
-                "configuration file FILE, line 1: UDP port \"-4789\" is not a number from 1 to 65535",
-            ),
-            (
-                "fdb_entries = 16777217",
-                "configuration file FILE, line 1: \"16777217\" is not a number of entries from 1024 to 16777216",
-            ),
-        ] {
-            assert_eq!(refused(text), expected);
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_missing_is_named() {
-        let error = Config::load(Settings::default(), Some(Path::new("/nowhere/x.toml")));
-        assert_eq!(
-            error.unwrap_err().to_string(),
-            "can't read the configuration file /nowhere/x.toml: No such file or directory (os error 2)"
-        );
-    }
-
-    #[test]
-    fn the_underlay_interface_must_be_named() {
-        assert!(matches!(
-            Config::load(Settings::default(), None),
-            Err(ConfigError::NoInterface)
-        ));
-    }
-
-    #[test]
-    fn registry_urls_are_checked_for_their_form() {
-        for good in [
-            "sqlite:///a",
-            "sqlite:///var/lib/x.db",
-            "etcd://h:2379",
-            "etcd://a:1,b:2",
-        ] {
-            assert!(good.parse::<RegistryUrl>().is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "x.db",
-            "sqlite://x.db",
-            "sqlite:///",
-            "sqlite:///a/",
-            "etcd://",
-            "etcd://h",
-            "etcd://h:0",
-            "etcd://a:1,",
-            "etcd://h:2379/x",
-            "http://h",
-        ] {
-            assert!(bad.parse::<RegistryUrl>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn every_hostname_makes_a_name() {
-        for (host, name) in [
-            ("h1.example.org", "h1.example.org"),
-            ("-_x y", "x-y"),
-            ("ümlaut", "mlaut"),
-            ("", "node"),
-            ("---", "node"),
-        ] {
-            assert_eq!(name_from_host(host).as_str(), name);
-        }
-        assert_eq!(name_from_host(&"a".repeat(64)).as_str().len(), 63);
-    }
-
-    #[test]
-    fn an_instance_has_its_socket_lock_and_pins() {
-        let paths = InstancePaths::new(&"h1".parse().unwrap());
-        assert_eq!(paths.socket, Path::new("/run/overlay/h1.sock"));
-        assert_eq!(paths.lock, Path::new("/run/overlay/h1.lock"));
-        assert_eq!(paths.pins, Path::new("/sys/fs/bpf/overlay/h1"));
-        let dotted = InstancePaths::new(&"a.b".parse().unwrap());
-        assert_eq!(dotted.pins, Path::new("/sys/fs/bpf/overlay/a%2eb"));
-    }
-}
+mod tests;

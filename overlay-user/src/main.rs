@@ -9,6 +9,7 @@ use std::{
 use overlay_user::{
     agent,
     cli::{Cli, Failure, Output, Session, Verb},
+    config::LogFormat,
     observe::log,
 };
 use tokio::runtime::Runtime;
@@ -32,16 +33,17 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let config = args.config(cli.instance, cli.log)?;
             log::start(&log::Settings {
                 filter: &config.log,
-                format: log::Format::Text,
+                format: log_format(config.log_format),
             });
             runtime
                 .block_on(agent::run(config))
                 .map_err(|error| Failure::from(&error))
         }
         Verb::Command(command) => {
+            let log = cli.log.unwrap_or_default();
             log::start(&log::Settings {
-                filter: cli.log.as_ref().map_or("off", |filter| filter.as_str()),
-                format: log::Format::Text,
+                filter: log.filter.as_deref().unwrap_or("off"),
+                format: log_format(log.format.unwrap_or_default()),
             });
             let mut out = stdout().lock();
             let output = Output::new(cli.output, &mut out);
@@ -51,4 +53,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     // The outcome is known: a thread that still blocks in the kernel is not worth waiting for.
     runtime.shutdown_background();
     outcome
+}
+
+fn log_format(format: LogFormat) -> log::Format {
+    match format {
+        LogFormat::Text => log::Format::Text,
+        LogFormat::Json => log::Format::Json,
+    }
 }

@@ -24,8 +24,10 @@ pub(crate) struct Args {
     args: Vec<OsString>,
 }
 
-/// Variables that reach the agent through sudo.
-const PASSED_ON: [&str; 3] = ["OVERLAY_INSTANCE", "RUST_LOG", "RUST_BACKTRACE"];
+/// Whether a variable reaches the agent through sudo: all of its own do, as they would without sudo.
+fn is_passed_on(name: &str) -> bool {
+    name.starts_with("OVERLAY_") || matches!(name, "RUST_LOG" | "RUST_BACKTRACE")
+}
 
 pub(crate) fn run(args: Args, workspace: &Workspace) -> Result<()> {
     setup::ensure(Work::Build)?;
@@ -36,9 +38,13 @@ pub(crate) fn run(args: Args, workspace: &Workspace) -> Result<()> {
     };
     let agent = build::build(workspace, profile)?;
 
-    let vars: Vec<_> = PASSED_ON
-        .into_iter()
-        .filter_map(|name| std::env::var_os(name).map(|value| (name, value)))
+    let own: Vec<(String, OsString)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter(|(name, _)| is_passed_on(name))
+        .collect();
+    let vars: Vec<_> = own
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.clone()))
         .collect();
     let mut line = vec![agent.into_os_string(), OsString::from("run")];
     line.extend(args.args);

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -12,10 +12,10 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    config::{Config, InstancePaths},
+    config::{Config, InstancePaths, RegistryAccess},
     model::{IfName, Name},
     platform::netns::Netns,
 };
@@ -26,7 +26,8 @@ use crate::{
 pub(super) struct Record {
     pub node: Name,
     pub iface: IfName,
-    pub registry: String,
+    #[serde(deserialize_with = "registry_of_any_version")]
+    pub registry: RegistryAccess,
     /// The host's namespace, see [`Netns::identity`].
     pub netns: String,
 }
@@ -45,9 +46,22 @@ impl Record {
     /// Leaves it, in place of an earlier one.
     pub(super) fn write(&self, paths: &InstancePaths) -> anyhow::Result<()> {
         let unfinished = paths.record.with_extension("json.new");
-        fs::write(&unfinished, serde_json::to_vec(self)?)
-            .and_then(|()| fs::rename(&unfinished, &paths.record))
-            .with_context(|| format!("writing {}", paths.record.display()))
+        let text = serde_json::to_vec(self)?;
+        let write = || -> io::Result<()> {
+            // The mode is for a new file: one that a kill left behind may have another.
+            match fs::remove_file(&unfinished) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&unfinished)?;
+            file.write_all(&text)?;
+            fs::rename(&unfinished, &paths.record)
+        };
+        write().with_context(|| format!("writing {}", paths.record.display()))
     }
 
     /// What the instance's last agent left. `None`: there was none since the boot.
@@ -60,6 +74,22 @@ impl Record {
             Err(error) => Err(error).with_context(|| format!("reading {}", paths.record.display())),
         }
     }
+}
+
+/// Agents of version 0.1 left the URL alone.
+fn registry_of_any_version<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<RegistryAccess, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Url(String),
+        Access(RegistryAccess),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Url(url) => RegistryAccess::at(url),
+        Written::Access(access) => access,
+    })
 }
 
 /// The right to be the instance's agent, for as long as this lives.
@@ -129,6 +159,8 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn paths(folder: &Path) -> InstancePaths {
@@ -138,6 +170,35 @@ mod tests {
             record: folder.join("a.json"),
             pins: folder.join("pins"),
         }
+    }
+
+    #[test]
+    fn a_record_is_for_its_owner_alone_and_comes_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = paths(folder.path());
+        let record = Record {
+            node: "h1".parse().unwrap(),
+            iface: "u0".parse().unwrap(),
+            registry: RegistryAccess::at("etcd://10.0.0.1:2379".to_owned()),
+            netns: "boot:1".to_owned(),
+        };
+        // What a killed agent of an earlier version may leave.
+        fs::write(paths.record.with_extension("json.new"), "").unwrap();
+        record.write(&paths).unwrap();
+        let mode = fs::metadata(&paths.record).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let read = Record::read(&paths).unwrap().unwrap();
+        assert_eq!(read.registry, record.registry);
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = paths(folder.path());
+        let old = r#"{"node":"h1","iface":"u0","registry":"sqlite:///a.db","netns":"x"}"#;
+        fs::write(&paths.record, old).unwrap();
+        let read = Record::read(&paths).unwrap().unwrap();
+        assert_eq!(read.registry.url, "sqlite:///a.db");
     }
 
     #[test]

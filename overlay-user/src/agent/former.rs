@@ -9,7 +9,7 @@ use super::{ALIVE, claim::Record};
 use crate::{
     config::{Config, InstancePaths},
     datapath,
-    model::{Name, Node, Snapshot, Vtep},
+    model::{Name, Node, Vtep},
     platform::netns::Netns,
 };
 
@@ -41,15 +41,11 @@ pub(super) fn check_node(
     config: &Config,
     former: Option<&Record>,
     vtep: Vtep,
-    registry: &Snapshot,
+    nodes: &[Node],
 ) -> anyhow::Result<()> {
-    let known = |name: &Name| registry.nodes.iter().find(|node| node.name == *name);
-    let Config {
-        instance,
-        node,
-        registry: url,
-        ..
-    } = config;
+    let known = |name: &Name| nodes.iter().find(|node| node.name == *name);
+    let Config { instance, node, .. } = config;
+    let url = &config.registry.url;
     if let Some(Record { node: former, .. }) = former
         && former != node
         && known(former).is_some()
@@ -60,7 +56,7 @@ pub(super) fn check_node(
         );
     }
     if let Some(former) = former
-        && former.registry != *url
+        && former.registry.url != *url
         && known(&former.node).is_none()
     {
         bail!(
@@ -68,7 +64,7 @@ pub(super) fn check_node(
              it with that one, or take the instance down with `overlay --instance {instance} down` \
              first",
             former.node,
-            former.registry
+            former.registry.url
         );
     }
     let is_ours = former.is_some_and(|former| former.node == *node);
@@ -93,26 +89,22 @@ pub(super) fn is_alive(node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::config::{RegistryAccess, Settings};
 
-    fn config(arguments: &[&str]) -> Config {
-        use clap::Parser;
-
-        #[derive(Parser)]
-        struct Flags {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        let start = ["overlay", "--iface", "u0", "--node", "h1"];
-        let flags = Flags::parse_from(start.iter().chain(arguments));
-        Config::load(flags.settings, None).unwrap()
+    fn config() -> Config {
+        let settings = Settings {
+            iface: Some("u0".parse().unwrap()),
+            node: Some("h1".parse().unwrap()),
+            ..Settings::default()
+        };
+        Config::load(settings, None).unwrap()
     }
 
     fn former(node: &str) -> Record {
         Record {
             node: node.parse().unwrap(),
             iface: "u0".parse().unwrap(),
-            registry: config(&[]).registry,
+            registry: config().registry,
             netns: String::new(),
         }
     }
@@ -124,20 +116,17 @@ mod tests {
         }
     }
 
-    fn registry(node: &str, ip: &str, last_seen: Option<SystemTime>) -> Snapshot {
-        Snapshot {
-            nodes: vec![Node {
-                name: node.parse().unwrap(),
-                vtep: vtep(ip),
-                agent: true,
-                last_seen,
-            }],
-            ..Snapshot::default()
-        }
+    fn registry(node: &str, ip: &str, last_seen: Option<SystemTime>) -> [Node; 1] {
+        [Node {
+            name: node.parse().unwrap(),
+            vtep: vtep(ip),
+            agent: true,
+            last_seen,
+        }]
     }
 
     #[track_caller]
-    fn refused(config: &Config, former: Option<&Record>, registry: &Snapshot, parts: &[&str]) {
+    fn refused(config: &Config, former: Option<&Record>, registry: &[Node], parts: &[&str]) {
         let line = check_node(config, former, vtep("10.0.0.1"), registry)
             .unwrap_err()
             .to_string();
@@ -150,27 +139,29 @@ mod tests {
     fn an_instance_keeps_its_node_until_it_is_down() {
         let stale = registry("h0", "10.0.0.1", None);
         refused(
-            &config(&[]),
+            &config(),
             Some(&former("h0")),
             &stale,
             &["h0", "--node", "down"],
         );
-        let gone = Snapshot::default();
-        check_node(&config(&[]), Some(&former("h0")), vtep("10.0.0.1"), &gone).unwrap();
+        check_node(&config(), Some(&former("h0")), vtep("10.0.0.1"), &[]).unwrap();
     }
 
     #[test]
     fn an_instance_moves_to_a_registry_only_if_that_knows_it() {
-        let other = config(&["--registry", "sqlite:///other.db"]);
-        let (empty, moved) = (Snapshot::default(), registry("h1", "10.0.0.1", None));
+        let other = Config {
+            registry: RegistryAccess::at("sqlite:///other.db".to_owned()),
+            ..config()
+        };
+        let moved = registry("h1", "10.0.0.1", None);
         refused(
             &other,
             Some(&former("h1")),
-            &empty,
+            &[],
             &["other.db", "h1", "down"],
         );
         check_node(&other, Some(&former("h1")), vtep("10.0.0.1"), &moved).unwrap();
-        check_node(&other, None, vtep("10.0.0.1"), &empty).unwrap();
+        check_node(&other, None, vtep("10.0.0.1"), &[]).unwrap();
     }
 
     #[test]
@@ -178,20 +169,14 @@ mod tests {
         let now = Some(SystemTime::now());
         let another = registry("h1", "10.0.0.2", now);
         refused(
-            &config(&[]),
+            &config(),
             None,
             &another,
             &["h1", "10.0.0.2:4789", "--node"],
         );
         let silent = registry("h1", "10.0.0.2", None);
-        check_node(&config(&[]), None, vtep("10.0.0.1"), &silent).unwrap();
+        check_node(&config(), None, vtep("10.0.0.1"), &silent).unwrap();
         // The same host with another address.
-        check_node(
-            &config(&[]),
-            Some(&former("h1")),
-            vtep("10.0.0.1"),
-            &another,
-        )
-        .unwrap();
+        check_node(&config(), Some(&former("h1")), vtep("10.0.0.1"), &another).unwrap();
     }
 }

@@ -80,12 +80,12 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     if let Some(former) = &former {
         former::check_namespace(former, &record, paths, config).await?;
     }
-    let registry = registry::open(&config.registry)?;
+    let registry = registry::open(&config.registry.url)?;
     let vtep = Vtep {
         ip: underlay.ip.into(),
         port: config.port,
     };
-    former::check_node(config, former.as_ref(), vtep, &registry.snapshot().await?)?;
+    former::check_node(config, former.as_ref(), vtep, &registry.nodes().await?)?;
     record.write(paths)?;
     platform.ensure_vxlan(config.port).await?;
     let datapath = Arc::new(load(config, paths, &underlay).await?);

@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     agent::client::Client,
-    config::{self, LogFilter},
+    config::{self, LogSetting},
     model::Name,
 };
 
@@ -75,16 +75,16 @@ pub struct Cli {
         hide_possible_values = true
     )]
     pub output: Format,
-    /// What to log to stderr: error, warn, info, debug, trace or a filter of these by target
-    /// [default: info for run, off otherwise]
+    /// What to log to stderr: error, warn, info, debug, trace or a filter of these by target; json
+    /// before it, or alone, makes each line an object [default: info for run, off otherwise]
     #[arg(
         long,
         global = true,
         help_heading = GLOBAL,
-        value_name = "FILTER",
+        value_name = "[json,]FILTER",
         env = "OVERLAY_LOG"
     )]
-    pub log: Option<LogFilter>,
+    pub log: Option<LogSetting>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,

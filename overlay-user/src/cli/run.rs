@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::{
-    config::{Config, ConfigError, LogFilter, Settings},
+    config::{Config, ConfigError, LogSetting, RegistryFlags, Settings},
     model::Name,
 };
 
@@ -14,10 +14,13 @@ Examples:
   overlay run --iface eth0 --vni 42
   overlay run --iface eth0 --registry sqlite:///srv/overlay/registry.db --node h1
   overlay --instance h1 run --iface u1 --local-ip 10.0.0.1
+  overlay run --iface eth0 --registry etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379 \\
+      --etcd-ca /etc/overlay/ca.pem --etcd-user overlay --etcd-password-file /etc/overlay/password
+  overlay --log json run --iface eth0 --metrics :9090
   OVERLAY_IFACE=eth0 OVERLAY_VNI=42,43 overlay run
   overlay run --config /etc/overlay.toml
 
-A configuration file has the flags' names as keys, with _ for -:
+Secrets are files that other users can't read; no flag, variable or log holds one. A configuration file has the flags' names as keys, with _ for -:
   iface = \"eth0\"
   vni = [42, 43]
   registry = \"sqlite:///var/lib/overlay/registry.db\"
@@ -34,6 +37,8 @@ pub struct RunArgs {
     /// A TOML file with any of these settings
     #[arg(long, value_name = "FILE", env = "OVERLAY_CONFIG")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryFlags,
 }
 
 impl RunArgs {
@@ -41,13 +46,13 @@ impl RunArgs {
     pub fn config(
         self,
         instance: Option<Name>,
-        log: Option<LogFilter>,
+        log: Option<LogSetting>,
     ) -> Result<Config, ConfigError> {
         let flags = Settings {
             instance,
-            log,
+            log: log.unwrap_or_default(),
             ..self.settings
         };
-        Config::load(flags, self.config.as_deref())
+        Config::load(flags.with_registry(self.registry), self.config.as_deref())
     }
 }

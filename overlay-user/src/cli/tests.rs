@@ -8,6 +8,7 @@ use crate::agent::{
     api::{ErrorKind, fake},
     server,
 };
+use crate::config::LogFormat;
 
 fn parse(line: &str) -> Result<Cli, Stop> {
     let words = shell_words(line);
@@ -69,6 +70,7 @@ fn every_verb_teaches_by_example() {
 fn every_example_parses() {
     fn check(command: &clap::Command) {
         let help = command.get_after_help().unwrap().to_string();
+        let help = help.replace("\\\n      ", "");
         for line in help.lines() {
             let Some(example) = line.strip_prefix("  overlay ") else {
                 continue;
@@ -82,6 +84,19 @@ fn every_example_parses() {
         command.get_subcommands().for_each(check);
     }
     check(&Cli::command());
+}
+
+#[test]
+fn a_log_setting_of_json_alone_keeps_what_is_logged() {
+    let cli = parse("--log json run --iface eth0").unwrap();
+    let Verb::Run(run) = cli.verb else {
+        panic!("run is run");
+    };
+    let config = run.config(cli.instance, cli.log).unwrap();
+    assert_eq!(
+        (config.log_format, config.log.as_str()),
+        (LogFormat::Json, "info")
+    );
 }
 
 /// Command lines, and what their error says.
@@ -202,6 +217,34 @@ const BAD_INPUT: &[(&str, &str)] = &[
         "run --registry x.db",
         "--registry: registry URL \"x.db\" is not understood",
     ),
+    (
+        "run --registry etcd://root:hunter2@10.0.0.1:2379",
+        "--registry: a registry URL must not hold a user or a password: write sqlite:///PATH or",
+    ),
+    (
+        "run --iface eth0 --registry etcd://h:2379 --etcd-password-file /nowhere/p",
+        "--etcd-password-file needs --etcd-user too",
+    ),
+    (
+        "run --iface eth0 --registry etcd://h:2379 --etcd-ca /nowhere/ca.pem",
+        "--etcd-ca: can't read /nowhere/ca.pem: No such file",
+    ),
+    (
+        "run --iface eth0 --etcd-user root --etcd-password-file /nowhere/p",
+        "--etcd-user is for an etcd registry",
+    ),
+    (
+        "run --metrics h1",
+        "--metrics: metrics address \"h1\" is not understood: use PORT, :PORT or IP:PORT",
+    ),
+    (
+        "run --quarantine 2d",
+        "--quarantine: \"2d\" is not a time from 0s to 24h: write for example 30s",
+    ),
+    (
+        "run --cache-entries 15",
+        "--cache-entries: \"15\" is not a number of entries from 16 to 16777216",
+    ),
     ("run --node \"\"", "--node: name \"\" is not allowed"),
     (
         "run --local-ip fd00::1",
@@ -242,6 +285,7 @@ fn bad_input_is_one_line_and_exit_code_2() {
         assert!(!line.contains('\n'), "{args}: {stderr}");
         assert!(line.starts_with("error: "), "{args}: {line}");
         assert!(line.contains(expected), "{args}: {line}");
+        assert!(!line.contains("hunter2"), "{args}: {line}");
     }
 }
 
