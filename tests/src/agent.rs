@@ -109,8 +109,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent on `host` with the lab's registry and more words for `run`; returns when it
-    /// is ready. Instance and node have the host's name.
+    /// Starts an agent on `host` with more words for `run`; returns when it is ready. Instance and
+    /// node have the host's name, and the registry is the lab's, where the words name no other.
     pub fn start(lab: &Lab, host: &Host, options: &str) -> Self {
         let agent = Self::spawn(lab, host, options);
         agent.await_ready();
@@ -150,12 +150,13 @@ impl Agent {
     /// `overlay run` on this host with more words.
     pub fn run_command(&self, options: &str) -> Command {
         let mut run = self.netns.command(binary().to_str().unwrap());
-        run.args(["--instance", &self.instance, "run"]).args([
-            "--registry",
-            &self.registry,
-            "--node",
-            &self.instance,
-        ]);
+        run.args(["--instance", &self.instance, "run"]);
+        if !options.contains("--node") {
+            run.args(["--node", &self.instance]);
+        }
+        if !options.contains("--registry") {
+            run.args(["--registry", &self.registry]);
+        }
         if !options.contains("--iface") {
             run.args(["--iface", "u0"]);
         }

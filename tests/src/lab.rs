@@ -19,7 +19,7 @@ use nix::{
 
 use overlay_user::{model::Snapshot, registry};
 
-use crate::{agent, netns::Netns};
+use crate::{agent, etcd, netns::Netns};
 
 /// What the names of every lab begin with; the pid of its process and a number follow.
 const PREFIX: &str = "lt";
@@ -162,10 +162,23 @@ impl Switch {
         netns.ip(&format!("link set {ifname} up"));
     }
 
-    fn plug(&self, netns: &Netns, ifname: &str, is_in: bool) {
+    /// Pulls the cable out (`false`) or plugs it in again.
+    pub(crate) fn plug(&self, netns: &Netns, ifname: &str, is_in: bool) {
         let state = if is_in { "master br0" } else { "nomaster" };
         self.netns
             .ip(&format!("link set {} {state}", Self::port(netns, ifname)));
+    }
+
+    /// Puts `netns` on a bridge of those that were split off.
+    pub(crate) fn split_off(&self, netns: &Netns, ifname: &str) {
+        if !self.netns.links().iter().any(|link| link == "br1") {
+            self.netns
+                .ip("link add br1 up type bridge forward_delay 0 mcast_snooping 0");
+        }
+        self.netns.ip(&format!(
+            "link set {} master br1",
+            Self::port(netns, ifname)
+        ));
     }
 
     /// The name of a port: the host's last part and the interface.
@@ -248,7 +261,9 @@ fn collect(prefix: &str) {
     }
     let temporary = std::env::temp_dir();
     for name in names(&temporary).filter(|name| name.starts_with(prefix)) {
-        let _ = fs::remove_dir_all(temporary.join(name));
+        let folder = temporary.join(name);
+        etcd::unmount_all(&folder);
+        let _ = fs::remove_dir_all(folder);
     }
 }
 

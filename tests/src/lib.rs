@@ -27,6 +27,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod etcd;
 pub mod frame;
 pub mod lab;
 pub mod netns;
@@ -34,6 +35,7 @@ pub mod traffic;
 pub mod wait;
 
 pub use agent::{Agent, Run, overlay};
+pub use etcd::Cluster;
 pub use lab::{Host, Lab, Switch};
 pub use netns::Netns;
 pub use wait::{eventually, until};

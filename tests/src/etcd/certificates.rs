@@ -1,0 +1,71 @@
+//! An authority, a certificate for the members and one for their clients.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+};
+
+/// PEM files.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    /// Whom both sides believe.
+    pub(super) ca: PathBuf,
+    /// The members', for all their addresses.
+    pub(super) server_cert: PathBuf,
+    /// Its key.
+    pub(super) server_key: PathBuf,
+    /// A client's.
+    pub(super) cert: PathBuf,
+    /// Its key.
+    pub(super) key: PathBuf,
+}
+
+impl Certificates {
+    pub(super) fn make(dir: &Path, ips: &[Ipv4Addr]) -> Self {
+        let file = |name: &str, text: String| {
+            let path = dir.join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = authority.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(authority, key);
+
+        let issue = |name: &str, params: CertificateParams| {
+            let key = KeyPair::generate().unwrap();
+            let cert = params.signed_by(&key, &issuer).unwrap();
+            [
+                file(&format!("{name}.pem"), cert.pem()),
+                file(&format!("{name}-key.pem"), key.serialize_pem()),
+            ]
+        };
+        let mut server = CertificateParams::new(Vec::new()).unwrap();
+        server.subject_alt_names = ips
+            .iter()
+            .map(|ip| SanType::IpAddress(IpAddr::V4(*ip)))
+            .collect();
+        // Members are each other's clients.
+        server.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let mut client = CertificateParams::new(Vec::new()).unwrap();
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let [server_cert, server_key] = issue("etcd-member", server);
+        let [cert, key] = issue("etcd-client", client);
+        Self {
+            ca: file("etcd-ca.pem", ca),
+            server_cert,
+            server_key,
+            cert,
+            key,
+        }
+    }
+}
