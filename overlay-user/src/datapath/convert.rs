@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use overlay_ebpf::abi;
 
 use crate::model::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Vni, VtepRow,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Revision,
+    Vni, VtepRow,
 };
 
 /// A row of a map as the model says it. `None` on the way back: not written by any version of
@@ -17,6 +18,11 @@ pub(super) trait Row: Sized {
 
     fn to_abi(key: &Self::Key, row: &Self) -> (Self::AbiKey, Self::AbiValue);
     fn from_abi(key: &Self::AbiKey, value: &Self::AbiValue) -> Option<(Self::Key, Self)>;
+
+    /// The registry's revision that an entry comes from; `None`: such rows carry none.
+    fn generation(_value: &Self::AbiValue) -> Option<Revision> {
+        None
+    }
 }
 
 impl Row for FdbRow {
@@ -54,8 +60,13 @@ impl Row for FdbRow {
             Self {
                 target,
                 generation: value.generation,
+                ages: false,
             },
         ))
+    }
+
+    fn generation(value: &abi::FdbEntry) -> Option<Revision> {
+        Some(value.generation)
     }
 }
 
@@ -89,6 +100,10 @@ impl Row for NeighborRow {
             },
         ))
     }
+
+    fn generation(value: &abi::NeighborEntry) -> Option<Revision> {
+        Some(value.generation)
+    }
 }
 
 impl Row for NetworkRow {
@@ -101,7 +116,11 @@ impl Row for NetworkRow {
     }
 
     fn from_abi(key: &u32, value: &abi::NetworkEntry) -> Option<(Vni, Self)> {
-        Some((Vni::try_from(*key).ok()?, Self { mtu: value.mtu }))
+        let row = Self {
+            mtu: value.mtu,
+            on_demand: false,
+        };
+        Some((Vni::try_from(*key).ok()?, row))
     }
 }
 
@@ -158,6 +177,10 @@ impl Row for EndpointRow {
         };
         Some((*key, row))
     }
+
+    fn generation(value: &abi::EndpointEntry) -> Option<Revision> {
+        Some(value.generation)
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +215,7 @@ mod tests {
             FdbRow {
                 target: FdbTarget::Local { ifindex: 7 },
                 generation: 9,
+                ages: false,
             },
         );
         let vtep = Ipv4Addr::new(10, 0, 0, 2);
@@ -200,6 +224,7 @@ mod tests {
             FdbRow {
                 target: FdbTarget::Remote { vtep, port: 4789 },
                 generation: 9,
+                ages: false,
             },
         );
         for ip in ["7.7.7.2", "fd00::2"] {
@@ -215,7 +240,13 @@ mod tests {
                 },
             );
         }
-        comes_back(vni(), NetworkRow { mtu: 1450 });
+        comes_back(
+            vni(),
+            NetworkRow {
+                mtu: 1450,
+                on_demand: false,
+            },
+        );
         comes_back(
             vtep,
             VtepRow {

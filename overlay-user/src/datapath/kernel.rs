@@ -17,7 +17,8 @@ use nix::{
     net::if_::if_indextoname,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use overlay_ebpf::abi::{global, map, program};
+use overlay_ebpf::abi::{ABI_VERSION, global, map, program};
+use tokio::sync::mpsc;
 
 use super::{
     AttachMode, Datapath, DatapathError, Settings,
@@ -26,7 +27,9 @@ use super::{
     maps::{self, Maps},
     pins::{Pins, unpin},
 };
-use crate::model::Tables;
+use crate::model::{
+    FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
+};
 
 /// The BPF object: an ELF file with the programs, their maps and BTF.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
@@ -118,6 +121,45 @@ impl Datapath for Kernel {
         self.state().maps.write(put, remove)
     }
 
+    fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
+        maps::for_each_pinned::<FdbRow>(&self.pins, map::FDB, visit)
+    }
+
+    fn for_each_neighbor(
+        &self,
+        visit: &mut dyn FnMut(NeighborKey, NeighborRow),
+    ) -> Result<(), DatapathError> {
+        maps::for_each_pinned::<NeighborRow>(&self.pins, map::NEIGHBORS, visit)
+    }
+
+    fn used(&self, _key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
+        Ok(None)
+    }
+
+    fn misses(&self) -> Result<mpsc::Receiver<Miss>, DatapathError> {
+        Err(no_misses())
+    }
+
+    fn quiet(&self, _: Vni, _: Wanted, _: Option<Duration>) -> Result<(), DatapathError> {
+        Err(no_misses())
+    }
+
+    fn answer(&self, _: &Miss, _: Mac) -> Result<(), DatapathError> {
+        Err(no_misses())
+    }
+
+    fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
+        Ok(self.state().maps.usage())
+    }
+
+    fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
     fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
         let mut state = self.state();
         let State { ebpf, attached, .. } = &mut *state;
@@ -188,6 +230,10 @@ impl Datapath for Kernel {
     fn attach_mode(&self) -> AttachMode {
         self.hook.mode()
     }
+}
+
+fn no_misses() -> DatapathError {
+    DatapathError::Refused(format!("the programs of ABI {ABI_VERSION} raise no misses"))
 }
 
 /// Takes the programs of the instance with this folder of pins off the interfaces of this network

@@ -4,20 +4,18 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, Map, MapData, PerCpuArray},
 };
 use nix::time::{ClockId, clock_gettime};
 use overlay_ebpf::abi::{self, DropReason, map};
 
-use super::{DatapathError, Settings, convert::Row, pins::Pins};
-use crate::model::{EndpointRow, FdbRow, NeighborRow, NetworkRow, Tables, VtepRow};
-
-/// One hash map of the datapath.
-struct Table<K, V> {
-    name: &'static str,
-    capacity: u32,
-    map: HashMap<MapData, K, V>,
-}
+use super::{
+    DatapathError, Settings,
+    convert::Row,
+    pins::Pins,
+    table::{Table, failed},
+};
+use crate::model::{EndpointRow, FdbRow, MapUsage, NeighborRow, NetworkRow, Tables, VtepRow};
 
 /// Every map of the datapath.
 pub(super) struct Maps {
@@ -34,11 +32,11 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         Ok(Self {
-            fdb: Table::take(ebpf, map::FDB)?,
-            neighbors: Table::take(ebpf, map::NEIGHBORS)?,
-            endpoints: Table::take(ebpf, map::ENDPOINTS)?,
-            vteps: Table::take(ebpf, map::VTEPS)?,
-            networks: Table::take(ebpf, map::NETWORKS)?,
+            fdb: table(ebpf, map::FDB)?,
+            neighbors: table(ebpf, map::NEIGHBORS)?,
+            endpoints: table(ebpf, map::ENDPOINTS)?,
+            vteps: table(ebpf, map::VTEPS)?,
+            networks: table(ebpf, map::NETWORKS)?,
             lease: take(ebpf, map::LEASE)?
                 .try_into()
                 .map_err(|error| failed("open", map::LEASE, &error))?,
@@ -51,12 +49,22 @@ impl Maps {
     /// The tables that are pinned, empty where one is not.
     pub(super) fn pinned_tables(pins: &Pins) -> Result<Tables, DatapathError> {
         Ok(Tables {
-            networks: Table::pinned_rows::<NetworkRow>(pins, map::NETWORKS)?,
-            vteps: Table::pinned_rows::<VtepRow>(pins, map::VTEPS)?,
-            fdb: Table::pinned_rows::<FdbRow>(pins, map::FDB)?,
-            neighbors: Table::pinned_rows::<NeighborRow>(pins, map::NEIGHBORS)?,
-            endpoints: Table::pinned_rows::<EndpointRow>(pins, map::ENDPOINTS)?,
+            networks: pinned_rows::<NetworkRow>(pins, map::NETWORKS)?,
+            vteps: pinned_rows::<VtepRow>(pins, map::VTEPS)?,
+            fdb: pinned_rows::<FdbRow>(pins, map::FDB)?,
+            neighbors: pinned_rows::<NeighborRow>(pins, map::NEIGHBORS)?,
+            endpoints: pinned_rows::<EndpointRow>(pins, map::ENDPOINTS)?,
         })
+    }
+
+    pub(super) fn usage(&self) -> BTreeMap<&'static str, MapUsage> {
+        BTreeMap::from([
+            self.fdb.usage(),
+            self.neighbors.usage(),
+            self.endpoints.usage(),
+            self.vteps.usage(),
+            self.networks.usage(),
+        ])
     }
 
     pub(super) fn tables(&self) -> Result<Tables, DatapathError> {
@@ -116,95 +124,36 @@ impl Maps {
     }
 }
 
-impl<K: Pod, V: Pod> Table<K, V> {
-    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, DatapathError> {
-        Self::open(name, take(ebpf, name)?)
-    }
+fn table<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<Table<K, V>, DatapathError> {
+    Table::open(name, take(ebpf, name)?)?.counted()
+}
 
-    fn open(name: &'static str, map: Map) -> Result<Self, DatapathError> {
-        let capacity = match &map {
-            Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
-            _ => 0,
-        };
-        let map = map
-            .try_into()
-            .map_err(|error: MapError| failed("open", name, &error))?;
-        Ok(Self {
-            name,
-            capacity,
-            map,
-        })
+/// The rows of a pinned map; none, if there is no such pin.
+fn pinned_rows<R>(pins: &Pins, name: &'static str) -> Result<BTreeMap<R::Key, R>, DatapathError>
+where
+    R: Row<AbiKey: Pod, AbiValue: Pod>,
+    R::Key: Ord,
+{
+    let path = pins.map(name);
+    if !path.exists() {
+        return Ok(BTreeMap::new());
     }
+    Table::open(name, open_pin(&path, name)?)?.rows::<R>()
+}
 
-    fn pinned_rows<R>(pins: &Pins, name: &'static str) -> Result<BTreeMap<R::Key, R>, DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-        R::Key: Ord,
-    {
-        let path = pins.map(name);
-        if !path.exists() {
-            return Ok(BTreeMap::new());
-        }
-        Self::open(name, open_pin(&path, name)?)?.rows::<R>()
-    }
-
-    fn rows<R>(&self) -> Result<BTreeMap<R::Key, R>, DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-        R::Key: Ord,
-    {
-        let mut rows = BTreeMap::new();
-        for row in &self.map {
-            let (key, value) = row.map_err(|error| failed("read", self.name, &error))?;
-            rows.extend(R::from_abi(&key, &value));
-        }
-        Ok(rows)
-    }
-
-    fn put<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
-        for (key, row) in rows {
-            let (key, value) = R::to_abi(key, row);
-            self.map
-                .insert(key, value, 0)
-                .map_err(|error| self.refused(&error))?;
-        }
-        Ok(())
-    }
-
-    fn remove<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
-        for (key, row) in rows {
-            let (key, _) = R::to_abi(key, row);
-            match self.map.remove(&key) {
-                Err(MapError::KeyNotFound) | Ok(()) => {}
-                Err(MapError::SyscallError(error)) if is_errno(&error.io_error, libc::ENOENT) => {}
-                Err(error) => return Err(failed("remove from", self.name, &error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn refused(&self, error: &MapError) -> DatapathError {
-        match error {
-            MapError::SyscallError(cause) if is_errno(&cause.io_error, libc::E2BIG) => {
-                DatapathError::Full {
-                    map: self.name,
-                    capacity: self.capacity,
-                    option: match self.name {
-                        map::FDB => "--fdb-entries",
-                        map::NEIGHBORS => "--neighbor-entries",
-                        _ => "the build's limit",
-                    },
-                }
-            }
-            error => failed("write to", self.name, error),
-        }
-    }
+/// One pinned map for itself: to be read without a lock on those that are written.
+pub(super) fn for_each_pinned<R>(
+    pins: &Pins,
+    name: &'static str,
+    visit: impl FnMut(R::Key, R),
+) -> Result<(), DatapathError>
+where
+    R: Row<AbiKey: Pod, AbiValue: Pod>,
+{
+    Table::open(name, open_pin(&pins.map(name), name)?)?.for_each::<R>(visit)
 }
 
 /// Whether the pinned map has the shape that this version wants. `Ok(false)`: only its capacity
@@ -268,15 +217,4 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, DatapathError> {
         what: format!("the BPF object has no map {name}"),
         cause: "it was built from another version".to_owned(),
     })
-}
-
-fn is_errno(error: &std::io::Error, errno: i32) -> bool {
-    error.raw_os_error() == Some(errno)
-}
-
-fn failed(verb: &str, name: &str, error: &MapError) -> DatapathError {
-    DatapathError::Kernel {
-        what: format!("can't {verb} BPF map {name}"),
-        cause: super::features::chain(error),
-    }
 }

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use crate::model::Tables;
+use tokio::sync::mpsc;
+
+use crate::model::{
+    FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
+};
 
 mod attach;
 mod convert;
@@ -15,6 +19,7 @@ mod features;
 mod kernel;
 mod maps;
 mod pins;
+mod table;
 
 pub use features::require;
 pub use kernel::{Kernel, OBJECT, detach_filters};
@@ -49,13 +54,18 @@ pub enum DatapathError {
     /// No right to use BPF, a kernel feature that is missing, a pin of a foreign shape.
     #[error("{0}")]
     Refused(String),
-    /// A map is full.
-    #[error("map {map} is full ({capacity} entries): raise {option} and restart the agent")]
+    /// A map is full. All other rows of the same write are in.
+    #[error(
+        "map {map} is full ({capacity} entries), {refused} rows found no place: raise {option} and \
+         restart the agent"
+    )]
     Full {
         /// The map's name.
         map: &'static str,
         /// How many entries it takes.
-        capacity: u32,
+        capacity: u64,
+        /// How many rows of this write it did not take.
+        refused: u64,
         /// The option that raises it.
         option: &'static str,
     },
@@ -84,9 +94,56 @@ pub trait Datapath: Send + Sync + 'static {
     /// Everything in the maps.
     fn tables(&self) -> Result<Tables, DatapathError>;
 
+    /// Shows every row of the FDB, in no order, without a copy of the table. Rows that are written
+    /// or removed meanwhile may be shown, twice even, or not.
+    fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError>;
+
+    /// The same for the neighbour table.
+    fn for_each_neighbor(
+        &self,
+        visit: &mut dyn FnMut(NeighborKey, NeighborRow),
+    ) -> Result<(), DatapathError>;
+
     /// Makes the maps differ by this: rows of `remove` go first, then rows of `put` are written.
     /// Of `remove` only the keys count.
+    ///
+    /// A row never takes the place of one with a higher generation: it is left out and counted as
+    /// stale in [`Self::usage`]. To go back to an older generation, name the key in `remove` too.
+    ///
+    /// Goes on past what fails and gives the first error; rows that a full map does not take are
+    /// counted there as well.
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError>;
+
+    /// How long ago a frame last used an FDB row that ages, in whole seconds. `None`: there is no
+    /// such row, or it does not age.
+    fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError>;
+
+    /// What frames of on-demand networks ask for and the maps do not hold. A key is told of once,
+    /// and again after a second, or what [`Self::quiet`] said. To be called once.
+    fn misses(&self) -> Result<mpsc::Receiver<Miss>, DatapathError>;
+
+    /// Says what became of a miss. `Some`: nobody has the address; for so long it raises no miss and
+    /// frames for it are dropped as for an unknown one. `None`: it was found and the maps have it;
+    /// should they lose it, the next frame raises a miss at once.
+    fn quiet(
+        &self,
+        vni: Vni,
+        wanted: Wanted,
+        nobody_for: Option<Duration>,
+    ) -> Result<(), DatapathError>;
+
+    /// Sends the asker of a [`Wanted::Ip`] the ARP reply or neighbour advertisement that it waits
+    /// for: the address is at `mac`. Of other misses there is nothing to send.
+    fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError>;
+
+    /// How full each map is, by name.
+    fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError>;
+
+    /// What the programs count beside drops, by name, all CPUs added up.
+    fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError>;
+
+    /// Traffic of the networks that have endpoints on this host.
+    fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError>;
 
     /// Makes this version's `endpoint_ingress` attached to exactly these interfaces (indexes):
     /// an older version's is replaced without a gap, and taken off where it is no longer wanted.

@@ -7,6 +7,7 @@ mod address;
 mod change;
 mod endpoint;
 pub mod ipam;
+mod miss;
 mod name;
 mod network;
 mod node;
@@ -15,9 +16,11 @@ mod table;
 pub use address::{AddressError, Mac, Vni};
 pub use change::{Change, Delta, Revision, Snapshot};
 pub use endpoint::{Endpoint, EndpointState};
+pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};
 pub use network::{FloodMode, Network, NetworkError};
 pub use node::{Node, Vtep};
 pub use table::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Tables, VtepRow,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables,
+    Traffic, VtepRow,
 };

@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{Mac, Revision, Vni};
 
 /// Key of the FDB.
@@ -40,6 +42,9 @@ pub struct FdbRow {
     pub target: FdbTarget,
     /// The endpoint's generation.
     pub generation: Revision,
+    /// Whether the row is a cached one of an on-demand network: then the programs note when frames
+    /// use it. Writing the row counts as a use.
+    pub ages: bool,
 }
 
 /// Key of the neighbour table.
@@ -65,6 +70,8 @@ pub struct NeighborRow {
 pub struct NetworkRow {
     /// Longest IP packet of an endpoint, bytes.
     pub mtu: u32,
+    /// Whether what the tables don't hold raises a miss, instead of being unknown at once.
+    pub on_demand: bool,
 }
 
 /// Value of the VTEPs table; the key is the VTEP's underlay address.
@@ -108,4 +115,31 @@ pub struct Tables {
     pub neighbors: BTreeMap<NeighborKey, NeighborRow>,
     /// Local interfaces by host-side index.
     pub endpoints: BTreeMap<u32, EndpointRow>,
+}
+
+/// How full a map is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapUsage {
+    /// Rows in it.
+    pub entries: u64,
+    /// Rows that it can hold.
+    pub capacity: u64,
+    /// Rows that it did not take because it was full, since the agent started.
+    pub refused: u64,
+    /// Rows that were not written because the map held a newer generation, since the agent started.
+    pub stale: u64,
+}
+
+/// What the endpoints of a network on this host have sent and received since the network's first
+/// one came here. Each segment of an aggregate counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Frames that endpoints sent and the datapath carried on.
+    pub tx_packets: u64,
+    /// Bytes of those, Ethernet headers included and tunnel headers not.
+    pub tx_bytes: u64,
+    /// Frames that were delivered to endpoints.
+    pub rx_packets: u64,
+    /// Bytes of those, likewise.
+    pub rx_bytes: u64,
 }

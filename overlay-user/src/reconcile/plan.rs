@@ -91,7 +91,11 @@ pub fn tables(mirror: &Mirror, local: &Local, found: &Found) -> Tables {
                 let mtu = local
                     .mtu(network)
                     .unwrap_or_else(|_| local.longest_packet());
-                (network.vni, NetworkRow { mtu })
+                let row = NetworkRow {
+                    mtu,
+                    on_demand: false,
+                };
+                (network.vni, row)
             })
             .collect(),
         vteps: vteps(mirror, local, &found.next_hops),
@@ -189,7 +193,14 @@ fn add_rows(
         vni: endpoint.vni,
         mac: endpoint.mac,
     };
-    tables.fdb.insert(key, FdbRow { target, generation });
+    tables.fdb.insert(
+        key,
+        FdbRow {
+            target,
+            generation,
+            ages: false,
+        },
+    );
     for ip in endpoint.ips() {
         let key = NeighborKey {
             vni: endpoint.vni,

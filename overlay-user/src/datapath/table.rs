@@ -1,0 +1,183 @@
+//! One hash map of the datapath, typed. Only this process writes it, so it knows how many rows are
+//! in it; the kernel does not tell.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapError},
+};
+use overlay_ebpf::abi::map;
+
+use super::{DatapathError, convert::Row, features::chain};
+use crate::model::MapUsage;
+
+/// `BPF_ANY`, `BPF_NOEXIST` of `linux/bpf.h`.
+const ANY: u64 = 0;
+const NO_EXIST: u64 = 1;
+
+/// A hash map and what became of the rows that it was given.
+pub(super) struct Table<K, V> {
+    name: &'static str,
+    map: HashMap<aya::maps::MapData, K, V>,
+    usage: MapUsage,
+}
+
+/// What a map did with one row.
+enum Written {
+    Anew,
+    Over,
+    /// The map holds a newer generation.
+    Stale,
+    Full,
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    pub(super) fn open(name: &'static str, map: Map) -> Result<Self, DatapathError> {
+        let capacity = match &map {
+            Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
+            _ => 0,
+        };
+        let map: HashMap<_, K, V> = map
+            .try_into()
+            .map_err(|error| failed("open", name, &error))?;
+        Ok(Self {
+            name,
+            map,
+            usage: MapUsage {
+                capacity: capacity.into(),
+                ..MapUsage::default()
+            },
+        })
+    }
+
+    /// Counts the rows, for a table that is to be written.
+    pub(super) fn counted(mut self) -> Result<Self, DatapathError> {
+        for key in self.map.keys() {
+            key.map_err(|error| failed("read", self.name, &error))?;
+            self.usage.entries += 1;
+        }
+        Ok(self)
+    }
+
+    pub(super) fn usage(&self) -> (&'static str, MapUsage) {
+        (self.name, self.usage)
+    }
+
+    /// Shows every row that is understood.
+    pub(super) fn for_each<R>(&self, mut visit: impl FnMut(R::Key, R)) -> Result<(), DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
+        for row in &self.map {
+            let (key, value) = row.map_err(|error| failed("read", self.name, &error))?;
+            if let Some((key, row)) = R::from_abi(&key, &value) {
+                visit(key, row);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn rows<R>(&self) -> Result<BTreeMap<R::Key, R>, DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+        R::Key: Ord,
+    {
+        let mut rows = BTreeMap::new();
+        self.for_each(|key, row| drop(rows.insert(key, row)))?;
+        Ok(rows)
+    }
+
+    /// Writes rows, past those that find no place; gives the first error.
+    pub(super) fn put<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
+        let (mut failure, mut refused) = (None, 0);
+        for (key, row) in rows {
+            let (key, value) = R::to_abi(key, row);
+            match self.put_row::<R>(&key, &value) {
+                Ok(Written::Anew) => self.usage.entries += 1,
+                Ok(Written::Over) => {}
+                Ok(Written::Stale) => self.usage.stale += 1,
+                Ok(Written::Full) => refused += 1,
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        self.usage.refused += refused;
+        match failure {
+            Some(failure) => Err(failure),
+            None if refused == 0 => Ok(()),
+            None => Err(self.full(refused)),
+        }
+    }
+
+    fn full(&self, refused: u64) -> DatapathError {
+        DatapathError::Full {
+            map: self.name,
+            capacity: self.usage.capacity,
+            refused,
+            option: match self.name {
+                map::FDB => "--fdb-entries",
+                map::NEIGHBORS => "--neighbor-entries",
+                _ => "the build's limit",
+            },
+        }
+    }
+
+    /// Most rows are new ones, for which this is a single system call.
+    fn put_row<R>(&mut self, key: &K, value: &V) -> Result<Written, DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
+        match self.map.insert(key, value, NO_EXIST) {
+            Ok(()) => return Ok(Written::Anew),
+            Err(error) if is_errno(&error, libc::EEXIST) => {}
+            Err(error) if is_errno(&error, libc::E2BIG) => return Ok(Written::Full),
+            Err(error) => return Err(failed("write to", self.name, &error)),
+        }
+        if let Some(generation) = R::generation(value) {
+            let held = self
+                .map
+                .get(key, 0)
+                .map_err(|error| failed("read", self.name, &error))?;
+            if R::generation(&held) > Some(generation) {
+                return Ok(Written::Stale);
+            }
+        }
+        self.map
+            .insert(key, value, ANY)
+            .map(|()| Written::Over)
+            .map_err(|error| failed("write to", self.name, &error))
+    }
+
+    /// Removes rows by their keys; absent ones are fine.
+    pub(super) fn remove<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
+        for (key, row) in rows {
+            let (key, _) = R::to_abi(key, row);
+            match self.map.remove(&key) {
+                Ok(()) => self.usage.entries -= 1,
+                Err(MapError::KeyNotFound) => {}
+                Err(error) if is_errno(&error, libc::ENOENT) => {}
+                Err(error) => return Err(failed("remove from", self.name, &error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the system call behind an error failed in this way.
+fn is_errno(error: &MapError, errno: i32) -> bool {
+    matches!(error, MapError::SyscallError(cause) if cause.io_error.raw_os_error() == Some(errno))
+}
+
+/// What went wrong with a map.
+pub(super) fn failed(verb: &str, name: &str, error: &MapError) -> DatapathError {
+    DatapathError::Kernel {
+        what: format!("can't {verb} BPF map {name}"),
+        cause: chain(error),
+    }
+}
