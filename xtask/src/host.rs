@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::workspace::Workspace;
+
 /// Folders of administration tools that a plain user's PATH leaves out.
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -24,12 +26,28 @@ pub(crate) fn rustup_home() -> PathBuf {
     env::var_os("RUSTUP_HOME").map_or_else(|| home().join(".rustup"), PathBuf::from)
 }
 
+/// The folder in which packages are unpacked that are not to be installed, one folder each.
+pub(crate) fn tools() -> Result<PathBuf> {
+    Ok(Workspace::find()?.target().join("tools"))
+}
+
+/// Where the programs of those packages are.
+fn unpacked() -> Vec<PathBuf> {
+    let packages = tools().and_then(|tools| Ok(std::fs::read_dir(tools)?));
+    packages
+        .into_iter()
+        .flatten()
+        .filter_map(|package| Some(package.ok()?.path().join("usr/bin")))
+        .collect()
+}
+
 /// The caller's PATH and behind it the folders that may be missing from it.
 pub(crate) fn search_path() -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path)
         .chain([cargo_home().join("bin")])
-        .chain(SBIN.map(PathBuf::from));
+        .chain(SBIN.map(PathBuf::from))
+        .chain(unpacked());
     env::join_paths(folders).context("PATH can't be extended")
 }
 

@@ -8,7 +8,6 @@ mod image;
 mod initramfs;
 mod machine;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -107,14 +106,4 @@ fn pack(folder: &Path, kernel: &Kernel, agent: &Path, tests: &Path) -> Result<Pa
     let archive = folder.join(format!("{}.cpio", kernel.release));
     initramfs.pack(&archive)?;
     Ok(archive)
-}
-
-/// Removes a folder and what is in it; that it is not there is fine.
-fn remove_folder(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
 }

@@ -6,6 +6,7 @@
 
 mod install;
 mod needs;
+mod unpack;
 
 use anyhow::{Result, bail};
 
@@ -13,6 +14,7 @@ use crate::workspace::Workspace;
 
 pub(crate) use install::refresh_package_lists;
 use needs::Need;
+pub(crate) use unpack::unpack;
 
 /// Installs everything that the verbs need and this machine does not have.
 #[derive(clap::Args)]
@@ -31,6 +33,7 @@ pub(crate) enum Work {
     Kernels,
     Bench,
     Lint,
+    Package,
 }
 
 pub(crate) fn run(args: &Args, _: &Workspace) -> Result<()> {

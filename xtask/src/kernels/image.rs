@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::remove_folder;
-use crate::progress;
 use crate::setup;
 
 /// An unpacked kernel package.
@@ -32,26 +30,7 @@ impl Kernel {
             Ok(name) => name,
             Err(_) => setup::refresh_package_lists().and_then(|()| newest(package))?,
         };
-        // Unpacked under another name first: a folder of the right name is a complete one.
-        let partial = folder.with_extension("partial");
-        remove_folder(&partial)?;
-        fs::create_dir_all(&partial)?;
-        let download = duct::cmd!("apt-get", "download", &versioned).dir(&partial);
-        let what = format!("downloading {versioned}");
-        if progress::quietly(&what, &download).is_err() {
-            setup::refresh_package_lists()?;
-            progress::quietly(&what, &download)
-                .with_context(|| format!("run `apt-get download {versioned}` to see why"))?;
-        }
-        for file in fs::read_dir(&partial)? {
-            let file = file?.path();
-            if file.extension().is_some_and(|extension| extension == "deb") {
-                duct::cmd!("dpkg", "-x", &file, &partial).run()?;
-                fs::remove_file(file)?;
-            }
-        }
-        remove_folder(&folder)?;
-        fs::rename(&partial, &folder)?;
+        setup::unpack(&versioned, &folder)?;
         Self::open(&folder)
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use lddtree::DependencyAnalyzer;
 use walkdir::WalkDir;
 
-use super::remove_folder;
+use crate::workspace::remove_folder;
 
 /// A root that is being filled.
 pub(super) struct Initramfs {

@@ -1,11 +1,12 @@
-//! Installing: apt-get for Debian packages, rustup for components, cargo for the bpf-linker.
+//! Installing: apt-get for Debian packages, rustup for components, cargo for programs from crates.io.
 
 use std::ffi::OsString;
 
 use anyhow::{Result, anyhow, bail};
 use duct::Expression;
 
-use super::needs::{Need, Source};
+use super::needs::{Need, Program, Source};
+use super::unpack::unpack;
 use crate::build::DEBIAN_PACKAGES;
 use crate::host;
 use crate::progress;
@@ -14,12 +15,14 @@ use crate::progress;
 pub(super) fn install(missing: &[&Need]) -> Result<()> {
     let mut packages = Vec::new();
     let mut components = Vec::new();
-    let mut linker = false;
+    let mut unpacked = Vec::new();
+    let mut programs = Vec::new();
     for need in missing {
         match need.source {
             Source::Debian(names) => packages.extend_from_slice(names),
             Source::Rustup(names) => components.extend_from_slice(names),
-            Source::BpfLinker => linker = true,
+            Source::Unpacked(names) => unpacked.extend_from_slice(names),
+            Source::Cargo(program) => programs.push(program),
         }
     }
     if !packages.is_empty() {
@@ -28,8 +31,11 @@ pub(super) fn install(missing: &[&Need]) -> Result<()> {
     if !components.is_empty() {
         rustup(&components)?;
     }
-    if linker {
-        bpf_linker()?;
+    for package in unpacked {
+        unpack(package, &host::tools()?.join(package))?;
+    }
+    for program in programs {
+        cargo_install(&program)?;
     }
     Ok(())
 }
@@ -136,27 +142,25 @@ fn rustup(components: &[&str]) -> Result<()> {
     })
 }
 
-fn bpf_linker() -> Result<()> {
-    const LLVM: &str = "/usr/lib/llvm-22";
-    const ARGS: [&str; 7] = [
-        "install",
-        "bpf-linker",
-        "--version",
-        "0.13.0",
-        "--no-default-features",
-        "--features",
-        "llvm-22",
-    ];
-    // The build folder of the workspace must not become this build's.
+/// Builds a program from crates.io into cargo's own bin folder.
+fn cargo_install(program: &Program) -> Result<()> {
+    let Program {
+        name,
+        version,
+        options,
+        vars,
+    } = program;
+    let mut args = vec!["install", name, "--version", version];
+    args.extend_from_slice(options);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = duct::cmd(cargo, ARGS)
-        .env("LLVM_PREFIX", LLVM)
-        .env_remove("CARGO_TARGET_DIR");
-    progress::quietly("setup: cargo install bpf-linker (about a minute)", &build).map_err(|error| {
+    // The build folder of the workspace must not become this build's.
+    let build = vars.iter().fold(
+        duct::cmd(cargo, &args).env_remove("CARGO_TARGET_DIR"),
+        |build, (name, value)| build.env(name, value),
+    );
+    let what = format!("setup: cargo install {name} (a minute or two)");
+    progress::quietly(&what, &build).map_err(|error| {
         eprintln!("{error:#}");
-        anyhow!(
-            "bpf-linker can't be built (see above): when that is mended run `LLVM_PREFIX={LLVM} cargo {}`",
-            ARGS.join(" ")
-        )
+        anyhow!("{name} can't be built (see above): when that is mended run `{program}`")
     })
 }

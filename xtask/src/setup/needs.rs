@@ -28,21 +28,65 @@ pub(super) enum Source {
     Debian(&'static [&'static str]),
     /// Components of the rustup toolchain in use.
     Rustup(&'static [&'static str]),
-    /// The bpf-linker from crates.io, built upon Debian's LLVM.
-    BpfLinker,
+    /// Debian packages whose programs run without being installed, see [`super::unpack()`].
+    Unpacked(&'static [&'static str]),
+    /// A program from crates.io.
+    Cargo(Program),
 }
+
+/// A program that cargo builds and installs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Program {
+    /// The package on crates.io.
+    pub(super) name: &'static str,
+    /// Its version: another may need a newer compiler.
+    pub(super) version: &'static str,
+    /// More words for `cargo install`.
+    pub(super) options: &'static [&'static str],
+    /// Variables that its build reads.
+    pub(super) vars: &'static [(&'static str, &'static str)],
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in self.vars {
+            write!(f, "{name}={value} ")?;
+        }
+        write!(f, "cargo install {} --version {}", self.name, self.version)?;
+        self.options
+            .iter()
+            .try_for_each(|word| write!(f, " {word}"))
+    }
+}
+
+/// Links the BPF object, upon Debian's LLVM.
+const BPF_LINKER: Program = Program {
+    name: "bpf-linker",
+    version: "0.13.0",
+    options: &["--no-default-features", "--features", "llvm-22"],
+    vars: &[("LLVM_PREFIX", "/usr/lib/llvm-22")],
+};
+
+/// Makes Debian packages.
+const CARGO_DEB: Program = Program {
+    name: "cargo-deb",
+    version: "3.8.0",
+    options: &["--locked"],
+    vars: &[],
+};
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Debian(packages) => write!(f, "apt-get install {}", packages.join(" ")),
             Self::Rustup(components) => write!(f, "rustup component add {}", components.join(" ")),
-            Self::BpfLinker => write!(f, "cargo install bpf-linker"),
+            Self::Unpacked(packages) => write!(f, "apt-get download {}", packages.join(" ")),
+            Self::Cargo(program) => write!(f, "{program}"),
         }
     }
 }
 
-use Work::{Bench, Build, Demo, Kernels, Lint, Test};
+use Work::{Bench, Build, Demo, Kernels, Lint, Package, Test};
 
 /// Everything, in the order in which it is installed.
 pub(super) const ALL: &[Need] = &[
@@ -83,7 +127,14 @@ pub(super) const ALL: &[Need] = &[
         what: "bpf-linker",
         why: "links the datapath into one BPF object",
         found: bpf_linker_runs,
-        source: Source::BpfLinker,
+        source: Source::Cargo(BPF_LINKER),
+        work: &[Build],
+    },
+    Need {
+        what: "protoc",
+        why: "compiles the protocol that etcd speaks",
+        found: || host::program("protoc").is_some(),
+        source: Source::Debian(&["protobuf-compiler"]),
         work: &[Build],
     },
     Need {
@@ -206,6 +257,36 @@ pub(super) const ALL: &[Need] = &[
         work: &[Demo, Test, Kernels],
     },
     Need {
+        what: "etcd",
+        why: "is the registry of a cluster",
+        found: || host::program("etcd").is_some(),
+        // Installed, it would start a member on this machine.
+        source: Source::Unpacked(&["etcd-server"]),
+        work: &[Test, Bench],
+    },
+    Need {
+        what: "etcdctl",
+        why: "asks the members of that cluster, compacts, moves its leader",
+        found: || host::program("etcdctl").is_some(),
+        source: Source::Debian(&["etcd-client"]),
+        work: &[Test, Bench],
+    },
+    Need {
+        what: "promtool",
+        why: "checks metrics and runs the tests of the alert rules",
+        found: || host::program("promtool").is_some(),
+        // Installed, it would start a Prometheus on this machine.
+        source: Source::Unpacked(&["prometheus"]),
+        work: &[Test],
+    },
+    Need {
+        what: "setpriv",
+        why: "starts the agent with the capabilities of its service alone",
+        found: || host::program("setpriv").is_some(),
+        source: Source::Debian(&["util-linux"]),
+        work: &[Test],
+    },
+    Need {
         what: "qemu-system-x86_64",
         why: "boots other kernels",
         found: || host::program("qemu-system-x86_64").is_some(),
@@ -246,6 +327,41 @@ pub(super) const ALL: &[Need] = &[
         found: || beside_cargo("cargo-fmt"),
         source: Source::Rustup(&["rustfmt"]),
         work: &[Lint],
+    },
+    Need {
+        what: "cargo-deb",
+        why: "makes the Debian package",
+        found: || host::program("cargo-deb").is_some(),
+        source: Source::Cargo(CARGO_DEB),
+        work: &[Package],
+    },
+    Need {
+        what: "dpkg-shlibdeps",
+        why: "finds out which libraries the package depends on",
+        found: || host::program("dpkg-shlibdeps").is_some(),
+        source: Source::Debian(&["dpkg-dev"]),
+        work: &[Package],
+    },
+    Need {
+        what: "lintian",
+        why: "checks the package against Debian's rules",
+        found: || host::program("lintian").is_some(),
+        source: Source::Debian(&["lintian"]),
+        work: &[Package],
+    },
+    Need {
+        what: "man",
+        why: "renders the manual pages",
+        found: || host::program("man").is_some(),
+        source: Source::Debian(&["man-db"]),
+        work: &[Package],
+    },
+    Need {
+        what: "systemd-analyze",
+        why: "checks the systemd unit",
+        found: || host::program("systemd-analyze").is_some(),
+        source: Source::Debian(&["systemd"]),
+        work: &[Package],
     },
 ];
 
