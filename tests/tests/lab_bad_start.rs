@@ -6,7 +6,7 @@
     reason = "what fails here fails the test, with its line"
 )]
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, net::TcpListener, path::PathBuf, process::Command};
 
 use overlay_tests::{
     Agent, Lab, Run,
@@ -117,6 +117,22 @@ fn run_refuses_what_can_not_be_its_underlay() {
         FAILED,
         &["no IPv4 address", "ip address add"],
     );
+    assert!(fresh.is_unregistered());
+}
+
+#[test]
+fn run_refuses_a_port_for_metrics_that_is_taken() {
+    let fresh = Fresh::new();
+    let taken = fresh
+        .host
+        .netns
+        .enter(|| TcpListener::bind("127.0.0.1:9478").unwrap());
+    fresh.refuses(
+        "--iface u0 --metrics 9478",
+        FAILED,
+        &["127.0.0.1:9478", "--metrics", "in use"],
+    );
+    drop(taken);
     assert!(fresh.is_unregistered());
 }
 

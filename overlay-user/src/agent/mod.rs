@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
@@ -15,6 +15,7 @@ pub mod api;
 mod claim;
 pub mod client;
 mod former;
+mod metrics;
 mod operations;
 pub mod server;
 mod teardown;
@@ -22,6 +23,7 @@ mod underlay;
 
 use self::{
     claim::{Claim, Record},
+    metrics::Sources,
     operations::{Agent, Parts},
 };
 use crate::{
@@ -62,6 +64,7 @@ struct Begun {
     platform: Arc<Linux>,
     datapath: Arc<Kernel>,
     listener: UnixListener,
+    metrics: Option<TcpListener>,
     node: Node,
 }
 
@@ -86,6 +89,10 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         port: config.port,
     };
     former::check_node(config, former.as_ref(), vtep, &registry.nodes().await?)?;
+    let metrics = match config.metrics {
+        Some(address) => Some(metrics::listen(address).await?),
+        None => None,
+    };
     record.write(paths)?;
     platform.ensure_vxlan(config.port).await?;
     let datapath = Arc::new(load(config, paths, &underlay).await?);
@@ -97,6 +104,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         platform,
         datapath,
         listener,
+        metrics,
         node,
     })
 }
@@ -120,6 +128,7 @@ async fn serve(
         platform,
         datapath,
         listener,
+        metrics: measured_at,
         node,
     } = begun;
     let local = Local {
@@ -131,11 +140,22 @@ async fn serve(
         Arc::clone(&datapath) as Arc<dyn Datapath>,
         local,
     );
+    let counters = metrics::counters(&*datapath)?;
     let (reconciler, mut observer) = Reconciler::new(Arc::clone(&registry), applier, node.clone());
     let reconciling = tokio::spawn(reconciler.run(platform.route_changes().await?));
     let living = tokio::spawn(say_that_we_live(Arc::clone(&registry), node));
     let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
+    let measuring = measured_at.map(|listener| {
+        let sources = Sources {
+            node: config.node.clone(),
+            registry: Arc::clone(&registry),
+            datapath: Arc::clone(&datapath) as Arc<dyn Datapath>,
+            observer: observer.clone(),
+            metrics: counters,
+        };
+        tokio::spawn(metrics::serve(listener, sources))
+    });
 
     let (stop, mut stopped) = watch::channel(false);
     let agent = Arc::new(Agent::from(Parts {
@@ -166,6 +186,9 @@ async fn serve(
     serving.await.context("the agent's socket died")??;
     living.abort();
     announcing.abort();
+    if let Some(measuring) = measuring {
+        measuring.abort();
+    }
     claim.release(paths);
     reason
 }

@@ -11,7 +11,7 @@ use prometheus::{
     process_collector::ProcessCollector, proto::MetricFamily,
 };
 
-use crate::model::{Name, Revision, Vni};
+use crate::model::{MapUsage, Name, Revision, Traffic, Vni};
 
 mod page;
 
@@ -111,56 +111,23 @@ pub struct Peers {
 pub struct DatapathReading {
     /// Dropped packets by reason; every reason is there.
     pub drops: BTreeMap<&'static str, u64>,
-    /// Networks that have endpoints here.
-    pub traffic: Vec<Traffic>,
-    /// Every map that can fill up.
-    pub maps: Vec<MapUsage>,
     /// What the programs count beside drops.
-    pub counters: Counters,
+    pub counters: BTreeMap<&'static str, u64>,
+    /// Every map that can fill up, by name.
+    pub maps: BTreeMap<&'static str, MapUsage>,
+    /// Traffic of the networks that have endpoints here.
+    pub traffic: Vec<NetworkTraffic>,
 }
 
-/// What the endpoints of one network on this host sent and got, GSO counted as its segments.
+/// Traffic of one network's endpoints on this host.
 #[derive(Debug, Clone)]
-pub struct Traffic {
+pub struct NetworkTraffic {
     /// The network.
     pub vni: Vni,
-    /// Its name.
-    pub network: Name,
-    /// From endpoints.
-    pub sent: Count,
-    /// To endpoints.
-    pub received: Count,
-}
-
-/// Packets and their bytes, inner Ethernet headers included.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Count {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-/// How full a map is.
-#[derive(Debug, Clone)]
-pub struct MapUsage {
-    /// The map's name.
-    pub map: &'static str,
-    /// Entries in it.
-    pub entries: u64,
-    /// Entries that it takes.
-    pub capacity: u64,
-}
-
-/// What the programs count beside drops, since the maps were made.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counters {
-    /// Misses that were handed to the agent.
-    pub misses_raised: u64,
-    /// Misses that found the ring buffer full.
-    pub misses_lost: u64,
-    /// Packets that left the fast path.
-    pub slow_path: u64,
+    /// Its name; `None`: the registry has it no more.
+    pub network: Option<Name>,
+    /// What they sent and got.
+    pub traffic: Traffic,
 }
 
 /// What the agent did for networks that are resolved on demand, since it started.

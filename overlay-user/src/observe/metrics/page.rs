@@ -2,7 +2,27 @@
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::{CacheReading, Count, DatapathReading, Reading, Traffic};
+use super::{CacheReading, DatapathReading, NetworkTraffic, Reading};
+use crate::model::{MapUsage, Traffic};
+
+/// The programs' counters by name, and what Prometheus calls them.
+const COUNTERS: [(&str, &str, &str); 3] = [
+    (
+        "misses_raised",
+        "overlay_misses_raised_total",
+        "Misses that the programs handed to the agent",
+    ),
+    (
+        "misses_lost",
+        "overlay_misses_lost_total",
+        "Misses that the programs could not hand over, the ring buffer being full",
+    ),
+    (
+        "slow_path",
+        "overlay_slow_path_packets_total",
+        "Packets that left the fast path",
+    ),
+];
 
 /// Families of metrics, each with a sample at least.
 #[derive(Debug, Default)]
@@ -125,51 +145,50 @@ impl Page {
                 .iter()
                 .map(|(reason, count)| ([("reason", (*reason).to_owned())], *count)),
         );
+        let maps = |value: fn(&MapUsage) -> u64| {
+            datapath
+                .maps
+                .iter()
+                .map(move |(map, usage)| ([("map", (*map).to_owned())], value(usage)))
+        };
         self.gauges(
             "overlay_map_entries",
             "Entries in a BPF map",
-            datapath
-                .maps
-                .iter()
-                .map(|usage| ([("map", usage.map.to_owned())], usage.entries)),
+            maps(|usage| usage.entries),
         );
         self.gauges(
             "overlay_map_capacity_entries",
-            "Entries that a BPF map takes",
-            datapath
-                .maps
-                .iter()
-                .map(|usage| ([("map", usage.map.to_owned())], usage.capacity)),
+            "Entries that a BPF map can hold",
+            maps(|usage| usage.capacity),
         );
-        let counters = datapath.counters;
-        self.counter(
-            "overlay_misses_raised_total",
-            "Misses that the programs handed to the agent",
-            counters.misses_raised,
+        self.counters(
+            "overlay_map_refused_rows_total",
+            "Rows that a BPF map did not take because it was full",
+            maps(|usage| usage.refused),
         );
-        self.counter(
-            "overlay_misses_lost_total",
-            "Misses that the programs could not hand over, the ring buffer being full",
-            counters.misses_lost,
+        self.counters(
+            "overlay_map_stale_rows_total",
+            "Rows that were not written because the BPF map held a newer generation",
+            maps(|usage| usage.stale),
         );
-        self.counter(
-            "overlay_slow_path_packets_total",
-            "Packets that left the fast path",
-            counters.slow_path,
-        );
+        for (counter, name, help) in COUNTERS {
+            if let Some(value) = datapath.counters.get(counter) {
+                self.counter(name, help, *value);
+            }
+        }
     }
 
-    fn traffic(&mut self, traffic: &[Traffic]) {
+    fn traffic(&mut self, networks: &[NetworkTraffic]) {
         self.counters(
             "overlay_network_packets_total",
-            "Packets of the endpoints on this host, by network and direction as the endpoints see \
-             it: sent or received",
-            directions(traffic, |count| count.packets),
+            "Packets of the endpoints on this host, by network and direction: sent or received by \
+             them. Each segment of an aggregate counts",
+            directions(networks, |traffic| [traffic.tx_packets, traffic.rx_packets]),
         );
         self.counters(
             "overlay_network_bytes_total",
-            "Bytes of these packets, from their Ethernet headers on",
-            directions(traffic, |count| count.bytes),
+            "Bytes of these packets, Ethernet headers included and tunnel headers not",
+            directions(networks, |traffic| [traffic.tx_bytes, traffic.rx_bytes]),
         );
     }
 
@@ -240,20 +259,22 @@ impl Page {
     }
 }
 
-/// Two samples for each network.
+/// Two samples for each network: of what its endpoints sent, and of what they got.
 fn directions(
-    traffic: &[Traffic],
-    value: impl Fn(Count) -> u64,
+    networks: &[NetworkTraffic],
+    values: impl Fn(&Traffic) -> [u64; 2],
 ) -> impl Iterator<Item = Sample<3>> {
-    traffic.iter().flat_map(move |network| {
-        [("sent", network.sent), ("received", network.received)].map(|(direction, count)| {
-            let labels = [
+    networks.iter().flat_map(move |network| {
+        let name = network.network.as_ref().map(ToString::to_string);
+        let labels = |direction: &str| {
+            [
                 ("vni", network.vni.to_string()),
-                ("network", network.network.to_string()),
+                ("network", name.clone().unwrap_or_default()),
                 ("direction", direction.to_owned()),
-            ];
-            (labels, value(count))
-        })
+            ]
+        };
+        let [sent, received] = values(&network.traffic);
+        [(labels("sent"), sent), (labels("received"), received)]
     })
 }
 

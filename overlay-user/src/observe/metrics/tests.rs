@@ -19,28 +19,26 @@ fn full() -> Reading {
         peers: Some(Peers { known: 4, alive: 3 }),
         datapath: Some(DatapathReading {
             drops: BTreeMap::from([("malformed", 0), ("vni_unknown", 5)]),
-            traffic: vec![Traffic {
+            traffic: vec![NetworkTraffic {
                 vni: "42".parse().unwrap(),
-                network: "blue".parse().unwrap(),
-                sent: Count {
-                    packets: 10,
-                    bytes: 1000,
-                },
-                received: Count {
-                    packets: 20,
-                    bytes: 2000,
+                network: Some("blue".parse().unwrap()),
+                traffic: Traffic {
+                    tx_packets: 10,
+                    tx_bytes: 1000,
+                    rx_packets: 20,
+                    rx_bytes: 2000,
                 },
             }],
-            maps: vec![MapUsage {
-                map: "fdb",
-                entries: 7,
-                capacity: 1024,
-            }],
-            counters: Counters {
-                misses_raised: 6,
-                misses_lost: 1,
-                slow_path: 2,
-            },
+            maps: BTreeMap::from([(
+                "fdb",
+                MapUsage {
+                    entries: 7,
+                    capacity: 1024,
+                    refused: 3,
+                    stale: 0,
+                },
+            )]),
+            counters: BTreeMap::from([("misses_raised", 6), ("misses_lost", 1), ("slow_path", 2)]),
         }),
         ..Reading::default()
     }
@@ -71,6 +69,7 @@ fn what_was_read_is_on_the_page() {
         r#"overlay_dropped_packets_total{reason="vni_unknown"} 5"#,
         r#"overlay_network_bytes_total{vni="42",network="blue",direction="received"} 2000"#,
         r#"overlay_map_capacity_entries{map="fdb"} 1024"#,
+        r#"overlay_map_refused_rows_total{map="fdb"} 3"#,
         "overlay_misses_lost_total 1",
         r#"overlay_build_info{abi="2",attach="tcx",version="0.1.0"} 1"#,
     ] {

@@ -1,0 +1,180 @@
+//! Serves the agent's metrics: `GET /metrics`, and nothing else.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use overlay_ebpf::abi::ABI_VERSION;
+use tokio::{net::TcpListener, time::timeout};
+
+use super::former;
+use crate::{
+    datapath::{AttachMode, Datapath, DatapathError},
+    model::{MapUsage, Name, Network, Traffic, Vni},
+    observe::metrics::{
+        DatapathReading, Endpoints, Metrics, NetworkTraffic, Peers, Reading, RegistryReading,
+        Source,
+    },
+    reconcile::Observer,
+    registry::Registry,
+};
+
+/// How long a scrape waits for the registry. Prometheus itself gives up after 10 s.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a scrape asks.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub node: Name,
+    pub registry: Arc<dyn Registry>,
+    pub datapath: Arc<dyn Datapath>,
+    pub observer: Observer,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Opens the port that the metrics are served on.
+pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("can't serve metrics on {address}: choose another address with --metrics")
+    })
+}
+
+/// Every counter of a new agent.
+pub(super) fn counters(datapath: &dyn Datapath) -> anyhow::Result<Arc<Metrics>> {
+    let attach = match datapath.attach_mode() {
+        AttachMode::Tcx => "tcx",
+        AttachMode::Clsact => "clsact",
+    };
+    Ok(Metrics::new(
+        env!("CARGO_PKG_VERSION"),
+        ABI_VERSION,
+        attach,
+    )?)
+}
+
+/// Serves until the future is dropped.
+pub(super) async fn serve(listener: TcpListener, sources: Sources) {
+    let router = Router::new()
+        .route("/metrics", get(page))
+        .with_state(sources);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "no more metrics");
+    }
+}
+
+async fn page(State(sources): State<Sources>) -> Response {
+    let reading = sources.read().await;
+    match sources.metrics.render(&reading) {
+        Ok(page) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics can't be printed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+impl Sources {
+    async fn read(&self) -> Reading {
+        let (maps, peers) = tokio::join!(self.maps(), self.peers());
+        let view = self.observer.view().await;
+        let datapath = maps.map(|maps| maps.reading(&view.mirror.networks));
+        let local = view
+            .mirror
+            .endpoints
+            .values()
+            .filter(|endpoint| endpoint.node == self.node)
+            .count();
+        Reading {
+            is_ready: view.applied > 0 && view.errors.is_empty(),
+            problems: view.errors.len(),
+            registry: RegistryReading {
+                is_connected: view.lost.is_none(),
+                revision: view.mirror.revision,
+                applied: view.applied,
+                stale_for: Duration::ZERO,
+            },
+            networks: view.mirror.networks.len(),
+            endpoints: Endpoints {
+                local,
+                remote: view.mirror.endpoints.len() - local,
+                failed: view.failures.len(),
+            },
+            peers,
+            datapath,
+            ..Reading::default()
+        }
+    }
+
+    async fn maps(&self) -> Option<Maps> {
+        let datapath = Arc::clone(&self.datapath);
+        match tokio::task::spawn_blocking(move || Maps::read(&*datapath)).await {
+            Ok(Ok(maps)) => return Some(maps),
+            Ok(Err(error)) => tracing::debug!(%error, "no metrics of the maps"),
+            Err(error) => tracing::debug!(%error, "no metrics of the maps"),
+        }
+        self.metrics.failed(Source::Datapath);
+        None
+    }
+
+    async fn peers(&self) -> Option<Peers> {
+        match timeout(PATIENCE, self.registry.nodes()).await {
+            Ok(Ok(nodes)) => {
+                let peers = nodes
+                    .iter()
+                    .filter(|node| node.agent && node.name != self.node);
+                let (known, alive) = peers.fold((0, 0), |(known, alive), peer| {
+                    (known + 1, alive + usize::from(former::is_alive(peer)))
+                });
+                return Some(Peers { known, alive });
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "no metrics of the nodes"),
+            Err(_) => tracing::debug!("no metrics of the nodes: the registry is slow"),
+        }
+        self.metrics.failed(Source::Nodes);
+        None
+    }
+}
+
+/// What the datapath says.
+struct Maps {
+    drops: BTreeMap<&'static str, u64>,
+    counters: BTreeMap<&'static str, u64>,
+    usage: BTreeMap<&'static str, MapUsage>,
+    traffic: BTreeMap<Vni, Traffic>,
+}
+
+impl Maps {
+    fn read(datapath: &dyn Datapath) -> Result<Self, DatapathError> {
+        Ok(Self {
+            drops: datapath.drops()?,
+            counters: datapath.counters()?,
+            usage: datapath.usage()?,
+            traffic: datapath.traffic()?,
+        })
+    }
+
+    /// The same, with the networks' names.
+    fn reading(self, networks: &BTreeMap<Vni, Network>) -> DatapathReading {
+        let name_of = |vni: &Vni| networks.get(vni).map(|network| network.name.clone());
+        DatapathReading {
+            drops: self.drops,
+            counters: self.counters,
+            maps: self.usage,
+            traffic: self
+                .traffic
+                .into_iter()
+                .map(|(vni, traffic)| NetworkTraffic {
+                    vni,
+                    network: name_of(&vni),
+                    traffic,
+                })
+                .collect(),
+        }
+    }
+}

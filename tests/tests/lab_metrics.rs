@@ -1,0 +1,130 @@
+//! What Prometheus gets from a real agent.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here fails the test, with its line"
+)]
+
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::{Command, Stdio},
+};
+
+use overlay_tests::{Agent, Host, Lab, Netns, until};
+
+const ADDRESS: &str = "127.0.0.1:9478";
+
+/// What `path` answers with in `netns`: head and body.
+fn get(netns: &Netns, path: &str) -> (String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");
+    let answer = netns.enter(|| {
+        let mut connection = TcpStream::connect(ADDRESS).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+/// The page's series and their values.
+fn scrape(agent: &Agent) -> BTreeMap<String, f64> {
+    let (head, body) = get(agent.netns(), "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let samples = body.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+fn world() -> (Lab, [Agent; 2], Netns, Netns) {
+    let lab = Lab::new();
+    let hosts: [Host; 2] = lab.hosts();
+    let options = format!("--vni 42 --metrics {ADDRESS}");
+    let agents = hosts
+        .each_ref()
+        .map(|host| Agent::start(&lab, host, &options));
+    let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+    let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
+    blue.reaches("7.7.7.3");
+    (lab, agents, blue, green)
+}
+
+#[test]
+fn a_page_of_a_real_agent_passes_promtools_check() {
+    let (_lab, agents, ..) = world();
+    let (head, body) = get(agents[0].netns(), "/metrics");
+    assert!(
+        head.to_lowercase()
+            .contains("content-type: text/plain; version=0.0.4"),
+        "{head}"
+    );
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(body.as_bytes()).unwrap();
+    drop(stdin);
+    let outcome = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&outcome.stdout) + String::from_utf8_lossy(&outcome.stderr);
+    assert!(
+        outcome.status.success() && said.trim().is_empty(),
+        "{said}\n{body}"
+    );
+}
+
+#[test]
+fn a_page_agrees_with_what_the_verbs_say() {
+    let (lab, agents, blue, _green) = world();
+    let one = &agents[0];
+    assert!(!blue.pings("7.7.7.77", "-c 1 -W 1"));
+    one.does("network create more --vni 44");
+    until("both agents said that they live", || {
+        scrape(one)["overlay_peers_alive"] == 1.0
+    });
+
+    let page = scrape(one);
+    let drops = one.json("drops");
+    for (reason, packets) in drops.as_object().unwrap() {
+        let series = format!("overlay_dropped_packets_total{{reason=\"{reason}\"}}");
+        assert_eq!(Some(page[&series]), packets.as_f64(), "{reason}");
+    }
+    assert!(page[r#"overlay_dropped_packets_total{reason="neighbor_unknown"}"#] > 0.0);
+    let status = one.json("status");
+    for (series, expected) in [
+        ("overlay_ready", 1.0),
+        ("overlay_networks", 2.0),
+        (r#"overlay_endpoints{location="local"}"#, 1.0),
+        (r#"overlay_endpoints{location="remote"}"#, 1.0),
+        ("overlay_endpoints_failed", 0.0),
+        ("overlay_registry_connected", 1.0),
+        ("overlay_peers", 1.0),
+        ("overlay_reconcile_problems", 0.0),
+        (
+            "overlay_registry_applied_revision",
+            status["registry"]["revision"].as_f64().unwrap(),
+        ),
+    ] {
+        assert_eq!(page[series].to_bits(), f64::to_bits(expected), "{series}");
+    }
+    drop(lab);
+}
+
+#[test]
+fn nothing_but_the_page_is_served() {
+    let (_lab, agents, ..) = world();
+    let (head, _) = get(agents[0].netns(), "/v1/down");
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    assert_eq!(agents[0].json("status")["ready"], true);
+}
