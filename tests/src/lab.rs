@@ -77,7 +77,9 @@ impl Lab {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let registry = registry::open(&self.registry()).unwrap();
+            let registry = registry::open(&registry::Settings::new(self.registry()))
+                .await
+                .unwrap();
             registry.snapshot().await.unwrap()
         })
     }

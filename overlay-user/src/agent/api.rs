@@ -120,7 +120,7 @@ impl OperationError {
 impl From<&RegistryError> for ErrorKind {
     fn from(error: &RegistryError) -> Self {
         match error {
-            RegistryError::Conflict { .. } => Self::Conflict,
+            RegistryError::Conflict { .. } | RegistryError::Quarantined { .. } => Self::Conflict,
             RegistryError::Missing { .. } => Self::NotFound,
             RegistryError::Refused(_) => Self::Refused,
             RegistryError::Unavailable(_) => Self::Unavailable,

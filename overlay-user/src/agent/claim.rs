@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     config::{Config, InstancePaths, RegistryAccess},
-    model::{IfName, Name},
+    model::{IfName, Name, Session},
     platform::netns::Netns,
 };
 
@@ -41,6 +41,11 @@ impl Record {
             registry: config.registry.clone(),
             netns: Netns::current()?.identity().await?,
         })
+    }
+
+    /// Who speaks for the node: the same for every agent of this instance in this namespace.
+    pub(super) fn session(&self, instance: &Name) -> Session {
+        Session::new(format!("{instance} {}", self.netns))
     }
 
     /// Leaves it, in place of an earlier one.

@@ -1,8 +1,6 @@
 //! What an earlier agent of this instance, or another host's, was: nothing of theirs is taken over
 //! by mistake.
 
-use std::time::SystemTime;
-
 use anyhow::bail;
 
 use super::{ALIVE, claim::Record};
@@ -69,7 +67,7 @@ pub(super) fn check_node(
     }
     let is_ours = former.is_some_and(|former| former.node == *node);
     match known(node) {
-        Some(other) if !is_ours && other.vtep != vtep && is_alive(other) => bail!(
+        Some(other) if !is_ours && other.vtep != vtep && other.alive => bail!(
             "node {node} is alive with VTEP {}: choose another name with --node, or stop its agent and \
              try again in {} s",
             other.vtep,
@@ -77,13 +75,6 @@ pub(super) fn check_node(
         ),
         _ => Ok(()),
     }
-}
-
-/// Whether the node's agent has said so lately.
-pub(super) fn is_alive(node: &Node) -> bool {
-    let now = SystemTime::now();
-    node.last_seen
-        .is_some_and(|seen| now.duration_since(seen).is_ok_and(|age| age <= ALIVE) || seen > now)
 }
 
 #[cfg(test)]
@@ -116,12 +107,10 @@ mod tests {
         }
     }
 
-    fn registry(node: &str, ip: &str, last_seen: Option<SystemTime>) -> [Node; 1] {
+    fn registry(node: &str, ip: &str, alive: bool) -> [Node; 1] {
         [Node {
-            name: node.parse().unwrap(),
-            vtep: vtep(ip),
-            agent: true,
-            last_seen,
+            alive,
+            ..Node::new(node.parse().unwrap(), vtep(ip), true)
         }]
     }
 
@@ -137,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_instance_keeps_its_node_until_it_is_down() {
-        let stale = registry("h0", "10.0.0.1", None);
+        let stale = registry("h0", "10.0.0.1", false);
         refused(
             &config(),
             Some(&former("h0")),
@@ -153,7 +142,7 @@ mod tests {
             registry: RegistryAccess::at("sqlite:///other.db".to_owned()),
             ..config()
         };
-        let moved = registry("h1", "10.0.0.1", None);
+        let moved = registry("h1", "10.0.0.1", false);
         refused(
             &other,
             Some(&former("h1")),
@@ -166,15 +155,14 @@ mod tests {
 
     #[test]
     fn a_living_node_of_another_host_is_not_taken_over() {
-        let now = Some(SystemTime::now());
-        let another = registry("h1", "10.0.0.2", now);
+        let another = registry("h1", "10.0.0.2", true);
         refused(
             &config(),
             None,
             &another,
             &["h1", "10.0.0.2:4789", "--node"],
         );
-        let silent = registry("h1", "10.0.0.2", None);
+        let silent = registry("h1", "10.0.0.2", false);
         check_node(&config(), None, vtep("10.0.0.1"), &silent).unwrap();
         // The same host with another address.
         check_node(&config(), Some(&former("h1")), vtep("10.0.0.1"), &another).unwrap();

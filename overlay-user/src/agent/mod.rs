@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use overlay_ebpf::abi::ABI_VERSION;
 use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -27,9 +28,9 @@ use self::{
     operations::{Agent, Parts},
 };
 use crate::{
-    config::{Config, InstancePaths},
+    config::{Config, InstancePaths, RegistryAccess},
     datapath::{self, Datapath, Kernel},
-    model::{Change, Network, Node, Vtep},
+    model::{Change, Network, Node, SESSION_TTL, Session, Vtep},
     platform::{Linux, Platform, Underlay},
     reconcile::{Observer, Reconciler, apply::Applier, plan::Local},
     registry::{self, Registry, RegistryError},
@@ -38,7 +39,7 @@ use crate::{
 /// How often an agent says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// For how long it is then believed to.
-const ALIVE: Duration = Duration::from_secs(15);
+const ALIVE: Duration = SESSION_TTL;
 
 /// Runs the agent until it is told to stop. The datapath stays when it does.
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -66,6 +67,7 @@ struct Begun {
     listener: UnixListener,
     metrics: Option<TcpListener>,
     node: Node,
+    session: Session,
 }
 
 /// Looks at all that can be refused first, then makes what the agent needs. The registry comes
@@ -83,7 +85,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     if let Some(former) = &former {
         former::check_namespace(former, &record, paths, config).await?;
     }
-    let registry = registry::open(&config.registry.url)?;
+    let registry = registry::open(&settings(config.registry.clone())).await?;
     let vtep = Vtep {
         ip: underlay.ip.into(),
         port: config.port,
@@ -97,7 +99,8 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     platform.ensure_vxlan(config.port).await?;
     let datapath = Arc::new(load(config, paths, &underlay).await?);
     let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
-    let node = join(config, vtep, &*registry).await?;
+    let session = record.session(&config.instance);
+    let node = join(config, vtep, &session, &*registry).await?;
     Ok(Begun {
         underlay,
         registry,
@@ -106,7 +109,21 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         listener,
         metrics,
         node,
+        session,
     })
+}
+
+/// How the registry is opened.
+fn settings(access: RegistryAccess) -> registry::Settings {
+    registry::Settings {
+        url: access.url,
+        quarantine: access.quarantine,
+        ca: access.ca,
+        cert: access.cert,
+        key: access.key,
+        user: access.user,
+        password_file: access.password_file,
+    }
 }
 
 /// Takes away what a first start made before it failed; the log has what stays.
@@ -130,6 +147,7 @@ async fn serve(
         listener,
         metrics: measured_at,
         node,
+        session,
     } = begun;
     let local = Local {
         node: node.name.clone(),
@@ -143,7 +161,7 @@ async fn serve(
     let counters = metrics::counters(&*datapath)?;
     let (reconciler, mut observer) = Reconciler::new(Arc::clone(&registry), applier, node.clone());
     let reconciling = tokio::spawn(reconciler.run(platform.route_changes().await?));
-    let living = tokio::spawn(say_that_we_live(Arc::clone(&registry), node));
+    let living = tokio::spawn(say_that_we_live(Arc::clone(&registry), node, session));
     let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
     let measuring = measured_at.map(|listener| {
@@ -194,13 +212,19 @@ async fn serve(
 }
 
 /// Enters this node and the networks that it was told of into the registry, all or nothing.
-async fn join(config: &Config, vtep: Vtep, registry: &dyn Registry) -> anyhow::Result<Node> {
+async fn join(
+    config: &Config,
+    vtep: Vtep,
+    session: &Session,
+    registry: &dyn Registry,
+) -> anyhow::Result<Node> {
     let node = Node {
-        name: config.node.clone(),
-        vtep,
-        agent: true,
-        last_seen: None,
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        abi: Some(ABI_VERSION),
+        ..Node::new(config.node.clone(), vtep, true)
     };
+    // Before anything of the node is changed: it may be another host's.
+    registry.heartbeat(&node.name, session).await?;
     loop {
         let known = registry.snapshot().await?.networks;
         let mut changes = vec![Change::PutNode(node.clone())];
@@ -215,7 +239,7 @@ async fn join(config: &Config, vtep: Vtep, registry: &dyn Registry) -> anyhow::R
             Err(RegistryError::Conflict { what: "VNI", .. }) => {}
             committed => {
                 committed?;
-                registry.heartbeat(&node.name).await?;
+                registry.heartbeat(&node.name, session).await?;
                 return Ok(node);
             }
         }
@@ -258,11 +282,11 @@ async fn announce(mut observer: Observer, config: Config, underlay: Underlay) {
     );
 }
 
-async fn say_that_we_live(registry: Arc<dyn Registry>, node: Node) {
+async fn say_that_we_live(registry: Arc<dyn Registry>, node: Node, session: Session) {
     let mut beat = tokio::time::interval(HEARTBEAT);
     loop {
         beat.tick().await;
-        if let Err(error) = registry.heartbeat(&node.name).await {
+        if let Err(error) = registry.heartbeat(&node.name, &session).await {
             tracing::debug!(%error, "no heartbeat");
         }
     }

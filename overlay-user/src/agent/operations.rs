@@ -17,7 +17,7 @@ use super::{
         DatapathView, EndpointCounts, EndpointRequest, EndpointView, ErrorKind, ImportArpdRequest,
         ImportView, NetworkView, OperationError, Operations, RegistryView, StatusView, VtepView,
     },
-    former, teardown,
+    teardown,
 };
 use crate::{
     config::{Config, InstancePaths},
@@ -146,7 +146,7 @@ impl Operations for Agent {
         Ok(nodes
             .into_iter()
             .map(|node| {
-                let is_alive = former::is_alive(&node);
+                let is_alive = node.alive;
                 VtepView::new(node, is_alive)
             })
             .collect())

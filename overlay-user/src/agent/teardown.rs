@@ -35,7 +35,7 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         let platform = Linux::new(instance, iface, None)?;
         errors.extend(error_of(platform.forget_host().await));
     }
-    match registry::open(&record.registry.url) {
+    match registry::open(&super::settings(record.registry)).await {
         Ok(registry) => {
             let removed = registry.commit(&[Change::RemoveNode(record.node)]).await;
             errors.extend(error_of(removed));

@@ -92,12 +92,11 @@ impl NetworkVerb {
             Self::Create(args) => {
                 let work = format!("creating network {}", args.name);
                 let network = Network {
-                    vni: args.vni,
-                    name: args.name,
                     subnets: args.subnets,
                     mtu: args.mtu,
                     flood: args.flood,
                     learning: args.learning,
+                    ..Network::new(args.name, args.vni)
                 };
                 let made = output.during(work, client.network_create(&network)).await?;
                 output.show(&made, |made, out| {

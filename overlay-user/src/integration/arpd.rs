@@ -302,12 +302,7 @@ impl<'a> Import<'a> {
                     ));
                     continue;
                 }
-                (None, None) => Node {
-                    name,
-                    vtep,
-                    agent: false,
-                    last_seen: None,
-                },
+                (None, None) => Node::new(name, vtep, false),
             };
             nodes.insert(ip, node);
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, Name, Network, Node, Vni};
+use super::{Endpoint, IfName, Name, Network, Node, Vni};
 
 /// The registry's version: grows with every commit, starts at 1.
 pub type Revision = u64;
@@ -56,6 +56,21 @@ pub enum Change {
     RemoveEmptyNode(Name),
     /// Makes an endpoint; its name, MAC and addresses must be free, network and node must exist.
     CreateEndpoint(Endpoint),
+    /// Puts an endpoint, which must exist, onto another node, which must too. It keeps its name, MAC
+    /// and addresses, and its generation grows. There already: nothing to do.
+    MoveEndpoint {
+        /// The endpoint.
+        name: Name,
+        /// Where it lives from now on.
+        node: Name,
+        /// Its namespace there.
+        netns: Option<Name>,
+        /// Its interface there.
+        ifname: Option<IfName>,
+    },
     /// Removes an endpoint. Gone already: nothing to do.
     RemoveEndpoint(Name),
+    /// Removes an endpoint if it is still of this generation: what somebody has made anew or moved
+    /// since stays. For taking back what one has just made.
+    RemoveGeneration(Name, Revision),
 }

@@ -43,6 +43,74 @@ pub fn is_assignable(ip: IpAddr) -> bool {
     is_unicast(ip) && !ip.is_loopback()
 }
 
+/// What is handed out of one subnet: a run of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    subnet: IpNet,
+    first: u128,
+    last: u128,
+}
+
+/// Some addresses in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// The lowest.
+    pub first: IpAddr,
+    /// The highest, of the same family.
+    pub last: IpAddr,
+}
+
+impl Block {
+    /// Every address, in order.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        (number(self.first)..=number(self.last)).map(move |number| match self.first {
+            IpAddr::V4(_) => ipv4(number),
+            IpAddr::V6(_) => IpAddr::V6(number.into()),
+        })
+    }
+}
+
+/// The pools of a network, in the order in which they are used. One whose gateway takes the only
+/// address has none.
+pub fn pools(network: &Network) -> impl Iterator<Item = Pool> + '_ {
+    network.subnets.iter().filter_map(|subnet| {
+        let (first, last) = pool(subnet)?;
+        Some(Pool {
+            subnet: *subnet,
+            first,
+            last,
+        })
+    })
+}
+
+impl Pool {
+    /// How many blocks of `size` it has, the last one being shorter perhaps.
+    #[must_use]
+    pub fn blocks(&self, size: u16) -> u128 {
+        (self.last - self.first) / u128::from(size) + 1
+    }
+
+    /// Block number `index` of those of `size`. `None`: beyond the end.
+    #[must_use]
+    pub fn block(&self, size: u16, index: u128) -> Option<Block> {
+        let size = u128::from(size);
+        let first = index
+            .checked_mul(size)
+            .and_then(|offset| self.first.checked_add(offset))
+            .filter(|first| *first <= self.last)?;
+        Some(Block {
+            first: address(&self.subnet, first),
+            last: address(&self.subnet, self.last.min(first.saturating_add(size - 1))),
+        })
+    }
+
+    /// The address with its subnet's prefix length.
+    #[must_use]
+    pub fn assign(&self, ip: IpAddr) -> Option<IpNet> {
+        IpNet::new(ip, self.subnet.prefix_len()).ok()
+    }
+}
+
 /// First and last number that may be handed out; `None` if the gateway takes the only address.
 fn pool(subnet: &IpNet) -> Option<(u128, u128)> {
     let (network, last) = (number(subnet.network()), number(subnet.broadcast()));
@@ -64,14 +132,18 @@ fn number(ip: IpAddr) -> u128 {
 
 fn address(subnet: &IpNet, number: u128) -> IpAddr {
     match subnet {
-        // The low half: an IPv4 subnet's numbers have no more.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "at most 32 bits, see above"
-        )]
-        IpNet::V4(_) => IpAddr::V4((number as u32).into()),
+        IpNet::V4(_) => ipv4(number),
         IpNet::V6(_) => IpAddr::V6(number.into()),
     }
+}
+
+/// The low half: an IPv4 address's number has no more.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "at most 32 bits, see above"
+)]
+fn ipv4(number: u128) -> IpAddr {
+    IpAddr::V4((number as u32).into())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod miss;
 mod name;
 mod network;
 mod node;
+mod report;
 mod table;
 
 pub use address::{AddressError, Mac, Vni};
@@ -18,8 +19,9 @@ pub use change::{Change, Delta, Revision, Snapshot};
 pub use endpoint::{Endpoint, EndpointState};
 pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};
-pub use network::{FloodMode, Network, NetworkError};
-pub use node::{Node, Vtep};
+pub use network::{FloodMode, Network, NetworkError, Resolve};
+pub use node::{Node, SESSION_TTL, Session, Vtep};
+pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
 pub use table::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables,
     Traffic, VtepRow,

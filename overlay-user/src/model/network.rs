@@ -16,6 +16,9 @@ pub enum NetworkError {
     /// The group is no multicast address.
     #[error("flood group {0} is not a multicast address")]
     FloodGroup(IpAddr),
+    /// Neither `proactive` nor `on-demand`.
+    #[error("resolve mode {0:?} is unknown: use proactive or on-demand")]
+    Resolve(String),
 }
 
 /// What happens to broadcast, unknown unicast and multicast.
@@ -76,6 +79,52 @@ impl fmt::Display for FloodMode {
     }
 }
 
+/// When a host learns where the endpoints of a network are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Resolve {
+    /// At once, all of them: every host's maps hold the whole network.
+    #[default]
+    Proactive,
+    /// When one of its endpoints asks: a host's maps are a cache of what it talks to.
+    OnDemand,
+}
+
+impl FromStr for Resolve {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "proactive" => Ok(Self::Proactive),
+            "on-demand" => Ok(Self::OnDemand),
+            _ => Err(NetworkError::Resolve(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for Resolve {
+    type Error = NetworkError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Resolve> for String {
+    fn from(resolve: Resolve) -> Self {
+        resolve.to_string()
+    }
+}
+
+impl fmt::Display for Resolve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Proactive => "proactive",
+            Self::OnDemand => "on-demand",
+        })
+    }
+}
+
 /// One tenant network. Tenants may use the same addresses in different VNIs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -91,10 +140,14 @@ pub struct Network {
     pub flood: FloodMode,
     /// Whether source MACs are learned from packets.
     pub learning: bool,
+    /// When hosts learn where its endpoints are.
+    #[serde(default)]
+    pub resolve: Resolve,
 }
 
 impl Network {
-    /// A network with the defaults: no subnet, MTU from the underlay, no flooding, no learning.
+    /// A network with the defaults: no subnet, MTU from the underlay, no flooding, no learning,
+    /// proactive.
     #[must_use]
     pub fn new(name: Name, vni: Vni) -> Self {
         Self {
@@ -104,6 +157,7 @@ impl Network {
             mtu: 0,
             flood: FloodMode::None,
             learning: false,
+            resolve: Resolve::Proactive,
         }
     }
 
@@ -146,6 +200,16 @@ mod tests {
             "none 239.1.1.1",
         ] {
             assert!(text.parse::<FloodMode>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn resolve_modes_print_as_they_parse() {
+        for text in ["proactive", "on-demand"] {
+            assert_eq!(text.parse::<Resolve>().unwrap().to_string(), text);
+        }
+        for text in ["", "Proactive", "on_demand", "lazy"] {
+            assert!(text.parse::<Resolve>().is_err(), "{text}");
         }
     }
 

@@ -1,6 +1,10 @@
 //! A node: one host and its VTEP.
 
-use std::{fmt, net::IpAddr, time::SystemTime};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +37,58 @@ pub struct Node {
     pub vtep: Vtep,
     /// Whether an agent of ours runs there. A foreign VTEP has none: it never says that it lives.
     pub agent: bool,
-    /// When its agent last said that it lives; not part of the desired state.
+    /// When its agent last said that it lives, by the wall clock: for people, nothing is decided by
+    /// it. Not part of the desired state.
+    #[serde(default)]
     pub last_seen: Option<SystemTime>,
+    /// Whether its agent's session lives: it has said so within [`SESSION_TTL`], measured by a clock
+    /// that does not jump. Not part of the desired state either; never set for a foreign VTEP.
+    #[serde(default)]
+    pub alive: bool,
+    /// Its agent's version, for example `0.1.0`.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Its datapath's `ABI_VERSION`.
+    #[serde(default)]
+    pub abi: Option<u32>,
+}
+
+impl Node {
+    /// A node without an agent, or of one that has said nothing about itself.
+    #[must_use]
+    pub const fn new(name: Name, vtep: Vtep, agent: bool) -> Self {
+        Self {
+            name,
+            vtep,
+            agent,
+            last_seen: None,
+            alive: false,
+            version: None,
+            abi: None,
+        }
+    }
+}
+
+/// How long an agent that says nothing is believed to live.
+pub const SESSION_TTL: Duration = Duration::from_secs(15);
+
+/// Who speaks for a node: one instance on one host. It stays the same when that instance's agent is
+/// started again, so that the next agent need not wait until the last one's word has expired; two
+/// hosts with one node name have two.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Session(String);
+
+impl Session {
+    /// A session of this text: anything that no other host and instance has.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }

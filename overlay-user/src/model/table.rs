@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Mac, Revision, Vni};
 
 /// Key of the FDB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FdbKey {
     /// The network.
     pub vni: Vni,
@@ -48,7 +48,7 @@ pub struct FdbRow {
 }
 
 /// Key of the neighbour table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NeighborKey {
     /// The network.
     pub vni: Vni,

@@ -164,14 +164,15 @@ mod tests {
 
     #[test]
     fn a_node_that_only_lives_on_touches_nothing() {
-        let node = |ip: &str| Node {
-            name: "h2".parse().unwrap(),
-            vtep: Vtep {
-                ip: ip.parse().unwrap(),
-                port: 4789,
-            },
-            agent: true,
-            last_seen: None,
+        let node = |ip: &str| {
+            Node::new(
+                "h2".parse().unwrap(),
+                Vtep {
+                    ip: ip.parse().unwrap(),
+                    port: 4789,
+                },
+                true,
+            )
         };
         let mut mirror = mirror();
         let put = |revision, ip| Delta {

@@ -170,6 +170,7 @@ impl Reconciler {
                 tracing::info!("registry restored");
                 self.resync().await;
             }
+            WatchEvent::Alive(_) | WatchEvent::Silent(_) | WatchEvent::Question(_) => {}
         }
     }
 

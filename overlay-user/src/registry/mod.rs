@@ -1,13 +1,34 @@
 //! The registry: the desired state that all agents share and watch.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::model::{Change, Delta, Name, Node, Revision, Snapshot};
+use crate::model::{
+    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, Report, Revision, Session,
+    Snapshot, Vni, Wanted, ipam::Block,
+};
 
+mod assign;
 pub mod sqlite;
+
+/// How long a removed MAC or IP can't be claimed by an endpoint of another name, unless configured.
+pub const QUARANTINE: Duration = Duration::from_secs(30);
+
+/// How long a question and its answers are kept.
+pub const QUESTION_TTL: Duration = Duration::from_mins(1);
+
+/// Endpoints in one page of a [`Reading`] at most.
+pub const PAGE: usize = 1000;
 
 /// Why the registry refused or failed. Each text is one line for the user.
 #[derive(Debug, thiserror::Error)]
@@ -35,22 +56,86 @@ pub enum RegistryError {
     /// The change breaks a rule of the model, for example an address outside the subnets.
     #[error("{0}")]
     Refused(String),
+    /// An address belonged to another endpoint until a moment ago.
+    #[error(
+        "{what} {value} was endpoint {owner}'s until a moment ago and is kept free for at most {} s: \
+         choose another, or try again then", for_at_most.as_secs_f64().ceil()
+    )]
+    Quarantined {
+        /// "MAC" or "IP".
+        what: &'static str,
+        /// The address.
+        value: String,
+        /// The endpoint that had it; it may have it back at once.
+        owner: Name,
+        /// How long it is still kept free at most.
+        for_at_most: Duration,
+    },
     /// The store can't be used: corrupt, locked, newer schema, unreachable. Says what to do.
     #[error("{0}")]
     Unavailable(String),
 }
 
+impl RegistryError {
+    /// A node that another host's agent has; `vtep` is ` (VTEP 10.0.0.1)`, or empty if it is unknown.
+    fn node_taken(node: &Name, vtep: &str) -> Self {
+        Self::Conflict {
+            what: "node name",
+            value: node.to_string(),
+            owner: format!("another host{vtep}, whose agent is alive"),
+        }
+    }
+}
+
 /// What a watch delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// The next changes, in order of revision and without gaps.
+    /// The next changes, in order of revision and without gaps. May be empty, and then only says
+    /// that nothing changed up to its revision.
     Delta(Delta),
-    /// The store can't say any more what changed: take a new snapshot.
+    /// The store can't say any more what changed: take a new snapshot. Its revision may be lower
+    /// than what was seen before, if the store was restored from a backup: nobody must go on waiting
+    /// for a revision of the former state.
     Resync,
     /// The store is out of reach; the text says why. The watch goes on trying.
     Lost(String),
     /// In reach again.
     Restored,
+    /// A node's session has begun.
+    Alive(Name),
+    /// A node's session has ended: its agent has said nothing for [`SESSION_TTL`], or was stopped.
+    ///
+    /// [`SESSION_TTL`]: crate::model::SESSION_TTL
+    Silent(Name),
+    /// Every agent is asked what it has installed.
+    Question(Question),
+}
+
+/// Which endpoints a reading brings; networks and nodes always come whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Every one.
+    All,
+    /// What this node keeps in its maps whatever its endpoints talk to: those of proactive networks,
+    /// and its own in the others.
+    Resident(Name),
+    /// Those of one network.
+    Network(Vni),
+}
+
+/// The state at one revision. The endpoints come in pages, so that a reader's memory does not
+/// depend on how many there are.
+#[derive(Debug)]
+pub struct Reading {
+    /// The revision that all of it is the state of.
+    pub revision: Revision,
+    /// Every network.
+    pub networks: Vec<Network>,
+    /// Every node.
+    pub nodes: Vec<Node>,
+    /// The endpoints, in pages of at most [`PAGE`]; ends after the last one. After an error nothing
+    /// follows, and what came before it is not the whole. Dropping it ends the reading.
+    pub endpoints: mpsc::Receiver<Result<Vec<Endpoint>, RegistryError>>,
 }
 
 /// One backend of the registry.
@@ -59,33 +144,132 @@ pub enum WatchEvent {
 /// revision: nothing is missed between the two.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
-    /// The whole state at one revision.
-    async fn snapshot(&self) -> Result<Snapshot, RegistryError>;
+    /// The state at one revision, in pages.
+    async fn read(&self, scope: Scope) -> Result<Reading, RegistryError>;
 
-    /// Every node, with when its agent last said that it lives.
+    /// The whole state at one revision, at once.
+    async fn snapshot(&self) -> Result<Snapshot, RegistryError> {
+        let Reading {
+            revision,
+            networks,
+            nodes,
+            endpoints: mut pages,
+        } = self.read(Scope::All).await?;
+        let mut endpoints = Vec::new();
+        while let Some(page) = pages.recv().await {
+            endpoints.extend(page?);
+        }
+        Ok(Snapshot {
+            revision,
+            networks,
+            nodes,
+            endpoints,
+        })
+    }
+
+    /// The endpoint of a network that has this MAC or address.
+    async fn find(&self, vni: Vni, wanted: Wanted) -> Result<Option<Endpoint>, RegistryError>;
+
+    /// The endpoint of this name.
+    async fn find_endpoint(&self, name: &Name) -> Result<Option<Endpoint>, RegistryError>;
+
+    /// Which addresses of a block can't be handed out to a new endpoint: claimed, or in quarantine.
+    async fn taken(&self, vni: Vni, block: Block) -> Result<BTreeSet<IpAddr>, RegistryError>;
+
+    /// A free address of the network's subnets with its prefix length, the lowest wherever they were
+    /// handed out in order; none of `refused`. `None`: the network has no subnet, or all are full.
+    /// It is not claimed: somebody else's commit may be faster.
+    async fn next_ip(
+        &self,
+        network: &Network,
+        refused: &BTreeSet<IpAddr>,
+    ) -> Result<Option<IpNet>, RegistryError> {
+        assign::next_ip(self, network, refused).await
+    }
+
+    /// Every node, with whether its session lives.
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError>;
 
     /// Changes from now on, including those of this process. Ends when the receiver is dropped.
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError>;
 
-    /// Carries out all changes or none; gives the revision that they have become.
+    /// Carries out all changes or none; gives the revision that they have become. If there was
+    /// nothing to do, a revision that every watch reaches.
+    ///
+    /// A backend may have to split a commit that is too large for one of its transactions: then it
+    /// refuses what it can before the first part, carries the parts out in order, and if a later
+    /// one fails the earlier ones stay. It is safe to commit the same changes again.
+    ///
+    /// The MAC and the addresses of an endpoint that is removed are in quarantine for the
+    /// configured time: no endpoint of another name can claim them, unless the same commit hands
+    /// them over.
     async fn commit(&self, changes: &[Change]) -> Result<Revision, RegistryError>;
 
-    /// Says that `node`'s agent lives. Changes no revision and wakes no watcher.
-    async fn heartbeat(&self, node: &Name) -> Result<(), RegistryError>;
+    /// Says that `node`'s agent lives; the first time claims the node, which need not be in the
+    /// registry yet. [`RegistryError::Conflict`]: another session has the node, and lives. Changes
+    /// no revision of the desired state.
+    async fn heartbeat(&self, node: &Name, session: &Session) -> Result<(), RegistryError>;
+
+    /// Puts a question to every agent that watches. It and its answers are kept for
+    /// [`QUESTION_TTL`].
+    async fn ask(&self, question: &Question) -> Result<(), RegistryError>;
+
+    /// Publishes what a host has installed, in place of its earlier report to the same question.
+    async fn publish(&self, report: &Report) -> Result<(), RegistryError>;
+
+    /// The answers to a question; `None`: what hosts have told without being asked.
+    async fn reports(&self, question: Option<QuestionId>) -> Result<Vec<Report>, RegistryError>;
 
     /// The registry's URL as `status` shows it; never with a secret.
     fn url(&self) -> String;
 }
 
-/// Opens the registry that `url` names: `sqlite:///path`, the path taken as it is written.
-///
-/// Blocks on the file: for SQLite up to [`sqlite::LOCK_WAIT`] if somebody has locked it.
-pub fn open(url: &str) -> Result<Arc<dyn Registry>, RegistryError> {
+/// Which registry, and how it is to be used. Holds names of files with secrets, never secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `sqlite:///path`, the path taken as it is written, or `etcd://host:port[,host:port]`.
+    pub url: String,
+    /// How long a removed MAC or IP can't be claimed by an endpoint of another name; zero: it can at
+    /// once.
+    pub quarantine: Duration,
+    /// etcd: the authorities that its servers' certificates are checked against, PEM. Turns TLS on.
+    pub ca: Option<PathBuf>,
+    /// etcd: this client's certificate, PEM. Turns TLS on; needs `key`.
+    pub cert: Option<PathBuf>,
+    /// etcd: the certificate's private key, PEM.
+    pub key: Option<PathBuf>,
+    /// etcd: the user to log in as; needs `password_file`.
+    pub user: Option<String>,
+    /// etcd: the file whose first line is the user's password.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The registry at `url`, the rest as it is unless configured.
+    #[must_use]
+    pub const fn new(url: String) -> Self {
+        Self {
+            url,
+            quarantine: QUARANTINE,
+            ca: None,
+            cert: None,
+            key: None,
+            user: None,
+            password_file: None,
+        }
+    }
+}
+
+/// Opens the registry. For SQLite this makes the file if it is missing, and waits up to
+/// [`sqlite::LOCK_WAIT`] if somebody has locked it.
+pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
     let refused = |why: String| Err(RegistryError::Refused(why));
+    let url = &settings.url;
     match url.split_once("://") {
         Some(("sqlite", path)) if Path::new(path).is_absolute() => {
-            Ok(Arc::new(sqlite::Sqlite::open(Path::new(path))?))
+            let (path, quarantine) = (PathBuf::from(path), settings.quarantine);
+            let opened = sqlite::Sqlite::open_off_thread(path, quarantine).await?;
+            Ok(Arc::new(opened))
         }
         Some(("sqlite", _)) => refused(format!(
             "registry URL {url} has no absolute path: write it with three slashes, sqlite:///path"
@@ -106,8 +290,8 @@ pub fn open(url: &str) -> Result<Arc<dyn Registry>, RegistryError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn urls_that_name_no_usable_registry_are_refused_in_one_line_without_secrets() {
+    #[tokio::test]
+    async fn urls_that_name_no_usable_registry_are_refused_in_one_line_without_secrets() {
         for (url, expected) in [
             ("sqlite://registry.db", "three slashes"),
             ("sqlite://", "three slashes"),
@@ -116,7 +300,8 @@ mod tests {
             ("/var/lib/overlay/registry.db", "no scheme"),
             ("", "no scheme"),
         ] {
-            let Err(RegistryError::Refused(line)) = open(url) else {
+            let Err(RegistryError::Refused(line)) = open(&Settings::new(url.to_owned())).await
+            else {
                 panic!("{url} was not refused");
             };
             assert!(line.contains(expected), "{url}: {line}");
@@ -124,10 +309,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_sqlite_url_opens_the_file_and_is_shown_again() {
+    #[tokio::test]
+    async fn a_sqlite_url_opens_the_file_and_is_shown_again() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/new/registry.db", folder.path().display());
-        assert_eq!(open(&url).unwrap().url(), url);
+        let opened = open(&Settings::new(url.clone())).await.unwrap();
+        assert_eq!(opened.url(), url);
     }
 }

@@ -10,21 +10,29 @@
 //!   writing, for snapshots and for every watch, so that none waits for another.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Registry, RegistryError, WatchEvent};
-use crate::model::{Change, Name, Node, Revision, Snapshot};
+use super::{Reading, Registry, RegistryError, Scope, WatchEvent};
+use crate::model::{
+    self, Change, Endpoint, Name, Node, Question, QuestionId, Report, Revision, Vni, Wanted,
+    ipam::Block,
+};
 
 mod bell;
+mod clock;
 mod commit;
 mod failure;
 mod follow;
+mod liveness;
 mod read;
 mod schema;
 mod session;
@@ -41,6 +49,9 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// [`WatchEvent::Resync`].
 pub const HISTORY: u64 = 10_000;
 
+/// Pages that are read ahead of a slow reader.
+const PAGES_AHEAD: usize = 4;
+
 /// The registry in a SQLite file.
 #[derive(Debug)]
 pub struct Sqlite {
@@ -53,17 +64,26 @@ pub struct Sqlite {
 
 impl Sqlite {
     /// Opens the file; makes it (0600) and its folder (0700) if they are missing, and brings an
-    /// older schema up to date.
+    /// older schema up to date. What it removes stays in quarantine for so long.
     ///
     /// Blocks, up to [`LOCK_WAIT`] if the file is locked.
-    pub fn open(path: &Path) -> Result<Self, RegistryError> {
+    pub fn open(path: &Path, quarantine: Duration) -> Result<Self, RegistryError> {
         Self::open_with(
             path,
             Limits {
                 lock_wait: LOCK_WAIT,
                 history: HISTORY,
+                quarantine,
             },
         )
+    }
+
+    /// The same, on a thread that may block.
+    pub(super) async fn open_off_thread(
+        path: PathBuf,
+        quarantine: Duration,
+    ) -> Result<Self, RegistryError> {
+        session::blocking(move || Self::open(&path, quarantine)).await
     }
 
     fn open_with(path: &Path, limits: Limits) -> Result<Self, RegistryError> {
@@ -82,9 +102,61 @@ impl Sqlite {
 
 #[async_trait]
 impl Registry for Sqlite {
-    async fn snapshot(&self) -> Result<Snapshot, RegistryError> {
+    async fn read(&self, scope: Scope) -> Result<Reading, RegistryError> {
+        let (path, limits) = (self.path.clone(), self.limits);
+        let (head, reading) = oneshot::channel();
+        let (pages, endpoints) = mpsc::channel(PAGES_AHEAD);
+        // A connection of its own: a reader that takes its time keeps nobody waiting.
+        tokio::task::spawn_blocking(move || {
+            let mut head = Some(head);
+            let read = Session::open(&path, limits).and_then(|mut session| {
+                session.with(|connection, _| {
+                    let begin = |read| match head.take().map(|head| head.send(Ok(read))) {
+                        Some(Ok(())) => ControlFlow::Continue(()),
+                        _ => ControlFlow::Break(()),
+                    };
+                    read::read(connection, &scope, begin, |page| {
+                        match pages.blocking_send(Ok(page)) {
+                            Ok(()) => ControlFlow::Continue(()),
+                            Err(_) => ControlFlow::Break(()),
+                        }
+                    })
+                })
+            });
+            // A reader that is gone wants no error either.
+            match (read, head) {
+                (Err(error), Some(head)) => drop(head.send(Err(error))),
+                (Err(error), None) => drop(pages.blocking_send(Err(error))),
+                (Ok(()), _) => {}
+            }
+        });
+        let head = reading.await.unwrap_or_else(|_| Err(session::cut_off()))?;
+        Ok(Reading {
+            revision: head.revision,
+            networks: head.networks,
+            nodes: head.nodes,
+            endpoints,
+        })
+    }
+
+    async fn find(&self, vni: Vni, wanted: Wanted) -> Result<Option<Endpoint>, RegistryError> {
         self.reader
-            .run(|session| session.with(|connection, _| read::snapshot(connection)))
+            .run(move |session| session.with(|connection, _| read::find(connection, vni, wanted)))
+            .await
+    }
+
+    async fn find_endpoint(&self, name: &Name) -> Result<Option<Endpoint>, RegistryError> {
+        let name = name.clone();
+        self.reader
+            .run(move |session| {
+                session.with(|connection, _| read::find_endpoint(connection, &name))
+            })
+            .await
+    }
+
+    async fn taken(&self, vni: Vni, block: Block) -> Result<BTreeSet<IpAddr>, RegistryError> {
+        self.reader
+            .run(move |session| session.with(|connection, _| read::taken(connection, vni, block)))
             .await
     }
 
@@ -115,9 +187,8 @@ impl Registry for Sqlite {
         let bell = Arc::clone(&self.bell);
         self.writer
             .run(move |session| {
-                let revision = session.with(|connection, limits| {
-                    commit::commit(connection, &changes, limits.history)
-                })?;
+                let revision = session
+                    .with(|connection, limits| commit::commit(connection, &changes, limits))?;
                 // Here and not after the await: a caller that gives up has committed all the same.
                 bell.ring();
                 Ok(revision)
@@ -125,10 +196,41 @@ impl Registry for Sqlite {
             .await
     }
 
-    async fn heartbeat(&self, node: &Name) -> Result<(), RegistryError> {
-        let node = node.clone();
+    async fn heartbeat(&self, node: &Name, session: &model::Session) -> Result<(), RegistryError> {
+        let (node, who) = (node.clone(), session.clone());
         self.writer
-            .run(move |session| session.with(|connection, _| commit::heartbeat(connection, &node)))
+            .run(move |session| {
+                session.with(|connection, _| liveness::heartbeat(connection, &node, &who))
+            })
+            .await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<(), RegistryError> {
+        let question = question.clone();
+        let bell = Arc::clone(&self.bell);
+        self.writer
+            .run(move |session| {
+                session.with(|connection, _| liveness::ask(connection, &question))?;
+                bell.ring();
+                Ok(())
+            })
+            .await
+    }
+
+    async fn publish(&self, report: &Report) -> Result<(), RegistryError> {
+        let report = report.clone();
+        self.writer
+            .run(move |session| {
+                session.with(|connection, _| liveness::publish(connection, &report))
+            })
+            .await
+    }
+
+    async fn reports(&self, question: Option<QuestionId>) -> Result<Vec<Report>, RegistryError> {
+        self.reader
+            .run(move |session| {
+                session.with(|connection, _| liveness::reports(connection, question))
+            })
             .await
     }
 

@@ -44,14 +44,15 @@ pub(crate) fn imported_endpoint() -> EndpointView {
 }
 
 pub(crate) fn vteps() -> Vec<VtepView> {
-    let node = |name: &str, ip: &str, agent, last_seen| Node {
-        name: name.parse().unwrap(),
-        vtep: Vtep {
+    let node = |name: &str, ip: &str, agent, last_seen| {
+        let vtep = Vtep {
             ip: ip.parse().unwrap(),
             port: 4789,
-        },
-        agent,
-        last_seen,
+        };
+        Node {
+            last_seen,
+            ..Node::new(name.parse().unwrap(), vtep, agent)
+        }
     };
     let seen = SystemTime::UNIX_EPOCH + Duration::from_micros(1_785_585_600_123_456);
     vec![

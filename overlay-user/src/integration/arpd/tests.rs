@@ -24,13 +24,15 @@ fn two_networks() -> Snapshot {
             network(43, &["7.7.7.0/24"]),
         ],
         nodes: vec![Node {
-            name: "h1".parse().unwrap(),
-            vtep: Vtep {
-                ip: "10.0.0.1".parse().unwrap(),
-                port: PORT,
-            },
-            agent: true,
             last_seen: Some(SystemTime::UNIX_EPOCH),
+            ..Node::new(
+                "h1".parse().unwrap(),
+                Vtep {
+                    ip: "10.0.0.1".parse().unwrap(),
+                    port: PORT,
+                },
+                true,
+            )
         }],
         endpoints: vec![Endpoint {
             name: "blue".parse().unwrap(),

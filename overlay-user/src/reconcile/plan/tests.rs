@@ -8,15 +8,14 @@ fn vni(number: u32) -> Vni {
 }
 
 fn node(name: &str, ip: &str) -> Node {
-    Node {
-        name: name.parse().unwrap(),
-        vtep: Vtep {
+    Node::new(
+        name.parse().unwrap(),
+        Vtep {
             ip: ip.parse().unwrap(),
             port: 4789,
         },
-        agent: true,
-        last_seen: None,
-    }
+        true,
+    )
 }
 
 fn endpoint(name: &str, number: u32, address: &str, node: &str) -> Endpoint {

@@ -3,37 +3,43 @@
 //! Uniqueness and references are the schema's constraints. A statement comes first; only when a
 //! constraint has refused it is the owner looked up, under the same write lock, for the message.
 
-use std::{
-    fmt::Display,
-    net::IpAddr,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior};
 
-use super::{super::RegistryError, failure::Failure, read};
-use crate::model::{Change, Endpoint, Name, Network, Node, Revision, Vni, ipam};
+use super::{
+    super::RegistryError, clock::Moment, failure::Failure, liveness::wall_milliseconds, read,
+    session::Limits,
+};
+use crate::model::{Change, Endpoint, IfName, Name, NameError, Network, Node, Revision, Vni, ipam};
 
-/// Carries out all changes or none. Tombstones older than `history` revisions are forgotten.
+/// Carries out all changes or none. Tombstones older than `limits.history` revisions are
+/// forgotten.
 pub(super) fn commit(
     connection: &mut Connection,
     changes: &[Change],
-    history: u64,
+    limits: Limits,
 ) -> Result<Revision, Failure> {
     // Immediate: the write lock is waited for at the start, never half-way.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let current = read::horizon(&transaction)?.revision;
+    let has_quarantine = transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM quarantine)")?
+        .query_row((), |row| row.get(0))?;
     let mut commit = Commit {
         transaction,
         revision: current + 1,
+        now: Moment::now()?,
+        quarantine: limits.quarantine,
+        has_quarantine,
         is_noop: true,
     };
     for change in changes {
         commit.apply(change)?;
     }
     if !commit.is_noop {
-        commit.advance(history)?;
+        commit.advance(limits.history)?;
     }
     let revision = if commit.is_noop {
         current
@@ -44,27 +50,15 @@ pub(super) fn commit(
     Ok(revision)
 }
 
-/// Notes that a node's agent lives; no revision, no watcher wakes.
-pub(super) fn heartbeat(connection: &Connection, node: &Name) -> Result<(), Failure> {
-    let updated = connection
-        .prepare_cached("UPDATE node SET last_seen = ?2 WHERE name = ?1")?
-        .execute((node.as_str(), milliseconds(SystemTime::now())))?;
-    if updated == 1 {
-        Ok(())
-    } else {
-        Err(missing(
-            "node",
-            node,
-            "restart its agent, which registers it again",
-        ))
-    }
-}
-
 /// A commit under way.
 struct Commit<'a> {
     transaction: Transaction<'a>,
     /// What this commit becomes, unless all of it is done already.
     revision: Revision,
+    now: Moment,
+    quarantine: Duration,
+    /// There may be addresses in quarantine: else none is looked for.
+    has_quarantine: bool,
     /// Nothing has changed so far.
     is_noop: bool,
 }
@@ -78,7 +72,16 @@ impl Commit<'_> {
             Change::RemoveNode(node) => self.remove_node(node),
             Change::RemoveEmptyNode(node) => self.remove_empty_node(node),
             Change::CreateEndpoint(endpoint) => self.create_endpoint(endpoint),
-            Change::RemoveEndpoint(name) => self.remove_endpoint(name),
+            Change::MoveEndpoint {
+                name,
+                node,
+                netns,
+                ifname,
+            } => self.move_endpoint(name, node, netns.as_ref(), ifname.as_ref()),
+            Change::RemoveEndpoint(name) => self.remove_endpoint(name, None),
+            Change::RemoveGeneration(name, generation) => {
+                self.remove_endpoint(name, Some(*generation))
+            }
         }
     }
 
@@ -90,6 +93,7 @@ impl Commit<'_> {
         if forgotten > 0 {
             self.execute("UPDATE meta SET pruned = ?1", [horizon])?;
         }
+        self.execute("DELETE FROM quarantine WHERE until <= ?1", [self.now.ms])?;
         Ok(())
     }
 
@@ -97,13 +101,15 @@ impl Commit<'_> {
         check_subnets(network)?;
         let vni = network.vni.get();
         let inserted = self.execute(
-            "INSERT INTO network (vni, name, mtu, flood, learning, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO network (vni, name, mtu, flood, learning, resolve, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             (
                 vni,
                 network.name.as_str(),
                 network.mtu,
                 network.flood.to_string(),
                 network.learning,
+                network.resolve.to_string(),
                 self.revision,
             ),
         );
@@ -131,17 +137,21 @@ impl Commit<'_> {
             ));
         }
         let put = self.execute(
-            "INSERT INTO node (name, vtep_ip, vtep_port, agent, revision) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO node (name, vtep_ip, vtep_port, agent, version, abi, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (name) DO UPDATE SET
                  vtep_ip = excluded.vtep_ip, vtep_port = excluded.vtep_port,
-                 agent = excluded.agent, revision = excluded.revision
-             WHERE (vtep_ip, vtep_port, agent)
-                 IS NOT (excluded.vtep_ip, excluded.vtep_port, excluded.agent)",
+                 agent = excluded.agent, version = excluded.version, abi = excluded.abi,
+                 revision = excluded.revision
+             WHERE (vtep_ip, vtep_port, agent, version, abi) IS NOT
+                 (excluded.vtep_ip, excluded.vtep_port, excluded.agent, excluded.version, excluded.abi)",
             (
                 name.as_str(),
                 vtep.ip.to_string(),
                 vtep.port,
                 node.agent,
+                node.version.as_deref(),
+                node.abi,
                 self.revision,
             ),
         );
@@ -149,7 +159,7 @@ impl Commit<'_> {
         if let Some(time) = node.last_seen {
             self.execute(
                 "UPDATE node SET last_seen = max(ifnull(last_seen, 0), ?2) WHERE name = ?1",
-                (name.as_str(), milliseconds(time)),
+                (name.as_str(), wall_milliseconds(time)),
             )?;
         }
         if put == 0 {
@@ -164,11 +174,14 @@ impl Commit<'_> {
              SELECT 'endpoint', e.name, ?2 FROM endpoint e JOIN node n ON n.id = e.node WHERE n.name = ?1",
             (name.as_str(), self.revision),
         )?;
+        self.quarantine("e.node = (SELECT id FROM node WHERE name = ?1)", name)?;
         self.execute(
             "DELETE FROM endpoint WHERE node = (SELECT id FROM node WHERE name = ?1)",
             [name.as_str()],
         )?;
         let deleted = self.execute("DELETE FROM node WHERE name = ?1", [name.as_str()])?;
+        self.execute("DELETE FROM session WHERE node = ?1", [name.as_str()])?;
+        self.execute("DELETE FROM report WHERE node = ?1", [name.as_str()])?;
         self.note_removed(deleted, "node", name.as_str())
     }
 
@@ -197,6 +210,7 @@ impl Commit<'_> {
             ),
         );
         explained(inserted, || self.endpoint_conflict(endpoint))?;
+        self.check_quarantine(endpoint)?;
         let id = self.transaction.last_insert_rowid();
         for (position, address) in endpoint.addresses.iter().enumerate() {
             let ip = address.addr();
@@ -215,9 +229,129 @@ impl Commit<'_> {
         self.note_made("endpoint", endpoint.name.as_str())
     }
 
-    fn remove_endpoint(&mut self, name: &Name) -> Result<(), Failure> {
+    fn move_endpoint(
+        &mut self,
+        name: &Name,
+        node: &Name,
+        netns: Option<&Name>,
+        ifname: Option<&IfName>,
+    ) -> Result<(), Failure> {
+        let moved = self.execute(
+            "UPDATE endpoint SET node = (SELECT id FROM node WHERE name = ?2),
+                netns = ?3, ifname = ?4, revision = ?5
+             WHERE name = ?1 AND (node, netns, ifname)
+                IS NOT ((SELECT id FROM node WHERE name = ?2), ?3, ?4)",
+            (
+                name.as_str(),
+                node.as_str(),
+                netns.map(Name::as_str),
+                ifname.map(AsRef::<str>::as_ref),
+                self.revision,
+            ),
+        );
+        let moved = explained(moved, || Ok(Some(missing_node(node))))?;
+        if moved > 0 {
+            return self.note_made("endpoint", name.as_str());
+        }
+        match self.one_text("SELECT name FROM endpoint WHERE name = ?1", [name.as_str()])? {
+            Some(_) => Ok(()),
+            None => Err(missing(
+                "endpoint",
+                name,
+                "see `overlay endpoint ls` for those that do",
+            )),
+        }
+    }
+
+    fn remove_endpoint(
+        &mut self,
+        name: &Name,
+        generation: Option<Revision>,
+    ) -> Result<(), Failure> {
+        if let Some(generation) = generation {
+            let present = "SELECT name FROM endpoint WHERE name = ?1 AND revision = ?2";
+            if self
+                .one_text(present, (name.as_str(), generation))?
+                .is_none()
+            {
+                return Ok(());
+            }
+        }
+        self.quarantine("e.name = ?1", name)?;
         let deleted = self.execute("DELETE FROM endpoint WHERE name = ?1", [name.as_str()])?;
         self.note_removed(deleted, "endpoint", name.as_str())
+    }
+
+    /// Keeps the addresses of those endpoints that are about to be removed free for a while.
+    fn quarantine(&mut self, which: &str, name: &Name) -> Result<(), Failure> {
+        if self.quarantine.is_zero() {
+            return Ok(());
+        }
+        self.has_quarantine = true;
+        let until = self.now.after(self.quarantine);
+        for (kind, value, join) in [
+            ("mac", "e.mac", ""),
+            ("ip", "a.ip", "JOIN address a ON a.endpoint = e.id"),
+        ] {
+            self.execute(
+                &format!(
+                    "INSERT OR REPLACE INTO quarantine (vni, kind, value, owner, revision, boot, until)
+                     SELECT e.vni, '{kind}', {value}, e.name, ?2, ?3, ?4
+                     FROM endpoint e {join} WHERE {which}"
+                ),
+                (name.as_str(), self.revision, until.boot, until.ms),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Refuses addresses that another endpoint had until a moment ago, unless it gave them up in this
+    /// very commit. What the endpoint may have is no longer in quarantine.
+    fn check_quarantine(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        if !self.has_quarantine {
+            return Ok(());
+        }
+        // Addresses first: the MAC may follow from one, and then nobody has asked for it.
+        let addresses = endpoint.ips().map(|ip| ("IP", "ip", ip.to_string()));
+        for (what, kind, value) in addresses.chain([("MAC", "mac", endpoint.mac.to_string())]) {
+            let key = (endpoint.vni.get(), kind, &value);
+            let barrier = self
+                .transaction
+                .prepare_cached(
+                    "SELECT owner, until FROM quarantine WHERE (vni, kind, value) = (?1, ?2, ?3)
+                     AND owner <> ?4 AND revision <> ?5 AND boot = ?6 AND until > ?7",
+                )?
+                .query_row(
+                    (
+                        key.0,
+                        key.1,
+                        key.2,
+                        endpoint.name.as_str(),
+                        self.revision,
+                        self.now.boot,
+                        self.now.ms,
+                    ),
+                    |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)),
+                )
+                .optional()?;
+            if let Some((owner, until)) = barrier {
+                let left = u64::try_from(until - self.now.ms).unwrap_or_default();
+                return Err(RegistryError::Quarantined {
+                    what,
+                    owner: owner
+                        .parse()
+                        .map_err(|error: NameError| Failure::Row(error.to_string()))?,
+                    value,
+                    for_at_most: Duration::from_millis(left),
+                }
+                .into());
+            }
+            self.execute(
+                "DELETE FROM quarantine WHERE (vni, kind, value) = (?1, ?2, ?3)",
+                key,
+            )?;
+        }
+        Ok(())
     }
 
     /// The network's rules, as it is under this transaction.
@@ -325,11 +459,7 @@ impl Commit<'_> {
             .one_text("SELECT name FROM node WHERE name = ?1", [node])?
             .is_none()
         {
-            return Ok(Some(RegistryError::Missing {
-                what: "node",
-                value: node.to_owned(),
-                advice: "start its agent, which registers it".to_owned(),
-            }));
+            return Ok(Some(missing_node(&endpoint.node)));
         }
         let name = endpoint.name.as_str();
         if let Some(owner) = self.owner("e.name = ?1", [name])? {
@@ -405,6 +535,14 @@ fn missing_network(vni: Vni) -> Failure {
     missing("network", &vni, &advice)
 }
 
+fn missing_node(node: &Name) -> RegistryError {
+    RegistryError::Missing {
+        what: "node",
+        value: node.to_string(),
+        advice: "start its agent, which registers it".to_owned(),
+    }
+}
+
 fn refused<T>(line: String) -> Result<T, Failure> {
     Err(RegistryError::Refused(line).into())
 }
@@ -428,11 +566,6 @@ fn check_subnets(network: &Network) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn milliseconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn join(subnets: &[IpNet]) -> String {

@@ -3,7 +3,7 @@
 //! The question reaches back to what the receiver was last given, so a slow receiver loses nothing:
 //! the task waits until there is room, then one delta holds all that has come in between.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -13,29 +13,38 @@ use tokio::{
 use super::{
     super::{RegistryError, WatchEvent},
     bell::Bell,
+    liveness,
     read::{self, Progress},
     session::{FileId, Session, SharedSession},
 };
-use crate::model::Revision;
+use crate::model::{Name, Question, Revision};
 
 /// Events that wait for a slow receiver before deltas are merged.
 const BACKLOG: usize = 16;
 
 /// Where a receiver stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Position {
     file: Option<FileId>,
     revision: Revision,
+    /// The last question's number.
+    question: i64,
+    alive: BTreeSet<Name>,
 }
 
 impl Position {
     /// The present.
     pub(super) fn now(session: &mut Session) -> Result<Self, RegistryError> {
-        let revision = session.with(|connection, _| Ok(read::horizon(connection)?.revision))?;
-        Ok(Self {
-            file: session.file(),
-            revision,
-        })
+        let mut position = session.with(|connection, _| {
+            Ok(Self {
+                file: None,
+                revision: read::horizon(connection)?.revision,
+                question: liveness::last_question(connection)?,
+                alive: read::alive(connection)?,
+            })
+        })?;
+        position.file = session.file();
+        Ok(position)
     }
 }
 
@@ -55,6 +64,15 @@ pub(super) fn start(
     };
     tokio::spawn(follower.run(bell, rings, sender));
     receiver
+}
+
+/// What one look has found.
+struct Look {
+    progress: Progress,
+    questions: Vec<(i64, Question)>,
+    alive: BTreeSet<Name>,
+    file: Option<FileId>,
+    path: PathBuf,
 }
 
 struct Follower {
@@ -86,12 +104,24 @@ impl Follower {
 
     /// Looks once.
     async fn step(&mut self) -> Vec<WatchEvent> {
-        let since = self.position.revision;
+        let (since, question) = (self.position.revision, self.position.question);
         let looked = self
             .session
             .run(move |session| {
-                let progress = session.with(|connection, _| read::progress(connection, since))?;
-                Ok((progress, session.file(), session.path().to_owned()))
+                let (progress, questions, alive) = session.with(|connection, _| {
+                    Ok((
+                        read::progress(connection, since)?,
+                        liveness::questions(connection, question)?,
+                        read::alive(connection)?,
+                    ))
+                })?;
+                Ok(Look {
+                    progress,
+                    questions,
+                    alive,
+                    file: session.file(),
+                    path: session.path().to_owned(),
+                })
             })
             .await;
         let mut events = Vec::new();
@@ -103,20 +133,22 @@ impl Follower {
                 self.is_lost = true;
                 events.push(WatchEvent::Lost(error.to_string()));
             }
-            Ok((progress, file, path)) => {
-                let is_replaced = file != self.position.file;
+            Ok(look) => {
+                let is_replaced = look.file != self.position.file;
                 if is_replaced && !self.is_lost {
                     self.is_lost = true;
                     events.push(WatchEvent::Lost(format!(
                         "registry file {} was replaced by another",
-                        path.display()
+                        look.path.display()
                     )));
                 }
                 if std::mem::take(&mut self.is_lost) {
                     events.push(WatchEvent::Restored);
                 }
-                self.position.file = file;
-                events.extend(self.advance(progress, is_replaced));
+                self.position.file = look.file;
+                events.extend(self.advance(look.progress, is_replaced));
+                events.extend(self.hear(look.questions));
+                events.extend(self.compare(look.alive));
             }
         }
         events
@@ -136,5 +168,22 @@ impl Follower {
             Progress::Delta(delta) => Some(WatchEvent::Delta(delta)),
             Progress::Resync(_) => Some(WatchEvent::Resync),
         }
+    }
+    fn hear(&mut self, questions: Vec<(i64, Question)>) -> Vec<WatchEvent> {
+        if let Some((last, _)) = questions.last() {
+            self.position.question = *last;
+        }
+        questions
+            .into_iter()
+            .map(|(_, question)| WatchEvent::Question(question))
+            .collect()
+    }
+
+    fn compare(&mut self, alive: BTreeSet<Name>) -> Vec<WatchEvent> {
+        let before = std::mem::replace(&mut self.position.alive, alive);
+        let now = &self.position.alive;
+        let silent = before.difference(now).cloned().map(WatchEvent::Silent);
+        let alive = now.difference(&before).cloned().map(WatchEvent::Alive);
+        silent.chain(alive).collect()
     }
 }

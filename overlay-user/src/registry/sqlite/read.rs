@@ -1,47 +1,221 @@
-//! Rows to the model: whole states and what changed since a revision.
+//! Rows to the model: whole states, single endpoints, and what changed since a revision.
 
 use std::{
+    collections::BTreeSet,
     fmt::Display,
+    mem,
+    net::IpAddr,
+    ops::ControlFlow,
     str::FromStr,
     time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::failure::Failure;
-use crate::model::{Delta, Endpoint, Mac, Network, Node, Revision, Snapshot, Vni, Vtep};
+use super::{
+    super::{PAGE, Scope},
+    clock::Moment,
+    failure::Failure,
+};
+use crate::model::{
+    Delta, Endpoint, Mac, Name, Network, Node, Resolve, Revision, SESSION_TTL, Vni, Vtep, Wanted,
+    ipam::Block,
+};
 
-const NETWORKS: &str = "SELECT n.vni, n.name, n.mtu, n.flood, n.learning, s.cidr
-    FROM network n LEFT JOIN subnet s ON s.vni = n.vni
-    WHERE n.revision > ?1 ORDER BY n.revision, n.vni, s.position";
+macro_rules! networks {
+    ($which:literal) => {
+        concat!(
+            "SELECT n.vni, n.name, n.mtu, n.flood, n.learning, n.resolve, s.cidr
+            FROM network n LEFT JOIN subnet s ON s.vni = n.vni WHERE ",
+            $which
+        )
+    };
+}
 
-const NETWORK: &str = "SELECT n.vni, n.name, n.mtu, n.flood, n.learning, s.cidr
-    FROM network n LEFT JOIN subnet s ON s.vni = n.vni
-    WHERE n.vni = ?1 ORDER BY s.position";
+const NETWORKS: &str = networks!("n.revision > ?1 ORDER BY n.revision, n.vni, s.position");
+const NETWORK: &str = networks!("n.vni = ?1 ORDER BY s.position");
 
-const NODES: &str = "SELECT name, vtep_ip, vtep_port, agent, last_seen
-    FROM node WHERE revision > ?1 ORDER BY revision, id";
+/// ?2 and ?3 are the boot and the earliest time in it at which a living session was seen.
+const NODES: &str = "SELECT n.name, n.vtep_ip, n.vtep_port, n.agent, n.last_seen, n.version, n.abi,
+        n.agent AND s.node IS NOT NULL AS alive
+    FROM node n LEFT JOIN session s ON s.node = n.name AND s.boot = ?2 AND s.seen >= ?3
+    WHERE n.revision > ?1 ORDER BY n.revision, n.id";
 
-/// The order is that of `endpoint_by_revision` and of the primary key of `address`: no sorting.
+/// Names of nodes, see [`NODES`].
+const ALIVE: &str = "SELECT n.name FROM session s JOIN node n ON n.name = s.node
+    WHERE n.agent AND s.boot = ?1 AND s.seen >= ?2";
+
 /// CROSS JOIN forbids SQLite to start with the nodes.
+macro_rules! endpoints {
+    ($which:literal) => {
+        concat!(
+            "SELECT e.id, e.name, e.vni, e.mac, n.name, e.netns, e.ifname, e.revision, a.ip, a.prefix
+            FROM endpoint e CROSS JOIN node n ON n.id = e.node
+            LEFT JOIN address a ON a.endpoint = e.id WHERE ",
+            $which
+        )
+    };
+}
+
+/// The orders are those of the indexes and of the primary key of `address`: no sorting.
 pub(super) const ENDPOINTS: &str =
-    "SELECT e.id, e.name, e.vni, e.mac, n.name, e.netns, e.ifname, e.revision, a.ip, a.prefix
-    FROM endpoint e CROSS JOIN node n ON n.id = e.node LEFT JOIN address a ON a.endpoint = e.id
-    WHERE e.revision > ?1 ORDER BY e.revision, e.id, a.position";
+    endpoints!("e.revision > ?1 ORDER BY e.revision, e.id, a.position");
+pub(super) const ENDPOINTS_OF_NETWORK: &str = endpoints!("e.vni = ?1 ORDER BY e.mac, a.position");
+pub(super) const ENDPOINTS_OF_NODE: &str = endpoints!(
+    "e.node = (SELECT id FROM node WHERE name = ?1)
+    AND e.vni IN (SELECT vni FROM network WHERE resolve <> 'proactive') ORDER BY e.id, a.position"
+);
+const ENDPOINT_BY_NAME: &str = endpoints!("e.name = ?1 ORDER BY a.position");
+const ENDPOINT_BY_MAC: &str = endpoints!("e.vni = ?1 AND e.mac = ?2 ORDER BY a.position");
+const ENDPOINT_BY_IP: &str = endpoints!(
+    "e.id = (SELECT endpoint FROM address WHERE vni = ?1 AND ip = ?2) ORDER BY a.position"
+);
 
 const TOMBSTONES: &str = "SELECT kind, key FROM tombstone WHERE revision > ?1";
 
-/// The state at one revision. Order: longest unchanged first.
-pub(super) fn snapshot(connection: &mut Connection) -> Result<Snapshot, Failure> {
+/// All but the endpoints.
+pub(super) struct Head {
+    pub(super) revision: Revision,
+    pub(super) networks: Vec<Network>,
+    pub(super) nodes: Vec<Node>,
+}
+
+/// Reads the state at one revision, the head first; `begin` and `page` take it and give back whether
+/// more is wanted.
+pub(super) fn read(
+    connection: &mut Connection,
+    scope: &Scope,
+    begin: impl FnOnce(Head) -> ControlFlow<()>,
+    page: impl FnMut(Vec<Endpoint>) -> ControlFlow<()>,
+) -> Result<(), Failure> {
     // A deferred transaction: all statements see the state of the first.
     let transaction = connection.transaction()?;
-    Ok(Snapshot {
+    let head = Head {
         revision: horizon(&transaction)?.revision,
         networks: networks(&transaction, 0)?,
         nodes: nodes(&transaction, 0)?,
-        endpoints: endpoints(&transaction, 0)?,
-    })
+    };
+    let proactive: Vec<Vni> = head
+        .networks
+        .iter()
+        .filter(|network| network.resolve == Resolve::Proactive)
+        .map(|network| network.vni)
+        .collect();
+    let is_all = match scope {
+        Scope::All => true,
+        Scope::Resident(_) => proactive.len() == head.networks.len(),
+        Scope::Network(_) => false,
+    };
+    if begin(head).is_break() {
+        return Ok(());
+    }
+    let mut pages = Pages {
+        page,
+        filled: Vec::new(),
+    };
+    let done = match scope {
+        _ if is_all => pages.take(&transaction, ENDPOINTS, [0])?,
+        Scope::All => ControlFlow::Continue(()),
+        Scope::Network(vni) => pages.take(&transaction, ENDPOINTS_OF_NETWORK, [vni.get()])?,
+        Scope::Resident(node) => {
+            let mut done = ControlFlow::Continue(());
+            for vni in proactive {
+                if done.is_continue() {
+                    done = pages.take(&transaction, ENDPOINTS_OF_NETWORK, [vni.get()])?;
+                }
+            }
+            match done {
+                ControlFlow::Break(()) => done,
+                ControlFlow::Continue(()) => {
+                    pages.take(&transaction, ENDPOINTS_OF_NODE, [node.as_str()])?
+                }
+            }
+        }
+    };
+    if done.is_continue() && !pages.filled.is_empty() {
+        // The last one: nothing depends on whether it was wanted.
+        let _ = (pages.page)(pages.filled);
+    }
+    Ok(())
+}
+
+struct Pages<F> {
+    page: F,
+    filled: Vec<Endpoint>,
+}
+
+impl<F: FnMut(Vec<Endpoint>) -> ControlFlow<()>> Pages<F> {
+    fn take(
+        &mut self,
+        connection: &Connection,
+        sql: &str,
+        parameters: impl Params,
+    ) -> Result<ControlFlow<()>, Failure> {
+        for_each_endpoint(connection, sql, parameters, |endpoint| {
+            self.filled.push(endpoint);
+            if self.filled.len() < PAGE {
+                return ControlFlow::Continue(());
+            }
+            (self.page)(mem::replace(&mut self.filled, Vec::with_capacity(PAGE)))
+        })
+    }
+}
+
+/// The endpoint with this MAC or address.
+pub(super) fn find(
+    connection: &Connection,
+    vni: Vni,
+    wanted: Wanted,
+) -> Result<Option<Endpoint>, Failure> {
+    let sql = match wanted {
+        Wanted::Mac(_) => ENDPOINT_BY_MAC,
+        Wanted::Ip(_) => ENDPOINT_BY_IP,
+    };
+    one_endpoint(connection, sql, (vni.get(), wanted.to_string()))
+}
+
+/// The endpoint of this name.
+pub(super) fn find_endpoint(
+    connection: &Connection,
+    name: &Name,
+) -> Result<Option<Endpoint>, Failure> {
+    one_endpoint(connection, ENDPOINT_BY_NAME, [name.as_str()])
+}
+
+/// The block's addresses that are claimed or in quarantine.
+pub(super) fn taken(
+    connection: &mut Connection,
+    vni: Vni,
+    block: Block,
+) -> Result<BTreeSet<IpAddr>, Failure> {
+    let now = Moment::now()?;
+    let transaction = connection.transaction()?;
+    let mut statement = transaction.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM address WHERE vni = ?1 AND ip = ?2)
+            OR EXISTS (SELECT 1 FROM quarantine
+                WHERE vni = ?1 AND kind = 'ip' AND value = ?2 AND boot = ?3 AND until > ?4)",
+    )?;
+    let mut taken = BTreeSet::new();
+    for ip in block.addresses() {
+        let parameters = (vni.get(), ip.to_string(), now.boot, now.ms);
+        if statement.query_row(parameters, |row| row.get(0))? {
+            taken.insert(ip);
+        }
+    }
+    Ok(taken)
+}
+
+/// The nodes whose sessions live.
+pub(super) fn alive(connection: &Connection) -> Result<BTreeSet<Name>, Failure> {
+    let since = Moment::now()?.before(SESSION_TTL);
+    let mut statement = connection.prepare_cached(ALIVE)?;
+    let mut rows = statement.query((since.boot, since.ms))?;
+    let mut names = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        names.insert(parse(row, 0)?);
+    }
+    Ok(names)
 }
 
 /// What a reader at revision `since` has to learn.
@@ -68,7 +242,7 @@ pub(super) fn progress(connection: &mut Connection, since: Revision) -> Result<P
         revision,
         networks: networks(&transaction, since)?,
         nodes: nodes(&transaction, since)?,
-        endpoints: endpoints(&transaction, since)?,
+        endpoints: endpoints_since(&transaction, since)?,
         ..Delta::default()
     };
     let mut statement = transaction.prepare_cached(TOMBSTONES)?;
@@ -130,6 +304,7 @@ fn query_networks(
                 mtu: row.get("mtu")?,
                 flood: parse(row, "flood")?,
                 learning: row.get("learning")?,
+                resolve: parse(row, "resolve")?,
                 ..Network::new(parse(row, "name")?, vni)
             });
         }
@@ -141,8 +316,9 @@ fn query_networks(
 }
 
 pub(super) fn nodes(connection: &Connection, since: Revision) -> Result<Vec<Node>, Failure> {
+    let living = Moment::now()?.before(SESSION_TTL);
     let mut statement = connection.prepare_cached(NODES)?;
-    let mut rows = statement.query([since])?;
+    let mut rows = statement.query((since, living.boot, living.ms))?;
     let mut nodes = Vec::new();
     while let Some(row) = rows.next()? {
         let last_seen: Option<u64> = row.get("last_seen")?;
@@ -154,22 +330,53 @@ pub(super) fn nodes(connection: &Connection, since: Revision) -> Result<Vec<Node
             },
             agent: row.get("agent")?,
             last_seen: last_seen.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+            alive: row.get("alive")?,
+            version: row.get("version")?,
+            abi: row.get("abi")?,
         });
     }
     Ok(nodes)
 }
 
-/// By position, not by name: this loop reads a million rows.
-fn endpoints(connection: &Connection, since: Revision) -> Result<Vec<Endpoint>, Failure> {
-    let mut statement = connection.prepare_cached(ENDPOINTS)?;
-    let mut rows = statement.query([since])?;
-    let mut endpoints: Vec<Endpoint> = Vec::new();
-    let mut last = None;
+fn endpoints_since(connection: &Connection, since: Revision) -> Result<Vec<Endpoint>, Failure> {
+    let mut endpoints = Vec::new();
+    // Never broken off.
+    let _ = for_each_endpoint(connection, ENDPOINTS, [since], |endpoint| {
+        endpoints.push(endpoint);
+        ControlFlow::Continue(())
+    })?;
+    Ok(endpoints)
+}
+
+fn one_endpoint(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl Params,
+) -> Result<Option<Endpoint>, Failure> {
+    let mut found = None;
+    // At most one: the columns are unique.
+    let _ = for_each_endpoint(connection, sql, parameters, |endpoint| {
+        found = Some(endpoint);
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Gives each endpoint to `visit` until that breaks off. By position, not by name: this loop reads a
+/// million rows.
+fn for_each_endpoint(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    mut visit: impl FnMut(Endpoint) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, Failure> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(parameters)?;
+    let mut current: Option<(i64, Endpoint)> = None;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
-        if last != Some(id) {
-            last = Some(id);
-            endpoints.push(Endpoint {
+        if current.as_ref().is_none_or(|(current, _)| *current != id) {
+            let endpoint = Endpoint {
                 name: parse(row, 1)?,
                 vni: vni(row)?,
                 mac: parse::<Mac>(row, 3)?,
@@ -178,15 +385,23 @@ fn endpoints(connection: &Connection, since: Revision) -> Result<Vec<Endpoint>, 
                 netns: parse_optional(row, 5)?,
                 ifname: parse_optional(row, 6)?,
                 generation: row.get(7)?,
-            });
+            };
+            if let Some((_, complete)) = current.replace((id, endpoint))
+                && visit(complete).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        if let (Some(endpoint), Some(ip)) = (endpoints.last_mut(), parse_optional(row, 8)?) {
+        if let (Some((_, endpoint)), Some(ip)) = (&mut current, parse_optional(row, 8)?) {
             let address = IpNet::new(ip, row.get(9)?)
                 .map_err(|error| Failure::Row(format!("address {ip}: {error}")))?;
             endpoint.addresses.push(address);
         }
     }
-    Ok(endpoints)
+    Ok(match current {
+        Some((_, last)) => visit(last),
+        None => ControlFlow::Continue(()),
+    })
 }
 
 fn vni(row: &Row<'_>) -> Result<Vni, Failure> {

@@ -20,7 +20,10 @@ use super::{super::RegistryError, failure::Failure};
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"OVLY");
 
 /// Each lifts the schema by one version. Only ever add to the end.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001-begin.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001-begin.sql"),
+    include_str!("migrations/0002-cluster.sql"),
+];
 
 /// The schema's version that this binary writes.
 pub(super) const VERSION: usize = MIGRATIONS.len();

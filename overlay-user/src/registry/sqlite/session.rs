@@ -20,6 +20,8 @@ pub(super) struct Limits {
     pub(super) lock_wait: Duration,
     /// How many revisions tombstones are kept.
     pub(super) history: u64,
+    /// How long removed addresses are kept free.
+    pub(super) quarantine: Duration,
 }
 
 /// Which file it is, whatever its name: device and inode. While a connection has it open, no other
@@ -125,9 +127,14 @@ impl SharedSession {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, RegistryError> {
-    spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(RegistryError::Unavailable(format!(
-            "the registry's work was cut off ({error}): restart the agent"
-        )))
-    })
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(cut_off()))
+}
+
+/// The thread has panicked, or the runtime is going down.
+pub(super) fn cut_off() -> RegistryError {
+    RegistryError::Unavailable(
+        "the registry's work was cut off: see the log, then restart the agent".to_owned(),
+    )
 }

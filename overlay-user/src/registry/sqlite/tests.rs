@@ -8,8 +8,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
-use super::*;
-use crate::model::{Delta, Endpoint, Mac, Network, Node, Vni, Vtep};
+use super::{super::QUARANTINE, *};
+use crate::model::{Delta, Endpoint, Mac, Network, Node, Snapshot, Vni, Vtep};
 
 mod crash;
 mod files;
@@ -37,16 +37,17 @@ impl Bed {
     }
 
     fn open(&self) -> Sqlite {
-        Sqlite::open(&self.path()).unwrap()
+        Sqlite::open(&self.path(), QUARANTINE).unwrap()
     }
 
-    /// One that forgets soon.
+    /// One that forgets soon, removed addresses at once.
     fn open_with_history(&self, history: u64) -> Sqlite {
         Sqlite::open_with(
             &self.path(),
             Limits {
                 lock_wait: LOCK_WAIT,
                 history,
+                quarantine: Duration::ZERO,
             },
         )
         .unwrap()
@@ -82,15 +83,14 @@ fn network(number: u32, subnets: &[&str]) -> Network {
 }
 
 fn node(name: &str, ip: &str) -> Node {
-    Node {
-        name: name.parse().unwrap(),
-        vtep: Vtep {
+    Node::new(
+        name.parse().unwrap(),
+        Vtep {
             ip: ip.parse().unwrap(),
             port: 4789,
         },
-        agent: true,
-        last_seen: None,
-    }
+        true,
+    )
 }
 
 /// On h1, in VNI 42; MAC and IP made of `number`.
@@ -164,6 +164,11 @@ async fn next_delta(events: &mut Receiver<WatchEvent>) -> Delta {
         WatchEvent::Delta(delta) => delta,
         other => panic!("expected a delta, got {other:?}"),
     }
+}
+
+async fn heartbeat(registry: &Sqlite, node: &str, session: &str) -> Result<(), RegistryError> {
+    let session = model::Session::new(session.to_owned());
+    registry.heartbeat(&node.parse().unwrap(), &session).await
 }
 
 fn line(error: &RegistryError) -> String {

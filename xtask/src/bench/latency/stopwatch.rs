@@ -61,14 +61,9 @@ async fn main() -> Result<()> {
 
     let vni = Vni::try_from(args.vni)?;
     let fdb = open_fdb(&args.pins)?;
-    let registry = registry::open(&args.registry)?;
+    let registry = registry::open(&registry::Settings::new(args.registry)).await?;
     let node: Name = "stopwatch".parse()?;
-    let present = Change::PutNode(Node {
-        name: node.clone(),
-        vtep: VTEP,
-        agent: false,
-        last_seen: None,
-    });
+    let present = Change::PutNode(Node::new(node.clone(), VTEP, false));
     registry.commit(&[present]).await?;
 
     let mut out = std::io::stdout().lock();

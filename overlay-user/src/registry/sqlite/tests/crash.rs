@@ -59,7 +59,7 @@ fn task() -> (Sqlite, u16) {
     let path = env::var(REGISTRY).expect("the parent test sets it");
     let number = env::var(NUMBER).expect("the parent test sets it");
     (
-        Sqlite::open(Path::new(&path)).unwrap(),
+        Sqlite::open(Path::new(&path), QUARANTINE).unwrap(),
         number.parse().unwrap(),
     )
 }
@@ -214,6 +214,10 @@ async fn eight_processes_make_one_registry() {
         child.lines().for_each(drop);
         assert!(child.0.wait().unwrap().success());
     }
-    let snapshot = Sqlite::open(&path).unwrap().snapshot().await.unwrap();
+    let snapshot = Sqlite::open(&path, QUARANTINE)
+        .unwrap()
+        .snapshot()
+        .await
+        .unwrap();
     assert_eq!((snapshot.nodes.len(), snapshot.revision), (8, 9));
 }

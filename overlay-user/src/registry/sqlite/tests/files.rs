@@ -32,6 +32,7 @@ fn impatient(path: &Path) -> Result<Sqlite, RegistryError> {
         Limits {
             lock_wait,
             history: HISTORY,
+            quarantine: QUARANTINE,
         },
     )
 }
@@ -41,7 +42,7 @@ async fn a_missing_file_is_made_with_its_folder_for_the_owner_alone() {
     let bed = Bed::new();
     let folder = bed.folder.path().join("a/b");
     let path = folder.join("registry.db");
-    let registry = Sqlite::open(&path).unwrap();
+    let registry = Sqlite::open(&path, QUARANTINE).unwrap();
     furnish(&registry).await;
     assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
     assert_eq!(mode(&folder.join("registry.db-wal")), 0o600);
@@ -59,7 +60,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let bed = Bed::new();
     let garbage = "not a database\n".repeat(1000);
     fs::write(bed.path(), &garbage).unwrap();
-    let text = unavailable(Sqlite::open(&bed.path()));
+    let text = unavailable(Sqlite::open(&bed.path(), QUARANTINE));
     assert!(
         text.contains("is not a registry (no SQLite database): name another"),
         "{text}"
@@ -76,7 +77,7 @@ fn another_programs_database_is_refused_and_left_alone() {
         .unwrap();
     drop(other);
     let before = fs::read(bed.path()).unwrap();
-    let text = unavailable(Sqlite::open(&bed.path()));
+    let text = unavailable(Sqlite::open(&bed.path(), QUARANTINE));
     assert!(
         text.ends_with("is another program's SQLite database: name another file"),
         "{text}"
@@ -91,7 +92,7 @@ fn a_newer_schema_is_refused() {
     let newer = Connection::open(bed.path()).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    let text = unavailable(Sqlite::open(&bed.path()));
+    let text = unavailable(Sqlite::open(&bed.path(), QUARANTINE));
     let expected = format!(
         "has schema version 99, this binary knows up to {}: upgrade this binary or name another file",
         schema::VERSION
@@ -121,7 +122,7 @@ async fn a_corrupt_file_is_reported_wherever_the_damage_is() {
         }),
     ] {
         fs::write(bed.path(), damaged).unwrap();
-        let result = match Sqlite::open(&bed.path()) {
+        let result = match Sqlite::open(&bed.path(), QUARANTINE) {
             Ok(registry) => registry.snapshot().await.map(drop),
             Err(error) => Err(error),
         };
@@ -199,7 +200,7 @@ async fn a_lock_that_is_let_go_in_time_is_waited_for() {
 #[test]
 fn a_folder_in_the_files_place_is_reported() {
     let bed = Bed::new();
-    let text = unavailable(Sqlite::open(bed.folder.path()));
+    let text = unavailable(Sqlite::open(bed.folder.path(), QUARANTINE));
     assert!(text.contains("it is a folder"), "{text}");
 }
 
@@ -207,7 +208,10 @@ fn a_folder_in_the_files_place_is_reported() {
 fn a_folder_that_cannot_be_made_is_reported() {
     let bed = Bed::new();
     fs::write(bed.path(), "").unwrap();
-    let text = unavailable(Sqlite::open(&bed.path().join("below/registry.db")));
+    let text = unavailable(Sqlite::open(
+        &bed.path().join("below/registry.db"),
+        QUARANTINE,
+    ));
     assert!(text.contains("can't be made"), "{text}");
 }
 
@@ -217,7 +221,7 @@ fn a_file_that_may_be_read_and_not_written_is_reported() {
     drop(bed.open());
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
     fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o444)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path())));
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), QUARANTINE)));
     assert!(
         text.contains("can't be written") && text.contains("give this user"),
         "{text}"
@@ -231,7 +235,7 @@ fn a_file_that_may_not_be_read_is_reported() {
     drop(bed.open());
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o000)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path())));
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), QUARANTINE)));
     assert!(
         text.contains("can't be opened") && text.contains("may read and write"),
         "{text}"
@@ -243,7 +247,7 @@ fn a_folder_that_may_not_be_entered_is_reported() {
     let bed = Bed::new();
     drop(bed.open());
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o000)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path())));
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), QUARANTINE)));
     assert!(text.contains("Permission denied"), "{text}");
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }

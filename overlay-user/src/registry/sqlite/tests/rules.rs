@@ -357,7 +357,7 @@ async fn a_heartbeat_changes_last_seen_and_no_revision() {
     let bed = Bed::new();
     let registry = bed.furnished().await;
     let before = registry.snapshot().await.unwrap();
-    registry.heartbeat(&"h1".parse().unwrap()).await.unwrap();
+    heartbeat(&registry, "h1", "s1").await.unwrap();
     let after = registry.snapshot().await.unwrap();
     assert_eq!(after.revision, before.revision);
     let seen = after
@@ -381,17 +381,35 @@ async fn a_heartbeat_changes_last_seen_and_no_revision() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_of_an_unknown_node_says_so() {
+async fn a_session_that_lives_keeps_its_node() {
     let bed = Bed::new();
-    let error = bed
-        .open()
-        .heartbeat(&"h9".parse().unwrap())
-        .await
-        .unwrap_err();
-    assert!(
-        line(&error).starts_with("node h9 does not exist: "),
-        "{error}"
+    let registry = bed.open();
+    // The claim comes before the node itself.
+    heartbeat(&registry, "h1", "one").await.unwrap();
+    let before = heartbeat(&registry, "h1", "two").await.unwrap_err();
+    assert_eq!(
+        line(&before),
+        "node name h1 is taken by another host, whose agent is alive: choose another or remove that one first"
     );
+    furnish(&registry).await;
+    let after = heartbeat(&registry, "h1", "two").await.unwrap_err();
+    assert!(line(&after).contains("(VTEP 10.0.0.1)"), "{after}");
+    heartbeat(&registry, "h1", "one").await.unwrap();
+    heartbeat(&registry, "h2", "two").await.unwrap();
+    let nodes = registry.nodes().await.unwrap();
+    assert!(nodes.iter().all(|node| node.alive));
+
+    // Its last word is too old, or from before a reboot: then the node is free.
+    for ending in ["seen = seen - 15001", "boot = 'an earlier one'"] {
+        let file = rusqlite::Connection::open(bed.path()).unwrap();
+        file.execute_batch(&format!("UPDATE session SET {ending} WHERE node = 'h1'"))
+            .unwrap();
+        let nodes = registry.nodes().await.unwrap();
+        let alive: Vec<bool> = nodes.iter().map(|node| node.alive).collect();
+        assert_eq!(alive, [false, true], "{ending}");
+        heartbeat(&registry, "h1", "two").await.unwrap();
+        heartbeat(&registry, "h1", "one").await.unwrap_err();
+    }
 }
 
 #[tokio::test]

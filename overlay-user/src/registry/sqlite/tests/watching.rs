@@ -49,10 +49,11 @@ async fn a_commit_whose_bell_was_never_rung_arrives_all_the_same() {
     let limits = Limits {
         lock_wait: LOCK_WAIT,
         history: HISTORY,
+        quarantine: QUARANTINE,
     };
     Session::open(&bed.path(), limits)
         .unwrap()
-        .with(|connection, limits| commit::commit(connection, &[create("blue", 2)], limits.history))
+        .with(|connection, limits| commit::commit(connection, &[create("blue", 2)], limits))
         .unwrap();
     assert_eq!(next_delta(&mut events).await.endpoints.len(), 1);
 }
@@ -63,13 +64,21 @@ async fn a_watch_begins_at_the_present_and_hears_its_own_process() {
     let registry = bed.furnished().await;
     registry.commit(&[create("old", 1)]).await.unwrap();
     let mut events = registry.watch().await.unwrap();
-    registry.heartbeat(&"h1".parse().unwrap()).await.unwrap();
+    heartbeat(&registry, "h1", "s1").await.unwrap();
+    assert_eq!(
+        next(&mut events).await,
+        WatchEvent::Alive("h1".parse().unwrap())
+    );
+    heartbeat(&registry, "h1", "s1").await.unwrap();
     registry.commit(&[remove("nobody")]).await.unwrap();
     registry.commit(&[create("new", 2)]).await.unwrap();
     let delta = next_delta(&mut events).await;
     let names: Vec<&str> = delta.endpoints.iter().map(|e| e.name.as_str()).collect();
     assert_eq!(names, ["new"]);
-    assert!(delta.nodes.is_empty(), "a heartbeat wakes nobody");
+    assert!(
+        delta.nodes.is_empty(),
+        "a heartbeat is no change of the node"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +157,7 @@ async fn a_watch_older_than_the_tombstones_must_resync() {
     let limits = Limits {
         lock_wait: LOCK_WAIT,
         history: 5,
+        quarantine: QUARANTINE,
     };
     let mut session = Session::open(&bed.path(), limits).unwrap();
     let old = follow::Position::now(&mut session).unwrap();
