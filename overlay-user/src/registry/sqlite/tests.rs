@@ -13,6 +13,7 @@ use crate::model::{Delta, Endpoint, Mac, Network, Node, Snapshot, Vni, Vtep};
 
 mod crash;
 mod files;
+mod migration;
 mod rules;
 mod scale;
 mod watching;
