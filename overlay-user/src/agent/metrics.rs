@@ -13,7 +13,6 @@ use axum::{
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{net::TcpListener, time::timeout};
 
-use super::former;
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
     model::{MapUsage, Name, Network, Traffic, Vni},
@@ -129,7 +128,7 @@ impl Sources {
                     .iter()
                     .filter(|node| node.agent && node.name != self.node);
                 let (known, alive) = peers.fold((0, 0), |(known, alive), peer| {
-                    (known + 1, alive + usize::from(former::is_alive(peer)))
+                    (known + 1, alive + usize::from(peer.alive))
                 });
                 return Some(Peers { known, alive });
             }
