@@ -1,23 +1,27 @@
-//! The log: to journald with its fields where that reads our stderr, to stderr otherwise.
+//! The log: lines on stderr, for people, for systemd's journal or for programs.
 
 use std::{
-    env,
+    env, fmt,
     io::{IsTerminal, stderr},
 };
 
 use nix::sys::stat::{FileStat, fstat};
-use tracing_journald::{Priority, PriorityMappings};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
 /// What a line of the log looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
-    /// A line for people; under journald a record with the event's fields.
+    /// For people; where systemd's journal reads stderr, with its priorities and without the time.
     #[default]
     Text,
-    /// A JSON object a line, for programs, on stderr in any case.
+    /// A JSON object, for programs.
     Json,
 }
 
@@ -40,30 +44,51 @@ fn output(format: Format) -> Box<dyn Layer<Registry> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
     match format {
         Format::Json => lines.json().flatten_event(true).boxed(),
-        Format::Text => match journal() {
-            Some(journal) => journal.boxed(),
-            None => lines.with_ansi(stderr().is_terminal()).boxed(),
-        },
+        Format::Text if journal_reads_stderr() => {
+            lines.with_ansi(false).event_format(JournalLine).boxed()
+        }
+        Format::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
     }
 }
 
-/// journald, if it is the reader of our stderr and takes records.
-fn journal() -> Option<tracing_journald::Layer> {
-    let stream = env::var("JOURNAL_STREAM").ok()?;
-    if !is_stream(&stream, &fstat(stderr()).ok()?) {
-        return None;
+/// A line as the journal takes it from a service: its priority in front (sd-daemon(3)), which is not
+/// shown, and no time, which the journal has. The fields stay in the text: journalctl shows no others.
+struct JournalLine;
+
+impl<S, N> FormatEvent<S, N> for JournalLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let priority = priority(*metadata.level());
+        write!(writer, "<{priority}>{}: ", metadata.target())?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
     }
-    let journal = tracing_journald::layer().ok()?;
-    Some(
-        journal
-            .with_syslog_identifier("overlay".to_owned())
-            .with_field_prefix(Some("OVERLAY".to_owned()))
-            .with_priority_mappings(PriorityMappings {
-                info: Priority::Informational,
-                debug: Priority::Debug,
-                ..PriorityMappings::new()
-            }),
-    )
+}
+
+/// syslog(3)'s number.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// Whether what we print goes to systemd's journal.
+fn journal_reads_stderr() -> bool {
+    let stream = env::var("JOURNAL_STREAM");
+    let file = fstat(stderr());
+    matches!((stream, file), (Ok(stream), Ok(file)) if is_stream(&stream, &file))
 }
 
 /// Whether `stream`, `DEVICE:INODE` in decimal, names `file`: systemd.exec(5) on `$JOURNAL_STREAM`.
@@ -74,9 +99,46 @@ fn is_stream(stream: &str, file: &FileStat) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixDatagram;
+    use std::{
+        io::{self, Write},
+        os::unix::net::UnixDatagram,
+        sync::{Arc, Mutex},
+    };
 
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_for_the_journal_has_its_priority_its_target_and_its_fields() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .event_format(JournalLine);
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "overlay_user", reason = "no route", "registry lost");
+            tracing::info!(target: "overlay_user", "ready");
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            text,
+            "<4>overlay_user: registry lost reason=\"no route\"\n<6>overlay_user: ready\n"
+        );
+    }
 
     #[test]
     fn stderr_is_the_journals_only_if_device_and_inode_are_those_of_the_stream() {
