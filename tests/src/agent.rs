@@ -105,6 +105,7 @@ pub struct Agent {
     netns: Netns,
     log: PathBuf,
     registry: String,
+    starter: Vec<String>,
     child: Option<Child>,
 }
 
@@ -119,11 +120,18 @@ impl Agent {
 
     /// The same without waiting.
     pub fn spawn(lab: &Lab, host: &Host, options: &str) -> Self {
+        Self::spawn_through(lab, host, &[], options)
+    }
+
+    /// The same, started by another program: `starter` is its words, behind which come ours. It
+    /// starts the agent each time.
+    pub fn spawn_through(lab: &Lab, host: &Host, starter: &[String], options: &str) -> Self {
         let mut agent = Self {
             instance: host.netns.name().to_owned(),
             netns: host.netns.clone(),
             log: lab.dir().join(format!("{}.log", host.netns.name())),
             registry: lab.registry(),
+            starter: starter.to_vec(),
             child: None,
         };
         agent.restart(options);
@@ -149,8 +157,10 @@ impl Agent {
 
     /// `overlay run` on this host with more words.
     pub fn run_command(&self, options: &str) -> Command {
-        let mut run = self.netns.command(binary().to_str().unwrap());
-        run.args(["--instance", &self.instance, "run"]);
+        let binary = binary().to_str().unwrap().to_owned();
+        let mut words = self.starter.iter().chain([&binary]);
+        let mut run = self.netns.command(words.next().unwrap());
+        run.args(words).args(["--instance", &self.instance, "run"]);
         if !options.contains("--node") {
             run.args(["--node", &self.instance]);
         }

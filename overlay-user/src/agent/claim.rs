@@ -107,7 +107,10 @@ impl Claim {
     pub(super) fn lock(paths: &InstancePaths, instance: &Name) -> anyhow::Result<Self> {
         loop {
             let mut file = open(&paths.lock).with_context(|| {
-                format!("can't open {}: run overlay as root", paths.lock.display())
+                format!(
+                    "can't open {}: run overlay as root, or with CAP_DAC_OVERRIDE",
+                    paths.lock.display()
+                )
             })?;
             let mut holder = String::new();
             file.read_to_string(&mut holder)?;

@@ -139,8 +139,8 @@ fn ensure_bpffs() -> Result<(), DatapathError> {
     )
     .map_err(|errno| {
         DatapathError::Refused(format!(
-            "there is no BPF filesystem at {BPFFS} and mounting one failed ({errno}): run as root, \
-             or run `mount -t bpf bpf {BPFFS}`"
+            "there is no BPF filesystem at {BPFFS} and mounting one failed ({errno}): run as root \
+             or with CAP_SYS_ADMIN, or run `mount -t bpf bpf {BPFFS}`"
         ))
     })
 }
@@ -166,6 +166,12 @@ fn remove_tree(folder: &Path) -> Result<(), DatapathError> {
 }
 
 fn failed(verb: &str, path: &Path, error: &io::Error) -> DatapathError {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return DatapathError::Refused(format!(
+            "can't {verb} {}: permission denied: run overlay as root, or with CAP_DAC_OVERRIDE",
+            path.display()
+        ));
+    }
     DatapathError::Kernel {
         what: format!("can't {verb} {}", path.display()),
         cause: error.to_string(),

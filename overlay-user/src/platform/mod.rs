@@ -94,16 +94,20 @@ impl<T> Tried<T> for io::Result<T> {
 
 impl PlatformError {
     fn failed(what: String, cause: &io::Error) -> Self {
-        if matches!(errno(cause), Errno::EPERM | Errno::EACCES) {
-            return Self::Refused(format!(
-                "{what}: permission denied: run overlay as root, or with CAP_NET_ADMIN and \
-                 CAP_SYS_ADMIN"
-            ));
-        }
-        Self::Kernel {
-            what,
-            cause: cause.to_string(),
-        }
+        let rights = match errno(cause) {
+            Errno::EPERM => "CAP_NET_ADMIN and CAP_SYS_ADMIN",
+            // A file's mode.
+            Errno::EACCES => "CAP_DAC_OVERRIDE",
+            _ => {
+                return Self::Kernel {
+                    what,
+                    cause: cause.to_string(),
+                };
+            }
+        };
+        Self::Refused(format!(
+            "{what}: permission denied: run overlay as root, or with {rights}"
+        ))
     }
 }
 

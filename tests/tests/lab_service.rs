@@ -1,0 +1,115 @@
+//! The agent as its systemd unit starts it: not root, and with the unit's capabilities alone.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here fails the test, with its line"
+)]
+
+use overlay_tests::{
+    Agent, Host, Lab, Run,
+    agent::{self, FAILED},
+    lab::traces,
+    traffic::Stream,
+};
+
+const UNIT: &str = include_str!("../../overlay-user/packaging/systemd/overlay.service");
+
+/// A user and a group that own nothing.
+const NOBODY: &str = "65534";
+
+/// The words of the unit's only `KEY=` line.
+fn setting(key: &str) -> Vec<&'static str> {
+    let mut values = UNIT
+        .lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let value = values.next().unwrap_or_else(|| panic!("no {key}="));
+    assert_eq!(values.next(), None, "{key}");
+    value.split_whitespace().collect()
+}
+
+/// What starts a program with these capabilities and nothing else that root has.
+fn starter(capabilities: &[&str]) -> Vec<String> {
+    let only = |option: &str| {
+        let named = capabilities
+            .iter()
+            .map(|name| name.strip_prefix("CAP_").unwrap().to_lowercase());
+        let sets: Vec<_> = ["-all".to_owned()]
+            .into_iter()
+            .chain(named.map(|name| format!("+{name}")))
+            .collect();
+        format!("{option}={}", sets.join(","))
+    };
+    [
+        "setpriv".to_owned(),
+        format!("--reuid={NOBODY}"),
+        format!("--regid={NOBODY}"),
+        "--clear-groups".to_owned(),
+        "--no-new-privs".to_owned(),
+        only("--inh-caps"),
+        only("--ambient-caps"),
+        only("--bounding-set"),
+    ]
+    .into()
+}
+
+#[test]
+fn an_agent_with_the_units_capabilities_alone_carries_endpoints_and_restarts_without_loss() {
+    let capabilities = setting("AmbientCapabilities");
+    assert_eq!(capabilities, setting("CapabilityBoundingSet"));
+    assert_eq!(setting("NoNewPrivileges"), ["yes"]);
+    assert_ne!(setting("User"), ["root"]);
+
+    let lab = Lab::new();
+    let hosts: [Host; 2] = lab.hosts();
+    let starter = starter(&capabilities);
+    let mut agents = hosts
+        .each_ref()
+        .map(|host| Agent::spawn_through(&lab, host, &starter, "--vni 42"));
+    agents.iter().for_each(Agent::await_ready);
+    let [one, two] = &agents;
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
+    blue.reaches("7.7.7.3");
+    blue.reaches("fd07::3");
+
+    let stream = Stream::start(&blue, &green, "7.7.7.3");
+    for agent in &mut agents {
+        agent.kill();
+        stream.flows(1000);
+        agent.restart("--vni 42");
+        agent.await_ready();
+        stream.flows(1000);
+    }
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost", lost.len());
+
+    agents[0].does(&format!("endpoint rm {}", blue.name()));
+    assert!(!blue.exists());
+    agents[1].does("down");
+    let left = traces(agents[1].instance());
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
+    let capabilities = setting("AmbientCapabilities");
+    for missing in &capabilities {
+        let lab = Lab::new();
+        let [host] = lab.hosts();
+        let others: Vec<_> = capabilities
+            .iter()
+            .filter(|name| *name != missing)
+            .copied()
+            .collect();
+        let starter = starter(&others);
+        let mut run = host.netns.command(&starter[0]);
+        run.args(&starter[1..])
+            .arg(agent::binary())
+            .args(["--log", "off", "--instance", host.netns.name(), "run"])
+            .args(["--registry", &lab.registry(), "--iface", "u0"]);
+        let line = Run::of(&mut run).error(FAILED);
+        assert!(line.contains(missing), "without {missing}: {line}");
+        assert_eq!(host.netns.links(), ["u0"], "without {missing}");
+    }
+}
