@@ -116,13 +116,13 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
 /// How the registry is opened.
 fn settings(access: RegistryAccess) -> registry::Settings {
     registry::Settings {
-        url: access.url,
         quarantine: access.quarantine,
         ca: access.ca,
         cert: access.cert,
         key: access.key,
         user: access.user,
         password_file: access.password_file,
+        ..registry::Settings::new(access.url)
     }
 }
 

@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::model::{
-    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, Report, Revision, Session,
-    Snapshot, Vni, Wanted, ipam::Block,
+    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, Report, Revision,
+    SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
 };
 
 mod assign;
+mod rules;
 pub mod sqlite;
 
 /// How long a removed MAC or IP can't be claimed by an endpoint of another name, unless configured.
@@ -76,17 +77,6 @@ pub enum RegistryError {
     Unavailable(String),
 }
 
-impl RegistryError {
-    /// A node that another host's agent has; `vtep` is ` (VTEP 10.0.0.1)`, or empty if it is unknown.
-    fn node_taken(node: &Name, vtep: &str) -> Self {
-        Self::Conflict {
-            what: "node name",
-            value: node.to_string(),
-            owner: format!("another host{vtep}, whose agent is alive"),
-        }
-    }
-}
-
 /// What a watch delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
@@ -103,9 +93,8 @@ pub enum WatchEvent {
     Restored,
     /// A node's session has begun.
     Alive(Name),
-    /// A node's session has ended: its agent has said nothing for [`SESSION_TTL`], or was stopped.
-    ///
-    /// [`SESSION_TTL`]: crate::model::SESSION_TTL
+    /// A node's session has ended: its agent has said nothing for [`Settings::session_ttl`], or the
+    /// node was removed.
     Silent(Name),
     /// Every agent is asked what it has installed.
     Question(Question),
@@ -232,6 +221,8 @@ pub struct Settings {
     /// How long a removed MAC or IP can't be claimed by an endpoint of another name; zero: it can at
     /// once.
     pub quarantine: Duration,
+    /// How long a session lives that says nothing: more than the time between two heartbeats.
+    pub session_ttl: Duration,
     /// etcd: the authorities that its servers' certificates are checked against, PEM. Turns TLS on.
     pub ca: Option<PathBuf>,
     /// etcd: this client's certificate, PEM. Turns TLS on; needs `key`.
@@ -251,6 +242,7 @@ impl Settings {
         Self {
             url,
             quarantine: QUARANTINE,
+            session_ttl: SESSION_TTL,
             ca: None,
             cert: None,
             key: None,
@@ -267,8 +259,9 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryErro
     let url = &settings.url;
     match url.split_once("://") {
         Some(("sqlite", path)) if Path::new(path).is_absolute() => {
-            let (path, quarantine) = (PathBuf::from(path), settings.quarantine);
-            let opened = sqlite::Sqlite::open_off_thread(path, quarantine).await?;
+            let (path, settings) = (PathBuf::from(path), settings.clone());
+            let opened =
+                sqlite::blocking(move || sqlite::Sqlite::open(&path, &settings)).await?;
             Ok(Arc::new(opened))
         }
         Some(("sqlite", _)) => refused(format!(

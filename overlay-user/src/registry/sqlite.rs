@@ -21,7 +21,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Reading, Registry, RegistryError, Scope, WatchEvent};
+use super::{Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
 use crate::model::{
     self, Change, Endpoint, Name, Node, Question, QuestionId, Report, Revision, Vni, Wanted,
     ipam::Block,
@@ -40,6 +40,7 @@ mod session;
 mod tests;
 
 use bell::Bell;
+pub(super) use session::blocking;
 use session::{Limits, Session, SharedSession};
 
 /// How long a locked file is waited for.
@@ -64,26 +65,19 @@ pub struct Sqlite {
 
 impl Sqlite {
     /// Opens the file; makes it (0600) and its folder (0700) if they are missing, and brings an
-    /// older schema up to date. What it removes stays in quarantine for so long.
+    /// older schema up to date.
     ///
     /// Blocks, up to [`LOCK_WAIT`] if the file is locked.
-    pub fn open(path: &Path, quarantine: Duration) -> Result<Self, RegistryError> {
+    pub fn open(path: &Path, settings: &Settings) -> Result<Self, RegistryError> {
         Self::open_with(
             path,
             Limits {
                 lock_wait: LOCK_WAIT,
                 history: HISTORY,
-                quarantine,
+                quarantine: settings.quarantine,
+                session_ttl: settings.session_ttl,
             },
         )
-    }
-
-    /// The same, on a thread that may block.
-    pub(super) async fn open_off_thread(
-        path: PathBuf,
-        quarantine: Duration,
-    ) -> Result<Self, RegistryError> {
-        session::blocking(move || Self::open(&path, quarantine)).await
     }
 
     fn open_with(path: &Path, limits: Limits) -> Result<Self, RegistryError> {
@@ -110,12 +104,12 @@ impl Registry for Sqlite {
         tokio::task::spawn_blocking(move || {
             let mut head = Some(head);
             let read = Session::open(&path, limits).and_then(|mut session| {
-                session.with(|connection, _| {
+                session.with(|connection, limits| {
                     let begin = |read| match head.take().map(|head| head.send(Ok(read))) {
                         Some(Ok(())) => ControlFlow::Continue(()),
                         _ => ControlFlow::Break(()),
                     };
-                    read::read(connection, &scope, begin, |page| {
+                    read::read(connection, &scope, limits, begin, |page| {
                         match pages.blocking_send(Ok(page)) {
                             Ok(()) => ControlFlow::Continue(()),
                             Err(_) => ControlFlow::Break(()),
@@ -162,14 +156,14 @@ impl Registry for Sqlite {
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
         self.reader
-            .run(|session| session.with(|connection, _| read::nodes(connection, 0)))
+            .run(|session| session.with(|connection, limits| read::nodes(connection, 0, limits)))
             .await
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {
         self.bell.listen();
         let (path, limits) = (self.path.clone(), self.limits);
-        let (session, position) = session::blocking(move || {
+        let (session, position) = blocking(move || {
             let mut session = Session::open(&path, limits)?;
             let position = follow::Position::now(&mut session)?;
             Ok((session, position))
@@ -200,7 +194,8 @@ impl Registry for Sqlite {
         let (node, who) = (node.clone(), session.clone());
         self.writer
             .run(move |session| {
-                session.with(|connection, _| liveness::heartbeat(connection, &node, &who))
+                session
+                    .with(|connection, limits| liveness::heartbeat(connection, &node, &who, limits))
             })
             .await
     }

@@ -133,8 +133,12 @@ pub(super) const ALL: &[Need] = &[
     Need {
         what: "protoc",
         why: "compiles the protocol that etcd speaks",
-        found: || host::program("protoc").is_some(),
-        source: Source::Debian(&["protobuf-compiler"]),
+        found: || {
+            // The second package brings the definitions that etcd's import.
+            host::program("protoc").is_some()
+                && Path::new("/usr/include/google/protobuf/descriptor.proto").exists()
+        },
+        source: Source::Debian(&["protobuf-compiler", "libprotobuf-dev"]),
         work: &[Build],
     },
     Need {

@@ -3,16 +3,19 @@
 //! Uniqueness and references are the schema's constraints. A statement comes first; only when a
 //! constraint has refused it is the owner looked up, under the same write lock, for the message.
 
-use std::{fmt::Display, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
-use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior};
 
 use super::{
-    super::RegistryError, clock::Moment, failure::Failure, liveness::wall_milliseconds, read,
+    super::{RegistryError, rules},
+    clock::Moment,
+    failure::Failure,
+    liveness::wall_milliseconds,
+    read,
     session::Limits,
 };
-use crate::model::{Change, Endpoint, IfName, Name, NameError, Network, Node, Revision, Vni, ipam};
+use crate::model::{Change, Endpoint, IfName, Name, NameError, Network, Node, Revision, Vni};
 
 /// Carries out all changes or none. Tombstones older than `limits.history` revisions are
 /// forgotten.
@@ -98,7 +101,7 @@ impl Commit<'_> {
     }
 
     fn create_network(&mut self, network: &Network) -> Result<(), Failure> {
-        check_subnets(network)?;
+        rules::check_network(network)?;
         let vni = network.vni.get();
         let inserted = self.execute(
             "INSERT INTO network (vni, name, mtu, flood, learning, resolve, revision)
@@ -130,12 +133,8 @@ impl Commit<'_> {
     }
 
     fn put_node(&mut self, node: &Node) -> Result<(), Failure> {
+        rules::check_node(node)?;
         let Node { name, vtep, .. } = node;
-        if !ipam::is_unicast(vtep.ip) || vtep.port == 0 {
-            return refused(format!(
-                "VTEP {vtep} of node {name} is not allowed: a unicast address and a port from 1 to 65535 are needed"
-            ));
-        }
         let put = self.execute(
             "INSERT INTO node (name, vtep_ip, vtep_port, agent, version, abi, revision)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -249,17 +248,13 @@ impl Commit<'_> {
                 self.revision,
             ),
         );
-        let moved = explained(moved, || Ok(Some(missing_node(node))))?;
+        let moved = explained(moved, || Ok(Some(rules::missing_node(node))))?;
         if moved > 0 {
             return self.note_made("endpoint", name.as_str());
         }
         match self.one_text("SELECT name FROM endpoint WHERE name = ?1", [name.as_str()])? {
             Some(_) => Ok(()),
-            None => Err(missing(
-                "endpoint",
-                name,
-                "see `overlay endpoint ls` for those that do",
-            )),
+            None => Err(rules::missing_endpoint(name).into()),
         }
     }
 
@@ -356,30 +351,10 @@ impl Commit<'_> {
 
     /// The network's rules, as it is under this transaction.
     fn check_addresses(&self, endpoint: &Endpoint) -> Result<(), Failure> {
-        let name = &endpoint.name;
-        let Some(network) = read::network(&self.transaction, endpoint.vni)? else {
-            return Err(missing_network(endpoint.vni));
-        };
-        for (position, ip) in endpoint.ips().enumerate() {
-            if !ipam::is_assignable(ip) {
-                return refused(format!(
-                    "IP {ip} of endpoint {name} is no address that an interface can have: choose another"
-                ));
-            }
-            if endpoint.ips().take(position).any(|earlier| earlier == ip) {
-                return refused(format!(
-                    "endpoint {name} names IP {ip} twice: leave one out"
-                ));
-            }
-            if !network.allows(ip) {
-                return refused(format!(
-                    "IP {ip} of endpoint {name} is outside the subnets of network {} ({}): choose an address inside",
-                    network.name,
-                    join(&network.subnets),
-                ));
-            }
+        match read::network(&self.transaction, endpoint.vni)? {
+            Some(network) => Ok(rules::check_addresses(endpoint, &network)?),
+            None => Err(rules::missing_network(endpoint.vni).into()),
         }
-        Ok(())
     }
 
     fn execute(&self, sql: &str, parameters: impl Params) -> Result<usize, Failure> {
@@ -412,14 +387,18 @@ impl Commit<'_> {
         let vni = network.vni.get();
         let owner = self.one_text("SELECT name FROM network WHERE vni = ?1", [vni])?;
         if let Some(owner) = owner {
-            return Ok(Some(conflict("VNI", &vni, format!("network {owner}"))));
+            return Ok(Some(rules::conflict(
+                "VNI",
+                &vni,
+                format!("network {owner}"),
+            )));
         }
         let name = network.name.as_str();
         let owner = self.one_text(
             "SELECT 'network ' || name || ' (VNI ' || vni || ')' FROM network WHERE name = ?1",
             [name],
         )?;
-        Ok(owner.map(|owner| conflict("network name", &name, owner)))
+        Ok(owner.map(|owner| rules::conflict("network name", &name, owner)))
     }
 
     fn network_in_use(&self, vni: Vni) -> Result<Option<RegistryError>, Failure> {
@@ -433,16 +412,12 @@ impl Commit<'_> {
             .prepare_cached("SELECT name FROM endpoint WHERE vni = ?1 ORDER BY id LIMIT 2")?
             .query_map([vni.get()], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        let (noun, more) = match count {
-            1 => ("endpoint", ""),
-            2 => ("endpoints", ""),
-            _ => ("endpoints", ", ..."),
-        };
-        Ok(Some(RegistryError::Refused(format!(
-            "network {} (VNI {vni}) still has {count} {noun} ({}{more}): remove them first with `overlay endpoint rm`",
-            name.unwrap_or_default(),
-            examples.join(", "),
-        ))))
+        Ok(Some(rules::network_in_use(
+            &name.unwrap_or_default(),
+            vni,
+            count,
+            &examples,
+        )))
     }
 
     fn vtep_conflict(&self, ip: IpAddr) -> Result<Option<RegistryError>, Failure> {
@@ -450,7 +425,7 @@ impl Commit<'_> {
             "SELECT 'node ' || name || iif(agent, '', ' (imported, no agent)') FROM node WHERE vtep_ip = ?1",
             [ip.to_string()],
         )?;
-        Ok(owner.map(|owner| conflict("VTEP", &ip, owner)))
+        Ok(owner.map(|owner| rules::conflict("VTEP", &ip, owner)))
     }
 
     fn endpoint_conflict(&self, endpoint: &Endpoint) -> Result<Option<RegistryError>, Failure> {
@@ -459,11 +434,11 @@ impl Commit<'_> {
             .one_text("SELECT name FROM node WHERE name = ?1", [node])?
             .is_none()
         {
-            return Ok(Some(missing_node(&endpoint.node)));
+            return Ok(Some(rules::missing_node(&endpoint.node)));
         }
         let name = endpoint.name.as_str();
         if let Some(owner) = self.owner("e.name = ?1", [name])? {
-            return Ok(Some(conflict("endpoint name", &name, owner)));
+            return Ok(Some(rules::conflict("endpoint name", &name, owner)));
         }
         // Before the MAC, which may follow from the address and then nobody has asked for it.
         for ip in endpoint.ips() {
@@ -473,7 +448,7 @@ impl Commit<'_> {
         }
         let mac = endpoint.mac.to_string();
         let owner = self.owner("e.vni = ?1 AND e.mac = ?2", (endpoint.vni.get(), &mac))?;
-        Ok(owner.map(|owner| conflict("MAC", &mac, owner)))
+        Ok(owner.map(|owner| rules::conflict("MAC", &mac, owner)))
     }
 
     fn address_conflict(&self, vni: Vni, ip: IpAddr) -> Result<Option<RegistryError>, Failure> {
@@ -481,7 +456,7 @@ impl Commit<'_> {
             "e.id = (SELECT endpoint FROM address WHERE vni = ?1 AND ip = ?2)",
             (vni.get(), ip.to_string()),
         )?;
-        Ok(owner.map(|owner| conflict("IP", &ip, owner)))
+        Ok(owner.map(|owner| rules::conflict("IP", &ip, owner)))
     }
 
     /// "endpoint blue (node h1)" for the one that matches.
@@ -512,63 +487,4 @@ fn explained<T>(
         Err(failure) if failure.is_constraint() => Err(explain()?.map_or(failure, Failure::Said)),
         result => result,
     }
-}
-
-fn conflict(what: &'static str, value: &impl Display, owner: String) -> RegistryError {
-    RegistryError::Conflict {
-        what,
-        value: value.to_string(),
-        owner,
-    }
-}
-
-fn missing(what: &'static str, value: &impl Display, advice: &str) -> Failure {
-    Failure::Said(RegistryError::Missing {
-        what,
-        value: value.to_string(),
-        advice: advice.to_owned(),
-    })
-}
-
-fn missing_network(vni: Vni) -> Failure {
-    let advice = format!("make it with `overlay network create NAME --vni {vni}`");
-    missing("network", &vni, &advice)
-}
-
-fn missing_node(node: &Name) -> RegistryError {
-    RegistryError::Missing {
-        what: "node",
-        value: node.to_string(),
-        advice: "start its agent, which registers it".to_owned(),
-    }
-}
-
-fn refused<T>(line: String) -> Result<T, Failure> {
-    Err(RegistryError::Refused(line).into())
-}
-
-/// Subnets as routing knows them, none inside another: an address has one prefix length.
-fn check_subnets(network: &Network) -> Result<(), Failure> {
-    for (position, subnet) in network.subnets.iter().enumerate() {
-        if *subnet != subnet.trunc() {
-            return refused(format!(
-                "subnet {subnet} of network {} has host bits set: write {}",
-                network.name,
-                subnet.trunc()
-            ));
-        }
-        let overlaps = |other: &&IpNet| other.contains(subnet) || subnet.contains(*other);
-        if let Some(other) = network.subnets.iter().take(position).find(overlaps) {
-            return refused(format!(
-                "subnets {other} and {subnet} of network {} overlap: leave one out",
-                network.name
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn join(subnets: &[IpNet]) -> String {
-    let texts: Vec<String> = subnets.iter().map(IpNet::to_string).collect();
-    texts.join(", ")
 }

@@ -35,12 +35,12 @@ pub(super) struct Position {
 impl Position {
     /// The present.
     pub(super) fn now(session: &mut Session) -> Result<Self, RegistryError> {
-        let mut position = session.with(|connection, _| {
+        let mut position = session.with(|connection, limits| {
             Ok(Self {
                 file: None,
                 revision: read::horizon(connection)?.revision,
                 question: liveness::last_question(connection)?,
-                alive: read::alive(connection)?,
+                alive: read::alive(connection, limits)?,
             })
         })?;
         position.file = session.file();
@@ -108,11 +108,11 @@ impl Follower {
         let looked = self
             .session
             .run(move |session| {
-                let (progress, questions, alive) = session.with(|connection, _| {
+                let (progress, questions, alive) = session.with(|connection, limits| {
                     Ok((
-                        read::progress(connection, since)?,
+                        read::progress(connection, since, limits)?,
                         liveness::questions(connection, question)?,
-                        read::alive(connection)?,
+                        read::alive(connection, limits)?,
                     ))
                 })?;
                 Ok(Look {

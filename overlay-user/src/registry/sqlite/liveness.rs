@@ -6,17 +6,19 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use serde::de::DeserializeOwned;
 
 use super::{
-    super::{QUESTION_TTL, RegistryError},
+    super::{QUESTION_TTL, rules},
     clock::{Moment, milliseconds},
     failure::Failure,
+    session::Limits,
 };
-use crate::model::{Name, Question, QuestionId, Report, SESSION_TTL, Session};
+use crate::model::{Name, Question, QuestionId, Report, Session};
 
 /// Notes that a node's agent lives. Refused while another session does.
 pub(super) fn heartbeat(
     connection: &mut Connection,
     node: &Name,
     session: &Session,
+    limits: Limits,
 ) -> Result<(), Failure> {
     let now = Moment::now()?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -32,7 +34,7 @@ pub(super) fn heartbeat(
             session.as_str(),
             now.boot,
             now.ms,
-            now.before(SESSION_TTL).ms,
+            now.before(limits.session_ttl).ms,
         ))?;
     if claimed == 0 {
         let vtep: Option<String> = transaction
@@ -42,7 +44,7 @@ pub(super) fn heartbeat(
                 |row| row.get(0),
             )
             .optional()?;
-        return Err(RegistryError::node_taken(node, vtep.as_deref().unwrap_or_default()).into());
+        return Err(rules::node_taken(node, vtep.as_deref().unwrap_or_default()).into());
     }
     transaction
         .prepare_cached("UPDATE node SET last_seen = ?2 WHERE name = ?1")?

@@ -17,10 +17,10 @@ use super::{
     super::{PAGE, Scope},
     clock::Moment,
     failure::Failure,
+    session::Limits,
 };
 use crate::model::{
-    Delta, Endpoint, Mac, Name, Network, Node, Resolve, Revision, SESSION_TTL, Vni, Vtep, Wanted,
-    ipam::Block,
+    Delta, Endpoint, Mac, Name, Network, Node, Resolve, Revision, Vni, Vtep, Wanted, ipam::Block,
 };
 
 macro_rules! networks {
@@ -86,6 +86,7 @@ pub(super) struct Head {
 pub(super) fn read(
     connection: &mut Connection,
     scope: &Scope,
+    limits: Limits,
     begin: impl FnOnce(Head) -> ControlFlow<()>,
     page: impl FnMut(Vec<Endpoint>) -> ControlFlow<()>,
 ) -> Result<(), Failure> {
@@ -94,7 +95,7 @@ pub(super) fn read(
     let head = Head {
         revision: horizon(&transaction)?.revision,
         networks: networks(&transaction, 0)?,
-        nodes: nodes(&transaction, 0)?,
+        nodes: nodes(&transaction, 0, limits)?,
     };
     let proactive: Vec<Vni> = head
         .networks
@@ -207,8 +208,8 @@ pub(super) fn taken(
 }
 
 /// The nodes whose sessions live.
-pub(super) fn alive(connection: &Connection) -> Result<BTreeSet<Name>, Failure> {
-    let since = Moment::now()?.before(SESSION_TTL);
+pub(super) fn alive(connection: &Connection, limits: Limits) -> Result<BTreeSet<Name>, Failure> {
+    let since = Moment::now()?.before(limits.session_ttl);
     let mut statement = connection.prepare_cached(ALIVE)?;
     let mut rows = statement.query((since.boot, since.ms))?;
     let mut names = BTreeSet::new();
@@ -229,7 +230,11 @@ pub(super) enum Progress {
 }
 
 /// What changed after `since`.
-pub(super) fn progress(connection: &mut Connection, since: Revision) -> Result<Progress, Failure> {
+pub(super) fn progress(
+    connection: &mut Connection,
+    since: Revision,
+    limits: Limits,
+) -> Result<Progress, Failure> {
     let transaction = connection.transaction()?;
     let Horizon { revision, pruned } = horizon(&transaction)?;
     if revision == since {
@@ -241,7 +246,7 @@ pub(super) fn progress(connection: &mut Connection, since: Revision) -> Result<P
     let mut delta = Delta {
         revision,
         networks: networks(&transaction, since)?,
-        nodes: nodes(&transaction, since)?,
+        nodes: nodes(&transaction, since, limits)?,
         endpoints: endpoints_since(&transaction, since)?,
         ..Delta::default()
     };
@@ -315,8 +320,12 @@ fn query_networks(
     Ok(networks)
 }
 
-pub(super) fn nodes(connection: &Connection, since: Revision) -> Result<Vec<Node>, Failure> {
-    let living = Moment::now()?.before(SESSION_TTL);
+pub(super) fn nodes(
+    connection: &Connection,
+    since: Revision,
+    limits: Limits,
+) -> Result<Vec<Node>, Failure> {
+    let living = Moment::now()?.before(limits.session_ttl);
     let mut statement = connection.prepare_cached(NODES)?;
     let mut rows = statement.query((since, living.boot, living.ms))?;
     let mut nodes = Vec::new();

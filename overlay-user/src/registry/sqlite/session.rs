@@ -22,6 +22,8 @@ pub(super) struct Limits {
     pub(super) history: u64,
     /// How long removed addresses are kept free.
     pub(super) quarantine: Duration,
+    /// How long a session lives that says nothing.
+    pub(super) session_ttl: Duration,
 }
 
 /// Which file it is, whatever its name: device and inode. While a connection has it open, no other
@@ -124,7 +126,7 @@ impl SharedSession {
 }
 
 /// Does `work` on a blocking thread.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(in crate::registry) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
 ) -> Result<T, RegistryError> {
     spawn_blocking(work)

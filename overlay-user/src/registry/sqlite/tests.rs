@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
 use super::{super::QUARANTINE, *};
-use crate::model::{Delta, Endpoint, Mac, Network, Node, Snapshot, Vni, Vtep};
+use crate::model::{Delta, Endpoint, Mac, Network, Node, SESSION_TTL, Snapshot, Vni, Vtep};
 
 mod crash;
 mod files;
@@ -20,6 +20,10 @@ mod watching;
 
 /// Long enough for the slowest machine; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+fn settings() -> Settings {
+    Settings::new(String::new())
+}
 
 /// A folder of its own for every test.
 struct Bed {
@@ -38,7 +42,7 @@ impl Bed {
     }
 
     fn open(&self) -> Sqlite {
-        Sqlite::open(&self.path(), QUARANTINE).unwrap()
+        Sqlite::open(&self.path(), &settings()).unwrap()
     }
 
     /// One that forgets soon, removed addresses at once.
@@ -49,6 +53,7 @@ impl Bed {
                 lock_wait: LOCK_WAIT,
                 history,
                 quarantine: Duration::ZERO,
+                session_ttl: SESSION_TTL,
             },
         )
         .unwrap()

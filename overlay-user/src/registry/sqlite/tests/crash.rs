@@ -59,7 +59,7 @@ fn task() -> (Sqlite, u16) {
     let path = env::var(REGISTRY).expect("the parent test sets it");
     let number = env::var(NUMBER).expect("the parent test sets it");
     (
-        Sqlite::open(Path::new(&path), QUARANTINE).unwrap(),
+        Sqlite::open(Path::new(&path), &settings()).unwrap(),
         number.parse().unwrap(),
     )
 }
@@ -214,7 +214,7 @@ async fn eight_processes_make_one_registry() {
         child.lines().for_each(drop);
         assert!(child.0.wait().unwrap().success());
     }
-    let snapshot = Sqlite::open(&path, QUARANTINE)
+    let snapshot = Sqlite::open(&path, &settings())
         .unwrap()
         .snapshot()
         .await

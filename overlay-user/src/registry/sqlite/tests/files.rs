@@ -33,6 +33,7 @@ fn impatient(path: &Path) -> Result<Sqlite, RegistryError> {
             lock_wait,
             history: HISTORY,
             quarantine: QUARANTINE,
+            session_ttl: SESSION_TTL,
         },
     )
 }
@@ -42,7 +43,7 @@ async fn a_missing_file_is_made_with_its_folder_for_the_owner_alone() {
     let bed = Bed::new();
     let folder = bed.folder.path().join("a/b");
     let path = folder.join("registry.db");
-    let registry = Sqlite::open(&path, QUARANTINE).unwrap();
+    let registry = Sqlite::open(&path, &settings()).unwrap();
     furnish(&registry).await;
     assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
     assert_eq!(mode(&folder.join("registry.db-wal")), 0o600);
@@ -60,7 +61,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let bed = Bed::new();
     let garbage = "not a database\n".repeat(1000);
     fs::write(bed.path(), &garbage).unwrap();
-    let text = unavailable(Sqlite::open(&bed.path(), QUARANTINE));
+    let text = unavailable(Sqlite::open(&bed.path(), &settings()));
     assert!(
         text.contains("is not a registry (no SQLite database): name another"),
         "{text}"
@@ -77,7 +78,7 @@ fn another_programs_database_is_refused_and_left_alone() {
         .unwrap();
     drop(other);
     let before = fs::read(bed.path()).unwrap();
-    let text = unavailable(Sqlite::open(&bed.path(), QUARANTINE));
+    let text = unavailable(Sqlite::open(&bed.path(), &settings()));
     assert!(
         text.ends_with("is another program's SQLite database: name another file"),
         "{text}"
@@ -92,7 +93,7 @@ fn a_newer_schema_is_refused() {
     let newer = Connection::open(bed.path()).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    let text = unavailable(Sqlite::open(&bed.path(), QUARANTINE));
+    let text = unavailable(Sqlite::open(&bed.path(), &settings()));
     let expected = format!(
         "has schema version 99, this binary knows up to {}: upgrade this binary or name another file",
         schema::VERSION
@@ -122,7 +123,7 @@ async fn a_corrupt_file_is_reported_wherever_the_damage_is() {
         }),
     ] {
         fs::write(bed.path(), damaged).unwrap();
-        let result = match Sqlite::open(&bed.path(), QUARANTINE) {
+        let result = match Sqlite::open(&bed.path(), &settings()) {
             Ok(registry) => registry.snapshot().await.map(drop),
             Err(error) => Err(error),
         };
@@ -200,7 +201,7 @@ async fn a_lock_that_is_let_go_in_time_is_waited_for() {
 #[test]
 fn a_folder_in_the_files_place_is_reported() {
     let bed = Bed::new();
-    let text = unavailable(Sqlite::open(bed.folder.path(), QUARANTINE));
+    let text = unavailable(Sqlite::open(bed.folder.path(), &settings()));
     assert!(text.contains("it is a folder"), "{text}");
 }
 
@@ -210,7 +211,7 @@ fn a_folder_that_cannot_be_made_is_reported() {
     fs::write(bed.path(), "").unwrap();
     let text = unavailable(Sqlite::open(
         &bed.path().join("below/registry.db"),
-        QUARANTINE,
+        &settings(),
     ));
     assert!(text.contains("can't be made"), "{text}");
 }
@@ -221,7 +222,7 @@ fn a_file_that_may_be_read_and_not_written_is_reported() {
     drop(bed.open());
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
     fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o444)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), QUARANTINE)));
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), &settings())));
     assert!(
         text.contains("can't be written") && text.contains("give this user"),
         "{text}"
@@ -235,7 +236,7 @@ fn a_file_that_may_not_be_read_is_reported() {
     drop(bed.open());
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o000)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), QUARANTINE)));
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), &settings())));
     assert!(
         text.contains("can't be opened") && text.contains("may read and write"),
         "{text}"
@@ -247,7 +248,7 @@ fn a_folder_that_may_not_be_entered_is_reported() {
     let bed = Bed::new();
     drop(bed.open());
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o000)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), QUARANTINE)));
+    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), &settings())));
     assert!(text.contains("Permission denied"), "{text}");
     fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -50,6 +50,7 @@ async fn a_commit_whose_bell_was_never_rung_arrives_all_the_same() {
         lock_wait: LOCK_WAIT,
         history: HISTORY,
         quarantine: QUARANTINE,
+        session_ttl: SESSION_TTL,
     };
     Session::open(&bed.path(), limits)
         .unwrap()
@@ -158,6 +159,7 @@ async fn a_watch_older_than_the_tombstones_must_resync() {
         lock_wait: LOCK_WAIT,
         history: 5,
         quarantine: QUARANTINE,
+        session_ttl: SESSION_TTL,
     };
     let mut session = Session::open(&bed.path(), limits).unwrap();
     let old = follow::Position::now(&mut session).unwrap();
