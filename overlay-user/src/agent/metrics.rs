@@ -177,3 +177,24 @@ impl Maps {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use overlay_ebpf::abi::DropReason;
+
+    const RULES: &str = include_str!("../../packaging/prometheus/overlay.rules.yml");
+
+    #[test]
+    fn alert_rules_name_only_drop_reasons_that_there_are() {
+        let known: BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        let named: BTreeSet<_> = RULES
+            .split("reason=")
+            .skip(1)
+            .filter_map(|rest| rest.trim_start_matches(['~', '"']).split('"').next())
+            .flat_map(|reasons| reasons.split('|'))
+            .collect();
+        assert!(named.len() > 3 && named.is_subset(&known), "{named:?}");
+    }
+}

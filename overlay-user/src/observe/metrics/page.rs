@@ -5,22 +5,23 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use super::{CacheReading, DatapathReading, NetworkTraffic, Reading};
 use crate::model::{MapUsage, Traffic};
 
-/// The programs' counters by name, and what Prometheus calls them.
-const COUNTERS: [(&str, &str, &str); 3] = [
+/// Counters of the programs that make one family: the beginning of their names, the family's name,
+/// the label that takes the rest, and help.
+const COUNTERS: [(&str, &str, &str, &str); 2] = [
     (
-        "misses_raised",
-        "overlay_misses_raised_total",
-        "Misses that the programs handed to the agent",
+        "misses_",
+        "overlay_misses_total",
+        "outcome",
+        "Frames of on-demand networks for an address that is not in the maps, by outcome: raised \
+         (the agent was told), lost (it was not, the ring buffer being full) or limited (one CPU \
+         raised too many)",
     ),
     (
-        "misses_lost",
-        "overlay_misses_lost_total",
-        "Misses that the programs could not hand over, the ring buffer being full",
-    ),
-    (
-        "slow_path",
+        "slow_",
         "overlay_slow_path_packets_total",
-        "Packets that left the fast path",
+        "cause",
+        "Packets that took the longer way, by cause: route (the kernel's routing table was asked) or \
+         queue (they went through the queue of the endpoint's interface)",
     ),
 ];
 
@@ -171,10 +172,16 @@ impl Page {
             "Rows that were not written because the BPF map held a newer generation",
             maps(|usage| usage.stale),
         );
-        for (counter, name, help) in COUNTERS {
-            if let Some(value) = datapath.counters.get(counter) {
-                self.counter(name, help, *value);
-            }
+        for (prefix, name, label, help) in COUNTERS {
+            let members = datapath.counters.iter();
+            self.counters(
+                name,
+                help,
+                members.filter_map(|(counter, value)| {
+                    let rest = counter.strip_prefix(prefix)?;
+                    Some(([(label, rest.to_owned())], *value))
+                }),
+            );
         }
     }
 
@@ -194,10 +201,6 @@ impl Page {
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.gauges(name, help, [([], value)]);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.counters(name, help, [([], value)]);
     }
 
     fn gauges<const LABELS: usize>(

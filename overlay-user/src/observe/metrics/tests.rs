@@ -1,4 +1,11 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use super::*;
+
+const RULES: &str = include_str!("../../../packaging/prometheus/overlay.rules.yml");
+const DASHBOARD: &str = include_str!("../../../packaging/grafana/overlay.json");
 
 /// A reading in which nothing is missing.
 fn full() -> Reading {
@@ -38,7 +45,7 @@ fn full() -> Reading {
                     stale: 0,
                 },
             )]),
-            counters: BTreeMap::from([("misses_raised", 6), ("misses_lost", 1), ("slow_path", 2)]),
+            counters: BTreeMap::from([("misses_raised", 6), ("misses_lost", 1), ("slow_route", 2)]),
         }),
         ..Reading::default()
     }
@@ -70,7 +77,8 @@ fn what_was_read_is_on_the_page() {
         r#"overlay_network_bytes_total{vni="42",network="blue",direction="received"} 2000"#,
         r#"overlay_map_capacity_entries{map="fdb"} 1024"#,
         r#"overlay_map_refused_rows_total{map="fdb"} 3"#,
-        "overlay_misses_lost_total 1",
+        r#"overlay_misses_total{outcome="lost"} 1"#,
+        r#"overlay_slow_path_packets_total{cause="route"} 2"#,
         r#"overlay_build_info{abi="2",attach="tcx",version="0.1.0"} 1"#,
     ] {
         says(&page, line);
@@ -134,4 +142,91 @@ fn no_family_is_there_twice_and_each_has_help_and_a_type() {
     let (help, types) = (words("# HELP "), words("# TYPE "));
     assert_eq!(help, types);
     assert!(help.is_sorted() && help.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+/// The names of metrics in a text: ours, and those of every process.
+fn names(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+        .filter(|word| word.starts_with("overlay_") || word.starts_with("process_"))
+        .collect()
+}
+
+/// The names of the series that a full page has.
+fn exported(page: &str) -> BTreeSet<String> {
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| line.split(['{', ' ']).next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn alert_rules_and_dashboard_name_only_metrics_that_there_are() {
+    let page = page(&full());
+    let exported = exported(&page);
+    for (file, text) in [("rules", RULES), ("dashboard", DASHBOARD)] {
+        let unknown: Vec<_> = names(text)
+            .into_iter()
+            .filter(|name| !exported.contains(*name))
+            .collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+}
+
+#[test]
+fn every_metric_of_ours_is_on_the_dashboard_or_in_an_alert_rule() {
+    let page = page(&full());
+    let used: BTreeSet<&str> = names(RULES).union(&names(DASHBOARD)).copied().collect();
+    let families = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    // How many there are is no news, and a scrape that lacks a part shows as gaps.
+    let aside = [
+        "overlay_networks",
+        "overlay_registry_revision",
+        "overlay_scrape_errors_total",
+    ];
+    for family in families.filter(|name| name.starts_with("overlay_") && !aside.contains(name)) {
+        let is_used = used.iter().any(|name| name.starts_with(family));
+        assert!(is_used, "{family}");
+    }
+}
+
+#[test]
+fn the_dashboard_has_what_grafana_wants_of_one() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36);
+    // Grafana gives a new one its id.
+    assert_eq!(dashboard["id"], Value::Null);
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    assert_eq!(variables[0]["type"], "datasource");
+    assert_eq!(variables[0]["name"], "datasource");
+    assert_eq!(variables[0]["query"], "prometheus");
+
+    let mut ids = BTreeSet::new();
+    let panels = dashboard["panels"].as_array().unwrap();
+    for panel in panels {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}");
+        for side in ["h", "w", "x", "y"] {
+            assert!(panel["gridPos"][side].is_u64(), "{title}");
+        }
+        let right =
+            panel["gridPos"]["x"].as_u64().unwrap() + panel["gridPos"]["w"].as_u64().unwrap();
+        assert!(right <= 24, "{title}");
+        if panel["type"] == "row" {
+            continue;
+        }
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{title}");
+        for target in targets {
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+            assert!(!target["expr"].as_str().unwrap().is_empty(), "{title}");
+        }
+        let letters: BTreeSet<_> = targets
+            .iter()
+            .map(|target| target["refId"].as_str())
+            .collect();
+        assert_eq!(letters.len(), targets.len(), "{title}");
+    }
+    assert!(panels.len() > 10);
 }
