@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
 };
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     lab::{Host, Lab},
     netns::Netns,
-    wait::until,
+    wait::{eventually, until},
 };
 
 /// The program under test: `OVERLAY_BIN`, or what `cargo xtask build` leaves.
@@ -140,18 +140,32 @@ impl Agent {
 
     /// Starts it again with these words for `run`. It must have ended.
     pub fn restart(&mut self, options: &str) {
+        let command = self.run_command(options);
+        self.launch(command);
+    }
+
+    /// The same with a clock that is off by what is in the file `offset`, for example `+10d`: read
+    /// anew whenever it looks at the time. Its monotonic clock stays right, as when somebody sets a
+    /// host's time.
+    pub fn restart_with_clock(&mut self, options: &str, offset: &Path) {
+        let mut command = self.run_command(options);
+        command
+            .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1")
+            .env("FAKETIME_TIMESTAMP_FILE", offset)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1");
+        self.launch(command);
+    }
+
+    fn launch(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "{} runs", self.instance);
         let log = File::options()
             .create(true)
             .append(true)
             .open(&self.log)
             .unwrap();
-        let child = self
-            .run_command(options)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
     }
 
@@ -183,11 +197,14 @@ impl Agent {
                 self.instance,
                 self.log.display()
             ),
-            || {
-                let run = self.overlay("-o json status");
-                run.code == 0 && parse(&run.stdout)["ready"] == true
-            },
+            || self.is_ready(),
         );
+    }
+
+    /// Whether its status says so.
+    pub fn is_ready(&self) -> bool {
+        let run = self.overlay("-o json status");
+        run.code == 0 && parse(&run.stdout)["ready"] == true
     }
 
     /// Ends it with SIGKILL; what it made stays.
@@ -200,6 +217,25 @@ impl Agent {
     /// Waits until it has ended of its own accord.
     pub fn wait(&mut self) {
         assert!(self.child.take().unwrap().wait().unwrap().success());
+    }
+
+    /// Whether its process lives.
+    pub fn is_running(&mut self) -> bool {
+        let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+        if self.child.as_mut().is_some_and(ended) {
+            self.child = None;
+        }
+        self.child.is_some()
+    }
+
+    /// Waits until it has ended of its own accord; its exit code.
+    #[track_caller]
+    pub fn exit_code(&mut self) -> i32 {
+        let child = self.child.as_mut().unwrap();
+        let what = format!("{} ends", self.instance);
+        let status = eventually(&what, || child.try_wait().unwrap());
+        self.child = None;
+        status.code().unwrap_or(-1)
     }
 
     /// Its process.

@@ -11,7 +11,13 @@
 //!
 //! This network is not the hosts' underlay: what cuts the one leaves the other alone.
 
-use std::{fmt::Write as _, fs, net::Ipv4Addr, path::PathBuf, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -93,8 +99,8 @@ impl Cluster {
                 Member::new(lab, netns, *ip)
             })
             .collect();
-        for (host, last) in hosts.iter().zip(101..) {
-            connect(&switch, &host.netns, ip(last));
+        for host in hosts {
+            admit(&switch, host);
         }
         let peers = member::Peers::of(&members, certificates.as_ref(), settings.quota);
         for member in &mut members {
@@ -111,6 +117,16 @@ impl Cluster {
             cluster.user = Some(cluster.require_password(lab));
         }
         cluster
+    }
+
+    /// Lets another host reach the members.
+    pub fn admit(&self, host: &Host) {
+        admit(&self.switch, host);
+    }
+
+    /// The file with the password that clients need.
+    pub fn password_file(&self) -> Option<&Path> {
+        self.user.as_ref().map(|(_, file)| file.as_path())
     }
 
     /// What `overlay run` and `overlay registry` are to be told about it.
@@ -314,6 +330,12 @@ impl Cluster {
 
 fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 9, 0, last)
+}
+
+/// A host's last number here is that on the underlay and a hundred.
+fn admit(switch: &Switch, host: &Host) {
+    let [.., last] = host.ip.octets();
+    connect(switch, &host.netns, ip(100 + last));
 }
 
 fn connect(switch: &Switch, netns: &Netns, ip: Ipv4Addr) {

@@ -107,18 +107,20 @@ impl Lab {
     /// Hosts `h1`, `h2`, ... on one switch, with the addresses 10.0.0.1/24, 10.0.0.2/24, ...
     pub fn hosts<const N: usize>(&self) -> [Host; N] {
         let switch = self.switch("sw");
-        std::array::from_fn(|index| {
-            let number = u8::try_from(index + 1).unwrap();
-            let host = self.netns(&format!("h{number}"));
-            switch.connect(&host, "u0");
-            let ip = Ipv4Addr::new(10, 0, 0, number);
-            host.ip(&format!("address add {ip}/24 dev u0"));
-            Host {
-                netns: host,
-                ip,
-                switch: switch.clone(),
-            }
-        })
+        std::array::from_fn(|index| self.host(&switch, u8::try_from(index + 1).unwrap()))
+    }
+
+    /// Host `h` and a number on a switch, with the address 10.0.0.NUMBER/24.
+    pub fn host(&self, switch: &Switch, number: u8) -> Host {
+        let netns = self.netns(&format!("h{number}"));
+        switch.connect(&netns, "u0");
+        let ip = Ipv4Addr::new(10, 0, 0, number);
+        netns.ip(&format!("address add {ip}/24 dev u0"));
+        Host {
+            netns,
+            ip,
+            switch: switch.clone(),
+        }
     }
 }
 

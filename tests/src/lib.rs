@@ -38,4 +38,4 @@ pub use agent::{Agent, Run, overlay};
 pub use etcd::Cluster;
 pub use lab::{Host, Lab, Switch};
 pub use netns::Netns;
-pub use wait::{eventually, until};
+pub use wait::{eventually, until, until_within};

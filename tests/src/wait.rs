@@ -15,15 +15,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// There is none within [`PATIENCE`]; `what` says what was waited for.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        thread::sleep(INTERVAL);
-    }
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, ask)
 }
 
 /// Waits until `holds`.
@@ -32,6 +25,28 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 ///
 /// As [`eventually`].
 #[track_caller]
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    eventually(what, || holds().then_some(()));
+pub fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_within(PATIENCE, what, holds);
+}
+
+/// Waits until `holds`, for what takes longer than most.
+///
+/// # Panics
+///
+/// It does not within `patience`.
+#[track_caller]
+pub fn until_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    eventually_within(patience, what, || holds().then_some(()));
+}
+
+#[track_caller]
+fn eventually_within<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(INTERVAL);
+    }
 }

@@ -4,8 +4,10 @@
 //! Two namespaces are the hosts and a veth between them is the underlay ([`lab`]). The modes
 //! alternate ([`plan`]); what counts are the ratios within a round ([`statistics`]).
 
+mod control;
 mod floor;
 pub(crate) mod glance;
+mod instrument;
 pub(crate) mod interrupt;
 mod lab;
 mod latency;
@@ -51,7 +53,8 @@ use underlay::Offloads;
 Examples:
   cargo xtask bench                                      everything, five rounds
   cargo xtask bench --rounds 1 --seconds 1 --only flood  a quick look at the packet rate
-  cargo xtask bench --out docs/bench --check             what docs/benchmarks.md shows")]
+  cargo xtask bench --out docs/bench --check             what docs/benchmarks.md shows
+  cargo xtask bench --control --out docs/bench           the control plane's part of it")]
 pub(crate) struct Args {
     /// How often everything is measured; medians are over the rounds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -85,13 +88,23 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["rounds", "seconds", "only", "modes", "underlay"])]
     latency: bool,
 
+    /// Measure the control plane instead: many endpoints, many agents, and misses.
+    #[arg(
+        long,
+        conflicts_with_all = ["rounds", "seconds", "only", "modes", "underlay", "latency", "check"]
+    )]
+    control: bool,
+
+    #[command(flatten)]
+    control_plane: control::Args,
+
     /// Measure this agent rather than build one.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
 
-    /// For --latency: this stopwatch rather than one that is built.
+    /// For --latency and --control: this instrument rather than one that is built.
     #[arg(long, value_name = "FILE", hide = true)]
-    stopwatch: Option<PathBuf>,
+    instrument: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
@@ -113,8 +126,17 @@ pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
         .out
         .clone()
         .unwrap_or_else(|| workspace.target().join("bench"));
-    if let (Some(agent), Some(stopwatch)) = (&programs.agent, &programs.stopwatch) {
-        let latency = latency::measure(agent, stopwatch)?;
+    if let (Some(agent), Some(instrument), true) =
+        (&programs.agent, &programs.instrument, args.control)
+    {
+        let report = control::measure(&args.control_plane, agent, instrument)?;
+        print!("{}", report.markdown());
+        report.write(&out)?;
+        eprintln!("control.json and control.md are in {}", out.display());
+        return Ok(());
+    }
+    if let (Some(agent), Some(instrument)) = (&programs.agent, &programs.instrument) {
+        let latency = latency::measure(agent, instrument)?;
         print!("{}", latency.markdown());
         latency.write(&out)?;
         eprintln!("latency.json and latency.md are in {}", out.display());
@@ -143,7 +165,7 @@ pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
 /// What is built before the run.
 struct Programs {
     agent: Option<PathBuf>,
-    stopwatch: Option<PathBuf>,
+    instrument: Option<PathBuf>,
 }
 
 impl Programs {
@@ -151,24 +173,24 @@ impl Programs {
     fn build(args: &Args, modes: &[Mode], workspace: &Workspace) -> Result<Self> {
         let agent = match &args.agent {
             Some(agent) => Some(std::path::absolute(agent)?),
-            None if args.latency || modes.contains(&Mode::Overlay) => {
+            None if args.latency || args.control || modes.contains(&Mode::Overlay) => {
                 Some(build::build(workspace, Profile::Release)?)
             }
             None => None,
         };
-        let stopwatch = match &args.stopwatch {
-            Some(stopwatch) => Some(std::path::absolute(stopwatch)?),
-            None if args.latency => Some(latency::build_stopwatch(workspace)?),
+        let instrument = match &args.instrument {
+            Some(instrument) => Some(std::path::absolute(instrument)?),
+            None if args.latency || args.control => Some(instrument::build(workspace)?),
             None => None,
         };
-        Ok(Self { agent, stopwatch })
+        Ok(Self { agent, instrument })
     }
 
     /// The options that name those that were built here.
     fn built<'a>(&'a self, args: &Args) -> impl Iterator<Item = (&'static str, &'a Path)> {
         [
             ("--agent", &self.agent, args.agent.is_none()),
-            ("--stopwatch", &self.stopwatch, args.stopwatch.is_none()),
+            ("--instrument", &self.instrument, args.instrument.is_none()),
         ]
         .into_iter()
         .filter(|(_, _, built)| *built)

@@ -1,46 +1,28 @@
 //! `cargo xtask bench --latency`: from a commit to the registry until it shows in another host's BPF
 //! map.
 //!
-//! Two agents watch one SQLite registry, as in mode overlay. A third process, `stopwatch.rs` beside
-//! this file, commits endpoints and looks at the second agent's pinned FDB.
+//! Two agents watch one SQLite registry, as in mode overlay. A third process, the
+//! [instrument's](super::instrument) stopwatch, commits endpoints and looks at the second agent's
+//! pinned FDB.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::instrument;
 use super::lab::{Lab, Mode, VNI};
 use super::machine::Machine;
-use super::process::{self, Running};
-use super::statistics::percentile;
-use crate::workspace::Workspace;
+use super::process::Running;
+use super::statistics::Percentiles;
 
 /// How many endpoints are added.
 const ADDS: u16 = 1000;
 /// Microseconds within which a commit has to be in the other agent's map.
 const FLOOR: f64 = 100_000.0;
-
-/// What is reported of a series, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Percentiles {
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Percentiles {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        Some(Self {
-            p50: percentile(&values, 50)?,
-            p99: percentile(&values, 99)?,
-            max: *values.last()?,
-        })
-    }
-}
 
 /// What the run found.
 #[derive(Serialize)]
@@ -56,26 +38,7 @@ pub(super) struct Latency {
     total_us: Percentiles,
 }
 
-/// Builds the stopwatch. It links the agent's registry, which xtask itself does not.
-pub(super) fn build_stopwatch(workspace: &Workspace) -> Result<PathBuf> {
-    const NAME: &str = "latency-stopwatch";
-    workspace
-        .cargo(&[
-            "build",
-            "--release",
-            "--package",
-            "xtask",
-            "--bin",
-            NAME,
-            "--features",
-            "stopwatch",
-        ])?
-        .run()
-        .context("the stopwatch does not build (see above)")?;
-    Ok(workspace.target().join("release").join(NAME))
-}
-
-pub(super) fn measure(agent: &Path, stopwatch: &Path) -> Result<Latency> {
+pub(super) fn measure(agent: &Path, instrument: &Path) -> Result<Latency> {
     const LIMIT: Duration = Duration::from_mins(5);
     let machine = Machine::look()?;
     let lab = Lab::build(&[Mode::Overlay], Some(agent))?;
@@ -88,12 +51,10 @@ pub(super) fn measure(agent: &Path, stopwatch: &Path) -> Result<Latency> {
     if progress.is_hidden() {
         eprintln!("{ADDS} endpoints, about 20 seconds");
     }
-    let program = stopwatch
-        .to_str()
-        .context("the stopwatch's path is not UTF-8")?;
-    let command = process::command(
-        program,
+    let command = instrument::command(
+        instrument,
         &[
+            "stopwatch",
             "--registry",
             watched.registry(),
             "--pins",

@@ -71,6 +71,16 @@ impl Running {
         })
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        self.check()?;
+        self.handle
+            .pids()
+            .first()
+            .copied()
+            .with_context(|| format!("{} has no process", self.what))
+    }
+
     /// Fails if it has ended, with what it said.
     pub(crate) fn check(&self) -> Result<()> {
         match self.handle.try_wait()? {

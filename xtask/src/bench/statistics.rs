@@ -48,9 +48,29 @@ fn median(sorted: &[f64]) -> Option<f64> {
 }
 
 /// The least of sorted figures that `percent` of them do not exceed (nearest rank).
-pub(super) fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
+fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.max(1) - 1).copied()
+}
+
+/// What is reported of a series, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Percentiles {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
+}
+
+impl Percentiles {
+    /// `None` without a figure.
+    pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        Some(Self {
+            p50: percentile(&values, 50)?,
+            p99: percentile(&values, 99)?,
+            max: *values.last()?,
+        })
+    }
 }
 
 /// Everything that a run measured.

@@ -177,20 +177,6 @@ pub(super) const ALL: &[Need] = &[
         work: &[Demo, Test, Bench],
     },
     Need {
-        what: "etcd",
-        why: "is the registry that the hosts of a cluster share",
-        found: || host::program("etcd").is_some(),
-        source: Source::Debian(&["etcd-server"]),
-        work: &[Test, Bench],
-    },
-    Need {
-        what: "etcdctl",
-        why: "operates that registry",
-        found: || host::program("etcdctl").is_some(),
-        source: Source::Debian(&["etcd-client"]),
-        work: &[Test, Bench],
-    },
-    Need {
         what: "strace",
         why: "makes a disk slow",
         found: || host::program("strace").is_some(),

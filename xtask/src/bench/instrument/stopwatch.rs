@@ -1,6 +1,5 @@
 //! Commits endpoints to a registry one by one and takes the time until each is in an agent's pinned
-//! FDB. A program of its own, since it links the agent's registry: `cargo xtask` itself shall build
-//! quickly. `cargo xtask bench --latency` starts it.
+//! FDB.
 //!
 //! The endpoints belong to a node without an agent. So every agent that watches the registry makes
 //! them a row of its FDB, and none makes interfaces for them: what is measured is the way from the
@@ -16,15 +15,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, Map, MapData};
-use clap::Parser;
 use nix::sys::prctl;
 use overlay_ebpf::abi::{ABI_VERSION, FdbEntry, FdbKey, map};
 use overlay_user::model::{Change, Endpoint, Mac, Name, Node, Vni, Vtep};
-use overlay_user::registry::{self, Registry};
+use overlay_user::registry;
 
 /// Takes the time from a registry's commit to an agent's map.
-#[derive(Parser)]
-struct Args {
+#[derive(clap::Args)]
+pub(super) struct Args {
     /// The registry that the agent watches.
     #[arg(long)]
     registry: String,
@@ -53,9 +51,7 @@ const VTEP: Vtep = Vtep {
     port: 4789,
 };
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let args = Args::parse();
+pub(super) async fn run(args: &Args) -> Result<()> {
     // Sleeps of microseconds otherwise last 50 more.
     prctl::set_timerslack(1).context("asking for exact sleeps")?;
 

@@ -1,0 +1,172 @@
+//! An agent as a user starts it, and the moment at which it says that it is ready.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+use super::PREFIX;
+use super::host::Host;
+use super::usage::Usage;
+use crate::bench::interrupt;
+use crate::bench::lab::UNDERLAY;
+use crate::bench::process::{self, Running};
+
+/// Where agents pin their maps, by instance.
+const PINS: &str = "/sys/fs/bpf/overlay";
+/// Later than that it never comes.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// A running agent. Its datapath goes away with it.
+pub(super) struct Agent {
+    binary: PathBuf,
+    instance: String,
+    process: Option<Running>,
+    notices: UnixDatagram,
+    started: Instant,
+    _folder: TempDir,
+}
+
+impl Agent {
+    /// Starts one on `host`, with words for `run`.
+    pub(super) fn start(binary: &Path, host: &Host, words: &[&str]) -> Result<Self> {
+        let instance = host.netns.name().to_owned();
+        let folder = tempfile::tempdir().context("making a folder for a socket")?;
+        let socket = folder.path().join("notify");
+        let notices = UnixDatagram::bind(&socket).context("making a socket")?;
+        notices.set_read_timeout(Some(interrupt::POLL))?;
+        let program = binary.to_str().context("the agent's path is not UTF-8")?;
+        let mut line = vec![program, "--instance", &instance, "run"];
+        line.extend(["--iface", UNDERLAY, "--node", &instance]);
+        line.extend(words);
+        // As a service manager asks for it (sd_notify(3)).
+        let command = host.netns.command(&line)?.env("NOTIFY_SOCKET", &socket);
+        let started = Instant::now();
+        let process = Running::start(&format!("agent {instance}"), &command)?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            instance,
+            process: Some(process),
+            notices,
+            started,
+            _folder: folder,
+        })
+    }
+
+    /// Waits until the kernel is first what the registry wants; how long after the start that is.
+    pub(super) fn await_ready(&self) -> Result<Duration> {
+        let mut notice = [0; 256];
+        loop {
+            interrupt::check()?;
+            self.process()?.check()?;
+            if let Ok(len) = self.notices.recv(&mut notice) {
+                let text = notice.get(..len).unwrap_or_default();
+                if text.starts_with(b"READY=1") {
+                    return Ok(self.started.elapsed());
+                }
+            }
+            if self.started.elapsed() > LIMIT {
+                bail!(
+                    "agent {} is not ready after {} s",
+                    self.instance,
+                    LIMIT.as_secs()
+                );
+            }
+        }
+    }
+
+    fn process(&self) -> Result<&Running> {
+        self.process.as_ref().context("the agent has ended")
+    }
+
+    /// What it takes of the machine.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        Usage::of(self.process()?.pid()?)
+    }
+
+    /// The folder of its pins.
+    pub(super) fn pins(&self) -> PathBuf {
+        pins(&self.instance)
+    }
+
+    /// Memory that the kernel accounts to its maps, MiB.
+    pub(super) fn map_memory_mib(&self) -> Result<f64> {
+        let mut bytes = 0;
+        for version in fs::read_dir(self.pins()).context("reading the agent's pins")? {
+            let maps = version?.path().join("maps");
+            for map in fs::read_dir(maps).into_iter().flatten() {
+                let map = map?.path();
+                let shown = process::run(
+                    "asking for a map",
+                    &process::command(
+                        "bpftool",
+                        &["-j", "map", "show", "pinned", &map.to_string_lossy()],
+                    )?,
+                )?;
+                let shown: serde_json::Value = serde_json::from_str(&shown)?;
+                bytes += shown
+                    .get("bytes_memlock")
+                    .and_then(serde_json::Value::as_u64)
+                    .context("bpftool does not tell a map's memory")?;
+            }
+        }
+        Ok(f64::from(u32::try_from(bytes >> 10)?) / 1024.0)
+    }
+
+    /// A verb of its command line.
+    pub(super) fn verb(&self, words: &[&str]) -> Result<String> {
+        process::run(
+            &format!("overlay {}", words.join(" ")),
+            &verb(&self.binary, &self.instance, words)?,
+        )
+    }
+
+    fn down(&mut self) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        remove_instance(&self.binary, &self.instance)?;
+        match self.process.take() {
+            Some(process) => process.terminate(LIMIT),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Err(error) = self.down() {
+            eprintln!("warning: agent {}: {error:#}", self.instance);
+        }
+    }
+}
+
+fn pins(instance: &str) -> PathBuf {
+    Path::new(PINS).join(instance)
+}
+
+fn verb(binary: &Path, instance: &str, words: &[&str]) -> Result<duct::Expression> {
+    let program = binary.to_str().context("the agent's path is not UTF-8")?;
+    let mut line = vec!["--instance", instance];
+    line.extend(words);
+    process::command(program, &line)
+}
+
+fn remove_instance(binary: &Path, instance: &str) -> Result<()> {
+    const LIMIT: Duration = Duration::from_mins(1);
+    let down = verb(binary, instance, &["down"])?;
+    Running::start(&format!("overlay --instance {instance} down"), &down)?.settle(LIMIT)
+}
+
+/// Takes away what a killed run's agents left pinned.
+pub(super) fn remove_instances(binary: &Path) -> Result<()> {
+    for entry in fs::read_dir(PINS).into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str()
+            && name.starts_with(PREFIX)
+        {
+            remove_instance(binary, name)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! One etcd on this machine, its data on the machine's disk.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use super::host::Host;
+use super::usage::Usage;
+use crate::bench::interrupt;
+use crate::bench::process::{self, Running};
+
+/// Where it listens in its namespace.
+const ADDRESS: &str = "127.0.0.1:2379";
+/// Bytes: a million endpoints fit, which etcd's default of 2 GiB would not hold.
+const QUOTA: u64 = 8 << 30;
+
+/// A member that is a cluster by itself. Ends when it goes.
+pub(super) struct Etcd {
+    process: Running,
+    _folder: TempDir,
+}
+
+impl Etcd {
+    /// Starts it in `host`; returns when it answers.
+    pub(super) fn start(host: &Host) -> Result<Self> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let folder = super::folder()?;
+        let [data, quota] = [folder.path().display().to_string(), QUOTA.to_string()];
+        let clients = format!("http://{ADDRESS}");
+        let process = Running::start(
+            "etcd",
+            &host.netns.command(&[
+                "etcd",
+                "--data-dir",
+                &data,
+                "--quota-backend-bytes",
+                &quota,
+                "--listen-client-urls",
+                &clients,
+                "--advertise-client-urls",
+                &clients,
+                "--logger",
+                "zap",
+                "--log-level",
+                "error",
+            ])?,
+        )?;
+        let etcd = Self {
+            process,
+            _folder: folder,
+        };
+        let health =
+            host.netns
+                .command(&["etcdctl", "--endpoints", ADDRESS, "endpoint", "health"])?;
+        interrupt::wait_until("etcd answers", LIMIT, || {
+            etcd.process.check()?;
+            Ok(process::run("etcdctl", &health).is_ok())
+        })?;
+        Ok(etcd)
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("etcd://{ADDRESS}")
+    }
+
+    /// What it takes of the machine.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        Usage::of(self.process.pid()?)
+    }
+}

@@ -1,0 +1,24 @@
+//! What the benchmarks need of the agent's own code. A program of its own, since it links that code:
+//! `cargo xtask` itself shall build quickly. `cargo xtask bench --latency` and `--control` start it.
+
+mod fill;
+mod population;
+mod stopwatch;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Fills registries, changes them, and takes the time until the changes are in maps.
+#[derive(Parser)]
+enum Verb {
+    Fill(fill::Args),
+    Stopwatch(stopwatch::Args),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Verb::parse() {
+        Verb::Fill(args) => fill::run(&args).await,
+        Verb::Stopwatch(args) => stopwatch::run(&args).await,
+    }
+}

@@ -1,0 +1,53 @@
+//! The networks, nodes and endpoints that registries are filled with: each follows from its number.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Result;
+use overlay_user::model::{Endpoint, Mac, Name, Network, Node, Vni, Vtep};
+
+/// The VNI of network 0.
+pub(super) const FIRST_VNI: u32 = 1000;
+/// Nodes that the endpoints are spread over: several hundred hosts.
+pub(super) const NODES: u32 = 400;
+
+/// Network `number`.
+pub(super) fn network(number: u32) -> Result<Network> {
+    let vni = Vni::try_from(FIRST_VNI + number)?;
+    Ok(Network::new(format!("bench-{number}").parse()?, vni))
+}
+
+/// The name of node `number`, which wraps round.
+pub(super) fn node_name(number: u32) -> Result<Name> {
+    Ok(format!("bench-node-{}", number % NODES).parse()?)
+}
+
+/// Node `number`: no agent runs there, so no agent makes interfaces for its endpoints.
+pub(super) fn node(number: u32) -> Result<Node> {
+    let [_, _, high, low] = number.to_be_bytes();
+    Ok(Node {
+        name: node_name(number)?,
+        // Addresses for benchmarks (RFC 2544, appendix C.2.2).
+        vtep: Vtep {
+            ip: IpAddr::V4(Ipv4Addr::new(198, 18, high, low)),
+            port: 4789,
+        },
+        agent: false,
+        last_seen: None,
+    })
+}
+
+/// Endpoint `number` of all, in one of `networks`: each has as many as the others.
+pub(super) fn endpoint(number: u32, networks: u32) -> Result<Endpoint> {
+    let [_, b, c, d] = number.to_be_bytes();
+    let ip = Ipv4Addr::new(10, b, c, d);
+    Ok(Endpoint {
+        name: format!("bench-{number}").parse()?,
+        vni: Vni::try_from(FIRST_VNI + number % networks)?,
+        mac: Mac::from_ipv4(ip),
+        addresses: vec![format!("{ip}/8").parse()?],
+        node: node_name(number / networks)?,
+        netns: None,
+        ifname: None,
+        generation: 0,
+    })
+}
