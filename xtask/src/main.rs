@@ -37,7 +37,7 @@ enum Verb {
     Run(run::Args),
     Demo(demo::Args),
     Test(test::Args),
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     Lint(lint::Args),
 }
 

@@ -1,9 +1,11 @@
 //! `cargo xtask bench --control`: the control plane at its limits.
 //!
 //! - [`scale`]: one agent, and a registry that grows to a million endpoints.
+//! - [`fanout`]: two hundred agents on one etcd, and a steady rate of changes.
 
 mod agent;
 mod etcd;
+mod fanout;
 mod host;
 mod report;
 mod scale;
@@ -18,8 +20,10 @@ use tempfile::TempDir;
 use super::machine::Machine;
 use super::netns;
 use etcd::Etcd;
+use fanout::Size;
 use host::Host;
 pub(super) use report::Report;
+use usage::Usage;
 
 /// Every namespace and instance of a run starts so.
 const PREFIX: &str = "bdc-";
@@ -46,6 +50,27 @@ pub(super) struct Args {
         value_parser = clap::value_parser!(u32).range(1000..=10_000_000)
     )]
     endpoints: Vec<u32>,
+
+    /// Control loops on one etcd.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    agents: u32,
+
+    /// Those of them with real BPF maps, at least one and not all.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    real_maps: u32,
+
+    /// Changes a second that they are given.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = [100, 300, 1000],
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    rates: Vec<u32>,
+
+    /// Endpoints that are added, moved and removed at each rate.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    changes: u32,
 }
 
 impl Args {
@@ -55,12 +80,16 @@ impl Args {
             let names = values.iter().filter_map(clap::ValueEnum::to_possible_value);
             names.map(|value| value.get_name().to_owned()).collect()
         }
-        let counts: Vec<String> = self.endpoints.iter().map(u32::to_string).collect();
+        let list = |counts: &[u32]| counts.iter().map(u32::to_string).collect();
         let mut line = "cargo xtask bench --control".to_owned();
         for (option, words) in [
             ("parts", words(&self.parts)),
             ("registries", words(&self.registries)),
-            ("endpoints", counts),
+            ("endpoints", list(&self.endpoints)),
+            ("agents", list(&[self.agents])),
+            ("real-maps", list(&[self.real_maps])),
+            ("rates", list(&self.rates)),
+            ("changes", list(&[self.changes])),
         ] {
             if !words.is_empty() {
                 line.push_str(" --");
@@ -78,6 +107,8 @@ impl Args {
 enum Part {
     /// One agent and a large registry.
     Scale,
+    /// Many agents and many changes.
+    FanOut,
 }
 
 /// A kind of registry.
@@ -107,11 +138,19 @@ struct Programs<'a> {
     instrument: &'a Path,
 }
 
+impl Programs<'_> {
+    fn instrument(&self) -> Result<&str> {
+        self.instrument
+            .to_str()
+            .context("the instrument's path is not UTF-8")
+    }
+}
+
 pub(super) fn measure(args: &Args, agent: &Path, instrument: &Path) -> Result<Report> {
     netns::remove_all(PREFIX).context("removing what an earlier run left")?;
     agent::remove_instances(agent).context("removing what an earlier run left")?;
     let programs = Programs { agent, instrument };
-    let parts = super::chosen(&args.parts, [Part::Scale]);
+    let parts = super::chosen(&args.parts, [Part::Scale, Part::FanOut]);
     let mut sizes = args.endpoints.clone();
     sizes.sort_unstable();
     let mut report = Report::new(Machine::look()?, args.command_line());
@@ -122,20 +161,31 @@ pub(super) fn measure(args: &Args, agent: &Path, instrument: &Path) -> Result<Re
                 .extend(scale::measure(&programs, backend, &sizes)?);
         }
     }
+    if parts.contains(&Part::FanOut) {
+        for &rate in &args.rates {
+            let size = Size {
+                agents: args.agents,
+                real_maps: args.real_maps,
+                rate,
+                changes: args.changes,
+            };
+            report.fan_out.push(fanout::measure(&programs, size)?);
+        }
+    }
     Ok(report)
 }
 
 /// A registry on this machine, gone when this goes.
 enum Store {
     Sqlite(TempDir),
-    Etcd(Etcd),
+    Etcd(Box<Etcd>),
 }
 
 impl Store {
     fn new(backend: Backend, host: &Host) -> Result<Self> {
         Ok(match backend {
             Backend::Sqlite => Self::Sqlite(folder()?),
-            Backend::Etcd => Self::Etcd(Etcd::start(host)?),
+            Backend::Etcd => Self::Etcd(Box::new(Etcd::start(&host.netns, "127.0.0.1")?)),
         })
     }
 
@@ -143,6 +193,16 @@ impl Store {
         match self {
             Self::Sqlite(folder) => format!("sqlite://{}", file(folder.path()).display()),
             Self::Etcd(etcd) => etcd.url(),
+        }
+    }
+}
+
+impl Store {
+    /// What its server takes, if it has one.
+    fn server(&self) -> Result<Option<Usage>> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Etcd(etcd) => etcd.usage().map(Some),
         }
     }
 }

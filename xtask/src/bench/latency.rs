@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::instrument;
+use super::instrument::{self, Timed};
 use super::lab::{Lab, Mode, VNI};
 use super::machine::Machine;
 use super::process::Running;
@@ -47,9 +47,9 @@ pub(super) fn measure(agent: &Path, instrument: &Path) -> Result<Latency> {
     let progress = ProgressBar::new_spinner()
         .with_style(ProgressStyle::with_template("{spinner} {msg} [{elapsed}]")?);
     progress.enable_steady_tick(Duration::from_millis(200));
-    progress.set_message(format!("{ADDS} endpoints, about 20 seconds"));
+    progress.set_message(format!("{ADDS} endpoints, about a minute"));
     if progress.is_hidden() {
-        eprintln!("{ADDS} endpoints, about 20 seconds");
+        eprintln!("{ADDS} endpoints, about a minute");
     }
     let command = instrument::command(
         instrument,
@@ -69,29 +69,19 @@ pub(super) fn measure(agent: &Path, instrument: &Path) -> Result<Latency> {
     progress.finish_and_clear();
     drop(lab);
 
-    let (commit, to_map) = read(&output)?;
-    let total = commit.iter().zip(&to_map).map(|(a, b)| a + b).collect();
-    let percentiles = |values| Percentiles::of(values).context("the stopwatch measured nothing");
+    let timed = instrument::timed(&output)?;
+    let percentiles = |figure: fn(&Timed) -> f64| {
+        let adds = timed.iter().filter(|timed| timed.kind == "add");
+        Percentiles::of(adds.map(figure).collect()).context("the stopwatch measured nothing")
+    };
     Ok(Latency {
         machine,
         command: "cargo xtask bench --latency",
         adds: ADDS,
-        commit_us: percentiles(commit)?,
-        commit_to_map_us: percentiles(to_map)?,
-        total_us: percentiles(total)?,
+        commit_us: percentiles(|add| add.commit_us)?,
+        commit_to_map_us: percentiles(|add| add.to_map_us)?,
+        total_us: percentiles(|add| add.commit_us + add.to_map_us)?,
     })
-}
-
-/// Takes the stopwatch's lines apart: microseconds of the commit, a blank, microseconds to the map.
-fn read(output: &str) -> Result<(Vec<f64>, Vec<f64>)> {
-    output
-        .lines()
-        .map(|line| {
-            let (commit, to_map) = line.split_once(' ')?;
-            Some((commit.parse::<f64>().ok()?, to_map.parse::<f64>().ok()?))
-        })
-        .collect::<Option<_>>()
-        .context("the stopwatch's output is malformed")
 }
 
 impl Latency {
@@ -140,22 +130,5 @@ impl Latency {
             );
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_stopwatchs_lines_are_read_in_order() {
-        let (commit, to_map) = read("1200 3400\n900 10\n").unwrap();
-        assert_eq!((commit, to_map), (vec![1200.0, 900.0], vec![3400.0, 10.0]));
-    }
-
-    #[test]
-    fn a_line_cut_short_is_an_error() {
-        assert!(read("1200 3400\n900").is_err());
-        assert!(read("1200 x\n").is_err());
     }
 }

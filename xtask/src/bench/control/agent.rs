@@ -16,7 +16,7 @@ use crate::bench::lab::UNDERLAY;
 use crate::bench::process::{self, Running};
 
 /// Where agents pin their maps, by instance.
-const PINS: &str = "/sys/fs/bpf/overlay";
+pub(super) const PINS: &str = "/sys/fs/bpf/overlay";
 /// Later than that it never comes.
 const LIMIT: Duration = Duration::from_mins(10);
 
@@ -116,14 +116,6 @@ impl Agent {
         Ok(f64::from(u32::try_from(bytes >> 10)?) / 1024.0)
     }
 
-    /// A verb of its command line.
-    pub(super) fn verb(&self, words: &[&str]) -> Result<String> {
-        process::run(
-            &format!("overlay {}", words.join(" ")),
-            &verb(&self.binary, &self.instance, words)?,
-        )
-    }
-
     fn down(&mut self) -> Result<()> {
         const LIMIT: Duration = Duration::from_secs(30);
         remove_instance(&self.binary, &self.instance)?;
@@ -166,6 +158,20 @@ pub(super) fn remove_instances(binary: &Path) -> Result<()> {
             && name.starts_with(PREFIX)
         {
             remove_instance(binary, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pins of control loops that are no agents, whose folders' names start so. Their
+/// programs are on devices of a namespace that goes too.
+pub(super) fn remove_pins(prefix: &str) -> Result<()> {
+    for entry in fs::read_dir(PINS).into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str()
+            && name.starts_with(prefix)
+        {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("removing {}", entry.path().display()))?;
         }
     }
     Ok(())

@@ -5,32 +5,33 @@ use std::time::Duration;
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::host::Host;
 use super::usage::Usage;
 use crate::bench::interrupt;
+use crate::bench::netns::Netns;
 use crate::bench::process::{self, Running};
 
-/// Where it listens in its namespace.
-const ADDRESS: &str = "127.0.0.1:2379";
+const PORT: u16 = 2379;
 /// Bytes: a million endpoints fit, which etcd's default of 2 GiB would not hold.
 const QUOTA: u64 = 8 << 30;
 
 /// A member that is a cluster by itself. Ends when it goes.
 pub(super) struct Etcd {
     process: Running,
+    address: String,
     _folder: TempDir,
 }
 
 impl Etcd {
-    /// Starts it in `host`; returns when it answers.
-    pub(super) fn start(host: &Host) -> Result<Self> {
+    /// Starts it in a namespace, at one of its addresses; returns when it answers.
+    pub(super) fn start(netns: &Netns, ip: &str) -> Result<Self> {
         const LIMIT: Duration = Duration::from_secs(30);
         let folder = super::folder()?;
         let [data, quota] = [folder.path().display().to_string(), QUOTA.to_string()];
-        let clients = format!("http://{ADDRESS}");
+        let address = format!("{ip}:{PORT}");
+        let clients = format!("http://{address}");
         let process = Running::start(
             "etcd",
-            &host.netns.command(&[
+            &netns.command(&[
                 "etcd",
                 "--data-dir",
                 &data,
@@ -48,11 +49,16 @@ impl Etcd {
         )?;
         let etcd = Self {
             process,
+            address,
             _folder: folder,
         };
-        let health =
-            host.netns
-                .command(&["etcdctl", "--endpoints", ADDRESS, "endpoint", "health"])?;
+        let health = netns.command(&[
+            "etcdctl",
+            "--endpoints",
+            &etcd.address,
+            "endpoint",
+            "health",
+        ])?;
         interrupt::wait_until("etcd answers", LIMIT, || {
             etcd.process.check()?;
             Ok(process::run("etcdctl", &health).is_ok())
@@ -61,7 +67,7 @@ impl Etcd {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("etcd://{ADDRESS}")
+        format!("etcd://{}", self.address)
     }
 
     /// What it takes of the machine.

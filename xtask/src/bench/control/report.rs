@@ -8,8 +8,10 @@ use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::fanout::FanOut;
 use super::scale::Sized;
 use crate::bench::machine::Machine;
+use crate::bench::statistics::Percentiles;
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -17,6 +19,7 @@ pub(in crate::bench) struct Report {
     machine: Machine,
     command: String,
     pub(super) scale: Vec<Sized>,
+    pub(super) fan_out: Vec<FanOut>,
 }
 
 impl Report {
@@ -25,6 +28,7 @@ impl Report {
             machine,
             command,
             scale: Vec::new(),
+            fan_out: Vec::new(),
         }
     }
 
@@ -35,6 +39,14 @@ impl Report {
                 text,
                 "\n### One agent and a registry that grows\n\n{}\n",
                 scale(&self.scale)
+            );
+        }
+        if !self.fan_out.is_empty() {
+            let _ = write!(
+                text,
+                "\n### Many agents on one etcd\n\n{}\n\n{}\n",
+                arrivals(&self.fan_out),
+                load(&self.fan_out)
             );
         }
         text
@@ -75,6 +87,7 @@ fn scale(results: &[Sized]) -> Table {
         "resident, MiB",
         "at most, MiB",
         "maps, MiB",
+        "server, MiB",
         "idle CPU, %",
         "change to map, ms p50 / p99",
         "its CPU time, us",
@@ -88,14 +101,76 @@ fn scale(results: &[Sized]) -> Table {
             format!("{:.0}", result.resident_mib),
             format!("{:.0}", result.peak_mib),
             format!("{:.1}", result.maps_mib),
+            result
+                .server_mib
+                .map_or_else(String::new, |mib| format!("{mib:.0}")),
             format!("{:.2}", result.idle_percent),
-            format!(
-                "{:.2} / {:.2}",
-                result.change_us.p50 / 1e3,
-                result.change_us.p99 / 1e3
-            ),
+            milliseconds(result.change_us),
             format!("{:.0}", result.change_cpu_us),
         ]
     });
     table(titles, rows)
+}
+
+/// When changes arrived, a line a rate and kind.
+fn arrivals(results: &[FanOut]) -> Table {
+    let titles = [
+        "agents (with BPF maps)",
+        "changes/s wanted",
+        "kind",
+        "reached",
+        "commit, ms p50 / p99",
+        "to the first map",
+        "to the last BPF map",
+        "to the last of all",
+    ];
+    let rows = results.iter().flat_map(|result| {
+        result.kinds.iter().map(|kind| {
+            [
+                format!("{} ({})", result.size.agents, result.size.real_maps),
+                result.size.rate.to_string(),
+                kind.name.clone(),
+                format!("{:.0}", kind.rate),
+                milliseconds(kind.commit_us),
+                milliseconds(kind.first_us),
+                milliseconds(kind.last_real_us),
+                milliseconds(kind.last_us),
+            ]
+        })
+    });
+    table(titles, rows)
+}
+
+/// What that asks of etcd and of an agent, a line a rate.
+fn load(results: &[FanOut]) -> Table {
+    let titles = [
+        "changes/s wanted",
+        "etcd idle, CPU %",
+        "bytes/s an agent",
+        "etcd, CPU us a change",
+        "bytes a change and agent",
+        "etcd, MiB",
+        "agent, CPU us a change",
+        "with BPF maps",
+        "agent, MiB",
+    ];
+    let rows = results.iter().map(|result| {
+        [
+            result.size.rate.to_string(),
+            format!("{:.1}", result.idle_percent),
+            format!("{:.0}", result.idle_bytes),
+            format!("{:.0}", result.etcd_cpu_us),
+            format!("{:.0}", result.change_bytes),
+            format!("{:.0}", result.etcd_mib),
+            format!("{:.1}", result.agent_cpu_us),
+            format!("{:.1}", result.agent_with_maps_cpu_us),
+            format!("{:.1}", result.agent_mib),
+        ]
+    });
+    table(titles, rows)
+}
+
+/// Medians and 99th percentiles.
+fn milliseconds(figures: Percentiles) -> String {
+    format!("{:.2} / {:.2}", figures.p50 / 1e3, figures.p99 / 1e3)
 }

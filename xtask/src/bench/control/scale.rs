@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::agent::Agent;
 use super::host::Host;
 use super::{Backend, Programs, Store};
+use crate::bench::instrument::{Timed, timed};
 use crate::bench::interrupt;
 use crate::bench::process::Running;
 use crate::bench::statistics::Percentiles;
@@ -17,7 +18,7 @@ use crate::bench::statistics::Percentiles;
 const NETWORKS: u32 = 1000;
 /// The VNI of the first of them.
 const FIRST_VNI: u32 = 1000;
-/// Changes whose cost is taken.
+/// Endpoints that are added, moved and removed to take the cost of a change.
 const CHANGES: u32 = 300;
 /// For how long an agent without changes is looked at: several of its periodic looks at the whole.
 const IDLE: Duration = Duration::from_secs(70);
@@ -29,6 +30,8 @@ pub(super) struct Sized {
     pub(super) endpoints: u32,
     /// What filling the registry took, from the size before, seconds.
     pub(super) filled_s: f64,
+    /// The registry's server's resident memory after the agent has converged, MiB; a file has none.
+    pub(super) server_mib: Option<f64>,
     /// From the agent's start until the kernel is what the registry wants, seconds.
     pub(super) convergence_s: f64,
     /// The agent's CPU time until then, seconds.
@@ -79,7 +82,7 @@ fn fill(
     let [from, to, networks] =
         [numbers.start, numbers.end, NETWORKS].map(|number| number.to_string());
     let words = ["--from", &from, "--to", &to, "--networks", &networks];
-    programs.instrument(host, store, "fill", &words, LIMIT)?;
+    programs.run(host, store, "fill", &words, LIMIT)?;
     Ok(begun.elapsed().as_secs_f64())
 }
 
@@ -100,30 +103,33 @@ fn converge(programs: &Programs<'_>, host: &Host, store: &Store, endpoints: u32)
     let maps_mib = agent.map_memory_mib()?;
     interrupt::sleep(IDLE)?;
     let idle = agent.usage()?;
-    let change_us = changes(programs, host, store, &agent)?;
-    let changed = agent.usage()?;
+    let timed = changes(programs, host, store, &agent)?;
+    let busy = agent.usage()?;
+    let to_map = timed.iter().map(|change| change.to_map_us).collect();
+    let change_cpu = (busy.cpu_s - idle.cpu_s) / f64::from(3 * CHANGES);
     Ok(Sized {
         registry: Backend::Sqlite,
         endpoints,
         filled_s: 0.0,
+        server_mib: store.server()?.map(|server| server.resident_mib),
         convergence_s: convergence.as_secs_f64(),
-        convergence_cpu_s: converged.cpu.as_secs_f64(),
+        convergence_cpu_s: converged.cpu_s,
         resident_mib: idle.resident_mib,
-        peak_mib: changed.peak_mib,
+        peak_mib: busy.peak_mib,
         maps_mib,
-        idle_percent: (idle.cpu - converged.cpu).as_secs_f64() / IDLE.as_secs_f64() * 100.0,
-        change_us,
-        change_cpu_us: (changed.cpu - idle.cpu).as_secs_f64() * 1e6 / f64::from(CHANGES),
+        idle_percent: (idle.cpu_s - converged.cpu_s) / IDLE.as_secs_f64() * 100.0,
+        change_us: Percentiles::of(to_map).context("the stopwatch measured nothing")?,
+        change_cpu_us: change_cpu * 1e6,
     })
 }
 
-/// Adds endpoints one by one; the times from commit to map.
+/// Adds, moves and removes endpoints one by one; the times from commit to map.
 fn changes(
     programs: &Programs<'_>,
     host: &Host,
     store: &Store,
     agent: &Agent,
-) -> Result<Percentiles> {
+) -> Result<Vec<Timed>> {
     const LIMIT: Duration = Duration::from_mins(5);
     let pins = agent.pins();
     let words = [
@@ -134,18 +140,12 @@ fn changes(
         "--count",
         &CHANGES.to_string(),
     ];
-    let output = programs.instrument(host, store, "stopwatch", &words, LIMIT)?;
-    let to_map = output
-        .lines()
-        .map(|line| line.split_once(' ')?.1.parse().ok())
-        .collect::<Option<Vec<f64>>>()
-        .context("the stopwatch's output is malformed")?;
-    Percentiles::of(to_map).context("the stopwatch measured nothing")
+    timed(&programs.run(host, store, "stopwatch", &words, LIMIT)?)
 }
 
 impl Programs<'_> {
     /// Runs a verb of the instrument on `host`; gives what it printed.
-    fn instrument(
+    fn run(
         &self,
         host: &Host,
         store: &Store,
@@ -153,12 +153,8 @@ impl Programs<'_> {
         words: &[&str],
         limit: Duration,
     ) -> Result<String> {
-        let program = self
-            .instrument
-            .to_str()
-            .context("the instrument's path is not UTF-8")?;
         let url = store.url();
-        let mut line = vec![program, verb, "--registry", &url];
+        let mut line = vec![self.instrument()?, verb, "--registry", &url];
         line.extend(words);
         Running::start(verb, &host.netns.command(&line)?)?.finish(limit)
     }

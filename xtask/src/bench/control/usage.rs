@@ -1,15 +1,13 @@
 //! What a process takes of the machine.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use procfs::process::Process;
 
 /// At one moment, since the process's start.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Usage {
-    /// In user space and in the kernel.
-    pub(super) cpu: Duration,
+    /// Seconds of CPU time, in user space and in the kernel.
+    pub(super) cpu_s: f64,
     /// Resident now, MiB.
     pub(super) resident_mib: f64,
     /// Resident at most, MiB.
@@ -29,7 +27,7 @@ impl Usage {
         let ticks = u32::try_from(stat.utime + stat.stime)?;
         let ticks_per_second = u32::try_from(procfs::ticks_per_second())?;
         Ok(Self {
-            cpu: Duration::from_secs(1) * ticks / ticks_per_second,
+            cpu_s: f64::from(ticks) / f64::from(ticks_per_second),
             resident_mib: mib(status.vmrss)?,
             peak_mib: mib(status.vmhwm)?,
         })

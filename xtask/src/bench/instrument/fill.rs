@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use overlay_user::model::Change;
-use overlay_user::registry;
+use overlay_user::registry::{Settings, open};
 
 use super::population::{NODES, endpoint, network, node};
 
@@ -30,7 +30,7 @@ const BATCH: usize = 1000;
 const AT_ONCE: usize = 8;
 
 pub(super) async fn run(args: &Args) -> Result<()> {
-    let registry = registry::open(&args.registry)?;
+    let registry = open(&Settings::new(args.registry.clone())).await?;
     if args.from == 0 {
         let mut changes = Vec::new();
         for number in 0..args.networks {

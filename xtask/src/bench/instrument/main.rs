@@ -1,8 +1,12 @@
 //! What the benchmarks need of the agent's own code. A program of its own, since it links that code:
 //! `cargo xtask` itself shall build quickly. `cargo xtask bench --latency` and `--control` start it.
 
+mod agents;
+mod drive;
+mod fake;
 mod fill;
 mod population;
+mod recorder;
 mod stopwatch;
 
 use anyhow::Result;
@@ -11,6 +15,8 @@ use clap::Parser;
 /// Fills registries, changes them, and takes the time until the changes are in maps.
 #[derive(Parser)]
 enum Verb {
+    Agents(agents::Args),
+    Drive(drive::Args),
     Fill(fill::Args),
     Stopwatch(stopwatch::Args),
 }
@@ -18,6 +24,8 @@ enum Verb {
 #[tokio::main]
 async fn main() -> Result<()> {
     match Verb::parse() {
+        Verb::Agents(args) => agents::run(&args).await,
+        Verb::Drive(args) => drive::run(&args).await,
         Verb::Fill(args) => fill::run(&args).await,
         Verb::Stopwatch(args) => stopwatch::run(&args).await,
     }

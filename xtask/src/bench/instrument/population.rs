@@ -10,6 +10,15 @@ pub(super) const FIRST_VNI: u32 = 1000;
 /// Nodes that the endpoints are spread over: several hundred hosts.
 pub(super) const NODES: u32 = 400;
 
+/// UDP port of every VTEP.
+pub(super) const PORT: u16 = 4789;
+
+/// The VTEP of agent `number`. Addresses for benchmarks (RFC 2544, appendix C.2.2).
+pub(super) fn agent_ip(number: u32) -> Ipv4Addr {
+    let [_, _, high, low] = number.to_be_bytes();
+    Ipv4Addr::new(198, 19, high, low)
+}
+
 /// Network `number`.
 pub(super) fn network(number: u32) -> Result<Network> {
     let vni = Vni::try_from(FIRST_VNI + number)?;
@@ -24,16 +33,12 @@ pub(super) fn node_name(number: u32) -> Result<Name> {
 /// Node `number`: no agent runs there, so no agent makes interfaces for its endpoints.
 pub(super) fn node(number: u32) -> Result<Node> {
     let [_, _, high, low] = number.to_be_bytes();
-    Ok(Node {
-        name: node_name(number)?,
-        // Addresses for benchmarks (RFC 2544, appendix C.2.2).
-        vtep: Vtep {
-            ip: IpAddr::V4(Ipv4Addr::new(198, 18, high, low)),
-            port: 4789,
-        },
-        agent: false,
-        last_seen: None,
-    })
+    // Addresses for benchmarks (RFC 2544, appendix C.2.2).
+    let vtep = Vtep {
+        ip: IpAddr::V4(Ipv4Addr::new(198, 18, high, low)),
+        port: PORT,
+    };
+    Ok(Node::new(node_name(number)?, vtep, false))
 }
 
 /// Endpoint `number` of all, in one of `networks`: each has as many as the others.

@@ -1,12 +1,12 @@
-//! Commits endpoints to a registry one by one and takes the time until each is in an agent's pinned
+//! Commits changes to a registry one by one and takes the time until each is in an agent's pinned
 //! FDB.
 //!
-//! The endpoints belong to a node without an agent. So every agent that watches the registry makes
+//! The endpoints belong to nodes without an agent. So every agent that watches the registry makes
 //! them a row of its FDB, and none makes interfaces for them: what is measured is the way from the
 //! commit over the watch to the map, without the kernel's time for a veth.
 //!
-//! Prints one line per endpoint: microseconds that the commit took, and microseconds from its return
-//! to the first look that found the entry.
+//! Prints one line per change: its kind, microseconds that the commit took, and microseconds from its
+//! return to the first look that found it carried out.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,7 +18,7 @@ use aya::maps::{HashMap, Map, MapData};
 use nix::sys::prctl;
 use overlay_ebpf::abi::{ABI_VERSION, FdbEntry, FdbKey, map};
 use overlay_user::model::{Change, Endpoint, Mac, Name, Node, Vni, Vtep};
-use overlay_user::registry;
+use overlay_user::registry::{Registry, Settings, open};
 
 /// Takes the time from a registry's commit to an agent's map.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// A network that the agent knows.
     #[arg(long)]
     vni: u32,
-    /// How many endpoints to add.
+    /// How many endpoints to add, to move and to remove.
     #[arg(long)]
     count: u16,
 }
@@ -40,16 +40,17 @@ pub(super) struct Args {
 /// Pause between two looks at the map: short beside what is measured, and long enough to leave the
 /// CPU to the agents.
 const LOOK: Duration = Duration::from_micros(20);
-/// An entry that is not there by then is lost.
+/// A change that is not there by then is lost.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Pauses between two commits are spread evenly below this, so that they fall into every phase of
 /// whatever ticks in an agent.
 const LONGEST_PAUSE: Duration = Duration::from_millis(30);
-/// The node that the endpoints belong to. Documentation addresses (RFC 5737), as the hosts'.
-const VTEP: Vtep = Vtep {
-    ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200)),
-    port: 4789,
-};
+/// The nodes that the endpoints belong to before and after they are moved. Documentation addresses
+/// (RFC 5737), as the hosts'.
+const NODES: [(&str, Ipv4Addr); 2] = [
+    ("stopwatch-1", Ipv4Addr::new(192, 0, 2, 200)),
+    ("stopwatch-2", Ipv4Addr::new(192, 0, 2, 201)),
+];
 
 pub(super) async fn run(args: &Args) -> Result<()> {
     // Sleeps of microseconds otherwise last 50 more.
@@ -57,28 +58,66 @@ pub(super) async fn run(args: &Args) -> Result<()> {
 
     let vni = Vni::try_from(args.vni)?;
     let fdb = open_fdb(&args.pins)?;
-    let registry = registry::open(&registry::Settings::new(args.registry)).await?;
-    let node: Name = "stopwatch".parse()?;
-    let present = Change::PutNode(Node::new(node.clone(), VTEP, false));
-    registry.commit(&[present]).await?;
+    let registry = open(&Settings::new(args.registry.clone())).await?;
+    let [before, after]: [Name; 2] = [NODES[0].0.parse()?, NODES[1].0.parse()?];
+    let present = NODES.map(|(name, ip)| {
+        let vtep = Vtep {
+            ip: IpAddr::V4(ip),
+            port: 4789,
+        };
+        Ok(Change::PutNode(Node::new(name.parse()?, vtep, false)))
+    });
+    let present: Result<Vec<Change>> = present.into_iter().collect();
+    registry.commit(&present?).await?;
 
-    let mut out = std::io::stdout().lock();
-    for number in 0..args.count {
-        tokio::time::sleep(LONGEST_PAUSE.mul_f64(fastrand::f64())).await;
-        let endpoint = endpoint(number, vni, &node)?;
-        let key = FdbKey::new(vni.get(), endpoint.mac.octets());
-
-        let begin = Instant::now();
-        registry.commit(&[Change::CreateEndpoint(endpoint)]).await?;
-        let committed = Instant::now();
-        let seen = wait_for(&fdb, &key)?;
-        writeln!(
-            out,
-            "{} {}",
-            committed.duration_since(begin).as_micros(),
-            seen.duration_since(committed).as_micros()
-        )?;
+    let endpoints: Vec<Endpoint> = (0..args.count)
+        .map(|number| endpoint(number, vni, &before))
+        .collect::<Result<_>>()?;
+    for endpoint in &endpoints {
+        let change = Change::CreateEndpoint(endpoint.clone());
+        time("add", &*registry, &fdb, endpoint, change).await?;
     }
+    for endpoint in &endpoints {
+        let change = Change::MoveEndpoint {
+            name: endpoint.name.clone(),
+            node: after.clone(),
+            netns: None,
+            ifname: None,
+        };
+        time("move", &*registry, &fdb, endpoint, change).await?;
+    }
+    for endpoint in &endpoints {
+        let change = Change::RemoveEndpoint(endpoint.name.clone());
+        time("remove", &*registry, &fdb, endpoint, change).await?;
+    }
+    Ok(())
+}
+
+/// Commits one change after a pause and prints how long it takes.
+async fn time(
+    kind: &str,
+    registry: &dyn Registry,
+    fdb: &Fdb,
+    endpoint: &Endpoint,
+    change: Change,
+) -> Result<()> {
+    tokio::time::sleep(LONGEST_PAUSE.mul_f64(fastrand::f64())).await;
+    let is_removal = matches!(change, Change::RemoveEndpoint(_));
+    let key = FdbKey::new(endpoint.vni.get(), endpoint.mac.octets());
+
+    let begin = Instant::now();
+    let revision = registry.commit(&[change]).await?;
+    let committed = Instant::now();
+    let seen = look_until(|| match fdb.get(&key, 0) {
+        Ok(entry) => !is_removal && entry.generation >= revision,
+        Err(_) => is_removal,
+    })?;
+    writeln!(
+        std::io::stdout(),
+        "{kind} {} {}",
+        committed.duration_since(begin).as_micros(),
+        seen.duration_since(committed).as_micros()
+    )?;
     Ok(())
 }
 
@@ -94,17 +133,17 @@ fn open_fdb(pins: &Path) -> Result<Fdb> {
     HashMap::try_from(Map::HashMap(data)).context("the FDB is not of this build's shape")
 }
 
-/// Looks until the entry is there; when that was.
-fn wait_for(fdb: &Fdb, key: &FdbKey) -> Result<Instant> {
+/// Looks until it is so; when that was.
+fn look_until(mut is_so: impl FnMut() -> bool) -> Result<Instant> {
     let end = Instant::now() + LIMIT;
     loop {
-        let found = fdb.get(key, 0).is_ok();
+        let found = is_so();
         let now = Instant::now();
         if found {
             return Ok(now);
         }
         if now >= end {
-            bail!("an endpoint was not in the map after {} s", LIMIT.as_secs());
+            bail!("a change was not in the map after {} s", LIMIT.as_secs());
         }
         std::thread::sleep(LOOK);
     }
@@ -113,7 +152,7 @@ fn wait_for(fdb: &Fdb, key: &FdbKey) -> Result<Instant> {
 /// A remote endpoint with addresses of its own.
 fn endpoint(number: u16, vni: Vni, node: &Name) -> Result<Endpoint> {
     let [high, low] = number.to_be_bytes();
-    let ip = Ipv4Addr::new(10, 1, high, low);
+    let ip = Ipv4Addr::new(11, 1, high, low);
     Ok(Endpoint {
         name: format!("stopwatch-{number}").parse()?,
         vni,

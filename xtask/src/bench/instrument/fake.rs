@@ -1,0 +1,164 @@
+//! A host without links, and maps in this process's memory: what an agent's loop needs where
+//! namespaces would not fit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use overlay_user::datapath::{AttachMode, Datapath, DatapathError};
+use overlay_user::model::{
+    FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables, Traffic, Vni,
+    Wanted,
+};
+use overlay_user::platform::{Platform, PlatformError, Port, PortSpec};
+use tokio::sync::mpsc;
+
+/// A host on which nothing stands: the driver's endpoints are all elsewhere.
+pub(super) struct NoPlatform;
+
+#[async_trait]
+impl Platform for NoPlatform {
+    async fn ports(&self) -> Result<Vec<Port>, PlatformError> {
+        Ok(Vec::new())
+    }
+
+    async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
+        let endpoint = &spec.endpoint;
+        Err(PlatformError::Refused(format!(
+            "{endpoint} is not to be here"
+        )))
+    }
+
+    async fn remove_port(&self, _: &Name) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
+    async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
+    async fn ensure_vxlan(&self, _: u16) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
+    async fn next_hops(
+        &self,
+        _: &[Ipv4Addr],
+    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError> {
+        Ok(BTreeMap::new())
+    }
+
+    async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
+        Ok(mpsc::channel(1).1)
+    }
+
+    async fn remove_vxlan(&self) -> Result<(), PlatformError> {
+        Ok(())
+    }
+}
+
+/// Maps that are trees.
+#[derive(Default)]
+pub(super) struct Tabled(Mutex<Tables>);
+
+impl Tabled {
+    fn with<T>(&self, work: impl FnOnce(&mut Tables) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Datapath for Tabled {
+    fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
+        self.with(|tables| {
+            macro_rules! carry_out {
+                ($($table:ident),+) => {
+                    $(
+                        for key in remove.$table.keys() {
+                            tables.$table.remove(key);
+                        }
+                        tables.$table.extend(&put.$table);
+                    )+
+                };
+            }
+            carry_out!(networks, vteps, fdb, neighbors, endpoints);
+        });
+        Ok(())
+    }
+
+    fn tables(&self) -> Result<Tables, DatapathError> {
+        Ok(self.with(|tables| tables.clone()))
+    }
+
+    fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
+        self.with(|tables| {
+            for (key, row) in &tables.fdb {
+                visit(*key, *row);
+            }
+        });
+        Ok(())
+    }
+
+    fn for_each_neighbor(
+        &self,
+        visit: &mut dyn FnMut(NeighborKey, NeighborRow),
+    ) -> Result<(), DatapathError> {
+        self.with(|tables| {
+            for (key, row) in &tables.neighbors {
+                visit(*key, *row);
+            }
+        });
+        Ok(())
+    }
+
+    fn used(&self, _: &FdbKey) -> Result<Option<Duration>, DatapathError> {
+        Ok(None)
+    }
+
+    fn misses(&self) -> Result<mpsc::Receiver<Miss>, DatapathError> {
+        Ok(mpsc::channel(1).1)
+    }
+
+    fn quiet(&self, _: Vni, _: Wanted, _: Option<Duration>) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn answer(&self, _: &Miss, _: Mac) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn attach_endpoints(&self, _: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn doubt_attachments(&self) {}
+
+    fn attach_underlay(&self) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn renew_lease(&self, _: Duration) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn attach_mode(&self) -> AttachMode {
+        AttachMode::Tcx
+    }
+}
