@@ -32,9 +32,9 @@ mod certificates;
 mod disk;
 mod member;
 
-use self::certificates::Certificates;
 pub(crate) use self::disk::unmount_all;
 pub use self::{
+    certificates::Certificates,
     disk::{Full, Slow},
     member::{Frozen, Member},
 };

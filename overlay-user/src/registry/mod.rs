@@ -19,6 +19,7 @@ use crate::model::{
 };
 
 mod assign;
+pub mod etcd;
 mod rules;
 pub mod sqlite;
 
@@ -253,29 +254,32 @@ impl Settings {
 }
 
 /// Opens the registry. For SQLite this makes the file if it is missing, and waits up to
-/// [`sqlite::LOCK_WAIT`] if somebody has locked it.
+/// [`sqlite::LOCK_WAIT`] if somebody has locked it; for etcd, connects.
 pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
     let refused = |why: String| Err(RegistryError::Refused(why));
     let url = &settings.url;
     match url.split_once("://") {
         Some(("sqlite", path)) if Path::new(path).is_absolute() => {
             let (path, settings) = (PathBuf::from(path), settings.clone());
-            let opened =
-                sqlite::blocking(move || sqlite::Sqlite::open(&path, &settings)).await?;
+            let opened = sqlite::blocking(move || sqlite::Sqlite::open(&path, &settings)).await?;
             Ok(Arc::new(opened))
         }
         Some(("sqlite", _)) => refused(format!(
             "registry URL {url} has no absolute path: write it with three slashes, sqlite:///path"
         )),
+        Some(("etcd", members)) => {
+            // Boxed: connecting is a large future, and a rare one.
+            Ok(Arc::new(
+                Box::pin(etcd::Etcd::open(members, settings)).await?,
+            ))
+        }
         // What follows the scheme may hold a password: it is not repeated.
-        Some(("etcd", _)) => refused(
-            "registry URL etcd://... can't be used: this build has no etcd backend; use sqlite:///path"
-                .to_owned(),
-        ),
         Some((scheme, _)) => refused(format!(
-            "registry URL {scheme}://... has an unknown scheme: use sqlite:///path"
+            "registry URL {scheme}://... has an unknown scheme: use sqlite:///path or etcd://host:port"
         )),
-        None => refused("registry URL has no scheme: use sqlite:///path".to_owned()),
+        None => {
+            refused("registry URL has no scheme: use sqlite:///path or etcd://host:port".to_owned())
+        }
     }
 }
 
@@ -288,7 +292,7 @@ mod tests {
         for (url, expected) in [
             ("sqlite://registry.db", "three slashes"),
             ("sqlite://", "three slashes"),
-            ("etcd://root:secret@10.0.0.1:2379", "no etcd backend"),
+            ("etcd://root:secret@10.0.0.1:2379", "malformed"),
             ("mysql://root:secret@db", "unknown scheme"),
             ("/var/lib/overlay/registry.db", "no scheme"),
             ("", "no scheme"),

@@ -12,21 +12,22 @@ use rcgen::{
 
 /// PEM files.
 #[derive(Debug)]
-pub(super) struct Certificates {
+pub struct Certificates {
     /// Whom both sides believe.
-    pub(super) ca: PathBuf,
+    pub ca: PathBuf,
     /// The members', for all their addresses.
-    pub(super) server_cert: PathBuf,
+    pub server_cert: PathBuf,
     /// Its key.
-    pub(super) server_key: PathBuf,
+    pub server_key: PathBuf,
     /// A client's.
-    pub(super) cert: PathBuf,
+    pub cert: PathBuf,
     /// Its key.
-    pub(super) key: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Certificates {
-    pub(super) fn make(dir: &Path, ips: &[Ipv4Addr]) -> Self {
+    /// Makes them in a folder; the members' are for these addresses.
+    pub fn make(dir: &Path, ips: &[Ipv4Addr]) -> Self {
         let file = |name: &str, text: String| {
             let path = dir.join(name);
             fs::write(&path, text).unwrap();

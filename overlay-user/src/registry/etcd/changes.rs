@@ -1,0 +1,394 @@
+//! What each change reads and writes: the rules of the model in terms of keys.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{
+    super::{RegistryError, rules},
+    draft::{Draft, Stop},
+    failure::Failure,
+    keys, lease,
+    members::Members,
+    values::{self, EndpointValue, NodeValue},
+};
+use crate::model::{Change, Endpoint, IfName, Mac, Name, Network, Node, Revision, Vni};
+
+/// An address that another endpoint had until a moment ago: refused once it is known for how long.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    what: &'static str,
+    value: String,
+    owner: Name,
+    lease: i64,
+}
+
+impl Barrier {
+    /// The refusal. If the time is over by now, the next try finds that out.
+    pub(super) async fn explain(self, members: &Members) -> Result<RegistryError, Failure> {
+        let left = lease::left(members, self.lease).await?;
+        Ok(RegistryError::Quarantined {
+            what: self.what,
+            value: self.value,
+            owner: self.owner,
+            for_at_most: left.unwrap_or_default().max(Duration::from_secs(1)),
+        })
+    }
+}
+
+/// Thinks a change out.
+pub(super) fn apply(draft: &mut Draft<'_>, change: &Change, is_kept: bool) -> Result<(), Stop> {
+    let mut work = Work {
+        draft,
+        is_quarantined: is_kept,
+    };
+    match change {
+        Change::CreateNetwork(network) => work.create_network(network),
+        Change::RemoveNetwork(vni) => work.remove_network(*vni),
+        Change::PutNode(node) => work.put_node(node),
+        Change::RemoveNode(name) => work.remove_node(name),
+        Change::RemoveEmptyNode(name) => work.remove_empty_node(name),
+        Change::CreateEndpoint(endpoint) => work.create_endpoint(endpoint),
+        Change::MoveEndpoint {
+            name,
+            node,
+            netns,
+            ifname,
+        } => work.move_endpoint(name, node, netns.as_ref(), ifname.as_ref()),
+        Change::RemoveEndpoint(name) => work.remove_endpoint(name, None),
+        Change::RemoveGeneration(name, generation) => work.remove_endpoint(name, Some(*generation)),
+    }?;
+    work.draft.end_step()
+}
+
+struct Work<'a, 'b> {
+    draft: &'a mut Draft<'b>,
+    /// Whether addresses that are given up stay in quarantine.
+    is_quarantined: bool,
+}
+
+impl Work<'_, '_> {
+    fn create_network(&mut self, network: &Network) -> Result<(), Stop> {
+        rules::check_network(network)?;
+        let (vni, name) = (network.vni, &network.name);
+        let (key, claim) = (keys::network(vni), keys::network_name(name));
+        self.draft.need(&[key.clone(), claim.clone()])?;
+        if let Some(value) = self.draft.get(&key)? {
+            let owner: Network = values::read(key.as_bytes(), &value)?;
+            return Err(rules::conflict("VNI", &vni, format!("network {}", owner.name)).into());
+        }
+        if let Some(value) = self.draft.get(&claim)? {
+            let owner: Vni = values::word(claim.as_bytes(), &value)?;
+            let owner = format!("network {name} (VNI {owner})");
+            return Err(rules::conflict("network name", name, owner).into());
+        }
+        self.draft.put(key, values::write(network)?);
+        self.draft.put(claim, vni.to_string());
+        Ok(())
+    }
+
+    fn remove_network(&mut self, vni: Vni) -> Result<(), Stop> {
+        let key = keys::network(vni);
+        let Some(value) = self.draft.get(&key)? else {
+            return Ok(());
+        };
+        let network: Network = values::read(key.as_bytes(), &value)?;
+        let endpoints = self.draft.list(&keys::endpoints(vni))?;
+        if !endpoints.is_empty() {
+            let examples: Vec<String> = endpoints
+                .iter()
+                .filter_map(|key| Some(key.rsplit('/').next()?.to_owned()))
+                .take(2)
+                .collect();
+            let count = endpoints.len() as u64;
+            let name = network.name.as_str();
+            return Err(rules::network_in_use(name, vni, count, &examples).into());
+        }
+        self.draft.delete(key);
+        self.draft.delete(keys::network_name(&network.name));
+        Ok(())
+    }
+
+    fn put_node(&mut self, node: &Node) -> Result<(), Stop> {
+        rules::check_node(node)?;
+        let ip = node.vtep.ip;
+        let (key, claim) = (keys::node(&node.name), keys::vtep(ip));
+        self.draft.need(&[key.clone(), claim.clone()])?;
+        let former = match self.draft.get(&key)? {
+            Some(value) => Some(values::read::<NodeValue>(key.as_bytes(), &value)?),
+            None => None,
+        };
+        if let Some(value) = self.draft.get(&claim)? {
+            let owner: Name = values::word(claim.as_bytes(), &value)?;
+            if owner != node.name {
+                return Err(self.vtep_conflict(ip, &owner)?.into());
+            }
+        }
+        self.note_seen(node)?;
+        let value = NodeValue::from(node);
+        if former.as_ref() == Some(&value) {
+            return Ok(());
+        }
+        if let Some(former) = former
+            && former.vtep.ip != ip
+        {
+            self.draft.delete(keys::vtep(former.vtep.ip));
+        }
+        self.draft.put(key, values::write(&value)?);
+        self.draft.put(claim, node.name.as_str());
+        Ok(())
+    }
+
+    /// When the node was last seen, if the change brings that and it is news.
+    fn note_seen(&mut self, node: &Node) -> Result<(), Stop> {
+        let since = node
+            .last_seen
+            .and_then(|seen| seen.duration_since(std::time::UNIX_EPOCH).ok());
+        let Some(since) = since else {
+            return Ok(());
+        };
+        let key = keys::seen(&node.name);
+        let known: u128 = match self.draft.peek(&key)? {
+            Some(row) => values::word(key.as_bytes(), &row.value)?,
+            None => 0,
+        };
+        if since.as_millis() > known {
+            self.draft.put(key, since.as_millis().to_string());
+        }
+        Ok(())
+    }
+
+    fn vtep_conflict(&mut self, ip: IpAddr, owner: &Name) -> Result<RegistryError, Stop> {
+        let key = keys::node(owner);
+        let is_agent = match self.draft.get(&key)? {
+            Some(value) => values::read::<NodeValue>(key.as_bytes(), &value)?.agent,
+            None => true,
+        };
+        let kind = if is_agent {
+            ""
+        } else {
+            " (imported, no agent)"
+        };
+        Ok(rules::conflict("VTEP", &ip, format!("node {owner}{kind}")))
+    }
+
+    /// The endpoints one by one, then the node itself: it may take several transactions.
+    fn remove_node(&mut self, name: &Name) -> Result<(), Stop> {
+        let prefix = keys::all_on_node(name);
+        let endpoints: Vec<(Vni, Name)> = self
+            .draft
+            .list(&prefix)?
+            .iter()
+            .filter_map(|key| keys::vni_and_name(key))
+            .collect();
+        let rows: Vec<String> = endpoints
+            .iter()
+            .map(|(vni, name)| keys::endpoint(*vni, name))
+            .collect();
+        self.draft.need(&rows)?;
+        for (vni, endpoint) in endpoints {
+            self.take_endpoint(vni, &endpoint)?;
+            self.draft.end_step()?;
+        }
+        self.draft.list(&prefix)?;
+        self.delete_node(name)
+    }
+
+    fn remove_empty_node(&mut self, name: &Name) -> Result<(), Stop> {
+        if self.draft.list(&keys::all_on_node(name))?.is_empty() {
+            return self.delete_node(name);
+        }
+        Ok(())
+    }
+
+    fn delete_node(&mut self, name: &Name) -> Result<(), Stop> {
+        let key = keys::node(name);
+        let Some(value) = self.draft.get(&key)? else {
+            return Ok(());
+        };
+        let node: NodeValue = values::read(key.as_bytes(), &value)?;
+        self.draft.delete(key);
+        self.draft.delete(keys::vtep(node.vtep.ip));
+        self.draft.delete(keys::alive(name));
+        self.draft.delete(keys::seen(name));
+        self.draft.delete(keys::report(None, name));
+        Ok(())
+    }
+
+    fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Stop> {
+        let Endpoint { name, vni, mac, .. } = endpoint;
+        let network_key = keys::network(*vni);
+        let node_key = keys::node(&endpoint.node);
+        let name_key = keys::endpoint_name(name);
+        let mut needed = vec![network_key.clone(), node_key.clone(), name_key.clone()];
+        let claims: Vec<Claim> = claims(*vni, *mac, endpoint.ips()).collect();
+        for claim in &claims {
+            needed.extend([claim.key.clone(), claim.quarantine.clone()]);
+        }
+        self.draft.need(&needed)?;
+
+        let Some(value) = self.draft.get(&network_key)? else {
+            return Err(rules::missing_network(*vni).into());
+        };
+        let network: Network = values::read(network_key.as_bytes(), &value)?;
+        rules::check_addresses(endpoint, &network)?;
+        if self.draft.get(&node_key)?.is_none() {
+            return Err(rules::missing_node(&endpoint.node).into());
+        }
+        if let Some(value) = self.draft.get(&name_key)? {
+            let vni: Vni = values::word(name_key.as_bytes(), &value)?;
+            let owner = self.owner(vni, name)?;
+            return Err(rules::conflict("endpoint name", name, owner).into());
+        }
+        for claim in &claims {
+            if let Some(value) = self.draft.get(&claim.key)? {
+                let owner = values::word(claim.key.as_bytes(), &value)?;
+                let owner = self.owner(*vni, &owner)?;
+                return Err(rules::conflict(claim.what, &claim.value, owner).into());
+            }
+        }
+        for claim in claims {
+            self.leave_quarantine(&claim, name)?;
+            self.draft.put(claim.key, name.as_str());
+        }
+        self.draft.put(name_key, vni.to_string());
+        self.draft
+            .put(keys::on_node(&endpoint.node, *vni, name), "");
+        self.draft.put(
+            keys::endpoint(*vni, name),
+            values::write(&EndpointValue::from(endpoint))?,
+        );
+        Ok(())
+    }
+
+    /// Refuses an address that another endpoint had until a moment ago, unless it gave it up in this
+    /// very commit. What the endpoint may have is no longer in quarantine.
+    fn leave_quarantine(&mut self, claim: &Claim, name: &Name) -> Result<(), Stop> {
+        let key = &claim.quarantine;
+        let Some(value) = self.draft.get(key)? else {
+            return Ok(());
+        };
+        let owner: Name = values::word(key.as_bytes(), &value)?;
+        if owner != *name && !self.draft.has_given_up(key) {
+            let lease = self.draft.peek(key)?.map_or(0, |row| row.lease);
+            return Err(Stop::Barrier(Barrier {
+                what: claim.what,
+                value: claim.value.clone(),
+                owner,
+                lease,
+            }));
+        }
+        self.draft.delete(key.clone());
+        Ok(())
+    }
+
+    fn move_endpoint(
+        &mut self,
+        name: &Name,
+        node: &Name,
+        netns: Option<&Name>,
+        ifname: Option<&IfName>,
+    ) -> Result<(), Stop> {
+        let (name_key, node_key) = (keys::endpoint_name(name), keys::node(node));
+        self.draft.need(&[name_key.clone(), node_key.clone()])?;
+        let Some(value) = self.draft.get(&name_key)? else {
+            return Err(rules::missing_endpoint(name).into());
+        };
+        let vni: Vni = values::word(name_key.as_bytes(), &value)?;
+        let Some(mut endpoint) = self.endpoint(vni, name)? else {
+            return Err(rules::missing_endpoint(name).into());
+        };
+        if self.draft.get(&node_key)?.is_none() {
+            return Err(rules::missing_node(node).into());
+        }
+        let former = endpoint.clone();
+        endpoint.node.clone_from(node);
+        endpoint.netns = netns.cloned();
+        endpoint.ifname = ifname.cloned();
+        if endpoint == former {
+            return Ok(());
+        }
+        if endpoint.node != former.node {
+            self.draft.delete(keys::on_node(&former.node, vni, name));
+            self.draft.put(keys::on_node(node, vni, name), "");
+        }
+        self.draft
+            .put(keys::endpoint(vni, name), values::write(&endpoint)?);
+        Ok(())
+    }
+
+    fn remove_endpoint(&mut self, name: &Name, generation: Option<Revision>) -> Result<(), Stop> {
+        let key = keys::endpoint_name(name);
+        let Some(value) = self.draft.get(&key)? else {
+            return Ok(());
+        };
+        let vni = values::word(key.as_bytes(), &value)?;
+        if let Some(generation) = generation {
+            let key = keys::endpoint(vni, name);
+            self.draft.get(&key)?;
+            // What this commit itself has written is of no generation yet.
+            if self.draft.generation(&key) != Some(generation) {
+                return Ok(());
+            }
+        }
+        self.take_endpoint(vni, name)
+    }
+
+    /// Removes an endpoint with all that speaks of it.
+    fn take_endpoint(&mut self, vni: Vni, name: &Name) -> Result<(), Stop> {
+        let Some(endpoint) = self.endpoint(vni, name)? else {
+            return Ok(());
+        };
+        let ips = endpoint.addresses.iter().map(ipnet::IpNet::addr);
+        for claim in claims(vni, endpoint.mac, ips) {
+            self.draft.delete(claim.key);
+            if self.is_quarantined {
+                self.draft.quarantine(claim.quarantine, name.as_str());
+            }
+        }
+        self.draft.delete(keys::endpoint(vni, name));
+        self.draft.delete(keys::endpoint_name(name));
+        self.draft.delete(keys::on_node(&endpoint.node, vni, name));
+        Ok(())
+    }
+
+    fn endpoint(&mut self, vni: Vni, name: &Name) -> Result<Option<EndpointValue>, Stop> {
+        let key = keys::endpoint(vni, name);
+        match self.draft.get(&key)? {
+            Some(value) => Ok(Some(values::read(key.as_bytes(), &value)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// "endpoint blue (node h1)".
+    fn owner(&mut self, vni: Vni, name: &Name) -> Result<String, Stop> {
+        Ok(match self.endpoint(vni, name)? {
+            Some(endpoint) => format!("endpoint {name} (node {})", endpoint.node),
+            None => format!("endpoint {name}, which is gone: see `overlay registry check`"),
+        })
+    }
+}
+
+/// What an endpoint claims. Addresses first: the MAC may follow from one, and then nobody has asked for
+/// it.
+fn claims(vni: Vni, mac: Mac, ips: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = Claim> {
+    let of_ip = move |ip: IpAddr| Claim {
+        what: "IP",
+        value: ip.to_string(),
+        key: keys::ip(vni, ip),
+        quarantine: keys::quarantined_ip(vni, ip),
+    };
+    let of_mac = Claim {
+        what: "MAC",
+        value: mac.to_string(),
+        key: keys::mac(vni, mac),
+        quarantine: keys::quarantined_mac(vni, mac),
+    };
+    ips.map(of_ip).chain([of_mac])
+}
+
+/// A unique address of an endpoint.
+struct Claim {
+    what: &'static str,
+    value: String,
+    key: String,
+    quarantine: String,
+}

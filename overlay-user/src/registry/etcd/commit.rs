@@ -1,0 +1,306 @@
+//! Carries a commit out: reads what it rests upon, thinks it out, and writes it in one transaction,
+//! or in several where etcd's limit on operations wants it so.
+//!
+//! Nothing is written before all of it has been thought out: what can be refused is refused as a
+//! whole. If somebody else has changed in between what a transaction rests upon, that transaction
+//! does nothing, and the commit is thought out again from there on.
+//!
+//! A transaction whose answer did not come may have been carried out, or may be still. Repeating it
+//! is safe, since its comparisons then fail; and that it was ours is seen from its keys, which have
+//! our values and all one revision.
+
+use std::collections::HashSet;
+
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+use tokio::time::sleep;
+
+use super::{
+    super::RegistryError,
+    changes,
+    draft::{Draft, Group, Guard, Known, Listing, Row, Stop, Wanted, Write},
+    failure::Failure,
+    keys,
+    lease::Quarantine,
+    members::{Link, Members, PAGE_REQUEST, REQUEST, delays},
+    read::{self, OPERATIONS, from_revision, headless, to_revision},
+};
+use crate::model::{Change, Revision};
+
+/// How often a commit is thought out again because others were faster.
+const ATTEMPTS: usize = 20;
+
+/// Keys of one page of a listing.
+const LISTED: i64 = 10_000;
+
+/// Carries out all changes.
+pub(super) async fn commit(
+    members: &Members,
+    quarantine: &Quarantine,
+    changes: &[Change],
+) -> Result<Revision, Failure> {
+    let mut commit = Commit {
+        members,
+        quarantine,
+        given_up: HashSet::new(),
+        revision: None,
+    };
+    let mut rest = changes;
+    let mut delays = delays();
+    for _ in 0..ATTEMPTS {
+        match commit.attempt(rest).await? {
+            Attempt::Done => {
+                return match commit.revision {
+                    Some(revision) => Ok(revision),
+                    None => tick(members).await,
+                };
+            }
+            Attempt::Overtaken { from } => rest = rest.get(from..).unwrap_or_default(),
+        }
+        sleep(delays.next().unwrap_or_default()).await;
+    }
+    Err(RegistryError::Unavailable(format!(
+        "registry {} is changed by others faster than this could be committed: try again",
+        members.url()
+    ))
+    .into())
+}
+
+enum Attempt {
+    Done,
+    /// Somebody else was faster; what comes before this change is done.
+    Overtaken {
+        from: usize,
+    },
+}
+
+struct Commit<'a> {
+    members: &'a Members,
+    quarantine: &'a Quarantine,
+    given_up: HashSet<String>,
+    /// That of the last transaction so far.
+    revision: Option<Revision>,
+}
+
+impl Commit<'_> {
+    async fn attempt(&mut self, changes: &[Change]) -> Result<Attempt, Failure> {
+        let groups = self.think(changes).await?;
+        let mut revisions = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let Some(revision) = self.execute(group, &revisions).await? else {
+                return Ok(Attempt::Overtaken {
+                    from: group.first_change,
+                });
+            };
+            // From now on these addresses may go to the rest of the commit.
+            let quarantined = group
+                .writes
+                .iter()
+                .filter(|(_, write)| matches!(write, Write::Quarantine(_)));
+            self.given_up
+                .extend(quarantined.map(|(key, _)| key.clone()));
+            revisions.push(revision);
+            self.revision = Some(revision);
+        }
+        Ok(Attempt::Done)
+    }
+
+    /// Reads until all that the changes rest upon is known.
+    async fn think(&self, changes: &[Change]) -> Result<Vec<Group>, Failure> {
+        let mut known = Known::default();
+        loop {
+            let mut draft = Draft::new(&known, self.given_up.clone());
+            let thought = self.draft(&mut draft, changes);
+            if draft.wanted().is_empty() {
+                match thought {
+                    Ok(()) => return Ok(draft.finish()),
+                    Err(Stop::Failure(failure)) => return Err(failure),
+                    Err(Stop::Barrier(barrier)) => {
+                        return Err(barrier.explain(self.members).await?.into());
+                    }
+                    // Then something is wanted.
+                    Err(Stop::Unknown) => {}
+                }
+            }
+            let wanted = draft.into_wanted();
+            self.learn(&mut known, wanted).await?;
+        }
+    }
+
+    /// Thinks all changes out, as far as that goes. A refusal counts only if all before it is known.
+    fn draft(&self, draft: &mut Draft<'_>, changes: &[Change]) -> Result<(), Stop> {
+        for (index, change) in changes.iter().enumerate() {
+            draft.begin(index);
+            match changes::apply(draft, change, self.quarantine.is_on()) {
+                Ok(()) | Err(Stop::Unknown) => {}
+                Err(refusal) if draft.wanted().is_empty() => return Err(refusal),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn learn(&self, known: &mut Known, wanted: Wanted) -> Result<(), Failure> {
+        let keys: Vec<String> = wanted.keys.into_iter().collect();
+        for keys in keys.chunks(OPERATIONS) {
+            let (_, rows) = read::get_all(self.members, keys, 0).await?;
+            for (key, row) in keys.iter().zip(rows) {
+                let row = row.map(|kv| Row {
+                    revision: to_revision(kv.mod_revision()),
+                    lease: kv.lease(),
+                    value: kv.value().to_vec(),
+                });
+                known.rows.insert(key.clone(), row);
+            }
+        }
+        for prefix in wanted.prefixes {
+            let listing = self.list(&prefix).await?;
+            known.listings.insert(prefix, listing);
+        }
+        Ok(())
+    }
+
+    /// All keys with a prefix. The revision is that of the first page: what comes later is caught by
+    /// the comparison with it.
+    async fn list(&self, prefix: &str) -> Result<Listing, Failure> {
+        let end = keys::end_of(prefix);
+        let mut from = prefix.as_bytes().to_vec();
+        let mut listing = Listing::default();
+        loop {
+            let response = self
+                .members
+                .call(PAGE_REQUEST, |mut link: Link| {
+                    let options = GetOptions::new()
+                        .with_range(end.as_slice())
+                        .with_keys_only()
+                        .with_limit(LISTED);
+                    let from = from.clone();
+                    async move { link.kv.get(from, Some(options)).await }
+                })
+                .await?;
+            if listing.revision == 0 {
+                let header = response.header().ok_or_else(headless)?;
+                listing.revision = to_revision(header.revision());
+            }
+            let keys = response.kvs().iter();
+            listing
+                .keys
+                .extend(keys.map(|kv| String::from_utf8_lossy(kv.key()).into_owned()));
+            match response.kvs().last() {
+                Some(last) if response.more() => from = keys::after(last.key()),
+                _ => return Ok(listing),
+            }
+        }
+    }
+
+    /// Carries out one transaction; gives its revision. `None`: it did nothing, others were faster.
+    async fn execute(
+        &self,
+        group: &Group,
+        revisions: &[Revision],
+    ) -> Result<Option<Revision>, Failure> {
+        let mut tries = self.members.tries();
+        let mut may_be_done = false;
+        loop {
+            let (compares, ops) = self.operations(group, revisions).await?;
+            let work = |mut link: Link| async move {
+                let txn = Txn::new().when(compares).and_then(ops);
+                link.kv.txn(txn).await
+            };
+            match tries.once(REQUEST, work).await {
+                Ok(Some(response)) if response.succeeded() => {
+                    let header = response.header().ok_or_else(headless)?;
+                    return Ok(Some(to_revision(header.revision())));
+                }
+                Ok(Some(_)) if may_be_done => return self.find_ours(group).await,
+                Ok(Some(_)) => return Ok(None),
+                // No answer, or none that says what has become of it.
+                Ok(None) => may_be_done = true,
+                Err(Failure::LeaseGone) => self.quarantine.forget().await,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn operations(
+        &self,
+        group: &Group,
+        revisions: &[Revision],
+    ) -> Result<(Vec<Compare>, Vec<TxnOp>), Failure> {
+        let compares = group
+            .guards
+            .iter()
+            .map(|(key, guard)| compare(key, *guard, revisions))
+            .collect();
+        let mut ops = Vec::with_capacity(group.writes.len());
+        for (key, write) in &group.writes {
+            ops.push(match write {
+                Write::Put(value) => TxnOp::put(key.as_str(), value.as_slice(), None),
+                Write::Quarantine(value) => {
+                    let lease = self.quarantine.lease(self.members).await?;
+                    let options = PutOptions::new().with_lease(lease);
+                    TxnOp::put(key.as_str(), value.as_slice(), Some(options))
+                }
+                Write::Delete => TxnOp::delete(key.as_str(), None),
+            });
+        }
+        Ok((compares, ops))
+    }
+
+    /// The revision at which a transaction without an answer was carried out; `None`: it was not.
+    async fn find_ours(&self, group: &Group) -> Result<Option<Revision>, Failure> {
+        let puts: Vec<(&String, &Vec<u8>)> = group
+            .writes
+            .iter()
+            .filter_map(|(key, write)| match write {
+                Write::Put(value) => Some((key, value)),
+                // These expire, and removals leave nothing to be seen.
+                Write::Quarantine(_) | Write::Delete => None,
+            })
+            .collect();
+        let keys: Vec<String> = puts.iter().map(|(key, _)| (*key).clone()).collect();
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let (_, rows) = read::get_all(self.members, &keys, 0).await?;
+        let mut revision = None;
+        for (row, (_, value)) in rows.iter().zip(&puts) {
+            match row {
+                Some(kv) if kv.value() == value.as_slice() => {
+                    if *revision.get_or_insert(kv.mod_revision()) != kv.mod_revision() {
+                        return Ok(None);
+                    }
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(revision.map(to_revision))
+    }
+}
+
+fn compare(key: &str, guard: Guard, revisions: &[Revision]) -> Compare {
+    let unchanged =
+        |revision| Compare::mod_revision(key, CompareOp::Equal, from_revision(revision));
+    match guard {
+        Guard::Unchanged(revision) => unchanged(revision),
+        Guard::Written {
+            is_there: false, ..
+        } => unchanged(0),
+        // A group that was not carried out has none after it.
+        Guard::Written { group, .. } => unchanged(revisions.get(group).copied().unwrap_or(0)),
+        Guard::NoneSince(revision) => {
+            Compare::mod_revision(key, CompareOp::Less, from_revision(revision) + 1).with_prefix()
+        }
+    }
+}
+
+/// A revision for a commit that had nothing to do: one that every watch reaches, which the store's own
+/// is not, for most of what is written there is watched by nobody.
+async fn tick(members: &Members) -> Result<Revision, Failure> {
+    let put = members
+        .call(REQUEST, |mut link: Link| async move {
+            link.kv.put(keys::TICK, "", None).await
+        })
+        .await?;
+    let header = put.header().ok_or_else(headless)?;
+    Ok(to_revision(header.revision()))
+}

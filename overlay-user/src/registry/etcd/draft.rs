@@ -1,0 +1,309 @@
+//! A commit as it is thought out before anything is written. Pure: it knows what was read, says what
+//! else it has to know, and in the end which transactions carry it out.
+//!
+//! Each transaction compares all that its decision rests upon with what was read, so that it does
+//! nothing if any of it has changed since.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{super::RegistryError, changes::Barrier, failure::Failure, read::OPERATIONS};
+use crate::model::Revision;
+
+/// A row as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) value: Vec<u8>,
+    pub(super) revision: Revision,
+    pub(super) lease: i64,
+}
+
+/// The keys under a prefix as they were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// The store's revision at that.
+    pub(super) revision: Revision,
+    pub(super) keys: BTreeSet<String>,
+}
+
+/// All that was read.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) rows: HashMap<String, Option<Row>>,
+    pub(super) listings: HashMap<String, Listing>,
+}
+
+/// What has to be read next.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) keys: BTreeSet<String>,
+    pub(super) prefixes: BTreeSet<String>,
+}
+
+impl Wanted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.prefixes.is_empty()
+    }
+}
+
+/// Why a change can't be thought out.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Something has to be read first; it is among the [`Wanted`].
+    Unknown,
+    /// It never can.
+    Failure(Failure),
+    /// An address is in quarantine.
+    Barrier(Barrier),
+}
+
+impl From<RegistryError> for Stop {
+    fn from(error: RegistryError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// What has to be so for a transaction to do anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// The key is as it was at this revision of its own; 0: it is not there.
+    Unchanged(Revision),
+    /// The key is as this transaction of the commit, by number, has left it.
+    Written { group: usize, is_there: bool },
+    /// No key with this prefix was written after this revision of the store.
+    NoneSince(Revision),
+}
+
+/// What becomes of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Write {
+    Put(Vec<u8>),
+    /// On the lease of addresses in quarantine.
+    Quarantine(Vec<u8>),
+    Delete,
+}
+
+/// One transaction.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// The change that it begins with, or goes on with.
+    pub(super) first_change: usize,
+    pub(super) guards: BTreeMap<String, Guard>,
+    pub(super) writes: BTreeMap<String, Write>,
+}
+
+/// The commit so far.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    known: &'a Known,
+    /// Keys as the groups leave them, and which group wrote them last.
+    staged: HashMap<String, (usize, Option<Vec<u8>>)>,
+    groups: Vec<Group>,
+    /// Quarantines that this commit brings about: its own endpoints may have those addresses.
+    given_up: HashSet<String>,
+    wanted: Wanted,
+    step: Step,
+}
+
+/// What one change, or one of its parts, reads and writes. It is never divided.
+#[derive(Debug, Default)]
+struct Step {
+    change: usize,
+    guards: BTreeMap<String, Guard>,
+    writes: BTreeMap<String, Write>,
+}
+
+impl<'a> Draft<'a> {
+    /// A commit of nothing. What `given_up` names was given up by an earlier part of it.
+    pub(super) fn new(known: &'a Known, given_up: HashSet<String>) -> Self {
+        Self {
+            known,
+            staged: HashMap::new(),
+            groups: Vec::new(),
+            given_up,
+            wanted: Wanted::default(),
+            step: Step::default(),
+        }
+    }
+
+    /// From here on it is about this change.
+    pub(super) fn begin(&mut self, change: usize) {
+        self.step = Step {
+            change,
+            ..Step::default()
+        };
+    }
+
+    /// What has to be read before this can go on.
+    pub(super) const fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// The same, to be taken.
+    pub(super) fn into_wanted(self) -> Wanted {
+        self.wanted
+    }
+
+    /// The transactions, in order.
+    pub(super) fn finish(self) -> Vec<Group> {
+        self.groups
+    }
+
+    /// Sees to it that these rows are known: asked for at once, not one after the other.
+    pub(super) fn need(&mut self, keys: &[String]) -> Result<(), Stop> {
+        let missing: Vec<&String> = keys
+            .iter()
+            .filter(|key| !self.staged.contains_key(*key) && !self.known.rows.contains_key(*key))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.wanted.keys.extend(missing.into_iter().cloned());
+        Err(Stop::Unknown)
+    }
+
+    /// A key's value as this commit has left it so far, or as it was read; then the transaction
+    /// depends on it.
+    pub(super) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Stop> {
+        if let Some((group, value)) = self.staged.get(key) {
+            let guard = Guard::Written {
+                group: *group,
+                is_there: value.is_some(),
+            };
+            self.step.guards.insert(key.to_owned(), guard);
+            return Ok(value.clone());
+        }
+        let Some(row) = self.peek(key)? else {
+            self.step.guards.insert(key.to_owned(), Guard::Unchanged(0));
+            return Ok(None);
+        };
+        let (guard, value) = (Guard::Unchanged(row.revision), row.value.clone());
+        self.step.guards.insert(key.to_owned(), guard);
+        Ok(Some(value))
+    }
+
+    /// A row as it was read, without depending on it.
+    pub(super) fn peek(&mut self, key: &str) -> Result<Option<&'a Row>, Stop> {
+        if let Some(row) = self.known.rows.get(key) {
+            return Ok(row.as_ref());
+        }
+        self.wanted.keys.insert(key.to_owned());
+        Err(Stop::Unknown)
+    }
+
+    /// The generation of a row that this commit has not written.
+    pub(super) fn generation(&self, key: &str) -> Option<Revision> {
+        if self.staged.contains_key(key) {
+            return None;
+        }
+        Some(self.known.rows.get(key)?.as_ref()?.revision)
+    }
+
+    /// The keys with this prefix, as this commit has left them so far; the transaction depends on
+    /// there being no other.
+    pub(super) fn list(&mut self, prefix: &str) -> Result<BTreeSet<String>, Stop> {
+        let Some(listing) = self.known.listings.get(prefix) else {
+            self.wanted.prefixes.insert(prefix.to_owned());
+            return Err(Stop::Unknown);
+        };
+        self.step
+            .guards
+            .insert(prefix.to_owned(), Guard::NoneSince(listing.revision));
+        let mut keys = listing.keys.clone();
+        for (key, (_, value)) in &self.staged {
+            if key.starts_with(prefix) {
+                match value {
+                    Some(_) => keys.insert(key.clone()),
+                    None => keys.remove(key),
+                };
+            }
+        }
+        Ok(keys)
+    }
+
+    pub(super) fn put(&mut self, key: String, value: impl Into<Vec<u8>>) {
+        self.step.writes.insert(key, Write::Put(value.into()));
+    }
+
+    pub(super) fn delete(&mut self, key: String) {
+        self.step.writes.insert(key, Write::Delete);
+    }
+
+    /// Keeps an address free of others than `owner` for a while.
+    pub(super) fn quarantine(&mut self, key: String, owner: &str) {
+        self.given_up.insert(key.clone());
+        self.step
+            .writes
+            .insert(key, Write::Quarantine(owner.as_bytes().to_vec()));
+    }
+
+    /// Whether this commit has given the address up itself.
+    pub(super) fn has_given_up(&self, key: &str) -> bool {
+        self.given_up.contains(key)
+    }
+
+    /// The step is thought out: it joins the transaction under way if there is room, or begins one.
+    pub(super) fn end_step(&mut self) -> Result<(), Stop> {
+        let step = std::mem::take(&mut self.step);
+        self.step.change = step.change;
+        if step.writes.is_empty() {
+            return Ok(());
+        }
+        if step.guards.len().max(step.writes.len()) > OPERATIONS {
+            return Err(RegistryError::Refused(format!(
+                "one change takes {} operations and etcd's transactions have {OPERATIONS}: an endpoint can have some {} addresses there",
+                step.guards.len().max(step.writes.len()),
+                OPERATIONS / 2 - 4,
+            ))
+            .into());
+        }
+        let joins = self
+            .groups
+            .last()
+            .is_some_and(|group| has_room(group, &step));
+        if !joins {
+            self.groups.push(Group {
+                first_change: step.change,
+                ..Group::default()
+            });
+        }
+        let last = self.groups.len() - 1;
+        // There is one: pushed just now, if not before.
+        if let Some(group) = self.groups.last_mut() {
+            for (key, guard) in step.guards {
+                // A transaction compares before it writes: its own writes are no part of that.
+                if !matches!(guard, Guard::Written { group, .. } if group == last) {
+                    group.guards.entry(key).or_insert(guard);
+                }
+            }
+            for (key, write) in step.writes {
+                let value = match &write {
+                    Write::Put(value) | Write::Quarantine(value) => Some(value.clone()),
+                    Write::Delete => None,
+                };
+                self.staged.insert(key.clone(), (last, value));
+                group.writes.insert(key, write);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether both fit into one transaction.
+fn has_room(group: &Group, step: &Step) -> bool {
+    let guards = step
+        .guards
+        .keys()
+        .filter(|key| !group.guards.contains_key(*key));
+    let writes = step
+        .writes
+        .keys()
+        .filter(|key| !group.writes.contains_key(*key));
+    group.guards.len() + guards.count() <= OPERATIONS
+        && group.writes.len() + writes.count() <= OPERATIONS
+}

@@ -1,0 +1,278 @@
+//! The members of the cluster, of which one is asked until it fails.
+//!
+//! Every request has a limit. A member that says nothing until then, or that says that it can't
+//! (no leader, no connection), passes the turn to the next one. What a request has done by then is
+//! unknown; it is repeated all the same, because each of ours may be: reads, writes of the same
+//! values, and transactions whose comparisons fail if they were carried out already.
+
+use std::{fmt, future::Future, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use etcd_client::{Client, KvClient, LeaseClient, WatchClient};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    access::{Access, CONNECT},
+    failure::{Failure, Trouble, classify},
+};
+
+/// How long a small request may take.
+pub(super) const REQUEST: Duration = Duration::from_secs(3);
+
+/// How long a page of endpoints may take.
+pub(super) const PAGE_REQUEST: Duration = Duration::from_secs(15);
+
+/// How long a request is repeated before it counts as failed: an election takes less.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer: a page of endpoints, or all networks and nodes.
+const LONGEST_ANSWER: usize = 64 << 20;
+
+/// A connection to one member.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) kv: KvClient,
+    pub(super) watch: WatchClient,
+    pub(super) lease: LeaseClient,
+}
+
+/// The members, and whose turn it is.
+pub(super) struct Members {
+    url: String,
+    access: Access,
+    links: Vec<Mutex<Option<Link>>>,
+    current: watch::Sender<usize>,
+}
+
+impl Members {
+    pub(super) fn new(url: String, access: Access) -> Self {
+        Self {
+            url,
+            links: access.members.iter().map(|_| Mutex::default()).collect(),
+            access,
+            current: watch::Sender::new(0),
+        }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Tells whose turn it is.
+    pub(super) fn turns(&self) -> watch::Receiver<usize> {
+        self.current.subscribe()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Does `work` until a member has done it.
+    pub(super) async fn call<T, F: Future<Output = Result<T, etcd_client::Error>>>(
+        &self,
+        limit: Duration,
+        work: impl Fn(Link) -> F,
+    ) -> Result<T, Failure> {
+        let mut tries = self.tries();
+        loop {
+            if let Some(done) = tries.once(limit, &work).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// A fresh lot of patience.
+    pub(super) fn tries(&self) -> Tries<'_> {
+        Tries {
+            members: self,
+            deadline: Instant::now() + PATIENCE,
+            said: vec![None; self.count()],
+            attempts: 0,
+            has_logged_in: false,
+            delays: delays(),
+        }
+    }
+
+    /// Does `work` once, on the member whose turn it is; gives that member too.
+    pub(super) async fn once<T, F: Future<Output = Result<T, etcd_client::Error>>>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(Link) -> F,
+    ) -> (usize, Result<T, Trouble>) {
+        let index = *self.current.borrow();
+        let done = match self.link(index).await {
+            Ok(link) => match timeout(limit, work(link)).await {
+                Ok(done) => done.map_err(|error| classify(&error)),
+                Err(_) => Err(Trouble::Passing(format!(
+                    "no answer within {} s",
+                    limit.as_secs()
+                ))),
+            },
+            Err(trouble) => Err(trouble),
+        };
+        match &done {
+            Err(Trouble::Passing(_)) => self.pass_on(index),
+            Err(Trouble::Login) => self.forget(index).await,
+            _ => {}
+        }
+        (index, done)
+    }
+
+    /// Gives the turn to the next member, unless somebody has done so already.
+    pub(super) fn pass_on(&self, index: usize) {
+        let next = (index + 1) % self.count();
+        self.current.send_if_modified(|current| {
+            let is_ours = *current == index && next != index;
+            if is_ours {
+                *current = next;
+            }
+            is_ours
+        });
+    }
+
+    /// The login that a member refuses, in the user's words.
+    fn login(&self) -> Failure {
+        match &self.access.user {
+            Some((_, file)) => Failure::Login(Some(file.clone())),
+            None => Failure::NoLogin,
+        }
+    }
+
+    /// Makes the connection to a member anew, files and all, when it is used next.
+    async fn forget(&self, index: usize) {
+        if let Some(slot) = self.links.get(index) {
+            *slot.lock().await = None;
+        }
+    }
+
+    async fn link(&self, index: usize) -> Result<Link, Trouble> {
+        let (Some(slot), Some(member)) = (self.links.get(index), self.access.members.get(index))
+        else {
+            return Err(Trouble::Passing("there is no such member".to_owned()));
+        };
+        let mut slot = slot.lock().await;
+        if let Some(link) = &*slot {
+            return Ok(link.clone());
+        }
+        let link = match self.connect(member, true).await {
+            // A user for a cluster that asks for none is no fault; etcdctl takes it so too.
+            Err(Trouble::Final(Failure::Refused(why)))
+                if why.contains("authentication is not enabled") =>
+            {
+                self.connect(member, false).await
+            }
+            connected => connected,
+        }?;
+        Ok(slot.insert(link).clone())
+    }
+
+    async fn connect(&self, member: &str, with_login: bool) -> Result<Link, Trouble> {
+        let options = self
+            .access
+            .options(with_login)
+            .map_err(|error| Trouble::Final(error.into()))?;
+        // Lazy but for the login.
+        let connected = timeout(CONNECT + REQUEST, Client::connect([member], Some(options)));
+        let client = match connected.await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                return Err(match classify(&error) {
+                    Trouble::Login => Trouble::Final(self.login()),
+                    other => other,
+                });
+            }
+            Err(_) => return Err(Trouble::Passing("no answer to the login".to_owned())),
+        };
+        Ok(Link {
+            kv: client.kv_client().max_decoding_message_size(LONGEST_ANSWER),
+            watch: client
+                .watch_client()
+                .max_decoding_message_size(LONGEST_ANSWER),
+            lease: client.lease_client(),
+        })
+    }
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Members")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits between attempts: 50 ms, then twice as long each time up to a second, a little of it by
+/// chance, so that hundreds of agents don't come at once.
+pub(super) fn delays() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(1))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+/// Attempts at one piece of work.
+pub(super) struct Tries<'a> {
+    members: &'a Members,
+    deadline: Instant,
+    /// What each member said last.
+    said: Vec<Option<String>>,
+    attempts: usize,
+    has_logged_in: bool,
+    delays: ExponentialBackoff,
+}
+
+impl Tries<'_> {
+    /// Does `work` once. `None`: it may have been done or not, and may be tried again now.
+    pub(super) async fn once<T, F: Future<Output = Result<T, etcd_client::Error>>>(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce(Link) -> F,
+    ) -> Result<Option<T>, Failure> {
+        let (member, done) = self.members.once(limit, work).await;
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(Trouble::Final(failure)) => Err(failure),
+            Err(Trouble::Login) if self.has_logged_in => Err(self.members.login()),
+            Err(Trouble::Login) => {
+                self.has_logged_in = true;
+                Ok(None)
+            }
+            Err(Trouble::Passing(why)) => {
+                if let Some(said) = self.said.get_mut(member) {
+                    *said = Some(why);
+                }
+                self.attempts += 1;
+                self.rest().await.map(|()| None)
+            }
+        }
+    }
+
+    /// Waits after each round, and gives up after the last.
+    async fn rest(&mut self) -> Result<(), Failure> {
+        if !self.attempts.is_multiple_of(self.members.count()) {
+            return Ok(());
+        }
+        let delay = self.delays.next().unwrap_or_default();
+        if Instant::now() + delay > self.deadline {
+            return Err(self.away());
+        }
+        sleep(delay).await;
+        Ok(())
+    }
+
+    fn away(&self) -> Failure {
+        let members = self.members.access.members.iter();
+        let said = self.said.iter();
+        Failure::Away(
+            members
+                .zip(said)
+                .filter_map(|(member, said)| Some((member.clone(), said.clone()?)))
+                .collect(),
+        )
+    }
+}

@@ -1,0 +1,134 @@
+//! Values of the keys: JSON, without what the key says already. Fields that a binary does not know
+//! are left alone, so a newer one may add some.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::failure::Failure;
+use crate::model::{Endpoint, IfName, Mac, Name, Node, Revision, Vni, Vtep};
+
+/// A node, without its name and its liveliness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NodeValue {
+    pub(super) vtep: Vtep,
+    pub(super) agent: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    abi: Option<u32>,
+}
+
+impl From<&Node> for NodeValue {
+    fn from(node: &Node) -> Self {
+        Self {
+            vtep: node.vtep,
+            agent: node.agent,
+            version: node.version.clone(),
+            abi: node.abi,
+        }
+    }
+}
+
+impl NodeValue {
+    pub(super) fn into_node(self, name: Name) -> Node {
+        Node {
+            version: self.version,
+            abi: self.abi,
+            ..Node::new(name, self.vtep, self.agent)
+        }
+    }
+}
+
+/// An endpoint, without its VNI and name; its generation is the key's revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EndpointValue {
+    pub(super) mac: Mac,
+    #[serde(rename = "ips")]
+    pub(super) addresses: Vec<IpNet>,
+    pub(super) node: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) netns: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ifname: Option<IfName>,
+}
+
+impl From<&Endpoint> for EndpointValue {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            mac: endpoint.mac,
+            addresses: endpoint.addresses.clone(),
+            node: endpoint.node.clone(),
+            netns: endpoint.netns.clone(),
+            ifname: endpoint.ifname.clone(),
+        }
+    }
+}
+
+impl EndpointValue {
+    pub(super) fn into_endpoint(self, vni: Vni, name: Name, generation: Revision) -> Endpoint {
+        Endpoint {
+            name,
+            vni,
+            mac: self.mac,
+            addresses: self.addresses,
+            node: self.node,
+            netns: self.netns,
+            ifname: self.ifname,
+            generation,
+        }
+    }
+}
+
+/// The value's bytes.
+pub(super) fn write(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(value).map_err(|error| Failure::Row(error.to_string()))
+}
+
+/// The value of `key`.
+pub(super) fn read<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(value).map_err(|error| bad(key, &error))
+}
+
+/// The value of `key`, if it is one word.
+pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
+    key: &[u8],
+    value: &[u8],
+) -> Result<T, Failure> {
+    str::from_utf8(value)
+        .map_err(|error| bad(key, &error))?
+        .parse()
+        .map_err(|error| bad(key, &error))
+}
+
+fn bad(key: &[u8], error: &dyn std::fmt::Display) -> Failure {
+    Failure::Row(format!("{}: {error}", String::from_utf8_lossy(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_reads_as_it_was_written_and_unknown_fields_are_no_error() {
+        let text = r#"{"mac":"02:42:07:07:07:02","ips":["7.7.7.2/24","fd00::2/64"],"node":"h1","netns":"blue","ifname":"eth0","color":"red"}"#;
+        let value: EndpointValue = read(b"k", text.as_bytes()).unwrap();
+        let endpoint =
+            value
+                .clone()
+                .into_endpoint("42".parse().unwrap(), "blue".parse().unwrap(), 7);
+        assert_eq!(endpoint.generation, 7);
+        assert_eq!(EndpointValue::from(&endpoint), value);
+        let written = String::from_utf8(write(&value).unwrap()).unwrap();
+        assert_eq!(written, text.replace(r#","color":"red""#, ""));
+    }
+
+    #[test]
+    fn a_value_that_no_agent_wrote_is_reported_with_its_key() {
+        let failure = read::<EndpointValue>(b"/overlay/v1/state/endpoint/x", b"{}").unwrap_err();
+        let line = failure.explain("etcd://h:1").to_string();
+        assert!(
+            line.contains("/overlay/v1/state/endpoint/x: missing field"),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! The registry's rules, held by every backend, and what only etcd has to bear: members that die,
+//! history that is compacted, a store that is full, logins and certificates.
+//!
+//! The SQLite backend's own tests are beside it, in overlay-user.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "what fails fails the test, with its line"
+)]
+
+mod bed;
+mod etcd;
+mod rules;
+mod sessions;
+mod watching;
+
+/// Each test once for every backend.
+macro_rules! for_every_backend {
+    ($($test:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(crate::bed::Bed::sqlite()).await;
+            })+
+        }
+        mod etcd {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(crate::bed::Bed::etcd()).await;
+            })+
+        }
+    };
+}
+pub(crate) use for_every_backend;
