@@ -8,6 +8,7 @@ use std::{
     thread,
 };
 
+use overlay_ebpf::abi::ABI_VERSION;
 use serde_json::Value;
 
 use crate::{
@@ -311,7 +312,10 @@ impl Agent {
 
     /// Where the map `name` is pinned.
     pub fn map(&self, name: &str) -> String {
-        format!("/sys/fs/bpf/overlay/{}/v1/maps/{name}", self.instance)
+        format!(
+            "/sys/fs/bpf/overlay/{}/v{ABI_VERSION}/maps/{name}",
+            self.instance
+        )
     }
 
     /// What is in the map `name`, as bpftool shows it by its BTF.

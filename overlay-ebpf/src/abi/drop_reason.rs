@@ -90,6 +90,8 @@ drop_reasons! {
     VlanTag = 27, "vlan_tag";
     /// A router's or neighbour's announcement, or a redirect: only the network speaks of addresses.
     NdForged = 28, "nd_forged";
+    /// The network resolves on demand, and the agent is looking for the destination.
+    Resolving = 29, "resolving";
 }
 
 impl DropReason {

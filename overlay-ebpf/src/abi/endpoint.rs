@@ -14,17 +14,17 @@ pub struct EndpointEntry {
     pub mtu: u32,
     /// The only source MAC that it may use, order of the wire.
     pub mac: [u8; 6],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Where its network is counted in `traffic`; 0: nowhere.
+    pub slot: u16,
     /// Its first IPv4 address, order of the wire; zero: none. Others are found in `neighbors`.
     pub ipv4: [u8; 4],
     /// Its first IPv6 address, likewise.
     pub ipv6: [u8; 16],
     /// Zero.
-    pub reserved2: [u8; 4],
+    pub reserved: [u8; 4],
 }
 
 super::assert_layout!(EndpointEntry, 48, {
-    generation: 0, vni: 8, mtu: 12, mac: 16, reserved: 22, ipv4: 24, ipv6: 28, reserved2: 44
+    generation: 0, vni: 8, mtu: 12, mac: 16, slot: 22, ipv4: 24, ipv6: 28, reserved: 44
 });
 super::user_pod!(EndpointEntry);

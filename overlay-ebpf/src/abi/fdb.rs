@@ -41,12 +41,15 @@ pub struct FdbEntry {
     pub vtep: [u8; 4],
     /// UDP port of that VTEP, order of the wire.
     pub vtep_port: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// Where a local endpoint's network is counted in `traffic`; 0: nowhere.
+    pub slot: u16,
+    /// When a frame last used the entry, seconds of `CLOCK_MONOTONIC`, written by the programs;
+    /// 0: the entry is no cached one and stays.
+    pub used_s: u32,
 }
 
 super::assert_layout!(FdbEntry, 24, {
-    generation: 0, ifindex: 8, vtep: 12, vtep_port: 16, reserved: 18
+    generation: 0, ifindex: 8, vtep: 12, vtep_port: 16, slot: 18, used_s: 20
 });
 super::user_pod!(FdbKey, FdbEntry);
 
@@ -59,7 +62,8 @@ impl FdbEntry {
             ifindex,
             vtep: [0; 4],
             vtep_port: [0; 2],
-            reserved: [0; 6],
+            slot: 0,
+            used_s: 0,
         }
     }
 
@@ -71,7 +75,8 @@ impl FdbEntry {
             ifindex: 0,
             vtep,
             vtep_port: port.to_be_bytes(),
-            reserved: [0; 6],
+            slot: 0,
+            used_s: 0,
         }
     }
 }

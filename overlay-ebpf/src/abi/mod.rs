@@ -5,23 +5,29 @@
 //! of them is a change of [`ABI_VERSION`].
 
 mod arrivals;
+mod counter;
 mod drop_reason;
 mod endpoint;
 mod fdb;
+mod miss;
 mod neighbor;
 mod network;
+mod traffic;
 mod vtep;
 
 pub use arrivals::Arrivals;
+pub use counter::Counter;
 pub use drop_reason::DropReason;
 pub use endpoint::EndpointEntry;
 pub use fdb::{FdbEntry, FdbKey};
+pub use miss::{Meter, MissEvent, MissKey, Quiet};
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
+pub use traffic::Traffic;
 pub use vtep::{VtepEntry, VtepKey};
 
 /// Version of the maps' layout; part of the folder that they are pinned under.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, as bpftool and the pins show them.
 pub mod map {
@@ -40,9 +46,19 @@ pub mod map {
     pub const LEASE: &str = "lease";
     /// Per-CPU counters by `DropReason` number. `u32` -> `u64`.
     pub const DROPS: &str = "drops";
+    /// Ring buffer of `MissEvent`: what frames of on-demand networks did not find.
+    pub const MISSES: &str = "misses";
+    /// Which misses are not raised again, and until when. `MissKey` -> `Quiet`.
+    pub const QUIET: &str = "quiet";
+    /// Per-CPU traffic of networks by slot. `u32` -> `Traffic`.
+    pub const TRAFFIC: &str = "traffic";
+    /// Per-CPU counters by `Counter` number. `u32` -> `u64`.
+    pub const COUNTERS: &str = "counters";
 
     /// Every map of the datapath.
-    pub const ALL: [&str; 7] = [FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, LEASE, DROPS];
+    pub const ALL: [&str; 11] = [
+        FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, LEASE, DROPS, MISSES, QUIET, TRAFFIC, COUNTERS,
+    ];
 }
 
 /// Names of the programs.
@@ -60,6 +76,9 @@ pub mod program {
     /// Run once by the loader: tells whether `bpf_skb_adjust_room` takes
     /// `BPF_F_ADJ_ROOM_DECAP_L4_UDP` and so clears the tunnel's GSO bits.
     pub const PROBE_DECAP_L4: &str = "probe_decap_l4";
+    /// Run by the agent, never attached: sends a frame of the agent's out of the interface whose
+    /// index is in the context's `mark`.
+    pub const INJECT: &str = "inject";
 }
 
 /// What the probe programs are run on: a tunnel packet as far as they look. An IPv4 header, and

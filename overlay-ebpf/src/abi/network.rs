@@ -8,7 +8,16 @@ use bytemuck::{Pod, Zeroable};
 pub struct NetworkEntry {
     /// Longest IP packet of an endpoint, bytes.
     pub mtu: u32,
+    /// [`NetworkEntry::ON_DEMAND`] or nothing.
+    pub flags: u16,
+    /// Where the network is counted in `traffic`; 0: nowhere.
+    pub slot: u16,
 }
 
-super::assert_layout!(NetworkEntry, 4, { mtu: 0 });
+super::assert_layout!(NetworkEntry, 8, { mtu: 0, flags: 4, slot: 6 });
 super::user_pod!(NetworkEntry);
+
+impl NetworkEntry {
+    /// `flags`: what the maps don't hold raises a miss.
+    pub const ON_DEMAND: u16 = 1;
+}

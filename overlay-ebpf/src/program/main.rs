@@ -24,19 +24,26 @@ mod maps;
 mod packet;
 mod probe;
 mod stage {
+    pub mod count;
     pub mod decap;
     pub mod deliver;
     pub mod encap;
+    pub mod miss;
     pub mod neighbor;
     pub mod source;
 }
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
-use overlay_ebpf::{abi::DropReason, wire::eth};
+use overlay_ebpf::{
+    abi::DropReason,
+    wire::eth::{self, Mac},
+};
 
 use packet::{DROP, Frame, PASS, Verdict};
-use stage::{decap, deliver, encap, neighbor, source};
+use stage::{
+    count, decap, deliver, encap, miss, miss::Asker, neighbor, neighbor::Question, source,
+};
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
 #[classifier]
@@ -57,41 +64,63 @@ pub fn underlay_ingress(ctx: TcContext) -> Verdict {
     .unwrap_or_else(|reason| dropped(&frame, reason))
 }
 
+/// Run by the agent alone, on a frame of its own: sends it out of the interface that the frame's
+/// mark names. 1: it was sent.
+#[classifier]
+pub fn inject(ctx: TcContext) -> Verdict {
+    Verdict::from(Frame::new(ctx).inject().is_ok())
+}
+
 #[inline(always)]
 fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
-    let endpoint = maps::endpoint(frame.ifindex()).ok_or(DropReason::EndpointUnknown)?;
+    let ifindex = frame.ifindex();
+    let endpoint = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
+    let asker = Asker {
+        ifindex,
+        vni: endpoint.vni,
+        mac: Mac::new(endpoint.mac),
+    };
+    let miss_of = |question: Question| {
+        miss::of_ip(asker, question.address, question.asker, question.otherwise)
+    };
     if frame.has_vlan_tag() {
         frame.pop_vlan()?;
     }
     let header = eth::Header::parse(frame.header(0)?);
     source::check_mac(&endpoint, &header)?;
     let flow = match header.ether_type {
-        eth::ARP => return neighbor::answer_arp(frame, &endpoint, &header),
+        eth::ARP => return neighbor::answer_arp(frame, &endpoint, &header, miss_of),
         eth::IPV6 if neighbor::is_solicitation(frame)? => {
-            return neighbor::advertise(frame, &endpoint, &header);
+            return neighbor::advertise(frame, &endpoint, &header, miss_of);
         }
         _ if header.destination.is_group() => return Err(DropReason::Multicast),
         eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
         eth::IPV6 => source::check_ipv6(frame, &endpoint)?,
         _ => return Err(DropReason::EtherType),
     };
-    let target =
-        maps::fdb(endpoint.vni, header.destination).ok_or(DropReason::DestinationUnknown)?;
+    let Some(target) = maps::fdb_used(endpoint.vni, header.destination) else {
+        return Err(miss::of_mac(asker, header.destination));
+    };
     encap::check_mtu(frame, &endpoint, &flow)?;
-    if target.ifindex != 0 {
+    let volume = count::volume(frame, header.ether_type);
+    let verdict = if target.ifindex != 0 {
+        count::received(target.slot, volume);
         frame.redirect_to_peer(target.ifindex)
     } else {
         encap::send(frame, endpoint.vni, &header, &flow, &target)
-    }
+    }?;
+    count::sent(endpoint.slot, volume);
+    Ok(verdict)
 }
 
 #[inline(always)]
 fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
     let tunnel = decap::parse(frame)?;
     decap::check_sender(&tunnel)?;
-    let ifindex = deliver::local_port(tunnel.vni, &tunnel.inner)?;
+    let target = deliver::local_entry(tunnel.vni, &tunnel.inner)?;
     let protocol = decap::unpack(frame, &tunnel)?;
-    deliver::to_endpoint(frame, ifindex, protocol)
+    count::received(target.slot, count::volume(frame, protocol));
+    deliver::to_endpoint(frame, target.ifindex, protocol)
 }
 
 /// Counts the drop; tells it too where the agent asked for that. The log level is a constant to

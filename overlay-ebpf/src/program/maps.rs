@@ -4,15 +4,16 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, PerCpuArray},
+    bindings::BPF_ANY,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     helpers::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Arrivals, DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey,
-        NetworkEntry, VtepEntry, VtepKey,
+        Arrivals, Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, Meter, MissEvent, MissKey,
+        NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
     },
     wire::eth::Mac,
 };
@@ -45,6 +46,24 @@ static LEASE: Array<u64, 1> = Array::new();
 
 #[btf_map(name = "drops")]
 static DROPS: PerCpuArray<u64, { DropReason::SLOTS as usize }> = PerCpuArray::new();
+
+/// Bytes of the ring: some four thousand misses.
+const MISSES_SIZE: usize = 256 << 10;
+
+#[btf_map(name = "misses")]
+static MISSES: RingBuf<MissEvent, MISSES_SIZE> = RingBuf::new();
+
+#[btf_map(name = "quiet")]
+static QUIET: LruHashMap<MissKey, Quiet, 16_384> = LruHashMap::new();
+
+#[btf_map(name = "traffic")]
+static TRAFFIC: PerCpuArray<Traffic, { Traffic::SLOTS as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "counters")]
+static COUNTERS: PerCpuArray<u64, { Counter::SLOTS as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "meter")]
+static METER: PerCpuArray<Meter, 1> = PerCpuArray::new();
 
 #[btf_map(name = "arrivals")]
 static ARRIVALS: PerCpuArray<Arrivals, 1> = PerCpuArray::new();
@@ -130,6 +149,30 @@ macro_rules! lookup {
     };
 }
 
+/// Where an endpoint's frames for a MAC go. Notes the use of an entry that ages, once a second at
+/// most: a line that all CPUs write would cost each of them more than the look-up.
+#[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy on the stack would not be aligned"
+)]
+pub fn fdb_used(vni: u32, mac: Mac) -> Option<FdbEntry> {
+    const SECOND: u64 = 1_000_000_000;
+    let [first, last] = mac.words();
+    let key = Key::new(must_cast::<_, FdbKey>([vni, first, last]));
+    let entry = FDB.get_ptr_mut(&key.key)?;
+    // SAFETY: as for `lookup!`; the one field that programs write is a number by itself.
+    let held = unsafe { *entry };
+    if held.used_s != 0 {
+        let now_s = (now() / SECOND) as u32;
+        if held.used_s != now_s {
+            // SAFETY: as above.
+            unsafe { (*entry).used_s = now_s };
+        }
+    }
+    Some(held)
+}
+
 /// Where frames for a MAC go.
 #[inline(always)]
 pub fn fdb(vni: u32, mac: Mac) -> Option<FdbEntry> {
@@ -182,6 +225,57 @@ pub fn with_arrivals<T>(work: impl FnOnce(&mut Arrivals) -> T) -> Option<T> {
     Some(work(unsafe { &mut *arrivals }))
 }
 
+/// Lends this CPU's count of a network's traffic; not where the network has no slot.
+#[inline(always)]
+pub fn with_traffic(slot: u16, work: impl FnOnce(&mut Traffic)) {
+    if slot == 0 {
+        return;
+    }
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(slot as u32) {
+        // SAFETY: as in `count`; nothing else refers to the slot, and `work` ends before this does.
+        work(unsafe { &mut *traffic });
+    }
+}
+
+/// How long a miss rests, and why.
+#[inline(always)]
+pub fn quiet(key: &MissKey) -> Option<Quiet> {
+    // SAFETY: an element of this map may be recycled for another key while it is read. That costs
+    // at worst a miss too many or, for a second, one too few.
+    unsafe { QUIET.get(key) }.copied()
+}
+
+/// Lends this CPU's count of misses.
+#[inline(always)]
+pub fn with_meter<T>(work: impl FnOnce(&mut Meter) -> T) -> Option<T> {
+    let meter = METER.get_ptr_mut(0)?;
+    // SAFETY: as in `with_arrivals`.
+    Some(work(unsafe { &mut *meter }))
+}
+
+/// Tells the agent of a miss, which then rests until `until_ns`; `false`: there is no room for it.
+/// It rests before it is told of: the agent may end that at once.
+#[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy on the stack would not be aligned"
+)]
+pub fn raise(event: &MissEvent, until_ns: u64) -> bool {
+    let Some(mut record) = MISSES.reserve(0) else {
+        return false;
+    };
+    let quiet = Quiet {
+        until_ns,
+        is_unknown: 0,
+        reserved: 0,
+    };
+    // A map that has no room for it lets the next frame raise the miss again.
+    let _ = QUIET.insert(&event.key, &quiet, BPF_ANY as u64);
+    record.write(*event);
+    record.submit(0);
+    true
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC` as of the last tick.
 #[inline(always)]
 pub fn now() -> u64 {
@@ -195,6 +289,15 @@ pub fn count(reason: DropReason) {
     if let Some(counter) = DROPS.get_ptr_mut(reason.number()) {
         // SAFETY: the slot is this CPU's own and TC programs are not preempted by one another on
         // one CPU; the verifier knows the pointer and its size.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Counts something that is no drop on this CPU.
+#[inline(always)]
+pub fn tally(counter: Counter) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(counter.number()) {
+        // SAFETY: as in `count`.
         unsafe { *counter += 1 };
     }
 }

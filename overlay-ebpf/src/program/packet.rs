@@ -15,8 +15,8 @@ use aya_ebpf::{
         bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
     helpers::{
-        bpf_csum_level, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
-        bpf_skb_change_type, bpf_skb_vlan_pop,
+        bpf_clone_redirect, bpf_csum_level, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -212,6 +212,16 @@ impl Frame {
     #[inline(always)]
     pub fn load<T: Header>(&self, offset: usize) -> Result<T, DropReason> {
         self.ctx.load(offset).map_err(|_| DropReason::Truncated)
+    }
+
+    /// Sends the frame out of the interface whose index is the frame's mark.
+    #[inline(always)]
+    pub fn inject(&self) -> Result<(), DropReason> {
+        // SAFETY: as for `ifindex`; the helper takes the context, which is valid.
+        match unsafe { bpf_clone_redirect(self.skb(), (*self.skb()).mark, 0) } {
+            0 => Ok(()),
+            _ => Err(DropReason::RedirectFailed),
+        }
     }
 
     /// Takes the VLAN tag off that travels beside the frame. A second one, which the kernel puts

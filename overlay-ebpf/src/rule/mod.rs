@@ -3,4 +3,6 @@
 pub mod arrival;
 pub mod ecn;
 pub mod flow;
+pub mod miss;
 pub mod source;
+pub mod volume;

@@ -17,6 +17,14 @@ pub const ALL_NODES: [u8; 16] = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 /// The MAC that [`ALL_NODES`] maps to (RFC 2464 section 7).
 pub const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
+/// An IPv4 address as an IPv6 one (RFC 4291 section 2.5.5.2).
+#[must_use]
+#[inline(always)]
+pub fn mapped(ip: [u8; 4]) -> [u8; 16] {
+    let prefix = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+    must_cast([0, 0, prefix, u32::from_ne_bytes(ip)])
+}
+
 /// The fixed header. `network-types` splits the first word with unions; the overlay only ever
 /// wants the whole word and the traffic class.
 #[repr(C)]

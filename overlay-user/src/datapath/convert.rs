@@ -4,10 +4,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use overlay_ebpf::abi;
 
+use super::slots::Slots;
 use crate::model::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Revision,
     Vni, VtepRow,
 };
+
+/// What entries carry that the model leaves to the datapath.
+pub(super) struct Stamp<'a> {
+    /// Where each network is counted.
+    pub slots: &'a Slots,
+    /// Seconds of `CLOCK_MONOTONIC`, never 0.
+    pub now_s: u32,
+}
 
 /// A row of a map as the model says it. `None` on the way back: not written by any version of
 /// this agent, so it is neither kept nor understood.
@@ -16,7 +25,7 @@ pub(super) trait Row: Sized {
     type AbiKey;
     type AbiValue;
 
-    fn to_abi(key: &Self::Key, row: &Self) -> (Self::AbiKey, Self::AbiValue);
+    fn to_abi(key: &Self::Key, row: &Self, stamp: &Stamp<'_>) -> (Self::AbiKey, Self::AbiValue);
     fn from_abi(key: &Self::AbiKey, value: &Self::AbiValue) -> Option<(Self::Key, Self)>;
 
     /// The registry's revision that an entry comes from; `None`: such rows carry none.
@@ -30,13 +39,19 @@ impl Row for FdbRow {
     type AbiKey = abi::FdbKey;
     type AbiValue = abi::FdbEntry;
 
-    fn to_abi(key: &FdbKey, row: &Self) -> (abi::FdbKey, abi::FdbEntry) {
-        let entry = match row.target {
+    fn to_abi(key: &FdbKey, row: &Self, stamp: &Stamp<'_>) -> (abi::FdbKey, abi::FdbEntry) {
+        let mut entry = match row.target {
             FdbTarget::Local { ifindex } => abi::FdbEntry::local(row.generation, ifindex),
             FdbTarget::Remote { vtep, port } => {
                 abi::FdbEntry::remote(row.generation, vtep.octets(), port)
             }
         };
+        if let FdbTarget::Local { .. } = row.target {
+            entry.slot = stamp.slots.of(key.vni);
+        }
+        if row.ages {
+            entry.used_s = stamp.now_s;
+        }
         (abi::FdbKey::new(key.vni.get(), key.mac.octets()), entry)
     }
 
@@ -60,7 +75,7 @@ impl Row for FdbRow {
             Self {
                 target,
                 generation: value.generation,
-                ages: false,
+                ages: value.used_s != 0,
             },
         ))
     }
@@ -75,7 +90,11 @@ impl Row for NeighborRow {
     type AbiKey = abi::NeighborKey;
     type AbiValue = abi::NeighborEntry;
 
-    fn to_abi(key: &NeighborKey, row: &Self) -> (abi::NeighborKey, abi::NeighborEntry) {
+    fn to_abi(
+        key: &NeighborKey,
+        row: &Self,
+        _: &Stamp<'_>,
+    ) -> (abi::NeighborKey, abi::NeighborEntry) {
         let abi_key = match key.ip {
             IpAddr::V4(ip) => abi::NeighborKey::ipv4(key.vni.get(), ip.octets()),
             IpAddr::V6(ip) => abi::NeighborKey::ipv6(key.vni.get(), ip.octets()),
@@ -111,14 +130,23 @@ impl Row for NetworkRow {
     type AbiKey = u32;
     type AbiValue = abi::NetworkEntry;
 
-    fn to_abi(key: &Vni, row: &Self) -> (u32, abi::NetworkEntry) {
-        (key.get(), abi::NetworkEntry { mtu: row.mtu })
+    fn to_abi(key: &Vni, row: &Self, stamp: &Stamp<'_>) -> (u32, abi::NetworkEntry) {
+        let entry = abi::NetworkEntry {
+            mtu: row.mtu,
+            flags: if row.on_demand {
+                abi::NetworkEntry::ON_DEMAND
+            } else {
+                0
+            },
+            slot: stamp.slots.of(*key),
+        };
+        (key.get(), entry)
     }
 
     fn from_abi(key: &u32, value: &abi::NetworkEntry) -> Option<(Vni, Self)> {
         let row = Self {
             mtu: value.mtu,
-            on_demand: false,
+            on_demand: value.flags & abi::NetworkEntry::ON_DEMAND != 0,
         };
         Some((Vni::try_from(*key).ok()?, row))
     }
@@ -129,7 +157,7 @@ impl Row for VtepRow {
     type AbiKey = abi::VtepKey;
     type AbiValue = abi::VtepEntry;
 
-    fn to_abi(key: &Ipv4Addr, row: &Self) -> (abi::VtepKey, abi::VtepEntry) {
+    fn to_abi(key: &Ipv4Addr, row: &Self, _: &Stamp<'_>) -> (abi::VtepKey, abi::VtepEntry) {
         (
             abi::VtepKey { ip: key.octets() },
             abi::VtepEntry::new(row.port, row.next_hop.map_or([0; 4], |ip| ip.octets())),
@@ -152,16 +180,16 @@ impl Row for EndpointRow {
     type AbiKey = u32;
     type AbiValue = abi::EndpointEntry;
 
-    fn to_abi(key: &u32, row: &Self) -> (u32, abi::EndpointEntry) {
+    fn to_abi(key: &u32, row: &Self, stamp: &Stamp<'_>) -> (u32, abi::EndpointEntry) {
         let entry = abi::EndpointEntry {
             generation: row.generation,
             vni: row.vni.get(),
             mtu: row.mtu,
             mac: row.mac.octets(),
-            reserved: [0; 2],
+            slot: stamp.slots.of(row.vni),
             ipv4: row.ipv4.map_or([0; 4], |ip| ip.octets()),
             ipv6: row.ipv6.map_or([0; 16], |ip| ip.octets()),
-            reserved2: [0; 4],
+            reserved: [0; 4],
         };
         (*key, entry)
     }
@@ -185,6 +213,8 @@ impl Row for EndpointRow {
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable as _;
+
     use super::*;
 
     fn vni() -> Vni {
@@ -200,7 +230,12 @@ mod tests {
     where
         R::Key: PartialEq + std::fmt::Debug,
     {
-        let (abi_key, abi_value) = R::to_abi(&key, &row);
+        let slots = Slots::default();
+        let stamp = Stamp {
+            slots: &slots,
+            now_s: 1,
+        };
+        let (abi_key, abi_value) = R::to_abi(&key, &row, &stamp);
         assert_eq!(R::from_abi(&abi_key, &abi_value), Some((key, row)));
     }
 
@@ -224,7 +259,7 @@ mod tests {
             FdbRow {
                 target: FdbTarget::Remote { vtep, port: 4789 },
                 generation: 9,
-                ages: false,
+                ages: true,
             },
         );
         for ip in ["7.7.7.2", "fd00::2"] {
@@ -244,7 +279,7 @@ mod tests {
             vni(),
             NetworkRow {
                 mtu: 1450,
-                on_demand: false,
+                on_demand: true,
             },
         );
         comes_back(
@@ -276,10 +311,7 @@ mod tests {
 
     #[test]
     fn rows_that_no_agent_wrote_are_not_understood() {
-        assert_eq!(
-            NetworkRow::from_abi(&0, &abi::NetworkEntry { mtu: 1450 }),
-            None
-        );
+        assert_eq!(NetworkRow::from_abi(&0, &abi::NetworkEntry::zeroed()), None);
         let multicast = abi::FdbKey::new(42, [0xff; 6]);
         assert_eq!(
             FdbRow::from_abi(&multicast, &abi::FdbEntry::local(1, 7)),

@@ -26,7 +26,7 @@ pub(super) struct DecapFlags {
 }
 
 /// Every helper that the programs can't do without, with the version that brought it.
-const HELPERS: [(BpfHelper, &str, &str); 7] = [
+const HELPERS: [(BpfHelper, &str, &str); 9] = [
     (
         BpfHelper::BPF_FUNC_skb_adjust_room,
         "bpf_skb_adjust_room",
@@ -52,6 +52,16 @@ const HELPERS: [(BpfHelper, &str, &str); 7] = [
         BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
         "bpf_ktime_get_coarse_ns",
         "5.11",
+    ),
+    (
+        BpfHelper::BPF_FUNC_clone_redirect,
+        "bpf_clone_redirect",
+        "4.2",
+    ),
+    (
+        BpfHelper::BPF_FUNC_ringbuf_reserve,
+        "bpf_ringbuf_reserve",
+        "5.8",
     ),
     (
         BpfHelper::BPF_FUNC_redirect_peer,

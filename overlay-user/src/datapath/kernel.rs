@@ -10,21 +10,26 @@ use std::{
     time::Duration,
 };
 
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
 use aya_log::EbpfLogger;
 use nix::{
     errno::Errno,
     net::if_::if_indextoname,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use overlay_ebpf::abi::{ABI_VERSION, global, map, program};
+use overlay_ebpf::abi::{global, map, program};
 use tokio::sync::mpsc;
 
 use super::{
-    AttachMode, Datapath, DatapathError, Settings,
+    AttachMode, Datapath, DatapathError, Settings, answer,
     attach::{self, Hook},
     features::{self, DecapFlags, chain, classifier},
-    maps::{self, Maps},
+    former::Former,
+    maps::{self, Maps, Outgrown},
+    misses,
     pins::{Pins, unpin},
 };
 use crate::model::{
@@ -63,24 +68,29 @@ impl Kernel {
             EbpfLoader::new().override_global(LOG_LEVEL, &LOG_OFF, true),
         )?)?;
         let pins = Pins::create(&settings.pins)?;
-        let mut outgrown = Vec::new();
-        for name in map::ALL {
-            if !maps::has_wanted_shape(&pins, name, &settings)? {
-                outgrown.push(name);
-            }
+        let former = Former::find(&pins)?;
+        if let Some(former) = &former {
+            former.hand_over(&pins)?;
         }
-        let carried = Maps::pinned_tables(&pins)?;
-        for name in &outgrown {
-            unpin(&pins.map(name))?;
+        for name in map::ALL {
+            maps::check_shape(&pins, name)?;
+        }
+        let outgrown = Outgrown::find(&pins, &settings)?;
+        for former in &outgrown {
+            unpin(&pins.map(former.name()))?;
         }
         let mut ebpf = open(&settings, &pins, decap)?;
         let mut maps = Maps::take(&mut ebpf)?;
-        if !outgrown.is_empty() {
-            maps.write(&carried, &Tables::default())?;
+        for former in outgrown {
+            maps.adopt(former)?;
+        }
+        if let Some(former) = &former {
+            former.copy_rows(&mut maps)?;
         }
         for name in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
             load_and_pin(&mut ebpf, &pins, name)?;
         }
+        load(&mut ebpf, program::INJECT)?;
         if settings.log_drops {
             forward_log(&mut ebpf)?;
         }
@@ -132,20 +142,34 @@ impl Datapath for Kernel {
         maps::for_each_pinned::<NeighborRow>(&self.pins, map::NEIGHBORS, visit)
     }
 
-    fn used(&self, _key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
-        Ok(None)
+    fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
+        self.state().maps.used(key)
     }
 
     fn misses(&self) -> Result<mpsc::Receiver<Miss>, DatapathError> {
-        Err(no_misses())
+        let ring = self.state().maps.misses();
+        ring.map(misses::listen)
+            .ok_or_else(|| DatapathError::Kernel {
+                what: "can't listen to misses".to_owned(),
+                cause: "somebody does already".to_owned(),
+            })
     }
 
-    fn quiet(&self, _: Vni, _: Wanted, _: Option<Duration>) -> Result<(), DatapathError> {
-        Err(no_misses())
+    fn quiet(
+        &self,
+        vni: Vni,
+        wanted: Wanted,
+        nobody_for: Option<Duration>,
+    ) -> Result<(), DatapathError> {
+        let key = misses::key(vni, wanted);
+        self.state().maps.quiet(&key, nobody_for)
     }
 
-    fn answer(&self, _: &Miss, _: Mac) -> Result<(), DatapathError> {
-        Err(no_misses())
+    fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {
+        match answer::frame(miss, mac) {
+            Some(frame) => inject(&mut self.state().ebpf, &frame, miss.ifindex),
+            None => Ok(()),
+        }
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
@@ -153,11 +177,11 @@ impl Datapath for Kernel {
     }
 
     fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
-        Ok(BTreeMap::new())
+        self.state().maps.counters()
     }
 
     fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
-        Ok(BTreeMap::new())
+        self.state().maps.traffic()
     }
 
     fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
@@ -232,10 +256,6 @@ impl Datapath for Kernel {
     }
 }
 
-fn no_misses() -> DatapathError {
-    DatapathError::Refused(format!("the programs of ABI {ABI_VERSION} raise no misses"))
-}
-
 /// Takes the programs of the instance with this folder of pins off the interfaces of this network
 /// namespace. Links go with their pins; filters of a clsact qdisc have to be looked for.
 pub fn detach_filters(root: &Path) -> Result<(), DatapathError> {
@@ -296,12 +316,39 @@ fn open(settings: &Settings, pins: &Pins, decap: DecapFlags) -> Result<Ebpf, Dat
     parse(&mut loader)
 }
 
-/// Loads a program and pins it over an older version's pin.
-fn load_and_pin(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), DatapathError> {
+fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {
     let program: &mut SchedClassifier = classifier(ebpf, name)?;
     program
         .load()
         .map_err(|error| features::failed("load", name, &error))?;
+    Ok(program)
+}
+
+/// Sends a frame out of an interface of this network namespace.
+fn inject(ebpf: &mut Ebpf, frame: &[u8], ifindex: u32) -> Result<(), DatapathError> {
+    // `struct __sk_buff` up to and with `mark`, its third word, which names the interface.
+    let mut context = [0; 12];
+    context[8..].copy_from_slice(&ifindex.to_ne_bytes());
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = classifier(ebpf, program::INJECT)?
+        .test_run(options)
+        .map_err(|error| features::failed("run", program::INJECT, &error))?;
+    if result.return_value == 1 {
+        return Ok(());
+    }
+    Err(DatapathError::Kernel {
+        what: format!("can't send an answer to the interface with index {ifindex}"),
+        cause: "the kernel refused the frame".to_owned(),
+    })
+}
+
+/// Loads a program and pins it over an older version's pin.
+fn load_and_pin(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), DatapathError> {
+    let program = load(ebpf, name)?;
     let pin = pins.program(name);
     let fresh = pins.program(&format!("{name}-new"));
     unpin(&fresh)?;

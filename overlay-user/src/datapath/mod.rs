@@ -13,12 +13,16 @@ use crate::model::{
     FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
 };
 
+mod answer;
 mod attach;
 mod convert;
 mod features;
+mod former;
 mod kernel;
 mod maps;
+mod misses;
 mod pins;
+mod slots;
 mod table;
 
 pub use features::require;

@@ -1,7 +1,7 @@
 //! Where maps, programs and links are pinned, so that they outlive the agent.
 //!
 //! ```text
-//! /sys/fs/bpf/overlay/INSTANCE/v1/maps/fdb ...        v1: the ABI's version
+//! /sys/fs/bpf/overlay/INSTANCE/v2/maps/fdb ...        v2: the ABI's version
 //!                                 programs/endpoint_ingress ...
 //!                                 links/underlay-IFINDEX, links/endpoint-IFINDEX
 //! ```
@@ -41,6 +41,7 @@ fn remove_version(version: &Path) -> Result<(), DatapathError> {
 /// The folders of one instance and ABI version; they exist once this does.
 #[derive(Debug, Clone)]
 pub(super) struct Pins {
+    root: PathBuf,
     version: PathBuf,
 }
 
@@ -48,9 +49,7 @@ impl Pins {
     /// Makes the folders, and mounts the BPF filesystem if that is missing.
     pub(super) fn create(root: &Path) -> Result<Self, DatapathError> {
         ensure_bpffs()?;
-        let pins = Self {
-            version: root.join(format!("v{ABI_VERSION}")),
-        };
+        let pins = Self::at(root, ABI_VERSION);
         for kind in ["maps", "programs", "links"] {
             let folder = pins.version.join(kind);
             fs::DirBuilder::new()
@@ -62,12 +61,30 @@ impl Pins {
         Ok(pins)
     }
 
+    fn at(root: &Path, version: u32) -> Self {
+        Self {
+            root: root.to_owned(),
+            version: root.join(format!("v{version}")),
+        }
+    }
+
+    /// The same instance's pins of another version, whether there are any or not.
+    pub(super) fn of(&self, version: u32) -> Self {
+        Self::at(&self.root, version)
+    }
+
+    /// The versions that have pinned anything for this instance.
+    pub(super) fn versions(&self) -> Result<Vec<u32>, DatapathError> {
+        let number = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_prefix('v')?.parse().ok()
+        };
+        Ok(entries(&self.root)?.iter().filter_map(number).collect())
+    }
+
     /// Removes what other versions of the ABI pinned for this instance, programs and all.
     pub(super) fn retire_others(&self) -> Result<(), DatapathError> {
-        let Some(root) = self.version.parent() else {
-            return Ok(());
-        };
-        for version in entries(root)? {
+        for version in entries(&self.root)? {
             if version != self.version {
                 remove_version(&version)?;
             }
@@ -113,6 +130,14 @@ impl Pins {
         };
         Ok(links.iter().filter_map(index).collect())
     }
+}
+
+/// Moves a pin in one step; not where there is one already.
+pub(super) fn move_pin(from: &Path, to: &Path) -> Result<(), DatapathError> {
+    if to.exists() {
+        return Ok(());
+    }
+    fs::rename(from, to).map_err(|error| failed("move", from, &error))
 }
 
 /// Removes one pin; absent is fine.

@@ -9,12 +9,17 @@ use aya::{
 };
 use overlay_ebpf::abi::map;
 
-use super::{DatapathError, convert::Row, features::chain};
+use super::{
+    DatapathError,
+    convert::{Row, Stamp},
+    features::chain,
+};
 use crate::model::MapUsage;
 
-/// `BPF_ANY`, `BPF_NOEXIST` of `linux/bpf.h`.
+/// `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST` of `linux/bpf.h`.
 const ANY: u64 = 0;
 const NO_EXIST: u64 = 1;
+const EXIST: u64 = 2;
 
 /// A hash map and what became of the rows that it was given.
 pub(super) struct Table<K, V> {
@@ -69,8 +74,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
     where
         R: Row<AbiKey = K, AbiValue = V>,
     {
-        for row in &self.map {
-            let (key, value) = row.map_err(|error| failed("read", self.name, &error))?;
+        for entry in self.entries() {
+            let (key, value) = entry?;
             if let Some((key, row)) = R::from_abi(&key, &value) {
                 visit(key, row);
             }
@@ -89,13 +94,17 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 
     /// Writes rows, past those that find no place; gives the first error.
-    pub(super) fn put<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
+    pub(super) fn put<R>(
+        &mut self,
+        rows: &BTreeMap<R::Key, R>,
+        stamp: &Stamp<'_>,
+    ) -> Result<(), DatapathError>
     where
         R: Row<AbiKey = K, AbiValue = V>,
     {
         let (mut failure, mut refused) = (None, 0);
         for (key, row) in rows {
-            let (key, value) = R::to_abi(key, row);
+            let (key, value) = R::to_abi(key, row, stamp);
             match self.put_row::<R>(&key, &value) {
                 Ok(Written::Anew) => self.usage.entries += 1,
                 Ok(Written::Over) => {}
@@ -137,11 +146,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
             Err(error) => return Err(failed("write to", self.name, &error)),
         }
         if let Some(generation) = R::generation(value) {
-            let held = self
-                .map
-                .get(key, 0)
-                .map_err(|error| failed("read", self.name, &error))?;
-            if R::generation(&held) > Some(generation) {
+            let held = self.entry(key)?.and_then(|held| R::generation(&held));
+            if held > Some(generation) {
                 return Ok(Written::Stale);
             }
         }
@@ -152,18 +158,60 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 
     /// Removes rows by their keys; absent ones are fine.
-    pub(super) fn remove<R>(&mut self, rows: &BTreeMap<R::Key, R>) -> Result<(), DatapathError>
+    pub(super) fn remove<R>(
+        &mut self,
+        rows: &BTreeMap<R::Key, R>,
+        stamp: &Stamp<'_>,
+    ) -> Result<(), DatapathError>
     where
         R: Row<AbiKey = K, AbiValue = V>,
     {
         for (key, row) in rows {
-            let (key, _) = R::to_abi(key, row);
+            let (key, _) = R::to_abi(key, row, stamp);
             match self.map.remove(&key) {
-                Ok(()) => self.usage.entries -= 1,
+                Ok(()) => self.usage.entries = self.usage.entries.saturating_sub(1),
                 Err(MapError::KeyNotFound) => {}
                 Err(error) if is_errno(&error, libc::ENOENT) => {}
                 Err(error) => return Err(failed("remove from", self.name, &error)),
             }
+        }
+        Ok(())
+    }
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    /// One entry as the map has it.
+    pub(super) fn entry(&self, key: &K) -> Result<Option<V>, DatapathError> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed("read", self.name, &error)),
+        }
+    }
+
+    /// Every entry as the map has it.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Result<(K, V), DatapathError>> + '_ {
+        let entries = self.map.iter();
+        entries.map(|entry| entry.map_err(|error| failed("read", self.name, &error)))
+    }
+
+    /// Writes an entry that is there already.
+    pub(super) fn rewrite(&mut self, key: &K, value: &V) -> Result<(), DatapathError> {
+        match self.map.insert(key, value, EXIST) {
+            Err(error) if !is_errno(&error, libc::ENOENT) => {
+                Err(failed("write to", self.name, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds an entry, unless there is one with its key.
+    pub(super) fn adopt(&mut self, key: &K, value: &V) -> Result<(), DatapathError> {
+        match self.map.insert(key, value, NO_EXIST) {
+            Ok(()) => self.usage.entries += 1,
+            Err(error) if is_errno(&error, libc::EEXIST) => {}
+            Err(error) if is_errno(&error, libc::E2BIG) => return Err(self.full(1)),
+            Err(error) => return Err(failed("write to", self.name, &error)),
         }
         Ok(())
     }

@@ -2,16 +2,20 @@
 
 use std::{collections::BTreeSet, mem::offset_of};
 
-use aya::programs::ProgramError;
+use aya::{maps::Map, programs::ProgramError};
 use aya_obj::{
     Object,
-    generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY},
-    maps::Map,
+    generated::bpf_map_type::{
+        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
+        BPF_MAP_TYPE_RINGBUF,
+    },
+    maps::Map as MapDefinition,
 };
 use bytemuck::Zeroable;
 use overlay_ebpf::abi::{
-    ABI_VERSION, DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey,
-    NetworkEntry, VtepEntry, VtepKey, global, map, program,
+    ABI_VERSION, Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, MissEvent, MissKey,
+    NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey, global, map,
+    program,
 };
 use overlay_user::datapath::OBJECT;
 
@@ -42,7 +46,7 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 7] {
+fn shapes() -> [MapShape; 11] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
@@ -51,6 +55,15 @@ fn shapes() -> [MapShape; 7] {
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),
         shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::DROPS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
+        MapShape {
+            name: map::MISSES,
+            key: ("", 0),
+            value: ("MissEvent", 0),
+            kind: BPF_MAP_TYPE_RINGBUF as u32,
+        },
+        shape!(map::QUIET, MissKey => Quiet, BPF_MAP_TYPE_LRU_HASH),
+        shape!(map::TRAFFIC, u32 => Traffic, BPF_MAP_TYPE_PERCPU_ARRAY),
+        shape!(map::COUNTERS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
     ]
 }
 
@@ -71,7 +84,7 @@ macro_rules! layout {
     }};
 }
 
-fn layouts() -> [Layout; 8] {
+fn layouts() -> [Layout; 12] {
     [
         layout!("Key", FdbKey { vni, mac, reserved }),
         layout!(
@@ -81,7 +94,8 @@ fn layouts() -> [Layout; 8] {
                 ifindex,
                 vtep,
                 vtep_port,
-                reserved
+                slot,
+                used_s
             }
         ),
         layout!("Key", NeighborKey { vni, ip }),
@@ -100,10 +114,10 @@ fn layouts() -> [Layout; 8] {
                 vni,
                 mtu,
                 mac,
-                reserved,
+                slot,
                 ipv4,
                 ipv6,
-                reserved2
+                reserved
             }
         ),
         layout!("Key", VtepKey { ip }),
@@ -115,7 +129,35 @@ fn layouts() -> [Layout; 8] {
                 next_hop
             }
         ),
-        layout!("Value", NetworkEntry { mtu }),
+        layout!("Value", NetworkEntry { mtu, flags, slot }),
+        layout!("Key", MissKey { vni, kind, address }),
+        layout!(
+            "Value",
+            Quiet {
+                until_ns,
+                is_unknown,
+                reserved
+            }
+        ),
+        layout!(
+            "Record",
+            MissEvent {
+                key,
+                ifindex,
+                asker_mac,
+                reserved,
+                asker_ip
+            }
+        ),
+        layout!(
+            "Value",
+            Traffic {
+                tx_packets,
+                tx_bytes,
+                rx_packets,
+                rx_bytes
+            }
+        ),
     ]
 }
 
@@ -144,12 +186,13 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::PROBE_ENCAP,
     program::PROBE_DECAP_L3,
     program::PROBE_DECAP_L4,
+    program::INJECT,
 ];
 
 #[test]
@@ -159,7 +202,11 @@ fn the_objects_maps_are_those_of_the_abi() {
     assert_eq!(shapes.each_ref().map(|shape| shape.name), map::ALL);
     for shape in &shapes {
         let map = &object.maps[shape.name];
-        assert!(matches!(map, Map::Btf(_)), "{} carries no BTF", shape.name);
+        assert!(
+            matches!(map, MapDefinition::Btf(_)),
+            "{} carries no BTF",
+            shape.name
+        );
         assert_eq!(
             (
                 map.map_type(),
@@ -171,7 +218,13 @@ fn the_objects_maps_are_those_of_the_abi() {
             shape.name
         );
     }
-    assert_eq!(object.maps[map::DROPS].max_entries(), DropReason::SLOTS);
+    for (name, slots) in [
+        (map::DROPS, DropReason::SLOTS),
+        (map::COUNTERS, Counter::SLOTS),
+        (map::TRAFFIC, Traffic::SLOTS.into()),
+    ] {
+        assert_eq!(object.maps[name].max_entries(), slots, "{name}");
+    }
     let others: BTreeSet<_> = object
         .maps
         .keys()
@@ -179,7 +232,11 @@ fn the_objects_maps_are_those_of_the_abi() {
         .collect();
     assert_eq!(
         others,
-        BTreeSet::from([&"AYA_LOGS".to_owned(), &"arrivals".to_owned()])
+        BTreeSet::from(
+            ["AYA_LOGS", "arrivals", "meter"]
+                .map(str::to_owned)
+                .each_ref()
+        )
     );
 }
 
@@ -187,13 +244,17 @@ fn the_objects_maps_are_those_of_the_abi() {
 fn the_kernel_has_the_maps_as_the_object_describes_them() {
     let mut datapath = Datapath::load(Settings::default());
     for shape in shapes() {
-        // The harness took this one out to read it.
-        if shape.name == map::DROPS {
+        // The harness took these out to read them.
+        if [map::DROPS, map::MISSES].contains(&shape.name) {
             continue;
         }
         let map = datapath.ebpf.take_map(shape.name).unwrap();
-        let (aya::maps::Map::HashMap(data) | aya::maps::Map::Array(data)) = map else {
-            panic!("{} is neither a hash map nor an array", shape.name);
+        let (Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::Array(data)
+        | Map::PerCpuArray(data)) = map
+        else {
+            panic!("{} is of another kind", shape.name);
         };
         let info = data.info().unwrap();
         assert_eq!(info.name_as_str(), Some(shape.name));
@@ -273,6 +334,27 @@ fn the_page_shows_every_field_where_it_lies() {
             .collect();
         assert_eq!(listed, fields, "{heading}");
     }
+}
+
+#[test]
+fn the_page_explains_every_counter() {
+    let expected: Vec<_> = Counter::ALL
+        .iter()
+        .map(|counter| {
+            vec![
+                counter.number().to_string(),
+                format!("`{}`", counter.name()),
+                counter.describe().to_owned(),
+            ]
+        })
+        .collect();
+    assert_eq!(table("### `counters`"), expected);
+    let numbers: BTreeSet<_> = Counter::ALL
+        .iter()
+        .map(|counter| counter.number())
+        .collect();
+    assert_eq!(numbers.len(), Counter::ALL.len());
+    assert!(numbers.iter().all(|number| *number < Counter::SLOTS));
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::fmt::{self, Write as _};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray},
+    maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
-use overlay_ebpf::abi::{DropReason, global, map, program};
+use overlay_ebpf::abi::{Counter, DropReason, MissEvent, Traffic, global, map, program};
 use overlay_user::datapath::OBJECT;
 
 use crate::{
@@ -32,9 +32,13 @@ const SHOT: u32 = 2;
 /// `TC_ACT_REDIRECT`.
 const REDIRECT: u32 = 7;
 
-/// Length of `struct __sk_buff` up to and with `gso_size`, and where that lies in it.
+/// Length of `struct __sk_buff` up to and with `gso_size`, and where that and `mark` lie in it.
 const CONTEXT_LEN: usize = 180;
 const GSO_SIZE: usize = 176;
+const MARK: usize = 8;
+
+/// Bytes of the ring of misses: the smallest that there is, so that it can be filled.
+const RING: u32 = 4096;
 
 /// Longer than any frame here, shorter than the page that the kernel allows.
 const LONGEST_FRAME: usize = 2048;
@@ -78,6 +82,7 @@ impl fmt::Display for Outcome {
 }
 
 /// One row of a table.
+#[derive(Clone)]
 pub(crate) struct Case {
     pub name: String,
     pub frame: Vec<u8>,
@@ -120,6 +125,7 @@ impl Case {
 pub(crate) struct Datapath {
     pub ebpf: Ebpf,
     drops: PerCpuArray<MapData, u64>,
+    misses: RingBuf<MapData>,
     counted: Vec<u64>,
     makes_short_ip: bool,
 }
@@ -143,10 +149,12 @@ impl Datapath {
         if !settings.without_network {
             network::fill(&mut ebpf);
         }
+        let misses = ebpf.take_map(map::MISSES).unwrap().try_into().unwrap();
         let drops = ebpf.take_map(map::DROPS).unwrap().try_into().unwrap();
         let mut datapath = Self {
             ebpf,
             drops,
+            misses,
             counted: vec![0; DropReason::SLOTS as usize],
             makes_short_ip: true,
         };
@@ -154,6 +162,13 @@ impl Datapath {
         datapath.makes_short_ip = datapath
             .run(program::UNDERLAY_INGRESS, shortest_ip, 0)
             .is_ok();
+        datapath
+    }
+
+    /// Loads them for a network that resolves on demand.
+    pub(crate) fn on_demand() -> Self {
+        let mut datapath = Self::load(Settings::default());
+        network::resolve_on_demand(&mut datapath.ebpf);
         datapath
     }
 
@@ -208,6 +223,19 @@ impl Datapath {
         }
     }
 
+    /// What `inject` gives for a frame and the index of an interface.
+    pub(crate) fn inject(&mut self, frame: &[u8], ifindex: u32) -> u32 {
+        let mut context = [0; CONTEXT_LEN];
+        context[MARK..MARK + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let program = classifier(&mut self.ebpf, program::INJECT);
+        program.test_run(options).unwrap().return_value
+    }
+
     /// Runs a whole table and reports every row that came out otherwise.
     pub(crate) fn check(&mut self, program: &str, table: &[Case]) {
         let mut failures = Vec::new();
@@ -229,6 +257,37 @@ impl Datapath {
             table.len(),
             failures.join("\n\n")
         );
+    }
+
+    /// The misses that were raised since the last call.
+    pub(crate) fn raised(&mut self) -> Vec<MissEvent> {
+        std::iter::from_fn(|| {
+            let record = self.misses.next()?;
+            Some(bytemuck::pod_read_unaligned(&record))
+        })
+        .collect()
+    }
+
+    /// What a counter stands at.
+    pub(crate) fn counter(&mut self, counter: Counter) -> u64 {
+        let map = self.ebpf.map_mut(map::COUNTERS).unwrap();
+        let counters: PerCpuArray<_, u64> = map.try_into().unwrap();
+        counters.get(&counter.number(), 0).unwrap().iter().sum()
+    }
+
+    /// Packets and bytes sent and received in a slot.
+    pub(crate) fn traffic(&mut self, slot: u16) -> [u64; 4] {
+        let map = self.ebpf.map_mut(map::TRAFFIC).unwrap();
+        let traffic: PerCpuArray<_, Traffic> = map.try_into().unwrap();
+        let per_cpu = traffic.get(&slot.into(), 0).unwrap();
+        per_cpu.iter().fold([0; 4], |[a, b, c, d], cpu| {
+            [
+                a + cpu.tx_packets,
+                b + cpu.tx_bytes,
+                c + cpu.rx_packets,
+                d + cpu.rx_bytes,
+            ]
+        })
     }
 
     /// The slots of `drops` that changed since the last call, and by how much.
@@ -304,6 +363,7 @@ fn open(settings: Settings, flags: DecapFlags) -> Ebpf {
         .override_global("AYA_LOG_LEVEL", &0_u8, true)
         .map_max_entries(map::FDB, 64)
         .map_max_entries(map::NEIGHBORS, 64)
+        .map_max_entries(map::MISSES, RING)
         .load(OBJECT)
         .unwrap()
 }

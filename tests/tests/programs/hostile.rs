@@ -27,15 +27,20 @@ struct Subject {
     datapath: Datapath,
 }
 
-fn subjects() -> [Subject; 2] {
+fn known() -> Datapath {
+    Datapath::load(Settings::default())
+}
+
+fn subjects() -> [Subject; 3] {
     [
-        (ENDPOINT_INGRESS, valid_from_endpoint()),
-        (UNDERLAY_INGRESS, valid_from_tunnel()),
+        (ENDPOINT_INGRESS, valid_from_endpoint(), known as fn() -> _),
+        (UNDERLAY_INGRESS, valid_from_tunnel(), known),
+        (ENDPOINT_INGRESS, valid_from_endpoint(), Datapath::on_demand),
     ]
-    .map(|(program, frames)| Subject {
+    .map(|(program, frames, load)| Subject {
         program,
         frames,
-        datapath: Datapath::load(Settings::default()),
+        datapath: load(),
     })
 }
 
@@ -44,6 +49,7 @@ impl Subject {
     fn run(&mut self, name: &str, frame: &[u8]) -> Outcome {
         let outcome = self.datapath.run(self.program, frame, 0);
         let outcome = outcome.and_then(|outcome| sensible(self.program, frame, outcome));
+        self.datapath.raised();
         match outcome {
             Ok(outcome) => outcome,
             Err(error) => panic!("{}: {name}: {error}\n{}", self.program, dump(frame)),
@@ -78,7 +84,7 @@ fn sensible(program: &str, frame: &[u8], outcome: Outcome) -> Result<Outcome, St
 
 #[test]
 fn every_truncation_of_an_endpoints_frames_is_dropped_or_carried() {
-    let [mut subject, _] = subjects();
+    let [mut subject, ..] = subjects();
     for (name, frame) in subject.frames.clone() {
         for len in SHORTEST..frame.len() {
             let outcome = subject.run(name, &frame[..len]);
@@ -94,7 +100,7 @@ fn every_truncation_of_an_endpoints_frames_is_dropped_or_carried() {
 /// A tunnel packet says how long it is, so the program knows what it is looking at.
 #[test]
 fn every_truncation_of_a_tunnel_packet_is_known_for_one() {
-    let [_, mut subject] = subjects();
+    let [_, mut subject, _] = subjects();
     for (name, frame) in subject.frames.clone() {
         for len in SHORTEST..frame.len() {
             let expected = match len {

@@ -13,8 +13,12 @@ use nix::{
     ifaddrs::getifaddrs,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::socket::{
-        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, sendto, socket,
+    sys::{
+        socket::{
+            AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike as _,
+            bind, recv, sendto, setsockopt, socket, sockopt::ReceiveTimeout,
+        },
+        time::{TimeVal, TimeValLike as _},
     },
 };
 use overlay_ebpf::abi::{
@@ -49,21 +53,10 @@ impl Wire {
         classifier(&mut datapath.ebpf, program)
             .attach(LOOPBACK, TcAttachType::Ingress)
             .unwrap();
-        let device = getifaddrs()
-            .unwrap()
-            .find_map(|interface| interface.address?.as_link_addr().copied())
-            .unwrap();
-        let socket = socket(
-            AddressFamily::Packet,
-            SockType::Raw,
-            SockFlag::empty(),
-            None,
-        )
-        .unwrap();
         Self {
             datapath,
-            socket,
-            device,
+            socket: packet_socket(None),
+            device: loopback(),
         }
     }
 
@@ -88,6 +81,40 @@ impl Wire {
             thread::yield_now();
         }
     }
+}
+
+/// Hears what the loopback device of the test's namespace receives.
+pub(crate) struct Listener(OwnedFd);
+
+impl Listener {
+    pub(crate) fn on_loopback() -> Self {
+        bring_loopback_up();
+        let socket = packet_socket(SockProtocol::EthAll);
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(10)).unwrap();
+        bind(socket.as_raw_fd(), &loopback()).unwrap();
+        Self(socket)
+    }
+
+    /// The next frame.
+    pub(crate) fn next(&self) -> Vec<u8> {
+        let mut frame = vec![0; 2048];
+        let len = recv(self.0.as_raw_fd(), &mut frame, MsgFlags::empty()).unwrap();
+        frame.truncate(len);
+        frame
+    }
+}
+
+fn packet_socket(protocol: impl Into<Option<SockProtocol>>) -> OwnedFd {
+    let family = AddressFamily::Packet;
+    socket(family, SockType::Raw, SockFlag::empty(), protocol).unwrap()
+}
+
+/// The device's address; the namespace has no other.
+fn loopback() -> LinkAddr {
+    getifaddrs()
+        .unwrap()
+        .find_map(|interface| interface.address?.as_link_addr().copied())
+        .unwrap()
 }
 
 /// Through sysfs, which shows the namespace that it is mounted from: this thread's, for this thread

@@ -21,5 +21,7 @@ mod hostile;
 mod live;
 mod neighbor;
 mod network;
+mod on_demand;
 mod reasons;
+mod traffic;
 mod underlay;

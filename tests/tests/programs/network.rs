@@ -86,20 +86,33 @@ pub(crate) const VIOLET: Endpoint = Endpoint::numbered(99);
 /// Nobody's.
 pub(crate) const NOBODY: Endpoint = Endpoint::numbered(200);
 
-const GENERATION: u64 = 7;
+/// Where the networks' traffic is counted.
+pub(crate) const SLOT: u16 = 3;
+pub(crate) const OTHER_SLOT: u16 = 4;
+
+pub(crate) const GENERATION: u64 = 7;
 const CYAN_IFINDEX: u32 = 8;
 const TWIN_IFINDEX: u32 = 9;
 
 /// Writes the network into a datapath's maps.
 pub(crate) fn fill(ebpf: &mut Ebpf) {
-    let network = NetworkEntry { mtu: MTU };
-    insert(ebpf, map::NETWORKS, &[(VNI, network), (OTHER_VNI, network)]);
+    let network = |slot| NetworkEntry {
+        mtu: MTU,
+        flags: 0,
+        slot,
+    };
+    let networks = [(VNI, network(SLOT)), (OTHER_VNI, network(OTHER_SLOT))];
+    insert(ebpf, map::NETWORKS, &networks);
 
     let vtep = |vtep: Vtep| (VtepKey { ip: vtep.ip }, VtepEntry::new(vtep.port, vtep.ip));
     insert(ebpf, map::VTEPS, &[GREEN_VTEP, RED_VTEP].map(vtep));
 
     let remote = |vtep: Vtep| FdbEntry::remote(GENERATION, vtep.ip, vtep.port);
-    let local = |ifindex| FdbEntry::local(GENERATION, ifindex);
+    let local_of = |slot, ifindex| FdbEntry {
+        slot,
+        ..FdbEntry::local(GENERATION, ifindex)
+    };
+    let local = |ifindex| local_of(SLOT, ifindex);
     insert(
         ebpf,
         map::FDB,
@@ -108,7 +121,10 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
             (FdbKey::new(VNI, CYAN.mac), local(CYAN_IFINDEX)),
             (FdbKey::new(VNI, GREEN.mac), remote(GREEN_VTEP)),
             (FdbKey::new(VNI, RED.mac), remote(RED_VTEP)),
-            (FdbKey::new(OTHER_VNI, BLUE.mac), local(TWIN_IFINDEX)),
+            (
+                FdbKey::new(OTHER_VNI, BLUE.mac),
+                local_of(OTHER_SLOT, TWIN_IFINDEX),
+            ),
             (FdbKey::new(OTHER_VNI, VIOLET.mac), remote(GREEN_VTEP)),
         ],
     );
@@ -131,6 +147,7 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
         vni: VNI,
         mtu: MTU,
         mac: BLUE.mac,
+        slot: SLOT,
         ipv4: BLUE.ipv4,
         ipv6: BLUE.ipv6,
         ..EndpointEntry::zeroed()
@@ -138,7 +155,17 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
     insert(ebpf, map::ENDPOINTS, &[(LOOPBACK, endpoint)]);
 }
 
-fn insert<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str, rows: &[(K, V)]) {
+/// Makes the network of [`VNI`] one that resolves on demand.
+pub(crate) fn resolve_on_demand(ebpf: &mut Ebpf) {
+    let network = NetworkEntry {
+        mtu: MTU,
+        flags: NetworkEntry::ON_DEMAND,
+        slot: SLOT,
+    };
+    insert(ebpf, map::NETWORKS, &[(VNI, network)]);
+}
+
+pub(crate) fn insert<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str, rows: &[(K, V)]) {
     let mut map: HashMap<_, K, V> = ebpf.map_mut(name).unwrap().try_into().unwrap();
     for (key, value) in rows {
         map.insert(key, value, 0).unwrap();

@@ -6,7 +6,7 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    endpoint, neighbor, underlay,
+    endpoint, neighbor, on_demand, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
@@ -34,6 +34,7 @@ fn tables() -> Vec<Case> {
         neighbor::arp_refusals(),
         neighbor::nd_answers(),
         neighbor::nd_refusals(),
+        on_demand::misses(),
         underlay::decapsulation(),
         underlay::congestion(),
         underlay::not_ours(),

@@ -75,7 +75,7 @@ impl Host {
 
     /// Where the agent pins its maps.
     pub(super) fn maps(self) -> PathBuf {
-        pins(self.instance()).join("v1/maps")
+        pins(self.instance()).join("v2/maps")
     }
 }
 
@@ -153,7 +153,7 @@ cat {STATE}/{log}
         instance = one.instance(),
         other = two.instance(),
         maps = one.maps().display(),
-        programs = pins(one.instance()).join("v1/programs").display(),
+        programs = pins(one.instance()).join("v2/programs").display(),
         host = two.netns(),
         log = one.log(),
     )

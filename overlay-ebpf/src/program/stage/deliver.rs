@@ -1,7 +1,7 @@
 //! Delivery of what came out of a tunnel to an endpoint of this host.
 
 use overlay_ebpf::{
-    abi::DropReason,
+    abi::{Counter, DropReason, FdbEntry},
     rule::arrival::{self, Packet},
     wire::{
         eth,
@@ -16,13 +16,13 @@ use crate::{
     packet::{Frame, Verdict},
 };
 
-/// The host side of the endpoint that the inner frame is for. Split horizon: what came from a
-/// tunnel never goes to one.
+/// The entry of the endpoint of this host that the inner frame is for. Split horizon: what came
+/// from a tunnel never goes to one.
 #[inline(always)]
-pub fn local_port(vni: u32, inner: &eth::Header) -> Result<u32, DropReason> {
+pub fn local_entry(vni: u32, inner: &eth::Header) -> Result<FdbEntry, DropReason> {
     if !inner.destination.is_group() {
         match maps::fdb(vni, inner.destination) {
-            Some(entry) if entry.ifindex != 0 => return Ok(entry.ifindex),
+            Some(entry) if entry.ifindex != 0 => return Ok(entry),
             Some(_) => return Err(DropReason::NotLocal),
             None => {}
         }
@@ -47,6 +47,7 @@ pub fn to_endpoint(frame: &mut Frame, ifindex: u32, protocol: u16) -> Result<Ver
     if is_fresh && !wants_gro(frame, protocol) {
         frame.redirect_to_peer(ifindex)
     } else {
+        maps::tally(Counter::SlowQueue);
         frame.redirect_out(ifindex)
     }
 }

@@ -2,7 +2,7 @@
 //! whose place the outer one takes when the kernel's neighbour table writes it.
 
 use overlay_ebpf::{
-    abi::{DropReason, EndpointEntry, FdbEntry},
+    abi::{Counter, DropReason, EndpointEntry, FdbEntry},
     rule::{
         ecn,
         flow::{self, Flow},
@@ -65,5 +65,9 @@ pub fn send(
     encapsulation.vxlan = vxlan::header(vni);
     inner.emit(&mut encapsulation.inner);
     frame.header_mut::<EthHdr>(0)?.ether_type = eth::IPV4;
-    frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::next_hop(target.vtep))
+    let next_hop = maps::next_hop(target.vtep);
+    if next_hop.is_none() {
+        maps::tally(Counter::SlowRoute);
+    }
+    frame.redirect_via_neighbor(maps::underlay_ifindex(), next_hop)
 }

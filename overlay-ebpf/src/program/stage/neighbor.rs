@@ -17,15 +17,28 @@ use crate::{
     packet::{Frame, Held, Verdict},
 };
 
+/// What is asked for, and for whom: IPv6 addresses, or IPv4 ones mapped into it.
+#[derive(Clone, Copy)]
+pub struct Question {
+    /// Whose MAC is wanted.
+    pub address: Held<[u8; 16]>,
+    /// Who wants it; `::` if it has no address yet.
+    pub asker: Held<[u8; 16]>,
+    /// The reason to drop the question where nobody knows the answer.
+    pub otherwise: DropReason,
+}
+
 /// Where an ICMPv6 message begins.
 const MESSAGE: usize = eth::LEN + ipv6::LEN;
 
-/// Answers an ARP request for a known address. Announcements and probes want no answer.
+/// Answers an ARP request for a known address; what becomes of others `miss` says. Announcements
+/// and probes want no answer.
 #[inline(always)]
 pub fn answer_arp(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     header: &eth::Header,
+    miss: impl FnOnce(Question) -> DropReason,
 ) -> Result<Verdict, DropReason> {
     frame.require(eth::LEN + arp::LEN)?;
     let request = Held(*frame.header::<ArpHdr>(eth::LEN)?);
@@ -50,8 +63,13 @@ pub fn answer_arp(
     if !arp::can_be_target(request.tpa) {
         return Err(DropReason::ArpMalformed);
     }
-    let neighbor =
-        maps::neighbor_ipv4(endpoint.vni, request.tpa).ok_or(DropReason::NeighborUnknown)?;
+    let Some(neighbor) = maps::neighbor_ipv4(endpoint.vni, request.tpa) else {
+        return Err(miss(Question {
+            address: Held(ipv6::mapped(request.tpa)),
+            asker: Held(ipv6::mapped(request.spa)),
+            otherwise: DropReason::NeighborUnknown,
+        }));
+    };
     if rule::owned_by(endpoint, &neighbor) {
         return Err(DropReason::ArpGratuitous);
     }
@@ -85,12 +103,13 @@ pub fn is_solicitation(frame: &mut Frame) -> Result<bool, DropReason> {
 }
 
 /// Answers a solicitation for a known address, and a duplicate address detection for somebody
-/// else's.
+/// else's; what becomes of others `miss` says.
 #[inline(always)]
 pub fn advertise(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     header: &eth::Header,
+    miss: impl FnOnce(Question) -> DropReason,
 ) -> Result<Verdict, DropReason> {
     frame.require(MESSAGE + icmpv6::SOLICITATION_LEN)?;
     let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
@@ -105,13 +124,21 @@ pub fn advertise(
     {
         return Err(DropReason::SourceIp);
     }
-    let neighbor = maps::neighbor_ipv6(endpoint.vni, message.target)
-        .filter(|neighbor| !rule::owned_by(endpoint, neighbor))
-        .ok_or(if detection {
-            DropReason::NdDetection
-        } else {
-            DropReason::NeighborUnknown
-        })?;
+    let otherwise = if detection {
+        DropReason::NdDetection
+    } else {
+        DropReason::NeighborUnknown
+    };
+    let Some(neighbor) = maps::neighbor_ipv6(endpoint.vni, message.target) else {
+        return Err(miss(Question {
+            address: Held(message.target),
+            asker: Held(ip.source),
+            otherwise,
+        }));
+    };
+    if rule::owned_by(endpoint, &neighbor) {
+        return Err(otherwise);
+    }
     frame.resize((MESSAGE + icmpv6::ADVERTISEMENT_LEN) as u32)?;
     frame.require(MESSAGE + icmpv6::ADVERTISEMENT_LEN)?;
     let (answer_ip, answer) = icmpv6::advertise(&ip, &message, neighbor.mac);

@@ -1,0 +1,59 @@
+//! `counters`: what the programs count beside drops and traffic.
+
+/// Defines [`Counter`] with its numbers, names and explanations in one place.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal;)+) => {
+        /// Something that is counted. Numbers are stable: retire them, never renumber.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl Counter {
+            /// Every counter, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name that the metrics use.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// One line for people.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii_start(),)+
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Misses that the agent was told of.
+    MissesRaised = 1, "misses_raised";
+    /// Misses that it was not told of because the ring was full; the next frame tries again.
+    MissesLost = 2, "misses_lost";
+    /// Misses that were put off because one CPU raised too many; the next frame tries again.
+    MissesLimited = 3, "misses_limited";
+    /// Packets into tunnels whose next hop the kernel's routing table had to be asked for.
+    SlowRoute = 4, "slow_route";
+    /// Packets out of tunnels that went through the queue of the endpoint's veth.
+    SlowQueue = 5, "slow_queue";
+}
+
+impl Counter {
+    /// Slots of the `counters` array; leaves room for counters to come without a new ABI.
+    pub const SLOTS: u32 = 32;
+
+    /// The counter's slot in `counters`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}

@@ -1,0 +1,76 @@
+//! `misses` and `quiet`: what frames of on-demand networks asked for and the maps did not hold.
+//!
+//! A miss is told of once and then rests: `quiet` holds until when. The programs rest a key for a
+//! moment in which the agent can look it up, the agent for longer where nobody has the address.
+
+use bytemuck::{Pod, Zeroable};
+
+/// An address that was not found. Key of `quiet`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct MissKey {
+    /// The network, 1..=16777215.
+    pub vni: u32,
+    /// [`MissKey::MAC`] or [`MissKey::IP`].
+    pub kind: u32,
+    /// A MAC and ten zeros, or an IPv6 address or an IPv4 one mapped into it; order of the wire.
+    pub address: [u8; 16],
+}
+
+super::assert_layout!(MissKey, 24, { vni: 0, kind: 4, address: 8 });
+
+impl MissKey {
+    /// `kind` where the FDB did not know a MAC.
+    pub const MAC: u32 = 1;
+    /// `kind` where the neighbour table did not know an IP address.
+    pub const IP: u32 = 2;
+}
+
+/// A record of `misses`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct MissEvent {
+    /// What was not found.
+    pub key: MissKey,
+    /// Index of the host side of the asker's interface.
+    pub ifindex: u32,
+    /// The asker's MAC, order of the wire.
+    pub asker_mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 6],
+    /// The address that an answer goes to, as in the key; `::` where the asker has none yet, and
+    /// where a MAC was not found.
+    pub asker_ip: [u8; 16],
+}
+
+super::assert_layout!(MissEvent, 56, {
+    key: 0, ifindex: 24, asker_mac: 28, reserved: 34, asker_ip: 40
+});
+
+/// Value of `quiet`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct Quiet {
+    /// Until when the key raises no further miss, nanoseconds of `CLOCK_MONOTONIC`.
+    pub until_ns: u64,
+    /// 1: nobody has the address, and frames for it are dropped as for an unknown one. 0: the agent
+    /// is looking.
+    pub is_unknown: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The one value of `meter`, which the programs keep for themselves: how many misses a CPU raised
+/// lately.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Meter {
+    /// The window of time that is counted, by its number.
+    pub window: u64,
+    /// Misses in it.
+    pub raised: u64,
+}
+
+super::assert_layout!(Meter, 16, { window: 0, raised: 8 });
+super::assert_layout!(Quiet, 16, { until_ns: 0, is_unknown: 8, reserved: 12 });
+super::user_pod!(MissKey, MissEvent, Quiet);

@@ -1,0 +1,94 @@
+//! Misses: in a network that resolves on demand the agent is told, once, of what the maps don't
+//! hold. The frame goes no further: its sender tries again, and ARP and neighbour discovery are
+//! answered by the agent.
+
+use bytemuck::must_cast;
+use overlay_ebpf::{
+    abi::{Counter, DropReason, MissEvent, MissKey, NetworkEntry},
+    rule::miss::{self as rule, REST},
+    wire::eth::Mac,
+};
+
+use crate::{maps, packet::Held};
+
+/// Who found nothing.
+#[derive(Clone, Copy)]
+pub struct Asker {
+    /// The host side of its interface.
+    pub ifindex: u32,
+    /// Its network.
+    pub vni: u32,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
+/// The FDB does not know a MAC. Gives the reason for which the frame is dropped.
+#[inline(always)]
+pub fn of_mac(asker: Asker, mac: Mac) -> DropReason {
+    let [first, last] = mac.words();
+    let key = MissKey {
+        vni: asker.vni,
+        kind: MissKey::MAC,
+        address: must_cast([first, last, 0, 0]),
+    };
+    raise(
+        event(asker, key, must_cast([0_u64; 2])),
+        DropReason::DestinationUnknown,
+    )
+}
+
+/// The neighbour table does not know an address that `asker_ip` asks for, both IPv6 or mapped into
+/// it. `otherwise` is the reason where nobody is to be asked.
+#[inline(always)]
+pub fn of_ip(
+    asker: Asker,
+    address: Held<[u8; 16]>,
+    asker_ip: Held<[u8; 16]>,
+    otherwise: DropReason,
+) -> DropReason {
+    let key = MissKey {
+        vni: asker.vni,
+        kind: MissKey::IP,
+        address: *address,
+    };
+    raise(event(asker, key, *asker_ip), otherwise)
+}
+
+#[inline(always)]
+fn event(asker: Asker, key: MissKey, asker_ip: [u8; 16]) -> Held<MissEvent> {
+    Held(MissEvent {
+        key,
+        ifindex: asker.ifindex,
+        asker_mac: asker.mac.octets(),
+        reserved: [0; 6],
+        asker_ip,
+    })
+}
+
+#[inline(always)]
+fn raise(event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
+    match maps::network(event.key.vni) {
+        Some(network) if network.flags & NetworkEntry::ON_DEMAND != 0 => {}
+        _ => return otherwise,
+    }
+    let now = maps::now();
+    if let Some(quiet) = maps::quiet(&event.key)
+        && now < quiet.until_ns
+    {
+        return if quiet.is_unknown == 0 {
+            DropReason::Resolving
+        } else {
+            otherwise
+        };
+    }
+    if maps::with_meter(|meter| rule::admits(meter, now)) != Some(true) {
+        maps::tally(Counter::MissesLimited);
+        return DropReason::Resolving;
+    }
+    maps::tally(if maps::raise(&event, now + REST) {
+        Counter::MissesRaised
+    } else {
+        Counter::MissesLost
+    });
+    DropReason::Resolving
+}
