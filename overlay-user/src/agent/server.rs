@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap, fs, future::Future, io, os::unix::fs::PermissionsExt, path::Path,
-    sync::Arc,
+    sync::Arc, time::Duration,
 };
 
 use axum::{
@@ -17,7 +17,10 @@ use axum::{
 };
 use nix::unistd::{self, Group};
 use serde_json::{Value, json};
-use tokio::net::{UnixListener, UnixSocket};
+use tokio::{
+    net::{UnixListener, UnixSocket},
+    sync::oneshot,
+};
 
 use super::api::{
     EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView,
@@ -27,6 +30,8 @@ use crate::model::{Name, Network};
 
 /// Pending connections; more wait in connect(2).
 const BACKLOG: u32 = 128;
+/// For how long answers that are under way hold up the end.
+const PARTING: Duration = Duration::from_secs(2);
 
 type Shared = State<Arc<dyn Operations>>;
 type Answer<T> = Result<Json<T>, OperationError>;
@@ -76,15 +81,25 @@ fn find_group(name: &str) -> Result<Group, OperationError> {
         .ok_or_else(|| refused(&"does not exist on this host"))
 }
 
-/// Serves `operations` until `stop` resolves; answers that are under way still go out.
+/// Serves `operations` until `stop` resolves. Answers that are under way then get a moment to go
+/// out; whoever keeps a connection open does not keep the agent from ending.
 pub async fn serve(
     listener: UnixListener,
     operations: Arc<dyn Operations>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(operations))
-        .with_graceful_shutdown(stop)
-        .await
+    let (told, is_told) = oneshot::channel();
+    let serving = axum::serve(listener, router(operations)).with_graceful_shutdown(async {
+        stop.await;
+        let _ = told.send(());
+    });
+    tokio::select! {
+        outcome = serving => outcome,
+        () = async {
+            let _ = is_told.await;
+            tokio::time::sleep(PARTING).await;
+        } => Ok(()),
+    }
 }
 
 /// Which request is which operation.

@@ -230,6 +230,23 @@ async fn stopping_lets_the_answer_under_way_go_out() {
 }
 
 #[tokio::test]
+async fn neither_an_open_connection_nor_an_operation_that_hangs_keeps_the_agent_from_ending() {
+    let agent = start(Fake {
+        gate: Some((Notify::new(), Notify::new())),
+        ..Fake::default()
+    });
+    let mut idle = UnixStream::connect(&agent.socket).await.unwrap();
+    idle.write_all(b"GET /v1/sta").await.unwrap();
+    let client = agent.client.clone();
+    let call = tokio::spawn(async move { client.endpoint_add(&request()).await });
+    agent.fake.gate.as_ref().unwrap().0.notified().await;
+    agent.stop.send(()).unwrap();
+    let ended = timeout(2 * PARTING, agent.server).await;
+    ended.expect("the server should end").unwrap().unwrap();
+    call.abort();
+}
+
+#[tokio::test]
 async fn without_an_agent_the_error_says_which_socket_and_what_to_run() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("h1.sock");
