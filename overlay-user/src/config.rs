@@ -13,13 +13,16 @@ use std::{
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use crate::model::{IfName, Name, Vni};
+use crate::{
+    model::{IfName, Name, Vni},
+    registry,
+};
 
 mod access;
 mod value;
 
 use access::URL_FORMS;
-pub use access::{RegistryAccess, RegistryFlags, RegistryUrl};
+pub use access::{RegistryFlags, RegistryUrl};
 pub use value::{
     CacheEntries, CacheIdle, Entries, LogFormat, LogSetting, MetricsAddress, NegativeTtl,
     NodeGrace, Port, Quarantine,
@@ -32,7 +35,6 @@ const DEFAULT_LOG: &str = "info";
 const DEFAULT_PORT: u16 = 4789;
 const DEFAULT_ENTRIES: u32 = 262_144;
 const DEFAULT_CACHE_ENTRIES: u32 = 65_536;
-const DEFAULT_QUARANTINE: Duration = Duration::from_secs(30);
 const DEFAULT_NODE_GRACE: Duration = Duration::from_mins(1);
 const DEFAULT_CACHE_IDLE: Duration = Duration::from_mins(5);
 const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(5);
@@ -301,7 +303,7 @@ pub struct Config {
     /// Networks to make if the registry lacks them; each VNI once, in the order given.
     pub vnis: Vec<Vni>,
     /// The way to the registry; its files were there when this was made.
-    pub registry: RegistryAccess,
+    pub registry: registry::Settings,
     /// This host's name in the registry.
     pub node: Name,
     /// The VTEP's address; `None`: the interface's first.
@@ -346,7 +348,7 @@ impl Config {
             Some(path) => flags.or(Settings::from_file(path)?),
             None => flags,
         };
-        let registry = RegistryAccess::new(&settings)?;
+        let registry = access::registry(&settings)?;
         let mut vnis = Vec::new();
         for vni in settings.vnis {
             if !vnis.contains(&vni) {

@@ -3,21 +3,29 @@
 //! The views are the contract itself: `overlay -o json` prints them as they come. Addresses are
 //! strings, counts are numbers, keys are in snake case.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr, time::SystemTime};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
-pub use crate::datapath::AttachMode;
 use crate::{
     datapath::DatapathError,
-    model::{
-        Endpoint, EndpointState, FloodMode, IfName, Mac, Name, Network, Node, Revision, Vni, ipam,
-    },
+    model::{IfName, Mac, Name, Network, Vni, ipam},
     platform::PlatformError,
     registry::RegistryError,
+};
+
+mod event;
+mod findings;
+mod view;
+
+pub use event::{Event, EventView, RegistryChange};
+pub use findings::{DoctorView, Finding, Severity};
+pub use view::{
+    AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
+    RegistryView, StatusView, VtepView,
 };
 
 /// What the agent does for whoever may open its socket.
@@ -37,11 +45,18 @@ pub trait Operations: Send + Sync + 'static {
     /// Makes an endpoint on this node and returns when it is ready.
     async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError>;
 
-    /// The endpoints of every node, in the order of their names.
-    async fn endpoint_ls(&self) -> Result<Vec<EndpointView>, OperationError>;
+    /// The endpoints of every node that pass `filter`, page by page. After an error nothing follows.
+    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointPages, OperationError>;
 
     /// One endpoint.
     async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError>;
+
+    /// Puts an endpoint onto another node, with its MAC and addresses.
+    async fn endpoint_move(
+        &self,
+        name: &Name,
+        to: MoveRequest,
+    ) -> Result<EndpointView, OperationError>;
 
     /// Removes an endpoint. Gone already: nothing to do.
     async fn endpoint_rm(&self, name: &Name) -> Result<(), OperationError>;
@@ -55,12 +70,21 @@ pub trait Operations: Send + Sync + 'static {
     /// Dropped packets by reason since the maps were made; every reason is there, zeros too.
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError>;
 
+    /// What happens from now on. Ends with the agent.
+    async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError>;
+
+    /// Examines this host, and the peers as the registry knows them.
+    async fn doctor(&self) -> Result<DoctorView, OperationError>;
+
     /// Takes over a folder of `arp/<ip>` and `fdb/<mac>` files.
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError>;
 
     /// Removes all that this instance made, then ends the agent once the answer is out.
     async fn down(&self) -> Result<(), OperationError>;
 }
+
+/// Endpoints in pages, so that neither side holds a million of them.
+pub type EndpointPages = mpsc::Receiver<Result<Vec<EndpointView>, OperationError>>;
 
 /// What kind of failure it is; decides the HTTP status and the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +100,8 @@ pub enum ErrorKind {
     Refused,
     /// The agent or the registry is out of reach; trying again later may help.
     Unavailable,
+    /// What was looked at is not as it should be.
+    Finding,
     /// The agent or the kernel failed.
     Internal,
 }
@@ -285,6 +311,33 @@ pub struct EndpointRequest {
     pub ifname: Option<IfName>,
 }
 
+/// Which endpoints to list. Empty: all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointFilter {
+    /// Only those of this network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<Vni>,
+    /// Only those that live on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Name>,
+}
+
+/// Where an endpoint is to live.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// The node; `None`: the one that is asked.
+    #[serde(default)]
+    pub node: Option<Name>,
+    /// Its namespace there; `None`: as it was.
+    #[serde(default)]
+    pub netns: Option<Name>,
+    /// Its interface there; `None`: as it was.
+    #[serde(default)]
+    pub ifname: Option<IfName>,
+}
+
 /// The folder that is to be taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,198 +346,6 @@ pub struct ImportArpdRequest {
     pub vni: Vni,
     /// Absolute; the agent reads it.
     pub dir: PathBuf,
-}
-
-/// What an import took over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImportView {
-    /// The network.
-    pub vni: Vni,
-    /// How many endpoints the folder holds.
-    pub endpoints: usize,
-    /// Behind how many VTEPs they are.
-    pub vteps: usize,
-}
-
-/// A network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkView {
-    /// Its name.
-    pub name: Name,
-    /// Its VNI.
-    pub vni: Vni,
-    /// Where its addresses come from.
-    pub subnets: Vec<IpNet>,
-    /// Bytes of an IP packet; 0: from the underlay.
-    pub mtu: u32,
-    /// `none`, `head-end` or `multicast GROUP`.
-    pub flood: FloodMode,
-    /// Whether source MACs are learned from packets.
-    pub learning: bool,
-}
-
-impl From<Network> for NetworkView {
-    fn from(network: Network) -> Self {
-        Self {
-            name: network.name,
-            vni: network.vni,
-            subnets: network.subnets,
-            mtu: network.mtu,
-            flood: network.flood,
-            learning: network.learning,
-        }
-    }
-}
-
-/// An endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointView {
-    /// Its name.
-    pub name: Name,
-    /// Its network.
-    pub vni: Vni,
-    /// Its MAC.
-    pub mac: Mac,
-    /// Its addresses.
-    pub ips: Vec<IpAddr>,
-    /// The same with their prefix lengths.
-    pub addresses: Vec<IpNet>,
-    /// The node that it lives on.
-    pub node: Name,
-    /// That node's address on the underlay.
-    pub vtep: IpAddr,
-    /// Its namespace; null behind a VTEP without an agent.
-    pub netns: Option<Name>,
-    /// Its interface; null behind a VTEP without an agent.
-    pub ifname: Option<IfName>,
-    /// The registry's revision at its commit.
-    pub generation: Revision,
-    /// What became of it on the host that was asked.
-    pub state: EndpointState,
-    /// Why it failed; absent otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-impl EndpointView {
-    /// The view of `endpoint`, whose node has its VTEP at `vtep`.
-    #[must_use]
-    pub fn new(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> Self {
-        Self {
-            ips: endpoint.ips().collect(),
-            name: endpoint.name,
-            vni: endpoint.vni,
-            mac: endpoint.mac,
-            addresses: endpoint.addresses,
-            node: endpoint.node,
-            vtep,
-            netns: endpoint.netns,
-            ifname: endpoint.ifname,
-            generation: endpoint.generation,
-            state,
-            error: None,
-        }
-    }
-
-    /// The same, and why it failed.
-    #[must_use]
-    pub fn with_error(mut self, error: Option<String>) -> Self {
-        self.error = error;
-        self
-    }
-}
-
-/// A node's VTEP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VtepView {
-    /// The node.
-    pub node: Name,
-    /// Its address on the underlay.
-    pub ip: IpAddr,
-    /// Its UDP port, host byte order.
-    pub port: u16,
-    /// When its agent last said that it lives, RFC 3339; null if it never did.
-    pub last_seen: Option<Timestamp>,
-    /// Whether that is recent.
-    pub alive: bool,
-    /// Whether an agent of ours runs there at all.
-    pub agent: bool,
-}
-
-impl VtepView {
-    /// The view of `node`, in whole milliseconds.
-    #[must_use]
-    pub fn new(node: Node, alive: bool) -> Self {
-        Self {
-            node: node.name,
-            ip: node.vtep.ip,
-            port: node.vtep.port,
-            last_seen: node.last_seen.and_then(milliseconds),
-            alive,
-            agent: node.agent,
-        }
-    }
-}
-
-fn milliseconds(time: SystemTime) -> Option<Timestamp> {
-    let exact = Timestamp::try_from(time).ok()?;
-    Timestamp::from_millisecond(exact.as_millisecond()).ok()
-}
-
-/// The state of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatusView {
-    /// The instance.
-    pub instance: Name,
-    /// This host's name in the registry.
-    pub node: Name,
-    /// Whether the datapath is what the registry wants it to be.
-    pub ready: bool,
-    /// The underlay interface.
-    pub iface: IfName,
-    /// This host's address on the underlay.
-    pub vtep: IpAddr,
-    /// Its UDP port, host byte order.
-    pub port: u16,
-    /// The registry, as this agent sees it.
-    pub registry: RegistryView,
-    /// How many networks there are.
-    pub networks: usize,
-    /// How many endpoints there are.
-    pub endpoints: EndpointCounts,
-    /// The datapath.
-    pub datapath: DatapathView,
-}
-
-/// The registry, as one agent sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegistryView {
-    /// Where it is; never with a secret.
-    pub url: String,
-    /// Whether it is in reach.
-    pub connected: bool,
-    /// The last revision seen.
-    pub revision: Revision,
-}
-
-/// Endpoints here and elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointCounts {
-    /// On this node.
-    pub local: usize,
-    /// On other nodes.
-    pub remote: usize,
-}
-
-/// The datapath of one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DatapathView {
-    /// How programs are attached.
-    pub attach: AttachMode,
-    /// The version of what kernel and user space share.
-    pub abi: u32,
-    /// Whether our programs carry the packets, rather than the kernel's VXLAN device.
-    pub fast_path: bool,
 }
 
 /// Refuses a network that can't work, whatever the registry holds; the registry has its own rules

@@ -15,9 +15,10 @@ use nix::{
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    config::{Config, InstancePaths, RegistryAccess},
+    config::{Config, InstancePaths},
     model::{IfName, Name, Session},
     platform::netns::Netns,
+    registry,
 };
 
 /// What an agent was started with, for `overlay down` after it has died. Lives as long as the
@@ -27,7 +28,7 @@ pub(super) struct Record {
     pub node: Name,
     pub iface: IfName,
     #[serde(deserialize_with = "registry_of_any_version")]
-    pub registry: RegistryAccess,
+    pub registry: registry::Settings,
     /// The host's namespace, see [`Netns::identity`].
     pub netns: String,
 }
@@ -84,15 +85,15 @@ impl Record {
 /// Agents of version 0.1 left the URL alone.
 fn registry_of_any_version<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<RegistryAccess, D::Error> {
+) -> Result<registry::Settings, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {
         Url(String),
-        Access(RegistryAccess),
+        Access(registry::Settings),
     }
     Ok(match Written::deserialize(deserializer)? {
-        Written::Url(url) => RegistryAccess::at(url),
+        Written::Url(url) => registry::Settings::new(url),
         Written::Access(access) => access,
     })
 }
@@ -187,7 +188,7 @@ mod tests {
         let record = Record {
             node: "h1".parse().unwrap(),
             iface: "u0".parse().unwrap(),
-            registry: RegistryAccess::at("etcd://10.0.0.1:2379".to_owned()),
+            registry: registry::Settings::new("etcd://10.0.0.1:2379".to_owned()),
             netns: "boot:1".to_owned(),
         };
         // What a killed agent of an earlier version may leave.

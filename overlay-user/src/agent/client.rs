@@ -1,19 +1,21 @@
 //! The command line's side of the agent's socket: one connection a request.
 
-/// What `overlay down` does itself where no agent answers.
-pub use super::teardown::down as take_down;
+/// What verbs do themselves where no agent answers.
+pub use super::{doctor::without_agent as examine, teardown::down as take_down};
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt,
+    future::Future,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Method, Request, StatusCode,
-    body::Bytes,
+    Method, Request, Response,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{CONTENT_TYPE, HOST},
 };
@@ -23,13 +25,20 @@ use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::api::{
-    EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView,
-    NetworkView, OperationError, StatusView, VtepView,
+    DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind, ErrorView, EventView,
+    ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, StatusView, VtepView,
 };
 use crate::{
     config::InstancePaths,
     model::{Name, Network},
 };
+
+mod lines;
+
+use lines::Lines;
+
+/// Endpoints that are handed out at once.
+const PAGE: usize = 1000;
 
 /// Longer than any operation takes; only an agent that hangs gets there.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -59,6 +68,9 @@ pub enum ClientError {
     /// The agent said no.
     #[error(transparent)]
     Operation(#[from] OperationError),
+    /// The agent ended while it was listened to.
+    #[error("the agent of instance {0} has ended")]
+    Ended(Name),
     /// The conversation broke.
     #[error("the agent at {} did not answer: {cause}; see its log", socket.display())]
     Broken {
@@ -81,7 +93,9 @@ impl From<ClientError> for OperationError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Operation(error) => error,
-            ClientError::NoAgent { .. } => Self::new(ErrorKind::Unavailable, error),
+            ClientError::NoAgent { .. } | ClientError::Ended(_) => {
+                Self::new(ErrorKind::Unavailable, error)
+            }
             ClientError::Denied(_) => Self::new(ErrorKind::Refused, error),
             ClientError::Broken { .. } => Self::new(ErrorKind::Internal, error),
         }
@@ -144,14 +158,33 @@ impl Client {
         self.post("/v1/endpoints", request).await
     }
 
-    /// The endpoints of every node.
-    pub async fn endpoint_ls(&self) -> Result<Vec<EndpointView>, ClientError> {
-        self.get("/v1/endpoints").await
+    /// The endpoints of every node that pass `filter`, to be read page by page.
+    pub async fn endpoint_ls(&self, filter: &EndpointFilter) -> Result<EndpointList, ClientError> {
+        let query = [
+            filter.vni.map(|vni| format!("vni={vni}")),
+            filter.node.as_ref().map(|node| format!("node={node}")),
+        ];
+        let query: Vec<_> = query.into_iter().flatten().collect();
+        let path = format!("/v1/endpoints?{}", query.join("&"));
+        let lines = self.open(&path).await?;
+        Ok(EndpointList {
+            client: self.clone(),
+            lines,
+        })
     }
 
     /// One endpoint.
     pub async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, ClientError> {
         self.get(&format!("/v1/endpoints/{name}")).await
+    }
+
+    /// Puts an endpoint onto another node.
+    pub async fn endpoint_move(
+        &self,
+        name: &Name,
+        to: &MoveRequest,
+    ) -> Result<EndpointView, ClientError> {
+        self.post(&format!("/v1/endpoints/{name}/move"), to).await
     }
 
     /// Removes an endpoint.
@@ -172,6 +205,20 @@ impl Client {
     /// Dropped packets by reason.
     pub async fn drops(&self) -> Result<BTreeMap<String, u64>, ClientError> {
         self.get("/v1/drops").await
+    }
+
+    /// What happens from now on.
+    pub async fn monitor(&self) -> Result<Events, ClientError> {
+        let lines = self.open("/v1/monitor").await?;
+        Ok(Events {
+            client: self.clone(),
+            lines,
+        })
+    }
+
+    /// Examines the agent's host and its peers.
+    pub async fn doctor(&self) -> Result<DoctorView, ClientError> {
+        self.get("/v1/doctor").await
     }
 
     /// Takes over a folder of `arp/<ip>` and `fdb/<mac>` files.
@@ -212,20 +259,51 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
+        let answer = self.answer(method, path, body).await?;
+        let body = self.in_time(answer.collect()).await?;
+        self.parse(&body.to_bytes())
+    }
+
+    /// An answer that is read line by line.
+    async fn open(&self, path: &str) -> Result<Lines, ClientError> {
+        let answer = self.answer(Method::GET, path, Bytes::new()).await?;
+        Ok(Lines::new(answer))
+    }
+
+    /// The body of a good answer.
+    async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Incoming, ClientError> {
         let stream = self.connect().await?;
-        let (status, body) = timeout(PATIENCE, exchange(stream, method, path, body))
-            .await
-            .map_err(|_| self.broken(format_args!("nothing within {} s", PATIENCE.as_secs())))?
-            .map_err(|error| self.broken(error))?;
+        let response = self.in_time(exchange(stream, method, path, body)).await?;
+        let status = response.status();
+        let body = response.into_body();
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| {
-                self.broken(format_args!("its answer is not understood ({error})"))
-            });
+            return Ok(body);
         }
+        let body = self.in_time(body.collect()).await?.to_bytes();
         match serde_json::from_slice::<ErrorView>(&body) {
             Ok(view) => Err(view.error.into()),
             Err(_) => Err(self.broken(format_args!("it said HTTP {status}"))),
         }
+    }
+
+    async fn in_time<T, E: fmt::Display>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, ClientError> {
+        timeout(PATIENCE, work)
+            .await
+            .map_err(|_| self.broken(format_args!("nothing within {} s", PATIENCE.as_secs())))?
+            .map_err(|error| self.broken(error))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(text)
+            .map_err(|error| self.broken(format_args!("its answer is not understood ({error})")))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
@@ -250,12 +328,65 @@ impl Client {
     }
 }
 
+/// Endpoints as they come from the agent.
+#[derive(Debug)]
+pub struct EndpointList {
+    client: Client,
+    lines: Lines,
+}
+
+impl EndpointList {
+    /// The next ones. `None`: these were all.
+    pub async fn page(&mut self) -> Result<Option<Vec<EndpointView>>, ClientError> {
+        let mut page = Vec::new();
+        while page.len() < PAGE {
+            let line = self.client.in_time(self.lines.next()).await?;
+            let Some(line) = line else { break };
+            let element = line.strip_suffix(b",").unwrap_or(&line);
+            match element {
+                b"[" | b"]" | b"[]" => {}
+                element => match serde_json::from_slice::<ErrorView>(element) {
+                    Ok(view) => return Err(view.error.into()),
+                    Err(_) => page.push(self.client.parse(element)?),
+                },
+            }
+        }
+        Ok((!page.is_empty()).then_some(page))
+    }
+
+    /// All that are left.
+    pub async fn all(mut self) -> Result<Vec<EndpointView>, ClientError> {
+        let mut all = Vec::new();
+        while let Some(page) = self.page().await? {
+            all.extend(page);
+        }
+        Ok(all)
+    }
+}
+
+/// Events as they come from the agent.
+#[derive(Debug)]
+pub struct Events {
+    client: Client,
+    lines: Lines,
+}
+
+impl Events {
+    /// The next one, however long it takes. [`ClientError::Ended`]: the agent has.
+    pub async fn next(&mut self) -> Result<EventView, ClientError> {
+        match self.lines.next().await {
+            Ok(Some(line)) => self.client.parse(&line),
+            Ok(None) | Err(_) => Err(ClientError::Ended(self.client.instance.clone())),
+        }
+    }
+}
+
 async fn exchange(
     stream: UnixStream,
     method: Method,
     path: &str,
     body: Bytes,
-) -> anyhow::Result<(StatusCode, Bytes)> {
+) -> anyhow::Result<Response<Incoming>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
         .method(method)
@@ -266,7 +397,5 @@ async fn exchange(
     // The connection has to be polled for the exchange to move. It ends when the sender is dropped;
     // an error of it is the request's too.
     tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    Ok((status, response.into_body().collect().await?.to_bytes()))
+    Ok(sender.send_request(request).await?)
 }

@@ -80,7 +80,7 @@ pub(super) fn check_node(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{RegistryAccess, Settings};
+    use crate::{config::Settings, registry};
 
     fn config() -> Config {
         let settings = Settings {
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn an_instance_moves_to_a_registry_only_if_that_knows_it() {
         let other = Config {
-            registry: RegistryAccess::at("sqlite:///other.db".to_owned()),
+            registry: registry::Settings::new("sqlite:///other.db".to_owned()),
             ..config()
         };
         let moved = registry("h1", "10.0.0.1", false);

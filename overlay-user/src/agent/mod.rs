@@ -10,13 +10,18 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
+    time::MissedTickBehavior,
 };
 
 pub mod api;
 mod claim;
 pub mod client;
+mod doctor;
+mod endpoints;
 mod former;
+mod liveness;
 mod metrics;
+mod monitor;
 mod operations;
 pub mod server;
 mod teardown;
@@ -28,12 +33,12 @@ use self::{
     operations::{Agent, Parts},
 };
 use crate::{
-    config::{Config, InstancePaths, RegistryAccess},
+    config::{Config, InstancePaths},
     datapath::{self, Datapath, Kernel},
     model::{Change, Network, Node, SESSION_TTL, Session, Vtep},
     platform::{Linux, Platform, Underlay},
-    reconcile::{Observer, Reconciler, apply::Applier, plan::Local},
-    registry::{self, Registry, RegistryError},
+    reconcile::{Observer, Reconciler, View, apply::Applier, plan::Local},
+    registry::{self, Registry, RegistryError, Scope},
 };
 
 /// How often an agent says that it lives.
@@ -85,7 +90,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     if let Some(former) = &former {
         former::check_namespace(former, &record, paths, config).await?;
     }
-    let registry = registry::open(&settings(config.registry.clone())).await?;
+    let registry = registry::open(&config.registry).await?;
     let vtep = Vtep {
         ip: underlay.ip.into(),
         port: config.port,
@@ -111,19 +116,6 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         node,
         session,
     })
-}
-
-/// How the registry is opened.
-fn settings(access: RegistryAccess) -> registry::Settings {
-    registry::Settings {
-        quarantine: access.quarantine,
-        ca: access.ca,
-        cert: access.cert,
-        key: access.key,
-        user: access.user,
-        password_file: access.password_file,
-        ..registry::Settings::new(access.url)
-    }
 }
 
 /// Takes away what a first start made before it failed; the log has what stays.
@@ -161,7 +153,11 @@ async fn serve(
     let counters = metrics::counters(&*datapath)?;
     let (reconciler, mut observer) = Reconciler::new(Arc::clone(&registry), applier, node.clone());
     let reconciling = tokio::spawn(reconciler.run(platform.route_changes().await?));
-    let living = tokio::spawn(say_that_we_live(Arc::clone(&registry), node, session));
+    let mut living = tokio::spawn(say_that_we_live(
+        Arc::clone(&registry),
+        node,
+        session.clone(),
+    ));
     let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
     let measuring = measured_at.map(|listener| {
@@ -183,6 +179,7 @@ async fn serve(
         platform,
         datapath,
         observer: observer.clone(),
+        session,
         reconciling,
         stop: stop.clone(),
     }));
@@ -197,6 +194,7 @@ async fn serve(
     let reason = tokio::select! {
         reason = told_to_stop() => reason.map(|signal| tracing::info!(signal, "stopping; the datapath stays")),
         _ = stopped.wait_for(|stop| *stop) => Ok(()),
+        taken = &mut living => Err(taken.context("the heartbeat died")?),
         changed = watching => changed.context("the watch over the underlay died")?,
         () = died(&mut observer, &agent) => Err(anyhow::anyhow!("the reconciler died: see the log")),
     };
@@ -226,7 +224,10 @@ async fn join(
     // Before anything of the node is changed: it may be another host's.
     registry.heartbeat(&node.name, session).await?;
     loop {
-        let known = registry.snapshot().await?.networks;
+        let known = registry
+            .read(Scope::Resident(node.name.clone()))
+            .await?
+            .networks;
         let mut changes = vec![Change::PutNode(node.clone())];
         for vni in &config.vnis {
             if known.iter().all(|network| network.vni != *vni) {
@@ -282,12 +283,24 @@ async fn announce(mut observer: Observer, config: Config, underlay: Underlay) {
     );
 }
 
-async fn say_that_we_live(registry: Arc<dyn Registry>, node: Node, session: Session) {
+/// Ends only if another host's agent has taken the node over, which it can once this one has not
+/// been heard of for a while. Two that speak for one node would undo each other's work.
+async fn say_that_we_live(
+    registry: Arc<dyn Registry>,
+    node: Node,
+    session: Session,
+) -> anyhow::Error {
     let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         beat.tick().await;
-        if let Err(error) = registry.heartbeat(&node.name, &session).await {
-            tracing::debug!(%error, "no heartbeat");
+        match registry.heartbeat(&node.name, &session).await {
+            Ok(()) => {}
+            Err(error @ RegistryError::Conflict { .. }) => {
+                return anyhow::Error::new(error)
+                    .context("the registry has given this node to another host");
+            }
+            Err(error) => tracing::debug!(%error, "no heartbeat"),
         }
     }
 }
@@ -298,6 +311,11 @@ async fn died(observer: &mut Observer, agent: &Agent) {
     if agent.is_going_down().await {
         std::future::pending::<()>().await;
     }
+}
+
+/// For how long the registry has been out of reach.
+fn stale_for(_view: &View) -> Duration {
+    Duration::ZERO
 }
 
 async fn told_to_stop() -> anyhow::Result<&'static str> {

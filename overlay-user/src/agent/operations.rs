@@ -1,47 +1,51 @@
 //! What the agent does for its clients.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ipnet::IpNet;
 use overlay_ebpf::abi::ABI_VERSION;
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, mpsc, watch},
+    time::timeout,
+};
 
 use super::{
     Reconciling,
     api::{
-        DatapathView, EndpointCounts, EndpointRequest, EndpointView, ErrorKind, ImportArpdRequest,
-        ImportView, NetworkView, OperationError, Operations, RegistryView, StatusView, VtepView,
+        DatapathView, DoctorView, EndpointCounts, EndpointFilter, EndpointPages, EndpointRequest,
+        EndpointView, ErrorKind, EventView, ImportArpdRequest, ImportView, MoveRequest,
+        NetworkView, NodeState, OperationError, Operations, RegistryView, StatusView, VtepView,
     },
-    teardown,
+    liveness::Liveness,
+    stale_for, teardown,
 };
 use crate::{
     config::{Config, InstancePaths},
     datapath::Datapath,
     integration::arpd,
-    model::{Change, Endpoint, EndpointState, Mac, Name, Network, Revision, ipam},
-    platform::{Platform, Underlay, netns::Netns},
-    reconcile::{Observer, View},
-    registry::{Registry, RegistryError},
+    model::{Change, Name, Network, Revision, Session},
+    platform::{Linux, Platform, Underlay, netns::Netns},
+    reconcile::Observer,
+    registry::{Registry, RegistryError, Scope},
 };
 
-/// How often an address that is handed out may turn out to be taken by somebody faster.
-const ADDRESS_ATTEMPTS: usize = 64;
+/// How long the registry may take over a change.
+const COMMIT: Duration = Duration::from_secs(10);
+/// How long this host's kernel may take to follow it.
+const CARRYING: Duration = Duration::from_secs(30);
 
 /// The agent as its clients see it.
 pub(super) struct Agent {
-    config: Config,
-    underlay: Underlay,
-    registry: Arc<dyn Registry>,
-    platform: Arc<dyn Platform>,
-    datapath: Arc<dyn Datapath>,
-    observer: Observer,
+    pub(super) config: Config,
+    pub(super) underlay: Underlay,
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) platform: Arc<Linux>,
+    pub(super) datapath: Arc<dyn Datapath>,
+    pub(super) observer: Observer,
+    session: Session,
     reconciling: Mutex<Option<Reconciling>>,
     stop: watch::Sender<bool>,
+    pub(super) liveness: Liveness,
 }
 
 /// What an agent is made of.
@@ -49,9 +53,10 @@ pub(super) struct Parts {
     pub config: Config,
     pub underlay: Underlay,
     pub registry: Arc<dyn Registry>,
-    pub platform: Arc<dyn Platform>,
+    pub platform: Arc<Linux>,
     pub datapath: Arc<dyn Datapath>,
     pub observer: Observer,
+    pub session: Session,
     pub reconciling: Reconciling,
     pub stop: watch::Sender<bool>,
 }
@@ -59,12 +64,14 @@ pub(super) struct Parts {
 impl From<Parts> for Agent {
     fn from(parts: Parts) -> Self {
         Self {
+            liveness: Liveness::new(parts.config.node_grace),
             config: parts.config,
             underlay: parts.underlay,
             registry: parts.registry,
             platform: parts.platform,
             datapath: parts.datapath,
             observer: parts.observer,
+            session: parts.session,
             reconciling: Mutex::new(Some(parts.reconciling)),
             stop: parts.stop,
         }
@@ -91,14 +98,13 @@ impl Operations for Agent {
     }
 
     async fn network_rm(&self, name: &Name) -> Result<(), OperationError> {
+        self.check_reach().await?;
         let vni = {
             let view = self.observer.view().await;
-            let network = view
-                .mirror
-                .networks
-                .values()
-                .find(|network| network.name == *name);
-            network.map(|network| network.vni)
+            let mut networks = view.mirror.networks.values();
+            networks
+                .find(|network| network.name == *name)
+                .map(|network| network.vni)
         };
         match vni {
             Some(vni) => self.commit(&[Change::RemoveNetwork(vni)]).await.map(drop),
@@ -107,32 +113,24 @@ impl Operations for Agent {
     }
 
     async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError> {
-        let (endpoint, revision) = self.commit_endpoint(&request).await?;
-        let name = endpoint.name.clone();
-        let view = self.observer.view().await;
-        match view.failures.get(&name) {
-            None => self.endpoint_view(&view, &name),
-            Some(reason) => {
-                let reason = reason.clone();
-                drop(view);
-                tracing::warn!(endpoint = %name, revision, %reason, "taking the endpoint back");
-                self.commit(&[Change::RemoveEndpoint(name)]).await?;
-                Err(OperationError::new(ErrorKind::Refused, reason))
-            }
-        }
+        self.add(&request).await
     }
 
-    async fn endpoint_ls(&self) -> Result<Vec<EndpointView>, OperationError> {
-        let view = self.observer.view().await;
-        view.mirror
-            .endpoints
-            .keys()
-            .map(|name| self.endpoint_view(&view, name))
-            .collect()
+    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointPages, OperationError> {
+        self.list(filter).await
     }
 
     async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError> {
-        self.endpoint_view(&*self.observer.view().await, name)
+        self.check_reach().await?;
+        self.view_of(self.find(name).await?).await
+    }
+
+    async fn endpoint_move(
+        &self,
+        name: &Name,
+        to: MoveRequest,
+    ) -> Result<EndpointView, OperationError> {
+        self.relocate(name, to).await
     }
 
     async fn endpoint_rm(&self, name: &Name) -> Result<(), OperationError> {
@@ -143,16 +141,21 @@ impl Operations for Agent {
 
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
         let nodes = self.registry.nodes().await?;
+        let states = self.liveness.states(&nodes);
         Ok(nodes
             .into_iter()
             .map(|node| {
-                let is_alive = node.alive;
-                VtepView::new(node, is_alive)
+                let state = states.get(&node.name).copied();
+                VtepView::new(node, state.unwrap_or(NodeState::NoAgent))
             })
             .collect())
     }
 
     async fn status(&self) -> Result<StatusView, OperationError> {
+        let named = |(name, value): (&str, _)| (name.to_owned(), value);
+        let maps = self.datapath.usage()?.into_iter().map(named).collect();
+        let named = |(name, value): (&str, _)| (name.to_owned(), value);
+        let counters = self.datapath.counters()?.into_iter().map(named).collect();
         let view = self.observer.view().await;
         let local = view
             .mirror
@@ -171,6 +174,8 @@ impl Operations for Agent {
                 url: self.registry.url(),
                 connected: view.lost.is_none(),
                 revision: view.mirror.revision,
+                stale_for_s: stale_for(&view).as_secs(),
+                error: view.lost.clone(),
             },
             networks: view.mirror.networks.len(),
             endpoints: EndpointCounts {
@@ -181,7 +186,10 @@ impl Operations for Agent {
                 attach: self.datapath.attach_mode(),
                 abi: ABI_VERSION,
                 fast_path: true,
+                maps,
+                counters,
             },
+            problems: view.errors.clone(),
         })
     }
 
@@ -193,12 +201,26 @@ impl Operations for Agent {
             .collect())
     }
 
+    async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
+        self.events().await
+    }
+
+    async fn doctor(&self) -> Result<DoctorView, OperationError> {
+        Ok(self.examine().await)
+    }
+
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {
         let ImportArpdRequest { vni, dir } = request;
         let folder = tokio::task::spawn_blocking(move || arpd::Folder::read(&dir))
             .await
             .map_err(|error| OperationError::new(ErrorKind::Internal, error))?;
-        let snapshot = self.registry.snapshot().await?;
+        self.check_reach().await?;
+        let snapshot = self
+            .registry
+            .read(Scope::Network(vni))
+            .await?
+            .collect()
+            .await?;
         let plan = arpd::plan(&folder, vni, self.config.port, &snapshot)
             .map_err(|error| OperationError::new(ErrorKind::Refused, error))?;
         self.commit(&plan.changes).await?;
@@ -219,16 +241,13 @@ impl Operations for Agent {
         let mut errors = Vec::new();
         match Netns::current() {
             Ok(host) => {
-                let platform = Arc::clone(&self.platform);
+                let platform = Arc::clone(&self.platform) as Arc<dyn Platform>;
                 teardown::remove_from_host(&paths, platform, &host, &mut errors).await;
             }
             Err(error) => errors.push(error.to_string()),
         }
-        let removed = self
-            .registry
-            .commit(&[Change::RemoveNode(self.config.node.clone())])
-            .await;
-        errors.extend(removed.err().map(|error| error.to_string()));
+        let leaving = teardown::leave(&*self.registry, &self.config.node, &self.session);
+        errors.extend(teardown::what_stays(&self.config.node, leaving).await);
         self.stop.send_replace(true);
         teardown::finish(&paths, &errors)
             .map_err(|error| OperationError::new(ErrorKind::Internal, format_args!("{error:#}")))
@@ -241,168 +260,68 @@ impl Agent {
         self.reconciling.lock().await.is_none()
     }
 
-    /// Commits, and waits until this host's kernel is what came of it.
-    async fn commit(&self, changes: &[Change]) -> Result<Revision, OperationError> {
-        let revision = self.registry.commit(changes).await?;
-        if self.observer.clone().applied(revision).await {
-            Ok(revision)
-        } else {
-            Err(OperationError::new(
-                ErrorKind::Internal,
-                "the agent's reconciler has ended: see its log and start the agent again",
-            ))
-        }
+    /// Becomes true when the agent ends.
+    pub(super) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
     }
 
-    /// Commits the endpoint that is asked for, with the next free address if it names none.
-    async fn commit_endpoint(
-        &self,
-        request: &EndpointRequest,
-    ) -> Result<(Endpoint, Revision), OperationError> {
-        let mut refused = BTreeSet::new();
-        for _ in 0..ADDRESS_ATTEMPTS {
-            let (network, addresses) = self.addresses_for(request, &refused).await?;
-            let endpoint = self.endpoint(request, &network, addresses.clone());
-            let taken = match self
-                .registry
-                .commit(&[Change::CreateEndpoint(endpoint.clone())])
-                .await
-            {
-                Ok(revision) => {
-                    self.observer.clone().applied(revision).await;
-                    return Ok((endpoint, revision));
-                }
-                Err(error) if request.addresses.is_empty() => error,
-                Err(error) => return Err(error.into()),
-            };
-            // Somebody was faster: on another agent, or with a MAC made from the same address.
-            match taken {
-                RegistryError::Conflict {
-                    what: "IP" | "MAC", ..
-                } if request.mac.is_none() => {
-                    refused.extend(addresses.iter().map(IpNet::addr));
-                }
-                RegistryError::Conflict { what: "IP", .. } => {
-                    refused.extend(addresses.iter().map(IpNet::addr));
-                }
-                error => return Err(error.into()),
-            }
-        }
-        Err(OperationError::new(
-            ErrorKind::Unavailable,
-            format_args!(
-                "{ADDRESS_ATTEMPTS} addresses were taken by others before endpoint {} could have \
-                 one: try again, or give --ip",
-                request.name
-            ),
-        ))
-    }
-
-    async fn addresses_for(
-        &self,
-        request: &EndpointRequest,
-        refused: &BTreeSet<IpAddr>,
-    ) -> Result<(Network, Vec<IpNet>), OperationError> {
+    /// Refuses a change while the registry is away: nothing is queued, for by the time it could be
+    /// carried out somebody else may have claimed the same address.
+    pub(super) async fn check_reach(&self) -> Result<(), OperationError> {
         let view = self.observer.view().await;
-        let network = view.mirror.networks.get(&request.vni).ok_or_else(|| {
-            OperationError::new(
-                ErrorKind::NotFound,
+        match &view.lost {
+            None => Ok(()),
+            Some(reason) => Err(OperationError::new(
+                ErrorKind::Unavailable,
                 format_args!(
-                    "there is no network with VNI {vni}: make one with `overlay network create NAME \
-                     --vni {vni}`",
-                    vni = request.vni
+                    "the registry has been out of reach for {} s ({reason}): nothing was changed, try \
+                     again when `overlay status` says connected",
+                    stale_for(&view).as_secs()
                 ),
-            )
-        })?;
-        if !request.addresses.is_empty() {
-            let addresses: Result<Vec<IpNet>, OperationError> = request
-                .addresses
-                .iter()
-                .map(|address| address.in_network(network))
-                .collect();
-            return Ok((network.clone(), addresses?));
-        }
-        let used: BTreeSet<IpAddr> = view
-            .mirror
-            .endpoints
-            .values()
-            .filter(|endpoint| endpoint.vni == request.vni)
-            .flat_map(Endpoint::ips)
-            .collect();
-        let free = ipam::next_free(network, |ip| used.contains(&ip) || refused.contains(&ip));
-        match free {
-            Some(address) => Ok((network.clone(), vec![address])),
-            None if network.subnets.is_empty() => Err(OperationError::new(
-                ErrorKind::Refused,
-                format_args!(
-                    "network {} has no subnet to take an address from: give --ip",
-                    network.name
-                ),
-            )),
-            None => Err(OperationError::new(
-                ErrorKind::Refused,
-                format_args!("network {} has no free address left", network.name),
             )),
         }
     }
 
-    fn endpoint(
+    /// Commits, and waits until this host's kernel is what came of it.
+    pub(super) async fn commit(&self, changes: &[Change]) -> Result<Revision, OperationError> {
+        self.check_reach().await?;
+        let revision = self.in_registry(changes).await??;
+        self.carried_over(revision).await?;
+        Ok(revision)
+    }
+
+    /// Commits. The outer error: whether it was done is not known.
+    pub(super) async fn in_registry(
         &self,
-        request: &EndpointRequest,
-        network: &Network,
-        addresses: Vec<IpNet>,
-    ) -> Endpoint {
-        Endpoint {
-            name: request.name.clone(),
-            vni: network.vni,
-            mac: request.mac.unwrap_or_else(|| default_mac(&addresses)),
-            addresses,
-            node: self.config.node.clone(),
-            netns: Some(
-                request
-                    .netns
-                    .clone()
-                    .unwrap_or_else(|| request.name.clone()),
-            ),
-            ifname: Some(
-                request
-                    .ifname
-                    .clone()
-                    .unwrap_or_else(crate::config::default_ifname),
-            ),
-            generation: 0,
-        }
+        changes: &[Change],
+    ) -> Result<Result<Revision, RegistryError>, OperationError> {
+        timeout(COMMIT, self.registry.commit(changes))
+            .await
+            .map_err(|_| {
+                OperationError::new(
+                    ErrorKind::Unavailable,
+                    format_args!(
+                        "the registry has not answered within {} s: whether it was done is not known, \
+                         look before you try again",
+                        COMMIT.as_secs()
+                    ),
+                )
+            })
     }
 
-    fn endpoint_view(&self, view: &View, name: &Name) -> Result<EndpointView, OperationError> {
-        let endpoint = view.mirror.endpoints.get(name).ok_or_else(|| {
-            OperationError::new(
-                ErrorKind::NotFound,
-                format_args!("there is no endpoint {name}: see `overlay endpoint ls`"),
-            )
-        })?;
-        let node = view.mirror.nodes.get(&endpoint.node);
-        let vtep = node.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |node| node.vtep.ip);
-        let state: EndpointState = view.state_of(name, &self.config.node);
-        Ok(EndpointView::new(endpoint.clone(), vtep, state)
-            .with_error(view.failures.get(name).cloned()))
-    }
-}
-
-/// 02:42 and the first IPv4 address, or the end of the first IPv6 address.
-fn default_mac(addresses: &[IpNet]) -> Mac {
-    let ipv4 = addresses.iter().find_map(|address| match address.addr() {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    });
-    let from_ipv6 = || {
-        addresses.iter().find_map(|address| match address.addr() {
-            IpAddr::V6(ip) => {
-                let [.., a, b, c, d] = ip.octets();
-                Some(Ipv4Addr::new(a, b, c, d))
+    /// Waits until this host's kernel is what `revision` wants.
+    pub(super) async fn carried_over(&self, revision: Revision) -> Result<(), OperationError> {
+        let message = match timeout(CARRYING, self.observer.clone().applied(revision)).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                "the agent's reconciler has ended: see its log and start the agent again".to_owned()
             }
-            IpAddr::V4(_) => None,
-        })
-    };
-    Mac::from_ipv4(ipv4.or_else(from_ipv6).unwrap_or(Ipv4Addr::UNSPECIFIED))
+            Err(_) => format!(
+                "it is in the registry (revision {revision}), and this host has not followed within {} \
+                 s: see `overlay status`",
+                CARRYING.as_secs()
+            ),
+        };
+        Err(OperationError::new(ErrorKind::Internal, message))
+    }
 }

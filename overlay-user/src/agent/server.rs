@@ -8,8 +8,8 @@ use std::{
 use axum::{
     Json, Router,
     extract::{
-        Path as UrlPath, State,
-        rejection::{JsonRejection, PathRejection},
+        Path as UrlPath, Query, State,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -23,10 +23,13 @@ use tokio::{
 };
 
 use super::api::{
-    EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView,
-    NetworkView, OperationError, Operations, StatusView, VtepView, check_network,
+    DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind, ErrorView,
+    ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, Operations,
+    StatusView, VtepView, check_network,
 };
 use crate::model::{Name, Network};
+
+mod stream;
 
 /// Pending connections; more wait in connect(2).
 const BACKLOG: u32 = 128;
@@ -112,9 +115,12 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
             "/v1/endpoints/{name}",
             get(endpoint_show).delete(endpoint_rm),
         )
+        .route("/v1/endpoints/{name}/move", post(endpoint_move))
         .route("/v1/vteps", get(vtep_ls))
         .route("/v1/status", get(status))
         .route("/v1/drops", get(drops))
+        .route("/v1/monitor", get(monitor))
+        .route("/v1/doctor", get(doctor))
         .route("/v1/import/arpd", post(import_arpd))
         .route("/v1/down", post(down))
         .fallback(unknown)
@@ -142,13 +148,26 @@ async fn endpoint_add(State(agent): Shared, body: Body<EndpointRequest>) -> Answ
     through(async move { agent.endpoint_add(request).await }).await
 }
 
-async fn endpoint_ls(State(agent): Shared) -> Answer<Vec<EndpointView>> {
-    agent.endpoint_ls().await.map(Json)
+async fn endpoint_ls(
+    State(agent): Shared,
+    filter: Result<Query<EndpointFilter>, QueryRejection>,
+) -> Result<Response, OperationError> {
+    let Query(filter) = filter?;
+    stream::array(agent.endpoint_ls(filter).await?).await
 }
 
 async fn endpoint_show(State(agent): Shared, name: NameInUrl) -> Answer<EndpointView> {
     let UrlPath(name) = name?;
     agent.endpoint_show(&name).await.map(Json)
+}
+
+async fn endpoint_move(
+    State(agent): Shared,
+    name: NameInUrl,
+    body: Body<MoveRequest>,
+) -> Answer<EndpointView> {
+    let (UrlPath(name), Json(to)) = (name?, body?);
+    through(async move { agent.endpoint_move(&name, to).await }).await
 }
 
 async fn endpoint_rm(State(agent): Shared, name: NameInUrl) -> Answer<Value> {
@@ -166,6 +185,14 @@ async fn status(State(agent): Shared) -> Answer<StatusView> {
 
 async fn drops(State(agent): Shared) -> Answer<BTreeMap<String, u64>> {
     agent.drops().await.map(Json)
+}
+
+async fn monitor(State(agent): Shared) -> Result<Response, OperationError> {
+    Ok(stream::lines(agent.monitor().await?))
+}
+
+async fn doctor(State(agent): Shared) -> Answer<DoctorView> {
+    agent.doctor().await.map(Json)
 }
 
 async fn import_arpd(State(agent): Shared, body: Body<ImportArpdRequest>) -> Answer<ImportView> {
@@ -220,6 +247,12 @@ impl From<JsonRejection> for OperationError {
     }
 }
 
+impl From<QueryRejection> for OperationError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(ErrorKind::Usage, rejection.body_text())
+    }
+}
+
 impl From<PathRejection> for OperationError {
     fn from(rejection: PathRejection) -> Self {
         Self::new(ErrorKind::Usage, rejection.body_text())
@@ -234,7 +267,7 @@ impl IntoResponse for OperationError {
             ErrorKind::Conflict => StatusCode::CONFLICT,
             ErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Finding | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(ErrorView { error: self })).into_response()
     }

@@ -1,17 +1,21 @@
 //! Takes an instance away: programs, interfaces, namespaces, its rows in the registry.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use tokio::time::timeout;
 
 use super::claim::{Claim, Record};
 use crate::{
     config::{Config, InstancePaths},
     datapath,
-    model::{Change, Name},
+    model::{Change, Name, Session},
     platform::{Linux, Platform, netns::Netns},
-    registry,
+    registry::{self, Registry, RegistryError},
 };
+
+/// For how long a registry that does not answer holds `down` up.
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// Removes what an agent of `instance` left behind; for when none runs. Nothing there: nothing to
 /// do.
@@ -23,6 +27,7 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         return finish(&paths, &[]).map(|()| drop(claim));
     };
     let mut errors = Vec::new();
+    let session = record.session(instance);
     let (instance, iface) = (instance.clone(), record.iface.clone());
     if let Some(host) = Netns::with_identity(&record.netns).await? {
         let platform = host
@@ -35,15 +40,48 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         let platform = Linux::new(instance, iface, None)?;
         errors.extend(error_of(platform.forget_host().await));
     }
-    match registry::open(&super::settings(record.registry)).await {
-        Ok(registry) => {
-            let removed = registry.commit(&[Change::RemoveNode(record.node)]).await;
-            errors.extend(error_of(removed));
-        }
-        Err(error) => errors.push(error.to_string()),
-    }
+    let leaving = async {
+        let registry = registry::open(&record.registry).await?;
+        leave(&*registry, &record.node, &session).await
+    };
+    errors.extend(what_stays(&record.node, leaving).await);
     // The claim last: whoever has it next begins after this.
     finish(&paths, &errors).map(|()| drop(claim))
+}
+
+/// Takes the node's rows out of the registry, unless another host's agent has its name by now.
+pub(super) async fn leave(
+    registry: &dyn Registry,
+    node: &Name,
+    session: &Session,
+) -> Result<(), RegistryError> {
+    match registry.heartbeat(node, session).await {
+        Err(RegistryError::Conflict { .. }) => {
+            tracing::info!(%node, "another host has the node by now: its rows stay");
+            Ok(())
+        }
+        Err(error) => Err(error),
+        Ok(()) => {
+            let removal = [Change::RemoveNode(node.clone())];
+            registry.commit(&removal).await.map(drop)
+        }
+    }
+}
+
+/// What stays in the registry, in a line, if `leaving` fails or takes too long: this host's share
+/// is done by then, and must not wait for a registry that is away.
+pub(super) async fn what_stays(
+    node: &Name,
+    leaving: impl Future<Output = Result<(), RegistryError>>,
+) -> Option<String> {
+    let why = match timeout(LEAVING, leaving).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it has not answered within {} s", LEAVING.as_secs()),
+    };
+    Some(format!(
+        "node {node} and its endpoints stay in the registry ({why})"
+    ))
 }
 
 /// Removes what an agent with this configuration made on this host, and the instance's files. The

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Failure, Session};
 use crate::{
-    agent::api::{AddressRequest, EndpointRequest, EndpointView},
+    agent::api::{AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest},
     model::{EndpointState, IfName, Mac, Name, Vni},
     observe::table::{Table, list, or_dash},
 };
@@ -15,6 +15,7 @@ Examples:
   overlay endpoint add web --vni 42 --ip 7.7.7.2/24
   overlay endpoint ls
   overlay endpoint show web
+  overlay endpoint move web --node h2
   overlay endpoint rm web";
 
 const ADD_EXAMPLES: &str = "\
@@ -33,12 +34,25 @@ The verb returns when the endpoint is ready: `ip netns exec web ping ...` works.
 const LS_EXAMPLES: &str = "\
 Examples:
   overlay endpoint ls
-  overlay -o json endpoint ls | jq -r '.[] | select(.state == \"failed\") | .name'";
+  overlay endpoint ls --vni 42 --node h2
+  overlay -o json endpoint ls | jq -r '.[] | select(.state == \"failed\") | .name'
+
+States: ready, pending and failed are this host's; remote is elsewhere; down is on a node that has not
+been heard of for longer than --node-grace. Listed by name, a thousand at a time.";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
   overlay endpoint show web
   overlay -o json endpoint show web | jq -r '.ips[0]'";
+
+const MOVE_EXAMPLES: &str = "\
+Examples:
+  overlay endpoint move web            from wherever it lives to this host
+  overlay endpoint move web --node h2
+  overlay endpoint move web --node h2 --netns web-2 --ifname eth1
+
+Name, MAC and addresses stay, in one commit: every host sends to the new node from then on, and the
+old one takes its interface away. From a node that is down too.";
 
 const RM_EXAMPLES: &str = "\
 Examples:
@@ -52,13 +66,16 @@ pub enum EndpointVerb {
     Add(AddArgs),
     /// List the endpoints of every node
     #[command(after_help = LS_EXAMPLES)]
-    Ls,
+    Ls(LsArgs),
     /// Show one endpoint
     #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// The endpoint
         name: Name,
     },
+    /// Put an endpoint onto another node, with its MAC and addresses
+    #[command(after_help = MOVE_EXAMPLES)]
+    Move(MoveArgs),
     /// Remove an endpoint; one that is gone already is fine
     #[command(after_help = RM_EXAMPLES)]
     Rm {
@@ -102,6 +119,33 @@ impl From<AddArgs> for EndpointRequest {
     }
 }
 
+/// Which endpoints to list.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Only those of this network
+    #[arg(long, value_name = "N")]
+    vni: Option<Vni>,
+    /// Only those that live on this node
+    #[arg(long, value_name = "NODE")]
+    node: Option<Name>,
+}
+
+/// What is to live where.
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// The endpoint
+    name: Name,
+    /// The node that it is to live on [default: this one]
+    #[arg(long, value_name = "NODE")]
+    node: Option<Name>,
+    /// Its namespace there, made if it is missing [default: as it was]
+    #[arg(long, value_name = "NS")]
+    netns: Option<Name>,
+    /// Its interface there [default: as it was]
+    #[arg(long, value_name = "IF")]
+    ifname: Option<IfName>,
+}
+
 impl EndpointVerb {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
         let Session { client, output } = session;
@@ -123,13 +167,40 @@ impl EndpointVerb {
                     )
                 })?;
             }
-            Self::Ls => {
-                let endpoints = client.endpoint_ls().await?;
-                output.show(&endpoints, |endpoints, out| table(endpoints).write(out))?;
+            Self::Ls(LsArgs { vni, node }) => {
+                let mut endpoints = client.endpoint_ls(&EndpointFilter { vni, node }).await?;
+                let mut list = output.list();
+                while let Some(page) = endpoints.page().await? {
+                    list.page(&page, table)?;
+                }
+                list.end(|| table(&[]))?;
             }
             Self::Show { name } => {
                 let endpoint = client.endpoint_show(&name).await?;
                 output.show(&endpoint, |endpoint, out| details(endpoint).write(out))?;
+            }
+            Self::Move(MoveArgs {
+                name,
+                node,
+                netns,
+                ifname,
+            }) => {
+                let to = MoveRequest {
+                    node,
+                    netns,
+                    ifname,
+                };
+                let work = format!("moving endpoint {name}");
+                let moved = output
+                    .during(work, client.endpoint_move(&name, &to))
+                    .await?;
+                output.show(&moved, |moved, out| {
+                    writeln!(
+                        out,
+                        "endpoint {} lives on {} now, generation {}",
+                        moved.name, moved.node, moved.generation
+                    )
+                })?;
             }
             Self::Rm { name } => {
                 let work = format!("removing endpoint {name}");
@@ -146,6 +217,7 @@ impl EndpointVerb {
 fn state(state: EndpointState) -> &'static str {
     match state {
         EndpointState::Remote => "remote",
+        EndpointState::Down => "down",
         EndpointState::Ready => "ready",
         EndpointState::Pending => "pending",
         EndpointState::Failed => "failed",

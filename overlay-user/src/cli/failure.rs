@@ -33,6 +33,11 @@ impl Failure {
         Self::Operation(OperationError::new(ErrorKind::Usage, message))
     }
 
+    /// What was looked at is not as it should be, and what was printed says how.
+    pub fn finding(message: impl std::fmt::Display) -> Self {
+        Self::Operation(OperationError::new(ErrorKind::Finding, message))
+    }
+
     /// Something that should work did not.
     pub fn internal(message: impl std::fmt::Display) -> Self {
         Self::Operation(OperationError::new(ErrorKind::Internal, message))

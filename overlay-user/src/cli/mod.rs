@@ -15,11 +15,13 @@ use crate::{
 };
 
 mod completions;
+mod doctor;
 mod down;
 mod drops;
 mod endpoint;
 mod failure;
 mod import;
+mod monitor;
 mod network;
 mod output;
 mod run;
@@ -119,6 +121,12 @@ pub enum Command {
     /// Show dropped packets by reason
     #[command(after_help = drops::EXAMPLES)]
     Drops(drops::DropsArgs),
+    /// Print misses, moves, drops and registry events as they happen
+    #[command(after_help = monitor::EXAMPLES)]
+    Monitor,
+    /// Say what is wrong with this host and its peers, and what to do
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor,
     /// Take over what another tool kept
     #[command(subcommand, after_help = import::EXAMPLES)]
     Import(import::ImportVerb),
@@ -171,6 +179,8 @@ impl Command {
             Self::Vtep(verb) => verb.execute(session).await,
             Self::Status => status::execute(session).await,
             Self::Drops(args) => args.execute(session).await,
+            Self::Monitor => monitor::execute(session).await,
+            Self::Doctor => doctor::execute(session).await,
             Self::Import(verb) => verb.execute(session).await,
             Self::Down => down::execute(session).await,
             Self::Completions(args) => args.execute(session),

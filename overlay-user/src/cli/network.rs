@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Failure, Session};
 use crate::{
     agent::api::NetworkView,
-    model::{FloodMode, Name, Network, Vni},
+    model::{FloodMode, Name, Network, Resolve, Vni},
     observe::table::{Table, list},
 };
 
@@ -22,6 +22,7 @@ Examples:
   overlay network create blue --vni 42 --subnet 7.7.7.0/24
   overlay network create lab --vni 43 --subnet 10.1.0.0/16 --subnet fd00:43::/64 --mtu 1400
   overlay network create flat --vni 44 --flood head-end --learning
+  overlay network create vast --vni 46 --subnet 10.64.0.0/10 --resolve on-demand
   overlay network create cast --vni 45 --flood \"multicast 239.1.1.1\"";
 
 const LS_EXAMPLES: &str = "\
@@ -70,6 +71,10 @@ pub struct CreateArgs {
     /// Learn source MACs from packets
     #[arg(long)]
     learning: bool,
+    /// When hosts learn where its endpoints are: proactive (all at once) or on-demand (when one of
+    /// theirs asks, for networks of which a host talks to a small part)
+    #[arg(long, value_name = "MODE", default_value_t = Resolve::Proactive)]
+    resolve: Resolve,
 }
 
 fn subnet(text: &str) -> Result<IpNet, String> {
@@ -96,6 +101,7 @@ impl NetworkVerb {
                     mtu: args.mtu,
                     flood: args.flood,
                     learning: args.learning,
+                    resolve: args.resolve,
                     ..Network::new(args.name, args.vni)
                 };
                 let made = output.during(work, client.network_create(&network)).await?;
@@ -118,7 +124,9 @@ impl NetworkVerb {
 }
 
 fn table(networks: &[NetworkView]) -> Table {
-    let mut table = Table::new(["NAME", "VNI", "SUBNETS", "MTU", "FLOOD", "LEARNING"]);
+    let mut table = Table::new([
+        "NAME", "VNI", "SUBNETS", "MTU", "FLOOD", "LEARNING", "RESOLVE",
+    ]);
     for network in networks {
         table.row([
             network.name.to_string(),
@@ -130,6 +138,7 @@ fn table(networks: &[NetworkView]) -> Table {
             },
             network.flood.to_string(),
             if network.learning { "on" } else { "off" }.to_owned(),
+            network.resolve.to_string(),
         ]);
     }
     table

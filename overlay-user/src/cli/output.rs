@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fmt::Display,
     future::Future,
     io::{self, Write},
     time::Duration,
@@ -10,6 +11,8 @@ use std::{
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use serde::Serialize;
+
+use crate::observe::table::{Layout, Table};
 
 /// For whom the output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,6 +73,27 @@ impl<'a> Output<'a> {
         self.out.flush()
     }
 
+    /// Prints one value of many on a line of its own, at once.
+    pub fn line<T: Serialize + Display>(&mut self, value: &T) -> io::Result<()> {
+        match self.format {
+            Format::Table => writeln!(self.out, "{value}")?,
+            Format::Json => {
+                serde_json::to_writer(&mut *self.out, value)?;
+                writeln!(self.out)?;
+            }
+        }
+        self.out.flush()
+    }
+
+    /// Begins a list that comes in pages.
+    pub fn list(&mut self) -> List<'_, 'a> {
+        List {
+            output: self,
+            layout: Layout::default(),
+            is_empty: true,
+        }
+    }
+
     /// Prints text that is the same for everyone.
     pub fn text(&mut self, text: &[u8]) -> io::Result<()> {
         self.out.write_all(text)?;
@@ -87,5 +111,47 @@ impl<'a> Output<'a> {
         let outcome = work.await;
         spinner.finish_and_clear();
         outcome
+    }
+}
+
+/// A list that is printed page by page, however long it is.
+pub struct List<'o, 'a> {
+    output: &'o mut Output<'a>,
+    layout: Layout,
+    is_empty: bool,
+}
+
+impl List<'_, '_> {
+    /// Prints the next page, as JSON or as the rows of `table`.
+    pub fn page<T: Serialize>(
+        &mut self,
+        values: &[T],
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> io::Result<()> {
+        let Output { format, out } = self.output;
+        match format {
+            Format::Table => self.layout.write(table(values), *out),
+            Format::Json => {
+                for value in values {
+                    let is_first = std::mem::replace(&mut self.is_empty, false);
+                    out.write_all(if is_first { b"[\n  " } else { b",\n  " })?;
+                    let text = serde_json::to_string_pretty(value)?;
+                    out.write_all(text.replace('\n', "\n  ").as_bytes())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Prints what belongs behind the last page.
+    pub fn end(self, table: impl FnOnce() -> Table) -> io::Result<()> {
+        let Output { format, out } = self.output;
+        match format {
+            Format::Table if self.layout.is_begun() => {}
+            Format::Table => table().write(*out)?,
+            Format::Json if self.is_empty => writeln!(out, "[]")?,
+            Format::Json => writeln!(out, "\n]")?,
+        }
+        out.flush()
     }
 }

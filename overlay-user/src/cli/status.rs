@@ -10,6 +10,7 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay status
+  overlay -o json status | jq '.registry.stale_for_s, .datapath.maps.fdb'
   until overlay -o json status | jq -s -e '.[0].ready'; do sleep 1; done";
 
 pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
@@ -22,11 +23,18 @@ pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
 
 fn table(status: &StatusView) -> Table {
     let ready = if status.ready { "ready" } else { "not ready" };
-    let connected = if status.registry.connected {
-        "connected"
+    let registry = &status.registry;
+    let connected = if registry.connected {
+        "connected".to_owned()
     } else {
-        "out of reach"
+        format!("out of reach for {} s", registry.stale_for_s)
     };
+    let maps: Vec<_> = status
+        .datapath
+        .maps
+        .iter()
+        .map(|(name, usage)| format!("{name} {}/{}", usage.entries, usage.capacity))
+        .collect();
     let attach = match status.datapath.attach {
         AttachMode::Tcx => "tcx",
         AttachMode::Clsact => "clsact",
@@ -40,7 +48,7 @@ fn table(status: &StatusView) -> Table {
         ip: status.vtep,
         port: status.port,
     };
-    Table::properties([
+    let always = [
         ("Instance", format!("{} ({ready})", status.instance)),
         ("Node", status.node.to_string()),
         ("VTEP", format!("{vtep} on {}", status.iface)),
@@ -48,7 +56,7 @@ fn table(status: &StatusView) -> Table {
             "Registry",
             format!(
                 "{} ({connected}, revision {})",
-                status.registry.url, status.registry.revision
+                registry.url, registry.revision
             ),
         ),
         ("Networks", status.networks.to_string()),
@@ -66,5 +74,9 @@ fn table(status: &StatusView) -> Table {
                 status.datapath.abi
             ),
         ),
-    ])
+        ("Maps", maps.join(", ")),
+    ];
+    let reasons = registry.error.iter().chain(&status.problems);
+    let problems = reasons.map(|problem| ("Problem", problem.clone()));
+    Table::properties(always.into_iter().chain(problems))
 }

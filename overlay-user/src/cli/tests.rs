@@ -187,6 +187,10 @@ const BAD_INPUT: &[(&str, &str)] = &[
         "--flood: flood mode \"all\" is unknown: use none, head-end or multicast GROUP",
     ),
     (
+        "network create blue --vni 1 --resolve lazily",
+        "--resolve: resolve mode \"lazily\" is unknown: use proactive or on-demand",
+    ),
+    (
         "network create blue --vni 1 --flood \"multicast 10.0.0.1\"",
         "--flood: flood group 10.0.0.1 is not a multicast address",
     ),
@@ -349,6 +353,21 @@ fn agent(fake: fake::Fake) -> Agent {
 
 impl Agent {
     async fn run(&self, line: &str) -> Result<String, Failure> {
+        let (out, outcome) = self.execute(line).await;
+        outcome.map(|()| out)
+    }
+
+    /// What it printed, and the line that it ended with if it failed.
+    async fn run_through(&self, line: &str) -> (String, Result<(), String>) {
+        let (out, outcome) = self.execute(line).await;
+        let outcome = outcome.map_err(|failure| match failure {
+            Failure::Operation(error) => error.message,
+            Failure::Output(error) => error.to_string(),
+        });
+        (out, outcome)
+    }
+
+    async fn execute(&self, line: &str) -> (String, Result<(), Failure>) {
         let cli = parse(line).unwrap();
         let Verb::Command(command) = cli.verb else {
             panic!("{line} is for an agent");
@@ -356,10 +375,9 @@ impl Agent {
         let mut out = Vec::new();
         let client = Client::at("default".parse().unwrap(), self.socket.clone());
         let output = Output::new(cli.output, &mut out);
-        command
-            .execute(&mut Session::with_client(client, output))
-            .await?;
-        Ok(String::from_utf8(out).unwrap())
+        let mut session = Session::with_client(client, output);
+        let outcome = command.execute(&mut session).await;
+        (String::from_utf8(out).unwrap(), outcome)
     }
 }
 
@@ -373,8 +391,8 @@ async fn verbs_print_tables_for_people() {
         ),
         (
             "network ls",
-            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING\n\
-             blue   42    7.7.7.0/24   auto   none    off\n",
+            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE\n\
+             blue   42    7.7.7.0/24   auto   none    off        proactive\n",
         ),
         ("network rm blue", "network blue removed\n"),
         (
@@ -401,6 +419,10 @@ async fn verbs_print_tables_for_people() {
              State        ready\n\
              Error        -\n",
         ),
+        (
+            "endpoint move web --node h1",
+            "endpoint web lives on h1 now, generation 7\n",
+        ),
         ("endpoint rm web", "endpoint web removed\n"),
         (
             "status",
@@ -410,7 +432,8 @@ async fn verbs_print_tables_for_people() {
              Registry    sqlite:///var/lib/overlay/registry.db (connected, revision 12)\n\
              Networks    2\n\
              Endpoints   3 local, 4 remote\n\
-             Datapath    tcx, ABI 1, fast path on\n",
+             Datapath    tcx, ABI 1, fast path on\n\
+             Maps        fdb 7/262144\n",
         ),
         ("drops", "REASON        PACKETS\nunknown_vni   3\n"),
         (
@@ -428,7 +451,7 @@ async fn verbs_print_tables_for_people() {
     let vteps = agent.run("vtep ls").await.unwrap();
     assert!(vteps.starts_with("NODE "), "{vteps}");
     assert!(
-        vteps.ends_with("10.0.0.9   4789   -           no agent\n"),
+        vteps.ends_with("10.0.0.9   4789   -           no agent   -\n"),
         "{vteps}"
     );
 }
@@ -458,6 +481,48 @@ async fn verbs_print_the_views_as_json_for_programs() {
         let out = agent.run(&format!("-o json {line}")).await.unwrap();
         let value: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(value, expected, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_monitor_prints_is_a_line_an_event_and_ends_with_the_agent() {
+    let agent = agent(fake::Fake::default());
+    for (line, expected) in [
+        (
+            "monitor",
+            "2026-08-01T12:00:00.123Z drop      too_big 3 packets, 7 in all\n".to_owned(),
+        ),
+        ("-o json monitor", format!("{}\n", json!(fake::event()))),
+    ] {
+        let (out, failure) = agent.run_through(line).await;
+        assert_eq!(
+            (out.len(), failure.unwrap_err()),
+            (
+                expected.len(),
+                "the agent of instance default has ended".to_owned()
+            ),
+            "{out}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn findings_are_printed_with_exit_code_1_and_a_line_that_sums_up() {
+    let agent = agent(fake::Fake::default());
+    for (line, expected, summary) in [(
+        "doctor",
+        "problem: peer h2: ABI version 3: upgrade it\n\
+             warning: peer h3: silent: see its log\n\
+             well: kernel, maps\n",
+        "there is a problem",
+    )] {
+        let (out, failure) = agent.run_through(line).await;
+        assert_eq!(out, expected, "{line}");
+        let failure = failure.unwrap_err();
+        assert!(failure.starts_with(summary), "{failure}");
+        let (out, failure) = agent.run_through(&format!("-o json {line}")).await;
+        serde_json::from_str::<Value>(&out).unwrap();
+        assert!(failure.is_err(), "{line}");
     }
 }
 

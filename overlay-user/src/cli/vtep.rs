@@ -5,14 +5,16 @@ use jiff::Timestamp;
 
 use super::{Failure, Session};
 use crate::{
-    agent::api::VtepView,
+    agent::api::{NodeState, VtepView},
     observe::table::{Table, or_dash},
 };
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay vtep ls
-  overlay -o json vtep ls | jq -r '.[] | select(.alive | not) | .node'";
+  overlay -o json vtep ls | jq -r '.[] | select(.alive | not) | .node'
+
+A node that has not been heard of for 15 s is silent, and down after --node-grace more.";
 
 /// What to do with VTEPs.
 #[derive(Debug, Subcommand)]
@@ -34,19 +36,21 @@ impl VtepVerb {
 }
 
 fn table(vteps: &[VtepView], now: Timestamp) -> Table {
-    let mut table = Table::new(["NODE", "IP", "PORT", "LAST-SEEN", "STATE"]);
+    let mut table = Table::new(["NODE", "IP", "PORT", "LAST-SEEN", "STATE", "VERSION"]);
     for vtep in vteps {
         table.row([
             vtep.node.to_string(),
             vtep.ip.to_string(),
             vtep.port.to_string(),
             or_dash(vtep.last_seen.map(|seen| age(seen, now))),
-            match (vtep.agent, vtep.alive) {
-                (false, _) => "no agent",
-                (true, true) => "alive",
-                (true, false) => "silent",
+            match vtep.state {
+                NodeState::Alive => "alive",
+                NodeState::Silent => "silent",
+                NodeState::Down => "down",
+                NodeState::NoAgent => "no agent",
             }
             .to_owned(),
+            or_dash(vtep.version.as_ref()),
         ]);
     }
     table

@@ -6,12 +6,12 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf, absolute},
     str::FromStr,
-    time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::{ConfigError, DEFAULT_QUARANTINE, DEFAULT_REGISTRY, Settings, value::Port};
+use super::{ConfigError, DEFAULT_REGISTRY, Settings, value::Port};
+use crate::registry;
 
 /// What a URL looks like, for messages.
 pub(super) const URL_FORMS: &str = "sqlite:///PATH or etcd://HOST:PORT[,HOST:PORT]";
@@ -118,93 +118,50 @@ impl Settings {
     }
 }
 
-/// The way to a registry: checked, and without a secret in it, so that it may be written down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegistryAccess {
-    /// `sqlite:///PATH` or `etcd://HOST:PORT[,HOST:PORT]`.
-    pub url: String,
-    /// PEM file of the CA that signed etcd's certificates.
-    #[serde(default)]
-    pub ca: Option<PathBuf>,
-    /// PEM file of the certificate to show to etcd; there is a key too.
-    #[serde(default)]
-    pub cert: Option<PathBuf>,
-    /// PEM file of its private key.
-    #[serde(default)]
-    pub key: Option<PathBuf>,
-    /// The user to log in as; there is a password file too.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// File that holds the user's password.
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
-    /// How long a removed endpoint's addresses are kept from others.
-    #[serde(default)]
-    pub quarantine: Duration,
-}
-
-impl RegistryAccess {
-    /// The registry at `url`, without credentials and quarantine.
-    #[must_use]
-    pub fn at(url: String) -> Self {
-        Self {
-            url,
-            ca: None,
-            cert: None,
-            key: None,
-            user: None,
-            password_file: None,
-            quarantine: Duration::ZERO,
+/// The way that `settings` name. The files are there and readable, and no secret is open to
+/// others; what they hold is looked at when the registry is opened.
+pub(super) fn registry(settings: &Settings) -> Result<registry::Settings, ConfigError> {
+    let url = settings
+        .registry
+        .clone()
+        .unwrap_or_else(|| RegistryUrl(DEFAULT_REGISTRY.to_owned()));
+    let Settings {
+        etcd_ca: ca,
+        etcd_cert: cert,
+        etcd_key: key,
+        etcd_user: user,
+        etcd_password_file: password_file,
+        ..
+    } = settings;
+    let given = [
+        ("--etcd-ca", ca.is_some()),
+        ("--etcd-cert", cert.is_some()),
+        ("--etcd-key", key.is_some()),
+        ("--etcd-user", user.is_some()),
+        ("--etcd-password-file", password_file.is_some()),
+    ];
+    for (flag, other) in [(1, 2), (2, 1), (3, 4), (4, 3)] {
+        if let (Some(&(flag, true)), Some(&(other, false))) = (given.get(flag), given.get(other)) {
+            return Err(ConfigError::Incomplete { flag, other });
         }
     }
-
-    /// The way that `settings` name. The files are there and readable, and no secret is open to
-    /// others; what they hold is looked at when the registry is opened.
-    pub fn new(settings: &Settings) -> Result<Self, ConfigError> {
-        let url = settings
-            .registry
-            .clone()
-            .unwrap_or_else(|| RegistryUrl(DEFAULT_REGISTRY.to_owned()));
-        let Settings {
-            etcd_ca: ca,
-            etcd_cert: cert,
-            etcd_key: key,
-            etcd_user: user,
-            etcd_password_file: password_file,
-            ..
-        } = settings;
-        let given = [
-            ("--etcd-ca", ca.is_some()),
-            ("--etcd-cert", cert.is_some()),
-            ("--etcd-key", key.is_some()),
-            ("--etcd-user", user.is_some()),
-            ("--etcd-password-file", password_file.is_some()),
-        ];
-        for (flag, other) in [(1, 2), (2, 1), (3, 4), (4, 3)] {
-            if let (Some(&(flag, true)), Some(&(other, false))) =
-                (given.get(flag), given.get(other))
-            {
-                return Err(ConfigError::Incomplete { flag, other });
-            }
-        }
-        if let Some(&(flag, _)) = given.iter().find(|(_, is_given)| *is_given)
-            && !url.is_etcd()
-        {
-            return Err(ConfigError::NotEtcd(flag));
-        }
-        let public =
-            |flag, file: &Option<PathBuf>| file.as_deref().map(|file| readable(flag, file));
-        let secret = |flag, file: &Option<PathBuf>| file.as_deref().map(|file| private(flag, file));
-        Ok(Self {
-            url: url.0,
-            ca: public("--etcd-ca", ca).transpose()?,
-            cert: public("--etcd-cert", cert).transpose()?,
-            key: secret("--etcd-key", key).transpose()?,
-            user: user.clone(),
-            password_file: secret("--etcd-password-file", password_file).transpose()?,
-            quarantine: settings.quarantine.map_or(DEFAULT_QUARANTINE, |q| q.0),
-        })
+    if let Some(&(flag, _)) = given.iter().find(|(_, is_given)| *is_given)
+        && !url.is_etcd()
+    {
+        return Err(ConfigError::NotEtcd(flag));
     }
+    let public = |flag, file: &Option<PathBuf>| file.as_deref().map(|file| readable(flag, file));
+    let secret = |flag, file: &Option<PathBuf>| file.as_deref().map(|file| private(flag, file));
+    let named = registry::Settings::new(url.0);
+    Ok(registry::Settings {
+        ca: public("--etcd-ca", ca).transpose()?,
+        cert: public("--etcd-cert", cert).transpose()?,
+        key: secret("--etcd-key", key).transpose()?,
+        user: user.clone(),
+        password_file: secret("--etcd-password-file", password_file).transpose()?,
+        quarantine: settings.quarantine.map_or(named.quarantine, |q| q.0),
+        ..named
+    })
 }
 
 /// The file's absolute path: `overlay down` may run in another folder.
@@ -267,7 +224,7 @@ mod tests {
     }
 
     fn refused(settings: &Settings) -> String {
-        let line = RegistryAccess::new(settings).unwrap_err().to_string();
+        let line = registry(settings).unwrap_err().to_string();
         assert!(!line.contains('\n') && !line.contains("hunter2"), "{line}");
         line
     }
@@ -321,7 +278,7 @@ mod tests {
     #[test]
     fn the_files_are_named_and_their_contents_are_not_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let access = RegistryAccess::new(&settings(&folder, 0o600)).unwrap();
+        let access = registry(&settings(&folder, 0o600)).unwrap();
         assert_eq!(access.password_file, Some(folder.path().join("password")));
         assert_eq!(access.user.as_deref(), Some("overlay"));
         let written = format!("{access:?} {}", serde_json::to_string(&access).unwrap());
@@ -342,7 +299,7 @@ mod tests {
             ..settings(&folder, 0o604)
         };
         assert!(refused(&settings).starts_with("--etcd-password-file: "));
-        RegistryAccess::new(&self::settings(&folder, 0o640)).unwrap();
+        registry(&self::settings(&folder, 0o640)).unwrap();
     }
 
     #[test]

@@ -41,6 +41,9 @@ impl Endpoint {
 pub enum EndpointState {
     /// On another node: its entries are in this host's maps.
     Remote,
+    /// On a node whose agent has not been heard of for longer than the grace time. Its entries stay
+    /// in this host's maps: the node may have lost no more than the registry.
+    Down,
     /// On this node: interface up, program attached, entries in the maps.
     Ready,
     /// On this node, being made.

@@ -1,32 +1,42 @@
 //! Tables without borders, as `kubectl get` prints them.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    iter,
+};
 
-use comfy_table::{ContentArrangement, Table as Grid, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
 
 /// Spaces between two columns.
 const GAP: u16 = 3;
 
 /// Rows under a header. Nothing is wrapped or cut: scripts may read it too.
-pub struct Table(Grid);
+pub struct Table {
+    header: Vec<String>,
+    rows: Grid,
+}
 
 impl Table {
     /// An empty table.
     #[must_use]
     pub fn new<const N: usize>(header: [&str; N]) -> Self {
-        let mut grid = Self::bare();
-        grid.set_header(header);
-        Self(grid)
+        Self {
+            header: header.map(str::to_owned).into(),
+            rows: Self::bare(),
+        }
     }
 
     /// Two columns, names and values, without a header.
     #[must_use]
-    pub fn properties<const N: usize>(properties: [(&str, String); N]) -> Self {
-        let mut grid = Self::bare();
+    pub fn properties<'a>(properties: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        let mut rows = Self::bare();
         for (name, value) in properties {
-            grid.add_row([name.to_owned(), value]);
+            rows.add_row([name.to_owned(), value]);
         }
-        Self(grid)
+        Self {
+            header: Vec::new(),
+            rows,
+        }
     }
 
     fn bare() -> Grid {
@@ -38,15 +48,52 @@ impl Table {
 
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.0.add_row(cells);
+        self.rows.add_row(cells);
     }
 
     /// Prints it.
-    pub fn write(mut self, out: &mut dyn Write) -> io::Result<()> {
-        for column in self.0.column_iter_mut() {
+    pub fn write(self, out: &mut dyn Write) -> io::Result<()> {
+        Layout::default().write(self, out)
+    }
+}
+
+/// The columns of a table that is printed page by page: the header once, and no column narrower
+/// than it was.
+#[derive(Debug, Default)]
+pub struct Layout {
+    widths: Option<Vec<u16>>,
+}
+
+impl Layout {
+    /// Whether a page was printed.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.widths.is_some()
+    }
+
+    /// Prints the next page.
+    pub fn write(&mut self, table: Table, out: &mut dyn Write) -> io::Result<()> {
+        let Table { header, mut rows } = table;
+        match &self.widths {
+            None if header.is_empty() => {}
+            None => {
+                rows.set_header(header);
+            }
+            Some(widths) => {
+                for (column, width) in rows.column_iter_mut().zip(widths) {
+                    let width = Width::Fixed(width.saturating_add(GAP));
+                    column.set_constraint(ColumnConstraint::LowerBoundary(width));
+                }
+            }
+        }
+        for column in rows.column_iter_mut() {
             column.set_padding((0, GAP));
         }
-        writeln!(out, "{}", self.0.trim_fmt())
+        let content = rows.column_max_content_widths().into_iter();
+        let former = self.widths.take().unwrap_or_default().into_iter();
+        let widths = content.zip(former.chain(iter::repeat(0)));
+        self.widths = Some(widths.map(|(now, before)| now.max(before)).collect());
+        writeln!(out, "{}", rows.trim_fmt())
     }
 }
 
@@ -82,6 +129,21 @@ mod tests {
         assert_eq!(
             print(table),
             "NAME          VNI\na-long-name   42\nb             16777215\n"
+        );
+    }
+
+    #[test]
+    fn pages_share_a_header_and_their_columns_only_grow() {
+        let mut layout = Layout::default();
+        let mut out = Vec::new();
+        for (name, vni) in [("blue", "42"), ("a", "4200"), ("a-long-name", "1")] {
+            let mut page = Table::new(["NAME", "VNI"]);
+            page.row([name.into(), vni.into()]);
+            layout.write(page, &mut out).unwrap();
+        }
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "NAME   VNI\nblue   42\na      4200\na-long-name   1\n"
         );
     }
 

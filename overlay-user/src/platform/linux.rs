@@ -25,7 +25,7 @@ const DISMANTLING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Linux {
     pub(super) instance: Name,
-    iface: IfName,
+    pub(super) iface: IfName,
     local_ip: Option<Ipv4Addr>,
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,

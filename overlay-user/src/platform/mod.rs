@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{IfName, Mac, Name};
 
+mod condition;
 mod linux;
 mod mark;
 mod netlink;
@@ -20,6 +21,7 @@ mod route;
 mod underlay;
 mod vxlan;
 
+pub use condition::{Condition, Offloads, VxlanDevice};
 pub use linux::Linux;
 pub use underlay::{ENCAPSULATION, SMALLEST_UNDERLAY_MTU};
 

@@ -128,6 +128,22 @@ pub struct Reading {
     pub endpoints: mpsc::Receiver<Result<Vec<Endpoint>, RegistryError>>,
 }
 
+impl Reading {
+    /// All of it at once, however much it is.
+    pub async fn collect(mut self) -> Result<Snapshot, RegistryError> {
+        let mut endpoints = Vec::new();
+        while let Some(page) = self.endpoints.recv().await {
+            endpoints.extend(page?);
+        }
+        Ok(Snapshot {
+            revision: self.revision,
+            networks: self.networks,
+            nodes: self.nodes,
+            endpoints,
+        })
+    }
+}
+
 /// One backend of the registry.
 ///
 /// A reader subscribes before it takes its snapshot, then skips deltas up to the snapshot's
@@ -139,22 +155,7 @@ pub trait Registry: Send + Sync + 'static {
 
     /// The whole state at one revision, at once.
     async fn snapshot(&self) -> Result<Snapshot, RegistryError> {
-        let Reading {
-            revision,
-            networks,
-            nodes,
-            endpoints: mut pages,
-        } = self.read(Scope::All).await?;
-        let mut endpoints = Vec::new();
-        while let Some(page) = pages.recv().await {
-            endpoints.extend(page?);
-        }
-        Ok(Snapshot {
-            revision,
-            networks,
-            nodes,
-            endpoints,
-        })
+        self.read(Scope::All).await?.collect().await
     }
 
     /// The endpoint of a network that has this MAC or address.

@@ -84,7 +84,11 @@ pub(super) const IMPORTS: [(&str, &[May]); 17] = [
         ],
     ),
     ("user::integration", &[Import("user::model")]),
-    ("user::config", &[Import("user::model")]),
+    (
+        "user::config",
+        // The registry's settings are a part of it.
+        &[Import("user::model"), ImportTraits("user::registry")],
+    ),
     (
         "user::observe",
         &[Import("user::model"), Import("user::agent::client")],

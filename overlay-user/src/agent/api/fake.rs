@@ -1,12 +1,16 @@
 //! An agent that remembers what it was asked and answers from constants.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::model::Vtep;
+use crate::model::{Endpoint, EndpointState, MapUsage, Node, Vtep};
 
 pub(crate) fn network() -> Network {
     Network {
@@ -56,12 +60,29 @@ pub(crate) fn vteps() -> Vec<VtepView> {
     };
     let seen = SystemTime::UNIX_EPOCH + Duration::from_micros(1_785_585_600_123_456);
     vec![
-        VtepView::new(node("h1", "10.0.0.1", true, Some(seen)), true),
-        VtepView::new(node("vtep-10.0.0.9", "10.0.0.9", false, None), false),
+        VtepView::new(
+            Node {
+                alive: true,
+                version: Some("0.2.0".into()),
+                abi: Some(2),
+                ..node("h1", "10.0.0.1", true, Some(seen))
+            },
+            NodeState::Alive,
+        ),
+        VtepView::new(
+            node("vtep-10.0.0.9", "10.0.0.9", false, None),
+            NodeState::NoAgent,
+        ),
     ]
 }
 
 pub(crate) fn status() -> StatusView {
+    let usage = MapUsage {
+        entries: 7,
+        capacity: 262_144,
+        refused: 0,
+        stale: 0,
+    };
     StatusView {
         instance: "default".parse().unwrap(),
         node: "h1".parse().unwrap(),
@@ -73,6 +94,8 @@ pub(crate) fn status() -> StatusView {
             url: "sqlite:///var/lib/overlay/registry.db".into(),
             connected: true,
             revision: 12,
+            stale_for_s: 0,
+            error: None,
         },
         networks: 2,
         endpoints: EndpointCounts {
@@ -83,8 +106,31 @@ pub(crate) fn status() -> StatusView {
             attach: AttachMode::Tcx,
             abi: 1,
             fast_path: true,
+            maps: BTreeMap::from([("fdb".to_owned(), usage)]),
+            counters: BTreeMap::new(),
+        },
+        problems: Vec::new(),
+    }
+}
+
+pub(crate) fn event() -> EventView {
+    EventView {
+        time: "2026-08-01T12:00:00.123Z".parse().unwrap(),
+        event: Event::Drop {
+            reason: "too_big".into(),
+            packets: 3,
+            total: 7,
         },
     }
+}
+
+pub(crate) fn examined() -> DoctorView {
+    let mut found = DoctorView::default();
+    found.pass("kernel");
+    found.pass("maps");
+    found.find(Finding::warning("peer h3", "silent", "see its log"));
+    found.find(Finding::problem("peer h2", "ABI version 3", "upgrade it"));
+    found.concluded()
 }
 
 pub(crate) fn drops() -> BTreeMap<String, u64> {
@@ -144,8 +190,21 @@ impl Operations for Fake {
         self.answer(format!("endpoint_add {request:?}"), endpoint())
     }
 
-    async fn endpoint_ls(&self) -> Result<Vec<EndpointView>, OperationError> {
-        self.answer("endpoint_ls".into(), vec![imported_endpoint(), endpoint()])
+    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointPages, OperationError> {
+        let (sender, pages) = mpsc::channel(2);
+        self.answer(format!("endpoint_ls {filter:?}"), ())?;
+        for page in [vec![imported_endpoint()], vec![endpoint()]] {
+            sender.send(Ok(page)).await.unwrap();
+        }
+        Ok(pages)
+    }
+
+    async fn endpoint_move(
+        &self,
+        name: &Name,
+        to: MoveRequest,
+    ) -> Result<EndpointView, OperationError> {
+        self.answer(format!("endpoint_move {name} {to:?}"), endpoint())
     }
 
     async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError> {
@@ -166,6 +225,16 @@ impl Operations for Fake {
 
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
         self.answer("drops".into(), drops())
+    }
+
+    async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
+        let (sender, events) = mpsc::channel(1);
+        sender.send(event()).await.unwrap();
+        self.answer("monitor".into(), events)
+    }
+
+    async fn doctor(&self) -> Result<DoctorView, OperationError> {
+        self.answer("doctor".into(), examined())
     }
 
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {

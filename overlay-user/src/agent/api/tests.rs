@@ -2,6 +2,7 @@ use anyhow::Context;
 use serde_json::{json, to_value};
 
 use super::*;
+use crate::model::EndpointState;
 
 #[test]
 fn an_endpoint_has_the_keys_of_the_contract() {
@@ -39,7 +40,7 @@ fn a_network_has_the_keys_of_the_contract() {
         to_value(NetworkView::from(fake::network())).unwrap(),
         json!({
             "name": "blue", "vni": 42, "subnets": ["7.7.7.0/24"],
-            "mtu": 0, "flood": "none", "learning": false,
+            "mtu": 0, "flood": "none", "learning": false, "resolve": "proactive",
         })
     );
 }
@@ -50,9 +51,11 @@ fn vteps_have_the_keys_of_the_contract() {
         to_value(fake::vteps()).unwrap(),
         json!([
             {"node": "h1", "ip": "10.0.0.1", "port": 4789,
-             "last_seen": "2026-08-01T12:00:00.123Z", "alive": true, "agent": true},
+             "last_seen": "2026-08-01T12:00:00.123Z", "alive": true, "agent": true,
+             "state": "alive", "version": "0.2.0", "abi": 2},
             {"node": "vtep-10.0.0.9", "ip": "10.0.0.9", "port": 4789,
-             "last_seen": null, "alive": false, "agent": false},
+             "last_seen": null, "alive": false, "agent": false,
+             "state": "no_agent", "version": null, "abi": null},
         ])
     );
 }
@@ -66,11 +69,36 @@ fn status_has_the_keys_of_the_contract() {
             "iface": "eth0", "vtep": "10.0.0.1", "port": 4789,
             "registry": {
                 "url": "sqlite:///var/lib/overlay/registry.db", "connected": true, "revision": 12,
+                "stale_for_s": 0, "error": null,
             },
             "networks": 2,
             "endpoints": {"local": 3, "remote": 4},
-            "datapath": {"attach": "tcx", "abi": 1, "fast_path": true},
+            "datapath": {
+                "attach": "tcx", "abi": 1, "fast_path": true, "counters": {},
+                "maps": {"fdb": {"entries": 7, "capacity": 262_144, "refused": 0, "stale": 0}},
+            },
+            "problems": [],
         })
+    );
+}
+
+#[test]
+fn an_event_is_one_object_with_its_kind_and_time() {
+    assert_eq!(
+        to_value(fake::event()).unwrap(),
+        json!({
+            "time": "2026-08-01T12:00:00.123Z", "event": "drop",
+            "reason": "too_big", "packets": 3, "total": 7,
+        })
+    );
+    let change = RegistryChange::NodeSilent {
+        node: "h2".parse().unwrap(),
+    };
+    let event = to_value(EventView::now(Event::Registry { change })).unwrap();
+    assert_eq!(event["event"], "registry");
+    assert_eq!(
+        (&event["what"], &event["node"]),
+        (&json!("node_silent"), &json!("h2"))
     );
 }
 

@@ -77,14 +77,32 @@ async fn every_operation_gets_there_and_its_answer_back() {
     client.network_rm(&web).await.unwrap();
     let endpoint = client.endpoint_add(&request()).await.unwrap();
     assert_eq!(endpoint, fake::endpoint());
-    let endpoints = client.endpoint_ls().await.unwrap();
-    assert_eq!(endpoints, [fake::imported_endpoint(), fake::endpoint()]);
+    let filter = EndpointFilter {
+        vni: Some("42".parse().unwrap()),
+        node: Some("h1".parse().unwrap()),
+    };
+    let endpoints = client.endpoint_ls(&filter).await.unwrap();
+    assert_eq!(
+        endpoints.all().await.unwrap(),
+        [fake::imported_endpoint(), fake::endpoint()]
+    );
     let endpoint = client.endpoint_show(&web).await.unwrap();
     assert_eq!(endpoint, fake::endpoint());
+    let to = MoveRequest {
+        node: Some("h2".parse().unwrap()),
+        ..MoveRequest::default()
+    };
+    let moved = client.endpoint_move(&web, &to).await.unwrap();
+    assert_eq!(moved, fake::endpoint());
     client.endpoint_rm(&web).await.unwrap();
     assert_eq!(client.vtep_ls().await.unwrap(), fake::vteps());
     assert_eq!(client.status().await.unwrap(), fake::status());
     assert_eq!(client.drops().await.unwrap(), fake::drops());
+    let mut events = client.monitor().await.unwrap();
+    assert_eq!(events.next().await.unwrap(), fake::event());
+    let ended = events.next().await.unwrap_err();
+    assert!(matches!(ended, ClientError::Ended(_)), "{ended}");
+    assert_eq!(client.doctor().await.unwrap(), fake::examined());
     assert_eq!(client.import_arpd(&arpd).await.unwrap().endpoints, 3);
     client.down().await.unwrap();
 
@@ -95,12 +113,15 @@ async fn every_operation_gets_there_and_its_answer_back() {
             "network_ls".into(),
             "network_rm web".into(),
             format!("endpoint_add {:?}", request()),
-            "endpoint_ls".into(),
+            format!("endpoint_ls {filter:?}"),
             "endpoint_show web".into(),
+            format!("endpoint_move web {to:?}"),
             "endpoint_rm web".into(),
             "vtep_ls".into(),
             "status".into(),
             "drops".into(),
+            "monitor".into(),
+            "doctor".into(),
             "import_arpd 42 /var/lib/arpd".into(),
             "down".into(),
         ]

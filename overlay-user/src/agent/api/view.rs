@@ -1,0 +1,241 @@
+//! What verbs print: the keys are the contract.
+
+use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use crate::datapath::AttachMode;
+use crate::model::{
+    Endpoint, EndpointState, FloodMode, IfName, Mac, MapUsage, Name, Network, Node, Resolve,
+    Revision, Vni,
+};
+
+/// What an import took over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportView {
+    /// The network.
+    pub vni: Vni,
+    /// How many endpoints the folder holds.
+    pub endpoints: usize,
+    /// Behind how many VTEPs they are.
+    pub vteps: usize,
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// Its name.
+    pub name: Name,
+    /// Its VNI.
+    pub vni: Vni,
+    /// Where its addresses come from.
+    pub subnets: Vec<IpNet>,
+    /// Bytes of an IP packet; 0: from the underlay.
+    pub mtu: u32,
+    /// `none`, `head-end` or `multicast GROUP`.
+    pub flood: FloodMode,
+    /// Whether source MACs are learned from packets.
+    pub learning: bool,
+    /// When hosts learn where its endpoints are: `proactive` or `on-demand`.
+    pub resolve: Resolve,
+}
+
+impl From<Network> for NetworkView {
+    fn from(network: Network) -> Self {
+        Self {
+            name: network.name,
+            vni: network.vni,
+            subnets: network.subnets,
+            mtu: network.mtu,
+            flood: network.flood,
+            learning: network.learning,
+            resolve: network.resolve,
+        }
+    }
+}
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// Its name.
+    pub name: Name,
+    /// Its network.
+    pub vni: Vni,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// The same with their prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// The node that it lives on.
+    pub node: Name,
+    /// That node's address on the underlay.
+    pub vtep: IpAddr,
+    /// Its namespace; null behind a VTEP without an agent.
+    pub netns: Option<Name>,
+    /// Its interface; null behind a VTEP without an agent.
+    pub ifname: Option<IfName>,
+    /// The registry's revision at its commit.
+    pub generation: Revision,
+    /// What became of it on the host that was asked.
+    pub state: EndpointState,
+    /// Why it failed; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl EndpointView {
+    /// The view of `endpoint`, whose node has its VTEP at `vtep`.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> Self {
+        Self {
+            ips: endpoint.ips().collect(),
+            name: endpoint.name,
+            vni: endpoint.vni,
+            mac: endpoint.mac,
+            addresses: endpoint.addresses,
+            node: endpoint.node,
+            vtep,
+            netns: endpoint.netns,
+            ifname: endpoint.ifname,
+            generation: endpoint.generation,
+            state,
+            error: None,
+        }
+    }
+
+    /// The same, and why it failed.
+    #[must_use]
+    pub fn with_error(mut self, error: Option<String>) -> Self {
+        self.error = error;
+        self
+    }
+}
+
+/// A node's VTEP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VtepView {
+    /// The node.
+    pub node: Name,
+    /// Its address on the underlay.
+    pub ip: IpAddr,
+    /// Its UDP port, host byte order.
+    pub port: u16,
+    /// When its agent last said that it lives, RFC 3339; null if it never did.
+    pub last_seen: Option<Timestamp>,
+    /// Whether it lives: it has said so within the last 15 s.
+    pub alive: bool,
+    /// Whether an agent of ours runs there at all.
+    pub agent: bool,
+    /// How it stands.
+    pub state: NodeState,
+    /// Its agent's version; null if it has told none.
+    pub version: Option<String>,
+    /// The ABI version of its datapath; null if it has told none.
+    pub abi: Option<u32>,
+}
+
+/// How a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Its agent lives.
+    Alive,
+    /// Its agent has not been heard of, for less than the grace time (`--node-grace`).
+    Silent,
+    /// Nor for longer: its endpoints are down.
+    Down,
+    /// No agent of ours runs there: nobody can say.
+    NoAgent,
+}
+
+impl VtepView {
+    /// The view of `node`, times in whole milliseconds.
+    #[must_use]
+    pub fn new(node: Node, state: NodeState) -> Self {
+        Self {
+            node: node.name,
+            ip: node.vtep.ip,
+            port: node.vtep.port,
+            last_seen: node.last_seen.and_then(milliseconds),
+            alive: node.alive,
+            agent: node.agent,
+            state,
+            version: node.version,
+            abi: node.abi,
+        }
+    }
+}
+
+fn milliseconds(time: SystemTime) -> Option<Timestamp> {
+    let exact = Timestamp::try_from(time).ok()?;
+    Timestamp::from_millisecond(exact.as_millisecond()).ok()
+}
+
+/// The state of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The instance.
+    pub instance: Name,
+    /// This host's name in the registry.
+    pub node: Name,
+    /// Whether the datapath is what the registry wants it to be.
+    pub ready: bool,
+    /// The underlay interface.
+    pub iface: IfName,
+    /// This host's address on the underlay.
+    pub vtep: IpAddr,
+    /// Its UDP port, host byte order.
+    pub port: u16,
+    /// The registry, as this agent sees it.
+    pub registry: RegistryView,
+    /// How many networks there are.
+    pub networks: usize,
+    /// How many endpoints there are.
+    pub endpoints: EndpointCounts,
+    /// The datapath.
+    pub datapath: DatapathView,
+    /// What could not be done and is tried again, a line each; empty if ready.
+    pub problems: Vec<String>,
+}
+
+/// The registry, as one agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryView {
+    /// Where it is; never with a secret.
+    pub url: String,
+    /// Whether it is in reach.
+    pub connected: bool,
+    /// The last revision seen.
+    pub revision: Revision,
+    /// For how many seconds it has been out of reach; 0: it is in reach.
+    pub stale_for_s: u64,
+    /// Why it is out of reach; null if it is not.
+    pub error: Option<String>,
+}
+
+/// Endpoints here and elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointCounts {
+    /// On this node.
+    pub local: usize,
+    /// On other nodes.
+    pub remote: usize,
+}
+
+/// The datapath of one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatapathView {
+    /// How programs are attached.
+    pub attach: AttachMode,
+    /// The version of what kernel and user space share.
+    pub abi: u32,
+    /// Whether our programs carry the packets, rather than the kernel's VXLAN device.
+    pub fast_path: bool,
+    /// How full each map is, by its name.
+    pub maps: BTreeMap<String, MapUsage>,
+    /// What the programs count beside drops, since the maps were made.
+    pub counters: BTreeMap<String, u64>,
+}

@@ -1,0 +1,446 @@
+//! What is wrong with this host, and with its peers as the registry knows them.
+//!
+//! Facts are gathered first; what they mean is decided by functions of nothing else.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    time::{Duration, SystemTime},
+};
+
+use overlay_ebpf::abi::ABI_VERSION;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    api::{DoctorView, Finding, NodeState},
+    operations::Agent,
+    stale_for,
+};
+use crate::{
+    datapath::{self, DatapathError},
+    model::{MapUsage, Name, Network, Node, SESSION_TTL},
+    platform::{Condition, ENCAPSULATION, Offloads, PlatformError, VxlanDevice},
+    registry::RegistryError,
+};
+
+/// Longer than a registry in reach takes to tell the nodes.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A registry that takes so long makes every change slow.
+const SLOW: Duration = Duration::from_secs(1);
+/// Clocks may differ by so much before the times that hosts tell each other mislead.
+const SKEW: Duration = Duration::from_secs(5);
+/// A map that is so full wants a larger one soon, percent.
+const NEARLY_FULL: u64 = 85;
+
+impl Agent {
+    /// Gathers the facts and judges them.
+    pub(super) async fn examine(&self) -> DoctorView {
+        let mut found = DoctorView::default();
+        judge_kernel(&mut found, kernel().await);
+        match self.platform.condition(self.config.port).await {
+            Ok(condition) => judge_devices(&mut found, &condition, self.config.port),
+            Err(error) => found.find(problem("devices", error, "see the agent's log")),
+        }
+        match self.datapath.usage() {
+            Ok(usage) => judge_maps(&mut found, &usage),
+            Err(error) => found.find(problem("maps", error, "start the agent again")),
+        }
+        let (networks, lost) = {
+            let view = self.observer.view().await;
+            judge_endpoints(&mut found, &view.failures, &view.errors);
+            let networks: Vec<Network> = view.mirror.networks.values().cloned().collect();
+            let lost = view.lost.clone().map(|why| (why, stale_for(&view)));
+            (networks, lost)
+        };
+        judge_mtu(
+            &mut found,
+            &networks,
+            self.underlay.mtu.saturating_sub(ENCAPSULATION),
+        );
+        let asked = Instant::now();
+        let answer = timeout(PATIENCE, self.registry.nodes()).await;
+        let url = self.registry.url();
+        if let Some(nodes) = judge_registry(&mut found, &url, lost, answer.ok(), asked.elapsed()) {
+            let own = Own {
+                node: &self.config.node,
+                version: env!("CARGO_PKG_VERSION"),
+                abi: ABI_VERSION,
+                port: self.config.port,
+            };
+            let states = self.liveness.states(&nodes);
+            judge_nodes(&mut found, &own, &nodes, &states);
+            judge_clocks(&mut found, &own, &nodes, SystemTime::now());
+        }
+        found.concluded()
+    }
+}
+
+/// What can be said while no agent runs: `why` nobody answers, and the kernel.
+pub async fn without_agent(why: &impl Display) -> DoctorView {
+    let mut found = DoctorView::default();
+    found.find(problem(
+        "agent",
+        why,
+        "traffic goes on with what the maps hold, and nothing follows the registry",
+    ));
+    judge_kernel(&mut found, kernel().await);
+    found.concluded()
+}
+
+async fn kernel() -> Result<(), DatapathError> {
+    tokio::task::spawn_blocking(datapath::require)
+        .await
+        .unwrap_or_else(|error| {
+            Err(DatapathError::Kernel {
+                what: "asking the kernel for its features".to_owned(),
+                cause: error.to_string(),
+            })
+        })
+}
+
+fn problem(subject: impl Display, message: impl Display, advice: impl Display) -> Finding {
+    Finding::problem(subject, message, advice)
+}
+
+fn judge_kernel(found: &mut DoctorView, kernel: Result<(), DatapathError>) {
+    match kernel {
+        Ok(()) => found.pass("kernel"),
+        Err(error) => found.find(problem(
+            "kernel",
+            error,
+            "see the requirements in the README",
+        )),
+    }
+}
+
+fn judge_devices(found: &mut DoctorView, condition: &Condition, port: u16) {
+    match &condition.underlay {
+        Ok(_) => found.pass("underlay"),
+        Err(error) => found.find(underlay_problem(error)),
+    }
+    match condition.offloads {
+        None => {}
+        Some(offloads) => judge_offloads(found, offloads),
+    }
+    let unfit = match &condition.vxlan {
+        VxlanDevice::Ready => return found.pass("VXLAN device"),
+        VxlanDevice::Missing => "is missing",
+        VxlanDevice::Unfit(why) => why,
+    };
+    found.find(problem(
+        "VXLAN device",
+        format_args!(
+            "the device on UDP port {port} {unfit}: received packets are not aggregated, which costs \
+             a third of the speed"
+        ),
+        "start the agent again",
+    ));
+}
+
+fn underlay_problem(error: &PlatformError) -> Finding {
+    problem(
+        "underlay",
+        error,
+        "the agent follows by itself once it is as it was",
+    )
+}
+
+fn judge_offloads(found: &mut DoctorView, offloads: Offloads) {
+    let missing: Vec<&str> = [
+        (offloads.gro, "gro"),
+        (offloads.tso, "tso"),
+        (offloads.tunnel_segmentation, "tx-udp_tnl-segmentation"),
+    ]
+    .into_iter()
+    .filter_map(|(is_on, feature)| (!is_on).then_some(feature))
+    .collect();
+    if missing.is_empty() {
+        return found.pass("offloads");
+    }
+    let commands: Vec<_> = missing
+        .iter()
+        .map(|feature| format!("{feature} on"))
+        .collect();
+    found.find(Finding::warning(
+        "offloads",
+        format_args!(
+            "the underlay's device works without {}: streams cost more CPU time",
+            missing.join(", ")
+        ),
+        format_args!(
+            "if the device can, run `ethtool -K IFACE {}`",
+            commands.join(" ")
+        ),
+    ));
+}
+
+fn judge_maps(found: &mut DoctorView, usage: &BTreeMap<&'static str, MapUsage>) {
+    let mut all_well = true;
+    for (map, usage) in usage {
+        let MapUsage {
+            entries,
+            capacity,
+            refused,
+            ..
+        } = *usage;
+        let advice = match *map {
+            "fdb" => "start the agent with a larger --fdb-entries",
+            "neighbors" => "start the agent with a larger --neighbor-entries",
+            _ => "remove what is not needed, the build sets this limit",
+        };
+        if capacity > 0 && entries >= capacity {
+            let message = format!("full ({entries} entries), {refused} were refused");
+            found.find(problem(format_args!("map {map}"), message, advice));
+            all_well = false;
+        } else if entries * 100 >= capacity * NEARLY_FULL && capacity > 0 {
+            let message = format!("holds {entries} of {capacity} entries");
+            found.find(Finding::warning(format_args!("map {map}"), message, advice));
+            all_well = false;
+        }
+    }
+    if all_well {
+        found.pass("maps");
+    }
+}
+
+fn judge_endpoints(found: &mut DoctorView, failures: &BTreeMap<Name, String>, errors: &[String]) {
+    if failures.is_empty() && errors.is_empty() {
+        return found.pass("endpoints");
+    }
+    for (endpoint, reason) in failures {
+        found.find(problem(
+            format_args!("endpoint {endpoint}"),
+            reason,
+            format_args!("mend that, or remove it with `overlay endpoint rm {endpoint}`"),
+        ));
+    }
+    for error in errors {
+        found.find(problem(
+            "agent",
+            error,
+            "it tries again at least every half minute; its log has more",
+        ));
+    }
+}
+
+/// `longest`: the longest IP packet that fits this host's underlay with its tunnel, bytes.
+fn judge_mtu(found: &mut DoctorView, networks: &[Network], longest: u32) {
+    let too_large: Vec<_> = networks
+        .iter()
+        .filter(|network| network.mtu > longest)
+        .collect();
+    for network in &too_large {
+        found.find(problem(
+            format_args!("network {}", network.name),
+            format_args!(
+                "its MTU of {} does not fit this host's underlay, which leaves {longest}",
+                network.mtu
+            ),
+            format_args!(
+                "raise the underlay's MTU to {} or more, or make the network anew with a smaller one",
+                network.mtu.saturating_add(ENCAPSULATION)
+            ),
+        ));
+    }
+    if too_large.is_empty() {
+        found.pass("MTU");
+    }
+}
+
+/// Gives the nodes if the registry told them in time.
+fn judge_registry(
+    found: &mut DoctorView,
+    url: &str,
+    lost: Option<(String, Duration)>,
+    answer: Option<Result<Vec<Node>, RegistryError>>,
+    took: Duration,
+) -> Option<Vec<Node>> {
+    let advice = "make it reachable; until then traffic goes on, and changes are refused";
+    if let Some((why, since)) = lost {
+        found.find(problem(
+            "registry",
+            format_args!(
+                "{url} has been out of reach for {} s: {why}",
+                since.as_secs()
+            ),
+            advice,
+        ));
+        return None;
+    }
+    match answer {
+        None => {
+            let message = format!("{url} has not answered within {} s", PATIENCE.as_secs());
+            found.find(problem("registry", message, advice));
+            None
+        }
+        Some(Err(error)) => {
+            found.find(problem("registry", format_args!("{url}: {error}"), advice));
+            None
+        }
+        Some(Ok(nodes)) if took >= SLOW => {
+            found.find(Finding::warning(
+                "registry",
+                format_args!("{url} took {:.1} s to answer", took.as_secs_f64()),
+                "look at its disk and its load",
+            ));
+            Some(nodes)
+        }
+        Some(Ok(nodes)) => {
+            found.pass("registry");
+            Some(nodes)
+        }
+    }
+}
+
+/// What peers are compared with.
+struct Own<'a> {
+    node: &'a Name,
+    version: &'a str,
+    abi: u32,
+    port: u16,
+}
+
+fn judge_nodes(
+    found: &mut DoctorView,
+    own: &Own<'_>,
+    nodes: &[Node],
+    states: &BTreeMap<Name, NodeState>,
+) {
+    match nodes.iter().find(|node| node.name == *own.node) {
+        Some(node) if node.alive => found.pass("session"),
+        Some(_) => found.find(problem(
+            "session",
+            format_args!(
+                "the registry has not heard of this node for {} s",
+                SESSION_TTL.as_secs()
+            ),
+            "others take its endpoints for down: see the agent's log",
+        )),
+        None => found.find(problem(
+            "session",
+            "the registry does not know this node",
+            "the agent puts it back at its next look at the whole",
+        )),
+    }
+    let mut all_well = true;
+    for node in nodes.iter().filter(|node| node.name != *own.node) {
+        for finding in peer(own, node, states.get(&node.name).copied()) {
+            found.find(finding);
+            all_well = false;
+        }
+    }
+    if all_well {
+        found.pass("peers");
+    }
+}
+
+fn peer(own: &Own<'_>, node: &Node, state: Option<NodeState>) -> Vec<Finding> {
+    let subject = format!("peer {}", node.name);
+    let mut findings = Vec::new();
+    let last_seen = node
+        .last_seen
+        .and_then(|seen| SystemTime::now().duration_since(seen).ok());
+    let ago = last_seen.map_or_else(
+        || "it was never heard of".to_owned(),
+        |age| format!("it was last heard of {} s ago", age.as_secs()),
+    );
+    match state {
+        Some(NodeState::Down) => findings.push(problem(
+            &subject,
+            format_args!("down: {ago}"),
+            format_args!(
+                "start its agent; if the host is gone for good, `overlay endpoint move` what it has, \
+                 and `overlay down` there"
+            ),
+        )),
+        Some(NodeState::Silent) => findings.push(Finding::warning(
+            &subject,
+            format_args!("silent: {ago}"),
+            "its endpoints count as up until the grace time is over: see whether its agent runs",
+        )),
+        _ => {}
+    }
+    if node.vtep.port != own.port {
+        findings.push(problem(
+            &subject,
+            format_args!(
+                "its VTEP is on UDP port {}, this host's on {}: firewalls and NICs know one of them",
+                node.vtep.port, own.port
+            ),
+            "start both agents with the same --port",
+        ));
+    }
+    if let Some(abi) = node.abi
+        && abi != own.abi
+    {
+        findings.push(problem(
+            &subject,
+            format_args!(
+                "its datapath has ABI version {abi}, this host's {}",
+                own.abi
+            ),
+            format_args!("upgrade {}", if abi < own.abi { "it" } else { "this host" }),
+        ));
+    }
+    match node.version.as_deref() {
+        Some(version) if line_of(version) != line_of(own.version) => findings.push(problem(
+            &subject,
+            format_args!("runs version {version}, this host {}", own.version),
+            "upgrade the older one: only versions that differ in the last number fit each other",
+        )),
+        Some(version) if version != own.version => findings.push(Finding::warning(
+            &subject,
+            format_args!("runs version {version}, this host {}", own.version),
+            "they fit each other; bring both to the newer one at a time that suits",
+        )),
+        None if node.agent => findings.push(problem(
+            &subject,
+            format_args!(
+                "has told no version: it is older than 0.2, this host runs {}",
+                own.version
+            ),
+            "upgrade it",
+        )),
+        _ => {}
+    }
+    findings
+}
+
+/// All of a version but its last number.
+fn line_of(version: &str) -> &str {
+    version.rsplit_once('.').map_or(version, |(line, _)| line)
+}
+
+/// A living node has been heard of within a session's time: told by another clock, that shows how
+/// far the clocks are apart at least.
+fn judge_clocks(found: &mut DoctorView, own: &Own<'_>, nodes: &[Node], now: SystemTime) {
+    let mut all_well = true;
+    let peers = nodes
+        .iter()
+        .filter(|node| node.alive && node.name != *own.node);
+    for node in peers {
+        let Some(seen) = node.last_seen else { continue };
+        let (apart, how) = match now.duration_since(seen) {
+            Ok(age) => (age.saturating_sub(SESSION_TTL), "behind"),
+            Err(error) => (error.duration(), "ahead of"),
+        };
+        if apart >= SKEW {
+            found.find(Finding::warning(
+                format_args!("peer {}", node.name),
+                format_args!(
+                    "its clock is {} s or more {how} this host's: nothing depends on it but the times \
+                     that people read",
+                    apart.as_secs()
+                ),
+                "set both clocks by NTP",
+            ));
+            all_well = false;
+        }
+    }
+    if all_well {
+        found.pass("clocks");
+    }
+}
+
+#[cfg(test)]
+mod tests;

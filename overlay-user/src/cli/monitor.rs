@@ -1,0 +1,27 @@
+//! `overlay monitor`: what happens, as it happens.
+
+use super::{Failure, Session};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  overlay monitor                      until Ctrl-C, or until the agent ends (exit code 1)
+  overlay -o json monitor | jq 'select(.event == \"miss\" and .outcome == \"unknown\")'
+  overlay -o json monitor | jq -r 'select(.event == \"drop\") | \"\\(.reason) \\(.packets)\"'
+
+Events: miss (an endpoint wants what an on-demand network's cache does not hold), move, evict, drop (by
+reason, once a second), registry (lost, restored, and every change), lost (this reader is too slow).
+JSON is an object a line.";
+
+pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
+    let Session { client, output } = session;
+    let mut events = client.monitor().await?;
+    loop {
+        tokio::select! {
+            event = events.next() => output.line(&event?)?,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.map_err(Failure::internal)?;
+                return Ok(());
+            }
+        }
+    }
+}
