@@ -268,12 +268,7 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryErro
         Some(("sqlite", _)) => refused(format!(
             "registry URL {url} has no absolute path: write it with three slashes, sqlite:///path"
         )),
-        Some(("etcd", members)) => {
-            // Boxed: connecting is a large future, and a rare one.
-            Ok(Arc::new(
-                Box::pin(etcd::Etcd::open(members, settings)).await?,
-            ))
-        }
+        Some(("etcd", members)) => Ok(Arc::new(etcd::Etcd::open(members, settings).await?)),
         // What follows the scheme may hold a password: it is not repeated.
         Some((scheme, _)) => refused(format!(
             "registry URL {scheme}://... has an unknown scheme: use sqlite:///path or etcd://host:port"

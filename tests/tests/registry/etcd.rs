@@ -2,10 +2,17 @@
 
 use std::{
     fmt::Write as _,
+    fs,
+    io::Write as _,
     net::TcpListener,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use overlay_tests::{agent::Run, etcd::Certificates, until};
 use tempfile::TempDir;
 
@@ -30,8 +37,7 @@ impl Default for Options {
 
 /// The members. They end when it goes.
 pub(crate) struct Etcd {
-    /// Gone with it.
-    _folder: TempDir,
+    folder: TempDir,
     members: Vec<Member>,
     certificates: Option<Certificates>,
     /// `root:password`, once it asks for one.
@@ -91,7 +97,7 @@ impl Etcd {
             })
             .collect();
         let mut etcd = Self {
-            _folder: folder,
+            folder,
             members,
             certificates,
             login: None,
@@ -116,6 +122,20 @@ impl Etcd {
         format!("127.0.0.1:{}", self.members[index].client)
     }
 
+    pub(crate) fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("it speaks TLS")
+    }
+
+    /// A folder for files of the test.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A member's data.
+    pub(crate) fn data(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("m{index}"))
+    }
+
     pub(crate) fn start_member(&mut self, index: usize) {
         let member = &mut self.members[index];
         assert!(member.child.is_none());
@@ -128,6 +148,18 @@ impl Etcd {
             .spawn()
             .expect("setpriv and etcd are installed");
         member.child = Some(child);
+    }
+
+    /// Stops it where it is, or lets it go on: it keeps its connections and answers nobody.
+    pub(crate) fn freeze(&self, index: usize, is_frozen: bool) {
+        let child = self.members[index].child.as_ref().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let signal = if is_frozen {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        kill(pid, signal).unwrap();
     }
 
     /// With SIGKILL.
@@ -146,23 +178,104 @@ impl Etcd {
 
     /// `etcdctl` on all members.
     pub(crate) fn etcdctl(&self, words: &str) -> Run {
+        self.ask(&self.addresses(), words)
+    }
+
+    fn ask(&self, endpoints: &str, words: &str) -> Run {
+        Run::of(&mut self.command(endpoints, words))
+    }
+
+    fn command(&self, endpoints: &str, words: &str) -> Command {
         let mut etcdctl = Command::new("etcdctl");
         etcdctl
             .args(["--command-timeout", "2s"])
             .args(words.split_whitespace())
             .env("ETCDCTL_API", "3")
-            .env("ETCDCTL_ENDPOINTS", self.addresses());
+            .env("ETCDCTL_ENDPOINTS", endpoints);
         if let Some(certificates) = &self.certificates {
             etcdctl
                 .env("ETCDCTL_CACERT", &certificates.ca)
                 .env("ETCDCTL_CERT", &certificates.cert)
                 .env("ETCDCTL_KEY", &certificates.key)
-                .env("ETCDCTL_ENDPOINTS", format!("https://{}", self.addresses()));
+                .env("ETCDCTL_ENDPOINTS", format!("https://{endpoints}"));
         }
         if let Some(login) = &self.login {
             etcdctl.env("ETCDCTL_USER", login);
         }
-        Run::of(&mut etcdctl)
+        etcdctl
+    }
+
+    /// The same; it must succeed.
+    #[track_caller]
+    pub(crate) fn does(&self, words: &str) -> String {
+        let run = self.etcdctl(words);
+        assert_eq!(run.code, 0, "etcdctl {words}: {}", run.stderr);
+        run.stdout
+    }
+
+    /// The store's revision.
+    pub(crate) fn revision(&self) -> u64 {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.does("endpoint status --write-out json")).unwrap();
+        status[0]["Status"]["header"]["revision"].as_u64().unwrap()
+    }
+
+    /// Forgets all history up to now.
+    pub(crate) fn compact(&self) {
+        self.does(&format!("compact --physical {}", self.revision()));
+    }
+
+    /// Makes `overlay` a user with this password and asks every client for one.
+    pub(crate) fn require_login(&mut self, password: &str) {
+        for words in [
+            "user add root --new-user-password secret-root",
+            "user grant-role root root",
+            &format!("user add overlay --new-user-password {password}"),
+            "role add overlay",
+            "role grant-permission overlay --prefix readwrite /overlay/",
+            "user grant-role overlay overlay",
+            "auth enable",
+        ] {
+            self.does(words);
+        }
+        self.login = Some("root:secret-root".to_owned());
+    }
+
+    /// Gives `overlay` another password.
+    pub(crate) fn change_password(&self, password: &str) {
+        let mut etcdctl =
+            self.command(&self.addresses(), "user passwd overlay --interactive=false");
+        let mut etcdctl = etcdctl
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = etcdctl.stdin.take().unwrap();
+        writeln!(stdin, "{password}").unwrap();
+        drop(stdin);
+        assert!(etcdctl.wait().unwrap().success());
+    }
+
+    /// Asks nobody any more.
+    pub(crate) fn require_no_login(&mut self) {
+        self.does("auth disable");
+        self.login = None;
+    }
+
+    /// Which member the others follow.
+    pub(crate) fn leader(&self) -> usize {
+        let mut leader = None;
+        until("etcd has a leader", || {
+            leader = (0..self.members.len()).find(|index| {
+                let run = self.ask(&self.address(*index), "endpoint status --write-out json");
+                let status: serde_json::Value =
+                    serde_json::from_str(&run.stdout).unwrap_or_default();
+                let status = &status[0]["Status"];
+                status["leader"].is_u64() && status["leader"] == status["header"]["member_id"]
+            });
+            leader.is_some()
+        });
+        leader.unwrap()
     }
 }
 
@@ -178,4 +291,11 @@ impl Drop for Etcd {
 fn free_ports() -> [u16; 2] {
     let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Writes a file into a folder.
+pub(crate) fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path
 }

@@ -12,6 +12,9 @@
 
 mod bed;
 mod etcd;
+mod faults;
+mod logins;
+mod proxy;
 mod rules;
 mod sessions;
 mod watching;

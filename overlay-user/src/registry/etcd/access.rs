@@ -83,6 +83,47 @@ impl Access {
         Ok(options)
     }
 
+    /// What to do when members say this. A server that does not like how we come just hangs up, in
+    /// TLS 1.3 after the handshake.
+    pub(super) fn advice<'a>(&self, said: impl Iterator<Item = &'a str>) -> String {
+        let said = said.collect::<Vec<_>>().join(" ").to_lowercase();
+        let says = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
+        if says(&["invalid peer certificate"]) {
+            return "check that --etcd-ca is the authority of its certificate, and that the certificate names this address".to_owned();
+        }
+        if !says(&[
+            "broken pipe",
+            "connection closed",
+            "connection reset",
+            "fatal alert",
+        ]) {
+            return "start etcd, or mend the way to it".to_owned();
+        }
+        match &self.identity {
+            _ if !self.is_tls() => "if it speaks TLS, give --etcd-ca".to_owned(),
+            None => "if it asks for a certificate, give --etcd-cert and --etcd-key".to_owned(),
+            Some((cert, _)) => format!(
+                "if it runs, it may not accept the certificate in {}: see its log",
+                cert.display()
+            ),
+        }
+    }
+
+    /// Certificates or a key that TLS does not take.
+    pub(super) fn unusable(&self, why: &str) -> RegistryError {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        let files: Vec<String> = self
+            .ca
+            .iter()
+            .chain(identity)
+            .map(|file| file.display().to_string())
+            .collect();
+        RegistryError::Refused(format!(
+            "etcd's certificates can't be used ({why}): check {}",
+            files.join(", ")
+        ))
+    }
+
     fn tls(&self) -> Result<TlsOptions, RegistryError> {
         let mut tls = TlsOptions::new();
         tls = match &self.ca {

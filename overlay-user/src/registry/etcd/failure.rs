@@ -18,8 +18,13 @@ pub(super) enum Failure {
     Compacted,
     /// The lease has expired.
     LeaseGone,
-    /// No member has carried it out as far as is known; what each of them said.
-    Away(Vec<(String, String)>),
+    /// No member has carried it out as far as is known.
+    Away {
+        /// What each of them said.
+        members: Vec<(String, String)>,
+        /// What to do about it.
+        advice: String,
+    },
     /// etcd has reached its quota.
     Full,
     /// The user may not do this.
@@ -52,13 +57,13 @@ impl Failure {
             Self::LeaseGone => format!(
                 "registry {url} let a lease expire before it was used: it answers too slowly; look at its disk and its load"
             ),
-            Self::Away(members) => {
+            Self::Away { members, advice } => {
                 let members: Vec<String> = members
                     .into_iter()
                     .map(|(member, why)| format!("{member}: {why}"))
                     .collect();
                 format!(
-                    "registry {url} is out of reach ({}): start etcd, or mend the way to it",
+                    "registry {url} is out of reach ({}): {advice}",
                     members.join("; ")
                 )
             }
@@ -97,6 +102,7 @@ pub(super) fn classify(error: &Error) -> Trouble {
     let Error::GRpcStatus(status) = error else {
         return match error {
             Error::LeaseKeepAliveError(_) => Trouble::Final(Failure::LeaseGone),
+            Error::TransportError(error) => Trouble::Passing(innermost(error)),
             other => Trouble::Passing(innermost(other)),
         };
     };
@@ -114,6 +120,7 @@ pub(super) fn classify(error: &Error) -> Trouble {
         || says("invalid auth token")
         || says("invalid user ID or password")
         || says("revision of auth store is old")
+        || asks_for_no_login(error)
     {
         Trouble::Login
     } else if is_passing(text) || status.source().is_some() {
@@ -126,6 +133,11 @@ pub(super) fn classify(error: &Error) -> Trouble {
             _ => Trouble::Final(Failure::Refused(plain(text))),
         }
     }
+}
+
+/// Whether a login was refused because the cluster knows none.
+pub(super) fn asks_for_no_login(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
 }
 
 fn is_passing(text: &str) -> bool {
@@ -147,7 +159,7 @@ fn plain(text: &str) -> String {
 }
 
 /// The cause of the cause: what the system said.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     access::{Access, CONNECT},
-    failure::{Failure, Trouble, classify},
+    failure::{Failure, Trouble, asks_for_no_login, classify, innermost},
 };
 
 /// How long a small request may take.
@@ -157,35 +157,35 @@ impl Members {
         if let Some(link) = &*slot {
             return Ok(link.clone());
         }
-        let link = match self.connect(member, true).await {
-            // A user for a cluster that asks for none is no fault; etcdctl takes it so too.
-            Err(Trouble::Final(Failure::Refused(why)))
-                if why.contains("authentication is not enabled") =>
-            {
-                self.connect(member, false).await
-            }
-            connected => connected,
-        }?;
+        // Boxed: a large future and a rare one, inside of every other.
+        let link = Box::pin(self.connect(member)).await?;
         Ok(slot.insert(link).clone())
     }
 
-    async fn connect(&self, member: &str, with_login: bool) -> Result<Link, Trouble> {
-        let options = self
-            .access
-            .options(with_login)
-            .map_err(|error| Trouble::Final(error.into()))?;
+    async fn connect(&self, member: &str) -> Result<Link, Trouble> {
         // Lazy but for the login.
-        let connected = timeout(CONNECT + REQUEST, Client::connect([member], Some(options)));
-        let client = match connected.await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
-                return Err(match classify(&error) {
-                    Trouble::Login => Trouble::Final(self.login()),
-                    other => other,
-                });
-            }
-            Err(_) => return Err(Trouble::Passing("no answer to the login".to_owned())),
+        let connect = async |with_login| {
+            let options = self
+                .access
+                .options(with_login)
+                .map_err(|error| Trouble::Final(error.into()))?;
+            timeout(CONNECT + REQUEST, Client::connect([member], Some(options)))
+                .await
+                .map_err(|_| Trouble::Passing("no answer to the login".to_owned()))
         };
+        let client = match connect(true).await? {
+            // A user for a cluster that asks for none is no fault; etcdctl takes it so too.
+            Err(error) if asks_for_no_login(&error) => connect(false).await?,
+            connected => connected,
+        };
+        let client = client.map_err(|error| match (classify(&error), error) {
+            // Nothing was sent: it is about what the files hold.
+            (_, etcd_client::Error::TransportError(error)) => {
+                Trouble::Final(self.access.unusable(&innermost(&error)).into())
+            }
+            (Trouble::Login, _) => Trouble::Final(self.login()),
+            (other, _) => other,
+        })?;
         Ok(Link {
             kv: client.kv_client().max_decoding_message_size(LONGEST_ANSWER),
             watch: client
@@ -266,13 +266,15 @@ impl Tries<'_> {
     }
 
     fn away(&self) -> Failure {
-        let members = self.members.access.members.iter();
-        let said = self.said.iter();
-        Failure::Away(
-            members
-                .zip(said)
-                .filter_map(|(member, said)| Some((member.clone(), said.clone()?)))
-                .collect(),
-        )
+        let access = &self.members.access;
+        let said = access.members.iter().zip(&self.said);
+        let members: Vec<(String, String)> = said
+            .filter_map(|(member, said)| Some((member.clone(), said.clone()?)))
+            .collect();
+        let said = members.iter().map(|(_, said)| said.as_str());
+        Failure::Away {
+            advice: access.advice(said),
+            members,
+        }
     }
 }

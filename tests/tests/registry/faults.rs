@@ -1,0 +1,447 @@
+//! What becomes of etcd, and of the way to it.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use overlay_user::{
+    model::Change,
+    registry::{self, Registry, RegistryError, Settings, WatchEvent},
+};
+
+use crate::{
+    bed::{Reader, content, create, furnish, line, name, next, next_other, remove, session, until},
+    etcd::{Etcd, Options},
+    proxy::Proxy,
+};
+
+async fn open(addresses: &str) -> Arc<dyn Registry> {
+    registry::open(&Settings::new(format!("etcd://{addresses}")))
+        .await
+        .unwrap()
+}
+
+/// Commits until it goes; what it says until then.
+async fn persist(registry: &dyn Registry, changes: &[Change]) -> Vec<String> {
+    let mut said = Vec::new();
+    let begin = Instant::now();
+    loop {
+        match registry.commit(changes).await {
+            Ok(_) => return said,
+            Err(error @ RegistryError::Unavailable(_)) => said.push(line(&error)),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begin.elapsed() < crate::bed::PATIENCE, "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_not_there_is_one_line_soon() {
+    let begin = Instant::now();
+    let nowhere = Settings::new("etcd://127.0.0.1:9,127.0.0.1:10".to_owned());
+    let error = registry::open(&nowhere).await.err().expect("there is none");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    let text = line(&error);
+    assert!(
+        text.starts_with("registry etcd://127.0.0.1:9,127.0.0.1:10 is out of reach (127.0.0.1:9: ")
+            && text.contains("127.0.0.1:10: ")
+            && text.contains("refused"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_and_a_session_outlive_a_restart_of_etcd() {
+    let mut etcd = Etcd::start(Options::default());
+    let registry = open(&etcd.addresses()).await;
+    furnish(&*registry).await;
+    registry
+        .heartbeat(&name("h1"), &session("one"))
+        .await
+        .unwrap();
+    let mut reader = Reader::start(&registry).await;
+    registry.commit(&[create("before", 1)]).await.unwrap();
+    etcd.kill_member(0);
+    let error = registry.commit(&[create("away", 2)]).await.unwrap_err();
+    assert!(line(&error).contains("is out of reach"), "{error}");
+    loop {
+        if let WatchEvent::Lost(why) = reader.step().await {
+            assert!(why.contains("out of reach"), "{why}");
+            break;
+        }
+    }
+    etcd.start_member(0);
+    persist(&*registry, &[create("after", 3)]).await;
+    loop {
+        if reader.step().await == WatchEvent::Restored {
+            break;
+        }
+    }
+    let last = registry.commit(&[remove("before")]).await.unwrap();
+    reader.reach(last).await;
+    assert_eq!(reader.resyncs, 0, "it goes on where it was");
+    assert_eq!(
+        reader.content(),
+        content(registry.snapshot().await.unwrap())
+    );
+    registry
+        .heartbeat(&name("h1"), &session("one"))
+        .await
+        .unwrap();
+    assert!(
+        registry
+            .nodes()
+            .await
+            .unwrap()
+            .iter()
+            .any(|node| node.alive)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_was_cut_off_goes_on_where_it_was() {
+    let etcd = Etcd::start(Options::default());
+    let direct = open(&etcd.addresses()).await;
+    furnish(&*direct).await;
+    let proxy = Proxy::start(etcd.address(0)).await;
+    let behind = open(proxy.address()).await;
+    let mut reader = Reader::start(&behind).await;
+    for (round, cut) in [Proxy::cut, Proxy::stall].into_iter().enumerate() {
+        cut(&proxy);
+        let round = u16::try_from(round).unwrap();
+        direct
+            .commit(&[create(&format!("e{round}"), round + 1)])
+            .await
+            .unwrap();
+        loop {
+            if matches!(reader.step().await, WatchEvent::Lost(_)) {
+                break;
+            }
+        }
+        let last = direct
+            .commit(&[create(&format!("x{round}"), round + 11)])
+            .await
+            .unwrap();
+        proxy.mend();
+        reader.reach(last).await;
+        assert_eq!(reader.losses.len(), usize::from(round) + 1);
+    }
+    assert_eq!(reader.resyncs, 0);
+    assert_eq!(reader.content(), content(direct.snapshot().await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_was_away_over_a_compaction_must_resync() {
+    let etcd = Etcd::start(Options::default());
+    let direct = open(&etcd.addresses()).await;
+    furnish(&*direct).await;
+    direct
+        .heartbeat(&name("h1"), &session("one"))
+        .await
+        .unwrap();
+    let proxy = Proxy::start(etcd.address(0)).await;
+    let behind = open(proxy.address()).await;
+    let mut reader = Reader::start(&behind).await;
+    proxy.cut();
+    direct
+        .commit(&[create("a", 1), create("b", 2)])
+        .await
+        .unwrap();
+    direct.commit(&[remove("a")]).await.unwrap();
+    direct
+        .heartbeat(&name("h2"), &session("two"))
+        .await
+        .unwrap();
+    etcd.compact();
+    proxy.mend();
+    while reader.resyncs == 0 {
+        reader.step().await;
+    }
+    // Who lives by now is told too.
+    assert_eq!(
+        next_other(&mut reader.events).await,
+        WatchEvent::Alive(name("h2"))
+    );
+    let last = direct.commit(&[create("c", 3)]).await.unwrap();
+    reader.reach(last).await;
+    assert_eq!(reader.resyncs, 1, "and from there on by deltas");
+    assert_eq!(reader.content(), content(direct.snapshot().await.unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_over_a_way_that_fails_are_carried_out_once_or_not_at_all() {
+    let etcd = Etcd::start(Options::default());
+    let direct = open(&etcd.addresses()).await;
+    furnish(&*direct).await;
+    let proxy = Proxy::start(etcd.address(0)).await;
+    let behind = open(proxy.address()).await;
+    let mut acknowledged = BTreeSet::new();
+    let mut attempted = BTreeSet::new();
+    let stop = Instant::now() + Duration::from_secs(8);
+    let breaking = async {
+        let mut us = 3000;
+        while Instant::now() < stop {
+            // At ever other moments of a commit's way.
+            us = (us * 5 / 3 + 700) % 40_000;
+            let pause = Duration::from_micros(us);
+            tokio::time::sleep(pause).await;
+            proxy.cut();
+            tokio::time::sleep(pause / 3).await;
+            proxy.mend();
+        }
+    };
+    let committing = async {
+        for number in 1.. {
+            let new = format!("e{number}");
+            attempted.insert(new.clone());
+            match behind.commit(&[create(&new, number)]).await {
+                Ok(_) => assert!(acknowledged.insert(new)),
+                Err(RegistryError::Unavailable(_)) => {}
+                // Never: it would be a conflict with itself.
+                Err(error) => panic!("{error}"),
+            }
+            if Instant::now() >= stop {
+                return;
+            }
+        }
+    };
+    tokio::join!(breaking, committing);
+    let made: BTreeSet<String> = direct
+        .snapshot()
+        .await
+        .unwrap()
+        .endpoints
+        .into_iter()
+        .map(|endpoint| endpoint.name.to_string())
+        .collect();
+    assert!(acknowledged.len() > 10, "{}", acknowledged.len());
+    assert!(made.is_superset(&acknowledged) && attempted.is_superset(&made));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_dies_or_freezes_is_left_for_another() {
+    let mut etcd = Etcd::start(Options {
+        members: 3,
+        ..Options::default()
+    });
+    let registry = open(&etcd.addresses()).await;
+    furnish(&*registry).await;
+    let mut reader = Reader::start(&registry).await;
+    for round in 0..3_u16 {
+        let leader = etcd.leader();
+        etcd.kill_member(leader);
+        let begin = Instant::now();
+        persist(&*registry, &[create(&format!("e{round}"), round + 1)]).await;
+        let last = registry
+            .commit(&[create(&format!("x{round}"), round + 11)])
+            .await
+            .unwrap();
+        reader.reach(last).await;
+        assert!(
+            begin.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            begin.elapsed()
+        );
+        etcd.start_member(leader);
+        etcd.await_healthy();
+    }
+    // One that keeps its connections and answers nobody.
+    let leader = etcd.leader();
+    etcd.freeze(leader, true);
+    persist(&*registry, &[create("frozen", 50)]).await;
+    let last = registry.commit(&[remove("frozen")]).await.unwrap();
+    reader.reach(last).await;
+    etcd.freeze(leader, false);
+    etcd.await_healthy();
+    assert_eq!(reader.resyncs, 0);
+    // Without a majority there is no leader, and then nothing is read either: it could be old.
+    etcd.kill_member(0);
+    etcd.kill_member(1);
+    until("reading ends", || async {
+        match registry.snapshot().await {
+            Ok(_) => false,
+            Err(error) => line(&error).contains("is out of reach"),
+        }
+    })
+    .await;
+    while reader.losses.is_empty() {
+        reader.step().await;
+    }
+    etcd.start_member(0);
+    etcd.start_member(1);
+    persist(&*registry, &[create("healed", 99)]).await;
+    let last = registry.commit(&[remove("healed")]).await.unwrap();
+    reader.reach(last).await;
+    assert_eq!(
+        reader.content(),
+        content(registry.snapshot().await.unwrap())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_full_says_so_and_is_read_on() {
+    let etcd = Etcd::start(Options {
+        quota: 4 << 20,
+        ..Options::default()
+    });
+    let registry = open(&etcd.addresses()).await;
+    furnish(&*registry).await;
+    registry.commit(&[create("blue", 2)]).await.unwrap();
+    registry
+        .heartbeat(&name("h1"), &session("one"))
+        .await
+        .unwrap();
+    let mut events = registry.watch().await.unwrap();
+    let value = "0".repeat(100_000);
+    for number in 0.. {
+        let run = etcd.etcdctl(&format!("put /ballast/{number} {value}"));
+        if run.stderr.contains("database space exceeded") {
+            break;
+        }
+    }
+    for change in [create("green", 3), remove("blue")] {
+        let error = registry.commit(&[change]).await.unwrap_err();
+        assert!(
+            line(&error).ends_with(
+                "is full: etcd has reached its quota; compact and defragment it or raise --quota-backend-bytes, then `etcdctl alarm disarm`"
+            ),
+            "{error}"
+        );
+    }
+    assert_eq!(registry.snapshot().await.unwrap().endpoints.len(), 1);
+    // Who lives goes on living.
+    registry
+        .heartbeat(&name("h1"), &session("one"))
+        .await
+        .unwrap();
+    assert!(events.try_recv().is_err());
+
+    etcd.does("del --prefix /ballast/");
+    etcd.compact();
+    etcd.does("defrag");
+    etcd.does("alarm disarm");
+    registry.commit(&[remove("blue")]).await.unwrap();
+    assert!(matches!(next(&mut events).await, WatchEvent::Delta(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_lease_was_lost_is_claimed_anew() {
+    let etcd = Etcd::start(Options::default());
+    let registry = open(&etcd.addresses()).await;
+    furnish(&*registry).await;
+    let h1 = name("h1");
+    let mut events = registry.watch().await.unwrap();
+    registry.heartbeat(&h1, &session("one")).await.unwrap();
+    assert_eq!(next_other(&mut events).await, WatchEvent::Alive(h1.clone()));
+    let leases = etcd.does("lease list");
+    for lease in leases.lines().filter(|line| !line.contains(' ')) {
+        etcd.does(&format!("lease revoke {lease}"));
+    }
+    assert_eq!(
+        next_other(&mut events).await,
+        WatchEvent::Silent(h1.clone())
+    );
+    registry.heartbeat(&h1, &session("one")).await.unwrap();
+    assert_eq!(next_other(&mut events).await, WatchEvent::Alive(h1.clone()));
+    // Removed by somebody with etcdctl: the lease alone says nothing.
+    etcd.does("del /overlay/v1/state/alive/h1");
+    assert_eq!(
+        next_other(&mut events).await,
+        WatchEvent::Silent(h1.clone())
+    );
+    registry.heartbeat(&h1, &session("one")).await.unwrap();
+    assert_eq!(next_other(&mut events).await, WatchEvent::Alive(h1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_restored_to_an_earlier_state_means_resync() {
+    let mut etcd = Etcd::start(Options::default());
+    let registry = open(&etcd.addresses()).await;
+    furnish(&*registry).await;
+    registry.commit(&[create("kept", 1)]).await.unwrap();
+    etcd.kill_member(0);
+    let (data, backup) = (etcd.data(0), etcd.folder().join("backup"));
+    copy(&data, &backup);
+    etcd.start_member(0);
+    etcd.await_healthy();
+    let mut reader = Reader::start(&registry).await;
+    for number in 2..20 {
+        registry
+            .commit(&[create(&format!("lost{number}"), number)])
+            .await
+            .unwrap();
+    }
+    let last = registry.commit(&[remove("kept")]).await.unwrap();
+    reader.reach(last).await;
+
+    etcd.kill_member(0);
+    fs::remove_dir_all(&data).unwrap();
+    copy(&backup, &data);
+    etcd.start_member(0);
+    etcd.await_healthy();
+    while reader.resyncs == 0 {
+        reader.step().await;
+    }
+    assert!(reader.revision < last);
+    assert_eq!(reader.endpoints.len(), 1);
+    let next = registry.commit(&[create("new", 30)]).await.unwrap();
+    reader.reach(next).await;
+    assert_eq!(
+        reader.content(),
+        content(registry.snapshot().await.unwrap())
+    );
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(done.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_agent_wrote_is_named_with_its_key() {
+    let etcd = Etcd::start(Options::default());
+    let registry = open(&etcd.addresses()).await;
+    furnish(&*registry).await;
+    let mut reader = Reader::start(&registry).await;
+    let key = "/overlay/v1/state/endpoint/00000042/odd";
+    etcd.does(&format!("put {key} nonsense"));
+    let error = registry.snapshot().await.unwrap_err();
+    assert!(
+        line(&error).contains(&format!("holds what no agent wrote: {key}")),
+        "{error}"
+    );
+    etcd.does(&format!("del {key}"));
+    let last = registry.commit(&[create("blue", 2)]).await.unwrap();
+    reader.reach(last).await;
+    assert_eq!(
+        reader.content(),
+        content(registry.snapshot().await.unwrap())
+    );
+    // What a later version may add is left alone.
+    etcd.does("put /overlay/v1/state/policy/00000042 {}");
+    let last = registry.commit(&[remove("blue")]).await.unwrap();
+    reader.reach(last).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_that_is_not_ours_is_refused() {
+    let etcd = Etcd::start(Options::default());
+    let url = Settings::new(format!("etcd://{}", etcd.addresses()));
+    drop(registry::open(&url).await.unwrap());
+    etcd.does("put /overlay/layout 2");
+    let error = registry::open(&url).await.err().expect("it is newer");
+    assert!(
+        line(&error).ends_with("has layout 2, this binary knows 1: use a binary that fits"),
+        "{error}"
+    );
+}
