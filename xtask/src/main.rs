@@ -1,4 +1,4 @@
-//! The overlay's own commands: `cargo xtask build`, `run`, `demo`, `test`, `bench`, `lint`.
+//! The overlay's own commands: `cargo xtask build`, `run`, `demo`, `test`, `bench`, `lint`, `package`.
 //!
 //! One verb is one module, one variant of [`Verb`] and one line of the dispatch. Every verb installs
 //! what it needs and builds what it runs, so that each of them is the only command that one has to
@@ -10,6 +10,7 @@ mod demo;
 mod host;
 mod kernels;
 mod lint;
+mod package;
 mod progress;
 mod run;
 mod setup;
@@ -39,6 +40,7 @@ enum Verb {
     Test(test::Args),
     Bench(Box<bench::Args>),
     Lint(lint::Args),
+    Package(package::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args, &workspace),
         Verb::Bench(args) => bench::run(&args, &workspace),
         Verb::Lint(args) => lint::run(&args, &workspace),
+        Verb::Package(args) => package::run(&args, &workspace),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

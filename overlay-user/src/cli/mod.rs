@@ -21,6 +21,7 @@ mod drops;
 mod endpoint;
 mod failure;
 mod import;
+mod manual;
 mod monitor;
 mod network;
 mod output;
@@ -136,6 +137,9 @@ pub enum Command {
     /// Print the completions for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
+    /// Write the manual pages into a folder
+    #[command(after_help = manual::EXAMPLES)]
+    Manual(manual::ManualArgs),
 }
 
 impl Cli {
@@ -184,6 +188,7 @@ impl Command {
             Self::Import(verb) => verb.execute(session).await,
             Self::Down => down::execute(session).await,
             Self::Completions(args) => args.execute(session),
+            Self::Manual(args) => args.execute(session),
         }
     }
 }
