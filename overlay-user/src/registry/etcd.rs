@@ -12,13 +12,14 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
+use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
 use crate::model::{
     Change, Endpoint, Name, Node, Question, QuestionId, Report, Revision, Session, Vni, Wanted,
     ipam::Block,
 };
 
 mod access;
+mod audit;
 mod changes;
 mod commit;
 mod draft;
@@ -126,6 +127,10 @@ impl Registry for Etcd {
 
     async fn reports(&self, question: Option<QuestionId>) -> Result<Vec<Report>, RegistryError> {
         self.done(lease::reports(&self.members, question).await)
+    }
+
+    async fn audit(&self, repair: bool) -> Result<Findings, RegistryError> {
+        self.done(audit::audit(&self.members, repair).await)
     }
 
     fn url(&self) -> String {

@@ -19,9 +19,14 @@ use crate::model::{
 };
 
 mod assign;
+mod check;
 pub mod etcd;
 mod rules;
 pub mod sqlite;
+mod transfer;
+
+pub use check::{Finding, Findings, Repair, check};
+pub use transfer::{Counts, Imported, TransferError, export, import};
 
 /// How long a removed MAC or IP can't be claimed by an endpoint of another name, unless configured.
 pub const QUARANTINE: Duration = Duration::from_secs(30);
@@ -211,6 +216,13 @@ pub trait Registry: Send + Sync + 'static {
     /// The answers to a question; `None`: what hosts have told without being asked.
     async fn reports(&self, question: Option<QuestionId>) -> Result<Vec<Report>, RegistryError>;
 
+    /// Looks for what does not agree among the things that the backend keeps beside the rows: claims,
+    /// indexes, leases. With `repair`, mends what needs no decision. [`check`] looks at the rows too.
+    async fn audit(&self, repair: bool) -> Result<Findings, RegistryError> {
+        let _ = repair;
+        Ok(Findings::default())
+    }
+
     /// The registry's URL as `status` shows it; never with a secret.
     fn url(&self) -> String;
 }
@@ -268,7 +280,11 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryErro
         Some(("sqlite", _)) => refused(format!(
             "registry URL {url} has no absolute path: write it with three slashes, sqlite:///path"
         )),
-        Some(("etcd", members)) => Ok(Arc::new(etcd::Etcd::open(members, settings).await?)),
+        Some(("etcd", members)) => {
+            // Boxed: a large future, and a rare one.
+            let opened = Box::pin(etcd::Etcd::open(members, settings));
+            Ok(Arc::new(opened.await?))
+        }
         // What follows the scheme may hold a password: it is not repeated.
         Some((scheme, _)) => refused(format!(
             "registry URL {scheme}://... has an unknown scheme: use sqlite:///path or etcd://host:port"

@@ -21,12 +21,13 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
+use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
 use crate::model::{
     self, Change, Endpoint, Name, Node, Question, QuestionId, Report, Revision, Vni, Wanted,
     ipam::Block,
 };
 
+mod audit;
 mod bell;
 mod clock;
 mod commit;
@@ -226,6 +227,12 @@ impl Registry for Sqlite {
             .run(move |session| {
                 session.with(|connection, _| liveness::reports(connection, question))
             })
+            .await
+    }
+
+    async fn audit(&self, repair: bool) -> Result<Findings, RegistryError> {
+        self.writer
+            .run(move |session| session.with(|connection, _| audit::audit(connection, repair)))
             .await
     }
 

@@ -17,6 +17,7 @@ mod logins;
 mod proxy;
 mod rules;
 mod sessions;
+mod transfer;
 mod watching;
 
 /// Each test once for every backend.

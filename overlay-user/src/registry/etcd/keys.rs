@@ -24,6 +24,8 @@ pub(super) const ALIVE: &str = "/overlay/v1/state/alive/";
 pub(super) const ENDPOINTS: &str = "/overlay/v1/state/endpoint/";
 pub(super) const SEEN: &str = "/overlay/v1/seen/";
 pub(super) const CLAIMS: &str = "/overlay/v1/claim/";
+pub(super) const QUARANTINE: &str = "/overlay/v1/quarantine/";
+pub(super) const QUESTIONS: &str = "/overlay/v1/state/question/";
 
 /// Written where a commit changed nothing: its revision is one that every watch reaches.
 pub(super) const TICK: &str = "/overlay/v1/state/tick";
@@ -52,7 +54,7 @@ pub(super) fn endpoints(vni: Vni) -> String {
 
 /// On a lease.
 pub(super) fn question(id: QuestionId) -> String {
-    format!("/overlay/v1/state/question/{id}")
+    format!("{QUESTIONS}{id}")
 }
 
 pub(super) fn network_name(name: &Name) -> String {
@@ -86,12 +88,12 @@ pub(super) fn all_on_node(node: &Name) -> String {
 
 /// On a lease.
 pub(super) fn quarantined_mac(vni: Vni, mac: Mac) -> String {
-    format!("/overlay/v1/quarantine/{}/mac/{mac}", padded(vni))
+    format!("{QUARANTINE}{}/mac/{mac}", padded(vni))
 }
 
 /// On a lease.
 pub(super) fn quarantined_ip(vni: Vni, ip: IpAddr) -> String {
-    format!("/overlay/v1/quarantine/{}/ip/{}", padded(vni), sortable(ip))
+    format!("{QUARANTINE}{}/ip/{}", padded(vni), sortable(ip))
 }
 
 /// When the node's agent last said that it lives.

@@ -1,0 +1,382 @@
+//! The whole state as a file, and back: for backups, and from one backend to another.
+//!
+//! The file is JSON, one object a line: what it is, the networks, the nodes, the endpoints, and a last
+//! line that counts them, so that a file which was cut off is noticed.
+//!
+//! ```text
+//! {"registry":{"format":1,"revision":1234}}
+//! {"network":{"vni":42,"name":"blue","subnets":["7.7.0.0/16"],...}}
+//! {"node":{"name":"h1","vtep":{"ip":"10.0.0.1","port":4789},...}}
+//! {"endpoint":{"name":"web","vni":42,"mac":"02:42:07:07:00:02",...}}
+//! {"end":{"networks":1,"nodes":1,"endpoints":1}}
+//! ```
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io, mem,
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::{Reading, Registry, RegistryError, Scope};
+use crate::model::{Change, Endpoint, Name, Network, Node, Revision, Vni};
+
+/// The format's version that this binary writes, and the only one that it reads.
+const FORMAT: u32 = 1;
+
+/// Endpoints in one commit of an import.
+const BATCH: usize = 500;
+
+/// Commits of an import that are under way at the same time.
+const PARALLEL: usize = 8;
+
+/// Refusals of an import that are told one by one.
+const EXAMPLES: usize = 100;
+
+/// Why an export or an import ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The registry's word.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The file can't be read or written.
+    #[error("the file can't be read or written ({0})")]
+    File(#[from] io::Error),
+    /// A line makes no sense.
+    #[error(
+        "line {line} of the file makes no sense ({why}): take one that `overlay registry export` wrote"
+    )]
+    Malformed {
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The last line is missing, or counts other than there are.
+    #[error(
+        "the file is not whole, it ends at line {line}: what it holds was imported; take another copy and import that too"
+    )]
+    CutOff {
+        /// The last line that there is.
+        line: u64,
+    },
+}
+
+/// How many of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Networks.
+    pub networks: u64,
+    /// Nodes.
+    pub nodes: u64,
+    /// Endpoints.
+    pub endpoints: u64,
+}
+
+/// What an import has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// What was new.
+    pub made: Counts,
+    /// What was there already, just so.
+    pub unchanged: Counts,
+    /// How many could not be made, for something of that name or address was there that differs.
+    pub refused: u64,
+    /// Why, one line each: the first 100 of them.
+    pub refusals: Vec<String>,
+}
+
+/// One line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Registry { format: u32, revision: Revision },
+    Network(Network),
+    Node(Node),
+    Endpoint(Endpoint),
+    End(Counts),
+}
+
+/// Writes the whole state, as of one revision.
+pub async fn export<W: AsyncWrite + Unpin + Send>(
+    registry: &dyn Registry,
+    out: W,
+) -> Result<Counts, TransferError> {
+    let Reading {
+        revision,
+        networks,
+        nodes,
+        endpoints: mut pages,
+    } = registry.read(Scope::All).await?;
+    let mut file = Writer {
+        out,
+        buffer: Vec::new(),
+    };
+    let mut counts = Counts::default();
+    file.line(&Line::Registry {
+        format: FORMAT,
+        revision,
+    })
+    .await?;
+    for network in networks {
+        counts.networks += 1;
+        file.line(&Line::Network(network)).await?;
+    }
+    for node in nodes {
+        counts.nodes += 1;
+        // Who lives is no part of the state.
+        let node = Node {
+            last_seen: None,
+            alive: false,
+            ..node
+        };
+        file.line(&Line::Node(node)).await?;
+    }
+    while let Some(page) = pages.recv().await {
+        for endpoint in page? {
+            counts.endpoints += 1;
+            file.line(&Line::Endpoint(endpoint)).await?;
+        }
+    }
+    file.line(&Line::End(counts)).await?;
+    file.finish().await?;
+    Ok(counts)
+}
+
+struct Writer<W> {
+    out: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    async fn line(&mut self, line: &Line) -> io::Result<()> {
+        serde_json::to_writer(&mut self.buffer, line)?;
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= 1 << 16 {
+            self.out.write_all(&self.buffer).await?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> io::Result<()> {
+        self.out.write_all(&self.buffer).await?;
+        self.out.flush().await
+    }
+}
+
+/// Makes what the file holds. What is there already just so is left alone, and what is there in
+/// another way too: that is told. So an import may be repeated, and goes into a registry that is in
+/// use. Generations are new ones.
+pub async fn import<R: AsyncBufRead + Unpin + Send>(
+    registry: &dyn Registry,
+    file: R,
+) -> Result<Imported, TransferError> {
+    let mut import = Import {
+        registry,
+        known: Known::read(registry).await?,
+        outcome: Imported::default(),
+        seen: Counts::default(),
+        batch: Vec::new(),
+    };
+    let mut commits = FuturesUnordered::new();
+    let mut lines = file.lines();
+    let mut number = 0;
+    let mut end = None;
+    while let Some(text) = lines.next_line().await? {
+        number += 1;
+        let malformed = |why: String| TransferError::Malformed { line: number, why };
+        let line: Line =
+            serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+        match line {
+            Line::Registry { format: FORMAT, .. } if number == 1 => {}
+            Line::Registry { format, .. } if number == 1 => {
+                return Err(malformed(format!(
+                    "format {format}, this binary knows {FORMAT}"
+                )));
+            }
+            _ if number == 1 => return Err(malformed("not an export of a registry".to_owned())),
+            Line::Registry { .. } => return Err(malformed("a second beginning".to_owned())),
+            Line::Network(network) => import.network(network).await?,
+            Line::Node(node) => import.node(node).await?,
+            Line::Endpoint(endpoint) => {
+                import.endpoint(endpoint);
+                if import.batch.len() >= BATCH {
+                    commits.push(make(registry, mem::take(&mut import.batch)));
+                }
+                while commits.len() >= PARALLEL {
+                    if let Some(made) = commits.next().await {
+                        import.take(made?);
+                    }
+                }
+            }
+            Line::End(counts) => end = Some(counts),
+        }
+    }
+    commits.push(make(registry, mem::take(&mut import.batch)));
+    while let Some(made) = commits.next().await {
+        import.take(made?);
+    }
+    if end == Some(import.seen) {
+        Ok(import.outcome)
+    } else {
+        Err(TransferError::CutOff { line: number })
+    }
+}
+
+/// What is there already.
+struct Known {
+    networks: HashMap<Vni, Network>,
+    nodes: HashMap<Name, Node>,
+    /// A hash of each endpoint: a million of them have to fit.
+    endpoints: HashMap<Name, u64>,
+}
+
+impl Known {
+    async fn read(registry: &dyn Registry) -> Result<Self, RegistryError> {
+        let mut reading = registry.read(Scope::All).await?;
+        let networks = reading.networks.into_iter();
+        let nodes = reading.nodes.into_iter();
+        let mut known = Self {
+            networks: networks.map(|network| (network.vni, network)).collect(),
+            nodes: nodes.map(|node| (node.name.clone(), node)).collect(),
+            endpoints: HashMap::new(),
+        };
+        while let Some(page) = reading.endpoints.recv().await {
+            let page = page?.into_iter();
+            known
+                .endpoints
+                .extend(page.map(|endpoint| (endpoint.name.clone(), digest(&endpoint))));
+        }
+        Ok(known)
+    }
+}
+
+/// Equal endpoints of whatever generation have the same one.
+fn digest(endpoint: &Endpoint) -> u64 {
+    let Endpoint {
+        name,
+        vni,
+        mac,
+        addresses,
+        node,
+        netns,
+        ifname,
+        generation: _,
+    } = endpoint;
+    let mut hasher = DefaultHasher::new();
+    (name, vni, mac, addresses, node, netns, ifname).hash(&mut hasher);
+    hasher.finish()
+}
+
+struct Import<'a> {
+    registry: &'a dyn Registry,
+    known: Known,
+    outcome: Imported,
+    /// How many lines of each kind.
+    seen: Counts,
+    /// Endpoints that are to be made.
+    batch: Vec<Change>,
+}
+
+impl Import<'_> {
+    async fn network(&mut self, network: Network) -> Result<(), TransferError> {
+        self.seen.networks += 1;
+        match self.known.networks.get(&network.vni) {
+            Some(known) if *known == network => self.outcome.unchanged.networks += 1,
+            Some(known) => self.refuse(format!(
+                "network {} (VNI {}) differs from the one that is there, {}",
+                network.name, network.vni, known.name
+            )),
+            None => {
+                let made = make(self.registry, vec![Change::CreateNetwork(network)]).await?;
+                self.outcome.made.networks += made.count;
+                self.refuse_all(made.refusals);
+            }
+        }
+        Ok(())
+    }
+
+    async fn node(&mut self, node: Node) -> Result<(), TransferError> {
+        self.seen.nodes += 1;
+        match self.known.nodes.get(&node.name) {
+            // Its version is its agent's business.
+            Some(known) if known.vtep == node.vtep && known.agent == node.agent => {
+                self.outcome.unchanged.nodes += 1;
+            }
+            Some(known) => self.refuse(format!(
+                "node {} (VTEP {}) differs from the one that is there (VTEP {})",
+                node.name, node.vtep, known.vtep
+            )),
+            None => {
+                let made = make(self.registry, vec![Change::PutNode(node)]).await?;
+                self.outcome.made.nodes += made.count;
+                self.refuse_all(made.refusals);
+            }
+        }
+        Ok(())
+    }
+
+    fn endpoint(&mut self, endpoint: Endpoint) {
+        self.seen.endpoints += 1;
+        match self.known.endpoints.get(&endpoint.name) {
+            Some(known) if *known == digest(&endpoint) => self.outcome.unchanged.endpoints += 1,
+            Some(_) => self.refuse(format!(
+                "endpoint {} differs from the one that is there",
+                endpoint.name
+            )),
+            None => self.batch.push(Change::CreateEndpoint(endpoint)),
+        }
+    }
+
+    fn take(&mut self, made: Made) {
+        self.outcome.made.endpoints += made.count;
+        self.refuse_all(made.refusals);
+    }
+
+    fn refuse_all(&mut self, refusals: Vec<String>) {
+        for refusal in refusals {
+            self.refuse(refusal);
+        }
+    }
+
+    fn refuse(&mut self, refusal: String) {
+        self.outcome.refused += 1;
+        if self.outcome.refusals.len() < EXAMPLES {
+            self.outcome.refusals.push(refusal);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Made {
+    count: u64,
+    refusals: Vec<String>,
+}
+
+/// Commits all changes; one by one if they are refused together.
+async fn make(registry: &dyn Registry, changes: Vec<Change>) -> Result<Made, RegistryError> {
+    let mut made = Made::default();
+    if changes.is_empty() {
+        return Ok(made);
+    }
+    match registry.commit(&changes).await {
+        Ok(_) => {
+            made.count = changes.len() as u64;
+            return Ok(made);
+        }
+        Err(error @ RegistryError::Unavailable(_)) => return Err(error),
+        Err(_) => {}
+    }
+    for change in changes {
+        match registry.commit(std::slice::from_ref(&change)).await {
+            Ok(_) => made.count += 1,
+            Err(error @ RegistryError::Unavailable(_)) => return Err(error),
+            Err(refusal) => made.refusals.push(refusal.to_string()),
+        }
+    }
+    Ok(made)
+}
