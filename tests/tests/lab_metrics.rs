@@ -126,6 +126,27 @@ fn a_page_agrees_with_what_the_verbs_say() {
 }
 
 #[test]
+fn what_endpoints_send_and_get_is_counted_for_their_network() {
+    let (_lab, agents, blue, _green) = world();
+    let count = |agent: &Agent, what: &str, direction: &str| -> u64 {
+        let series = format!(
+            "overlay_network_{what}_total{{vni=\"42\",network=\"vni-42\",direction=\"{direction}\"}}"
+        );
+        scrape(agent)[&series].parse().unwrap()
+    };
+    for agent in &agents {
+        for (what, more) in [("packets", 10), ("bytes", 10 * (14 + 20 + 8 + 56))] {
+            let before = ["sent", "received"].map(|direction| count(agent, what, direction));
+            assert!(blue.pings("7.7.7.3", "-c 10 -W 2"));
+            for (direction, before) in ["sent", "received"].into_iter().zip(before) {
+                let now = count(agent, what, direction);
+                assert!(now >= before + more, "{direction} {what}: {before}, {now}");
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_but_the_page_is_served() {
     let (_lab, agents, ..) = world();
     let (head, _) = get(agents[0].netns(), "/v1/down");

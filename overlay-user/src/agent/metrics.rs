@@ -182,7 +182,9 @@ impl Maps {
 mod tests {
     use std::collections::BTreeSet;
 
-    use overlay_ebpf::abi::DropReason;
+    use overlay_ebpf::abi::{Counter, DropReason};
+
+    use super::*;
 
     const RULES: &str = include_str!("../../packaging/prometheus/overlay.rules.yml");
 
@@ -196,5 +198,21 @@ mod tests {
             .flat_map(|reasons| reasons.split('|'))
             .collect();
         assert!(named.len() > 3 && named.is_subset(&known), "{named:?}");
+    }
+
+    #[test]
+    fn every_counter_of_the_programs_is_on_the_page() {
+        let counters = Counter::ALL.iter().map(|counter| (counter.name(), 7));
+        let reading = Reading {
+            datapath: Some(DatapathReading {
+                counters: counters.collect(),
+                ..DatapathReading::default()
+            }),
+            ..Reading::default()
+        };
+        let metrics = Metrics::new("0", 0, "tcx").unwrap();
+        let page = metrics.render(&reading).unwrap();
+        let there = page.lines().filter(|line| line.ends_with("} 7")).count();
+        assert_eq!(there, Counter::ALL.len(), "{page}");
     }
 }
