@@ -73,4 +73,4 @@ pub struct Meter {
 
 super::assert_layout!(Meter, 16, { window: 0, raised: 8 });
 super::assert_layout!(Quiet, 16, { until_ns: 0, is_unknown: 8, reserved: 12 });
-super::user_pod!(MissKey, MissEvent, Quiet);
+super::user_pod!(MissKey, MissEvent, Quiet, Meter);

@@ -2,6 +2,7 @@
 # each and one endpoint each:
 #
 #   blue 7.7.7.2 --- h1 192.0.2.1 === veth === 192.0.2.2 h2 --- 7.7.7.3 green
+#        fd07::2                                                fd07::3
 #
 # Reports in the lines of cargo's test programs. The modules are loaded, bpffs is mounted.
 
@@ -68,8 +69,8 @@ programs_attach_the_way_this_kernel_has() {
 }
 
 endpoints_can_be_added() {
-    overlay --instance h1 endpoint add blue --vni 42 --ip 7.7.7.2/24 &&
-        overlay --instance h2 endpoint add green --vni 42 --ip 7.7.7.3/24
+    overlay --instance h1 endpoint add blue --vni 42 --ip 7.7.7.2/24 --ip fd07::2/64 &&
+        overlay --instance h2 endpoint add green --vni 42 --ip 7.7.7.3/24 --ip fd07::3/64
 }
 
 ping_crosses_the_tunnel_both_ways() {
@@ -80,7 +81,8 @@ ping_crosses_the_tunnel_both_ways() {
 
 tcp_carries_every_byte_both_ways() {
     dd if=/dev/urandom of=/tmp/sent bs=64k count=16 &&
-        tcp_carries blue green 7.7.7.3 && tcp_carries green blue 7.7.7.2
+        tcp_carries blue green 7.7.7.3 && tcp_carries green blue 7.7.7.2 &&
+        tcp_carries blue green fd07::3 && tcp_carries green blue fd07::2
 }
 
 # tcp_carries FROM TO ADDRESS: /tmp/sent arrives as it is.
