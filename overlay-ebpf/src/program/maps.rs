@@ -111,7 +111,7 @@ pub fn decap_flags_ipv4() -> u64 {
     DECAP_FLAGS_IPV4.load()
 }
 
-/// The same for an IPv6 frame; 0: the frame's protocol stays stale.
+/// The same for an IPv6 frame; 0: the kernel can't set the frame's protocol by it.
 #[inline(always)]
 pub fn decap_flags_ipv6() -> u64 {
     DECAP_FLAGS_IPV6.load()

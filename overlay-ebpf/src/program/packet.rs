@@ -16,7 +16,7 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_clone_redirect, bpf_csum_level, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_vlan_pop,
+        bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -46,6 +46,9 @@ const ENCAP_L2_LEN: u64 = (eth::LEN as u64) << 56;
 /// `FIXED_GSO`: the endpoint's MTU leaves room for the outer headers, so segments keep their size.
 /// `NO_CSUM_RESET`: what hardware verified inside stays verified.
 const KEEP: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET) as u64;
+
+/// By how much an IPv6 header is longer than one of IPv4, bytes.
+pub const IPV6_IS_LONGER: u32 = 20;
 
 /// A header that can be read and written in place.
 ///
@@ -260,16 +263,26 @@ impl Frame {
             .map_err(|_| DropReason::EncapFailed)
     }
 
-    /// Takes an [`Encapsulation`] out from behind the Ethernet header. What a NIC verified of the
-    /// outer checksum is forgotten, what it verified inside is kept.
+    /// Makes the kernel take the frame, which it knows for IPv4, for IPv6: the outer header grows by
+    /// [`IPV6_IS_LONGER`] bytes that mean nothing. `false`: it won't, of aggregates other than TCP's,
+    /// and nothing has changed.
     #[inline(always)]
-    pub fn shrink_from_tunnel(&mut self, extra_flags: u64) -> Result<(), DropReason> {
+    pub fn retype_as_ipv6(&mut self) -> bool {
+        // SAFETY: the context is valid for the whole program.
+        unsafe { bpf_skb_change_proto(self.skb(), eth::IPV6, 0) == 0 }
+    }
+
+    /// Takes an [`Encapsulation`], and so many bytes more, out from behind the Ethernet header. What a
+    /// NIC verified of the outer checksum is forgotten, what it verified inside is kept.
+    #[inline(always)]
+    pub fn shrink_from_tunnel(
+        &mut self,
+        extra_len: u32,
+        extra_flags: u64,
+    ) -> Result<(), DropReason> {
+        let len = OVERHEAD_IPV4 as u32 + extra_len;
         self.ctx
-            .adjust_room(
-                -(OVERHEAD_IPV4 as i32),
-                BPF_ADJ_ROOM_MAC,
-                KEEP | extra_flags,
-            )
+            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, KEEP | extra_flags)
             .map_err(|_| DropReason::DecapFailed)?;
         // SAFETY: the context is valid for the whole program. A failure means that there was no
         // verified level to take away.

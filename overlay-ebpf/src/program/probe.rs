@@ -28,5 +28,5 @@ pub fn probe_decap_l4(ctx: TcContext) -> Verdict {
 
 #[inline(always)]
 fn takes(ctx: TcContext, flags: u64) -> Verdict {
-    Verdict::from(Frame::new(ctx).shrink_from_tunnel(flags).is_ok())
+    Verdict::from(Frame::new(ctx).shrink_from_tunnel(0, flags).is_ok())
 }

@@ -26,7 +26,7 @@ pub(super) struct DecapFlags {
 }
 
 /// Every helper that the programs can't do without, with the version that brought it.
-const HELPERS: [(BpfHelper, &str, &str); 9] = [
+const HELPERS: [(BpfHelper, &str, &str); 10] = [
     (
         BpfHelper::BPF_FUNC_skb_adjust_room,
         "bpf_skb_adjust_room",
@@ -41,6 +41,11 @@ const HELPERS: [(BpfHelper, &str, &str); 9] = [
         BpfHelper::BPF_FUNC_skb_change_tail,
         "bpf_skb_change_tail",
         "4.9",
+    ),
+    (
+        BpfHelper::BPF_FUNC_skb_change_proto,
+        "bpf_skb_change_proto",
+        "4.8",
     ),
     (BpfHelper::BPF_FUNC_csum_level, "bpf_csum_level", "5.8"),
     (

@@ -44,7 +44,6 @@ pub struct Kernel {
     settings: Settings,
     pins: Pins,
     hook: Hook,
-    decap: DecapFlags,
     state: Mutex<State>,
 }
 
@@ -104,15 +103,8 @@ impl Kernel {
             settings,
             pins,
             hook,
-            decap,
             state,
         })
-    }
-
-    /// Whether inner IPv6 goes the short way into endpoints, past their queues.
-    #[must_use]
-    pub fn ipv6_takes_short_way(&self) -> bool {
-        self.decap.ipv6 != 0
     }
 
     /// A thread that panicked while it held the lock left at worst a table half written, which the

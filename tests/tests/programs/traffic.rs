@@ -8,7 +8,7 @@ use overlay_ebpf::abi::{
 use crate::{
     datapath::{Datapath, Outcome, Settings},
     endpoint,
-    frames::{Tunnel, ipv4, ipv6, udp4, udp4_of, with_tcp},
+    frames::{Tunnel, ipv4, ipv6, other, udp4, udp4_of, with_tcp},
     network::{BLUE, CYAN, GREEN, MTU, NOBODY, OTHER_SLOT, OTHER_VNI, SLOT},
 };
 
@@ -96,17 +96,21 @@ fn packets_that_the_kernel_has_to_find_a_way_for_are_counted() {
 
 #[test]
 fn packets_that_pass_the_endpoints_queue_are_counted() {
-    let settings = Settings {
+    let newer = Settings::default();
+    let older = Settings {
         without_decap_flags: true,
-        ..Settings::default()
+        ..newer
     };
-    let mut datapath = Datapath::load(settings);
-    for (inner, queued) in [
-        (with_tcp(ipv4(&GREEN, &BLUE, 0)), 0),
-        (with_tcp(ipv6(&GREEN, &BLUE, 0)), 1),
-    ] {
-        let frame = Tunnel::to_this_host(inner).frame();
-        datapath.run(UNDERLAY_INGRESS, &frame, 0).unwrap();
-        assert_eq!(datapath.counter(Counter::SlowQueue), queued);
+    for settings in [newer, older] {
+        let mut datapath = Datapath::load(settings);
+        for (inner, queued) in [
+            (with_tcp(ipv4(&GREEN, &BLUE, 0)), 0),
+            (with_tcp(ipv6(&GREEN, &BLUE, 0)), 0),
+            (other(&GREEN, BLUE.mac, &[0x5a; 46]), 1),
+        ] {
+            let frame = Tunnel::to_this_host(inner).frame();
+            datapath.run(UNDERLAY_INGRESS, &frame, 0).unwrap();
+            assert_eq!(datapath.counter(Counter::SlowQueue), queued);
+        }
     }
 }

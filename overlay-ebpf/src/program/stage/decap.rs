@@ -12,7 +12,10 @@ use overlay_ebpf::{
     },
 };
 
-use crate::{maps, packet::Frame};
+use crate::{
+    maps,
+    packet::{Frame, IPV6_IS_LONGER},
+};
 
 /// Where the outer UDP header begins.
 const OUTER_UDP: usize = eth::LEN + ipv4::LEN;
@@ -102,6 +105,7 @@ pub fn check_sender(tunnel: &Tunnel) -> Result<(), DropReason> {
 /// what the frame carries now, order of the wire.
 #[inline(always)]
 pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
+    let mut retyped = 0;
     let flags = match tunnel.inner.ether_type {
         eth::IPV4 => {
             frame.require(INNER_L3 + ipv4::LEN)?;
@@ -121,12 +125,18 @@ pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
             if merged != own {
                 ip.set_ecn(merged);
             }
-            maps::decap_flags_ipv6()
+            let flags = maps::decap_flags_ipv6();
+            // Without them the frame's protocol would stay stale, the veth's queue would take it for
+            // IPv4, and its aggregates would get no further.
+            if flags == 0 && frame.retype_as_ipv6() {
+                retyped = IPV6_IS_LONGER;
+            }
+            flags
         }
         eth::VLAN | eth::SERVICE_VLAN => return Err(DropReason::InnerVlan),
         _ => 0,
     };
-    frame.shrink_from_tunnel(flags)?;
+    frame.shrink_from_tunnel(retyped, flags)?;
     tunnel.inner.emit(frame.header_mut(0)?);
     Ok(tunnel.inner.ether_type)
 }

@@ -42,8 +42,7 @@ pub fn local_entry(vni: u32, inner: &eth::Header) -> Result<FdbEntry, DropReason
 /// which there is GRO too.
 #[inline(always)]
 pub fn to_endpoint(frame: &mut Frame, ifindex: u32, protocol: u16) -> Result<Verdict, DropReason> {
-    let is_fresh =
-        protocol == eth::IPV4 || (protocol == eth::IPV6 && maps::decap_flags_ipv6() != 0);
+    let is_fresh = frame.protocol() == protocol && (protocol == eth::IPV4 || protocol == eth::IPV6);
     if is_fresh && !wants_gro(frame, protocol) {
         frame.redirect_to_peer(ifindex)
     } else {
