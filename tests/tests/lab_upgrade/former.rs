@@ -136,7 +136,8 @@ fn copy<K: Pod, V: Pod, W: Pod>(
     let mut to: HashMap<_, K, W> = ebpf.map_mut(name).unwrap().try_into().unwrap();
     for row in &from {
         let (key, row) = row.unwrap();
-        to.insert(&key, convert(&key, row), 0).unwrap();
+        let row = convert(&key, row);
+        to.insert(key, row, 0).unwrap();
     }
 }
 
