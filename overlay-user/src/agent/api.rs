@@ -21,6 +21,7 @@ mod event;
 mod findings;
 mod view;
 
+pub use crate::registry::{Counts, Finding as RegistryFinding, Findings, Imported, Repair};
 pub use event::{Event, EventView, RegistryChange};
 pub use findings::{DoctorView, Finding, Severity};
 pub use view::{

@@ -1,7 +1,7 @@
 //! The command line's side of the agent's socket: one connection a request.
 
 /// What verbs do themselves where no agent answers.
-pub use super::{doctor::without_agent as examine, teardown::down as take_down};
+pub use super::{archive, doctor::without_agent as examine, teardown::down as take_down};
 
 use std::{
     collections::BTreeMap,

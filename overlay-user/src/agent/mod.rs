@@ -14,6 +14,7 @@ use tokio::{
 };
 
 pub mod api;
+pub mod archive;
 mod claim;
 pub mod client;
 mod doctor;
@@ -26,11 +27,13 @@ mod operations;
 pub mod server;
 mod teardown;
 mod underlay;
+mod waiting;
 
 use self::{
     claim::{Claim, Record},
     metrics::Sources,
     operations::{Agent, Parts},
+    waiting::Waiting,
 };
 use crate::{
     config::{Config, InstancePaths},
@@ -90,12 +93,20 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     if let Some(former) = &former {
         former::check_namespace(former, &record, paths, config).await?;
     }
-    let registry = registry::open(&config.registry).await?;
+    let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
+    let waiting = Waiting::new(config, former.is_none(), &listener);
     let vtep = Vtep {
         ip: underlay.ip.into(),
         port: config.port,
     };
-    former::check_node(config, former.as_ref(), vtep, &registry.nodes().await?)?;
+    let registry = waiting
+        .until_done(|| async {
+            let registry = registry::open(&config.registry).await?;
+            let nodes = registry.nodes().await?;
+            former::check_node(config, former.as_ref(), vtep, &nodes)?;
+            Ok(registry)
+        })
+        .await?;
     let metrics = match config.metrics {
         Some(address) => Some(metrics::listen(address).await?),
         None => None,
@@ -103,9 +114,10 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     record.write(paths)?;
     platform.ensure_vxlan(config.port).await?;
     let datapath = Arc::new(load(config, paths, &underlay).await?);
-    let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
     let session = record.session(&config.instance);
-    let node = join(config, vtep, &session, &*registry).await?;
+    let node = waiting
+        .until_done(|| join(config, vtep, &session, &*registry))
+        .await?;
     Ok(Begun {
         underlay,
         registry,

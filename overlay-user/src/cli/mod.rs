@@ -25,6 +25,7 @@ mod manual;
 mod monitor;
 mod network;
 mod output;
+mod registry;
 mod run;
 mod status;
 mod vtep;
@@ -131,6 +132,9 @@ pub enum Command {
     /// Take over what another tool kept
     #[command(subcommand, after_help = import::EXAMPLES)]
     Import(import::ImportVerb),
+    /// The registry as a whole: export, import, check
+    #[command(subcommand, after_help = registry::EXAMPLES)]
+    Registry(registry::RegistryVerb),
     /// Remove all that this instance made: datapath, veths, namespaces, registry rows
     #[command(after_help = down::EXAMPLES)]
     Down,
@@ -186,6 +190,7 @@ impl Command {
             Self::Monitor => monitor::execute(session).await,
             Self::Doctor => doctor::execute(session).await,
             Self::Import(verb) => verb.execute(session).await,
+            Self::Registry(verb) => verb.execute(session).await,
             Self::Down => down::execute(session).await,
             Self::Completions(args) => args.execute(session),
             Self::Manual(args) => args.execute(session),

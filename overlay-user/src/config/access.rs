@@ -95,10 +95,12 @@ pub struct RegistryFlags {
 }
 
 impl RegistryFlags {
-    /// Whether nothing is named.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// The registry that they name. `None`: they name none.
+    pub fn named(self) -> Result<Option<registry::Settings>, ConfigError> {
+        if self == Self::default() {
+            return Ok(None);
+        }
+        registry(&Settings::default().with_registry(self)).map(Some)
     }
 }
 

@@ -1,0 +1,193 @@
+//! A start while the registry is away.
+//!
+//! What the maps hold still carries the traffic, so there is no hurry, and nothing is lost by waiting:
+//! an agent that was here before does so, and says it to whoever asks. A first one has nothing to
+//! lose either, and more often a wrong URL: it ends with an error.
+
+use std::{io, os::fd::AsFd as _, time::Duration};
+
+use anyhow::Context as _;
+use axum::Router;
+use backon::{ExponentialBuilder, Retryable as _};
+use sd_notify::NotifyState;
+use tokio::{net::UnixListener, sync::watch, time::Instant};
+
+use super::api::{ErrorKind, OperationError};
+use crate::{config::Config, registry::RegistryError};
+
+/// Between two tries, from the first to the longest.
+const TRIES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// How much longer a service manager is asked to wait at each try: longer than one takes.
+const EXTENSION: Duration = Duration::from_mins(1);
+
+/// Whether and how a start waits for the registry.
+pub(super) struct Waiting<'a> {
+    config: &'a Config,
+    /// Where clients are told so meanwhile. `None`: there is no waiting.
+    socket: Option<&'a UnixListener>,
+    begun: Instant,
+}
+
+impl<'a> Waiting<'a> {
+    /// Waits if the instance's agent ran here before, and if waiting can help: what is wrong with a
+    /// file does not mend itself.
+    pub(super) fn new(config: &'a Config, is_first: bool, socket: &'a UnixListener) -> Self {
+        let helps = !is_first && config.registry.url.starts_with("etcd://");
+        Self {
+            config,
+            socket: helps.then_some(socket),
+            begun: Instant::now(),
+        }
+    }
+
+    /// Does `work` until it fails for another reason than that the registry is away, or succeeds.
+    pub(super) async fn until_done<T, W>(&self, mut work: impl FnMut() -> W) -> anyhow::Result<T>
+    where
+        W: Future<Output = anyhow::Result<T>>,
+    {
+        let Some(socket) = self.socket else {
+            return work().await;
+        };
+        let first = work().await;
+        let Err(error) = first else { return first };
+        if !is_away(&error) {
+            return Err(error);
+        }
+        let (reason, told) = watch::channel(format!("{error:#}"));
+        self.tell(&error);
+        let tries = ExponentialBuilder::default()
+            .with_min_delay(TRIES.0)
+            .with_max_delay(TRIES.1)
+            .without_max_times();
+        let trying = work.retry(tries).when(is_away).notify(|error, _| {
+            self.tell(error);
+            reason.send_replace(format!("{error:#}"));
+        });
+        tokio::select! {
+            outcome = trying => outcome,
+            refused = refuse(socket, self.config.registry.url.clone(), self.begun, told) => {
+                Err(refused.err().unwrap_or_else(|| io::Error::other("it closed")))
+                    .context("the agent's socket")
+            }
+        }
+    }
+
+    fn tell(&self, error: &anyhow::Error) {
+        tracing::warn!(
+            error = format_args!("{error:#}"),
+            "the registry is away: waiting for it, the datapath stays as it is"
+        );
+        let waiting = format!("waiting for the registry {}", self.config.registry.url);
+        let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[
+            NotifyState::Status(&waiting),
+            NotifyState::ExtendTimeoutUsec(micros),
+        ]);
+    }
+}
+
+fn is_away(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<RegistryError>())
+        .any(|cause| matches!(cause, RegistryError::Unavailable(_)))
+}
+
+/// Tells every client that the agent waits, and for what.
+async fn refuse(
+    socket: &UnixListener,
+    url: String,
+    begun: Instant,
+    reason: watch::Receiver<String>,
+) -> io::Result<()> {
+    let listener = std::os::unix::net::UnixListener::from(socket.as_fd().try_clone_to_owned()?);
+    let router = Router::new().fallback(move || {
+        let refusal = format!(
+            "the agent has waited for the registry {url} for {} s ({}): traffic goes on, and it begins \
+             its work when the registry answers",
+            begun.elapsed().as_secs(),
+            *reason.borrow()
+        );
+        async { OperationError::new(ErrorKind::Unavailable, refusal) }
+    });
+    axum::serve(UnixListener::from_std(listener)?, router).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::{
+        agent::{client::Client, server},
+        config::Settings,
+        registry,
+    };
+
+    fn config(url: &str) -> Config {
+        let settings = Settings {
+            iface: Some("u0".parse().unwrap()),
+            ..Settings::default()
+        };
+        Config {
+            registry: registry::Settings::new(url.to_owned()),
+            ..Config::load(settings, None).unwrap()
+        }
+    }
+
+    fn away() -> anyhow::Error {
+        RegistryError::Unavailable("no route to host".to_owned()).into()
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_was_here_before_waits_and_says_so_to_whoever_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("a.sock");
+        let listener = server::listen(&socket, None).unwrap();
+        let config = config("etcd://10.0.0.1:2379");
+        let waiting = Waiting::new(&config, false, &listener);
+        let (asked, was_asked) = watch::channel(false);
+        let client = Client::at("a".parse().unwrap(), socket);
+        let asking = async {
+            let error = client.status().await.unwrap_err().to_string();
+            asked.send_replace(true);
+            error
+        };
+        let work = || async {
+            if *was_asked.borrow() {
+                Ok(7)
+            } else {
+                Err(away())
+            }
+        };
+        let (outcome, error) = tokio::join!(waiting.until_done(work), asking);
+        assert_eq!(outcome.unwrap(), 7);
+        assert!(error.contains("etcd://10.0.0.1:2379"), "{error}");
+        assert!(error.contains("no route to host"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn neither_a_first_start_nor_one_that_is_refused_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = server::listen(&folder.path().join("a.sock"), None).unwrap();
+        let refused = || anyhow::Error::from(RegistryError::Refused("wrong password".to_owned()));
+        for (url, is_first, error) in [
+            ("etcd://10.0.0.1:2379", true, away as fn() -> anyhow::Error),
+            ("sqlite:///x.db", false, away),
+            ("etcd://10.0.0.1:2379", false, refused),
+        ] {
+            let tries = AtomicUsize::new(0);
+            let config = config(url);
+            let waiting = Waiting::new(&config, is_first, &listener);
+            let outcome: anyhow::Result<()> = waiting
+                .until_done(|| async {
+                    tries.fetch_add(1, Ordering::Relaxed);
+                    Err(error())
+                })
+                .await;
+            assert!(outcome.is_err());
+            assert_eq!(tries.into_inner(), 1, "{url} {is_first}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `overlay registry`: the whole of it, without an agent.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, Session};
+use crate::{
+    agent::{
+        api::{Counts, Findings, Imported, Repair},
+        client::archive,
+    },
+    config::RegistryFlags,
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  overlay registry export /var/backups/overlay.jsonl
+  overlay registry check
+  overlay registry import /var/backups/overlay.jsonl --registry etcd://10.0.0.1:2379
+
+No agent has to run. Without --registry it is the registry of the instance's last agent on this host.";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  overlay registry export /var/backups/overlay.jsonl
+  overlay registry export /dev/stdout --registry sqlite:///var/lib/overlay/registry.db | gzip > x.gz
+
+All of it as of one revision, a JSON object a line; the last line counts them. The file is replaced
+only once it is whole.";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  overlay registry import /var/backups/overlay.jsonl
+  overlay registry import overlay.jsonl --registry etcd://10.0.0.1:2379 --etcd-ca /etc/overlay/ca.pem
+
+What is there already just so is left alone, and so is what is there in another way: that is told, with
+exit code 1. An import may be repeated, and goes into a registry that is in use.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  overlay registry check               exit code 0: it agrees with itself; 1: it does not
+  overlay registry check --repair
+  overlay -o json registry check | jq -r '.findings[].what'
+
+Looks for duplicates, for orphans (of a network or a node that does not exist), and for claims and
+indexes that disagree with the rows.";
+
+/// What to do with the registry as a whole.
+#[derive(Debug, Subcommand)]
+pub enum RegistryVerb {
+    /// Write all of it into a file
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(FileArgs),
+    /// Make what a file holds and the registry does not have
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(FileArgs),
+    /// Look for duplicates, orphans and rows that disagree
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+}
+
+/// A file and a registry.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// The file
+    file: PathBuf,
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Mend what needs no decision: claims and indexes that belong to nothing
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+impl RegistryVerb {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Export(args) => args.export(session).await,
+            Self::Import(args) => args.import(session).await,
+            Self::Check(args) => args.check(session).await,
+        }
+    }
+}
+
+impl FileArgs {
+    async fn export(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let Session { client, output } = session;
+        let (named, file) = (self.registry.named()?, self.file);
+        let work = format!("writing {}", file.display());
+        let counts = output
+            .during(work, archive::export(named, client.instance(), &file))
+            .await
+            .map_err(|error| Failure::from(&error))?;
+        // What goes to a pipe is the export itself.
+        if file.starts_with("/dev") {
+            return Ok(());
+        }
+        output.show(&counts, |counts, out| {
+            writeln!(out, "{}: {}", file.display(), told(counts))
+        })?;
+        Ok(())
+    }
+
+    async fn import(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let Session { client, output } = session;
+        let (named, file) = (self.registry.named()?, self.file);
+        let work = format!("importing {}", file.display());
+        let imported = output
+            .during(work, archive::import(named, client.instance(), &file))
+            .await
+            .map_err(|error| Failure::from(&error))?;
+        output.show(&imported, write_imported)?;
+        match imported.refused {
+            0 => Ok(()),
+            refused => Err(Failure::finding(format_args!(
+                "{refused} of the file's entries were not imported: the registry has others in their \
+                 place; remove those there, or those in the file, and import it again"
+            ))),
+        }
+    }
+}
+
+impl CheckArgs {
+    async fn check(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let Session { client, output } = session;
+        let named = self.registry.named()?;
+        let checking = archive::check(named, client.instance(), self.repair);
+        let found = output
+            .during("checking the registry".to_owned(), checking)
+            .await
+            .map_err(|error| Failure::from(&error))?;
+        output.show(&found, write_findings)?;
+        let done = found
+            .findings
+            .iter()
+            .filter(|finding| finding.repair == Repair::Done)
+            .count() as u64;
+        match found.count.saturating_sub(done) {
+            0 => Ok(()),
+            left => Err(Failure::finding(format_args!(
+                "the registry disagrees with itself in {left} places: run `overlay registry check \
+                 --repair` for what needs no decision, and remove the rest with the verbs for it"
+            ))),
+        }
+    }
+}
+
+fn told(counts: &Counts) -> String {
+    format!(
+        "{} networks, {} nodes, {} endpoints",
+        counts.networks, counts.nodes, counts.endpoints
+    )
+}
+
+fn write_imported(imported: &Imported, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "made: {}", told(&imported.made))?;
+    writeln!(out, "there already: {}", told(&imported.unchanged))?;
+    for refusal in &imported.refusals {
+        writeln!(out, "refused: {refusal}")?;
+    }
+    let untold = imported
+        .refused
+        .saturating_sub(imported.refusals.len() as u64);
+    if untold > 0 {
+        writeln!(out, "refused: {untold} more")?;
+    }
+    Ok(())
+}
+
+fn write_findings(found: &Findings, out: &mut dyn Write) -> io::Result<()> {
+    for finding in &found.findings {
+        let repair = match finding.repair {
+            Repair::ByHand => "by hand",
+            Repair::Possible => "can be repaired",
+            Repair::Done => "repaired",
+        };
+        writeln!(out, "{repair}: {}", finding.what)?;
+    }
+    let untold = found.count.saturating_sub(found.findings.len() as u64);
+    if untold > 0 {
+        writeln!(out, "... and {untold} more")?;
+    }
+    if found.count == 0 {
+        writeln!(out, "the registry agrees with itself")?;
+    }
+    Ok(())
+}
