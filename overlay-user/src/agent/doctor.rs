@@ -14,7 +14,6 @@ use tokio::time::{Instant, timeout};
 use super::{
     api::{DoctorView, Finding, NodeState},
     operations::Agent,
-    stale_for,
 };
 use crate::{
     datapath::{self, DatapathError},
@@ -48,8 +47,9 @@ impl Agent {
         let (networks, lost) = {
             let view = self.observer.view().await;
             judge_endpoints(&mut found, &view.failures, &view.errors);
-            let networks: Vec<Network> = view.mirror.networks.values().cloned().collect();
-            let lost = view.lost.clone().map(|why| (why, stale_for(&view)));
+            let networks: Vec<Network> = view.mirror.networks().cloned().collect();
+            let lost = view.lost.as_ref().map(|lost| lost.reason.clone());
+            let lost = lost.map(|why| (why, view.stale_for()));
             (networks, lost)
         };
         judge_mtu(

@@ -222,7 +222,7 @@ impl Agent {
 
     async fn network(&self, vni: Vni) -> Result<Network, OperationError> {
         let view = self.observer.view().await;
-        view.mirror.networks.get(&vni).cloned().ok_or_else(|| {
+        view.mirror.network(vni).cloned().ok_or_else(|| {
             OperationError::new(
                 ErrorKind::NotFound,
                 format_args!(
@@ -311,7 +311,7 @@ impl Listing {
     fn view(&self, endpoint: Endpoint, view: &View, node: &Name) -> EndpointView {
         let vtep = self.vteps.get(&endpoint.node).copied();
         let state = if endpoint.node == *node {
-            view.state_of(&endpoint.name, node)
+            view.state_of(&endpoint.name)
         } else if self.states.get(&endpoint.node) == Some(&NodeState::Down) {
             EndpointState::Down
         } else {

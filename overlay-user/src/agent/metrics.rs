@@ -15,12 +15,12 @@ use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
-    model::{MapUsage, Name, Network, Traffic, Vni},
+    model::{MapUsage, Name, Traffic, Vni},
     observe::metrics::{
         DatapathReading, Endpoints, Metrics, NetworkTraffic, Peers, Reading, RegistryReading,
         Source,
     },
-    reconcile::Observer,
+    reconcile::{Observer, View},
     registry::Registry,
 };
 
@@ -82,26 +82,21 @@ impl Sources {
     async fn read(&self) -> Reading {
         let (maps, peers) = tokio::join!(self.maps(), self.peers());
         let view = self.observer.view().await;
-        let datapath = maps.map(|maps| maps.reading(&view.mirror.networks));
-        let local = view
-            .mirror
-            .endpoints
-            .values()
-            .filter(|endpoint| endpoint.node == self.node)
-            .count();
+        let datapath = maps.map(|maps| maps.reading(&view));
+        let (local, remote) = view.mirror.counts();
         Reading {
             is_ready: view.applied > 0 && view.errors.is_empty(),
             problems: view.errors.len(),
             registry: RegistryReading {
                 is_connected: view.lost.is_none(),
-                revision: view.mirror.revision,
+                revision: view.mirror.revision(),
                 applied: view.applied,
-                stale_for: Duration::ZERO,
+                stale_for: view.stale_for(),
             },
-            networks: view.mirror.networks.len(),
+            networks: view.mirror.networks().len(),
             endpoints: Endpoints {
                 local,
-                remote: view.mirror.endpoints.len() - local,
+                remote,
                 failed: view.failures.len(),
             },
             peers,
@@ -159,8 +154,12 @@ impl Maps {
     }
 
     /// The same, with the networks' names.
-    fn reading(self, networks: &BTreeMap<Vni, Network>) -> DatapathReading {
-        let name_of = |vni: &Vni| networks.get(vni).map(|network| network.name.clone());
+    fn reading(self, view: &View) -> DatapathReading {
+        let name_of = |vni: &Vni| {
+            view.mirror
+                .network(*vni)
+                .map(|network| network.name.clone())
+        };
         DatapathReading {
             drops: self.drops,
             counters: self.counters,

@@ -40,7 +40,7 @@ use crate::{
     datapath::{self, Datapath, Kernel},
     model::{Change, Network, Node, SESSION_TTL, Session, Vtep},
     platform::{Linux, Platform, Underlay},
-    reconcile::{Observer, Reconciler, View, apply::Applier, plan::Local},
+    reconcile::{self, Observer, Reconciler, apply::Applier, cache::Limits, plan::Local},
     registry::{self, Registry, RegistryError, Scope},
 };
 
@@ -155,6 +155,7 @@ async fn serve(
     } = begun;
     let local = Local {
         node: node.name.clone(),
+        vtep: node.vtep,
         underlay_mtu: underlay.mtu,
     };
     let applier = Applier::new(
@@ -163,8 +164,20 @@ async fn serve(
         local,
     );
     let counters = metrics::counters(&*datapath)?;
-    let (reconciler, mut observer) = Reconciler::new(Arc::clone(&registry), applier, node.clone());
-    let reconciling = tokio::spawn(reconciler.run(platform.route_changes().await?));
+    let (reconciler, mut observer) = Reconciler::new(reconcile::Parts {
+        registry: Arc::clone(&registry),
+        applier,
+        node: node.clone(),
+        limits: Limits {
+            entries: usize::try_from(config.cache.entries)?,
+            idle: config.cache.idle,
+            negative_ttl: config.cache.negative_ttl,
+            ..Limits::default()
+        },
+        routes: platform.route_changes().await?,
+        misses: datapath.misses()?,
+    });
+    let reconciling = tokio::spawn(reconciler.run());
     let mut living = tokio::spawn(say_that_we_live(
         Arc::clone(&registry),
         node,
@@ -323,11 +336,6 @@ async fn died(observer: &mut Observer, agent: &Agent) {
     if agent.is_going_down().await {
         std::future::pending::<()>().await;
     }
-}
-
-/// For how long the registry has been out of reach.
-fn stale_for(_view: &View) -> Duration {
-    Duration::ZERO
 }
 
 async fn told_to_stop() -> anyhow::Result<&'static str> {

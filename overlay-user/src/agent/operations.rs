@@ -17,7 +17,7 @@ use super::{
         NetworkView, NodeState, OperationError, Operations, RegistryView, StatusView, VtepView,
     },
     liveness::Liveness,
-    stale_for, teardown,
+    teardown,
 };
 use crate::{
     config::{Config, InstancePaths},
@@ -25,7 +25,7 @@ use crate::{
     integration::arpd,
     model::{Change, Name, Network, Revision, Session},
     platform::{Linux, Platform, Underlay, netns::Netns},
-    reconcile::Observer,
+    reconcile::{Lost, Observer},
     registry::{Registry, RegistryError, Scope},
 };
 
@@ -90,8 +90,7 @@ impl Operations for Agent {
         let view = self.observer.view().await;
         Ok(view
             .mirror
-            .networks
-            .values()
+            .networks()
             .cloned()
             .map(NetworkView::from)
             .collect())
@@ -101,7 +100,7 @@ impl Operations for Agent {
         self.check_reach().await?;
         let vni = {
             let view = self.observer.view().await;
-            let mut networks = view.mirror.networks.values();
+            let mut networks = view.mirror.networks();
             networks
                 .find(|network| network.name == *name)
                 .map(|network| network.vni)
@@ -157,12 +156,7 @@ impl Operations for Agent {
         let named = |(name, value): (&str, _)| (name.to_owned(), value);
         let counters = self.datapath.counters()?.into_iter().map(named).collect();
         let view = self.observer.view().await;
-        let local = view
-            .mirror
-            .endpoints
-            .values()
-            .filter(|endpoint| endpoint.node == self.config.node)
-            .count();
+        let (local, remote) = view.mirror.counts();
         Ok(StatusView {
             instance: self.config.instance.clone(),
             node: self.config.node.clone(),
@@ -173,15 +167,12 @@ impl Operations for Agent {
             registry: RegistryView {
                 url: self.registry.url(),
                 connected: view.lost.is_none(),
-                revision: view.mirror.revision,
-                stale_for_s: stale_for(&view).as_secs(),
-                error: view.lost.clone(),
+                revision: view.mirror.revision(),
+                stale_for_s: view.stale_for().as_secs(),
+                error: view.lost.as_ref().map(|lost| lost.reason.clone()),
             },
-            networks: view.mirror.networks.len(),
-            endpoints: EndpointCounts {
-                local,
-                remote: view.mirror.endpoints.len() - local,
-            },
+            networks: view.mirror.networks().len(),
+            endpoints: EndpointCounts { local, remote },
             datapath: DatapathView {
                 attach: self.datapath.attach_mode(),
                 abi: ABI_VERSION,
@@ -271,12 +262,12 @@ impl Agent {
         let view = self.observer.view().await;
         match &view.lost {
             None => Ok(()),
-            Some(reason) => Err(OperationError::new(
+            Some(Lost { reason, since }) => Err(OperationError::new(
                 ErrorKind::Unavailable,
                 format_args!(
                     "the registry has been out of reach for {} s ({reason}): nothing was changed, try \
                      again when `overlay status` says connected",
-                    stale_for(&view).as_secs()
+                    since.elapsed().as_secs()
                 ),
             )),
         }

@@ -119,6 +119,10 @@ impl Datapath for Kernel {
         self.state().maps.tables()
     }
 
+    fn small_tables(&self) -> Result<Tables, DatapathError> {
+        self.state().maps.small_tables()
+    }
+
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
         self.state().maps.write(put, remove)
     }

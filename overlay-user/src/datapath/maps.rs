@@ -166,11 +166,18 @@ impl Maps {
 
     pub(super) fn tables(&self) -> Result<Tables, DatapathError> {
         Ok(Tables {
-            networks: self.networks.rows::<NetworkRow>()?,
-            vteps: self.vteps.rows::<VtepRow>()?,
             fdb: self.fdb.rows::<FdbRow>()?,
             neighbors: self.neighbors.rows::<NeighborRow>()?,
+            ..self.small_tables()?
+        })
+    }
+
+    pub(super) fn small_tables(&self) -> Result<Tables, DatapathError> {
+        Ok(Tables {
+            networks: self.networks.rows::<NetworkRow>()?,
+            vteps: self.vteps.rows::<VtepRow>()?,
             endpoints: self.endpoints.rows::<EndpointRow>()?,
+            ..Tables::default()
         })
     }
 

@@ -98,6 +98,10 @@ pub trait Datapath: Send + Sync + 'static {
     /// Everything in the maps.
     fn tables(&self) -> Result<Tables, DatapathError>;
 
+    /// Networks, VTEPs and local endpoints. The FDB and the neighbour table, which grow with the
+    /// registry, are left empty.
+    fn small_tables(&self) -> Result<Tables, DatapathError>;
+
     /// Shows every row of the FDB, in no order, without a copy of the table. Rows that are written
     /// or removed meanwhile may be shown, twice even, or not.
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError>;

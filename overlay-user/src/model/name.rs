@@ -1,10 +1,12 @@
 //! Names of networks, nodes, endpoints, instances, namespaces and interfaces.
 //!
 //! A [`Name`] may become a path component or a netlink string, so it can't hold a slash, a dot
-//! alone, white space or anything that a shell would read.
+//! alone, white space or anything that a shell would read. Up to 24 characters are held without an
+//! allocation: a million endpoints have a million names.
 
 use std::{fmt, str::FromStr};
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 /// Why a name was refused.
@@ -35,7 +37,7 @@ macro_rules! plain_name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(CompactString);
 
         impl $name {
             /// The name's text.
@@ -50,7 +52,7 @@ macro_rules! plain_name {
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 if is_plain(text, $longest) {
-                    Ok(Self(text.to_owned()))
+                    Ok(Self(text.into()))
                 } else {
                     Err(NameError::$error(text.to_owned()))
                 }
@@ -67,7 +69,7 @@ macro_rules! plain_name {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.into_string()
             }
         }
 

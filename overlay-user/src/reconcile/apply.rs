@@ -1,4 +1,8 @@
-//! Carries desired state over to the kernel: interfaces first, then tables, then programs.
+//! Carries desired state over to the kernel.
+//!
+//! Nothing shall point at what is not there. What goes loses its rows, then its programs, then its
+//! interface; what comes gets its interface, then its rows, then its programs. All that goes is gone
+//! before anything comes: it may have the name, the namespace or the address that is wanted anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,38 +11,85 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task,
+};
+
 use super::{
-    mirror::{Mirror, Touched},
-    plan::{self, Found, Local, Plan},
+    cache::Lookup,
+    digest::Books,
+    mirror::{Key, Known, Mirror},
+    plan::{Desired, Draft, Found, Local, Plan},
 };
 use crate::{
     datapath::{Datapath, DatapathError},
-    model::{Endpoint, Name, Tables},
-    platform::{Platform, PlatformError, PortSpec},
+    model::{IfName, Name, Tables, VtepRow},
+    platform::{Platform, PortSpec},
 };
+
+/// How many interfaces are made or removed at the same time.
+const PORTS_AT_ONCE: usize = 16;
 
 /// The kernel's side: what this host has, and the means to change it.
 pub struct Applier {
-    platform: Arc<dyn Platform>,
-    datapath: Arc<dyn Datapath>,
-    local: Local,
+    pub(super) platform: Arc<dyn Platform>,
+    pub(super) datapath: Arc<dyn Datapath>,
+    pub(super) local: Local,
     /// What stands here, and the ways to the others.
-    found: Found,
-    /// Why the others of this node don't.
+    pub(super) found: Found,
+    pub(super) books: Books,
+    /// Where the interfaces that stand lead.
+    places: BTreeMap<Name, (Name, IfName)>,
+    /// Why others of this node can't be made.
     failures: BTreeMap<Name, String>,
+    /// Those whose interface stands, and whose rows or programs may be missing: why.
+    doubtful: BTreeMap<Name, String>,
+    /// Endpoints of this node about which something was learned since it was last asked for.
+    news: BTreeSet<Name>,
     is_underlay_attached: bool,
+    is_attached: bool,
+    /// A write failed: the tables may differ from what the books say.
+    pub(super) is_in_doubt: bool,
+    /// Rows of writes that full tables refused some of, and how many.
+    overflow: BTreeSet<Key>,
+    refused: usize,
+    /// Addresses of rows that a former agent left, and that the registry knows nothing of: the next
+    /// sweep takes the rows away.
+    pub(super) disowned: BTreeSet<Lookup>,
+}
+
+/// What is known of an endpoint of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Its interface stands, and its rows and programs with it.
+    Ready(u32),
+    /// It does not, for this reason.
+    Failed(String),
+    /// It is not wanted here.
+    Gone,
 }
 
 impl Applier {
-    /// Nothing is known of the host yet: begin with [`Self::apply_all`].
+    /// Nothing is known of the host yet: begin with [`Self::check`].
     pub fn new(platform: Arc<dyn Platform>, datapath: Arc<dyn Datapath>, local: Local) -> Self {
         Self {
             platform,
             datapath,
             local,
             found: Found::default(),
+            books: Books::default(),
+            places: BTreeMap::new(),
             failures: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
+            news: BTreeSet::new(),
             is_underlay_attached: false,
+            is_attached: false,
+            is_in_doubt: true,
+            overflow: BTreeSet::new(),
+            refused: 0,
+            disowned: BTreeSet::new(),
         }
     }
 
@@ -48,228 +99,346 @@ impl Applier {
         &self.local
     }
 
-    /// Host-side indexes of the endpoints that stand.
+    /// What each row shall be.
     #[must_use]
-    pub fn ports(&self) -> &BTreeMap<Name, u32> {
-        &self.found.ports
-    }
-
-    /// Why endpoints of this node don't stand.
-    #[must_use]
-    pub fn failures(&self) -> &BTreeMap<Name, String> {
-        &self.failures
-    }
-
-    /// Makes the whole host what the mirror says, orphans and all. Goes on past errors and gives
-    /// each of them in a line.
-    pub async fn apply_all(&mut self, mirror: &Mirror) -> Vec<String> {
-        let mut errors = Vec::new();
-        let orphans = match self.orphans(mirror).await {
-            Ok(orphans) => orphans,
-            Err(error) => {
-                errors.push(error.to_string());
-                Vec::new()
-            }
-        };
-        self.found.ports.clear();
-        self.failures.clear();
-        for endpoint in mirror.endpoints.values() {
-            self.ensure_port(mirror, endpoint).await;
+    pub fn desired<'a>(&'a self, mirror: &'a Mirror) -> Desired<'a> {
+        Desired {
+            mirror,
+            local: &self.local,
+            found: &self.found,
         }
+    }
+
+    /// Whether an endpoint of this node failed, or a write did.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.is_in_doubt || !self.failures.is_empty() || !self.doubtful.is_empty()
+    }
+
+    /// What has become of endpoints of this node since this was last asked.
+    pub fn take_news(&mut self) -> Vec<(Name, Standing)> {
+        let news = std::mem::take(&mut self.news);
+        news.into_iter()
+            .map(|name| {
+                let failure = self.failures.get(&name).or(self.doubtful.get(&name));
+                let standing = match (failure, self.found.ports.get(&name)) {
+                    (Some(reason), _) => Standing::Failed(reason.clone()),
+                    (None, Some(ifindex)) => Standing::Ready(*ifindex),
+                    (None, None) => Standing::Gone,
+                };
+                (name, standing)
+            })
+            .collect()
+    }
+
+    /// Carries over what a change bears upon; its cost does not depend on how much there is besides.
+    /// Goes on past errors and gives each in a line.
+    pub async fn carry_over(&mut self, mirror: &Mirror, draft: Draft) -> Vec<String> {
+        let mut errors = Vec::new();
+        let touched: Vec<Name> = draft.ports().cloned().collect();
+        self.find_next_hops(mirror, draft.vteps().collect()).await;
+        let gone: Vec<Name> = touched
+            .iter()
+            .filter(|name| self.is_misplaced(mirror, name))
+            .cloned()
+            .collect();
+        for name in &gone {
+            self.found.ports.remove(name);
+        }
+        if let Err(error) = self.settle(mirror, draft) {
+            self.doubt(touched.iter().cloned(), &error);
+            errors.push(error);
+        }
+        if !gone.is_empty() {
+            errors.extend(self.attach().err());
+            errors.extend(self.remove_ports(&gone).await);
+        }
+        if !touched.is_empty() {
+            errors.extend(self.ensure_ports(mirror, touched).await);
+        }
+        errors
+    }
+
+    /// Makes interfaces, small tables and programs of the whole host what the mirror says, orphans
+    /// and all. Goes on past errors and gives each in a line.
+    pub async fn check(&mut self, mirror: &Mirror) -> Vec<String> {
+        let mut errors = self.remove_orphans(mirror).await;
+        let vteps = self.desired(mirror).vteps().into_keys().collect();
+        self.find_next_hops(mirror, vteps).await;
         self.datapath.doubt_attachments();
         self.is_underlay_attached = false;
-        self.find_next_hops(mirror).await;
-        let desired = plan::tables(mirror, &self.local, &self.found);
-        let written = self
-            .on_kernel(move |datapath| {
-                let plan = Plan::between(&desired, &datapath.tables()?);
-                tracing::debug!(
-                    put = plan.put.fdb.len(),
-                    removed = plan.remove.fdb.len(),
-                    "FDB resynchronised"
-                );
-                datapath.write(&plan.put, &plan.remove)
-            })
-            .await;
-        errors.extend(written.err().map(|error| error.to_string()));
-        errors.extend(self.attach().await.err().map(|error| error.to_string()));
-        for orphan in &orphans {
-            tracing::info!(endpoint = %orphan, "removing an interface that no endpoint wants");
-            errors.extend(
-                self.remove_port(orphan)
-                    .await
-                    .err()
-                    .map(|error| error.to_string()),
-            );
-        }
+        let names = mirror.local_endpoints().map(|known| known.name().clone());
+        let names: BTreeSet<Name> = names.chain(self.failures.keys().cloned()).collect();
+        errors.extend(self.ensure_ports(mirror, names.into_iter().collect()).await);
+        errors.extend(self.mend_small_tables(mirror).err());
         if let Err(error) = self.platform.remove_orphan_namespaces().await {
             errors.push(error.to_string());
         }
         errors
     }
 
-    /// Carries over what a delta touched; its cost does not depend on how much there is besides.
-    /// `before` is the mirror without the delta.
-    pub async fn apply_touched(&mut self, mirror: &Mirror, touched: &Touched) -> Vec<String> {
-        let mut errors = Vec::new();
-        let old_rows = plan::rows_of(&touched.before, mirror, &self.local, &self.found);
-        let gone: Vec<Name> = self.local_names(&touched.before);
-        let here: Vec<Name> = self.local_names(&touched.after);
-        for endpoint in &touched.after {
-            self.found.ports.remove(&endpoint.name);
-            self.ensure_port(mirror, endpoint).await;
-        }
-        let removed: Vec<Name> = gone
-            .into_iter()
-            .filter(|name| !here.contains(name))
-            .collect();
-        for name in &removed {
-            self.found.ports.remove(name);
-            self.failures.remove(name);
-        }
-        let new_rows = plan::rows_of(&touched.after, mirror, &self.local, &self.found);
-        let plan = Plan::between(&new_rows, &old_rows);
-        let written = self
-            .on_kernel(move |datapath| datapath.write(&plan.put, &plan.remove))
+    /// Follows the kernel's routes: asks for the next hops again and writes those that changed.
+    pub async fn follow_routes(&mut self, mirror: &Mirror) -> Result<(), String> {
+        let before = self.desired(mirror).vteps();
+        self.find_next_hops(mirror, before.keys().copied().collect())
             .await;
-        errors.extend(written.err().map(|error| error.to_string()));
-        if !(here.is_empty() && removed.is_empty()) {
-            errors.extend(self.attach().await.err().map(|error| error.to_string()));
+        let after = self.desired(mirror).vteps();
+        let is_new = |(ip, row): &(Ipv4Addr, VtepRow)| before.get(ip) != Some(row);
+        let mut plan = Plan::default();
+        plan.put.vteps = after.into_iter().filter(is_new).collect();
+        self.write(&plan)
+    }
+
+    /// Vouches for the next hops for this long.
+    pub fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
+        on_kernel(|| self.datapath.renew_lease(valid))
+    }
+
+    /// Writes what a change makes of its rows.
+    pub(super) fn settle(&mut self, mirror: &Mirror, draft: Draft) -> Result<(), String> {
+        let desired = Desired {
+            mirror,
+            local: &self.local,
+            found: &self.found,
+        };
+        let plan = draft.settle(&desired, &mut self.books);
+        self.write(&plan)
+    }
+
+    /// Writes to the kernel's tables. After a failure, what they hold is looked at before long. Rows
+    /// that a full one refuses are no failure yet: see [`Self::overflow`].
+    pub(super) fn write(&mut self, plan: &Plan) -> Result<(), String> {
+        if plan.is_empty() {
+            return Ok(());
         }
-        if let Some(error) = errors.first() {
-            // Which of them it hit is not known: none of them is said to be ready.
-            for name in here {
-                self.failures.entry(name).or_insert_with(|| error.clone());
+        match on_kernel(|| self.datapath.write(&plan.put, &plan.remove)) {
+            Ok(()) => Ok(()),
+            Err(DatapathError::Full { refused, .. }) => {
+                self.refused += usize::try_from(refused).unwrap_or(usize::MAX);
+                self.overflow
+                    .extend(plan.put.fdb.keys().map(|key| Key::Fdb(*key)));
+                let neighbors = plan.put.neighbors.keys();
+                self.overflow
+                    .extend(neighbors.map(|key| Key::Neighbor(*key)));
+                Ok(())
+            }
+            Err(error) => {
+                self.is_in_doubt = true;
+                Err(error.to_string())
             }
         }
-        for name in &removed {
-            errors.extend(
-                self.remove_port(name)
-                    .await
-                    .err()
-                    .map(|error| error.to_string()),
-            );
+    }
+
+    /// How many rows full tables have refused since [`Self::retry_overflow`].
+    pub(super) fn overflow(&self) -> usize {
+        self.refused
+    }
+
+    /// Writes them again, now that there may be room. What finds none now is in doubt.
+    pub(super) fn retry_overflow(&mut self, mirror: &Mirror) -> Result<(), String> {
+        self.refused = 0;
+        let keys = std::mem::take(&mut self.overflow);
+        let mut put = Tables::default();
+        for key in keys {
+            self.desired(mirror).put(key, &mut put);
+        }
+        let written = on_kernel(|| self.datapath.write(&put, &Tables::default()));
+        written.map_err(|error| {
+            let owners = put
+                .fdb
+                .keys()
+                .filter_map(|key| mirror.by_mac(key.vni, key.mac));
+            let local = owners
+                .filter(Known::is_local)
+                .map(|known| known.name().clone());
+            let error = error.to_string();
+            self.is_in_doubt = true;
+            self.doubt(local.collect::<Vec<_>>(), &error);
+            error
+        })
+    }
+
+    /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
+    fn is_misplaced(&self, mirror: &Mirror, name: &Name) -> bool {
+        let wanted = mirror.endpoint(name).and_then(|known| known.interface());
+        let place = self.places.get(name);
+        place.is_some_and(|(netns, ifname)| wanted != Some((netns, ifname)))
+    }
+
+    /// Asks for the next hops of these VTEPs. Where the kernel can't be asked, it finds each
+    /// packet's way itself.
+    async fn find_next_hops(&mut self, mirror: &Mirror, vteps: Vec<Ipv4Addr>) {
+        let desired = self.desired(mirror);
+        let wanted: Vec<Ipv4Addr> = vteps
+            .iter()
+            .filter(|ip| desired.vtep(**ip).is_some())
+            .copied()
+            .collect();
+        for ip in &vteps {
+            self.found.next_hops.remove(ip);
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        match self.platform.next_hops(&wanted).await {
+            Ok(next_hops) => self.found.next_hops.extend(next_hops),
+            Err(error) => {
+                tracing::warn!(%error, "no next hops: the kernel looks for each packet's");
+            }
+        }
+    }
+
+    /// Makes the interfaces of these endpoints, those that shall have one here, then their rows, then
+    /// attaches the programs.
+    async fn ensure_ports(&mut self, mirror: &Mirror, names: Vec<Name>) -> Vec<String> {
+        let mut draft = Draft::default();
+        let mut specs = Vec::new();
+        for name in names {
+            self.news.insert(name.clone());
+            if let Some(spec) = self.local.port_spec(mirror, &name) {
+                specs.push((name, spec));
+            } else {
+                self.failures.remove(&name);
+                self.doubtful.remove(&name);
+            }
+        }
+        let platform = &*self.platform;
+        let made = stream::iter(specs).map(|(name, spec)| async move {
+            let made = make_port(platform, &spec).await;
+            (name, spec, made)
+        });
+        let made: Vec<_> = made.buffer_unordered(PORTS_AT_ONCE).collect().await;
+        let mut standing = Vec::new();
+        for (name, spec, made) in made {
+            if let Some(known) = mirror.endpoint(&name) {
+                let desired = self.desired(mirror);
+                known.keys().for_each(|key| draft.note(&desired, key));
+            }
+            match (made, spec) {
+                (Ok(ifindex), Ok(spec)) => {
+                    self.failures.remove(&name);
+                    self.places.insert(name.clone(), (spec.netns, spec.ifname));
+                    self.found.ports.insert(name.clone(), ifindex);
+                    standing.push(name);
+                }
+                (Err(reason), _) | (_, Err(reason)) => {
+                    self.found.ports.remove(&name);
+                    if self.failures.insert(name.clone(), reason.clone()) != Some(reason.clone()) {
+                        tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
+                    }
+                }
+            }
+        }
+        let mut errors = Vec::new();
+        errors.extend(self.settle(mirror, draft).err());
+        errors.extend(self.attach().err());
+        match errors.first() {
+            Some(error) => self.doubt(standing, error),
+            None if self.is_in_doubt => {}
+            None => standing
+                .iter()
+                .for_each(|name| drop(self.doubtful.remove(name))),
         }
         errors
     }
 
-    /// Follows the kernel's routes: asks for the next hops again and writes those that changed.
-    pub async fn follow_routes(&mut self, mirror: &Mirror) -> Result<(), DatapathError> {
-        let before = self.vtep_rows(mirror);
-        self.find_next_hops(mirror).await;
-        let plan = Plan::between(&self.vtep_rows(mirror), &before);
-        self.on_kernel(move |datapath| datapath.write(&plan.put, &plan.remove))
-            .await
-    }
-
-    fn vtep_rows(&self, mirror: &Mirror) -> Tables {
-        Tables {
-            vteps: plan::vteps(mirror, &self.local, &self.found.next_hops),
-            ..Tables::default()
+    /// Which of these endpoints an error hit is not known: none of them is said to be ready.
+    fn doubt(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
+        for name in names {
+            self.news.insert(name.clone());
+            self.doubtful.insert(name, error.to_owned());
         }
     }
 
-    /// Vouches for the next hops for this long.
-    pub async fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
-        self.on_kernel(move |datapath| datapath.renew_lease(valid))
-            .await
+    /// The tables hold what they shall: so do those of the endpoints that were in doubt.
+    pub(super) fn trust(&mut self) {
+        self.is_in_doubt = false;
+        if self.is_attached {
+            self.news
+                .extend(std::mem::take(&mut self.doubtful).into_keys());
+        }
     }
 
-    /// Where the kernel can't be asked, it finds each packet's way itself.
-    async fn find_next_hops(&mut self, mirror: &Mirror) {
-        let vteps: Vec<Ipv4Addr> = plan::vteps(mirror, &self.local, &BTreeMap::new())
-            .into_keys()
-            .collect();
-        self.found.next_hops = match self.platform.next_hops(&vteps).await {
-            Ok(next_hops) => next_hops,
-            Err(error) => {
-                tracing::warn!(%error, "no next hops: the kernel looks for each packet's");
-                BTreeMap::new()
+    async fn remove_ports(&mut self, names: &[Name]) -> Vec<String> {
+        let platform = &*self.platform;
+        let removals = stream::iter(names.to_vec()).map(|name| async move {
+            let removed = platform.remove_port(&name).await;
+            (name, removed)
+        });
+        let removals: Vec<_> = removals.buffer_unordered(PORTS_AT_ONCE).collect().await;
+        let mut errors = Vec::new();
+        for (name, removed) in removals {
+            match removed {
+                Ok(()) => drop(self.places.remove(&name)),
+                Err(error) => errors.push(error.to_string()),
             }
-        };
+        }
+        errors
     }
 
-    /// Names of those endpoints that are on this node.
-    fn local_names(&self, endpoints: &[Endpoint]) -> Vec<Name> {
-        endpoints
-            .iter()
-            .filter(|endpoint| endpoint.node == self.local.node)
-            .map(|endpoint| endpoint.name.clone())
-            .collect()
-    }
-
-    /// Interfaces with our mark that no endpoint of this node wants.
-    async fn orphans(&self, mirror: &Mirror) -> Result<Vec<Name>, PlatformError> {
-        let is_wanted = |name: &Name| {
-            mirror
-                .endpoints
-                .get(name)
-                .is_some_and(|endpoint| self.local.port_spec(mirror, endpoint).is_some())
+    /// Removes interfaces with our mark that no endpoint of this node wants, or not there.
+    async fn remove_orphans(&mut self, mirror: &Mirror) -> Vec<String> {
+        let ports = match self.platform.ports().await {
+            Ok(ports) => ports,
+            Err(error) => return vec![error.to_string()],
         };
-        let ports = self.platform.ports().await?;
-        Ok(ports
+        let is_orphan = |name: &Name| {
+            self.local.port_spec(mirror, name).is_none() || self.is_misplaced(mirror, name)
+        };
+        let orphans: Vec<Name> = ports
             .into_iter()
             .map(|port| port.endpoint)
-            .filter(|name| !is_wanted(name))
-            .collect())
-    }
-
-    /// Makes an endpoint's interface, if it has one here, and notes what became of it.
-    async fn ensure_port(&mut self, mirror: &Mirror, endpoint: &Endpoint) {
-        let Some(spec) = self.local.port_spec(mirror, endpoint) else {
-            return;
-        };
-        match self.make_port(spec).await {
-            Ok(ifindex) => {
-                self.failures.remove(&endpoint.name);
-                self.found.ports.insert(endpoint.name.clone(), ifindex);
-            }
-            Err(reason) => {
-                tracing::warn!(endpoint = %endpoint.name, %reason, "endpoint can't be made");
-                self.failures.insert(endpoint.name.clone(), reason);
-            }
+            .filter(is_orphan)
+            .collect();
+        if orphans.is_empty() {
+            return Vec::new();
         }
+        let mut draft = Draft::default();
+        for name in &orphans {
+            tracing::info!(endpoint = %name, "removing an interface that no endpoint wants");
+            draft.note(&self.desired(mirror), Key::Port(name.clone()));
+            self.found.ports.remove(name);
+        }
+        let mut errors: Vec<String> = self.settle(mirror, draft).err().into_iter().collect();
+        errors.extend(self.remove_ports(&orphans).await);
+        errors
     }
 
-    async fn make_port(&self, spec: Result<PortSpec, String>) -> Result<u32, String> {
-        let port = self
-            .platform
-            .ensure_port(&spec?)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(port.host_ifindex)
-    }
-
-    async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
-        self.platform.remove_port(endpoint).await
+    /// Makes the networks, VTEPs and endpoints tables what they shall be.
+    fn mend_small_tables(&mut self, mirror: &Mirror) -> Result<(), String> {
+        let actual =
+            on_kernel(|| self.datapath.small_tables()).map_err(|error| error.to_string())?;
+        let plan = Plan::between(&self.desired(mirror).small_tables(), &actual);
+        self.write(&plan)
     }
 
     /// Attaches the programs. The underlay's comes second: what it lets in finds its tables full.
-    async fn attach(&mut self) -> Result<(), DatapathError> {
+    fn attach(&mut self) -> Result<(), String> {
         let ifindexes: BTreeSet<u32> = self.found.ports.values().copied().collect();
-        let attached = self
-            .on_kernel(move |datapath| datapath.attach_endpoints(&ifindexes))
-            .await;
+        let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes));
+        self.is_attached = attached.is_ok();
         if !self.is_underlay_attached {
-            self.on_kernel(Datapath::attach_underlay).await?;
+            on_kernel(|| self.datapath.attach_underlay()).map_err(|error| error.to_string())?;
             self.is_underlay_attached = true;
         }
-        attached
+        attached.map_err(|error| error.to_string())
     }
+}
 
-    /// Runs system calls off the threads that serve everybody else.
-    async fn on_kernel<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&dyn Datapath) -> Result<T, DatapathError> + Send + 'static,
-    ) -> Result<T, DatapathError> {
-        let datapath = Arc::clone(&self.datapath);
-        tokio::task::spawn_blocking(move || work(&*datapath))
-            .await
-            .unwrap_or_else(|error| {
-                Err(DatapathError::Kernel {
-                    what: "the datapath's thread died".to_owned(),
-                    cause: error.to_string(),
-                })
-            })
+async fn make_port(
+    platform: &dyn Platform,
+    spec: &Result<PortSpec, String>,
+) -> Result<u32, String> {
+    let port = platform.ensure_port(spec.as_ref()?).await;
+    port.map(|port| port.host_ifindex)
+        .map_err(|error| error.to_string())
+}
+
+/// Makes system calls that take their time, and lets the runtime's other threads take over its
+/// other tasks meanwhile. A runtime of one thread has none.
+pub(super) fn on_kernel<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => task::block_in_place(work),
+        _ => work(),
     }
 }

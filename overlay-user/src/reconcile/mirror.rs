@@ -1,187 +1,317 @@
-//! The registry's state as this agent knows it.
+//! The registry's state as this agent knows it: all networks and nodes, and of the endpoints those
+//! that this host's maps shall hold.
+//!
+//! Three things change it, and none may undo what another knew better. A *delta* is the last word
+//! on what it names, as of its revision. A *reading* is the whole as of one revision; it takes a
+//! while, and deltas that come meanwhile may be newer. An *answer* to a question about one endpoint
+//! may be newer than both. Generations and revisions say which is which.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, Snapshot, Vni};
+use ipnet::IpNet;
 
-/// All desired state, indexed, as of one revision.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+use crate::model::{
+    Endpoint, FdbKey, IfName, Mac, Name, NeighborKey, Network, Node, Resolve, Revision, Vni,
+};
+
+mod intake;
+mod nodes;
+mod store;
+
+use self::{
+    intake::Since,
+    nodes::Nodes,
+    store::{Record, Store},
+};
+
+/// What a change of the mirror bears upon.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A row of the FDB.
+    Fdb(FdbKey),
+    /// A row of the neighbour table.
+    Neighbor(NeighborKey),
+    /// A row of the networks table.
+    Network(Vni),
+    /// A row of the VTEPs table.
+    Vtep(Ipv4Addr),
+    /// The interface of an endpoint on this node.
+    Port(Name),
+}
+
+/// Hears of each key before what it bears upon changes: then the mirror still is as it was.
+pub type Witness<'a> = &'a mut dyn FnMut(&Mirror, Key);
+
+/// An endpoint that went to another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The endpoint.
+    pub endpoint: Name,
+    /// Its network.
+    pub vni: Vni,
+    /// Where it was.
+    pub from: Name,
+    /// Where it is.
+    pub to: Name,
+    /// The generation with which it moved.
+    pub generation: Revision,
+}
+
+/// All that is known, as of one revision.
+#[derive(Debug)]
 pub struct Mirror {
-    /// The revision that this is the state of.
-    pub revision: Revision,
-    /// Networks by VNI.
-    pub networks: BTreeMap<Vni, Network>,
-    /// Nodes by name.
-    pub nodes: BTreeMap<Name, Node>,
-    /// Endpoints by name.
-    pub endpoints: BTreeMap<Name, Endpoint>,
+    /// This host.
+    node: Name,
+    revision: Revision,
+    networks: BTreeMap<Vni, Network>,
+    nodes: Nodes,
+    endpoints: Store,
+    /// Of this node's endpoints alone: the namespace and the interface in it.
+    interfaces: BTreeMap<Name, (Name, IfName)>,
+    /// How many of the endpoints are on this node.
+    local: usize,
+    /// How many endpoints each network has here.
+    sizes: BTreeMap<Vni, usize>,
+    /// Counts the readings.
+    reading: u16,
+    /// What deltas said since the reading under way was asked for, with their revisions.
+    since: Option<Since>,
+    /// How many endpoints came too late.
+    fenced: u64,
 }
 
-/// What a delta did to the mirror.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// A network or a node changed, on which any number of rows depend.
-    pub everything: bool,
-    /// Endpoints as they were before, where they were.
-    pub before: Vec<Endpoint>,
-    /// Endpoints as they are now, where they are.
-    pub after: Vec<Endpoint>,
+/// An endpoint as the mirror holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    mirror: &'a Mirror,
+    record: &'a Record,
 }
 
-impl From<Snapshot> for Mirror {
-    fn from(snapshot: Snapshot) -> Self {
-        Self {
-            revision: snapshot.revision,
-            networks: snapshot
-                .networks
-                .into_iter()
-                .map(|network| (network.vni, network))
-                .collect(),
-            nodes: snapshot
-                .nodes
-                .into_iter()
-                .map(|node| (node.name.clone(), node))
-                .collect(),
-            endpoints: snapshot
-                .endpoints
-                .into_iter()
-                .map(|endpoint| (endpoint.name.clone(), endpoint))
-                .collect(),
+impl<'a> Known<'a> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'a Name {
+        &self.record.name
+    }
+
+    /// Its network.
+    #[must_use]
+    pub fn vni(&self) -> Vni {
+        self.record.vni
+    }
+
+    /// Its MAC.
+    #[must_use]
+    pub fn mac(&self) -> Mac {
+        self.record.mac
+    }
+
+    /// Its addresses with their prefix lengths.
+    pub fn addresses(&self) -> impl Iterator<Item = IpNet> + use<'a> {
+        self.record.addresses.iter()
+    }
+
+    /// Its addresses.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + use<'a> {
+        self.addresses().map(|address| address.addr())
+    }
+
+    /// The name of its node.
+    #[must_use]
+    pub fn node(&self) -> &'a Name {
+        // Every record's node is interned for as long as the record is there.
+        self.mirror
+            .nodes
+            .name(self.record.node)
+            .unwrap_or(&self.mirror.node)
+    }
+
+    /// Its node, if the registry knows it.
+    #[must_use]
+    pub fn known_node(&self) -> Option<&'a Node> {
+        self.mirror.nodes.node(self.record.node)
+    }
+
+    /// Its generation.
+    #[must_use]
+    pub fn generation(&self) -> Revision {
+        self.record.generation
+    }
+
+    /// Whether it is on this node.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        *self.node() == self.mirror.node
+    }
+
+    /// Its namespace and interface, if it is on this node and has any. The registry has those of
+    /// the others.
+    #[must_use]
+    pub fn interface(&self) -> Option<(&'a Name, &'a IfName)> {
+        let (netns, ifname) = self.mirror.interfaces.get(self.name())?;
+        Some((netns, ifname))
+    }
+
+    /// Whether this host holds it whether or not anybody talks to it: it is here, or its network is
+    /// proactive.
+    #[must_use]
+    pub fn is_resident(&self) -> bool {
+        self.is_local() || !self.mirror.is_on_demand(self.vni())
+    }
+
+    /// The same as a value. A remote one comes without namespace and interface.
+    #[must_use]
+    pub fn to_endpoint(&self) -> Endpoint {
+        let interface = self.interface();
+        Endpoint {
+            name: self.name().clone(),
+            vni: self.vni(),
+            mac: self.mac(),
+            addresses: self.addresses().collect(),
+            node: self.node().clone(),
+            netns: interface.map(|(netns, _)| netns.clone()),
+            ifname: interface.map(|(_, ifname)| ifname.clone()),
+            generation: self.generation(),
         }
+    }
+
+    /// Whether it is the same, as far as this host holds it.
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        let interface = endpoint.netns.as_ref().zip(endpoint.ifname.as_ref());
+        self.generation() == endpoint.generation
+            && (self.vni(), self.mac()) == (endpoint.vni, endpoint.mac)
+            && *self.node() == endpoint.node
+            && self.interface() == interface.filter(|_| self.is_local())
+            && self.addresses().eq(endpoint.addresses.iter().copied())
+    }
+
+    /// What it bears upon.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<'a> {
+        let (vni, mac) = (self.vni(), self.mac());
+        let port = self.is_local().then(|| Key::Port(self.name().clone()));
+        rows(vni, mac, self.ips()).chain(port)
     }
 }
 
+/// The rows that an endpoint claims.
+fn rows<I: Iterator<Item = IpAddr>>(
+    vni: Vni,
+    mac: Mac,
+    ips: I,
+) -> impl Iterator<Item = Key> + use<I> {
+    std::iter::once(Key::Fdb(FdbKey { vni, mac }))
+        .chain(ips.map(move |ip| Key::Neighbor(NeighborKey { vni, ip })))
+}
+
 impl Mirror {
-    /// Takes a delta in. One that is older than the mirror changes nothing, and an endpoint's older
-    /// generation never overwrites a newer one.
-    pub fn apply(&mut self, delta: Delta) -> Touched {
-        let mut touched = Touched::default();
-        if delta.revision <= self.revision {
-            return touched;
+    /// Nothing is known yet; `node` is this host.
+    #[must_use]
+    pub fn new(node: Name) -> Self {
+        Self {
+            node,
+            revision: 0,
+            networks: BTreeMap::new(),
+            nodes: Nodes::default(),
+            endpoints: Store::default(),
+            interfaces: BTreeMap::new(),
+            local: 0,
+            sizes: BTreeMap::new(),
+            reading: 0,
+            since: None,
+            fenced: 0,
         }
-        self.revision = delta.revision;
-        for vni in delta.networks_removed {
-            touched.everything |= self.networks.remove(&vni).is_some();
+    }
+
+    /// The last revision that was taken in; of a reading under way, its own.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// A network.
+    #[must_use]
+    pub fn network(&self, vni: Vni) -> Option<&Network> {
+        self.networks.get(&vni)
+    }
+
+    /// Every network, by VNI.
+    #[must_use]
+    pub fn networks(&self) -> impl ExactSizeIterator<Item = &Network> {
+        self.networks.values()
+    }
+
+    /// Whether the host holds of this network only what its endpoints talk to.
+    #[must_use]
+    pub fn is_on_demand(&self, vni: Vni) -> bool {
+        self.network(vni)
+            .is_some_and(|network| network.resolve == Resolve::OnDemand)
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, name: &Name) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
+    }
+
+    /// An endpoint by its name.
+    #[must_use]
+    pub fn endpoint(&self, name: &Name) -> Option<Known<'_>> {
+        self.endpoints.get(name).map(|record| self.known(record))
+    }
+
+    /// Every endpoint that this host holds, in no order.
+    pub fn endpoints(&self) -> impl Iterator<Item = Known<'_>> {
+        self.endpoints.iter().map(|record| self.known(record))
+    }
+
+    /// This node's endpoints that have an interface, by name.
+    pub fn local_endpoints(&self) -> impl Iterator<Item = Known<'_>> {
+        self.interfaces
+            .keys()
+            .filter_map(|name| self.endpoint(name))
+    }
+
+    /// The endpoint that has a MAC.
+    #[must_use]
+    pub fn by_mac(&self, vni: Vni, mac: Mac) -> Option<Known<'_>> {
+        let owner = self.endpoints.owner_of_mac(vni, mac);
+        owner.map(|record| self.known(record))
+    }
+
+    /// The endpoint that has an address.
+    #[must_use]
+    pub fn by_ip(&self, vni: Vni, ip: IpAddr) -> Option<Known<'_>> {
+        let owner = self.endpoints.owner_of_ip(vni, ip);
+        owner.map(|record| self.known(record))
+    }
+
+    /// How many endpoints this host holds: on this node, and elsewhere.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.local, self.endpoints.len() - self.local)
+    }
+
+    /// How many endpoints came with an older generation than the one that was there.
+    #[must_use]
+    pub fn fenced(&self) -> u64 {
+        self.fenced
+    }
+
+    fn known<'a>(&'a self, record: &'a Record) -> Known<'a> {
+        Known {
+            mirror: self,
+            record,
         }
-        for network in delta.networks {
-            let same = self.networks.get(&network.vni) == Some(&network);
-            touched.everything |= !same;
-            self.networks.insert(network.vni, network);
-        }
-        for name in delta.nodes_removed {
-            touched.everything |= self.nodes.remove(&name).is_some();
-        }
-        for node in delta.nodes {
-            let same = self
-                .nodes
-                .get(&node.name)
-                .is_some_and(|known| known.vtep == node.vtep);
-            touched.everything |= !same;
-            self.nodes.insert(node.name.clone(), node);
-        }
-        for name in delta.endpoints_removed {
-            touched.before.extend(self.endpoints.remove(&name));
-        }
-        for endpoint in delta.endpoints {
-            let known = self.endpoints.get(&endpoint.name);
-            if known.is_some_and(|known| known.generation > endpoint.generation) {
-                continue;
-            }
-            touched.after.push(endpoint.clone());
-            touched
-                .before
-                .extend(self.endpoints.insert(endpoint.name.clone(), endpoint));
-        }
-        touched
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Vtep;
-
-    fn endpoint(name: &str, generation: Revision) -> Endpoint {
-        Endpoint {
-            name: name.parse().unwrap(),
-            vni: "42".parse().unwrap(),
-            mac: "02:42:07:07:07:02".parse().unwrap(),
-            addresses: vec!["7.7.7.2/24".parse().unwrap()],
-            node: "h1".parse().unwrap(),
-            netns: None,
-            ifname: None,
-            generation,
-        }
-    }
-
-    fn mirror() -> Mirror {
-        let snapshot = Snapshot {
-            revision: 5,
-            endpoints: vec![endpoint("blue", 5)],
-            ..Snapshot::default()
-        };
-        Mirror::from(snapshot)
-    }
-
-    #[test]
-    fn a_delta_tells_what_was_and_what_is() {
-        let mut mirror = mirror();
-        let delta = Delta {
-            revision: 6,
-            endpoints: vec![endpoint("blue", 6)],
-            ..Delta::default()
-        };
-        let touched = mirror.apply(delta);
-        assert_eq!(touched.before, [endpoint("blue", 5)]);
-        assert_eq!(touched.after, [endpoint("blue", 6)]);
-        assert!(!touched.everything);
-        assert_eq!(mirror.revision, 6);
-    }
-
-    #[test]
-    fn a_delta_that_the_snapshot_contained_changes_nothing() {
-        let mut mirror = mirror();
-        let delta = Delta {
-            revision: 5,
-            endpoints_removed: vec!["blue".parse().unwrap()],
-            ..Delta::default()
-        };
-        assert_eq!(mirror.apply(delta), Touched::default());
-        assert_eq!(mirror.endpoints.len(), 1);
-    }
-
-    #[test]
-    fn an_older_generation_never_overwrites_a_newer_one() {
-        let mut mirror = mirror();
-        let delta = Delta {
-            revision: 7,
-            endpoints: vec![endpoint("blue", 4)],
-            ..Delta::default()
-        };
-        assert_eq!(mirror.apply(delta), Touched::default());
-        assert_eq!(mirror.endpoints[&"blue".parse().unwrap()].generation, 5);
-    }
-
-    #[test]
-    fn a_node_that_only_lives_on_touches_nothing() {
-        let node = |ip: &str| {
-            Node::new(
-                "h2".parse().unwrap(),
-                Vtep {
-                    ip: ip.parse().unwrap(),
-                    port: 4789,
-                },
-                true,
-            )
-        };
-        let mut mirror = mirror();
-        let put = |revision, ip| Delta {
-            revision,
-            nodes: vec![node(ip)],
-            ..Delta::default()
-        };
-        assert!(mirror.apply(put(6, "10.0.0.2")).everything);
-        assert!(!mirror.apply(put(7, "10.0.0.2")).everything);
-        assert!(mirror.apply(put(8, "10.0.0.3")).everything);
-    }
-}
+mod tests;

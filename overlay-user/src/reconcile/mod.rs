@@ -1,27 +1,54 @@
-//! Makes the kernel's state equal the registry's: subscribe, take a snapshot, apply it whole, then
-//! apply what changes; apply it whole again from time to time, and after errors with growing
-//! patience.
+//! Makes the kernel's state equal the registry's: subscribe, read, and carry over what changes.
+//!
+//! One task does it all, one thing after the other: what the registry tells, frames that found no
+//! row, routes, chores. It waits for the kernel, and never for the registry: what it asks that for are
+//! errands, and while they take their time, or the registry is away, the rest goes on.
+//!
+//! The registry is read as a whole at the start, after a gap, and from time to time in case something
+//! was missed; the host's interfaces are checked every half a minute, its large tables looked
+//! through now and then. How often depends on how long it takes, so that a host with a million endpoints
+//! spends no more time on it than one with ten.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::Instant,
 };
 
 pub mod apply;
+pub mod cache;
+pub mod digest;
+pub mod event;
+mod follow;
+mod inputs;
 pub mod mirror;
 pub mod plan;
+mod report;
+mod resolve;
+pub mod sweep;
 
-use self::{apply::Applier, mirror::Mirror};
+use self::{
+    apply::{Applier, Standing},
+    cache::{Cache, Limits},
+    event::{Event, Events},
+    follow::Reader,
+    inputs::{Errand, Inputs, Wake},
+    mirror::{Mirror, Witness},
+    plan::Draft,
+    report::Reporter,
+};
 use crate::{
-    model::{Change, Delta, EndpointState, Name, Node, Revision},
-    registry::{Registry, RegistryError, WatchEvent},
+    model::{Change, EndpointState, Miss, Name, Node, Revision},
+    registry::{Registry, RegistryError},
 };
 
-/// How often the whole host is compared with the registry even if nothing went wrong.
-const RESYNC: Duration = Duration::from_secs(30);
-/// The first wait after an error; doubles up to [`RESYNC`].
+/// How often the host's interfaces, programs and small tables are looked at even if nothing went
+/// wrong. The large tables are looked at no more often.
+const CHECK: Duration = Duration::from_secs(30);
+/// The share of time that is spent on looking through the large tables: one part in this many.
+const SWEEP_SHARE: u32 = 300;
+/// The first wait after an error; doubles up to [`CHECK`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
 /// How often the loop vouches for the next hops that it wrote.
@@ -31,7 +58,7 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(3);
 
 /// What the loop knows, for whoever asks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub struct View {
     /// The registry's state.
     pub mirror: Mirror,
@@ -40,41 +67,132 @@ pub struct View {
     /// Why others of this node don't.
     pub failures: BTreeMap<Name, String>,
     /// Why the registry is out of reach; `None`: it is in reach.
-    pub lost: Option<String>,
+    pub lost: Option<Lost>,
     /// The last revision that was carried over to the kernel as far as it can be; 0: none yet.
     pub applied: Revision,
     /// What could not be done since the last look at the whole; empty: the kernel is what the
     /// registry wants.
     pub errors: Vec<String>,
+    /// What the loop has counted.
+    pub counters: Counters,
+    /// How many endpoints of on-demand networks are held.
+    pub cached: usize,
+}
+
+/// A registry that is out of reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why, in a line.
+    pub reason: String,
+    /// When it was noticed. What the agent knows is at least this old.
+    pub since: Instant,
+}
+
+/// What the loop counts; all but the gauges since the agent's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames that found no row and were heard of.
+    pub misses: u64,
+    /// Addresses that the registry knew.
+    pub resolved: u64,
+    /// Addresses that it knew nobody to have.
+    pub unresolved: u64,
+    /// Questions that it answered too late.
+    pub timeouts: u64,
+    /// Questions that it answered with an error.
+    pub failed_lookups: u64,
+    /// Frames whose question found no place among those that wait.
+    pub overflows: u64,
+    /// Endpoints that went out of the cache because nobody talked to them.
+    pub idle: u64,
+    /// Endpoints that went out of the cache because others needed their place.
+    pub evicted: u64,
+    /// Endpoints that came to another node.
+    pub moves: u64,
+    /// Endpoints that came later than a newer word on them.
+    pub fenced: u64,
+    /// Deltas that came in the wrong order.
+    pub disordered: u64,
+    /// Readings of the registry.
+    pub readings: u64,
+    /// Rows that were missing or wrong in the kernel's tables, apart from those never written.
+    pub mended: u64,
+    /// Rows that nobody wanted.
+    pub swept: u64,
+    /// How often the loop had something to do.
+    pub steps: u64,
+    /// How long that took in all.
+    pub busy: Duration,
+    /// Gauge: how long the last reading took until its rows were in.
+    pub last_reading: Duration,
+    /// Gauge: how long the last look through the large tables took.
+    pub last_sweep: Duration,
 }
 
 impl View {
-    /// What became of an endpoint on this node.
-    #[must_use]
-    pub fn state_of(&self, endpoint: &Name, node: &Name) -> EndpointState {
-        match self.mirror.endpoints.get(endpoint) {
-            Some(known) if known.node != *node => EndpointState::Remote,
-            _ if self.failures.contains_key(endpoint) => EndpointState::Failed,
-            _ if self.ports.contains_key(endpoint) => EndpointState::Ready,
-            _ => EndpointState::Pending,
+    fn new(node: Name) -> Self {
+        Self {
+            mirror: Mirror::new(node),
+            ports: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            lost: None,
+            applied: 0,
+            errors: Vec::new(),
+            counters: Counters::default(),
+            cached: 0,
         }
     }
-}
 
-/// What was carried over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// All there is: what went wrong earlier is mended, or told again.
-    Whole,
-    /// What a delta touched.
-    Delta,
+    /// What became of an endpoint that the registry has on this node.
+    #[must_use]
+    pub fn state_of(&self, endpoint: &Name) -> EndpointState {
+        let known = self.mirror.endpoint(endpoint);
+        if known.is_some_and(|known| !known.is_local()) {
+            EndpointState::Remote
+        } else if self.failures.contains_key(endpoint) {
+            EndpointState::Failed
+        } else if self.ports.contains_key(endpoint) {
+            EndpointState::Ready
+        } else {
+            EndpointState::Pending
+        }
+    }
+
+    /// How old what the agent knows is at least: for how long the registry has been out of reach.
+    #[must_use]
+    pub fn stale_for(&self) -> Duration {
+        self.lost
+            .as_ref()
+            .map_or(Duration::ZERO, |lost| lost.since.elapsed())
+    }
+
+    /// The registry is out of reach; `true`: it was in reach before.
+    fn lose(&mut self, reason: String) -> bool {
+        let is_new = self.lost.is_none();
+        let since = self
+            .lost
+            .as_ref()
+            .map_or_else(Instant::now, |lost| lost.since);
+        self.lost = Some(Lost { reason, since });
+        is_new
+    }
 }
 
 /// A look at the loop from outside.
 #[derive(Debug, Clone)]
 pub struct Observer {
     view: Arc<RwLock<View>>,
-    applied: watch::Receiver<Revision>,
+    progress: watch::Receiver<Progress>,
+    events: Events,
+}
+
+/// How far the loop is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Progress {
+    /// Grows when the registry is put back to a former state: revisions of two histories don't
+    /// compare.
+    history: u64,
+    applied: Revision,
 }
 
 impl Observer {
@@ -83,19 +201,42 @@ impl Observer {
         self.view.read().await
     }
 
-    /// Waits until the kernel is what `revision` wants, as far as it can be. `false`: the loop has
-    /// ended.
+    /// What happens in the loop.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Waits until the kernel is what `revision` wants, as far as it can be, or nobody can want it any
+    /// more because the registry was put back to a former state. `false`: the loop has ended.
     pub async fn applied(&mut self, revision: Revision) -> bool {
-        self.applied
-            .wait_for(|applied| *applied >= revision)
+        let history = self.progress.borrow().history;
+        self.progress
+            .wait_for(|now| now.applied >= revision || now.history != history)
             .await
             .is_ok()
     }
 
     /// Waits until the loop has ended.
     pub async fn ended(&mut self) {
-        while self.applied.changed().await.is_ok() {}
+        while self.progress.changed().await.is_ok() {}
     }
+}
+
+/// What a loop is made of.
+pub struct Parts {
+    /// The desired state.
+    pub registry: Arc<dyn Registry>,
+    /// The actual one.
+    pub applier: Applier,
+    /// This node, to be put back into the registry if somebody removes it.
+    pub node: Node,
+    /// Bounds of what is resolved on demand.
+    pub limits: Limits,
+    /// Tells of changes to the host's routes.
+    pub routes: mpsc::Receiver<()>,
+    /// Frames that find no row.
+    pub misses: mpsc::Receiver<Miss>,
 }
 
 /// The loop.
@@ -103,194 +244,270 @@ pub struct Reconciler {
     registry: Arc<dyn Registry>,
     applier: Applier,
     node: Node,
+    cache: Cache,
+    reader: Reader,
+    reporter: Reporter,
+    inputs: Inputs,
     /// Only the loop writes; it lets others read while it works on the kernel.
     view: Arc<RwLock<View>>,
-    applied: watch::Sender<Revision>,
+    progress: watch::Sender<Progress>,
+    events: Events,
+    counters: Counters,
+    /// What went wrong in this step.
+    errors: Vec<String>,
+    /// Whether this node is on its way back into the registry.
+    is_joining: bool,
+    next_check: Instant,
+    next_sweep: Instant,
+    next_ageing: Instant,
     retry: Duration,
-    next_resync: Instant,
+    history: u64,
 }
 
 impl Reconciler {
-    /// A loop for `node`, and the way to look at it.
-    pub fn new(registry: Arc<dyn Registry>, applier: Applier, node: Node) -> (Self, Observer) {
-        let view = Arc::new(RwLock::new(View::default()));
-        let (publisher, progress) = watch::channel(0);
+    /// A loop, and the way to look at it. To be called on the runtime that it shall run on.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, Observer) {
+        let now = Instant::now();
+        let view = Arc::new(RwLock::new(View::new(parts.node.name.clone())));
+        let (publisher, progress) = watch::channel(Progress::default());
+        let events = Events::default();
         let observer = Observer {
             view: Arc::clone(&view),
-            applied: progress,
+            progress,
+            events: events.clone(),
         };
         let reconciler = Self {
-            registry,
-            applier,
-            node,
+            registry: parts.registry,
+            applier: parts.applier,
+            node: parts.node,
+            cache: Cache::new(parts.limits),
+            reader: Reader::new(now),
+            reporter: Reporter::new(now),
+            inputs: Inputs::new(parts.routes, parts.misses, LEASE_RENEWAL),
             view,
-            applied: publisher,
+            progress: publisher,
+            events,
+            counters: Counters::default(),
+            errors: Vec::new(),
+            is_joining: false,
+            next_check: now,
+            next_sweep: now,
+            next_ageing: now,
             retry: FIRST_RETRY,
-            next_resync: Instant::now(),
+            history: 0,
         };
         (reconciler, observer)
     }
 
-    /// Runs until the future is dropped. `routes` tells of changes to the host's routes; however
-    /// many there are, the registry gets its turns. Ends with an error if the registry can't be
-    /// watched at the start; later losses are waited out.
-    pub async fn run(mut self, mut routes: mpsc::Receiver<()>) -> Result<(), RegistryError> {
-        let mut events = self.registry.watch().await?;
-        let mut renewal = interval(LEASE_RENEWAL);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.resync().await;
+    /// Runs until the future is dropped. Ends with an error if the registry can't be watched at the
+    /// start; later losses are waited out.
+    pub async fn run(mut self) -> Result<(), RegistryError> {
+        self.inputs.events = Some(self.registry.watch().await?);
         loop {
-            tokio::select! {
-                Some(()) = routes.recv() => self.follow_routes().await,
-                _ = renewal.tick(), if !routes.is_closed() => {
-                    // The lease says that the next hops are up to date.
-                    if routes.try_recv().is_ok() {
-                        self.follow_routes().await;
-                    }
-                    self.renew_lease().await;
-                }
-                event = events.recv() => match event {
-                    Some(event) => self.take(event).await,
-                    None => events = self.watch_again().await,
-                },
-                () = sleep_until(self.next_resync) => self.resync().await,
+            let chore = self.next_chore();
+            let wake = self.inputs.next(chore).await;
+            let started = Instant::now();
+            match wake {
+                Wake::Renewal => self.renew_lease().await,
+                Wake::Routes => self.follow_routes().await,
+                Wake::Event(Some(event)) => self.take_event(event).await,
+                Wake::Event(None) => self.watch_again(started),
+                Wake::Page(page) => self.take_page(page).await,
+                Wake::Miss(miss) => self.take_miss(miss).await,
+                Wake::Errand(errand) => self.take_errand(errand).await,
+                Wake::Chore => {}
+            }
+            self.do_chores().await;
+            self.counters.steps += 1;
+            self.counters.busy += started.elapsed();
+            self.publish().await;
+        }
+    }
+
+    async fn take_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Watched(watched) => self.take_watch(watched).await,
+            Errand::Read(number, reading) => self.take_reading(number, reading).await,
+            Errand::Found(lookup, number, found) => self.take_found(lookup, number, found).await,
+            Errand::Reported(question, reported) => self.reporter.take(question, reported),
+            Errand::Joined(joined) => {
+                self.is_joining = false;
+                self.errors
+                    .extend(joined.err().map(|error| error.to_string()));
             }
         }
     }
 
-    async fn take(&mut self, event: WatchEvent) {
-        match event {
-            WatchEvent::Delta(delta) => self.take_delta(delta).await,
-            WatchEvent::Resync => self.resync().await,
-            WatchEvent::Lost(reason) => {
-                tracing::warn!(%reason, "registry lost: the datapath goes on as it is");
-                self.view.write().await.lost = Some(reason);
-            }
-            WatchEvent::Restored => {
-                tracing::info!("registry restored");
-                self.resync().await;
-            }
-            WatchEvent::Alive(_) | WatchEvent::Silent(_) | WatchEvent::Question(_) => {}
+    /// When the loop has something to do by itself.
+    fn next_chore(&self) -> Instant {
+        let mut next = self.reader.next();
+        if self.reader.has_read() {
+            next = next.min(self.next_check);
+        }
+        let others = [self.reporter.next(), self.next_ageing()];
+        others.into_iter().flatten().fold(next, Instant::min)
+    }
+
+    async fn do_chores(&mut self) {
+        let now = Instant::now();
+        self.ask_registry(now).await;
+        if self.reader.has_read() && now >= self.next_check {
+            self.check().await;
+        }
+        self.age(now).await;
+        self.make_room().await;
+        self.send_questions().await;
+        self.put_node_back().await;
+        self.report(now).await;
+    }
+
+    /// Changes the mirror and carries over what that bears upon.
+    async fn change<T>(&mut self, act: impl FnOnce(&mut Mirror, Witness<'_>) -> T) -> T {
+        let mut draft = Draft::default();
+        let mut view = self.view.write().await;
+        let applier = &self.applier;
+        let outcome = act(&mut view.mirror, &mut |mirror, key| {
+            draft.note(&applier.desired(mirror), key);
+        });
+        let view = RwLockWriteGuard::downgrade(view);
+        if !draft.is_empty() {
+            self.reporter.note();
+            self.errors
+                .extend(self.applier.carry_over(&view.mirror, draft).await);
+        }
+        outcome
+    }
+
+    async fn renew_lease(&mut self) {
+        if !self.inputs.knows_routes() {
+            return;
+        }
+        // The lease says that the next hops are up to date.
+        if self.inputs.take_routes() {
+            self.follow_routes().await;
+        }
+        if let Err(error) = self.applier.renew_lease(LEASE) {
+            tracing::error!(%error, "the kernel looks for each packet's next hop");
         }
     }
 
     async fn follow_routes(&mut self) {
         let view = self.view.read().await;
-        if let Err(error) = self.applier.follow_routes(&view.mirror).await {
-            tracing::error!(%error, "next hops not written");
-            drop(view);
-            self.hasten();
-        }
-    }
-
-    async fn renew_lease(&self) {
-        if let Err(error) = self.applier.renew_lease(LEASE).await {
-            tracing::error!(%error, "the kernel looks for each packet's next hop");
-        }
-    }
-
-    async fn take_delta(&mut self, delta: Delta) {
-        let mut view = self.view.write().await;
-        let touched = view.mirror.apply(delta);
-        if touched.everything || !view.mirror.nodes.contains_key(&self.node.name) {
-            drop(view);
-            return self.resync().await;
-        }
-        let view = RwLockWriteGuard::downgrade(view);
-        let errors = self.applier.apply_touched(&view.mirror, &touched).await;
+        let followed = self.applier.follow_routes(&view.mirror).await;
         drop(view);
-        if !errors.is_empty() || !self.applier.failures().is_empty() {
-            self.hasten();
-        }
-        self.publish(errors, Scope::Delta).await;
+        self.errors.extend(followed.err());
     }
 
-    /// A watch ends only with its backend's task: begin another.
-    async fn watch_again(&mut self) -> mpsc::Receiver<WatchEvent> {
-        loop {
-            match self.registry.watch().await {
-                Ok(events) => {
-                    self.resync().await;
-                    return events;
-                }
-                Err(error) => {
-                    self.view.write().await.lost = Some(error.to_string());
-                    tokio::time::sleep(RESYNC).await;
-                }
+    /// Looks at the whole host; at its large tables too if they are in doubt, or due.
+    async fn check(&mut self) {
+        let view = self.view.read().await;
+        let mut errors = self.applier.check(&view.mirror).await;
+        let started = Instant::now();
+        if self.applier.is_in_doubt || started >= self.next_sweep {
+            let swept = self.applier.sweep(&view.mirror, self.cache.room());
+            self.counters.last_sweep = started.elapsed();
+            self.next_sweep = started + CHECK.max(started.elapsed() * SWEEP_SHARE);
+            self.reporter.note();
+            if swept.put + swept.removed > 0 {
+                tracing::info!(put = swept.put, removed = swept.removed, "tables mended");
+                self.counters.mended += swept.put;
+                self.counters.swept += swept.removed;
+                self.events.tell(Event::Mended {
+                    put: swept.put,
+                    removed: swept.removed,
+                });
             }
-        }
-    }
-
-    /// Takes a snapshot and makes the whole host what it says.
-    async fn resync(&mut self) {
-        match self.snapshot().await {
-            Ok(mirror) => {
-                let mut view = self.view.write().await;
-                view.mirror = mirror;
-                view.lost = None;
-                let view = RwLockWriteGuard::downgrade(view);
-                let errors = self.applier.apply_all(&view.mirror).await;
-                drop(view);
-                self.postpone(!errors.is_empty() || !self.applier.failures().is_empty());
-                self.publish(errors, Scope::Whole).await;
+            for lookup in swept.unknown {
+                self.cache.revisit(lookup, started);
             }
-            Err(error) => {
-                tracing::warn!(%error, "no snapshot of the registry");
-                self.view.write().await.lost = Some(error.to_string());
-                self.postpone(true);
-            }
+            errors.extend(swept.error);
         }
+        drop(view);
+        let is_failed = !errors.is_empty() || self.applier.has_failed();
+        self.view.write().await.errors.clear();
+        self.errors.extend(errors);
+        let wait = if is_failed { self.retry } else { CHECK };
+        self.retry = if is_failed {
+            (self.retry * 2).min(CHECK)
+        } else {
+            FIRST_RETRY
+        };
+        self.next_check = Instant::now() + wait;
     }
-
-    /// The registry's state; this node is put back into it if somebody removed it.
-    async fn snapshot(&self) -> Result<Mirror, RegistryError> {
-        let mirror = Mirror::from(self.registry.snapshot().await?);
-        if mirror.nodes.contains_key(&self.node.name) {
-            return Ok(mirror);
-        }
-        tracing::warn!(node = %self.node.name, "this node is missing in the registry: putting it back");
-        self.registry
-            .commit(&[Change::PutNode(self.node.clone())])
-            .await?;
-        self.registry.snapshot().await.map(Mirror::from)
-    }
-
+}
+impl Reconciler {
     /// Tells what was done.
-    async fn publish(&self, errors: Vec<String>, scope: Scope) {
-        for error in &errors {
+    async fn publish(&mut self) {
+        for error in &self.errors {
             tracing::error!("{error}");
+            self.events.tell(Event::Failed {
+                reason: error.clone(),
+            });
+        }
+        if !self.errors.is_empty() || self.applier.has_failed() {
+            // Never later than planned already: many deltas don't put it off for ever.
+            self.next_check = self.next_check.min(Instant::now() + self.retry);
         }
         let mut view = self.view.write().await;
-        view.ports.clone_from(self.applier.ports());
-        view.failures.clone_from(self.applier.failures());
-        if scope == Scope::Whole {
-            view.errors.clear();
+        for (endpoint, standing) in self.applier.take_news() {
+            let (former_port, former_failure) = (
+                view.ports.remove(&endpoint),
+                view.failures.remove(&endpoint),
+            );
+            match standing {
+                Standing::Ready(ifindex) => {
+                    view.ports.insert(endpoint.clone(), ifindex);
+                    if former_port.is_none() {
+                        self.events.tell(Event::EndpointReady { endpoint });
+                    }
+                }
+                Standing::Failed(reason) => {
+                    view.failures.insert(endpoint.clone(), reason.clone());
+                    if former_failure.as_ref() != Some(&reason) {
+                        self.events.tell(Event::EndpointFailed { endpoint, reason });
+                    }
+                }
+                Standing::Gone => {}
+            }
         }
-        for error in errors {
+        for error in self.errors.drain(..) {
             if !view.errors.contains(&error) {
                 view.errors.push(error);
             }
         }
-        let revision = view.mirror.revision;
-        view.applied = revision;
-        drop(view);
-        self.applied.send_replace(revision);
-    }
-
-    /// Plans the next look at the whole because a part of it failed: never later than planned already, so
-    /// that many deltas don't put it off for ever.
-    fn hasten(&mut self) {
-        self.next_resync = self.next_resync.min(Instant::now() + self.retry);
-    }
-
-    /// Plans the next look at the whole after one.
-    fn postpone(&mut self, is_failed: bool) {
-        let wait = if is_failed { self.retry } else { RESYNC };
-        self.retry = if is_failed {
-            (self.retry * 2).min(RESYNC)
-        } else {
-            FIRST_RETRY
+        self.counters.fenced = view.mirror.fenced();
+        view.counters = self.counters;
+        view.cached = self.cache.len();
+        // Until a reading is through, its revision is not reached.
+        if self.reader.has_read() && !self.reader.is_reading() {
+            view.applied = view.mirror.revision();
+        }
+        let progress = Progress {
+            history: self.history,
+            applied: view.applied,
         };
-        self.next_resync = Instant::now() + wait;
+        drop(view);
+        self.progress
+            .send_if_modified(|known| std::mem::replace(known, progress) != progress);
+    }
+
+    /// Puts this node back into the registry if somebody removed it.
+    async fn put_node_back(&mut self) {
+        if self.is_joining || !self.reader.has_read() || self.reader.is_reading() {
+            return;
+        }
+        let view = self.view.read().await;
+        if view.lost.is_some() || view.mirror.node(&self.node.name).is_some() {
+            return;
+        }
+        drop(view);
+        tracing::warn!(node = %self.node.name, "this node is missing in the registry: putting it back");
+        self.is_joining = true;
+        let (registry, node) = (Arc::clone(&self.registry), self.node.clone());
+        self.inputs.send(async move {
+            let joined = registry.commit(&[Change::PutNode(node)]).await;
+            Errand::Joined(joined.map(drop))
+        });
     }
 }

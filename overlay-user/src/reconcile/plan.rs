@@ -1,15 +1,19 @@
-//! From desired state to kernel state, and the difference between two of those: pure.
+//! From desired state to rows: what each row of the kernel's tables shall be, and what a change
+//! makes of those that it bears upon. Pure.
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::mirror::Mirror;
+use super::{
+    digest::{self, Books, Hash},
+    mirror::{Key, Known, Mirror},
+};
 use crate::{
     model::{
-        Endpoint, EndpointRow, FdbKey, FdbRow, FdbTarget, Name, NeighborKey, NeighborRow, Network,
-        NetworkRow, Node, Tables, VtepRow,
+        EndpointRow, FdbKey, FdbRow, FdbTarget, Name, NeighborKey, NeighborRow, Network,
+        NetworkRow, Node, Revision, Tables, Vni, Vtep, VtepRow,
     },
     platform::PortSpec,
 };
@@ -22,6 +26,8 @@ const ENCAPSULATION: u32 = 50;
 pub struct Local {
     /// This node's name.
     pub node: Name,
+    /// Its tunnel end.
+    pub vtep: Vtep,
     /// The underlay's MTU, bytes.
     pub underlay_mtu: u32,
 }
@@ -48,24 +54,40 @@ impl Local {
         }
     }
 
+    /// Behind which tunnel end a row's endpoint is, as every other host sees it.
+    #[must_use]
+    pub fn vtep_of(&self, row: &FdbRow) -> Vtep {
+        match row.target {
+            FdbTarget::Local { .. } => self.vtep,
+            FdbTarget::Remote { vtep, port } => Vtep {
+                ip: vtep.into(),
+                port,
+            },
+        }
+    }
+
+    /// The hash of a row of this host's FDB.
+    #[must_use]
+    pub fn hash_of(&self, key: FdbKey, row: &FdbRow) -> Hash {
+        digest::of_fdb(key, self.vtep_of(row), row.generation)
+    }
+
+    fn usable_mtu(&self, network: &Network) -> u32 {
+        self.mtu(network).unwrap_or_else(|_| self.longest_packet())
+    }
+
     /// The interface that an endpoint of this node shall have. `None`: it needs none here.
     #[must_use]
-    pub fn port_spec(
-        &self,
-        mirror: &Mirror,
-        endpoint: &Endpoint,
-    ) -> Option<Result<PortSpec, String>> {
-        if endpoint.node != self.node {
-            return None;
-        }
-        let (netns, ifname) = (endpoint.netns.clone()?, endpoint.ifname.clone()?);
-        let network = mirror.networks.get(&endpoint.vni)?;
+    pub fn port_spec(&self, mirror: &Mirror, endpoint: &Name) -> Option<Result<PortSpec, String>> {
+        let known = mirror.endpoint(endpoint)?;
+        let (netns, ifname) = known.interface()?;
+        let network = mirror.network(known.vni())?;
         Some(self.mtu(network).map(|mtu| PortSpec {
-            endpoint: endpoint.name.clone(),
-            netns,
-            ifname,
-            mac: endpoint.mac,
-            addresses: endpoint.addresses.clone(),
+            endpoint: endpoint.clone(),
+            netns: netns.clone(),
+            ifname: ifname.clone(),
+            mac: known.mac(),
+            addresses: known.addresses().collect(),
             mtu,
         }))
     }
@@ -80,139 +102,247 @@ pub struct Found {
     pub next_hops: BTreeMap<Ipv4Addr, Ipv4Addr>,
 }
 
-/// The tables of a host.
-#[must_use]
-pub fn tables(mirror: &Mirror, local: &Local, found: &Found) -> Tables {
-    let mut tables = Tables {
-        networks: mirror
-            .networks
-            .values()
-            .map(|network| {
-                let mtu = local
-                    .mtu(network)
-                    .unwrap_or_else(|_| local.longest_packet());
-                let row = NetworkRow {
-                    mtu,
-                    on_demand: false,
-                };
-                (network.vni, row)
-            })
-            .collect(),
-        vteps: vteps(mirror, local, &found.next_hops),
-        ..Tables::default()
-    };
-    for endpoint in mirror.endpoints.values() {
-        add_rows(&mut tables, endpoint, mirror, local, found);
-    }
-    tables
+/// What each row shall be, from all that is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Desired<'a> {
+    /// The registry's state.
+    pub mirror: &'a Mirror,
+    /// What this host adds to it.
+    pub local: &'a Local,
+    /// What it was found to have.
+    pub found: &'a Found,
 }
 
-/// The rows of these endpoints alone.
-#[must_use]
-pub fn rows_of(endpoints: &[Endpoint], mirror: &Mirror, local: &Local, found: &Found) -> Tables {
-    let mut tables = Tables::default();
-    for endpoint in endpoints {
-        add_rows(&mut tables, endpoint, mirror, local, found);
-    }
-    tables
-}
-
-/// The rows of the other nodes' VTEPs.
-#[must_use]
-pub fn vteps(
-    mirror: &Mirror,
-    local: &Local,
-    next_hops: &BTreeMap<Ipv4Addr, Ipv4Addr>,
-) -> BTreeMap<Ipv4Addr, VtepRow> {
-    let others = mirror.nodes.values().filter(|node| node.name != local.node);
-    others
-        .filter_map(|node| {
-            let row = VtepRow {
-                port: node.vtep.port,
-                next_hop: next_hops.get(&ipv4_of(node)?).copied(),
-            };
-            Some((ipv4_of(node)?, row))
+impl Desired<'_> {
+    /// A row of the FDB.
+    #[must_use]
+    pub fn fdb(&self, key: FdbKey) -> Option<FdbRow> {
+        let owner = self.mirror.by_mac(key.vni, key.mac)?;
+        let target = self.target(&owner)?;
+        Some(FdbRow {
+            target,
+            generation: owner.generation(),
+            ages: !owner.is_resident(),
         })
-        .collect()
-}
-
-/// The node's VTEP, if it is one of the IPv4 underlay.
-fn ipv4_of(node: &Node) -> Option<Ipv4Addr> {
-    match node.vtep.ip {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
     }
-}
 
-/// Adds an endpoint's rows; none, if its node, its network or its interface is missing.
-fn add_rows(
-    tables: &mut Tables,
-    endpoint: &Endpoint,
-    mirror: &Mirror,
-    local: &Local,
-    found: &Found,
-) {
-    let Some(network) = mirror.networks.get(&endpoint.vni) else {
-        return;
-    };
-    let generation = endpoint.generation;
-    let target = if endpoint.node == local.node {
-        let Some(&ifindex) = found.ports.get(&endpoint.name) else {
-            return;
-        };
-        let first = |wanted: fn(&IpAddr) -> bool| endpoint.ips().find(wanted);
+    /// A row of the neighbour table.
+    #[must_use]
+    pub fn neighbor(&self, key: NeighborKey) -> Option<NeighborRow> {
+        let owner = self.mirror.by_ip(key.vni, key.ip)?;
+        self.target(&owner)?;
+        Some(NeighborRow {
+            mac: owner.mac(),
+            generation: owner.generation(),
+        })
+    }
+
+    /// A row of the networks table.
+    #[must_use]
+    pub fn network(&self, vni: Vni) -> Option<NetworkRow> {
+        let network = self.mirror.network(vni)?;
+        Some(NetworkRow {
+            mtu: self.local.usable_mtu(network),
+            on_demand: self.mirror.is_on_demand(vni),
+        })
+    }
+
+    /// A row of the VTEPs table: one of another node.
+    #[must_use]
+    pub fn vtep(&self, ip: Ipv4Addr) -> Option<VtepRow> {
+        let mut others = self.mirror.nodes().filter(|node| self.is_peer(node));
+        let node = others.find(|node| node.vtep.ip == ip)?;
+        Some(self.vtep_row(ip, node))
+    }
+
+    /// The tables that have no row for each endpoint of the registry; the others are empty.
+    #[must_use]
+    pub fn small_tables(&self) -> Tables {
+        let networks = self.mirror.networks().map(|network| network.vni);
+        let endpoints = self.found.ports.keys();
+        Tables {
+            networks: networks
+                .filter_map(|vni| Some((vni, self.network(vni)?)))
+                .collect(),
+            vteps: self.vteps(),
+            endpoints: endpoints.filter_map(|name| self.endpoint(name)).collect(),
+            ..Tables::default()
+        }
+    }
+
+    /// Every row of the VTEPs table.
+    #[must_use]
+    pub fn vteps(&self) -> BTreeMap<Ipv4Addr, VtepRow> {
+        let others = self.mirror.nodes().filter(|node| self.is_peer(node));
+        others
+            .filter_map(|node| match node.vtep.ip {
+                IpAddr::V4(ip) => Some((ip, self.vtep_row(ip, node))),
+                IpAddr::V6(_) => None,
+            })
+            .collect()
+    }
+
+    /// The row of a local endpoint in the endpoints table, and its key. `None`: it does not stand.
+    #[must_use]
+    pub fn endpoint(&self, name: &Name) -> Option<(u32, EndpointRow)> {
+        let &ifindex = self.found.ports.get(name)?;
+        let known = self.mirror.endpoint(name).filter(Known::is_local)?;
+        let network = self.mirror.network(known.vni())?;
         let row = EndpointRow {
-            vni: endpoint.vni,
-            mac: endpoint.mac,
-            ipv4: first(IpAddr::is_ipv4).and_then(|ip| match ip {
+            vni: known.vni(),
+            mac: known.mac(),
+            ipv4: known.ips().find_map(|ip| match ip {
                 IpAddr::V4(ip) => Some(ip),
                 IpAddr::V6(_) => None,
             }),
-            ipv6: first(IpAddr::is_ipv6).and_then(|ip| match ip {
+            ipv6: known.ips().find_map(|ip| match ip {
                 IpAddr::V6(ip) => Some(ip),
                 IpAddr::V4(_) => None,
             }),
-            mtu: local
-                .mtu(network)
-                .unwrap_or_else(|_| local.longest_packet()),
-            generation,
+            mtu: self.local.usable_mtu(network),
+            generation: known.generation(),
         };
-        tables.endpoints.insert(ifindex, row);
-        FdbTarget::Local { ifindex }
-    } else {
-        let Some(node) = mirror.nodes.get(&endpoint.node) else {
-            return;
-        };
-        let Some(vtep) = ipv4_of(node) else { return };
-        FdbTarget::Remote {
-            vtep,
-            port: node.vtep.port,
+        Some((ifindex, row))
+    }
+
+    /// Adds the row that `key` stands for, if there shall be one.
+    pub(super) fn put(&self, key: Key, tables: &mut Tables) {
+        match key {
+            Key::Fdb(key) => tables.fdb.extend(self.fdb(key).map(|row| (key, row))),
+            Key::Neighbor(key) => {
+                let row = self.neighbor(key);
+                tables.neighbors.extend(row.map(|row| (key, row)));
+            }
+            Key::Network(vni) => tables
+                .networks
+                .extend(self.network(vni).map(|row| (vni, row))),
+            Key::Vtep(ip) => tables.vteps.extend(self.vtep(ip).map(|row| (ip, row))),
+            Key::Port(name) => tables.endpoints.extend(self.endpoint(&name)),
         }
-    };
-    let key = FdbKey {
-        vni: endpoint.vni,
-        mac: endpoint.mac,
-    };
-    tables.fdb.insert(
-        key,
-        FdbRow {
-            target,
-            generation,
-            ages: false,
-        },
-    );
-    for ip in endpoint.ips() {
-        let key = NeighborKey {
-            vni: endpoint.vni,
-            ip,
-        };
-        tables.neighbors.insert(
-            key,
-            NeighborRow {
-                mac: endpoint.mac,
-                generation,
+    }
+
+    /// Where frames for an endpoint go. `None`: its node, its network or its interface is missing.
+    fn target(&self, endpoint: &Known<'_>) -> Option<FdbTarget> {
+        self.mirror.network(endpoint.vni())?;
+        if endpoint.is_local() {
+            let ifindex = *self.found.ports.get(endpoint.name())?;
+            return Some(FdbTarget::Local { ifindex });
+        }
+        let vtep = endpoint.known_node()?.vtep;
+        match vtep.ip {
+            IpAddr::V4(ip) => Some(FdbTarget::Remote {
+                vtep: ip,
+                port: vtep.port,
+            }),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn is_peer(&self, node: &Node) -> bool {
+        node.name != self.local.node
+    }
+
+    fn vtep_row(&self, ip: Ipv4Addr, node: &Node) -> VtepRow {
+        VtepRow {
+            port: node.vtep.port,
+            next_hop: self.found.next_hops.get(&ip).copied(),
+        }
+    }
+}
+
+/// A change under way: each row that it bears upon, as it was before.
+#[derive(Debug, Default)]
+pub struct Draft {
+    fdb: BTreeMap<FdbKey, Option<FdbRow>>,
+    neighbors: BTreeMap<NeighborKey, Option<NeighborRow>>,
+    networks: BTreeMap<Vni, Option<NetworkRow>>,
+    vteps: BTreeMap<Ipv4Addr, Option<VtepRow>>,
+    endpoints: BTreeMap<Name, Option<(u32, EndpointRow)>>,
+}
+
+impl Draft {
+    /// Notes what `key` stands for, as it still is.
+    pub fn note(&mut self, desired: &Desired<'_>, key: Key) {
+        match key {
+            Key::Fdb(key) => {
+                self.fdb.entry(key).or_insert_with(|| desired.fdb(key));
+            }
+            Key::Neighbor(key) => {
+                let row = || desired.neighbor(key);
+                self.neighbors.entry(key).or_insert_with(row);
+            }
+            Key::Network(vni) => {
+                let row = || desired.network(vni);
+                self.networks.entry(vni).or_insert_with(row);
+            }
+            Key::Vtep(ip) => {
+                self.vteps.entry(ip).or_insert_with(|| desired.vtep(ip));
+            }
+            Key::Port(name) => {
+                let row = desired.endpoint(&name);
+                self.endpoints.entry(name).or_insert(row);
+            }
+        }
+    }
+
+    /// Whether nothing was noted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fdb.is_empty()
+            && self.neighbors.is_empty()
+            && self.networks.is_empty()
+            && self.vteps.is_empty()
+            && self.endpoints.is_empty()
+    }
+
+    /// The endpoints of this node whose interface the change bears upon.
+    pub fn ports(&self) -> impl Iterator<Item = &Name> {
+        self.endpoints.keys()
+    }
+
+    /// The VTEPs that it bears upon.
+    pub fn vteps(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.vteps.keys().copied()
+    }
+
+    /// What the change makes of its rows, now that it is done. The books are kept up to date.
+    pub fn settle(self, desired: &Desired<'_>, books: &mut Books) -> Plan {
+        let mut plan = Plan::default();
+        let Plan { put, remove } = &mut plan;
+        let fdb = difference(
+            self.fdb,
+            |key| desired.fdb(*key),
+            |key, before, after| {
+                let hash = |row: &FdbRow| desired.local.hash_of(*key, row);
+                books.exchange(key.vni, before.map(hash), after.map(hash));
             },
         );
+        let neighbors = difference(
+            self.neighbors,
+            |key| desired.neighbor(*key),
+            |key, before, after| {
+                let hash = |row: &NeighborRow| digest::of_neighbor(*key, row.mac, row.generation);
+                books.exchange(key.vni, before.map(hash), after.map(hash));
+            },
+        );
+        (put.fdb, remove.fdb) = fdb;
+        (put.neighbors, remove.neighbors) = neighbors;
+        let networks = difference(self.networks, |vni| desired.network(*vni), |_, _, _| ());
+        (put.networks, remove.networks) = networks;
+        let vteps = difference(self.vteps, |ip| desired.vtep(*ip), |_, _, _| ());
+        (put.vteps, remove.vteps) = vteps;
+        for (name, before) in self.endpoints {
+            let after = desired.endpoint(&name);
+            let is_elsewhere =
+                after.map(|(ifindex, _)| ifindex) != before.map(|(ifindex, _)| ifindex);
+            if is_elsewhere {
+                remove.endpoints.extend(before);
+            }
+            if before != after {
+                put.endpoints.extend(after);
+            }
+        }
+        plan
     }
 }
 
@@ -221,19 +351,23 @@ fn add_rows(
 pub struct Plan {
     /// Rows to write.
     pub put: Tables,
-    /// Rows to remove.
+    /// Rows to remove first.
     pub remove: Tables,
 }
 
 impl Plan {
-    /// The difference: `actual` with the plan carried out is `desired`. Rows that are equal are
-    /// left alone, rows that nobody wants go.
+    /// The difference: `actual` with the plan carried out is `desired`.
     #[must_use]
     pub fn between(desired: &Tables, actual: &Tables) -> Self {
         let mut plan = Self::default();
         macro_rules! compare {
             ($($table:ident),+) => {
-                $((plan.put.$table, plan.remove.$table) = difference(&desired.$table, &actual.$table);)+
+                $({
+                    let keys = actual.$table.keys().chain(desired.$table.keys());
+                    let before = keys.map(|key| (*key, actual.$table.get(key).copied())).collect();
+                    (plan.put.$table, plan.remove.$table) =
+                        difference(before, |key| desired.$table.get(key).copied(), |_, _, _| ());
+                })+
             };
         }
         compare!(networks, vteps, fdb, neighbors, endpoints);
@@ -247,24 +381,64 @@ impl Plan {
     }
 }
 
-fn difference<K, V>(
-    desired: &BTreeMap<K, V>,
-    actual: &BTreeMap<K, V>,
-) -> (BTreeMap<K, V>, BTreeMap<K, V>)
-where
-    K: Ord + Copy,
-    V: PartialEq + Copy,
-{
-    let put = desired
-        .iter()
-        .filter(|(key, row)| actual.get(key) != Some(row))
-        .map(|(key, row)| (*key, *row))
-        .collect();
-    let remove = actual
-        .iter()
-        .filter(|(key, _)| !desired.contains_key(key))
-        .map(|(key, row)| (*key, *row))
-        .collect();
+/// Rows whose generation the kernel's tables mind.
+pub(super) trait Row: Copy + PartialEq {
+    /// 0: it has none.
+    fn generation(&self) -> Revision {
+        0
+    }
+}
+
+impl Row for FdbRow {
+    fn generation(&self) -> Revision {
+        self.generation
+    }
+}
+
+impl Row for NeighborRow {
+    fn generation(&self) -> Revision {
+        self.generation
+    }
+}
+
+impl Row for EndpointRow {
+    fn generation(&self) -> Revision {
+        self.generation
+    }
+}
+
+impl Row for NetworkRow {}
+impl Row for VtepRow {}
+
+/// Plans that a row takes the place of another, or none of one. A row that goes back to an older
+/// generation, the one of two claimants that is left for example, must be removed first.
+pub(super) fn exchange<K: Ord + Copy, R: Row>(
+    key: K,
+    before: Option<R>,
+    after: Option<R>,
+    put: &mut BTreeMap<K, R>,
+    remove: &mut BTreeMap<K, R>,
+) {
+    let must_go = |row: &R| after.is_none_or(|after| row.generation() > after.generation());
+    remove.extend(before.filter(must_go).map(|row| (key, row)));
+    put.extend(after.map(|row| (key, row)));
+}
+
+/// The rows to put and those to remove first.
+fn difference<K: Ord + Copy, R: Row>(
+    rows: BTreeMap<K, Option<R>>,
+    desired: impl Fn(&K) -> Option<R>,
+    mut changes: impl FnMut(&K, Option<&R>, Option<&R>),
+) -> (BTreeMap<K, R>, BTreeMap<K, R>) {
+    let (mut put, mut remove) = (BTreeMap::new(), BTreeMap::new());
+    for (key, before) in rows {
+        let after = desired(&key);
+        if before == after {
+            continue;
+        }
+        changes(&key, before.as_ref(), after.as_ref());
+        exchange(key, before, after, &mut put, &mut remove);
+    }
     (put, remove)
 }
 

@@ -1,21 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Mac, Snapshot, Vni, Vtep};
+use crate::model::{Endpoint, Mac};
 
 fn vni(number: u32) -> Vni {
     Vni::try_from(number).unwrap()
 }
 
-fn node(name: &str, ip: &str) -> Node {
-    Node::new(
-        name.parse().unwrap(),
-        Vtep {
-            ip: ip.parse().unwrap(),
-            port: 4789,
-        },
-        true,
-    )
+fn vtep(ip: &str) -> Vtep {
+    Vtep {
+        ip: ip.parse().unwrap(),
+        port: 4789,
+    }
 }
 
 fn endpoint(name: &str, number: u32, address: &str, node: &str) -> Endpoint {
@@ -36,25 +32,34 @@ fn endpoint(name: &str, number: u32, address: &str, node: &str) -> Endpoint {
     }
 }
 
+fn mirror_of(endpoints: Vec<Endpoint>) -> Mirror {
+    let mut mirror = Mirror::new("h1".parse().unwrap());
+    let networks = vec![
+        Network::new("blue".parse().unwrap(), vni(42)),
+        Network::new("red".parse().unwrap(), vni(43)),
+    ];
+    let nodes = vec![
+        Node::new("h1".parse().unwrap(), vtep("10.0.0.1"), true),
+        Node::new("h2".parse().unwrap(), vtep("10.0.0.2"), true),
+    ];
+    mirror.expect_reading();
+    mirror.begin_reading(3, networks, nodes, &mut |_, _| ());
+    mirror.read(endpoints, &mut |_, _| ());
+    mirror
+}
+
 fn mirror() -> Mirror {
-    Mirror::from(Snapshot {
-        revision: 3,
-        networks: vec![
-            Network::new("blue".parse().unwrap(), vni(42)),
-            Network::new("red".parse().unwrap(), vni(43)),
-        ],
-        nodes: vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")],
-        endpoints: vec![
-            endpoint("a", 42, "7.7.7.2/24", "h1"),
-            endpoint("b", 42, "7.7.7.3/24", "h2"),
-            endpoint("c", 43, "7.7.7.2/24", "h2"),
-        ],
-    })
+    mirror_of(vec![
+        endpoint("a", 42, "7.7.7.2/24", "h1"),
+        endpoint("b", 42, "7.7.7.3/24", "h2"),
+        endpoint("c", 43, "7.7.7.2/24", "h2"),
+    ])
 }
 
 fn local() -> Local {
     Local {
         node: "h1".parse().unwrap(),
+        vtep: vtep("10.0.0.1"),
         underlay_mtu: 1500,
     }
 }
@@ -67,51 +72,61 @@ fn found() -> Found {
     }
 }
 
+fn desired<'a>(mirror: &'a Mirror, local: &'a Local, found: &'a Found) -> Desired<'a> {
+    Desired {
+        mirror,
+        local,
+        found,
+    }
+}
+
+fn fdb_key(number: u32, last: u8) -> FdbKey {
+    FdbKey {
+        vni: vni(number),
+        mac: Mac::from_ipv4([7, 7, 7, last].into()),
+    }
+}
+
 #[test]
 fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
-    let tables = tables(&mirror(), &local(), &found());
-    let target = |number, ip| {
-        let key = FdbKey {
-            vni: vni(number),
-            mac: Mac::from_ipv4(ip),
-        };
-        tables.fdb[&key].target
-    };
-    assert_eq!(
-        target(42, [7, 7, 7, 2].into()),
-        FdbTarget::Local { ifindex: 7 }
-    );
+    let (mirror, local, found) = (mirror(), local(), found());
+    let target = |key| desired(&mirror, &local, &found).fdb(key).unwrap().target;
+    assert_eq!(target(fdb_key(42, 2)), FdbTarget::Local { ifindex: 7 });
     let remote = FdbTarget::Remote {
         vtep: [10, 0, 0, 2].into(),
         port: 4789,
     };
-    assert_eq!(target(42, [7, 7, 7, 3].into()), remote);
-    assert_eq!(target(43, [7, 7, 7, 2].into()), remote);
-    assert_eq!(tables.neighbors.len(), 3);
+    assert_eq!(target(fdb_key(42, 3)), remote);
+    assert_eq!(target(fdb_key(43, 2)), remote);
 }
 
 #[test]
 fn only_other_nodes_are_vteps_to_accept_from() {
-    let tables = tables(&mirror(), &local(), &found());
+    let (mirror, local, found) = (mirror(), local(), found());
+    let vteps = desired(&mirror, &local, &found).vteps();
     assert_eq!(
-        tables.vteps.keys().copied().collect::<Vec<_>>(),
-        [Ipv4Addr::new(10, 0, 0, 2)]
+        vteps.keys().collect::<Vec<_>>(),
+        [&Ipv4Addr::new(10, 0, 0, 2)]
     );
 }
 
 #[test]
 fn a_next_hop_that_is_not_known_is_left_to_the_kernel() {
-    let peer = Ipv4Addr::new(10, 0, 0, 2);
-    let next_hop = |found: &Found| tables(&mirror(), &local(), found).vteps[&peer].next_hop;
+    let (mirror, local, peer) = (mirror(), local(), Ipv4Addr::new(10, 0, 0, 2));
+    let next_hop = |found: &Found| desired(&mirror, &local, found).vtep(peer).unwrap().next_hop;
     assert_eq!(next_hop(&found()), Some(peer));
     assert_eq!(next_hop(&Found::default()), None);
 }
 
 #[test]
 fn an_endpoint_whose_interface_does_not_stand_yet_has_no_rows() {
-    let tables = tables(&mirror(), &local(), &Found::default());
-    assert!(tables.endpoints.is_empty());
-    assert_eq!(tables.fdb.len(), 2);
+    let (mirror, local, found) = (mirror(), local(), Found::default());
+    let desired = desired(&mirror, &local, &found);
+    assert!(desired.fdb(fdb_key(42, 2)).is_none());
+    assert!(desired.endpoint(&"a".parse().unwrap()).is_none());
+    let ip = [7, 7, 7, 2].into();
+    assert!(desired.neighbor(NeighborKey { vni: vni(42), ip }).is_none());
+    assert!(desired.fdb(fdb_key(42, 3)).is_some());
 }
 
 #[test]
@@ -126,49 +141,110 @@ fn a_network_takes_what_the_underlay_leaves_or_less() {
 
 #[test]
 fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
-    let mirror = mirror();
-    let spec = |endpoint: &Endpoint| local().port_spec(&mirror, endpoint);
-    let spec_a = spec(&endpoint("a", 42, "7.7.7.2/24", "h1"))
-        .unwrap()
-        .unwrap();
-    assert_eq!((spec_a.netns.as_str(), spec_a.mtu), ("a", 1450));
-    assert_eq!(spec(&endpoint("b", 42, "7.7.7.3/24", "h2")), None);
     let foreign = Endpoint {
         netns: None,
-        ..endpoint("a", 42, "7.7.7.2/24", "h1")
+        ..endpoint("d", 42, "7.7.7.4/24", "h1")
     };
-    assert_eq!(spec(&foreign), None);
+    let mirror = mirror_of(vec![
+        endpoint("a", 42, "7.7.7.2/24", "h1"),
+        endpoint("b", 42, "7.7.7.3/24", "h2"),
+        foreign,
+    ]);
+    let spec = |name: &str| local().port_spec(&mirror, &name.parse().unwrap());
+    let spec_a = spec("a").unwrap().unwrap();
+    assert_eq!((spec_a.netns.as_str(), spec_a.mtu), ("a", 1450));
+    assert_eq!((spec("b"), spec("d")), (None, None));
+}
+
+/// What a change makes of the rows that it bears upon.
+fn plan_of(mirror: &mut Mirror, books: &mut Books, delta: crate::model::Delta) -> Plan {
+    let (local, found, mut draft) = (local(), found(), Draft::default());
+    mirror.apply(
+        delta,
+        &std::collections::BTreeSet::new(),
+        &mut |mirror, key| {
+            draft.note(&desired(mirror, &local, &found), key);
+        },
+    );
+    draft.settle(&desired(mirror, &local, &found), books)
 }
 
 #[test]
-fn a_mac_that_moves_to_another_endpoint_in_one_delta_is_written_and_not_removed() {
-    let before = [endpoint("a", 42, "7.7.7.9/24", "h2")];
-    let after = [Endpoint {
-        generation: 4,
-        ..endpoint("b", 42, "7.7.7.9/24", "h2")
-    }];
-    let rows = |endpoints: &[Endpoint]| rows_of(endpoints, &mirror(), &local(), &found());
-    let plan = Plan::between(&rows(&after), &rows(&before));
-    assert_eq!((plan.put.fdb.len(), plan.remove.fdb.len()), (1, 0));
+fn a_mac_that_goes_over_to_another_endpoint_is_written_and_not_removed() {
+    let (mut mirror, mut books) = (mirror(), Books::default());
+    let delta = crate::model::Delta {
+        revision: 4,
+        endpoints_removed: vec!["b".parse().unwrap()],
+        endpoints: vec![Endpoint {
+            generation: 4,
+            ..endpoint("d", 42, "7.7.7.3/24", "h2")
+        }],
+        ..crate::model::Delta::default()
+    };
+    let plan = plan_of(&mut mirror, &mut books, delta);
+    assert_eq!((plan.put.fdb.len(), plan.put.neighbors.len()), (1, 1));
+    assert_eq!(plan.remove, Tables::default());
 }
 
 #[test]
-fn equal_tables_need_no_plan() {
-    let tables = tables(&mirror(), &local(), &found());
-    assert!(Plan::between(&tables, &tables).is_empty());
+fn the_older_of_two_claimants_gets_its_row_back_when_the_newer_goes() {
+    let mut mirror = mirror_of(vec![
+        endpoint("old", 42, "7.7.7.3/24", "h2"),
+        Endpoint {
+            generation: 9,
+            ..endpoint("new", 42, "7.7.7.3/24", "h2")
+        },
+    ]);
+    let delta = crate::model::Delta {
+        revision: 10,
+        endpoints_removed: vec!["new".parse().unwrap()],
+        ..crate::model::Delta::default()
+    };
+    let plan = plan_of(&mut mirror, &mut Books::default(), delta);
+    // The kernel refuses an older generation unless the newer is removed first.
+    assert_eq!(plan.remove.fdb[&fdb_key(42, 3)].generation, 9);
+    assert_eq!(plan.put.fdb[&fdb_key(42, 3)].generation, 3);
 }
 
-type Rows = BTreeMap<u8, u8>;
+#[test]
+fn a_change_that_is_undone_at_once_needs_no_plan_and_leaves_the_books_alone() {
+    let (mut mirror, mut books, mut draft) = (mirror(), Books::default(), Draft::default());
+    let (local, found) = (local(), found());
+    let far = endpoint("b", 42, "7.7.7.3/24", "h2");
+    mirror.forget(&far.name, &mut |mirror, key| {
+        draft.note(&desired(mirror, &local, &found), key);
+    });
+    mirror.answer(far, 3, &mut |mirror, key| {
+        draft.note(&desired(mirror, &local, &found), key);
+    });
+    assert!(
+        draft
+            .settle(&desired(&mirror, &local, &found), &mut books)
+            .is_empty()
+    );
+    assert_eq!(books.intended.iter().count(), 0);
+}
 
 proptest! {
     #[test]
-    fn carrying_a_plan_out_gives_what_was_desired(desired: Rows, actual: Rows) {
-        let (put, remove) = difference(&desired, &actual);
+    fn carrying_a_plan_out_gives_what_was_desired(wanted: BTreeMap<u32, u32>, actual: BTreeMap<u32, u32>) {
+        let tables = |rows: &BTreeMap<u32, u32>| Tables {
+            vteps: rows
+                .iter()
+                .map(|(ip, port)| {
+                    let port = u16::try_from(*port % 7).unwrap();
+                    (Ipv4Addr::from_bits(*ip % 64), VtepRow { port, next_hop: None })
+                })
+                .collect(),
+            ..Tables::default()
+        };
+        let (wanted, actual) = (tables(&wanted), tables(&actual));
+        let plan = Plan::between(&wanted, &actual);
         let mut result = actual.clone();
-        result.retain(|key, _| !remove.contains_key(key));
-        result.extend(put.clone());
-        prop_assert_eq!(&result, &desired);
+        result.vteps.retain(|key, _| !plan.remove.vteps.contains_key(key));
+        result.vteps.extend(plan.put.vteps.clone());
+        prop_assert_eq!(&result, &wanted);
         // And touches nothing that was right already.
-        prop_assert!(put.iter().all(|(key, row)| actual.get(key) != Some(row)));
+        prop_assert!(plan.put.vteps.iter().all(|(key, row)| actual.vteps.get(key) != Some(row)));
     }
 }

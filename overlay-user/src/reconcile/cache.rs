@@ -1,0 +1,379 @@
+//! What this host holds of on-demand networks, and what it is asking for. Pure: time is passed in.
+//!
+//! An address is in one of four states: *unknown*; *asked for*, by one question however many frames
+//! wait for its answer; *nobody's*, which is believed for a while; or *held*, until nobody has talked to
+//! the endpoint for a while or another needs its place. A delta that speaks of an address that is asked
+//! for, or nobody's, is its answer at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::model::{Delta, Endpoint, Miss, Name, Revision, Vni, Wanted};
+
+/// Questions that wait for their turn, at most. What finds no place among them is asked for again by
+/// its next frame, a second later.
+const WAITING: usize = 4096;
+
+/// Frames that get an answer of their own when their question is answered.
+const ASKERS: usize = 16;
+
+/// Removals that are remembered before those are forgotten that no question is older than.
+const REMOVALS: usize = 4096;
+
+/// Bounds of what is held and asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many endpoints are held at most.
+    pub entries: usize,
+    /// After how long without a frame one goes.
+    pub idle: Duration,
+    /// How long "nobody has it" is believed.
+    pub negative_ttl: Duration,
+    /// How many questions are put to the registry at the same time.
+    pub at_once: usize,
+    /// How long an answer is waited for.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 65_536,
+            idle: Duration::from_mins(5),
+            negative_ttl: Duration::from_secs(5),
+            at_once: 64,
+            patience: Duration::from_secs(2),
+        }
+    }
+}
+
+/// An address that is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lookup {
+    /// The network.
+    pub vni: Vni,
+    /// The address.
+    pub wanted: Wanted,
+}
+
+/// A question on its way, or waiting for its turn.
+#[derive(Debug, Clone)]
+pub struct Flight {
+    /// `None`: it waits.
+    number: Option<u64>,
+    /// The mirror's revision when it was sent.
+    pub asked: Revision,
+    /// When the first frame asked.
+    pub since: Instant,
+    /// The frames that wait for the answer; none: nobody does, it is about a row of long ago.
+    pub askers: Vec<Miss>,
+}
+
+/// What becomes of a frame that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// There will be an answer.
+    UnderWay,
+    /// It was answered: nobody has it, which is believed for so long.
+    Nobody(Duration),
+    /// Too many questions wait already.
+    Refused,
+}
+
+/// The state of all addresses that are not simply unknown.
+#[derive(Debug)]
+pub struct Cache {
+    limits: Limits,
+    /// When each endpoint that is held was last seen to be used; and the other way round.
+    used: BTreeMap<Name, Instant>,
+    by_use: BTreeSet<(Instant, Name)>,
+    /// Until when an address is believed to be nobody's; and the other way round.
+    nobody: BTreeMap<Lookup, Instant>,
+    by_end: BTreeSet<(Instant, Lookup)>,
+    flights: BTreeMap<Lookup, Flight>,
+    /// Those that wait for their turn, with frames that wait for them.
+    urgent: VecDeque<Lookup>,
+    /// Those that nobody waits for.
+    patient: VecDeque<Lookup>,
+    under_way: usize,
+    sent: u64,
+    /// Endpoints that were removed since the oldest question was sent, and with which revision.
+    removed: BTreeMap<Name, Revision>,
+}
+
+impl Cache {
+    /// Nothing is held.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            used: BTreeMap::new(),
+            by_use: BTreeSet::new(),
+            nobody: BTreeMap::new(),
+            by_end: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            urgent: VecDeque::new(),
+            patient: VecDeque::new(),
+            under_way: 0,
+            sent: 0,
+            removed: BTreeMap::new(),
+        }
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many endpoints are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+
+    /// How many more may be held.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.limits.entries.saturating_sub(self.len())
+    }
+
+    /// A frame asks for an address that nobody is known to have.
+    pub fn ask(&mut self, lookup: Lookup, asker: Miss, now: Instant) -> Asked {
+        match self.nobody.get(&lookup) {
+            Some(until) if *until > now => return Asked::Nobody(*until - now),
+            Some(_) => self.reopen(lookup),
+            None => {}
+        }
+        if let Some(flight) = self.flights.get_mut(&lookup) {
+            let is_same =
+                |other: &Miss| (other.ifindex, other.asker_ip) == (asker.ifindex, asker.asker_ip);
+            if flight.askers.len() < ASKERS && !flight.askers.iter().any(is_same) {
+                flight.askers.push(asker);
+            }
+            if flight.number.is_none() && flight.askers.len() == 1 {
+                self.urgent.push_back(lookup);
+            }
+            return Asked::UnderWay;
+        }
+        if self.urgent.len() >= WAITING {
+            return Asked::Refused;
+        }
+        self.flights.insert(lookup, Flight::new(now, vec![asker]));
+        self.urgent.push_back(lookup);
+        Asked::UnderWay
+    }
+
+    /// Asks for what no frame waits for: whether a row of long ago is still right.
+    pub fn revisit(&mut self, lookup: Lookup, now: Instant) {
+        if let Entry::Vacant(place) = self.flights.entry(lookup) {
+            place.insert(Flight::new(now, Vec::new()));
+            self.patient.push_back(lookup);
+        }
+    }
+
+    /// The next question to send, with its number. `revision` is the mirror's.
+    pub fn send(&mut self, revision: Revision) -> Option<(Lookup, u64)> {
+        if self.under_way == 0 {
+            self.removed.clear();
+        }
+        while self.under_way < self.limits.at_once {
+            let lookup = self
+                .urgent
+                .pop_front()
+                .or_else(|| self.patient.pop_front())?;
+            // A delta may have answered it, or it waits in both queues.
+            let Some(flight) = self
+                .flights
+                .get_mut(&lookup)
+                .filter(|flight| flight.number.is_none())
+            else {
+                continue;
+            };
+            self.sent += 1;
+            self.under_way += 1;
+            flight.number = Some(self.sent);
+            flight.asked = revision;
+            return Some((lookup, self.sent));
+        }
+        None
+    }
+
+    /// The answer to a question has come, or will not. `None`: a delta was faster.
+    pub fn land(&mut self, lookup: Lookup, number: u64) -> Option<Flight> {
+        self.under_way -= 1;
+        let is_it = |flight: &&Flight| flight.number == Some(number);
+        self.flights.get(&lookup).filter(is_it)?;
+        self.flights.remove(&lookup)
+    }
+
+    /// Whether the endpoint that a question found was removed since the question was sent.
+    #[must_use]
+    pub fn is_removed(&self, flight: &Flight, found: &Endpoint) -> bool {
+        let removed = self.removed.get(&found.name);
+        removed.is_some_and(|revision| *revision > flight.asked && *revision >= found.generation)
+    }
+
+    /// The answer is worth nothing: asks again.
+    pub fn ask_again(&mut self, lookup: Lookup, flight: Flight) {
+        let flight = Flight {
+            number: None,
+            ..flight
+        };
+        self.flights.insert(lookup, flight);
+        self.urgent.push_back(lookup);
+    }
+
+    /// Nobody has the address: believed from now on for as long as the limits say.
+    pub fn close(&mut self, lookup: Lookup, now: Instant) {
+        self.reopen(lookup);
+        if self.nobody.len() >= self.limits.entries
+            && let Some((_, first)) = self.by_end.first().copied()
+        {
+            self.reopen(first);
+        }
+        let until = now + self.limits.negative_ttl;
+        self.nobody.insert(lookup, until);
+        self.by_end.insert((until, lookup));
+    }
+
+    /// Looks at what a delta says. Gives the endpoints of which an address is asked for, or believed to be
+    /// nobody's, with those addresses.
+    pub fn observe(&mut self, delta: &Delta) -> BTreeMap<Name, Vec<Lookup>> {
+        if self.under_way > 0 {
+            let removed = delta.endpoints_removed.iter();
+            self.removed
+                .extend(removed.map(|name| (name.clone(), delta.revision)));
+            if self.removed.len() > REMOVALS {
+                let sent = self
+                    .flights
+                    .values()
+                    .filter(|flight| flight.number.is_some());
+                let oldest = sent
+                    .map(|flight| flight.asked)
+                    .min()
+                    .unwrap_or(Revision::MAX);
+                self.removed.retain(|_, revision| *revision > oldest);
+            }
+        }
+        let mut answered = BTreeMap::new();
+        for endpoint in &delta.endpoints {
+            let lookups: Vec<Lookup> = Lookup::all(endpoint)
+                .filter(|lookup| {
+                    self.flights.contains_key(lookup) || self.nobody.contains_key(lookup)
+                })
+                .collect();
+            if !lookups.is_empty() {
+                answered.insert(endpoint.name.clone(), lookups);
+            }
+        }
+        answered
+    }
+
+    /// A delta has answered it. Gives the frames that wait for that.
+    pub fn answered(&mut self, lookup: Lookup) -> Vec<Miss> {
+        self.reopen(lookup);
+        let flight = self.flights.remove(&lookup);
+        flight.map(|flight| flight.askers).unwrap_or_default()
+    }
+
+    /// Holds an endpoint from now on. One that is held already is not used by that.
+    pub fn hold(&mut self, name: &Name, now: Instant) {
+        if !self.used.contains_key(name) {
+            self.use_at(name, now);
+        }
+    }
+
+    /// An endpoint that is held was last used at this moment.
+    pub fn use_at(&mut self, name: &Name, at: Instant) {
+        if let Some(former) = self.used.insert(name.clone(), at) {
+            self.by_use.remove(&(former, name.clone()));
+        }
+        self.by_use.insert((at, name.clone()));
+    }
+
+    /// Holds an endpoint no more.
+    pub fn forget(&mut self, name: &Name) {
+        if let Some(used) = self.used.remove(name) {
+            self.by_use.remove(&(used, name.clone()));
+        }
+    }
+
+    /// Holds nothing any more.
+    pub fn clear(&mut self) {
+        self.used.clear();
+        self.by_use.clear();
+    }
+
+    /// The endpoint that was not seen to be used for the longest time, and since when.
+    #[must_use]
+    pub fn oldest(&self) -> Option<(Instant, &Name)> {
+        self.by_use.first().map(|(used, name)| (*used, name))
+    }
+
+    /// Every endpoint that is held.
+    #[must_use]
+    pub fn names(&self) -> Vec<Name> {
+        self.used.keys().cloned().collect()
+    }
+
+    /// Whether there is nothing that time alone changes.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.used.is_empty() && self.nobody.is_empty()
+    }
+
+    /// Whether an endpoint is held.
+    #[must_use]
+    pub fn holds(&self, name: &Name) -> bool {
+        self.used.contains_key(name)
+    }
+
+    /// Forgets which addresses were believed to be nobody's up to now.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some((until, lookup)) = self.by_end.first().copied()
+            && until <= now
+        {
+            self.reopen(lookup);
+        }
+    }
+
+    /// The address is unknown again.
+    fn reopen(&mut self, lookup: Lookup) {
+        if let Some(until) = self.nobody.remove(&lookup) {
+            self.by_end.remove(&(until, lookup));
+        }
+    }
+}
+
+impl Lookup {
+    /// Every one that an endpoint answers.
+    pub fn all(endpoint: &Endpoint) -> impl Iterator<Item = Self> + '_ {
+        let vni = endpoint.vni;
+        let ips = endpoint.ips().map(Wanted::Ip);
+        std::iter::once(Wanted::Mac(endpoint.mac))
+            .chain(ips)
+            .map(move |wanted| Self { vni, wanted })
+    }
+}
+
+impl Flight {
+    fn new(since: Instant, askers: Vec<Miss>) -> Self {
+        Self {
+            number: None,
+            asked: 0,
+            since,
+            askers,
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Follows the registry: its watch, and readings of it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move};
+use crate::{
+    model::{Delta, Endpoint, Name, Revision, Vni, Wanted},
+    registry::{Reading, RegistryError, Scope, WatchEvent},
+};
+
+/// How often the registry is read even if nothing seems to be missed, at most.
+const REREAD: Duration = Duration::from_mins(1);
+/// The share of time that is spent on that: one part in this many. Every agent does it, and one
+/// registry serves them all.
+const REREAD_SHARE: u32 = 1000;
+/// The first wait after a failure; doubles up to [`LAST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long the next part of a reading is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many endpoints are looked at in one go for whether a reading had them.
+const CHUNK: usize = 50_000;
+
+/// A reading that was asked for.
+#[derive(Debug)]
+struct UnderWay {
+    number: u64,
+    /// `None`: all that this host holds whatever its endpoints talk to.
+    network: Option<Vni>,
+    started: Instant,
+    /// When its last part came.
+    heard: Instant,
+    /// Its revision, once it has come.
+    revision: Option<Revision>,
+    endpoints: u64,
+}
+
+/// When the registry is watched and read, and how far that is.
+#[derive(Debug)]
+pub(super) struct Reader {
+    wants_whole: bool,
+    /// Networks that were on demand until now.
+    networks: BTreeSet<Vni>,
+    under_way: Option<UnderWay>,
+    asked: u64,
+    has_read: bool,
+    /// When all is read even if nothing seems to be missed.
+    routine: Instant,
+    not_before: Instant,
+    retry: Duration,
+    /// When the watch is begun again, if it has ended.
+    watch_at: Option<Instant>,
+    /// Whether the watch said that the registry is out of reach.
+    is_lost: bool,
+    /// The revision of this watch's last delta.
+    last_delta: Revision,
+}
+
+impl Reader {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            wants_whole: true,
+            networks: BTreeSet::new(),
+            under_way: None,
+            asked: 0,
+            has_read: false,
+            routine: now,
+            not_before: now,
+            retry: FIRST_RETRY,
+            watch_at: None,
+            is_lost: false,
+            last_delta: 0,
+        }
+    }
+
+    /// Whether the registry was read as a whole.
+    pub(super) fn has_read(&self) -> bool {
+        self.has_read
+    }
+
+    /// Whether a reading has come and is not yet through.
+    pub(super) fn is_reading(&self) -> bool {
+        let reading = self.under_way.as_ref();
+        reading.is_some_and(|reading| reading.revision.is_some())
+    }
+
+    /// When there is something to do.
+    pub(super) fn next(&self) -> Instant {
+        let reading = match &self.under_way {
+            Some(reading) => reading.heard + PATIENCE,
+            None if self.wants_whole || !self.networks.is_empty() => self.not_before,
+            None => self.routine.max(self.not_before),
+        };
+        self.watch_at.map_or(reading, |at| at.min(reading))
+    }
+
+    /// Something may have been missed: what is under way does not have it.
+    fn start_over(&mut self) {
+        self.under_way = None;
+        self.wants_whole = true;
+        self.last_delta = 0;
+    }
+
+    fn postpone(&mut self, now: Instant) {
+        self.not_before = now + self.retry;
+        self.retry = (self.retry * 2).min(LAST_RETRY);
+    }
+}
+
+impl Reconciler {
+    pub(super) async fn take_event(&mut self, event: WatchEvent) {
+        match event {
+            WatchEvent::Delta(delta) => self.take_delta(delta).await,
+            WatchEvent::Resync => self.start_over(),
+            WatchEvent::Lost(reason) => {
+                self.reader.is_lost = true;
+                self.lose(reason).await;
+            }
+            WatchEvent::Restored => {
+                self.reader.is_lost = false;
+                self.start_over();
+            }
+            WatchEvent::Alive(node) => self.events.tell(Event::NodeAlive { node }),
+            WatchEvent::Silent(node) => self.events.tell(Event::NodeSilent { node }),
+            WatchEvent::Question(question) => self.reporter.ask(question, Instant::now()),
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.reader.start_over();
+        self.inputs.pages = None;
+    }
+
+    async fn lose(&mut self, reason: String) {
+        if self.view.write().await.lose(reason.clone()) {
+            tracing::warn!(%reason, "registry lost: the datapath goes on as it is");
+            self.events.tell(Event::RegistryLost { reason });
+        }
+    }
+
+    /// The registry has answered.
+    async fn regain(&mut self) {
+        if !self.reader.is_lost && self.view.write().await.lost.take().is_some() {
+            tracing::info!("registry restored");
+            self.events.tell(Event::RegistryRestored);
+        }
+    }
+
+    /// A watch ends only with its backend's task: begin another.
+    pub(super) fn watch_again(&mut self, now: Instant) {
+        self.reader.watch_at = Some(now);
+    }
+
+    pub(super) async fn take_watch(
+        &mut self,
+        watch: Result<mpsc::Receiver<WatchEvent>, RegistryError>,
+    ) {
+        match watch {
+            Ok(events) => {
+                self.inputs.events = Some(events);
+                self.reader.is_lost = false;
+                self.start_over();
+            }
+            Err(error) => {
+                self.lose(error.to_string()).await;
+                self.reader.watch_at = Some(Instant::now() + LAST_RETRY);
+            }
+        }
+    }
+
+    /// Begins what is due: a watch, a reading.
+    pub(super) async fn ask_registry(&mut self, now: Instant) {
+        if self.reader.watch_at.is_some_and(|at| at <= now) {
+            self.reader.watch_at = None;
+            let registry = Arc::clone(&self.registry);
+            self.inputs
+                .send(async move { Errand::Watched(registry.watch().await) });
+        }
+        if let Some(reading) = &self.reader.under_way {
+            if now >= reading.heard + PATIENCE {
+                let reason = format!("it sends nothing more for {} s", PATIENCE.as_secs());
+                self.fail_reading(reason).await;
+            }
+            return;
+        }
+        if now < self.reader.next() {
+            return;
+        }
+        let reader = &mut self.reader;
+        let is_whole = std::mem::take(&mut reader.wants_whole) || reader.networks.is_empty();
+        let network = if is_whole {
+            None
+        } else {
+            reader.networks.pop_first()
+        };
+        reader.asked += 1;
+        let number = reader.asked;
+        reader.under_way = Some(UnderWay {
+            number,
+            network,
+            started: now,
+            heard: now,
+            revision: None,
+            endpoints: 0,
+        });
+        self.view.write().await.mirror.expect_reading();
+        let scope = network.map_or_else(|| Scope::Resident(self.node.name.clone()), Scope::Network);
+        let registry = Arc::clone(&self.registry);
+        self.inputs
+            .send(async move { Errand::Read(number, registry.read(scope).await) });
+    }
+
+    pub(super) async fn take_reading(
+        &mut self,
+        number: u64,
+        reading: Result<Reading, RegistryError>,
+    ) {
+        let under_way = self.reader.under_way.as_mut();
+        let Some(under_way) = under_way.filter(|under_way| under_way.number == number) else {
+            return;
+        };
+        let reading = match reading {
+            Ok(reading) => reading,
+            Err(error) => return self.fail_reading(error.to_string()).await,
+        };
+        under_way.heard = Instant::now();
+        under_way.revision = Some(reading.revision);
+        self.inputs.pages = Some(reading.endpoints);
+        self.regain().await;
+        let before = self.on_demand_networks().await;
+        let (revision, networks, nodes) = (reading.revision, reading.networks, reading.nodes);
+        let is_same_history = self
+            .change(|mirror, witness| mirror.begin_reading(revision, networks, nodes, witness))
+            .await;
+        if !is_same_history {
+            tracing::warn!(
+                revision,
+                "the registry was put back to a former state: following it"
+            );
+            self.cache.clear();
+            self.history += 1;
+        }
+        self.follow_modes(&before).await;
+    }
+
+    /// Takes some of a reading's endpoints in. `None`: that was all of them.
+    pub(super) async fn take_page(&mut self, page: Option<Result<Vec<Endpoint>, RegistryError>>) {
+        let page = match page {
+            Some(Ok(page)) => page,
+            Some(Err(error)) => return self.fail_reading(error.to_string()).await,
+            None => return self.end_reading().await,
+        };
+        if let Some(reading) = &mut self.reader.under_way {
+            reading.heard = Instant::now();
+            reading.endpoints += page.len() as u64;
+        }
+        let cached = page.iter().map(|endpoint| &endpoint.name);
+        let cached: Vec<Name> = cached
+            .filter(|name| self.cache.holds(name))
+            .cloned()
+            .collect();
+        let moves = self
+            .change(|mirror, witness| mirror.read(page, witness))
+            .await;
+        self.tell_of_moves(moves);
+        self.hold(&cached).await;
+    }
+
+    async fn end_reading(&mut self) {
+        let Some(reading) = self.reader.under_way.take() else {
+            return;
+        };
+        let (mut position, network) = (0, reading.network);
+        while !self
+            .change(|mirror, witness| mirror.end_reading(&mut position, CHUNK, network, witness))
+            .await
+        {}
+        let took = reading.started.elapsed();
+        self.counters.readings += 1;
+        self.counters.last_reading = took;
+        self.events.tell(Event::RegistryRead {
+            revision: reading.revision.unwrap_or_default(),
+            endpoints: reading.endpoints,
+            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        });
+        self.reader.retry = FIRST_RETRY;
+        if network.is_none() {
+            self.reader.has_read = true;
+            self.reader.routine = Instant::now() + REREAD.max(took * REREAD_SHARE);
+            self.revisit_cached().await;
+        }
+    }
+
+    async fn fail_reading(&mut self, reason: String) {
+        self.inputs.pages = None;
+        self.view.write().await.mirror.abandon_reading();
+        match self
+            .reader
+            .under_way
+            .take()
+            .and_then(|reading| reading.network)
+        {
+            Some(vni) => drop(self.reader.networks.insert(vni)),
+            None => self.reader.wants_whole = true,
+        }
+        self.reader.postpone(Instant::now());
+        self.lose(format!("the registry can't be read: {reason}"))
+            .await;
+    }
+
+    async fn take_delta(&mut self, delta: Delta) {
+        if delta.revision < self.reader.last_delta {
+            tracing::warn!(
+                revision = delta.revision,
+                "a delta came late: reading all anew"
+            );
+            self.counters.disordered += 1;
+            return self.start_over();
+        }
+        self.reader.last_delta = delta.revision;
+        let answered = self.cache.observe(&delta);
+        let admitted: BTreeSet<Name> = answered.keys().cloned().collect();
+        let put = delta.endpoints.iter().map(|endpoint| &endpoint.name);
+        let named: Vec<Name> = put.chain(&delta.endpoints_removed).cloned().collect();
+        let has_networks = !(delta.networks.is_empty() && delta.networks_removed.is_empty());
+        let before = if has_networks {
+            self.on_demand_networks().await
+        } else {
+            BTreeSet::new()
+        };
+        let moves = self
+            .change(|mirror, witness| mirror.apply(delta, &admitted, witness))
+            .await;
+        self.tell_of_moves(moves);
+        self.hold(&named).await;
+        if has_networks {
+            self.follow_modes(&before).await;
+        }
+        for lookup in answered.into_values().flatten() {
+            let askers = self.cache.answered(lookup);
+            self.reply(lookup, &askers).await;
+        }
+    }
+
+    pub(super) fn tell_of_moves(&mut self, moves: Vec<Move>) {
+        self.counters.moves += moves.len() as u64;
+        for moved in moves {
+            self.events.tell(Event::Moved {
+                endpoint: moved.endpoint,
+                vni: moved.vni,
+                from: moved.from,
+                to: moved.to,
+                generation: moved.generation,
+            });
+        }
+    }
+
+    async fn on_demand_networks(&mut self) -> BTreeSet<Vni> {
+        let view = self.view.read().await;
+        let networks = view.mirror.networks().map(|network| network.vni);
+        networks
+            .filter(|vni| view.mirror.is_on_demand(*vni))
+            .collect()
+    }
+
+    /// Takes the consequences of networks that were `before` on demand and are not, and the other way
+    /// round: what was held for good is cached from now on, what was cached is read whole.
+    async fn follow_modes(&mut self, before: &BTreeSet<Vni>) {
+        let after = self.on_demand_networks().await;
+        if after == *before {
+            return;
+        }
+        let view = self.view.read().await;
+        let now = Instant::now();
+        for known in view.mirror.endpoints() {
+            let vni = known.vni();
+            if after.contains(&vni) && !before.contains(&vni) && !known.is_resident() {
+                self.cache.hold(known.name(), now);
+            } else if before.contains(&vni) && !after.contains(&vni) {
+                self.cache.forget(known.name());
+            }
+        }
+        let proactive = before.difference(&after).copied();
+        let is_there = |vni: &Vni| view.mirror.network(*vni).is_some();
+        self.reader.networks.extend(proactive.filter(is_there));
+    }
+
+    /// Holds those of these endpoints in the cache that belong there, and no others of them.
+    pub(super) async fn hold(&mut self, names: &[Name]) {
+        let (view, now) = (self.view.read().await, Instant::now());
+        for name in names {
+            match view.mirror.endpoint(name) {
+                Some(known) if !known.is_resident() => self.cache.hold(name, now),
+                _ => self.cache.forget(name),
+            }
+        }
+    }
+
+    /// What was asked for before may have changed unheard of.
+    async fn revisit_cached(&mut self) {
+        let (view, now) = (self.view.read().await, Instant::now());
+        for name in self.cache.names() {
+            if let Some(known) = view.mirror.endpoint(&name) {
+                let (vni, wanted) = (known.vni(), Wanted::Mac(known.mac()));
+                self.cache.revisit(Lookup { vni, wanted }, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What wakes the loop, each in its turn: however busy one of them is, the others are heard.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep_until},
+};
+
+use super::{cache::Lookup, resolve::Answer};
+use crate::{
+    model::{Endpoint, Miss, QuestionId},
+    registry::{Reading, RegistryError, WatchEvent},
+};
+
+/// What the registry was asked for beside the loop, and what came of it.
+pub(super) enum Errand {
+    /// A watch was begun.
+    Watched(Result<mpsc::Receiver<WatchEvent>, RegistryError>),
+    /// The state was asked for.
+    Read(u64, Result<Reading, RegistryError>),
+    /// The owner of an address was asked for. `None`: the answer took too long.
+    Found(Lookup, u64, Answer),
+    /// A report was published, or an answer.
+    Reported(Option<QuestionId>, Result<(), RegistryError>),
+    /// This node was put back into the registry.
+    Joined(Result<(), RegistryError>),
+}
+
+/// Why the loop woke.
+pub(super) enum Wake {
+    /// The lease of the next hops is to be renewed.
+    Renewal,
+    /// The host's routes changed.
+    Routes,
+    /// The registry has something to say. `None`: the watch has ended.
+    Event(Option<WatchEvent>),
+    /// The next page of a reading. `None`: that was all.
+    Page(Option<Result<Vec<Endpoint>, RegistryError>>),
+    /// A frame found no row.
+    Miss(Miss),
+    /// An errand is done.
+    Errand(Errand),
+    /// The time for a chore has come.
+    Chore,
+}
+
+/// How many sources there are.
+const SOURCES: usize = 7;
+
+/// All that the loop waits for.
+pub(super) struct Inputs {
+    renewal: Interval,
+    routes: Option<mpsc::Receiver<()>>,
+    pub(super) events: Option<mpsc::Receiver<WatchEvent>>,
+    pub(super) pages: Option<mpsc::Receiver<Result<Vec<Endpoint>, RegistryError>>>,
+    misses: Option<mpsc::Receiver<Miss>>,
+    errands: FuturesUnordered<BoxFuture<'static, Errand>>,
+    chore: Pin<Box<Sleep>>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+impl Inputs {
+    pub(super) fn new(
+        routes: mpsc::Receiver<()>,
+        misses: mpsc::Receiver<Miss>,
+        renewal: Duration,
+    ) -> Self {
+        let mut renewal = interval(renewal);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            renewal,
+            routes: Some(routes),
+            events: None,
+            pages: None,
+            misses: Some(misses),
+            errands: FuturesUnordered::new(),
+            chore: Box::pin(sleep_until(Instant::now())),
+            turn: 0,
+        }
+    }
+
+    /// Begins an errand; [`Wake::Errand`] tells of its end.
+    pub(super) fn send(&self, errand: impl Future<Output = Errand> + Send + 'static) {
+        self.errands.push(Box::pin(errand));
+    }
+
+    /// Whether the host's routes are watched: only then can next hops be vouched for.
+    pub(super) fn knows_routes(&self) -> bool {
+        self.routes.is_some()
+    }
+
+    /// Whether a change of the routes waits to be heard of; it is heard of by that.
+    pub(super) fn take_routes(&mut self) -> bool {
+        self.routes
+            .as_mut()
+            .is_some_and(|routes| routes.try_recv().is_ok())
+    }
+
+    /// Waits for whatever comes first, at the latest for `chore`.
+    pub(super) async fn next(&mut self, chore: Instant) -> Wake {
+        if self.chore.deadline() != chore {
+            self.chore.as_mut().reset(chore);
+        }
+        poll_fn(|context| {
+            for offset in 0..SOURCES {
+                let source = (self.turn + offset) % SOURCES;
+                if let Poll::Ready(wake) = self.poll(source, context) {
+                    self.turn = source + 1;
+                    return Poll::Ready(wake);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll(&mut self, source: usize, context: &mut Context<'_>) -> Poll<Wake> {
+        match source {
+            0 => self.renewal.poll_tick(context).map(|_| Wake::Renewal),
+            1 => poll_channel(&mut self.routes, context).map(|()| Wake::Routes),
+            2 => poll_end(&mut self.events, context).map(Wake::Event),
+            3 => poll_end(&mut self.pages, context).map(Wake::Page),
+            4 => poll_channel(&mut self.misses, context).map(Wake::Miss),
+            5 => match Pin::new(&mut self.errands).poll_next(context) {
+                Poll::Ready(Some(errand)) => Poll::Ready(Wake::Errand(errand)),
+                // Without errands there is nothing to wait for.
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            },
+            _ => self.chore.as_mut().poll(context).map(|()| Wake::Chore),
+        }
+    }
+}
+
+/// What a channel has; its end is no news.
+fn poll_channel<T>(channel: &mut Option<mpsc::Receiver<T>>, context: &mut Context<'_>) -> Poll<T> {
+    match poll_end(channel, context) {
+        Poll::Ready(Some(item)) => Poll::Ready(item),
+        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+    }
+}
+
+/// What a channel has, and its end, once.
+fn poll_end<T>(
+    channel: &mut Option<mpsc::Receiver<T>>,
+    context: &mut Context<'_>,
+) -> Poll<Option<T>> {
+    let Some(receiver) = channel else {
+        return Poll::Pending;
+    };
+    let item = receiver.poll_recv(context);
+    if matches!(item, Poll::Ready(None)) {
+        *channel = None;
+    }
+    item
+}

@@ -1,0 +1,386 @@
+//! How the mirror changes: deltas, readings, answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{Key, Mirror, Move, Record, Witness, rows};
+use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, Vni};
+
+/// What a reading that was asked for must not undo, with the revisions of the deltas that said it.
+#[derive(Debug, Default)]
+pub(super) struct Since {
+    /// The mirror's revision when the reading was asked for.
+    asked: Revision,
+    /// The reading's own, once it has come.
+    at: Revision,
+    networks: BTreeMap<Vni, Revision>,
+    nodes: BTreeMap<Name, Revision>,
+    removed: BTreeMap<Name, Revision>,
+}
+
+impl Since {
+    fn note(&mut self, delta: &Delta) {
+        let revision = delta.revision;
+        let changed = delta.networks.iter().map(|network| network.vni);
+        let networks = changed.chain(delta.networks_removed.iter().copied());
+        self.networks.extend(networks.map(|vni| (vni, revision)));
+        let changed = delta.nodes.iter().map(|node| &node.name);
+        let nodes = changed.chain(&delta.nodes_removed);
+        self.nodes
+            .extend(nodes.map(|name| (name.clone(), revision)));
+        let removed = delta.endpoints_removed.iter();
+        self.removed
+            .extend(removed.map(|name| (name.clone(), revision)));
+    }
+
+    /// Whether a delta that is newer than the reading spoke of it.
+    fn is_outdated<K: Ord>(&self, told: &BTreeMap<K, Revision>, key: &K) -> bool {
+        told.get(key).is_some_and(|revision| *revision > self.at)
+    }
+
+    /// Whether the registry was put back to a former state: it then is right in everything.
+    fn is_set_back(&self) -> bool {
+        self.at != 0 && self.at < self.asked
+    }
+}
+
+impl Mirror {
+    /// Takes a delta in. One that is no newer than the mirror changes nothing. Of on-demand networks
+    /// it takes this node's endpoints, those that are held already, and those named in `admitted`.
+    pub fn apply(
+        &mut self,
+        delta: Delta,
+        admitted: &BTreeSet<Name>,
+        witness: Witness<'_>,
+    ) -> Vec<Move> {
+        let mut moves = Vec::new();
+        if delta.revision <= self.revision {
+            return moves;
+        }
+        self.revision = delta.revision;
+        if let Some(since) = &mut self.since {
+            since.note(&delta);
+        }
+        for vni in delta.networks_removed {
+            self.remove_network(vni, witness);
+        }
+        for network in delta.networks {
+            self.put_network(network, witness);
+        }
+        for name in delta.nodes_removed {
+            self.remove_node(&name, witness);
+        }
+        for node in delta.nodes {
+            self.put_node(node, witness);
+        }
+        for name in delta.endpoints_removed {
+            let known = self.endpoints.get(&name);
+            if known.is_some_and(|known| !self.is_newer(known, delta.revision)) {
+                self.forget(&name, witness);
+            }
+        }
+        for endpoint in delta.endpoints {
+            let known = self.endpoints.get(&endpoint.name);
+            if known.is_some_and(|known| self.is_newer(known, endpoint.generation)) {
+                self.fenced += 1;
+            } else if known.is_some()
+                || endpoint.node == self.node
+                || !self.is_on_demand(endpoint.vni)
+                || admitted.contains(&endpoint.name)
+            {
+                moves.extend(self.put(endpoint, self.no_reading(), witness));
+            }
+        }
+        moves
+    }
+
+    /// Takes the answer to a question in that was asked when the mirror had revision `asked`.
+    pub fn answer(
+        &mut self,
+        endpoint: Endpoint,
+        asked: Revision,
+        witness: Witness<'_>,
+    ) -> Option<Move> {
+        let known = self.endpoints.get(&endpoint.name);
+        // What a delta brought since may be newer than the answer.
+        if known.is_some_and(|known| self.is_newer(known, asked.max(endpoint.generation))) {
+            self.fenced += 1;
+            return None;
+        }
+        self.put(endpoint, self.no_reading(), witness)
+    }
+
+    /// Forgets an endpoint.
+    pub fn forget(&mut self, name: &Name, witness: Witness<'_>) {
+        self.tell_of(name, witness);
+        if let Some(removed) = self.endpoints.remove(name) {
+            self.discount(&removed);
+        }
+    }
+
+    /// A reading is about to be asked for: what deltas say from now on may be newer than it.
+    pub fn expect_reading(&mut self) {
+        self.reading = self.reading.wrapping_add(1);
+        self.since = Some(Since {
+            asked: self.revision,
+            ..Since::default()
+        });
+    }
+
+    /// The reading has come, as of `revision`; its endpoints follow. `false`: the registry is back at a
+    /// former state, and what this host had asked it for is forgotten.
+    pub fn begin_reading(
+        &mut self,
+        revision: Revision,
+        networks: Vec<Network>,
+        nodes: Vec<Node>,
+        witness: Witness<'_>,
+    ) -> bool {
+        let mut since = self.since.take().unwrap_or_default();
+        since.at = revision;
+        let is_set_back = since.is_set_back();
+        if is_set_back {
+            self.revision = revision;
+            self.forget_cached(witness);
+        }
+        self.revision = self.revision.max(revision);
+
+        let present: BTreeSet<Vni> = networks.iter().map(|network| network.vni).collect();
+        let gone = self.networks.keys().filter(|vni| !present.contains(vni));
+        for vni in gone.copied().collect::<Vec<_>>() {
+            if !since.is_outdated(&since.networks, &vni) {
+                self.remove_network(vni, witness);
+            }
+        }
+        for network in networks {
+            if !since.is_outdated(&since.networks, &network.vni) {
+                self.put_network(network, witness);
+            }
+        }
+        let present: BTreeSet<Name> = nodes.iter().map(|node| node.name.clone()).collect();
+        let gone = self.nodes().filter(|node| !present.contains(&node.name));
+        for name in gone.map(|node| node.name.clone()).collect::<Vec<_>>() {
+            if !since.is_outdated(&since.nodes, &name) {
+                self.remove_node(&name, witness);
+            }
+        }
+        for node in nodes {
+            if !since.is_outdated(&since.nodes, &node.name) {
+                self.put_node(node, witness);
+            }
+        }
+        self.since = Some(since);
+        !is_set_back
+    }
+
+    /// Takes some of the reading's endpoints in.
+    pub fn read(&mut self, page: Vec<Endpoint>, witness: Witness<'_>) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for endpoint in page {
+            let Some(since) = &self.since else {
+                return moves;
+            };
+            let known = self.endpoints.get(&endpoint.name);
+            if since.is_outdated(&since.removed, &endpoint.name)
+                || known.is_some_and(|known| self.is_newer(known, since.at))
+            {
+                continue;
+            }
+            moves.extend(self.put(endpoint, self.reading, witness));
+        }
+        moves
+    }
+
+    /// Forgets what the reading did not have, of one network if it was of one: looks at up to `limit`
+    /// endpoints from `*position` on, which it moves on. `true`: it has seen all, and the reading is over.
+    pub fn end_reading(
+        &mut self,
+        position: &mut usize,
+        limit: usize,
+        scope: Option<Vni>,
+        witness: Witness<'_>,
+    ) -> bool {
+        let Some(since) = &self.since else {
+            return true;
+        };
+        let Some(seen) = self.endpoints.walk(position, limit) else {
+            self.since = None;
+            return true;
+        };
+        let absent = seen.into_iter().filter(|record| {
+            scope.is_none_or(|vni| record.vni == vni)
+                && record.reading != self.reading
+                && self.known(record).is_resident()
+                && !self.is_newer(record, since.at)
+        });
+        for name in absent.map(|record| record.name.clone()).collect::<Vec<_>>() {
+            self.forget(&name, witness);
+        }
+        false
+    }
+
+    /// The reading could not be had whole: what it brought stays, and nothing is missing in it.
+    pub fn abandon_reading(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether what is known is of a later generation, and of the same history of the registry.
+    fn is_newer(&self, known: &Record, than: Revision) -> bool {
+        known.generation > than && !(self.is_set_back() && known.reading != self.reading)
+    }
+
+    fn is_set_back(&self) -> bool {
+        self.since.as_ref().is_some_and(Since::is_set_back)
+    }
+
+    /// The mark of what comes by itself. It does not count as seen by the reading, which may have it
+    /// removed again; after a set-back it tells the present history from the former.
+    fn no_reading(&self) -> u16 {
+        if self.is_set_back() {
+            self.reading
+        } else {
+            self.reading.wrapping_sub(1)
+        }
+    }
+
+    fn put(&mut self, endpoint: Endpoint, reading: u16, witness: Witness<'_>) -> Option<Move> {
+        if self
+            .endpoint(&endpoint.name)
+            .is_some_and(|known| known.is(&endpoint))
+        {
+            self.endpoints.mark(&endpoint.name, reading);
+            return None;
+        }
+        self.tell_of(&endpoint.name, witness);
+        for key in rows(endpoint.vni, endpoint.mac, endpoint.ips()) {
+            witness(self, key);
+        }
+        let is_local = endpoint.node == self.node;
+        if is_local {
+            witness(self, Key::Port(endpoint.name.clone()));
+        }
+        let node = self.nodes.acquire(&endpoint.node);
+        self.local += usize::from(is_local);
+        *self.sizes.entry(endpoint.vni).or_default() += 1;
+        let interface = endpoint.netns.zip(endpoint.ifname).filter(|_| is_local);
+        let former = self.endpoints.insert(Record {
+            name: endpoint.name.clone(),
+            addresses: endpoint.addresses.into(),
+            generation: endpoint.generation,
+            vni: endpoint.vni,
+            node,
+            mac: endpoint.mac,
+            reading,
+        });
+        let mut moved = None;
+        if let Some(former) = former {
+            if former.node != node {
+                moved = self.nodes.name(former.node).map(|from| Move {
+                    endpoint: endpoint.name.clone(),
+                    vni: endpoint.vni,
+                    from: from.clone(),
+                    to: endpoint.node.clone(),
+                    generation: endpoint.generation,
+                });
+            }
+            self.discount(&former);
+        }
+        if let Some(interface) = interface {
+            self.interfaces.insert(endpoint.name, interface);
+        }
+        moved
+    }
+
+    /// Takes a record that went out of what is counted.
+    fn discount(&mut self, record: &Record) {
+        self.interfaces.remove(&record.name);
+        self.local -= usize::from(self.nodes.name(record.node) == Some(&self.node));
+        self.nodes.release(record.node);
+        if let Some(size) = self.sizes.get_mut(&record.vni) {
+            *size -= 1;
+            if *size == 0 {
+                self.sizes.remove(&record.vni);
+            }
+        }
+    }
+
+    /// Forgets the endpoints that this host had asked for.
+    fn forget_cached(&mut self, witness: Witness<'_>) {
+        let cached = self.endpoints().filter(|known| !known.is_resident());
+        for name in cached.map(|known| known.name().clone()).collect::<Vec<_>>() {
+            self.forget(&name, witness);
+        }
+    }
+
+    fn put_network(&mut self, network: Network, witness: Witness<'_>) {
+        let vni = network.vni;
+        let former = self.network(vni);
+        if former == Some(&network) {
+            return;
+        }
+        let rows_change = former.is_none_or(|former| former.resolve != network.resolve);
+        let ports_change = former.is_none_or(|former| former.mtu != network.mtu);
+        self.tell_of_network(vni, rows_change, ports_change, witness);
+        self.networks.insert(vni, network);
+    }
+
+    fn remove_network(&mut self, vni: Vni, witness: Witness<'_>) {
+        if self.networks.contains_key(&vni) {
+            self.tell_of_network(vni, true, true, witness);
+            self.networks.remove(&vni);
+        }
+    }
+
+    fn put_node(&mut self, node: Node, witness: Witness<'_>) {
+        let former = self.node(&node.name).map(|former| former.vtep);
+        if former != Some(node.vtep) {
+            self.tell_of_node(&node.name, witness);
+            if let IpAddr::V4(ip) = node.vtep.ip {
+                witness(self, Key::Vtep(ip));
+            }
+        }
+        self.nodes.put(node);
+    }
+
+    fn remove_node(&mut self, name: &Name, witness: Witness<'_>) {
+        self.tell_of_node(name, witness);
+        self.nodes.remove(name);
+    }
+
+    /// What an endpoint, as it is, bears upon.
+    fn tell_of(&self, name: &Name, witness: Witness<'_>) {
+        if let Some(known) = self.endpoint(name) {
+            known.keys().for_each(|key| witness(self, key));
+        }
+    }
+
+    fn tell_of_network(&self, vni: Vni, rows: bool, ports: bool, witness: Witness<'_>) {
+        witness(self, Key::Network(vni));
+        if rows && self.sizes.contains_key(&vni) {
+            let its = self.endpoints().filter(|known| known.vni() == vni);
+            its.for_each(|known| known.keys().for_each(|key| witness(self, key)));
+        } else if ports {
+            let its = self.local_endpoints().filter(|known| known.vni() == vni);
+            its.for_each(|known| witness(self, Key::Port(known.name().clone())));
+        }
+    }
+
+    fn tell_of_node(&self, name: &Name, witness: Witness<'_>) {
+        let vtep = self.node(name).map(|node| node.vtep.ip);
+        if let Some(IpAddr::V4(ip)) = vtep {
+            witness(self, Key::Vtep(ip));
+        }
+        let Some(id) = self.nodes.id(name) else {
+            return;
+        };
+        if *name != self.node && self.nodes.endpoints(id) > 0 {
+            let its = self.endpoints.iter().filter(|record| record.node == id);
+            its.for_each(|record| {
+                let known = self.known(record);
+                known.keys().for_each(|key| witness(self, key));
+            });
+        }
+    }
+}

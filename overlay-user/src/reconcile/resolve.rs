@@ -1,0 +1,322 @@
+//! Resolves on demand: frames that find no row, the registry's answers, and what goes to make room.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Reconciler,
+    apply::on_kernel,
+    cache::{Asked, Lookup},
+    event::{DropCause, Event},
+    inputs::Errand,
+    mirror::{Known, Mirror},
+};
+use crate::{
+    model::{Endpoint, FdbKey, Miss, Name, Revision, Wanted},
+    registry::RegistryError,
+};
+
+/// How often it is looked for endpoints that nobody talks to.
+const AGEING: Duration = Duration::from_secs(1);
+/// How many are looked at each time.
+const AGED_AT_ONCE: usize = 512;
+/// Of how many endpoints it is looked up when they were used, to find the one that was used least.
+const CANDIDATES: usize = 32;
+
+/// What the registry said about an address; `None`: nothing in time.
+pub(super) type Answer = Option<Result<Option<Endpoint>, RegistryError>>;
+
+impl Lookup {
+    fn of(miss: &Miss) -> Self {
+        Self {
+            vni: miss.vni,
+            wanted: miss.wanted,
+        }
+    }
+
+    fn owner<'a>(&self, mirror: &'a Mirror) -> Option<Known<'a>> {
+        match self.wanted {
+            Wanted::Mac(mac) => mirror.by_mac(self.vni, mac),
+            Wanted::Ip(ip) => mirror.by_ip(self.vni, ip),
+        }
+    }
+}
+
+impl Reconciler {
+    pub(super) async fn take_miss(&mut self, miss: Miss) {
+        let (lookup, now) = (Lookup::of(&miss), Instant::now());
+        self.counters.misses += 1;
+        let view = self.view.read().await;
+        let asker = view
+            .ports
+            .iter()
+            .find(|(_, ifindex)| **ifindex == miss.ifindex);
+        self.events.tell(Event::Miss {
+            vni: miss.vni,
+            wanted: miss.wanted,
+            asker: asker.map(|(name, _)| name.clone()),
+        });
+        let is_on_demand = view.mirror.is_on_demand(miss.vni);
+        let owner = lookup.owner(&view.mirror);
+        let is_held = owner.is_some();
+        if let Some(known) = owner {
+            // The miss is older than the rows, or the maps have lost them.
+            let rewritten = self.applier.rewrite(&view.mirror, std::iter::once(known));
+            self.errors.extend(rewritten.err());
+        }
+        drop(view);
+        if is_held {
+            self.reply(lookup, &[miss]).await;
+        } else if is_on_demand {
+            match self.cache.ask(lookup, miss, now) {
+                Asked::UnderWay => {}
+                Asked::Nobody(left) => self.quiet(lookup, Some(left)),
+                Asked::Refused => self.counters.overflows += 1,
+            }
+        }
+    }
+
+    /// Sends the questions whose turn it is.
+    pub(super) async fn send_questions(&mut self) {
+        let revision = self.view.read().await.mirror.revision();
+        let patience = self.cache.limits().patience;
+        while let Some((lookup, number)) = self.cache.send(revision) {
+            let registry = Arc::clone(&self.registry);
+            self.inputs.send(async move {
+                let found = registry.find(lookup.vni, lookup.wanted);
+                Errand::Found(lookup, number, timeout(patience, found).await.ok())
+            });
+        }
+    }
+
+    pub(super) async fn take_found(&mut self, lookup: Lookup, number: u64, answer: Answer) {
+        let Some(flight) = self.cache.land(lookup, number) else {
+            return;
+        };
+        let Lookup { vni, wanted } = lookup;
+        let found = match answer {
+            Some(Ok(found)) => found,
+            failure => {
+                let reason = if let Some(Err(error)) = failure {
+                    self.counters.failed_lookups += 1;
+                    error.to_string()
+                } else {
+                    self.counters.timeouts += 1;
+                    "the registry does not answer".to_owned()
+                };
+                tracing::debug!(%vni, %wanted, reason, "lookup failed");
+                self.events.tell(Event::LookupFailed {
+                    vni,
+                    wanted,
+                    reason,
+                });
+                return;
+            }
+        };
+        if found
+            .as_ref()
+            .is_some_and(|found| self.cache.is_removed(&flight, found))
+        {
+            return self.cache.ask_again(lookup, flight);
+        }
+        if !self.view.read().await.mirror.is_on_demand(vni) {
+            return;
+        }
+        let is_of_old = flight.askers.is_empty();
+        self.unseat(
+            lookup,
+            found.as_ref().map(|found| &found.name),
+            flight.asked,
+        )
+        .await;
+        let Some(found) = found else {
+            if is_of_old {
+                self.applier.disowned.insert(lookup);
+                self.next_sweep = self.next_sweep.min(self.next_check);
+            } else {
+                self.counters.unresolved += 1;
+                self.cache.close(lookup, Instant::now());
+                self.quiet(lookup, Some(self.cache.limits().negative_ttl));
+                self.events.tell(Event::Unresolved { vni, wanted });
+            }
+            return;
+        };
+        if found.node == self.node.name {
+            // The watch brings this node's own.
+            return;
+        }
+        let (endpoint, node) = (found.name.clone(), found.node.clone());
+        let moved = self
+            .change(|mirror, witness| mirror.answer(found, flight.asked, witness))
+            .await;
+        self.tell_of_moves(moved.into_iter().collect());
+        self.hold(std::slice::from_ref(&endpoint)).await;
+        self.reply(lookup, &flight.askers).await;
+        if is_of_old {
+            // The books count its rows twice: when they were found, and now.
+            self.next_sweep = self.next_sweep.min(self.next_check);
+        } else {
+            self.counters.resolved += 1;
+            self.events.tell(Event::Resolved {
+                vni,
+                wanted,
+                endpoint,
+                node,
+                micros: u64::try_from(flight.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            });
+        }
+    }
+
+    /// Answers frames that ask for an address, if its rows are in.
+    pub(super) async fn reply(&mut self, lookup: Lookup, askers: &[Miss]) {
+        let view = self.view.read().await;
+        let Some(owner) = lookup.owner(&view.mirror) else {
+            return;
+        };
+        let (vni, mac) = (owner.vni(), owner.mac());
+        let row = self.applier.desired(&view.mirror).fdb(FdbKey { vni, mac });
+        drop(view);
+        if row.is_none() {
+            return;
+        }
+        self.quiet(lookup, None);
+        let asks = |miss: &&Miss| matches!(miss.wanted, Wanted::Ip(_));
+        for miss in askers.iter().filter(asks) {
+            let answered = on_kernel(|| self.applier.datapath.answer(miss, mac));
+            if let Err(error) = answered {
+                tracing::debug!(%error, "no answer sent: the next question finds the row");
+            }
+        }
+    }
+
+    /// The registry says whose an address is: others that are held for it, and that it did not speak of
+    /// since it was asked, have it no more.
+    async fn unseat(&mut self, lookup: Lookup, keeper: Option<&Name>, asked: Revision) {
+        loop {
+            let view = self.view.read().await;
+            let owner = lookup.owner(&view.mirror).filter(|owner| {
+                Some(owner.name()) != keeper && !owner.is_resident() && owner.generation() <= asked
+            });
+            let Some(name) = owner.map(|owner| owner.name().clone()) else {
+                return;
+            };
+            drop(view);
+            self.cache.forget(&name);
+            self.change(|mirror, witness| mirror.forget(&name, witness))
+                .await;
+        }
+    }
+
+    fn quiet(&mut self, lookup: Lookup, nobody_for: Option<Duration>) {
+        let Lookup { vni, wanted } = lookup;
+        let told = on_kernel(|| self.applier.datapath.quiet(vni, wanted, nobody_for));
+        if let Err(error) = told {
+            tracing::debug!(%error, %vni, %wanted, "its next frame asks again in a second");
+        }
+    }
+
+    /// When endpoints that nobody talks to are looked for next.
+    pub(super) fn next_ageing(&self) -> Option<Instant> {
+        (!self.cache.is_quiet()).then_some(self.next_ageing)
+    }
+
+    /// Lets those go that nobody has talked to for a while.
+    pub(super) async fn age(&mut self, now: Instant) {
+        if self.cache.is_quiet() || now < self.next_ageing {
+            return;
+        }
+        self.next_ageing = now + AGEING;
+        self.cache.expire(now);
+        let idle = self.cache.limits().idle;
+        for _ in 0..AGED_AT_ONCE {
+            match self.cache.oldest() {
+                Some((used, name)) if used + idle <= now => {
+                    let name = name.clone();
+                    let last = self.last_use(&name, now).await;
+                    match last {
+                        Some(at) if at + idle > now => self.cache.use_at(&name, at),
+                        _ => self.drop_cached(&name, DropCause::Idle).await,
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Reconciler {
+    /// Keeps the cache within its bounds, and lets cached endpoints go for rows that a full map refused.
+    pub(super) async fn make_room(&mut self) {
+        self.evict(self.cache.len().saturating_sub(self.cache.limits().entries))
+            .await;
+        let refused = self.applier.overflow();
+        if refused == 0 {
+            return;
+        }
+        self.evict(refused).await;
+        let view = self.view.read().await;
+        let written = self.applier.retry_overflow(&view.mirror);
+        drop(view);
+        self.errors.extend(written.err());
+    }
+
+    async fn evict(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(name) = self.least_used().await else {
+                return;
+            };
+            self.drop_cached(&name, DropCause::Evicted).await;
+        }
+    }
+
+    /// The endpoint that was used least lately: of many in lively use, one of those.
+    async fn least_used(&mut self) -> Option<Name> {
+        let now = Instant::now();
+        for _ in 0..CANDIDATES {
+            let (used, name) = self.cache.oldest()?;
+            let name = name.clone();
+            match self.last_use(&name, now).await {
+                // The maps count whole seconds.
+                Some(at) if at > used + Duration::from_secs(1) => self.cache.use_at(&name, at),
+                _ => return Some(name),
+            }
+        }
+        self.cache.oldest().map(|(_, name)| name.clone())
+    }
+
+    /// When a frame last went to an endpoint; `None`: the maps have no row of it.
+    async fn last_use(&mut self, name: &Name, now: Instant) -> Option<Instant> {
+        let view = self.view.read().await;
+        let known = view.mirror.endpoint(name)?;
+        let (vni, mac) = (known.vni(), known.mac());
+        drop(view);
+        match on_kernel(|| self.applier.datapath.used(&FdbKey { vni, mac })) {
+            Ok(ago) => now.checked_sub(ago?),
+            Err(error) => {
+                tracing::debug!(%error, endpoint = %name, "taken for used");
+                Some(now)
+            }
+        }
+    }
+
+    async fn drop_cached(&mut self, name: &Name, reason: DropCause) {
+        self.cache.forget(name);
+        let view = self.view.read().await;
+        let Some(vni) = view.mirror.endpoint(name).map(|known| known.vni()) else {
+            return;
+        };
+        drop(view);
+        self.change(|mirror, witness| mirror.forget(name, witness))
+            .await;
+        match reason {
+            DropCause::Idle => self.counters.idle += 1,
+            DropCause::Evicted => self.counters.evicted += 1,
+        }
+        self.events.tell(Event::Dropped {
+            endpoint: name.clone(),
+            vni,
+            reason,
+        });
+    }
+}

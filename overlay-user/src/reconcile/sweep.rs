@@ -1,0 +1,209 @@
+//! Looks through the FDB and the neighbour table, row by row and without a copy of them: mends what
+//! differs, removes what nobody wants, and finds out by counting what is missing.
+
+use std::collections::BTreeMap;
+
+use super::{
+    apply::{Applier, on_kernel},
+    cache::Lookup,
+    digest::{self, Hash, Ledger, Survey},
+    mirror::{Known, Mirror},
+    plan::{self, Plan},
+};
+use crate::{
+    datapath::DatapathError,
+    model::{Installed, NeighborKey, NeighborRow, Subject, Vni, Wanted},
+};
+
+/// How many wrong rows a look gathers before they are mended: bounds its memory.
+const AT_ONCE: usize = 100_000;
+
+/// How many looks a sweep takes at most. Tables that nobody else writes are right after the first or
+/// the second, but for every [`AT_ONCE`] wrong rows there is one more.
+const LOOKS: usize = 64;
+
+/// How many endpoints' rows are written in one go.
+const CHUNK: usize = 1000;
+
+/// What a sweep found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Rows that were missing or wrong, and were written.
+    pub put: u64,
+    /// Rows that nobody wants, and were removed.
+    pub removed: u64,
+    /// Rows of on-demand networks that this agent has not asked the registry for: a former one has.
+    pub unknown: Vec<Lookup>,
+    /// What could not be done.
+    pub error: Option<String>,
+}
+
+/// One look at the tables.
+#[derive(Debug, Default)]
+struct Look {
+    actual: Ledger,
+    /// How many of the rows that shall be there each network has, right or wrong.
+    present: BTreeMap<Vni, u64>,
+    /// What mends the wrong ones, or as many as fit.
+    plan: Plan,
+    wrong: usize,
+    unknown: Vec<Lookup>,
+}
+
+impl Applier {
+    /// Makes both tables what they shall be. Up to `room` rows of on-demand networks that the mirror
+    /// doesn't know stay until it is known what to make of them. The loop makes room for what
+    /// a full table refuses.
+    pub fn sweep(&mut self, mirror: &Mirror, room: usize) -> Sweep {
+        let mut sweep = Sweep::default();
+        for _ in 0..LOOKS {
+            let look = match on_kernel(|| self.look(mirror, room)) {
+                Ok(look) => look,
+                Err(error) => {
+                    sweep.error.get_or_insert(error.to_string());
+                    return sweep;
+                }
+            };
+            let short = self.short_networks(&look.present);
+            self.books.installed = look.actual;
+            sweep.unknown = look.unknown;
+            if look.wrong == 0 && short.is_empty() {
+                self.trust();
+                self.disowned.clear();
+                return sweep;
+            }
+            if sweep.error.is_some() {
+                return sweep;
+            }
+            sweep.put += (look.plan.put.fdb.len() + look.plan.put.neighbors.len()) as u64;
+            sweep.removed += (look.plan.remove.fdb.len() + look.plan.remove.neighbors.len()) as u64;
+            sweep.put += short.values().sum::<u64>();
+            let mended = self.write(&look.plan);
+            let of_short = mirror
+                .endpoints()
+                .filter(|known| short.contains_key(&known.vni()));
+            let mended = mended.and(self.rewrite(mirror, of_short));
+            let is_full = || (self.overflow() > 0).then(|| "a map is full".to_owned());
+            sweep.error = mended.err().or_else(is_full);
+        }
+        sweep.error = Some("somebody else changes the maps while they are compared".to_owned());
+        sweep
+    }
+
+    /// Writes the rows of these endpoints, whether or not they are there already.
+    pub(super) fn rewrite<'a>(
+        &mut self,
+        mirror: &Mirror,
+        endpoints: impl Iterator<Item = Known<'a>>,
+    ) -> Result<(), String> {
+        let mut endpoints = endpoints.peekable();
+        let mut result = Ok(());
+        while endpoints.peek().is_some() {
+            let mut plan = Plan::default();
+            for known in endpoints.by_ref().take(CHUNK) {
+                known
+                    .keys()
+                    .for_each(|key| self.desired(mirror).put(key, &mut plan.put));
+            }
+            result = result.and(self.write(&plan));
+        }
+        result
+    }
+
+    fn look(&self, mirror: &Mirror, room: usize) -> Result<Look, DatapathError> {
+        let desired = self.desired(mirror);
+        let may_ask =
+            |lookup: &Lookup| mirror.is_on_demand(lookup.vni) && !self.disowned.contains(lookup);
+        let mut look = Look::default();
+        self.datapath.for_each_fdb(&mut |key, row| {
+            let shall = desired.fdb(key);
+            look.count(key.vni, self.local.hash_of(key, &row), shall.is_some());
+            let lookup = Lookup {
+                vni: key.vni,
+                wanted: Wanted::Mac(key.mac),
+            };
+            if shall.is_none() && may_ask(&lookup) && look.unknown.len() < room {
+                look.unknown.push(lookup);
+            } else if shall != Some(row) && look.may_mend() {
+                let Plan { put, remove } = &mut look.plan;
+                plan::exchange(key, Some(row), shall, &mut put.fdb, &mut remove.fdb);
+            }
+        })?;
+        self.datapath.for_each_neighbor(&mut |key, row| {
+            let shall = desired.neighbor(key);
+            look.count(key.vni, hash_of(key, &row), shall.is_some());
+            let lookup = Lookup {
+                vni: key.vni,
+                wanted: Wanted::Ip(key.ip),
+            };
+            if shall.is_none() && may_ask(&lookup) && look.unknown.len() < room {
+                look.unknown.push(lookup);
+            } else if shall != Some(row) && look.may_mend() {
+                let Plan { put, remove } = &mut look.plan;
+                plan::exchange(
+                    key,
+                    Some(row),
+                    shall,
+                    &mut put.neighbors,
+                    &mut remove.neighbors,
+                );
+            }
+        })?;
+        Ok(look)
+    }
+
+    /// How many rows each network lacks that lacks any.
+    fn short_networks(&self, present: &BTreeMap<Vni, u64>) -> BTreeMap<Vni, u64> {
+        let intended = self.books.intended.iter();
+        intended
+            .map(|(vni, tally)| {
+                (
+                    vni,
+                    tally.rows - present.get(&vni).unwrap_or(&0).min(&tally.rows),
+                )
+            })
+            .filter(|(_, missing)| *missing > 0)
+            .collect()
+    }
+
+    /// What the maps hold, to answer a question: read from the maps, and from nothing else.
+    pub fn survey(&self, subject: &Subject) -> Result<Survey, DatapathError> {
+        let mut survey = Survey::new(subject);
+        on_kernel(|| {
+            self.datapath.for_each_fdb(&mut |key, row| {
+                survey.see(Installed::Fdb {
+                    key,
+                    vtep: self.local.vtep_of(&row),
+                    generation: row.generation,
+                });
+            })?;
+            self.datapath.for_each_neighbor(&mut |key, row| {
+                survey.see(Installed::Neighbor {
+                    key,
+                    mac: row.mac,
+                    generation: row.generation,
+                });
+            })
+        })?;
+        Ok(survey)
+    }
+}
+
+impl Look {
+    fn count(&mut self, vni: Vni, row: Hash, is_wanted: bool) {
+        self.actual.exchange(vni, None, Some(row));
+        if is_wanted {
+            *self.present.entry(vni).or_default() += 1;
+        }
+    }
+
+    /// Counts a wrong row; `false`: there is no room for what mends it in this look.
+    fn may_mend(&mut self) -> bool {
+        self.wrong += 1;
+        self.wrong <= AT_ONCE
+    }
+}
+
+fn hash_of(key: NeighborKey, row: &NeighborRow) -> Hash {
+    digest::of_neighbor(key, row.mac, row.generation)
+}
