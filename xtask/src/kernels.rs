@@ -1,7 +1,7 @@
 //! `cargo xtask test --kernels`: the same programs on the kernels that Debian ships.
 //!
-//! Each kernel boots in QEMU to an initramfs that holds busybox, iproute2, bpftool, the agent, the
-//! table tests and the modules that they need. kernels/guest.sh is what runs in there; its report
+//! Each kernel boots in QEMU to an initramfs that holds busybox, iproute2, bpftool, the agent, some
+//! tests and the modules that they need. kernels/guest.sh is what runs in there; its report
 //! comes back over a serial port of its own, the kernel's messages go to another.
 
 mod image;
@@ -29,12 +29,13 @@ const KERNELS: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.12-cloud-a
 /// Modules that the tests need where they are not built in; modprobe's dependencies come along.
 const MODULES: [&str; 6] = ["veth", "vxlan", "bridge", "sch_ingress", "cls_bpf", "ipv6"];
 
-/// The host's programs that guest.sh calls beside busybox's. dash, since busybox's own shell
-/// prefers its applets to the programs of the same name.
-const PROGRAMS: [&str; 6] = ["dash", "ip", "tc", "bpftool", "nsenter", "jq"];
+/// The host's programs that guest.sh and the tests call beside busybox's. dash, since busybox's own
+/// shell prefers its applets to the programs of the same name.
+const PROGRAMS: [&str; 7] = ["dash", "ip", "tc", "bpftool", "nsenter", "jq", "ping"];
 
-/// Tests of the package overlay-tests that need neither cargo nor the host's tools.
-const TABLE_TESTS: &str = "programs";
+/// Tests of the package overlay-tests that need neither cargo nor tools that the guest has not: the
+/// table tests, and the upgrade from an older object, which another hook takes where there is no tcx.
+const TESTS: [&str; 2] = ["programs", "lab_upgrade"];
 
 const INIT: &str = include_str!("kernels/init.sh");
 const GUEST: &str = include_str!("kernels/guest.sh");
@@ -61,36 +62,43 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<bool> {
     Ok(passed)
 }
 
-/// Builds the agent and the table tests, with the choice of packages that `cargo xtask test` has
-/// too; gives the tests' binary.
-fn binaries(workspace: &Workspace) -> Result<PathBuf> {
-    let args = [
-        "build",
-        "--workspace",
-        "--bin",
-        "overlay",
-        "--test",
-        TABLE_TESTS,
-    ];
-    let line = [&args[..], &["--message-format", "json-render-diagnostics"]].concat();
+/// Builds the agent and the tests, with the choice of packages that `cargo xtask test` has too; gives
+/// the tests' binaries.
+fn binaries(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    let mut line = vec!["build", "--workspace", "--bin", "overlay"];
+    line.extend(TESTS.iter().flat_map(|test| ["--test", test]));
+    line.extend(["--message-format", "json-render-diagnostics"]);
     let command = workspace.cargo(&line)?.stdout_capture().unchecked();
     let output = command.run()?;
     if !output.status.success() {
         bail!("building the agent and its tests failed (see above)");
     }
+    let mut tests = Vec::new();
     for message in Message::parse_stream(&*output.stdout) {
         if let Message::CompilerArtifact(artifact) = message?
-            && artifact.target.name == TABLE_TESTS
+            && TESTS.contains(&artifact.target.name.as_str())
             && let Some(binary) = artifact.executable
         {
-            return Ok(binary.into_std_path_buf());
+            tests.push((artifact.target.name, binary.into_std_path_buf()));
         }
     }
-    bail!("cargo built no test binary {TABLE_TESTS}")
+    if tests.len() != TESTS.len() {
+        bail!(
+            "cargo built {} of the tests {}",
+            tests.len(),
+            TESTS.join(", ")
+        );
+    }
+    Ok(tests)
 }
 
 /// Packs everything that one kernel needs and gives the archive.
-fn pack(folder: &Path, kernel: &Kernel, agent: &Path, tests: &Path) -> Result<PathBuf> {
+fn pack(
+    folder: &Path,
+    kernel: &Kernel,
+    agent: &Path,
+    tests: &[(String, PathBuf)],
+) -> Result<PathBuf> {
     let mut initramfs = Initramfs::new(&folder.join(format!("{}.root", kernel.release)))?;
     initramfs.script("init", INIT)?;
     initramfs.script("guest.sh", GUEST)?;
@@ -99,7 +107,9 @@ fn pack(folder: &Path, kernel: &Kernel, agent: &Path, tests: &Path) -> Result<Pa
         initramfs.program(&path, name)?;
     }
     initramfs.program(agent, "overlay")?;
-    initramfs.program(tests, TABLE_TESTS)?;
+    for (name, test) in tests {
+        initramfs.program(test, name)?;
+    }
     for module in kernel.modules(&MODULES)? {
         initramfs.module(&module)?;
     }

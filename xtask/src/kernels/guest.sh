@@ -113,6 +113,8 @@ down_leaves_nothing_behind() {
 
 programs --test-threads 2
 programs_status=$?
+OVERLAY_BIN=/usr/bin/overlay lab_upgrade --test-threads 1 an_upgrade_under_traffic
+upgrade_status=$?
 
 # Each of these rests on the ones before it: the first failure ends them.
 check underlay_is_up &&
@@ -127,4 +129,4 @@ check underlay_is_up &&
 result=ok
 [ "$failed" -eq 0 ] || result=FAILED
 echo "test result: $result. $passed passed; $failed failed; 0 ignored; 0 measured; 0 filtered out"
-[ "$failed" -eq 0 ] && [ "$programs_status" -eq 0 ]
+[ "$failed" -eq 0 ] && [ "$programs_status" -eq 0 ] && [ "$upgrade_status" -eq 0 ]
