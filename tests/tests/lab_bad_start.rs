@@ -240,7 +240,7 @@ fn run_refuses_registries_that_it_can_not_use_and_leaves_them_as_they_are() {
     fresh.refuses(
         "--iface u0 --registry etcd://127.0.0.1:2379",
         FAILED,
-        &["etcd", "sqlite:///path"],
+        &["etcd://127.0.0.1:2379", "out of reach", "start etcd"],
     );
 }
 
