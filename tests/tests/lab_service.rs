@@ -6,6 +6,8 @@
     reason = "what fails here fails the test, with its line"
 )]
 
+use std::process::Command;
+
 use overlay_tests::{
     Agent, Host, Lab, Run,
     agent::{self, FAILED},
@@ -51,6 +53,16 @@ fn starter(capabilities: &[&str]) -> Vec<String> {
         only("--bounding-set"),
     ]
     .into()
+}
+
+/// `overlay run` on `host`, started in that way.
+fn run_through(starter: &[String], lab: &Lab, host: &Host) -> Command {
+    let mut run = host.netns.command(&starter[0]);
+    run.args(&starter[1..])
+        .arg(agent::binary())
+        .args(["--log", "off", "--instance", host.netns.name(), "run"])
+        .args(["--registry", &lab.registry(), "--iface", "u0"]);
+    run
 }
 
 #[test]
@@ -102,14 +114,30 @@ fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
             .filter(|name| *name != missing)
             .copied()
             .collect();
-        let starter = starter(&others);
-        let mut run = host.netns.command(&starter[0]);
-        run.args(&starter[1..])
-            .arg(agent::binary())
-            .args(["--log", "off", "--instance", host.netns.name(), "run"])
-            .args(["--registry", &lab.registry(), "--iface", "u0"]);
+        let mut run = run_through(&starter(&others), &lab, &host);
         let line = Run::of(&mut run).error(FAILED);
         assert!(line.contains(missing), "without {missing}: {line}");
         assert_eq!(host.netns.links(), ["u0"], "without {missing}");
     }
+}
+
+#[test]
+fn a_socket_for_a_group_wants_a_service_that_is_in_it() {
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let mut starter = starter(&setting("AmbientCapabilities"));
+    let mut run = run_through(&starter, &lab, &host);
+    let line = Run::of(run.args(["--socket-group", "daemon"])).error(FAILED);
+    assert!(
+        line.contains("group daemon") && line.contains("CAP_CHOWN"),
+        "{line}"
+    );
+    assert!(traces(host.netns.name()).is_empty());
+    for option in &mut starter {
+        if option == "--clear-groups" {
+            "--groups=daemon".clone_into(option);
+        }
+    }
+    let agent = Agent::spawn_through(&lab, &host, &starter, "--socket-group daemon");
+    agent.await_ready();
 }

@@ -15,7 +15,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use nix::unistd::{self, Group};
+use nix::{
+    errno::Errno,
+    unistd::{self, Group},
+};
 use serde_json::{Value, json};
 use tokio::{
     net::{UnixListener, UnixSocket},
@@ -63,7 +66,17 @@ pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, Operatio
     let socket = UnixSocket::new_stream().map_err(failed)?;
     socket.bind(&unfinished).map_err(failed)?;
     if let Some(group) = &group {
-        unistd::chown(&unfinished, None, Some(group.gid)).map_err(|errno| failed(errno.into()))?;
+        unistd::chown(&unfinished, None, Some(group.gid)).map_err(|errno| match errno {
+            Errno::EPERM => OperationError::new(
+                ErrorKind::Refused,
+                format_args!(
+                    "can't give the agent's socket to group {}: permission denied: run overlay as \
+                     root, as a member of that group, or with CAP_CHOWN",
+                    group.name
+                ),
+            ),
+            errno => failed(errno.into()),
+        })?;
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode)).map_err(failed)?;
