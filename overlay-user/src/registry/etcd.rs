@@ -88,7 +88,7 @@ impl Registry for Etcd {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
-        Ok(self.done(read::head(&self.members).await)?.nodes)
+        self.done(read::nodes(&self.members).await)
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {

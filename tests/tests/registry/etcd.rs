@@ -162,6 +162,19 @@ impl Etcd {
         kill(pid, signal).unwrap();
     }
 
+    /// A member's resident memory.
+    pub(crate) fn resident_kib(&self, index: usize) -> u64 {
+        let child = self.members[index].child.as_ref().unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS"));
+        line.unwrap()
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
     /// With SIGKILL.
     pub(crate) fn kill_member(&mut self, index: usize) {
         if let Some(mut child) = self.members[index].child.take() {

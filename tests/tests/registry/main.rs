@@ -16,6 +16,7 @@ mod faults;
 mod logins;
 mod proxy;
 mod rules;
+mod scale;
 mod sessions;
 mod transfer;
 mod watching;

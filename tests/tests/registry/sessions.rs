@@ -8,7 +8,7 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{Bed, PATIENCE, furnish, line, name, next_other, node, session, until},
+    bed::{Bed, PATIENCE, furnish, line, name, next_delta, next_other, node, session, until},
     for_every_backend,
 };
 
@@ -47,10 +47,13 @@ async fn a_session_that_lives_keeps_its_node(bed: Bed) {
     let snapshot = first.snapshot().await.unwrap();
     assert!(snapshot.nodes.iter().all(|node| node.alive));
     // Registering the node again changes nothing of that.
+    let mut events = first.watch().await.unwrap();
     first
         .commit(&[Change::PutNode(node("h1", "10.0.0.9"))])
         .await
         .unwrap();
+    let delta = next_delta(&mut events).await;
+    assert!(delta.nodes.iter().all(|node| node.alive), "{delta:?}");
     let nodes = first.nodes().await.unwrap();
     assert!(
         nodes

@@ -24,10 +24,10 @@ const LISTED: i64 = 10_000;
 
 /// Looks at every key.
 pub(super) async fn audit(members: &Members, repair: bool) -> Result<Findings, Failure> {
-    let revision = read::head(members).await?.revision;
+    let (present, _) = read::present(members).await?;
     let mut audit = Audit {
         members,
-        revision,
+        revision: present.revision,
         repair,
         expected: BTreeMap::new(),
         findings: Findings::default(),

@@ -307,3 +307,6 @@ fn has_room(group: &Group, step: &Step) -> bool {
     group.guards.len() + guards.count() <= OPERATIONS
         && group.writes.len() + writes.count() <= OPERATIONS
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use super::{
     members::{Link, Members, REQUEST, delays},
     read::{self, from_revision, to_revision},
 };
-use crate::model::{Name, Revision};
+use crate::model::{Delta, Name, Revision};
 
 /// Events that wait for a slow receiver.
 const BACKLOG: usize = 16;
@@ -32,14 +32,14 @@ const BACKLOG: usize = 16;
 pub(super) async fn start(members: &Arc<Members>) -> Result<mpsc::Receiver<WatchEvent>, Failure> {
     // Subscribed first: what is passed on after this is noticed.
     let turns = members.turns();
-    let head = read::head(members).await?;
+    let (present, alive) = read::present(members).await?;
     let (sender, receiver) = mpsc::channel(BACKLOG);
     let follower = Follower {
         members: Arc::clone(members),
         turns,
-        cluster: head.cluster,
-        position: head.revision,
-        alive: head.alive(),
+        cluster: present.cluster,
+        position: present.revision,
+        alive,
         is_lost: false,
         sender,
     };
@@ -205,9 +205,9 @@ impl Follower {
             let (revision, events) = if response.events().is_empty() {
                 // Progress: nothing has happened up to here.
                 let revision = response.header().map_or(0, ResponseHeader::revision);
-                let delta = crate::model::Delta {
+                let delta = Delta {
                     revision: to_revision(revision),
-                    ..crate::model::Delta::default()
+                    ..Delta::default()
                 };
                 (delta.revision, vec![WatchEvent::Delta(delta)])
             } else {
@@ -216,8 +216,8 @@ impl Follower {
             if revision <= self.position {
                 continue;
             }
-            for event in events {
-                self.remember(&event);
+            for mut event in events {
+                self.remember(&mut event);
                 if self.sender.send(event).await.is_err() {
                     return End::Unwanted;
                 }
@@ -226,27 +226,32 @@ impl Follower {
         }
     }
 
-    fn remember(&mut self, event: &WatchEvent) {
+    /// Keeps in mind whose sessions live; a node's own row does not say.
+    fn remember(&mut self, event: &mut WatchEvent) {
         match event {
             WatchEvent::Alive(node) => drop(self.alive.insert(node.clone())),
             WatchEvent::Silent(node) => drop(self.alive.remove(node)),
+            WatchEvent::Delta(delta) => {
+                for node in &mut delta.nodes {
+                    node.alive = node.agent && self.alive.contains(&node.name);
+                }
+            }
             _ => {}
         }
     }
 
     /// Begins anew at the present.
     async fn resync(&mut self) -> Result<(), End> {
-        let head = match read::head(&self.members).await {
-            Ok(head) => head,
+        let (present, alive) = match read::present(&self.members).await {
+            Ok(present) => present,
             Err(failure) => {
                 let error = failure.explain(self.members.url());
                 self.lose(&[error.to_string()]).await?;
                 return Err(End::Broken(error.to_string()));
             }
         };
-        let alive = head.alive();
-        self.cluster = head.cluster;
-        self.position = head.revision;
+        self.cluster = present.cluster;
+        self.position = present.revision;
         self.restore().await?;
         self.tell(WatchEvent::Resync).await?;
         for node in self.alive.difference(&alive).cloned().collect::<Vec<_>>() {

@@ -46,44 +46,78 @@ pub(super) const OPERATIONS: usize = 120;
 const PAGES_AHEAD: usize = 4;
 
 /// All but the endpoints, at one revision.
-pub(super) struct Head {
-    /// Which cluster it is.
-    pub(super) cluster: u64,
-    pub(super) revision: Revision,
-    pub(super) networks: Vec<Network>,
-    pub(super) nodes: Vec<Node>,
-}
-
-impl Head {
-    /// The nodes whose sessions live.
-    pub(super) fn alive(&self) -> BTreeSet<Name> {
-        self.nodes
-            .iter()
-            .filter(|node| node.alive)
-            .map(|node| node.name.clone())
-            .collect()
-    }
+struct Head {
+    revision: Revision,
+    networks: Vec<Network>,
+    nodes: Vec<Node>,
 }
 
 /// Reads the head.
-pub(super) async fn head(members: &Members) -> Result<Head, Failure> {
-    let ranges = [keys::NETWORKS, keys::NODES, keys::ALIVE, keys::SEEN];
-    let response = members
-        .call(REQUEST, |mut link: Link| async move {
-            let gets =
-                ranges.map(|prefix| TxnOp::get(prefix, Some(GetOptions::new().with_prefix())));
-            link.kv.txn(Txn::new().and_then(gets)).await
-        })
-        .await?;
-    let header = response.header().ok_or_else(headless)?;
-    let (cluster, revision) = (header.cluster_id(), to_revision(header.revision()));
-    let mut answers = answers(&response);
-    let mut next = || answers.next().unwrap_or_default();
-    let mut networks = next()
+async fn head(members: &Members) -> Result<Head, Failure> {
+    let prefixes = [keys::NODES, keys::ALIVE, keys::SEEN, keys::NETWORKS];
+    let (present, mut answers) = prefixed(members, &prefixes).await?;
+    let nodes = to_nodes(&mut answers)?;
+    let rows = answers.next().unwrap_or_default();
+    let mut networks = rows
         .iter()
         .map(|kv| values::read::<Network>(kv.key(), kv.value()))
         .collect::<Result<Vec<_>, _>>()?;
     networks.sort_unstable_by_key(|network| network.vni);
+    Ok(Head {
+        revision: present.revision,
+        networks,
+        nodes,
+    })
+}
+
+/// Reads every node.
+pub(super) async fn nodes(members: &Members) -> Result<Vec<Node>, Failure> {
+    let prefixes = [keys::NODES, keys::ALIVE, keys::SEEN];
+    let (_, mut answers) = prefixed(members, &prefixes).await?;
+    to_nodes(&mut answers)
+}
+
+/// The store as it is now.
+pub(super) struct Present {
+    /// Which cluster it is.
+    pub(super) cluster: u64,
+    pub(super) revision: Revision,
+}
+
+/// The store as it is now, and whose sessions live.
+pub(super) async fn present(members: &Members) -> Result<(Present, BTreeSet<Name>), Failure> {
+    let (present, mut answers) = prefixed(members, &[keys::ALIVE]).await?;
+    let alive = answers.next().unwrap_or_default();
+    let alive = alive.iter().filter_map(|kv| match keys::parse(kv.key()) {
+        Some(State::Alive(name)) => Some(name),
+        _ => None,
+    });
+    Ok((present, alive.collect()))
+}
+
+/// The rows under each prefix, at one revision.
+async fn prefixed(
+    members: &Members,
+    prefixes: &[&'static str],
+) -> Result<(Present, std::vec::IntoIter<Vec<KeyValue>>), Failure> {
+    let response = members
+        .call(REQUEST, |mut link: Link| {
+            let get = |prefix: &&str| TxnOp::get(*prefix, Some(GetOptions::new().with_prefix()));
+            let gets: Vec<TxnOp> = prefixes.iter().map(get).collect();
+            async move { link.kv.txn(Txn::new().and_then(gets)).await }
+        })
+        .await?;
+    let header = response.header().ok_or_else(headless)?;
+    let present = Present {
+        cluster: header.cluster_id(),
+        revision: to_revision(header.revision()),
+    };
+    Ok((present, answers(&response)))
+}
+
+/// From rows of nodes, of sessions, and of when nodes were seen, in this order.
+fn to_nodes(answers: &mut std::vec::IntoIter<Vec<KeyValue>>) -> Result<Vec<Node>, Failure> {
+    let mut next = || answers.next().unwrap_or_default();
     let mut nodes = BTreeMap::new();
     for kv in next() {
         let Some(State::Node(name)) = keys::parse(kv.key()) else {
@@ -114,16 +148,11 @@ pub(super) async fn head(members: &Members) -> Result<Head, Failure> {
             node.last_seen = node.last_seen.or(seen(&kv)?);
         }
     }
-    Ok(Head {
-        cluster,
-        revision,
-        networks,
-        nodes: nodes.into_values().collect(),
-    })
+    Ok(nodes.into_values().collect())
 }
 
 /// When a node was seen, from milliseconds since 1970.
-pub(super) fn seen(kv: &KeyValue) -> Result<Option<SystemTime>, Failure> {
+fn seen(kv: &KeyValue) -> Result<Option<SystemTime>, Failure> {
     let ms = values::word::<u64>(kv.key(), kv.value())?;
     Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)))
 }
