@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     model::{IfName, Name, Vni},
-    registry,
+    registry::Settings as RegistrySettings,
 };
 
 mod access;
@@ -303,7 +303,7 @@ pub struct Config {
     /// Networks to make if the registry lacks them; each VNI once, in the order given.
     pub vnis: Vec<Vni>,
     /// The way to the registry; its files were there when this was made.
-    pub registry: registry::Settings,
+    pub registry: RegistrySettings,
     /// This host's name in the registry.
     pub node: Name,
     /// The VTEP's address; `None`: the interface's first.

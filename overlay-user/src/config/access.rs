@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{ConfigError, DEFAULT_REGISTRY, Settings, value::Port};
-use crate::registry;
+use crate::registry::Settings as RegistrySettings;
 
 /// What a URL looks like, for messages.
 pub(super) const URL_FORMS: &str = "sqlite:///PATH or etcd://HOST:PORT[,HOST:PORT]";
@@ -96,7 +96,7 @@ pub struct RegistryFlags {
 
 impl RegistryFlags {
     /// The registry that they name. `None`: they name none.
-    pub fn named(self) -> Result<Option<registry::Settings>, ConfigError> {
+    pub fn named(self) -> Result<Option<RegistrySettings>, ConfigError> {
         if self == Self::default() {
             return Ok(None);
         }
@@ -122,7 +122,7 @@ impl Settings {
 
 /// The way that `settings` name. The files are there and readable, and no secret is open to
 /// others; what they hold is looked at when the registry is opened.
-pub(super) fn registry(settings: &Settings) -> Result<registry::Settings, ConfigError> {
+pub(super) fn registry(settings: &Settings) -> Result<RegistrySettings, ConfigError> {
     let url = settings
         .registry
         .clone()
@@ -154,8 +154,8 @@ pub(super) fn registry(settings: &Settings) -> Result<registry::Settings, Config
     }
     let public = |flag, file: &Option<PathBuf>| file.as_deref().map(|file| readable(flag, file));
     let secret = |flag, file: &Option<PathBuf>| file.as_deref().map(|file| private(flag, file));
-    let named = registry::Settings::new(url.0);
-    Ok(registry::Settings {
+    let named = RegistrySettings::new(url.0);
+    Ok(RegistrySettings {
         ca: public("--etcd-ca", ca).transpose()?,
         cert: public("--etcd-cert", cert).transpose()?,
         key: secret("--etcd-key", key).transpose()?,

@@ -31,10 +31,10 @@ fn refused(text: &str) -> String {
         .replace(&*file.path().to_string_lossy(), "FILE")
 }
 
-fn access(url: &str, quarantine: u64) -> registry::Settings {
-    registry::Settings {
+fn access(url: &str, quarantine: u64) -> RegistrySettings {
+    RegistrySettings {
         quarantine: Duration::from_secs(quarantine),
-        ..registry::Settings::new(url.into())
+        ..RegistrySettings::new(url.into())
     }
 }
 
@@ -82,7 +82,7 @@ fn every_key_of_the_file_counts() {
         instance: "h1".parse().unwrap(),
         iface: "u1".parse().unwrap(),
         vnis: vec!["42".parse().unwrap(), "43".parse().unwrap()],
-        registry: registry::Settings {
+        registry: RegistrySettings {
             ca: Some(ca.path().to_owned()),
             ..access("etcd://a:2379,[::1]:2379", 10)
         },

@@ -90,7 +90,8 @@ fn try_connect(path: &Path, lock_wait: Duration) -> Result<Connection, Failure> 
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
 
-    let version = version(&connection, path)?;
+    // One state for all that is asked: somebody else may be making the schema just now.
+    let version = version(&*connection.transaction()?, path)?;
     if connection.is_readonly("main")? {
         return Err(RegistryError::Unavailable(format!(
             "registry file {} can't be written: give this user write access to it and its folder",
