@@ -15,10 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use nix::{
-    errno::Errno,
-    unistd::{self, Group},
-};
+use nix::unistd::{self, Group};
 use serde_json::{Value, json};
 use tokio::{
     net::{UnixListener, UnixSocket},
@@ -65,24 +62,36 @@ pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, Operatio
     }
     let socket = UnixSocket::new_stream().map_err(failed)?;
     socket.bind(&unfinished).map_err(failed)?;
-    if let Some(group) = &group {
-        unistd::chown(&unfinished, None, Some(group.gid)).map_err(|errno| match errno {
-            Errno::EPERM => OperationError::new(
-                ErrorKind::Refused,
-                format_args!(
-                    "can't give the agent's socket to group {}: permission denied: run overlay as \
-                     root, as a member of that group, or with CAP_CHOWN",
-                    group.name
-                ),
+    let opened = admit(&unfinished, group.as_ref()).and_then(|()| {
+        let listener = socket.listen(BACKLOG).map_err(failed)?;
+        fs::rename(&unfinished, path).map_err(failed)?;
+        Ok(listener)
+    });
+    if opened.is_err() {
+        // What can't be removed either is removed by the next start.
+        let _ = fs::remove_file(&unfinished);
+    }
+    opened
+}
+
+/// Lets root, and `group` if there is one, use the socket at `path`.
+fn admit(path: &Path, group: Option<&Group>) -> Result<(), OperationError> {
+    let refused = |whom: &str, errno: &dyn std::fmt::Display| {
+        OperationError::new(
+            ErrorKind::Refused,
+            format_args!(
+                "can't give the agent's socket to {whom}: {errno}: run overlay as root, as a member \
+                 of that group, or with CAP_CHOWN"
             ),
-            errno => failed(errno.into()),
-        })?;
+        )
+    };
+    if let Some(Group { name, gid, .. }) = group {
+        unistd::chown(path, None, Some(*gid))
+            .map_err(|errno| refused(&format!("group {name}"), &errno.desc()))?;
     }
     let mode = if group.is_some() { 0o660 } else { 0o600 };
-    fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode)).map_err(failed)?;
-    let listener = socket.listen(BACKLOG).map_err(failed)?;
-    fs::rename(&unfinished, path).map_err(failed)?;
-    Ok(listener)
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(|error| refused("its users", &error))
 }
 
 fn find_group(name: &str) -> Result<Group, OperationError> {
