@@ -17,10 +17,13 @@ use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
     model::{MapUsage, Name, Traffic, Vni},
     observe::metrics::{
-        DatapathReading, Endpoints, Metrics, NetworkTraffic, Peers, Reading, RegistryReading,
-        Source,
+        Build, DatapathReading, Endpoints, LoopReading, Metrics, NetworkTraffic, Peers, Reading,
+        RegistryReading, Source,
     },
-    reconcile::{Observer, View},
+    reconcile::{
+        Observer, View,
+        meter::{Cause, Meter},
+    },
     registry::Registry,
 };
 
@@ -50,11 +53,19 @@ pub(super) fn counters(datapath: &dyn Datapath) -> anyhow::Result<Arc<Metrics>> 
         AttachMode::Tcx => "tcx",
         AttachMode::Clsact => "clsact",
     };
-    Ok(Metrics::new(
-        env!("CARGO_PKG_VERSION"),
-        ABI_VERSION,
+    let build = Build {
+        version: env!("CARGO_PKG_VERSION"),
+        abi: ABI_VERSION,
         attach,
-    )?)
+    };
+    let causes = Cause::ALL.map(Cause::name);
+    Ok(Metrics::new(&build, &causes)?)
+}
+
+impl Meter for Metrics {
+    fn step(&self, cause: Cause, took: Duration, errors: usize) {
+        Metrics::step(self, cause.name(), took, errors);
+    }
 }
 
 /// Serves until the future is dropped.
@@ -101,7 +112,7 @@ impl Sources {
             },
             peers,
             datapath,
-            ..Reading::default()
+            control: control(&view),
         }
     }
 
@@ -132,6 +143,25 @@ impl Sources {
         }
         self.metrics.failed(Source::Nodes);
         None
+    }
+}
+
+fn control(view: &View) -> LoopReading {
+    let counters = view.counters;
+    LoopReading {
+        resolved: counters.resolved,
+        negative: counters.unresolved,
+        failed: counters.failed_lookups + counters.timeouts,
+        overflowed: counters.overflows,
+        idle: counters.idle,
+        evicted: counters.evicted,
+        cached: view.cached,
+        moves: counters.moves,
+        fenced: counters.fenced,
+        readings: counters.readings,
+        last_reading: counters.last_reading,
+        mended: counters.mended,
+        swept: counters.swept,
     }
 }
 
@@ -209,7 +239,15 @@ mod tests {
             }),
             ..Reading::default()
         };
-        let metrics = Metrics::new("0", 0, "tcx").unwrap();
+        let metrics = Metrics::new(
+            &Build {
+                version: "0",
+                abi: 0,
+                attach: "tcx",
+            },
+            &[],
+        )
+        .unwrap();
         let page = metrics.render(&reading).unwrap();
         let there = page.lines().filter(|line| line.ends_with("} 7")).count();
         assert_eq!(there, Counter::ALL.len(), "{page}");

@@ -177,6 +177,7 @@ async fn serve(
         routes: platform.route_changes().await?,
         misses: datapath.misses()?,
     });
+    let reconciler = reconciler.measured_by(Arc::clone(&counters) as _);
     let reconciling = tokio::spawn(reconciler.run());
     let mut living = tokio::spawn(say_that_we_live(
         Arc::clone(&registry),

@@ -17,20 +17,11 @@ mod page;
 
 use page::Page;
 
-/// Upper bounds of the buckets for the time that carrying a change over takes, seconds: one row
-/// takes some tens of microseconds, a million rows some seconds.
+/// Upper bounds of the buckets for the time that a step of the control loop takes, seconds: one row
+/// takes some tens of microseconds, a look at a million rows some seconds.
 const DURATIONS: [f64; 14] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
 ];
-
-/// What of the registry was carried over to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carried {
-    /// All there is.
-    Whole,
-    /// A single change.
-    Delta,
-}
 
 /// The parts of the agent that a scrape asks. One that does not answer is left out of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +60,8 @@ pub struct Reading {
     pub peers: Option<Peers>,
     /// The BPF maps; `None`: they could not be read.
     pub datapath: Option<DatapathReading>,
-    /// What became of misses.
-    pub cache: CacheReading,
+    /// What the control loop counts.
+    pub control: LoopReading,
 }
 
 /// The registry, as one agent sees it.
@@ -130,19 +121,46 @@ pub struct NetworkTraffic {
     pub traffic: Traffic,
 }
 
-/// What the agent did for networks that are resolved on demand, since it started.
+/// What the control loop counts, since it started.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct CacheReading {
+pub struct LoopReading {
     /// Misses for which the registry knew the address: it was installed.
     pub resolved: u64,
     /// Misses for which it did not: nobody asks again for a while.
     pub negative: u64,
-    /// Misses for which the registry could not be asked.
+    /// Misses for which the registry gave no answer, or too late.
     pub failed: u64,
-    /// Entries that went because nobody used them.
+    /// Misses that found no place among those that wait for an answer.
+    pub overflowed: u64,
+    /// Cached endpoints that went because nobody talked to them.
     pub idle: u64,
-    /// Entries that made room for others in a full map.
+    /// Cached endpoints that made room for others.
     pub evicted: u64,
+    /// Endpoints in the cache.
+    pub cached: usize,
+    /// Endpoints that came to another node.
+    pub moves: u64,
+    /// Changes that came later than a newer word on the same endpoint.
+    pub fenced: u64,
+    /// Readings of the registry as a whole.
+    pub readings: u64,
+    /// How long the last of them took until its rows were in.
+    pub last_reading: Duration,
+    /// Rows that were missing or wrong in the kernel's tables.
+    pub mended: u64,
+    /// Rows in the kernel's tables that nobody wanted.
+    pub swept: u64,
+}
+
+/// Which agent this is.
+#[derive(Debug, Clone, Copy)]
+pub struct Build {
+    /// Its version.
+    pub version: &'static str,
+    /// The version of its maps' layout.
+    pub abi: u32,
+    /// How its programs are attached.
+    pub attach: &'static str,
 }
 
 /// Counts what happens in the agent, and prints all there is to tell.
@@ -155,34 +173,33 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Everything at zero. `version` is the agent's, `abi` that of its maps, `attach` how its
-    /// programs are attached.
-    pub fn new(version: &str, abi: u32, attach: &str) -> Result<Arc<Self>, prometheus::Error> {
+    /// Everything at zero.
+    pub fn new(build: &Build, causes: &[&str]) -> Result<Arc<Self>, prometheus::Error> {
         let registry = Registry::new();
-        let build = Opts::new(
+        let info = Opts::new(
             "overlay_build_info",
             "The agent's version, the version of its maps' layout (ABI) and how its programs are \
              attached; always 1",
         );
-        let build = IntGaugeVec::new(build, &["version", "abi", "attach"])?;
-        build
-            .with_label_values(&[version, &abi.to_string(), attach])
+        let info = IntGaugeVec::new(info, &["version", "abi", "attach"])?;
+        info.with_label_values(&[build.version, &build.abi.to_string(), build.attach])
             .set(1);
-        registry.register(Box::new(build))?;
+        registry.register(Box::new(info))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let durations = HistogramVec::new(
             HistogramOpts::new(
                 "overlay_reconcile_duration_seconds",
-                "Time from hearing of a change to the kernel being what it wants, by how much was \
-                 looked at: delta (one change) or whole (everything)",
+                "Time that a step of the control loop took, by what it was for: change (the registry \
+                 told of one), reading (of the whole registry, a page), miss, lookup (the registry \
+                 answered whose an address is), routes or chore",
             )
             .buckets(DURATIONS.to_vec()),
-            &["scope"],
+            &["cause"],
         )?;
         let errors = counters(
             "overlay_reconcile_errors_total",
-            "What could not be carried over to the kernel; each attempt counts",
-            "scope",
+            "What went wrong in the steps of the control loop; each attempt counts",
+            "cause",
         )?;
         let scrape_errors = counters(
             "overlay_scrape_errors_total",
@@ -198,29 +215,28 @@ impl Metrics {
             errors,
             scrape_errors,
         };
-        metrics.begin_at_zero();
+        metrics.begin_at_zero(causes);
         Ok(Arc::new(metrics))
     }
 
     /// A series that is missing until its first event hides that event from `rate`.
-    fn begin_at_zero(&self) {
-        for carried in [Carried::Whole, Carried::Delta] {
-            self.durations.with_label_values(&[carried.name()]);
-            self.errors.with_label_values(&[carried.name()]);
+    fn begin_at_zero(&self, causes: &[&str]) {
+        for cause in causes {
+            self.durations.with_label_values(&[*cause]);
+            self.errors.with_label_values(&[*cause]);
         }
         for source in Source::ALL {
             self.scrape_errors.with_label_values(&[source.name()]);
         }
     }
 
-    /// Something was carried over to the kernel in this time; `errors` of it could not be.
-    pub fn carried(&self, what: Carried, took: Duration, errors: usize) {
-        let scope = [what.name()];
+    /// The control loop took a step of this kind, and so many things in it went wrong.
+    pub fn step(&self, cause: &str, took: Duration, errors: usize) {
         self.durations
-            .with_label_values(&scope)
+            .with_label_values(&[cause])
             .observe(took.as_secs_f64());
         self.errors
-            .with_label_values(&scope)
+            .with_label_values(&[cause])
             .inc_by(errors.try_into().unwrap_or(u64::MAX));
     }
 
@@ -235,15 +251,6 @@ impl Metrics {
         families.extend(Page::of(reading).into_families());
         families.sort_by(|a, b| a.name().cmp(b.name()));
         TextEncoder::new().encode_to_string(&families)
-    }
-}
-
-impl Carried {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Whole => "whole",
-            Self::Delta => "delta",
-        }
     }
 }
 

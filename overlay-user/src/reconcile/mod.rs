@@ -22,6 +22,7 @@ pub mod digest;
 pub mod event;
 mod follow;
 mod inputs;
+pub mod meter;
 pub mod mirror;
 pub mod plan;
 mod report;
@@ -34,6 +35,7 @@ use self::{
     event::{Event, Events},
     follow::Reader,
     inputs::{Errand, Inputs, Wake},
+    meter::{Cause, Meter},
     mirror::{Mirror, Witness},
     plan::Draft,
     report::Reporter,
@@ -252,6 +254,7 @@ pub struct Reconciler {
     view: Arc<RwLock<View>>,
     progress: watch::Sender<Progress>,
     events: Events,
+    meter: Arc<dyn Meter>,
     counters: Counters,
     /// What went wrong in this step.
     errors: Vec<String>,
@@ -288,6 +291,7 @@ impl Reconciler {
             view,
             progress: publisher,
             events,
+            meter: Arc::new(()),
             counters: Counters::default(),
             errors: Vec::new(),
             is_joining: false,
@@ -300,6 +304,13 @@ impl Reconciler {
         (reconciler, observer)
     }
 
+    /// The same loop; `meter` is told of its steps.
+    #[must_use]
+    pub fn measured_by(mut self, meter: Arc<dyn Meter>) -> Self {
+        self.meter = meter;
+        self
+    }
+
     /// Runs until the future is dropped. Ends with an error if the registry can't be watched at the
     /// start; later losses are waited out.
     pub async fn run(mut self) -> Result<(), RegistryError> {
@@ -308,6 +319,7 @@ impl Reconciler {
             let chore = self.next_chore();
             let wake = self.inputs.next(chore).await;
             let started = Instant::now();
+            let cause = Cause::of(&wake);
             match wake {
                 Wake::Renewal => self.renew_lease().await,
                 Wake::Routes => self.follow_routes().await,
@@ -319,8 +331,10 @@ impl Reconciler {
                 Wake::Chore => {}
             }
             self.do_chores().await;
+            let took = started.elapsed();
             self.counters.steps += 1;
-            self.counters.busy += started.elapsed();
+            self.counters.busy += took;
+            self.meter.step(cause, took, self.errors.len());
             self.publish().await;
         }
     }

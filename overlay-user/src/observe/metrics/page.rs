@@ -1,8 +1,10 @@
 //! The part of the page that is read anew at each scrape.
 
+use std::time::Duration;
+
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::{CacheReading, DatapathReading, NetworkTraffic, Reading};
+use super::{DatapathReading, LoopReading, NetworkTraffic, Reading};
 use crate::model::{MapUsage, Traffic};
 
 /// Counters of the programs that make one family: the beginning of their names, the family's name,
@@ -38,7 +40,7 @@ impl Page {
         let mut page = Self::default();
         page.agent(reading);
         page.registry(reading);
-        page.cache(&reading.cache);
+        page.control(&reading.control);
         if let Some(datapath) = &reading.datapath {
             page.datapath(datapath);
             page.traffic(&datapath.traffic);
@@ -99,10 +101,10 @@ impl Page {
             "1: the registry is in reach, 0: it is not",
             registry.is_connected.into(),
         );
-        self.gauge(
+        self.seconds(
             "overlay_registry_stale_seconds",
             "For how long the registry has been out of reach; 0 while it is in reach",
-            registry.stale_for.as_secs(),
+            registry.stale_for,
         );
         self.gauge(
             "overlay_registry_revision",
@@ -116,24 +118,57 @@ impl Page {
         );
     }
 
-    fn cache(&mut self, cache: &CacheReading) {
+    fn control(&mut self, control: &LoopReading) {
         self.counters(
             "overlay_misses_answered_total",
-            "Misses that the agent took up, by outcome: resolved, negative (nobody has the address) \
-             or failed (the registry could not be asked)",
+            "Misses that the agent took up, by outcome: resolved, negative (nobody has the address), \
+             failed (the registry gave no answer, or too late) or overflowed (too many waited)",
             [
-                ("resolved", cache.resolved),
-                ("negative", cache.negative),
-                ("failed", cache.failed),
+                ("resolved", control.resolved),
+                ("negative", control.negative),
+                ("failed", control.failed),
+                ("overflowed", control.overflowed),
             ]
             .map(|(outcome, count)| ([("outcome", outcome.to_owned())], count)),
         );
+        self.gauge(
+            "overlay_cache_entries",
+            "Endpoints of on-demand networks that this host holds",
+            wide(control.cached),
+        );
         self.counters(
             "overlay_cache_removals_total",
-            "Entries of networks resolved on demand that were taken out of the maps, by cause: idle \
-             (nobody used them) or full (others needed their place)",
-            [("idle", cache.idle), ("full", cache.evicted)]
+            "Endpoints of on-demand networks that went, by cause: idle (nobody talked to them) or \
+             full (others needed their place)",
+            [("idle", control.idle), ("full", control.evicted)]
                 .map(|(cause, count)| ([("cause", cause.to_owned())], count)),
+        );
+        self.counter(
+            "overlay_endpoint_moves_total",
+            "Endpoints that came to another node",
+            control.moves,
+        );
+        self.counter(
+            "overlay_fenced_changes_total",
+            "Changes that came later than a newer word on the same endpoint, and were not carried out",
+            control.fenced,
+        );
+        self.counters(
+            "overlay_mended_rows_total",
+            "Rows of the kernel's tables that differed from what they shall be, by kind: wrong (or \
+             missing) or unwanted",
+            [("wrong", control.mended), ("unwanted", control.swept)]
+                .map(|(kind, count)| ([("kind", kind.to_owned())], count)),
+        );
+        self.counter(
+            "overlay_registry_readings_total",
+            "Readings of the registry as a whole",
+            control.readings,
+        );
+        self.seconds(
+            "overlay_registry_reading_seconds",
+            "Time that the last reading of the registry took until its rows were in the kernel",
+            control.last_reading,
         );
     }
 
@@ -203,17 +238,23 @@ impl Page {
         self.gauges(name, help, [([], value)]);
     }
 
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.counters(name, help, [([], value)]);
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, time: Duration) {
+        let mut metric = Metric::default();
+        set_gauge(&mut metric, time.as_secs_f64());
+        self.add((name, help), MetricType::GAUGE, vec![metric]);
+    }
+
     fn gauges<const LABELS: usize>(
         &mut self,
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = Sample<LABELS>>,
     ) {
-        self.family((name, help), MetricType::GAUGE, samples, |metric, value| {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        });
+        self.family((name, help), MetricType::GAUGE, samples, set_gauge);
     }
 
     fn counters<const LABELS: usize>(
@@ -250,9 +291,12 @@ impl Page {
                 metric
             })
             .collect();
-        if metrics.is_empty() {
-            return;
+        if !metrics.is_empty() {
+            self.add((name, help), kind, metrics);
         }
+    }
+
+    fn add(&mut self, (name, help): (&str, &str), kind: MetricType, metrics: Vec<Metric>) {
         let mut family = MetricFamily::default();
         family.set_name(name.to_owned());
         family.set_help(help.to_owned());
@@ -279,6 +323,12 @@ fn directions(
         let [sent, received] = values(&network.traffic);
         [(labels("sent"), sent), (labels("received"), received)]
     })
+}
+
+fn set_gauge(metric: &mut Metric, value: f64) {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    metric.set_gauge(gauge);
 }
 
 fn label((name, value): (&'static str, String)) -> LabelPair {

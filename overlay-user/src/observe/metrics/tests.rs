@@ -51,8 +51,17 @@ fn full() -> Reading {
     }
 }
 
+fn metrics() -> Arc<Metrics> {
+    let build = Build {
+        version: "0.1.0",
+        abi: 2,
+        attach: "tcx",
+    };
+    Metrics::new(&build, &["change", "chore"]).unwrap()
+}
+
 fn page(reading: &Reading) -> String {
-    let metrics = Metrics::new("0.1.0", 2, "tcx").unwrap();
+    let metrics = metrics();
     metrics.render(reading).unwrap()
 }
 
@@ -87,7 +96,7 @@ fn what_was_read_is_on_the_page() {
 
 #[test]
 fn a_source_that_gave_no_answer_is_left_out_and_counted() {
-    let metrics = Metrics::new("0.1.0", 2, "tcx").unwrap();
+    let metrics = metrics();
     metrics.failed(Source::Datapath);
     let page = metrics
         .render(&Reading {
@@ -103,17 +112,17 @@ fn a_source_that_gave_no_answer_is_left_out_and_counted() {
 }
 
 #[test]
-fn what_is_carried_over_falls_into_buckets_and_its_errors_are_counted() {
-    let metrics = Metrics::new("0.1.0", 2, "tcx").unwrap();
-    metrics.carried(Carried::Delta, Duration::from_millis(3), 0);
-    metrics.carried(Carried::Whole, Duration::from_secs(2), 3);
+fn steps_fall_into_buckets_and_their_errors_are_counted() {
+    let metrics = metrics();
+    metrics.step("change", Duration::from_millis(3), 0);
+    metrics.step("chore", Duration::from_secs(2), 3);
     let page = metrics.render(&full()).unwrap();
     for line in [
-        r#"overlay_reconcile_duration_seconds_bucket{scope="delta",le="0.0025"} 0"#,
-        r#"overlay_reconcile_duration_seconds_bucket{scope="delta",le="0.005"} 1"#,
-        r#"overlay_reconcile_duration_seconds_sum{scope="whole"} 2"#,
-        r#"overlay_reconcile_errors_total{scope="whole"} 3"#,
-        r#"overlay_reconcile_errors_total{scope="delta"} 0"#,
+        r#"overlay_reconcile_duration_seconds_bucket{cause="change",le="0.0025"} 0"#,
+        r#"overlay_reconcile_duration_seconds_bucket{cause="change",le="0.005"} 1"#,
+        r#"overlay_reconcile_duration_seconds_sum{cause="chore"} 2"#,
+        r#"overlay_reconcile_errors_total{cause="chore"} 3"#,
+        r#"overlay_reconcile_errors_total{cause="change"} 0"#,
     ] {
         says(&page, line);
     }
@@ -123,7 +132,7 @@ fn what_is_carried_over_falls_into_buckets_and_its_errors_are_counted() {
 fn counters_are_there_before_anything_happened() {
     let page = page(&Reading::default());
     for line in [
-        r#"overlay_reconcile_errors_total{scope="whole"} 0"#,
+        r#"overlay_reconcile_errors_total{cause="chore"} 0"#,
         r#"overlay_misses_answered_total{outcome="negative"} 0"#,
         r#"overlay_cache_removals_total{cause="full"} 0"#,
     ] {
