@@ -23,7 +23,10 @@ mod view;
 
 pub use crate::registry::{Counts, Finding as RegistryFinding, Findings, Imported, Repair};
 pub use event::{Event, EventView, RegistryChange};
-pub use findings::{DoctorView, Finding, Severity};
+pub use findings::{
+    Difference, DoctorView, EntryView, Finding, HostView, Severity, Verdict, VerifyRequest,
+    VerifyView,
+};
 pub use view::{
     AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
     RegistryView, StatusView, VtepView,
@@ -73,6 +76,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// What happens from now on. Ends with the agent.
     async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError>;
+
+    /// Compares what every host has installed with the registry.
+    async fn verify(&self, request: VerifyRequest) -> Result<VerifyView, OperationError>;
 
     /// Examines this host, and the peers as the registry knows them.
     async fn doctor(&self) -> Result<DoctorView, OperationError>;

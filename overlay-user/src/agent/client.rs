@@ -26,7 +26,8 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::api::{
     DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind, ErrorView, EventView,
-    ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, StatusView, VtepView,
+    ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, StatusView,
+    VerifyRequest, VerifyView, VtepView,
 };
 use crate::{
     config::InstancePaths,
@@ -214,6 +215,11 @@ impl Client {
             client: self.clone(),
             lines,
         })
+    }
+
+    /// Compares what every host has installed with the registry.
+    pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyView, ClientError> {
+        self.post("/v1/verify", request).await
     }
 
     /// Examines the agent's host and its peers.

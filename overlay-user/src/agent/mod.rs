@@ -27,6 +27,7 @@ mod operations;
 pub mod server;
 mod teardown;
 mod underlay;
+mod verify;
 mod waiting;
 
 use self::{

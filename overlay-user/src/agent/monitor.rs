@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
     time::{MissedTickBehavior, interval},
 };
 
@@ -11,7 +14,11 @@ use super::{
     api::{Event, EventView, OperationError, RegistryChange},
     operations::Agent,
 };
-use crate::{datapath::Datapath, registry::WatchEvent};
+use crate::{
+    datapath::Datapath,
+    reconcile::event::{self as reconcile, DropCause},
+    registry::WatchEvent,
+};
 
 /// How often the drop counters are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -23,12 +30,14 @@ impl Agent {
     pub(super) async fn events(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
         let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
         let changes = self.registry.watch().await?;
+        let happening = self.observer.events().listen();
         let datapath = Arc::clone(&self.datapath);
         let mut stopped = self.stopped();
         tokio::spawn(async move {
             tokio::select! {
                 () = watch_drops(datapath, &sender) => {}
                 () = watch_registry(changes, &sender) => {}
+                () = watch_loop(happening, &sender) => {}
                 () = sender.closed() => {}
                 _ = stopped.wait_for(|stop| *stop) => {}
             }
@@ -47,6 +56,107 @@ async fn watch_registry(mut changes: mpsc::Receiver<WatchEvent>, sender: &mpsc::
             }
         }
     }
+}
+
+/// Tells of what the control loop does; ends with it, or when nobody listens.
+async fn watch_loop(
+    mut happening: broadcast::Receiver<reconcile::Event>,
+    sender: &mpsc::Sender<EventView>,
+) {
+    loop {
+        let event = match happening.recv().await {
+            Ok(event) => of_loop(event),
+            Err(RecvError::Lagged(events)) => Some(Event::Lost { events }),
+            Err(RecvError::Closed) => return,
+        };
+        if let Some(event) = event
+            && sender.send(EventView::now(event)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// What the loop's event tells people. `None`: the registry's watch tells it.
+fn of_loop(event: reconcile::Event) -> Option<Event> {
+    use reconcile::Event as Told;
+    Some(match event {
+        Told::Miss { vni, wanted, asker } => Event::Miss { vni, wanted, asker },
+        Told::Resolved {
+            vni,
+            wanted,
+            endpoint,
+            node,
+            micros,
+        } => Event::Resolved {
+            vni,
+            wanted,
+            endpoint,
+            node,
+            took_us: micros,
+        },
+        Told::Unresolved { vni, wanted } => Event::Unresolved {
+            vni,
+            wanted,
+            error: None,
+        },
+        Told::LookupFailed {
+            vni,
+            wanted,
+            reason,
+        } => Event::Unresolved {
+            vni,
+            wanted,
+            error: Some(reason),
+        },
+        Told::Dropped {
+            endpoint,
+            vni,
+            reason,
+        } => Event::Evict {
+            vni,
+            endpoint,
+            idle: reason == DropCause::Idle,
+        },
+        Told::Moved {
+            endpoint,
+            vni,
+            from,
+            to,
+            generation,
+        } => Event::Move {
+            vni,
+            endpoint,
+            from,
+            to,
+            generation,
+        },
+        Told::EndpointReady { endpoint } => Event::Endpoint {
+            endpoint,
+            error: None,
+        },
+        Told::EndpointFailed { endpoint, reason } => Event::Endpoint {
+            endpoint,
+            error: Some(reason),
+        },
+        Told::RegistryRead {
+            revision,
+            endpoints,
+            millis,
+        } => Event::Registry {
+            change: RegistryChange::Read {
+                revision,
+                endpoints,
+                took_ms: millis,
+            },
+        },
+        Told::Mended { put, removed } => Event::Mended { put, removed },
+        Told::Failed { reason } => Event::Failed { error: reason },
+        Told::NodeAlive { .. }
+        | Told::NodeSilent { .. }
+        | Told::RegistryLost { .. }
+        | Told::RegistryRestored => return None,
+    })
 }
 
 /// What a watch's event tells people.

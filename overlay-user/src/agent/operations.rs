@@ -14,10 +14,12 @@ use super::{
     api::{
         DatapathView, DoctorView, EndpointCounts, EndpointFilter, EndpointPages, EndpointRequest,
         EndpointView, ErrorKind, EventView, ImportArpdRequest, ImportView, MoveRequest,
-        NetworkView, NodeState, OperationError, Operations, RegistryView, StatusView, VtepView,
+        NetworkView, NodeState, OperationError, Operations, RegistryView, StatusView,
+        VerifyRequest, VerifyView, VtepView,
     },
     liveness::Liveness,
     teardown,
+    verify::Verifier,
 };
 use crate::{
     config::{Config, InstancePaths},
@@ -194,6 +196,11 @@ impl Operations for Agent {
 
     async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
         self.events().await
+    }
+
+    async fn verify(&self, request: VerifyRequest) -> Result<VerifyView, OperationError> {
+        self.check_reach().await?;
+        Verifier::new(&*self.registry).compare(request).await
     }
 
     async fn doctor(&self) -> Result<DoctorView, OperationError> {

@@ -25,7 +25,7 @@ use tokio::{
 use super::api::{
     DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind, ErrorView,
     ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, Operations,
-    StatusView, VtepView, check_network,
+    StatusView, VerifyRequest, VerifyView, VtepView, check_network,
 };
 use crate::model::{Name, Network};
 
@@ -142,6 +142,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/drops", get(drops))
         .route("/v1/monitor", get(monitor))
+        .route("/v1/verify", post(verify))
         .route("/v1/doctor", get(doctor))
         .route("/v1/import/arpd", post(import_arpd))
         .route("/v1/down", post(down))
@@ -211,6 +212,11 @@ async fn drops(State(agent): Shared) -> Answer<BTreeMap<String, u64>> {
 
 async fn monitor(State(agent): Shared) -> Result<Response, OperationError> {
     Ok(stream::lines(agent.monitor().await?))
+}
+
+async fn verify(State(agent): Shared, body: Body<VerifyRequest>) -> Answer<VerifyView> {
+    let Json(request) = body?;
+    agent.verify(request).await.map(Json)
 }
 
 async fn doctor(State(agent): Shared) -> Answer<DoctorView> {

@@ -28,6 +28,7 @@ mod output;
 mod registry;
 mod run;
 mod status;
+mod verify;
 mod vtep;
 
 pub use failure::{Failure, Stop};
@@ -126,6 +127,9 @@ pub enum Command {
     /// Print misses, moves, drops and registry events as they happen
     #[command(after_help = monitor::EXAMPLES)]
     Monitor,
+    /// Ask every host whether it has what the registry wants
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArgs),
     /// Say what is wrong with this host and its peers, and what to do
     #[command(after_help = doctor::EXAMPLES)]
     Doctor,
@@ -188,6 +192,7 @@ impl Command {
             Self::Status => status::execute(session).await,
             Self::Drops(args) => args.execute(session).await,
             Self::Monitor => monitor::execute(session).await,
+            Self::Verify(args) => args.execute(session).await,
             Self::Doctor => doctor::execute(session).await,
             Self::Import(verb) => verb.execute(session).await,
             Self::Registry(verb) => verb.execute(session).await,

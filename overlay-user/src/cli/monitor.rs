@@ -5,12 +5,12 @@ use super::{Failure, Session};
 pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay monitor                      until Ctrl-C, or until the agent ends (exit code 1)
-  overlay -o json monitor | jq 'select(.event == \"miss\" and .outcome == \"unknown\")'
+  overlay -o json monitor | jq 'select(.event == \"unresolved\")'
   overlay -o json monitor | jq -r 'select(.event == \"drop\") | \"\\(.reason) \\(.packets)\"'
 
-Events: miss (an endpoint wants what an on-demand network's cache does not hold), move, evict, drop (by
-reason, once a second), registry (lost, restored, and every change), lost (this reader is too slow).
-JSON is an object a line.";
+Events: miss (an endpoint wants what an on-demand network's cache does not hold), resolved, unresolved,
+evict, move, drop (by reason, once a second), registry (lost, restored, and every change), endpoint
+(it stands, or not), mended, failed, lost (this reader is too slow). JSON is an object a line.";
 
 pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
     let Session { client, output } = session;

@@ -509,13 +509,23 @@ async fn what_monitor_prints_is_a_line_an_event_and_ends_with_the_agent() {
 #[tokio::test]
 async fn findings_are_printed_with_exit_code_1_and_a_line_that_sums_up() {
     let agent = agent(fake::Fake::default());
-    for (line, expected, summary) in [(
-        "doctor",
-        "problem: peer h2: ABI version 3: upgrade it\n\
+    for (line, expected, summary) in [
+        (
+            "verify",
+            "NODE   VERDICT   REVISION   ENTRIES\n\
+             h2     differs   12         7\n\
+             h2: VNI 42 fdb 02:42:07:07:07:02 (endpoint web) is missing: the registry has it behind \
+             10.0.0.1:4789, generation 7\n",
+            "not what the registry wants: h2",
+        ),
+        (
+            "doctor",
+            "problem: peer h2: ABI version 3: upgrade it\n\
              warning: peer h3: silent: see its log\n\
              well: kernel, maps\n",
-        "there is a problem",
-    )] {
+            "there is a problem",
+        ),
+    ] {
         let (out, failure) = agent.run_through(line).await;
         assert_eq!(out, expected, "{line}");
         let failure = failure.unwrap_err();

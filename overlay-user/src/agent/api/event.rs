@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Mac, Name, Revision, Vni};
+use crate::model::{Mac, Name, Revision, Vni, Wanted};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,59 @@ impl EventView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// An endpoint of this host wants what the cache of an on-demand network does not hold.
+    Miss {
+        /// The network.
+        vni: Vni,
+        /// What is wanted: `{"mac": ...}` or `{"ip": ...}`.
+        wanted: Wanted,
+        /// The endpoint that asked; null if it is not known.
+        asker: Option<Name>,
+    },
+    /// The registry knew who has it, and the maps have it now.
+    Resolved {
+        /// The network.
+        vni: Vni,
+        /// What was wanted.
+        wanted: Wanted,
+        /// Who has it.
+        endpoint: Name,
+        /// Where that lives.
+        node: Name,
+        /// From the miss on, microseconds.
+        took_us: u64,
+    },
+    /// Nobody has it, or the registry did not say.
+    Unresolved {
+        /// The network.
+        vni: Vni,
+        /// What was wanted.
+        wanted: Wanted,
+        /// Why the registry did not say; null: nobody has it.
+        error: Option<String>,
+    },
+    /// The cache gave an endpoint up.
+    Evict {
+        /// The network.
+        vni: Vni,
+        /// The endpoint.
+        endpoint: Name,
+        /// Whether it was idle for long; otherwise the cache was full.
+        idle: bool,
+    },
+    /// An endpoint lives on another node from now on.
+    Move {
+        /// The network.
+        vni: Vni,
+        /// The endpoint.
+        endpoint: Name,
+        /// Where it lived.
+        from: Name,
+        /// Where it lives.
+        to: Name,
+        /// Its new generation.
+        generation: Revision,
+    },
     /// Packets were dropped since the last look, which was a second ago.
     Drop {
         /// Why.
@@ -47,6 +100,25 @@ pub enum Event {
         /// What.
         #[serde(flatten)]
         change: RegistryChange,
+    },
+    /// An endpoint of this host stands, or can't be made.
+    Endpoint {
+        /// The endpoint.
+        endpoint: Name,
+        /// Why it can't be made; null: it stands.
+        error: Option<String>,
+    },
+    /// Entries of the maps were not what they shall be.
+    Mended {
+        /// So many were missing or wrong.
+        put: u64,
+        /// So many nobody wanted.
+        removed: u64,
+    },
+    /// Something could not be done; it is tried again.
+    Failed {
+        /// What and why.
+        error: String,
     },
     /// This reader was too slow: so many events are not here.
     Lost {
@@ -68,6 +140,15 @@ pub enum RegistryChange {
     Restored,
     /// What changed can't be told any more: the whole state was read anew.
     Resync,
+    /// It was read as a whole, or a network of it.
+    Read {
+        /// As of which revision.
+        revision: Revision,
+        /// How many endpoints came.
+        endpoints: u64,
+        /// How long it took until the maps had them, milliseconds.
+        took_ms: u64,
+    },
     /// A network was made or changed.
     NetworkPut {
         /// Its VNI.
@@ -131,12 +212,60 @@ impl fmt::Display for EventView {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Miss { vni, wanted, asker } => {
+                write!(f, "miss      VNI {vni} {wanted}")?;
+                match asker {
+                    Some(asker) => write!(f, " wanted by {asker}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Resolved {
+                vni,
+                wanted,
+                endpoint,
+                node,
+                took_us,
+            } => write!(
+                f,
+                "resolved  VNI {vni} {wanted} is {endpoint} on {node}, in {took_us} us"
+            ),
+            Self::Unresolved { vni, wanted, error } => match error {
+                None => write!(f, "unknown   VNI {vni} {wanted}: nobody has it"),
+                Some(error) => write!(f, "unknown   VNI {vni} {wanted}: {error}"),
+            },
+            Self::Evict {
+                vni,
+                endpoint,
+                idle,
+            } => {
+                let why = if *idle { "idle" } else { "the cache is full" };
+                write!(f, "evict     VNI {vni} {endpoint}: {why}")
+            }
+            Self::Move {
+                vni,
+                endpoint,
+                from,
+                to,
+                generation,
+            } => write!(
+                f,
+                "move      VNI {vni} {endpoint} from {from} to {to}, generation {generation}"
+            ),
             Self::Drop {
                 reason,
                 packets,
                 total,
             } => write!(f, "drop      {reason} {packets} packets, {total} in all"),
             Self::Registry { change } => write!(f, "registry  {change}"),
+            Self::Endpoint { endpoint, error } => match error {
+                None => write!(f, "endpoint  {endpoint} stands"),
+                Some(error) => write!(f, "endpoint  {endpoint} can't be made: {error}"),
+            },
+            Self::Mended { put, removed } => write!(
+                f,
+                "mended    {put} entries were missing or wrong, {removed} nobody wanted"
+            ),
+            Self::Failed { error } => write!(f, "failed    {error}"),
             Self::Lost { events } => write!(
                 f,
                 "lost      {events} events: they came faster than they could be printed"
@@ -150,6 +279,14 @@ impl fmt::Display for RegistryChange {
         match self {
             Self::Lost { reason } => write!(f, "lost: {reason}"),
             Self::Restored => f.write_str("restored"),
+            Self::Read {
+                revision,
+                endpoints,
+                took_ms,
+            } => write!(
+                f,
+                "{endpoints} endpoints read at revision {revision}, in {took_ms} ms"
+            ),
             Self::Resync => f.write_str("changes were missed: all of it is read anew"),
             Self::NetworkPut { vni, network } => write!(f, "network {network} put: VNI {vni}"),
             Self::NetworkRemoved { vni } => write!(f, "network with VNI {vni} removed"),

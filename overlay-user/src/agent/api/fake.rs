@@ -124,6 +124,33 @@ pub(crate) fn event() -> EventView {
     }
 }
 
+pub(crate) fn verified() -> VerifyView {
+    VerifyView {
+        agree: false,
+        revision: 12,
+        hosts: vec![HostView {
+            node: "h2".parse().unwrap(),
+            verdict: Verdict::Differs,
+            revision: Some(12),
+            rows: Some(7),
+        }],
+        differences: vec![Difference {
+            node: "h2".parse().unwrap(),
+            vni: "42".parse().unwrap(),
+            map: "fdb".into(),
+            entry: "02:42:07:07:07:02".into(),
+            endpoint: Some("web".parse().unwrap()),
+            wanted: Some(EntryView {
+                vtep: Some("10.0.0.1:4789".into()),
+                mac: None,
+                generation: 7,
+            }),
+            installed: None,
+        }],
+        more: 0,
+    }
+}
+
 pub(crate) fn examined() -> DoctorView {
     let mut found = DoctorView::default();
     found.pass("kernel");
@@ -231,6 +258,10 @@ impl Operations for Fake {
         let (sender, events) = mpsc::channel(1);
         sender.send(event()).await.unwrap();
         self.answer("monitor".into(), events)
+    }
+
+    async fn verify(&self, request: VerifyRequest) -> Result<VerifyView, OperationError> {
+        self.answer(format!("verify {request:?}"), verified())
     }
 
     async fn doctor(&self) -> Result<DoctorView, OperationError> {

@@ -103,6 +103,22 @@ fn an_event_is_one_object_with_its_kind_and_time() {
 }
 
 #[test]
+fn a_verdict_has_the_hosts_and_the_entries_that_differ() {
+    assert_eq!(
+        to_value(fake::verified()).unwrap(),
+        json!({
+            "agree": false, "revision": 12, "more": 0,
+            "hosts": [{"node": "h2", "verdict": "differs", "revision": 12, "rows": 7}],
+            "differences": [{
+                "node": "h2", "vni": 42, "map": "fdb", "entry": "02:42:07:07:07:02",
+                "endpoint": "web", "wanted": {"vtep": "10.0.0.1:4789", "generation": 7},
+                "installed": null,
+            }],
+        })
+    );
+}
+
+#[test]
 fn an_error_has_a_message_and_a_kind() {
     let error = OperationError::new(ErrorKind::NotFound, "endpoint web does not exist");
     assert_eq!(

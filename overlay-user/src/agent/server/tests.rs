@@ -102,6 +102,10 @@ async fn every_operation_gets_there_and_its_answer_back() {
     assert_eq!(events.next().await.unwrap(), fake::event());
     let ended = events.next().await.unwrap_err();
     assert!(matches!(ended, ClientError::Ended(_)), "{ended}");
+    let asked = VerifyRequest {
+        vni: Some("42".parse().unwrap()),
+    };
+    assert_eq!(client.verify(&asked).await.unwrap(), fake::verified());
     assert_eq!(client.doctor().await.unwrap(), fake::examined());
     assert_eq!(client.import_arpd(&arpd).await.unwrap().endpoints, 3);
     client.down().await.unwrap();
@@ -121,6 +125,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
             "status".into(),
             "drops".into(),
             "monitor".into(),
+            format!("verify {asked:?}"),
             "doctor".into(),
             "import_arpd 42 /var/lib/arpd".into(),
             "down".into(),
