@@ -176,10 +176,10 @@ impl Agent {
         let mut words = self.starter.iter().chain([&binary]);
         let mut run = self.netns.command(words.next().unwrap());
         run.args(words).args(["--instance", &self.instance, "run"]);
-        if !options.contains("--node") {
+        if !options.contains("--node ") {
             run.args(["--node", &self.instance]);
         }
-        if !options.contains("--registry") {
+        if !options.contains("--registry ") {
             run.args(["--registry", &self.registry]);
         }
         if !options.contains("--iface") {

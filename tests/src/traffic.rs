@@ -221,7 +221,14 @@ impl Stream {
             move || {
                 let mut numbers = Vec::new();
                 let mut buffer = [0; 8];
-                while let Ok(8) = socket.recv(&mut buffer) {
+                loop {
+                    match socket.recv(&mut buffer) {
+                        Ok(_) => {}
+                        // A receive with a timeout does not outlast the process's being stopped
+                        // (signal(7)).
+                        Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                        Err(_) => break,
+                    }
                     match u64::from_le_bytes(buffer) {
                         Self::LAST => break,
                         number => numbers.push(number),

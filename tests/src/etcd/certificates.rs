@@ -1,13 +1,16 @@
 //! An authority, a certificate for the members and one for their clients.
 
 use std::{
-    fs,
+    fs::File,
+    io::Write as _,
     net::{IpAddr, Ipv4Addr},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, SanType,
 };
 
 /// PEM files.
@@ -30,7 +33,14 @@ impl Certificates {
     pub fn make(dir: &Path, ips: &[Ipv4Addr]) -> Self {
         let file = |name: &str, text: String| {
             let path = dir.join(name);
-            fs::write(&path, text).unwrap();
+            let mut options = File::options();
+            let mut file = options
+                .create(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .unwrap();
+            file.write_all(text.as_bytes()).unwrap();
             path
         };
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -58,6 +68,8 @@ impl Certificates {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         let mut client = CertificateParams::new(Vec::new()).unwrap();
+        // Where it has a common name, etcd takes that for the user (its guide to authentication).
+        client.distinguished_name = DistinguishedName::new();
         client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let [server_cert, server_key] = issue("etcd-member", server);
         let [cert, key] = issue("etcd-client", client);

@@ -1,4 +1,5 @@
-//! Agents on hosts that share a real etcd cluster, and all that may befall it.
+//! Agents on hosts that share a real etcd cluster, and what may befall it: no packet of a flow is
+//! lost meanwhile, and afterwards all hosts have the same in their maps.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,4 +7,12 @@
     reason = "what fails here fails the test, with its line"
 )]
 
+mod access;
+mod clock;
 mod faults;
+mod members;
+mod nodes;
+mod on_demand;
+mod partition;
+mod store;
+mod world;
