@@ -175,6 +175,7 @@ async fn serve(
             negative_ttl: config.cache.negative_ttl,
             ..Limits::default()
         },
+        pace: reconcile::Pace::default(),
         routes: platform.route_changes().await?,
         misses: datapath.misses()?,
     });

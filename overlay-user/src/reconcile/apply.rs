@@ -50,7 +50,10 @@ pub struct Applier {
     news: BTreeSet<Name>,
     is_underlay_attached: bool,
     is_attached: bool,
-    /// A write failed: the tables may differ from what the books say.
+    /// Whether rows were written since this was last asked for.
+    has_written: bool,
+    /// A write failed, or a former agent's rows are there: the tables may differ from what the books
+    /// say.
     pub(super) is_in_doubt: bool,
     /// Rows of writes that full tables refused some of, and how many.
     overflow: BTreeSet<Key>,
@@ -74,6 +77,8 @@ pub enum Standing {
 impl Applier {
     /// Nothing is known of the host yet: begin with [`Self::check`].
     pub fn new(platform: Arc<dyn Platform>, datapath: Arc<dyn Datapath>, local: Local) -> Self {
+        // What a former agent left has to be looked through; a million rows take seconds.
+        let is_in_doubt = !is_blank(&*datapath);
         Self {
             platform,
             datapath,
@@ -86,7 +91,8 @@ impl Applier {
             news: BTreeSet::new(),
             is_underlay_attached: false,
             is_attached: false,
-            is_in_doubt: true,
+            has_written: false,
+            is_in_doubt,
             overflow: BTreeSet::new(),
             refused: 0,
             disowned: BTreeSet::new(),
@@ -113,6 +119,11 @@ impl Applier {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.is_in_doubt || !self.failures.is_empty() || !self.doubtful.is_empty()
+    }
+
+    /// Whether rows were written since this was last asked.
+    pub fn take_written(&mut self) -> bool {
+        std::mem::take(&mut self.has_written)
     }
 
     /// What has become of endpoints of this node since this was last asked.
@@ -211,6 +222,7 @@ impl Applier {
         if plan.is_empty() {
             return Ok(());
         }
+        self.has_written = true;
         match on_kernel(|| self.datapath.write(&plan.put, &plan.remove)) {
             Ok(()) => Ok(()),
             Err(DatapathError::Full { refused, .. }) => {
@@ -423,6 +435,12 @@ impl Applier {
         }
         attached.map_err(|error| error.to_string())
     }
+}
+
+/// Whether no map holds anything.
+fn is_blank(datapath: &dyn Datapath) -> bool {
+    let usage = datapath.usage().unwrap_or_default();
+    !usage.is_empty() && usage.values().all(|usage| usage.entries == 0)
 }
 
 async fn make_port(

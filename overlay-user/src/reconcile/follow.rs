@@ -10,10 +10,8 @@ use crate::{
     registry::{Reading, RegistryError, Scope, WatchEvent},
 };
 
-/// How often the registry is read even if nothing seems to be missed, at most.
-const REREAD: Duration = Duration::from_mins(1);
-/// The share of time that is spent on that: one part in this many. Every agent does it, and one
-/// registry serves them all.
+/// The share of time that is spent on reading the registry for no reason: one part in this many. Every
+/// agent does it, and one registry serves them all.
 const REREAD_SHARE: u32 = 1000;
 /// The first wait after a failure; doubles up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -46,8 +44,9 @@ pub(super) struct Reader {
     under_way: Option<UnderWay>,
     asked: u64,
     has_read: bool,
-    /// When all is read even if nothing seems to be missed.
+    /// When all is read even if nothing seems to be missed, and how long after the last time at least.
     routine: Instant,
+    reread: Duration,
     not_before: Instant,
     retry: Duration,
     /// When the watch is begun again, if it has ended.
@@ -59,7 +58,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, reread: Duration) -> Self {
         Self {
             wants_whole: true,
             networks: BTreeSet::new(),
@@ -67,6 +66,7 @@ impl Reader {
             asked: 0,
             has_read: false,
             routine: now,
+            reread,
             not_before: now,
             retry: FIRST_RETRY,
             watch_at: None,
@@ -81,9 +81,14 @@ impl Reader {
     }
 
     /// Whether a reading has come and is not yet through.
-    pub(super) fn is_reading(&self) -> bool {
+    fn is_reading(&self) -> bool {
         let reading = self.under_way.as_ref();
         reading.is_some_and(|reading| reading.revision.is_some())
+    }
+
+    /// Whether the registry was read, and no reading is half-way: what is installed can be spoken of.
+    pub(super) fn is_settled(&self) -> bool {
+        self.has_read && !self.is_reading()
     }
 
     /// When there is something to do.
@@ -241,6 +246,8 @@ impl Reconciler {
             );
             self.cache.clear();
             self.history += 1;
+            // Deltas that came before it were taken for old ones.
+            self.reader.wants_whole = true;
         }
         self.follow_modes(&before).await;
     }
@@ -256,11 +263,13 @@ impl Reconciler {
             reading.heard = Instant::now();
             reading.endpoints += page.len() as u64;
         }
-        let cached = page.iter().map(|endpoint| &endpoint.name);
-        let cached: Vec<Name> = cached
-            .filter(|name| self.cache.holds(name))
-            .cloned()
-            .collect();
+        // A network may have become on-demand since the reading was asked for.
+        let view = self.view.read().await;
+        let cached = page.iter().filter(|endpoint| {
+            view.mirror.is_on_demand(endpoint.vni) || self.cache.holds(&endpoint.name)
+        });
+        let cached: Vec<Name> = cached.map(|endpoint| endpoint.name.clone()).collect();
+        drop(view);
         let moves = self
             .change(|mirror, witness| mirror.read(page, witness))
             .await;
@@ -288,7 +297,7 @@ impl Reconciler {
         self.reader.retry = FIRST_RETRY;
         if network.is_none() {
             self.reader.has_read = true;
-            self.reader.routine = Instant::now() + REREAD.max(took * REREAD_SHARE);
+            self.reader.routine = Instant::now() + self.reader.reread.max(took * REREAD_SHARE);
             self.revisit_cached().await;
         }
     }

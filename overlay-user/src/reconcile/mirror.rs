@@ -79,6 +79,9 @@ pub struct Mirror {
     reading: u16,
     /// What deltas said since the reading under way was asked for, with their revisions.
     since: Option<Since>,
+    /// The highest revision of a history that the registry was put back from, until it was read through
+    /// once in the present one; 0: there is none. Readings may fail half-way.
+    set_back_from: Revision,
     /// How many endpoints came too late.
     fenced: u64,
 }
@@ -221,6 +224,7 @@ impl Mirror {
             sizes: BTreeMap::new(),
             reading: 0,
             since: None,
+            set_back_from: 0,
             fenced: 0,
         }
     }

@@ -53,6 +53,9 @@ const SWEEP_SHARE: u32 = 300;
 /// The first wait after an error; doubles up to [`CHECK`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
+/// The pause between two attempts to put this node back into a registry that refuses it.
+const REJOIN: Duration = Duration::from_secs(5);
+
 /// How often the loop vouches for the next hops that it wrote.
 const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// For how long each time. An agent that died, or is too busy to follow the routes, is believed no
@@ -225,6 +228,25 @@ impl Observer {
     }
 }
 
+/// How often the loop looks for what it was not told of. Nothing that it is told of waits for that.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The host's interfaces, programs and small tables. The large ones no more often, which take their
+    /// time.
+    pub check: Duration,
+    /// The registry as a whole, at most.
+    pub reread: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            check: CHECK,
+            reread: Duration::from_mins(1),
+        }
+    }
+}
+
 /// What a loop is made of.
 pub struct Parts {
     /// The desired state.
@@ -235,6 +257,8 @@ pub struct Parts {
     pub node: Node,
     /// Bounds of what is resolved on demand.
     pub limits: Limits,
+    /// How often it looks for itself.
+    pub pace: Pace,
     /// Tells of changes to the host's routes.
     pub routes: mpsc::Receiver<()>,
     /// Frames that find no row.
@@ -248,6 +272,7 @@ pub struct Reconciler {
     node: Node,
     cache: Cache,
     reader: Reader,
+    pace: Pace,
     reporter: Reporter,
     inputs: Inputs,
     /// Only the loop writes; it lets others read while it works on the kernel.
@@ -260,6 +285,7 @@ pub struct Reconciler {
     errors: Vec<String>,
     /// Whether this node is on its way back into the registry.
     is_joining: bool,
+    next_joining: Instant,
     next_check: Instant,
     next_sweep: Instant,
     next_ageing: Instant,
@@ -285,7 +311,8 @@ impl Reconciler {
             applier: parts.applier,
             node: parts.node,
             cache: Cache::new(parts.limits),
-            reader: Reader::new(now),
+            reader: Reader::new(now, parts.pace.reread),
+            pace: parts.pace,
             reporter: Reporter::new(now),
             inputs: Inputs::new(parts.routes, parts.misses, LEASE_RENEWAL),
             view,
@@ -295,8 +322,9 @@ impl Reconciler {
             counters: Counters::default(),
             errors: Vec::new(),
             is_joining: false,
+            next_joining: now,
             next_check: now,
-            next_sweep: now,
+            next_sweep: now + parts.pace.check,
             next_ageing: now,
             retry: FIRST_RETRY,
             history: 0,
@@ -347,6 +375,7 @@ impl Reconciler {
             Errand::Reported(question, reported) => self.reporter.take(question, reported),
             Errand::Joined(joined) => {
                 self.is_joining = false;
+                self.next_joining = Instant::now() + REJOIN;
                 self.errors
                     .extend(joined.err().map(|error| error.to_string()));
             }
@@ -359,7 +388,9 @@ impl Reconciler {
         if self.reader.has_read() {
             next = next.min(self.next_check);
         }
-        let others = [self.reporter.next(), self.next_ageing()];
+        // What can't be done yet must not be waited for: the loop would turn and turn.
+        let report = self.reporter.next().filter(|_| self.reader.is_settled());
+        let others = [report, self.next_ageing()];
         others.into_iter().flatten().fold(next, Instant::min)
     }
 
@@ -372,7 +403,7 @@ impl Reconciler {
         self.age(now).await;
         self.make_room().await;
         self.send_questions().await;
-        self.put_node_back().await;
+        self.put_node_back(now).await;
         self.report(now).await;
     }
 
@@ -386,7 +417,6 @@ impl Reconciler {
         });
         let view = RwLockWriteGuard::downgrade(view);
         if !draft.is_empty() {
-            self.reporter.note();
             self.errors
                 .extend(self.applier.carry_over(&view.mirror, draft).await);
         }
@@ -421,7 +451,8 @@ impl Reconciler {
         if self.applier.is_in_doubt || started >= self.next_sweep {
             let swept = self.applier.sweep(&view.mirror, self.cache.room());
             self.counters.last_sweep = started.elapsed();
-            self.next_sweep = started + CHECK.max(started.elapsed() * SWEEP_SHARE);
+            let spent = started.elapsed() * SWEEP_SHARE;
+            self.next_sweep = started + self.pace.check.max(spent);
             self.reporter.note();
             if swept.put + swept.removed > 0 {
                 tracing::info!(put = swept.put, removed = swept.removed, "tables mended");
@@ -441,7 +472,11 @@ impl Reconciler {
         let is_failed = !errors.is_empty() || self.applier.has_failed();
         self.view.write().await.errors.clear();
         self.errors.extend(errors);
-        let wait = if is_failed { self.retry } else { CHECK };
+        let wait = if is_failed {
+            self.retry
+        } else {
+            self.pace.check
+        };
         self.retry = if is_failed {
             (self.retry * 2).min(CHECK)
         } else {
@@ -453,6 +488,9 @@ impl Reconciler {
 impl Reconciler {
     /// Tells what was done.
     async fn publish(&mut self) {
+        if self.applier.take_written() {
+            self.reporter.note();
+        }
         for error in &self.errors {
             tracing::error!("{error}");
             self.events.tell(Event::Failed {
@@ -494,7 +532,7 @@ impl Reconciler {
         view.counters = self.counters;
         view.cached = self.cache.len();
         // Until a reading is through, its revision is not reached.
-        if self.reader.has_read() && !self.reader.is_reading() {
+        if self.reader.is_settled() {
             view.applied = view.mirror.revision();
         }
         let progress = Progress {
@@ -507,8 +545,8 @@ impl Reconciler {
     }
 
     /// Puts this node back into the registry if somebody removed it.
-    async fn put_node_back(&mut self) {
-        if self.is_joining || !self.reader.has_read() || self.reader.is_reading() {
+    async fn put_node_back(&mut self, now: Instant) {
+        if self.is_joining || now < self.next_joining || !self.reader.is_settled() {
             return;
         }
         let view = self.view.read().await;

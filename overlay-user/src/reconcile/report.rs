@@ -68,7 +68,7 @@ impl Reporter {
 impl Reconciler {
     /// Answers the questions whose revision is reached, and tells of changes if it is time.
     pub(super) async fn report(&mut self, now: Instant) {
-        if !self.reader.has_read() || self.reader.is_reading() {
+        if !self.reader.is_settled() {
             return;
         }
         let questions = &mut self.reporter.questions;

@@ -130,7 +130,9 @@ impl Reconciler {
             flight.asked,
         )
         .await;
-        let Some(found) = found else {
+        // The watch brings this node's own, and they have rows once they stand: not those of long ago.
+        let is_own = |found: &Endpoint| found.node == self.node.name;
+        let Some(found) = found.filter(|found| !(is_of_old && is_own(found))) else {
             if is_of_old {
                 self.applier.disowned.insert(lookup);
                 self.next_sweep = self.next_sweep.min(self.next_check);
@@ -142,8 +144,7 @@ impl Reconciler {
             }
             return;
         };
-        if found.node == self.node.name {
-            // The watch brings this node's own.
+        if is_own(&found) {
             return;
         }
         let (endpoint, node) = (found.name.clone(), found.node.clone());

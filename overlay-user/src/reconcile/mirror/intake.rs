@@ -39,11 +39,6 @@ impl Since {
     fn is_outdated<K: Ord>(&self, told: &BTreeMap<K, Revision>, key: &K) -> bool {
         told.get(key).is_some_and(|revision| *revision > self.at)
     }
-
-    /// Whether the registry was put back to a former state: it then is right in everything.
-    fn is_set_back(&self) -> bool {
-        self.at != 0 && self.at < self.asked
-    }
 }
 
 impl Mirror {
@@ -124,7 +119,7 @@ impl Mirror {
     pub fn expect_reading(&mut self) {
         self.reading = self.reading.wrapping_add(1);
         self.since = Some(Since {
-            asked: self.revision,
+            asked: self.revision.max(self.set_back_from),
             ..Since::default()
         });
     }
@@ -140,8 +135,9 @@ impl Mirror {
     ) -> bool {
         let mut since = self.since.take().unwrap_or_default();
         since.at = revision;
-        let is_set_back = since.is_set_back();
+        let is_set_back = revision < since.asked;
         if is_set_back {
+            self.set_back_from = since.asked;
             self.revision = revision;
             self.forget_cached(witness);
         }
@@ -207,6 +203,9 @@ impl Mirror {
         };
         let Some(seen) = self.endpoints.walk(position, limit) else {
             self.since = None;
+            if scope.is_none() {
+                self.set_back_from = 0;
+            }
             return true;
         };
         let absent = seen.into_iter().filter(|record| {
@@ -231,8 +230,10 @@ impl Mirror {
         known.generation > than && !(self.is_set_back() && known.reading != self.reading)
     }
 
+    /// Whether the registry was put back to a former state and was not read through since: it then is
+    /// right in everything.
     fn is_set_back(&self) -> bool {
-        self.since.as_ref().is_some_and(Since::is_set_back)
+        self.set_back_from != 0
     }
 
     /// The mark of what comes by itself. It does not count as seen by the reading, which may have it
