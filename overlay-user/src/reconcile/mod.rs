@@ -27,6 +27,8 @@ pub mod mirror;
 pub mod plan;
 mod report;
 mod resolve;
+#[cfg(test)]
+mod simulation;
 pub mod sweep;
 
 use self::{

@@ -1,0 +1,582 @@
+//! A host whose kernel fails, fills up, loses rows and finds ones that nobody wrote; and that holds
+//! things of others, which must stay.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+
+use super::{dice::Dice, store::Store};
+use crate::{
+    datapath::{AttachMode, Datapath, DatapathError},
+    model::{
+        EndpointRow, FdbKey, FdbRow, FdbTarget, IfName, Mac, MapUsage, Miss, Name, NeighborKey,
+        NeighborRow, NetworkRow, Tables, Traffic, Vni, Vtep, VtepRow, Wanted,
+    },
+    platform::{Platform, PlatformError, Port, PortSpec},
+};
+
+/// What the kernel has.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    pub(super) fdb: BTreeMap<FdbKey, FdbRow>,
+    pub(super) neighbors: BTreeMap<NeighborKey, NeighborRow>,
+    pub(super) networks: BTreeMap<Vni, NetworkRow>,
+    pub(super) vteps: BTreeMap<Ipv4Addr, VtepRow>,
+    pub(super) endpoints: BTreeMap<u32, EndpointRow>,
+    /// Interfaces of ours, by endpoint: index, namespace, name.
+    pub(super) ports: BTreeMap<Name, (u32, Name, IfName)>,
+    /// Endpoints that had one at any time.
+    ever_ours: BTreeSet<Name>,
+    /// Interfaces of another owner, in the same namespaces.
+    pub(super) foreign: BTreeSet<(Name, IfName)>,
+    pub(super) attached: BTreeSet<u32>,
+    pub(super) is_underlay_attached: bool,
+    pub(super) lease: Option<Instant>,
+    /// When frames used rows that age.
+    used: BTreeMap<FdbKey, Instant>,
+    /// Until when addresses raise no miss.
+    quiet: BTreeMap<(Vni, Wanted), Instant>,
+    /// Answers to frames that asked for an address.
+    pub(super) answers: Vec<(Miss, Mac)>,
+    /// Rows that were lost or changed behind the agent's back.
+    pub(super) tampered: BTreeSet<FdbKey>,
+    /// Counts what the agent does.
+    pub(super) activity: u64,
+    /// What must never happen, and did.
+    pub(super) violations: Vec<String>,
+}
+
+/// What goes wrong, and how often.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Faults {
+    /// Writes that fail half-way, of 256.
+    pub(super) writes: u8,
+    /// Looks at tables that fail, of 256.
+    pub(super) looks: u8,
+    /// Changes of interfaces that fail, of 256.
+    pub(super) ports: u8,
+    /// Programs that can't be attached, of 256.
+    pub(super) attachments: u8,
+    /// How long changes of interfaces take at most.
+    pub(super) lateness: Duration,
+}
+
+struct Inner {
+    kernel: Kernel,
+    faults: Faults,
+    /// Rows that each of the large tables takes.
+    capacity: usize,
+    misses: Option<mpsc::Sender<Miss>>,
+}
+
+/// The host.
+#[derive(Clone)]
+pub(super) struct Host {
+    inner: Arc<Mutex<Inner>>,
+    dice: Dice,
+    /// What is true: to judge what the agent does.
+    truth: Store,
+}
+
+impl Host {
+    pub(super) fn new(dice: Dice, truth: Store, capacity: usize) -> Self {
+        Self {
+            inner: Arc::new(Mutex::new(Inner {
+                kernel: Kernel::default(),
+                faults: Faults::default(),
+                capacity,
+                misses: None,
+            })),
+            dice,
+            truth,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// Looks at the kernel, or changes it behind the agent's back.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Kernel) -> T) -> T {
+        act(&mut self.lock().kernel)
+    }
+
+    pub(super) fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// How many rows each of the large tables takes.
+    pub(super) fn set_capacity(&self, capacity: usize) {
+        self.lock().capacity = capacity;
+    }
+
+    /// The channel of a new agent's misses.
+    pub(super) fn listen(&self) -> mpsc::Receiver<Miss> {
+        let (sender, receiver) = mpsc::channel(16);
+        self.lock().misses = Some(sender);
+        receiver
+    }
+
+    /// An endpoint sends a frame, or asks for an address. `true`: the row is there.
+    pub(super) fn send(&self, miss: Miss) -> bool {
+        let mut inner = self.lock();
+        let Inner { kernel, misses, .. } = &mut *inner;
+        let now = Instant::now();
+        let found = match miss.wanted {
+            Wanted::Mac(mac) => {
+                let key = FdbKey { vni: miss.vni, mac };
+                let found = kernel.fdb.contains_key(&key);
+                if found {
+                    kernel.used.insert(key, now);
+                }
+                found
+            }
+            Wanted::Ip(ip) => kernel
+                .neighbors
+                .contains_key(&NeighborKey { vni: miss.vni, ip }),
+        };
+        let is_on_demand = kernel
+            .networks
+            .get(&miss.vni)
+            .is_some_and(|row| row.on_demand);
+        let key = (miss.vni, miss.wanted);
+        let is_quiet = kernel.quiet.get(&key).is_some_and(|until| *until > now);
+        if !found && is_on_demand && !is_quiet {
+            kernel.quiet.insert(key, now + Duration::from_secs(1));
+            if let Some(misses) = misses {
+                // A full ring loses misses.
+                let _ = misses.try_send(miss);
+            }
+        }
+        found
+    }
+
+    fn fails(&self, often: impl FnOnce(&Faults) -> u8) -> bool {
+        let often = often(&self.lock().faults);
+        self.dice.of_256(often)
+    }
+
+    async fn change_interfaces(&self) -> Result<(), PlatformError> {
+        let lateness = {
+            let mut inner = self.lock();
+            inner.kernel.activity += 1;
+            inner.faults.lateness
+        };
+        sleep(self.dice.up_to(lateness)).await;
+        if self.fails(|faults| faults.ports) {
+            return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn failed() -> DatapathError {
+    DatapathError::Kernel {
+        what: "a look".to_owned(),
+        cause: "the kernel feels unwell".to_owned(),
+    }
+}
+
+/// Judges a row that is put where one was removed for it: an older generation must not take the place of
+/// one that is true. `truth` is the generation that the registry's present owner has.
+fn judge(kernel: &mut Kernel, what: &str, held: Option<u64>, put: u64, truth: Option<u64>) {
+    if held.is_some_and(|held| held > put) && held == truth {
+        let held = held.unwrap_or_default();
+        kernel.violations.push(format!(
+            "{what}: generation {put} took the place of {held}, which is true"
+        ));
+    }
+}
+
+impl Datapath for Host {
+    fn tables(&self) -> Result<Tables, DatapathError> {
+        let small = self.small_tables()?;
+        let inner = self.lock();
+        Ok(Tables {
+            fdb: inner.kernel.fdb.clone(),
+            neighbors: inner.kernel.neighbors.clone(),
+            ..small
+        })
+    }
+
+    fn small_tables(&self) -> Result<Tables, DatapathError> {
+        if self.fails(|faults| faults.looks) {
+            return Err(failed());
+        }
+        let inner = self.lock();
+        Ok(Tables {
+            networks: inner.kernel.networks.clone(),
+            vteps: inner.kernel.vteps.clone(),
+            endpoints: inner.kernel.endpoints.clone(),
+            ..Tables::default()
+        })
+    }
+
+    fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
+        if self.fails(|faults| faults.looks) {
+            return Err(failed());
+        }
+        let rows = self.lock().kernel.fdb.clone();
+        rows.into_iter().for_each(|(key, row)| visit(key, row));
+        Ok(())
+    }
+
+    fn for_each_neighbor(
+        &self,
+        visit: &mut dyn FnMut(NeighborKey, NeighborRow),
+    ) -> Result<(), DatapathError> {
+        if self.fails(|faults| faults.looks) {
+            return Err(failed());
+        }
+        let rows = self.lock().kernel.neighbors.clone();
+        rows.into_iter().for_each(|(key, row)| visit(key, row));
+        Ok(())
+    }
+
+    fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
+        let is_cut = self.fails(|faults| faults.writes);
+        let mut left = if is_cut {
+            self.dice.within(..4)
+        } else {
+            usize::MAX
+        };
+        let mut go_on = || {
+            let goes_on = left > 0;
+            left = left.saturating_sub(1);
+            goes_on
+        };
+        let truth = self.truth.lock();
+        let mut inner = self.lock();
+        let capacity = inner.capacity;
+        let kernel = &mut inner.kernel;
+        kernel.activity += 1;
+        // Removals first, and the tables in the order of the real one.
+        let mut former_fdb = BTreeMap::new();
+        let mut former_neighbors = BTreeMap::new();
+        for key in remove.endpoints.keys().take_while(|_| go_on()) {
+            kernel.endpoints.remove(key);
+        }
+        for key in remove.fdb.keys().take_while(|_| go_on()) {
+            former_fdb.extend(kernel.fdb.remove(key).map(|row| (*key, row)));
+            kernel.used.remove(key);
+        }
+        for key in remove.neighbors.keys().take_while(|_| go_on()) {
+            former_neighbors.extend(kernel.neighbors.remove(key).map(|row| (*key, row)));
+        }
+        for key in remove.vteps.keys().take_while(|_| go_on()) {
+            kernel.vteps.remove(key);
+        }
+        for key in remove.networks.keys().take_while(|_| go_on()) {
+            kernel.networks.remove(key);
+        }
+        let networks = put.networks.iter().take_while(|_| go_on());
+        kernel
+            .networks
+            .extend(networks.map(|(key, row)| (*key, *row)));
+        let vteps = put.vteps.iter().take_while(|_| go_on());
+        kernel.vteps.extend(vteps.map(|(key, row)| (*key, *row)));
+        let mut refused = 0;
+        for (key, row) in put.neighbors.iter().take_while(|_| go_on()) {
+            let wanted = Wanted::Ip(key.ip);
+            let true_now = truth
+                .state
+                .owner(key.vni, wanted)
+                .map(|owner| owner.generation);
+            let held = former_neighbors.get(key).map(|row| row.generation);
+            judge(kernel, &format!("{key:?}"), held, row.generation, true_now);
+            if !truth
+                .ever
+                .ips
+                .contains(&(key.vni, key.ip, row.mac, row.generation))
+            {
+                kernel
+                    .violations
+                    .push(format!("{key:?} {row:?} was never true"));
+            }
+            let is_there = kernel.neighbors.get(key);
+            if is_there.is_some_and(|held| held.generation > row.generation) {
+                continue;
+            }
+            if is_there.is_none() && kernel.neighbors.len() >= capacity {
+                refused += 1;
+                continue;
+            }
+            kernel.neighbors.insert(*key, *row);
+        }
+        for (key, row) in put.fdb.iter().take_while(|_| go_on()) {
+            let wanted = Wanted::Mac(key.mac);
+            let true_now = truth
+                .state
+                .owner(key.vni, wanted)
+                .map(|owner| owner.generation);
+            let held = former_fdb.get(key).map(|row| row.generation);
+            judge(kernel, &format!("{key:?}"), held, row.generation, true_now);
+            let nodes = truth.ever.macs.get(&(key.vni, key.mac, row.generation));
+            let mut nodes = nodes.into_iter().flatten();
+            let was_true = match row.target {
+                FdbTarget::Local { .. } => nodes.any(|node| node.as_str() == "h1"),
+                FdbTarget::Remote { vtep, port } => {
+                    let vtep = Vtep {
+                        ip: vtep.into(),
+                        port,
+                    };
+                    nodes.any(|node| {
+                        truth
+                            .ever
+                            .vteps
+                            .get(node)
+                            .is_some_and(|all| all.contains(&vtep))
+                    })
+                }
+            };
+            if !was_true {
+                kernel
+                    .violations
+                    .push(format!("{key:?} {row:?} was never true"));
+            }
+            let is_there = kernel.fdb.get(key);
+            if is_there.is_some_and(|held| held.generation > row.generation) {
+                continue;
+            }
+            if is_there.is_none() && kernel.fdb.len() >= capacity {
+                refused += 1;
+                continue;
+            }
+            kernel.fdb.insert(*key, *row);
+            kernel.used.insert(*key, Instant::now());
+            kernel.tampered.remove(key);
+        }
+        let endpoints = put.endpoints.iter().take_while(|_| go_on());
+        kernel
+            .endpoints
+            .extend(endpoints.map(|(key, row)| (*key, *row)));
+        if is_cut {
+            return Err(failed());
+        }
+        if refused > 0 {
+            return Err(DatapathError::Full {
+                map: "fdb",
+                capacity: capacity as u64,
+                refused,
+                option: "--fdb-entries",
+            });
+        }
+        Ok(())
+    }
+
+    fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
+        if self.fails(|faults| faults.looks) {
+            return Err(failed());
+        }
+        let inner = self.lock();
+        let row = inner.kernel.fdb.get(key).filter(|row| row.ages);
+        Ok(row.map(|_| {
+            let used = inner
+                .kernel
+                .used
+                .get(key)
+                .copied()
+                .unwrap_or_else(Instant::now);
+            Duration::from_secs(used.elapsed().as_secs())
+        }))
+    }
+
+    fn misses(&self) -> Result<mpsc::Receiver<Miss>, DatapathError> {
+        Ok(self.listen())
+    }
+
+    fn quiet(
+        &self,
+        vni: Vni,
+        wanted: Wanted,
+        nobody_for: Option<Duration>,
+    ) -> Result<(), DatapathError> {
+        let quiet = &mut self.lock().kernel.quiet;
+        match nobody_for {
+            Some(time) => drop(quiet.insert((vni, wanted), Instant::now() + time)),
+            None => drop(quiet.remove(&(vni, wanted))),
+        }
+        Ok(())
+    }
+
+    fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {
+        self.lock().kernel.answers.push((*miss, mac));
+        Ok(())
+    }
+
+    fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
+        let inner = self.lock();
+        let usage = |entries: usize| MapUsage {
+            entries: entries as u64,
+            capacity: inner.capacity as u64,
+            ..MapUsage::default()
+        };
+        let (fdb, neighbors) = (inner.kernel.fdb.len(), inner.kernel.neighbors.len());
+        Ok(BTreeMap::from([
+            ("fdb", usage(fdb)),
+            ("neighbors", usage(neighbors)),
+        ]))
+    }
+
+    fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let is_failing = self.fails(|faults| faults.attachments);
+        let kernel = &mut self.lock().kernel;
+        kernel.activity += 1;
+        let there: BTreeSet<u32> = kernel
+            .ports
+            .values()
+            .map(|(ifindex, ..)| *ifindex)
+            .collect();
+        let is_complete = ifindexes.is_subset(&there);
+        let wanted: BTreeSet<u32> = ifindexes.intersection(&there).copied().collect();
+        if is_failing {
+            // What was attached stays; of what was not, one is not now either.
+            let mut new = wanted.difference(&kernel.attached);
+            let left_out = new.next().copied();
+            kernel.attached = wanted;
+            left_out.map(|ifindex| kernel.attached.remove(&ifindex));
+            return Err(failed());
+        }
+        kernel.attached = wanted;
+        if is_complete { Ok(()) } else { Err(failed()) }
+    }
+
+    fn doubt_attachments(&self) {}
+
+    fn attach_underlay(&self) -> Result<(), DatapathError> {
+        if self.fails(|faults| faults.attachments) {
+            return Err(failed());
+        }
+        self.lock().kernel.is_underlay_attached = true;
+        Ok(())
+    }
+
+    fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
+        self.lock().kernel.lease = Some(Instant::now() + valid);
+        Ok(())
+    }
+
+    fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn attach_mode(&self) -> AttachMode {
+        AttachMode::Tcx
+    }
+}
+
+#[async_trait]
+impl Platform for Host {
+    async fn ports(&self) -> Result<Vec<Port>, PlatformError> {
+        if self.fails(|faults| faults.ports) {
+            return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
+        }
+        let inner = self.lock();
+        let ports = inner.kernel.ports.iter();
+        Ok(ports
+            .map(|(endpoint, (ifindex, ..))| Port {
+                endpoint: endpoint.clone(),
+                host_ifindex: *ifindex,
+                host_ifname: format!("ov{ifindex}"),
+            })
+            .collect())
+    }
+
+    async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
+        self.change_interfaces().await?;
+        let kernel = &mut self.lock().kernel;
+        let place = (spec.netns.clone(), spec.ifname.clone());
+        // As the real one does: first the former interface goes, if it is elsewhere.
+        if let Some((ifindex, netns, ifname)) = kernel.ports.get(&spec.endpoint)
+            && (netns, ifname) != (&place.0, &place.1)
+        {
+            kernel.attached.remove(ifindex);
+            kernel.ports.remove(&spec.endpoint);
+        }
+        let is_taken = kernel.foreign.contains(&place)
+            || kernel.ports.iter().any(|(endpoint, (_, netns, ifname))| {
+                *endpoint != spec.endpoint && (netns, ifname) == (&place.0, &place.1)
+            });
+        if is_taken {
+            return Err(PlatformError::Refused(format!(
+                "{}/{} is taken",
+                place.0, place.1
+            )));
+        }
+        let ifindex = match kernel.ports.get(&spec.endpoint) {
+            Some((ifindex, ..)) => *ifindex,
+            // The lowest that is free: indexes of links that are gone come again.
+            None => (10..)
+                .find(|index| kernel.ports.values().all(|(taken, ..)| taken != index))
+                .unwrap(),
+        };
+        kernel.activity += 1;
+        kernel.ever_ours.insert(spec.endpoint.clone());
+        kernel
+            .ports
+            .insert(spec.endpoint.clone(), (ifindex, place.0, place.1));
+        Ok(Port {
+            endpoint: spec.endpoint.clone(),
+            host_ifindex: ifindex,
+            host_ifname: format!("ov{ifindex}"),
+        })
+    }
+
+    async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
+        self.change_interfaces().await?;
+        let kernel = &mut self.lock().kernel;
+        kernel.activity += 1;
+        if !kernel.ever_ours.contains(endpoint) {
+            kernel
+                .violations
+                .push(format!("the interface of {endpoint} was never ours"));
+        }
+        if let Some((ifindex, ..)) = kernel.ports.remove(endpoint) {
+            kernel.attached.remove(&ifindex);
+        }
+        Ok(())
+    }
+
+    async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
+    async fn ensure_vxlan(&self, _: u16) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
+    async fn next_hops(
+        &self,
+        vteps: &[Ipv4Addr],
+    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError> {
+        if self.fails(|faults| faults.ports) {
+            return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
+        }
+        Ok(vteps.iter().map(|vtep| (*vtep, *vtep)).collect())
+    }
+
+    async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
+        Ok(mpsc::channel(1).1)
+    }
+
+    async fn remove_vxlan(&self) -> Result<(), PlatformError> {
+        Ok(())
+    }
+}

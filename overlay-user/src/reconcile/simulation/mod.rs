@@ -1,0 +1,121 @@
+//! The control loop against a registry and a kernel that misbehave, thousands of times.
+//!
+//! A simulation is the real loop on one thread with a clock that stands still while anybody has
+//! something to do. All chance comes from one seed: the same seed gives the same run, to the
+//! last event. A host and its registry live through some dozens of random happenings; what must always
+//! hold is checked all the while, and after a calm of a few minutes the kernel must be what the
+//! registry says, row by row ([ADR 24](../../../../docs/adr/0024-simulation.md)).
+//!
+//! `OVERLAY_SIMULATION_SEED=N cargo test -p overlay-user simulation` replays one seed and prints what
+//! happens; `OVERLAY_SIMULATION_SEEDS=COUNT` tries more of them.
+
+use std::{
+    env, panic,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use tokio::runtime;
+
+mod dice;
+mod host;
+mod store;
+mod verdict;
+mod world;
+
+use self::world::World;
+
+/// How many seeds are tried.
+const SEEDS: u64 = 3000;
+/// How many things happen in each.
+const HAPPENINGS: usize = 40;
+
+/// What came of one seed.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    violations: Vec<String>,
+    trace: Vec<String>,
+}
+
+/// Lives through one seed.
+fn simulate(seed: u64, is_traced: bool) -> Outcome {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(seed, is_traced);
+        world.live(HAPPENINGS).await;
+        world.judge().await;
+        world.end().await
+    })
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+    )
+}
+
+#[test]
+fn whatever_happens_the_kernel_becomes_what_the_registry_says() {
+    if let Some(seed) = number_from("OVERLAY_SIMULATION_SEED") {
+        let Outcome { violations, trace } = simulate(seed, true);
+        println!("{}", trace.join("\n"));
+        assert!(
+            violations.is_empty(),
+            "seed {seed}:\n{}",
+            violations.join("\n")
+        );
+        return;
+    }
+    let seeds = number_from("OVERLAY_SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let failed: Vec<(u64, Vec<String>)> = thread::scope(|scope| {
+        let work = || {
+            let mut failed = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds {
+                    return failed;
+                }
+                let outcome = panic::catch_unwind(|| simulate(seed, false));
+                let violations = match outcome {
+                    Ok(outcome) => outcome.violations,
+                    Err(_) => vec!["it panicked, see above".to_owned()],
+                };
+                if !violations.is_empty() {
+                    failed.push((seed, violations));
+                }
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    let lines = failed.iter().take(5).map(|(seed, violations)| {
+        format!(
+            "OVERLAY_SIMULATION_SEED={seed}\n  {}",
+            violations.join("\n  ")
+        )
+    });
+    assert!(
+        failed.is_empty(),
+        "{} of {seeds} seeds went wrong:\n{}",
+        failed.len(),
+        lines.collect::<Vec<_>>().join("\n")
+    );
+}
+
+#[test]
+fn a_seed_gives_the_same_run_each_time() {
+    for seed in 0..20 {
+        assert_eq!(simulate(seed, true), simulate(seed, true), "seed {seed}");
+    }
+}

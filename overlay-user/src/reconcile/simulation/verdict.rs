@@ -1,0 +1,416 @@
+//! What must hold: always, and once all faults are over.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    host::{Faults, Kernel},
+    store::State,
+    world::{ME, World, vtep},
+};
+use crate::{
+    model::{
+        Digest, Endpoint, FdbKey, FdbRow, FdbTarget, Installed, Miss, Name, NeighborKey,
+        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, VtepRow, Wanted,
+    },
+    reconcile::digest::Survey,
+};
+
+/// Longer than all periodic looks, retries and lifetimes: by then everything is right.
+const CALM: Duration = Duration::from_secs(400);
+
+/// Longer than any single step of the loop.
+const STEP: Duration = Duration::from_millis(300);
+
+/// A claim of the view that was found wrong.
+pub(super) struct Suspicion {
+    what: String,
+    /// How far the kernel was then.
+    activity: u64,
+    since: Instant,
+}
+
+/// The registry's state as this host shall have it, worked out as simply as can be.
+struct Oracle<'a> {
+    state: &'a State,
+    kernel: &'a Kernel,
+}
+
+impl Oracle<'_> {
+    fn is_local(endpoint: &Endpoint) -> bool {
+        endpoint.node.as_str() == ME
+    }
+
+    /// Whether the endpoint can stand here: nobody else has its place.
+    fn can_stand(&self, endpoint: &Endpoint) -> bool {
+        let place = endpoint.netns.clone().zip(endpoint.ifname.clone());
+        Self::is_local(endpoint) && place.is_some_and(|place| !self.kernel.foreign.contains(&place))
+    }
+
+    fn interfaces(&self) -> BTreeMap<Name, u32> {
+        let ports = self.kernel.ports.iter();
+        ports
+            .map(|(name, (ifindex, ..))| (name.clone(), *ifindex))
+            .collect()
+    }
+
+    fn is_on_demand(&self, endpoint: &Endpoint) -> bool {
+        self.state.networks[&endpoint.vni].resolve == Resolve::OnDemand
+    }
+
+    fn fdb_row(&self, endpoint: &Endpoint) -> Option<FdbRow> {
+        let target = if Self::is_local(endpoint) {
+            let (ifindex, ..) = self.kernel.ports.get(&endpoint.name)?;
+            FdbTarget::Local { ifindex: *ifindex }
+        } else {
+            let vtep = self.state.nodes[&endpoint.node].vtep;
+            let IpAddr::V4(ip) = vtep.ip else {
+                return None;
+            };
+            FdbTarget::Remote {
+                vtep: ip,
+                port: vtep.port,
+            }
+        };
+        Some(FdbRow {
+            target,
+            generation: endpoint.generation,
+            ages: self.is_on_demand(endpoint) && !Self::is_local(endpoint),
+        })
+    }
+}
+
+impl World {
+    fn accuse(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    /// What must hold at every moment.
+    pub(super) async fn look(&mut self) {
+        let found = self
+            .host
+            .with(|kernel| std::mem::take(&mut kernel.violations));
+        self.violations.extend(found);
+        let view = self.observer.view().await;
+        if view.cached > self.limits.entries {
+            let held = view.cached;
+            self.violations
+                .push(format!("{held} endpoints are held at once"));
+        }
+        let suspicion = self.host.with(|kernel| {
+            let ready = view
+                .ports
+                .iter()
+                .filter(|(name, _)| !view.failures.contains_key(*name));
+            for (name, ifindex) in ready {
+                let port = kernel.ports.get(name).map(|(ifindex, ..)| ifindex);
+                if port != Some(ifindex) {
+                    return Some(format!("{name} is said to be ready and has no interface"));
+                }
+                if !kernel.attached.contains(ifindex) {
+                    return Some(format!("{name} is said to be ready and has no program"));
+                }
+                let known = view.mirror.endpoint(name)?;
+                let key = FdbKey {
+                    vni: known.vni(),
+                    mac: known.mac(),
+                };
+                if !kernel.fdb.contains_key(&key) && !kernel.tampered.contains(&key) {
+                    return Some(format!("{name} is said to be ready and has no row"));
+                }
+            }
+            None
+        });
+        drop(view);
+        let Some(what) = suspicion else {
+            self.suspicion = None;
+            return;
+        };
+        // In the middle of a change, view and kernel may differ: it counts if nothing moves any more.
+        let activity = self.host.with(|kernel| kernel.activity);
+        let now = Instant::now();
+        let is_known = |known: &Suspicion| (known.activity, &known.what) == (activity, &what);
+        match self.suspicion.take().filter(is_known) {
+            Some(known) if known.since + STEP < now => self.accuse(what),
+            known => {
+                self.suspicion = known.or(Some(Suspicion {
+                    activity,
+                    what,
+                    since: now,
+                }));
+            }
+        }
+    }
+
+    /// All faults end; then everything must become right.
+    pub(super) async fn judge(&mut self) {
+        self.store.change(|inner| {
+            inner.is_away = false;
+            inner.mischief = false;
+            inner.failures = 0;
+            inner.lateness = Duration::from_millis(20);
+        });
+        self.host.set_faults(Faults::default());
+        self.host.set_capacity(1000);
+        self.note(|| "calm".to_owned());
+        sleep(CALM).await;
+        self.look().await;
+        self.judge_host();
+        self.judge_view().await;
+        self.judge_reports().await;
+        self.judge_resolution().await;
+    }
+
+    fn judge_host(&mut self) {
+        let state = self.store.lock().state.clone();
+        let mut wrong = Vec::new();
+        self.host.with(|kernel| {
+            let oracle = Oracle {
+                state: &state,
+                kernel,
+            };
+            let wanted = state
+                .endpoints
+                .values()
+                .filter(|endpoint| oracle.can_stand(endpoint));
+            let wanted: Vec<_> = wanted.map(|endpoint| &endpoint.name).collect();
+            let interfaces = oracle.interfaces();
+            let there: Vec<_> = interfaces.keys().collect();
+            if wanted != there {
+                wrong.push(format!("interfaces {there:?} instead of {wanted:?}"));
+            }
+            let ifindexes = interfaces.values().copied().collect();
+            if kernel.attached != ifindexes || !kernel.is_underlay_attached {
+                wrong.push(format!(
+                    "programs at {:?} instead of {ifindexes:?}",
+                    kernel.attached
+                ));
+            }
+            if kernel.lease.is_none_or(|until| until <= Instant::now()) {
+                wrong.push("the lease has run out".to_owned());
+            }
+            let networks: BTreeMap<_, _> = state
+                .networks
+                .values()
+                .map(|network| {
+                    let row = NetworkRow {
+                        mtu: if network.mtu == 0 { 1450 } else { network.mtu },
+                        on_demand: network.resolve == Resolve::OnDemand,
+                    };
+                    (network.vni, row)
+                })
+                .collect();
+            if kernel.networks != networks {
+                wrong.push(format!(
+                    "networks {:?} instead of {networks:?}",
+                    kernel.networks
+                ));
+            }
+            let others = state.nodes.values().filter(|node| node.name.as_str() != ME);
+            let vteps: BTreeMap<_, _> = others
+                .filter_map(|node| match node.vtep.ip {
+                    IpAddr::V4(ip) => Some((ip, node.vtep.port)),
+                    IpAddr::V6(_) => None,
+                })
+                .map(|(ip, port)| {
+                    let row = VtepRow {
+                        port,
+                        next_hop: Some(ip),
+                    };
+                    (ip, row)
+                })
+                .collect();
+            if kernel.vteps != vteps {
+                wrong.push(format!("VTEPs {:?} instead of {vteps:?}", kernel.vteps));
+            }
+            wrong.extend(judge_rows(&oracle));
+            let endpoints: Vec<_> = kernel.endpoints.keys().collect();
+            if endpoints.len() != interfaces.len() {
+                wrong.push(format!("rows of endpoints at {endpoints:?}"));
+            }
+            for (name, ifindex) in &interfaces {
+                let Some(wanted) = state.endpoints.get(name) else {
+                    continue;
+                };
+                let row = kernel.endpoints.get(ifindex);
+                if row
+                    .is_none_or(|row| (row.mac, row.generation) != (wanted.mac, wanted.generation))
+                {
+                    wrong.push(format!("row {row:?} of endpoint {wanted:?}"));
+                }
+            }
+        });
+        self.violations.extend(wrong);
+    }
+
+    async fn judge_view(&mut self) {
+        let state = self.store.lock().state.clone();
+        let view = self.observer.view().await;
+        let mut wrong = Vec::new();
+        if (view.applied, view.mirror.revision()) != (state.revision, state.revision) {
+            wrong.push(format!(
+                "applied {} instead of {}",
+                view.applied, state.revision
+            ));
+        }
+        if view.lost.is_some() || !view.errors.is_empty() {
+            wrong.push(format!("still wrong: {:?} {:?}", view.lost, view.errors));
+        }
+        self.host.with(|kernel| {
+            let oracle = Oracle {
+                state: &state,
+                kernel,
+            };
+            let ready = oracle.interfaces();
+            if view.ports != ready {
+                wrong.push(format!("ready {:?} instead of {ready:?}", view.ports));
+            }
+            let failed = state
+                .endpoints
+                .values()
+                .filter(|endpoint| Oracle::is_local(endpoint) && !oracle.can_stand(endpoint));
+            let failed: Vec<_> = failed.map(|endpoint| &endpoint.name).collect();
+            if !view.failures.keys().eq(failed.iter().copied()) {
+                wrong.push(format!("failed {:?} instead of {failed:?}", view.failures));
+            }
+        });
+        drop(view);
+        let me = state.nodes.get(&super::world::name(ME));
+        if me.is_none_or(|me| me.vtep != vtep(1)) {
+            wrong.push("this node is not in the registry".to_owned());
+        }
+        self.violations.extend(wrong);
+    }
+
+    /// What was told must be what is there: without being asked, and asked.
+    async fn judge_reports(&mut self) {
+        let question = Question {
+            id: QuestionId::random(),
+            subject: Subject::Networks,
+            revision: self.store.lock().state.revision,
+        };
+        let id = question.id;
+        self.store.change(|inner| inner.questions.push(question));
+        sleep(Duration::from_secs(5)).await;
+        let installed = self.host.with(|kernel| digests(kernel));
+        let reports = self.store.lock().reports.clone();
+        for asked in [Some(id), None] {
+            let last = reports.iter().rfind(|report| report.question == asked);
+            let told = last
+                .map(|report| report.digests.clone())
+                .unwrap_or_default();
+            if told != installed {
+                self.accuse(format!("told {told:?} ({asked:?}) and has {installed:?}"));
+            }
+        }
+    }
+
+    /// Every address of an on-demand network can be found, and none that nobody has.
+    async fn judge_resolution(&mut self) {
+        let state = self.store.lock().state.clone();
+        let networks = state.networks.values();
+        for network in networks.filter(|network| network.resolve == Resolve::OnDemand) {
+            for last in 1..=3 {
+                let wanted = Wanted::Mac(super::world::mac(last));
+                let miss = Miss {
+                    vni: network.vni,
+                    wanted,
+                    ifindex: 10,
+                    asker_mac: super::world::mac(1),
+                    asker_ip: None,
+                };
+                self.host.send(miss);
+                sleep(Duration::from_secs(1)).await;
+                let owner = state.owner(network.vni, wanted);
+                let can_stand = self.host.with(|kernel| {
+                    let oracle = Oracle {
+                        state: &state,
+                        kernel,
+                    };
+                    owner.is_some_and(|owner| !Oracle::is_local(owner) || oracle.can_stand(owner))
+                });
+                if self.host.send(miss) != can_stand {
+                    self.accuse(format!("{wanted} of {}: {owner:?}", network.vni));
+                }
+            }
+        }
+        let held = self.observer.view().await.cached;
+        let at_most = self.limits.entries;
+        if held > at_most {
+            self.accuse(format!(
+                "{held} endpoints are held instead of {at_most} at most"
+            ));
+        }
+    }
+}
+
+/// Rows that are not as they shall be. After the calm nobody has used an on-demand row for long.
+fn judge_rows(oracle: &Oracle<'_>) -> Vec<String> {
+    let (mut fdb, mut neighbors) = (BTreeMap::new(), BTreeMap::new());
+    for endpoint in oracle.state.endpoints.values() {
+        let is_cached = oracle.is_on_demand(endpoint) && !Oracle::is_local(endpoint);
+        let Some(row) = oracle.fdb_row(endpoint).filter(|_| !is_cached) else {
+            continue;
+        };
+        let (vni, mac, generation) = (endpoint.vni, endpoint.mac, endpoint.generation);
+        fdb.insert(FdbKey { vni, mac }, row);
+        for ip in endpoint.ips() {
+            neighbors.insert(NeighborKey { vni, ip }, NeighborRow { mac, generation });
+        }
+    }
+    let mut wrong = difference("FDB", &oracle.kernel.fdb, &fdb);
+    wrong.extend(difference(
+        "neighbours",
+        &oracle.kernel.neighbors,
+        &neighbors,
+    ));
+    wrong
+}
+
+fn difference<K: Ord + std::fmt::Debug, R: PartialEq + std::fmt::Debug>(
+    table: &str,
+    actual: &BTreeMap<K, R>,
+    wanted: &BTreeMap<K, R>,
+) -> Vec<String> {
+    let keys = actual.keys().chain(wanted.keys());
+    let mut wrong: Vec<_> = keys
+        .filter(|key| actual.get(key) != wanted.get(key))
+        .map(|key| {
+            format!(
+                "{table}: {key:?} is {:?} instead of {:?}",
+                actual.get(key),
+                wanted.get(key)
+            )
+        })
+        .collect();
+    wrong.dedup();
+    wrong
+}
+
+/// The digests of what the kernel holds.
+fn digests(kernel: &Kernel) -> Vec<Digest> {
+    let mut survey = Survey::new(&Subject::Networks);
+    for (key, row) in &kernel.fdb {
+        let vtep = match row.target {
+            FdbTarget::Local { .. } => vtep(1),
+            FdbTarget::Remote { vtep, port } => crate::model::Vtep {
+                ip: vtep.into(),
+                port,
+            },
+        };
+        survey.see(Installed::Fdb {
+            key: *key,
+            vtep,
+            generation: row.generation,
+        });
+    }
+    for (key, row) in &kernel.neighbors {
+        survey.see(Installed::Neighbor {
+            key: *key,
+            mac: row.mac,
+            generation: row.generation,
+        });
+    }
+    survey.answer().0
+}

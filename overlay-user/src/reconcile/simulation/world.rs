@@ -1,0 +1,539 @@
+//! What happens to a host and its registry: at random, and judged.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Outcome,
+    dice::Dice,
+    host::{Faults, Host},
+    store::{Inner, Store},
+    verdict::Suspicion,
+};
+use crate::{
+    model::{
+        Endpoint, FdbKey, FdbRow, FdbTarget, IfName, Mac, Miss, Name, NeighborKey, NeighborRow,
+        Network, Node, Resolve, Vni, Vtep, Wanted,
+    },
+    reconcile::{
+        Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, event::Event, plan::Local,
+    },
+};
+
+/// This host.
+pub(super) const ME: &str = "h1";
+/// How many networks, nodes and addresses there are at most: few, so that they are used again.
+const NETWORKS: usize = 3;
+const NODES: usize = 4;
+const ADDRESSES: usize = 8;
+const NAMES: usize = 24;
+/// Namespaces on a host.
+const PLACES: usize = 5;
+
+/// Everything.
+pub(super) struct World {
+    dice: Dice,
+    pub(super) store: Store,
+    pub(super) host: Host,
+    agent: JoinHandle<()>,
+    pub(super) observer: Observer,
+    routes: mpsc::Sender<()>,
+    pub(super) limits: Limits,
+    pace: Pace,
+    /// Whether the loop reads the registry now and then for no reason. Where it does not, the watch
+    /// loses nothing either, and what the loop makes of it wrong stays wrong, and is found.
+    has_net: bool,
+    started: Instant,
+    /// What happened, if anybody wants to know.
+    trace: Option<Vec<String>>,
+    /// What the loop tells of.
+    events: broadcast::Receiver<Event>,
+    pub(super) suspicion: Option<Suspicion>,
+    pub(super) violations: Vec<String>,
+}
+
+pub(super) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(super) fn vtep(last: u8) -> Vtep {
+    Vtep {
+        ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
+        port: 4789,
+    }
+}
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(7, 7, 7, last))
+}
+
+pub(super) fn mac(last: u8) -> Mac {
+    Mac::try_from([2, 0x42, 7, 7, 7, last]).unwrap()
+}
+
+impl World {
+    /// A host with an agent that begins to run, and maybe rows of a former one.
+    pub(super) fn new(seed: u64, is_traced: bool) -> Self {
+        let dice = Dice::new(seed);
+        let store = Store::new(dice.clone());
+        // Sometimes the tables are too small for what they shall hold.
+        let capacity = if dice.of_256(40) { 8 } else { 1000 };
+        let host = Host::new(dice.clone(), store.clone(), capacity);
+        store.change(|inner| {
+            inner.lateness = Duration::from_millis([0, 20, 100][dice.within(..3)]);
+            inner.commit(|delta| {
+                for last in 1..=2 {
+                    let node = Node::new(name(&format!("h{last}")), vtep(last), true);
+                    delta.nodes.push(node);
+                }
+                delta
+                    .networks
+                    .push(Network::new(name("n1"), Vni::try_from(1).unwrap()));
+            });
+        });
+        let limits = Limits {
+            entries: 2,
+            idle: Duration::from_secs(20),
+            negative_ttl: Duration::from_secs(2),
+            at_once: 3,
+            patience: Duration::from_millis(400),
+        };
+        let has_net = dice.of_256(150);
+        let mut pace = Pace::default();
+        if !has_net {
+            pace.reread = Duration::from_hours(24);
+        }
+        let (agent, observer, routes) = start(&store, &host, limits, pace);
+        let events = observer.events().listen();
+        let mut world = Self {
+            dice,
+            store,
+            host,
+            agent,
+            observer,
+            routes,
+            limits,
+            pace,
+            has_net,
+            started: Instant::now(),
+            trace: is_traced.then(Vec::new),
+            events,
+            suspicion: None,
+            violations: Vec::new(),
+        };
+        for _ in 0..world.dice.within(..12) {
+            world.litter();
+        }
+        world
+    }
+
+    /// Ends it, and tells what came of it.
+    pub(super) async fn end(mut self) -> Outcome {
+        self.hear();
+        let revision = self.store.lock().state.revision;
+        let view = self.observer.view().await;
+        let counters = view.counters;
+        drop(view);
+        self.note(|| format!("revision {revision}, {counters:?}"));
+        self.agent.abort();
+        Outcome {
+            violations: self.violations,
+            trace: self.trace.unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.trace.is_some() {
+            self.hear();
+        }
+        if let Some(trace) = &mut self.trace {
+            let at = self.started.elapsed();
+            trace.push(format!("{:>9.3} {}", at.as_secs_f32(), what()));
+        }
+    }
+
+    /// Notes what the loop told of.
+    fn hear(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            if let Some(trace) = &mut self.trace {
+                trace.push(format!("          > {event:?}"));
+            }
+        }
+    }
+
+    /// Lets `count` things happen.
+    pub(super) async fn live(&mut self, count: usize) {
+        for _ in 0..count {
+            self.step().await;
+            let pause = [0, 1, 5, 50, 400, 3000][self.dice.within(..6)];
+            sleep(Duration::from_millis(pause)).await;
+            self.look().await;
+        }
+    }
+
+    async fn step(&mut self) {
+        match self.dice.within(..100) {
+            0..=29 => self.change_endpoints(),
+            30..=34 => self.change_nodes(),
+            35..=39 => self.change_networks(),
+            40..=64 => self.send_frame(),
+            65..=69 => self.change_reach(),
+            70..=72 => self.change_faults(),
+            73..=74 => self.rush().await,
+            75..=80 => self.tamper(),
+            81..=84 => self.litter(),
+            85..=87 => {
+                self.note(|| "compacted".to_owned());
+                self.store.change(Inner::compact);
+            }
+            88 => self.set_back(),
+            89..=91 => self.restart(),
+            92..=93 => {
+                let _ = self.routes.try_send(());
+            }
+            94..=96 => self.settle_foreign(),
+            _ => sleep(Duration::from_secs(self.dice.below(40))).await,
+        }
+    }
+
+    /// The registry is read anew, and changes while it is.
+    async fn rush(&mut self) {
+        self.note(|| "a short absence of the registry".to_owned());
+        self.store.change(|inner| inner.is_away = true);
+        sleep(Duration::from_millis(10)).await;
+        self.store.change(|inner| inner.is_away = false);
+        for _ in 0..5 {
+            sleep(Duration::from_millis(self.dice.below(30))).await;
+            self.change_endpoints();
+        }
+    }
+
+    fn vni(&self) -> Vni {
+        let number = self.dice.within(1..=NETWORKS);
+        Vni::try_from(u32::try_from(number).unwrap()).unwrap()
+    }
+
+    fn last(&self) -> u8 {
+        u8::try_from(self.dice.within(1..=ADDRESSES)).unwrap()
+    }
+
+    fn place(&self) -> (Name, IfName) {
+        let number = self.dice.within(1..=PLACES);
+        (name(&format!("ns{number}")), "eth0".parse().unwrap())
+    }
+
+    /// Some endpoints come, go, change or move, in one commit.
+    fn change_endpoints(&mut self) {
+        let dice = self.dice.clone();
+        let wishes: Vec<Wish> = (0..dice.within(1..=3)).map(|_| self.wish()).collect();
+        let mut touched = BTreeSet::new();
+        let revision = self.store.change(|inner| {
+            let mut state = inner.state.clone();
+            for wish in wishes {
+                wish.fulfil(&mut state, &mut touched);
+            }
+            inner.commit(|delta| {
+                for name in &touched {
+                    match state.endpoints.get(name) {
+                        Some(endpoint) => delta.endpoints.push(endpoint.clone()),
+                        None => delta.endpoints_removed.push(name.clone()),
+                    }
+                }
+            })
+        });
+        self.note(|| format!("{touched:?} changed in {revision}"));
+    }
+
+    fn wish(&self) -> Wish {
+        let named = name(&format!("e{}", self.dice.within(..NAMES)));
+        if self.dice.of_256(90) {
+            return Wish::Remove(named);
+        }
+        let mut node = name(&format!("h{}", self.dice.within(1..=NODES)));
+        if self.dice.of_256(100) {
+            node = name(ME);
+        }
+        let (netns, ifname) = self.place();
+        let mut addresses = vec![ip(self.last())];
+        if self.dice.of_256(60) {
+            addresses.push(ip(self.last()));
+            addresses.dedup();
+        }
+        let addresses = addresses.into_iter().map(Into::into).collect();
+        Wish::Put(Endpoint {
+            name: named,
+            vni: self.vni(),
+            mac: mac(self.last()),
+            addresses,
+            node,
+            netns: Some(netns),
+            ifname: Some(ifname),
+            generation: 0,
+        })
+    }
+
+    fn change_nodes(&mut self) {
+        let last = u8::try_from(self.dice.within(1..=NODES)).unwrap();
+        let named = name(&format!("h{last}"));
+        let moves = self.dice.of_256(100) && last != 1;
+        let removes = self.dice.of_256(80);
+        self.note(|| format!("node {named} changes"));
+        self.store.change(|inner| {
+            let its = inner
+                .state
+                .endpoints
+                .values()
+                .filter(|endpoint| endpoint.node == named);
+            let its: Vec<Name> = its.map(|endpoint| endpoint.name.clone()).collect();
+            inner.commit(|delta| {
+                if removes {
+                    delta.nodes_removed.push(named);
+                    delta.endpoints_removed = its;
+                } else {
+                    let vtep = vtep(if moves { last + 100 } else { last });
+                    delta.nodes.push(Node::new(named, vtep, true));
+                }
+            });
+        });
+    }
+
+    fn change_networks(&mut self) {
+        let vni = self.vni();
+        let resolve = [Resolve::Proactive, Resolve::OnDemand][self.dice.within(..2)];
+        let mtu = [0, 1300][self.dice.within(..2)];
+        let removes = self.dice.of_256(40);
+        self.note(|| format!("network {vni} changes, {resolve}"));
+        self.store.change(|inner| {
+            let has_endpoints = inner
+                .state
+                .endpoints
+                .values()
+                .any(|endpoint| endpoint.vni == vni);
+            inner.commit(|delta| {
+                if removes && !has_endpoints {
+                    delta.networks_removed.push(vni);
+                } else {
+                    delta.networks.push(Network {
+                        resolve,
+                        mtu,
+                        ..Network::new(name(&format!("n{vni}")), vni)
+                    });
+                }
+            });
+        });
+    }
+
+    fn send_frame(&mut self) {
+        let wanted = if self.dice.of_256(128) {
+            Wanted::Mac(mac(self.last()))
+        } else {
+            Wanted::Ip(ip(self.last()))
+        };
+        let miss = Miss {
+            vni: self.vni(),
+            wanted,
+            ifindex: u32::try_from(10 + self.dice.within(..3)).unwrap(),
+            asker_mac: mac(1),
+            asker_ip: Some(ip(1)),
+        };
+        let found = self.host.send(miss);
+        self.note(|| {
+            format!(
+                "frame for {}/{wanted}: {}",
+                miss.vni,
+                if found { "found" } else { "missed" }
+            )
+        });
+    }
+
+    fn change_reach(&mut self) {
+        let is_away = self.dice.of_256(100);
+        let (mischief, failures) = (
+            self.has_net && self.dice.of_256(60),
+            [0, 0, 40][self.dice.within(..3)],
+        );
+        self.note(|| format!("registry away: {is_away}, mischief: {mischief}"));
+        self.store.change(|inner| {
+            inner.is_away = is_away;
+            inner.mischief = mischief;
+            inner.failures = failures;
+        });
+    }
+
+    fn change_faults(&mut self) {
+        let often = |dice: &Dice| [0, 0, 30, 120][dice.within(..4)];
+        let faults = Faults {
+            writes: often(&self.dice),
+            looks: often(&self.dice),
+            ports: often(&self.dice),
+            attachments: often(&self.dice),
+            lateness: Duration::from_millis([0, 30][self.dice.within(..2)]),
+        };
+        self.note(|| format!("{faults:?}"));
+        self.host.set_faults(faults);
+    }
+
+    /// Rows get lost.
+    fn tamper(&mut self) {
+        let dice = self.dice.clone();
+        let lost = self.host.with(|kernel| {
+            let lost: Vec<FdbKey> = kernel
+                .fdb
+                .keys()
+                .filter(|_| dice.of_256(80))
+                .copied()
+                .collect();
+            for key in &lost {
+                kernel.fdb.remove(key);
+            }
+            kernel.tampered.extend(&lost);
+            if dice.of_256(60) {
+                kernel.neighbors.pop_first();
+                kernel.vteps.pop_first();
+                kernel.networks.pop_last();
+                kernel.endpoints.pop_last();
+            }
+            lost.len()
+        });
+        self.note(|| format!("{lost} rows of the FDB lost"));
+    }
+
+    /// Rows appear that this agent never wrote: true ones, and others.
+    fn litter(&mut self) {
+        let key = FdbKey {
+            vni: self.vni(),
+            mac: mac(self.last()),
+        };
+        let row = FdbRow {
+            target: FdbTarget::Remote {
+                vtep: Ipv4Addr::new(10, 0, 0, self.last()),
+                port: 4789,
+            },
+            generation: [0, 100_000][self.dice.within(..2)],
+            ages: self.dice.of_256(128),
+        };
+        let neighbor = NeighborKey {
+            vni: self.vni(),
+            ip: ip(self.last()),
+        };
+        let neighbor_row = NeighborRow {
+            mac: mac(self.last()),
+            generation: [0, 100_000][self.dice.within(..2)],
+        };
+        self.note(|| format!("litter {key:?} {row:?}"));
+        self.host.with(|kernel| {
+            kernel.fdb.insert(key, row);
+            kernel.neighbors.insert(neighbor, neighbor_row);
+            kernel.tampered.insert(key);
+        });
+    }
+
+    fn set_back(&mut self) {
+        let back = self.dice.below(6);
+        self.store.change(|inner| {
+            let to = inner.state.revision.saturating_sub(back).max(1);
+            inner.set_back(to);
+        });
+        self.note(|| format!("registry put back by {back} revisions"));
+    }
+
+    fn restart(&mut self) {
+        self.note(|| "agent killed and started again".to_owned());
+        self.agent.abort();
+        (self.agent, self.observer, self.routes) =
+            start(&self.store, &self.host, self.limits, self.pace);
+        self.events = self.observer.events().listen();
+    }
+
+    /// Somebody else's interface comes into one of the namespaces, or goes.
+    fn settle_foreign(&mut self) {
+        let place = self.place();
+        self.host.with(|kernel| {
+            let is_ours = kernel
+                .ports
+                .values()
+                .any(|(_, netns, ifname)| (netns, ifname) == (&place.0, &place.1));
+            if !kernel.foreign.remove(&place) && !is_ours {
+                kernel.foreign.insert(place);
+            }
+        });
+    }
+}
+
+/// What a user wants of an endpoint.
+enum Wish {
+    Put(Endpoint),
+    Remove(Name),
+}
+
+impl Wish {
+    /// Makes it so, if the registry's rules allow it.
+    fn fulfil(self, state: &mut super::store::State, touched: &mut BTreeSet<Name>) {
+        let endpoint = match self {
+            Self::Remove(name) => {
+                if state.endpoints.remove(&name).is_some() {
+                    touched.insert(name);
+                }
+                return;
+            }
+            Self::Put(endpoint) => endpoint,
+        };
+        let is_free = |wanted| {
+            let owner = state.owner(endpoint.vni, wanted);
+            owner.is_none_or(|owner| owner.name == endpoint.name)
+        };
+        let has_addresses = endpoint.ips().map(Wanted::Ip).all(is_free);
+        let mut others = state
+            .endpoints
+            .values()
+            .filter(|other| other.name != endpoint.name);
+        let has_place =
+            others.all(|other| (&other.node, &other.netns) != (&endpoint.node, &endpoint.netns));
+        if has_place
+            && state.networks.contains_key(&endpoint.vni)
+            && state.nodes.contains_key(&endpoint.node)
+            && is_free(Wanted::Mac(endpoint.mac))
+            && has_addresses
+        {
+            touched.insert(endpoint.name.clone());
+            state.endpoints.insert(endpoint.name.clone(), endpoint);
+        }
+    }
+}
+
+fn start(
+    store: &Store,
+    host: &Host,
+    limits: Limits,
+    pace: Pace,
+) -> (JoinHandle<()>, Observer, mpsc::Sender<()>) {
+    let (routes, changes) = mpsc::channel(1);
+    let local = Local {
+        node: name(ME),
+        vtep: vtep(1),
+        underlay_mtu: 1500,
+    };
+    let (reconciler, observer) = Reconciler::new(Parts {
+        registry: Arc::new(store.clone()),
+        applier: Applier::new(Arc::new(host.clone()), Arc::new(host.clone()), local),
+        node: Node::new(name(ME), vtep(1), true),
+        limits,
+        pace,
+        routes: changes,
+        misses: host.listen(),
+    });
+    let agent = tokio::spawn(async move {
+        let _ = reconciler.run().await;
+    });
+    (agent, observer, routes)
+}
