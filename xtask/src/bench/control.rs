@@ -1,12 +1,14 @@
 //! `cargo xtask bench --control`: the control plane at its limits.
 //!
 //! - [`scale`]: one agent, and a registry that grows to a million endpoints.
+//! - [`miss`]: the first packet where networks resolve on demand.
 //! - [`fanout`]: two hundred agents on one etcd, and a steady rate of changes.
 
 mod agent;
 mod etcd;
 mod fanout;
 mod host;
+mod miss;
 mod report;
 mod scale;
 mod usage;
@@ -40,6 +42,10 @@ pub(super) struct Args {
     /// Only registries of these kinds.
     #[arg(long, value_enum, value_delimiter = ',')]
     registries: Vec<Backend>,
+
+    /// Only networks that resolve so.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    resolve: Vec<Resolve>,
 
     /// Endpoints of the registries that one agent converges on.
     #[arg(
@@ -85,6 +91,7 @@ impl Args {
         for (option, words) in [
             ("parts", words(&self.parts)),
             ("registries", words(&self.registries)),
+            ("resolve", words(&self.resolve)),
             ("endpoints", list(&self.endpoints)),
             ("agents", list(&[self.agents])),
             ("real-maps", list(&[self.real_maps])),
@@ -109,6 +116,8 @@ enum Part {
     Scale,
     /// Many agents and many changes.
     FanOut,
+    /// The first packet where networks resolve on demand.
+    Miss,
 }
 
 /// A kind of registry.
@@ -132,6 +141,28 @@ impl Backend {
     }
 }
 
+/// How hosts learn where a network's endpoints are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+enum Resolve {
+    /// Each knows all of them.
+    Proactive,
+    /// Each asks for those that somebody talks to.
+    OnDemand,
+}
+
+impl Resolve {
+    const ALL: [Self; 2] = [Self::Proactive, Self::OnDemand];
+
+    /// As the command line has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Proactive => "proactive",
+            Self::OnDemand => "on-demand",
+        }
+    }
+}
+
 /// The programs that are measured, and measure.
 struct Programs<'a> {
     agent: &'a Path,
@@ -150,15 +181,16 @@ pub(super) fn measure(args: &Args, agent: &Path, instrument: &Path) -> Result<Re
     netns::remove_all(PREFIX).context("removing what an earlier run left")?;
     agent::remove_instances(agent).context("removing what an earlier run left")?;
     let programs = Programs { agent, instrument };
-    let parts = super::chosen(&args.parts, [Part::Scale, Part::FanOut]);
+    let parts = super::chosen(&args.parts, [Part::Scale, Part::FanOut, Part::Miss]);
     let mut sizes = args.endpoints.clone();
     sizes.sort_unstable();
     let mut report = Report::new(Machine::look()?, args.command_line());
     if parts.contains(&Part::Scale) {
         for backend in super::chosen(&args.registries, Backend::ALL) {
-            report
-                .scale
-                .extend(scale::measure(&programs, backend, &sizes)?);
+            for resolve in super::chosen(&args.resolve, Resolve::ALL) {
+                let results = scale::measure(&programs, backend, resolve, &sizes)?;
+                report.scale.extend(results);
+            }
         }
     }
     if parts.contains(&Part::FanOut) {
@@ -170,6 +202,11 @@ pub(super) fn measure(args: &Args, agent: &Path, instrument: &Path) -> Result<Re
                 changes: args.changes,
             };
             report.fan_out.push(fanout::measure(&programs, size)?);
+        }
+    }
+    if parts.contains(&Part::Miss) {
+        for backend in super::chosen(&args.registries, Backend::ALL) {
+            report.misses.push(miss::measure(&programs, backend)?);
         }
     }
     Ok(report)
@@ -185,7 +222,7 @@ impl Store {
     fn new(backend: Backend, host: &Host) -> Result<Self> {
         Ok(match backend {
             Backend::Sqlite => Self::Sqlite(folder()?),
-            Backend::Etcd => Self::Etcd(Box::new(Etcd::start(&host.netns, "127.0.0.1")?)),
+            Backend::Etcd => Self::Etcd(Box::new(Etcd::start(&host.netns, host.ip)?)),
         })
     }
 

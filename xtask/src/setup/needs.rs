@@ -195,7 +195,7 @@ pub(super) const ALL: &[Need] = &[
         why: "asks for addresses as a host would",
         found: || host::program("arping").is_some(),
         source: Source::Debian(&["iputils-arping"]),
-        work: &[Test],
+        work: &[Test, Bench],
     },
     Need {
         what: "tcpdump",

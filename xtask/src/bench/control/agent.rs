@@ -116,6 +116,25 @@ impl Agent {
         Ok(f64::from(u32::try_from(bytes >> 10)?) / 1024.0)
     }
 
+    /// A verb of its command line; what it prints.
+    pub(super) fn verb(&self, words: &[&str]) -> Result<String> {
+        process::run(
+            &format!("overlay {}", words.join(" ")),
+            &verb(&self.binary, &self.instance, words)?,
+        )
+    }
+
+    /// Entries of its FDB, by its own account.
+    pub(super) fn fdb_entries(&self) -> Result<u32> {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.verb(&["-o", "json", "status"])?)?;
+        let entries = status
+            .pointer("/datapath/maps/fdb/entries")
+            .and_then(serde_json::Value::as_u64)
+            .context("the agent's status has no count of the FDB's entries")?;
+        Ok(u32::try_from(entries)?)
+    }
+
     fn down(&mut self) -> Result<()> {
         const LIMIT: Duration = Duration::from_secs(30);
         remove_instance(&self.binary, &self.instance)?;

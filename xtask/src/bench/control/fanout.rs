@@ -26,7 +26,7 @@ use crate::bench::statistics::Percentiles;
 /// For how long nothing changes, to see what that costs.
 const IDLE: Duration = Duration::from_secs(15);
 /// The veth between etcd and the agents, at both ends.
-const LINK: &str = "link";
+const LINK: &str = "to-peer";
 /// What the names of the agents' folders of pins start with; a number follows.
 const AGENT: &str = "bdc-agent";
 const ETCD: &str = "192.0.2.1";

@@ -1,4 +1,4 @@
-//! A host of the control plane's measurements: a namespace with an underlay that leads nowhere.
+//! Hosts of the control plane's measurements.
 
 use anyhow::Result;
 
@@ -6,21 +6,42 @@ use super::PREFIX;
 use crate::bench::lab::UNDERLAY;
 use crate::bench::netns::Netns;
 
-/// A namespace, the interface `underlay` in it, and the other end of that one's veth.
+/// The ways to the nodes of the registries are the agents' to find.
+const WAY_TO_NODES: &str = "route add 198.18.0.0/15 via 192.0.2.254";
+
+/// A namespace with the interface `underlay`.
 pub(super) struct Host {
     pub(super) netns: Netns,
+    /// Its address on the underlay.
+    pub(super) ip: &'static str,
 }
 
 impl Host {
+    /// One whose underlay leads nowhere.
     pub(super) fn build(name: &str) -> Result<Self> {
         let netns = Netns::create(&format!("{PREFIX}{name}"))?;
         netns.ip(&format!(
             "link add {UNDERLAY} up type veth peer name nowhere"
         ))?;
         netns.ip("link set nowhere up")?;
-        netns.ip(&format!("address add 192.0.2.1/24 dev {UNDERLAY}"))?;
-        // Node's addresses in the registries: the way to them is the agent's to find.
-        netns.ip("route add 198.18.0.0/15 via 192.0.2.2")?;
-        Ok(Self { netns })
+        Self::on(netns, "192.0.2.1")
+    }
+
+    /// Two that reach each other.
+    pub(super) fn pair(name: &str) -> Result<[Self; 2]> {
+        let [one, two] = [1, 2].map(|number| Netns::create(&format!("{PREFIX}{name}-{number}")));
+        let (one, two) = (one?, two?);
+        one.ip(&format!(
+            "link add {UNDERLAY} up type veth peer name {UNDERLAY} netns {}",
+            two.name()
+        ))?;
+        two.ip(&format!("link set {UNDERLAY} up"))?;
+        Ok([Self::on(one, "192.0.2.1")?, Self::on(two, "192.0.2.2")?])
+    }
+
+    fn on(netns: Netns, ip: &'static str) -> Result<Self> {
+        netns.ip(&format!("address add {ip}/24 dev {UNDERLAY}"))?;
+        netns.ip(WAY_TO_NODES)?;
+        Ok(Self { netns, ip })
     }
 }

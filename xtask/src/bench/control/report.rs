@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::fanout::FanOut;
+use super::miss::Missed;
 use super::scale::Sized;
 use crate::bench::machine::Machine;
 use crate::bench::statistics::Percentiles;
@@ -20,6 +21,7 @@ pub(in crate::bench) struct Report {
     command: String,
     pub(super) scale: Vec<Sized>,
     pub(super) fan_out: Vec<FanOut>,
+    pub(super) misses: Vec<Missed>,
 }
 
 impl Report {
@@ -29,6 +31,7 @@ impl Report {
             command,
             scale: Vec::new(),
             fan_out: Vec::new(),
+            misses: Vec::new(),
         }
     }
 
@@ -37,8 +40,9 @@ impl Report {
         if !self.scale.is_empty() {
             let _ = write!(
                 text,
-                "\n### One agent and a registry that grows\n\n{}\n",
-                scale(&self.scale)
+                "\n### One agent and a registry that grows\n\n{}\n\n### One change, one packet\n\n{}\n",
+                scale(&self.scale),
+                single(&self.scale)
             );
         }
         if !self.fan_out.is_empty() {
@@ -47,6 +51,13 @@ impl Report {
                 "\n### Many agents on one etcd\n\n{}\n\n{}\n",
                 arrivals(&self.fan_out),
                 load(&self.fan_out)
+            );
+        }
+        if !self.misses.is_empty() {
+            let _ = write!(
+                text,
+                "\n### The first packet on demand\n\n{}\n",
+                misses(&self.misses)
             );
         }
         text
@@ -78,10 +89,12 @@ fn table<const N: usize>(titles: [&str; N], rows: impl Iterator<Item = [String; 
     table
 }
 
+/// What the agent took, a line a size.
 fn scale(results: &[Sized]) -> Table {
     let titles = [
-        "registry",
+        "registry, networks",
         "endpoints",
+        "in the maps",
         "convergence, s",
         "its CPU time, s",
         "resident, MiB",
@@ -89,13 +102,12 @@ fn scale(results: &[Sized]) -> Table {
         "maps, MiB",
         "server, MiB",
         "idle CPU, %",
-        "change to map, ms p50 / p99",
-        "its CPU time, us",
     ];
     let rows = results.iter().map(|result| {
         [
-            result.registry.name().to_owned(),
+            kind_of(result),
             result.endpoints.to_string(),
+            result.in_maps.to_string(),
             format!("{:.2}", result.convergence_s),
             format!("{:.2}", result.convergence_cpu_s),
             format!("{:.0}", result.resident_mib),
@@ -105,11 +117,41 @@ fn scale(results: &[Sized]) -> Table {
                 .server_mib
                 .map_or_else(String::new, |mib| format!("{mib:.0}")),
             format!("{:.2}", result.idle_percent),
-            milliseconds(result.change_us),
-            format!("{:.0}", result.change_cpu_us),
         ]
     });
     table(titles, rows)
+}
+
+/// What one change and one packet cost, a line a size.
+fn single(results: &[Sized]) -> Table {
+    let titles = [
+        "registry, networks",
+        "endpoints",
+        "commit to map, ms p50 / p99",
+        "the agent's CPU time, us",
+        "program, same destination, ns p50 / p99",
+        "other destinations, ns p50 / p99",
+    ];
+    let nanoseconds = |figures: Option<Percentiles>| {
+        figures.map_or_else(String::new, |figures| {
+            format!("{:.0} / {:.0}", figures.p50, figures.p99)
+        })
+    };
+    let rows = results.iter().map(|result| {
+        [
+            kind_of(result),
+            result.endpoints.to_string(),
+            result.change_us.map_or_else(String::new, milliseconds),
+            format!("{:.0}", result.change_cpu_us),
+            nanoseconds(result.same_ns),
+            nanoseconds(result.other_ns),
+        ]
+    });
+    table(titles, rows)
+}
+
+fn kind_of(result: &Sized) -> String {
+    format!("{}, {}", result.registry.name(), result.resolve.name())
 }
 
 /// When changes arrived, a line a rate and kind.
@@ -165,6 +207,27 @@ fn load(results: &[FanOut]) -> Table {
             format!("{:.1}", result.agent_cpu_us),
             format!("{:.1}", result.agent_with_maps_cpu_us),
             format!("{:.1}", result.agent_mib),
+        ]
+    });
+    table(titles, rows)
+}
+
+/// How long first packets waited, a line a registry.
+fn misses(results: &[Missed]) -> Table {
+    let titles = [
+        "registry",
+        "ARP answer after a miss, ms p50 / p99",
+        "first packet, both hosts ask",
+        "second packet",
+        "first packet, proactive",
+    ];
+    let rows = results.iter().map(|result| {
+        [
+            result.registry.name().to_owned(),
+            milliseconds(result.arp_us),
+            milliseconds(result.first_us),
+            milliseconds(result.second_us),
+            milliseconds(result.proactive_first_us),
         ]
     });
     table(titles, rows)

@@ -15,8 +15,9 @@ use anyhow::{Context as _, Result};
 use overlay_user::datapath::{self, Datapath, Kernel};
 use overlay_user::model::{Change, Name, Node, Session, Vtep};
 use overlay_user::reconcile::apply::Applier;
+use overlay_user::reconcile::cache::Limits;
 use overlay_user::reconcile::plan::Local;
-use overlay_user::reconcile::{Observer, Reconciler};
+use overlay_user::reconcile::{Observer, Pace, Parts, Reconciler};
 use overlay_user::registry::{Registry, Settings, open};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -104,15 +105,24 @@ async fn start(args: &Args, number: u32, datapath: Arc<dyn Datapath>) -> Result<
     tokio::spawn(live(Arc::clone(&registry), name.clone(), session));
     let local = Local {
         node: name,
+        vtep,
         underlay_mtu: 1500,
     };
-    let applier = Applier::new(Arc::new(NoPlatform), datapath, local);
-    let (reconciler, observer) = Reconciler::new(registry, applier, node);
+    let misses = datapath.misses()?;
     let (changes, routes) = mpsc::channel(1);
+    let (reconciler, observer) = Reconciler::new(Parts {
+        registry,
+        applier: Applier::new(Arc::new(NoPlatform), datapath, local),
+        node,
+        limits: Limits::default(),
+        pace: Pace::default(),
+        routes,
+        misses,
+    });
     tokio::spawn(async move {
         // No route changes, and nobody stops telling.
         let _changes = changes;
-        if let Err(error) = reconciler.run(routes).await {
+        if let Err(error) = reconciler.run().await {
             eprintln!("agent {number}: {error}");
         }
     });

@@ -6,6 +6,7 @@
 //! in the order of the command line, how many of them had it, and when the first and the last did,
 //! in microseconds since the commit's return.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,10 +89,12 @@ pub(super) async fn run(args: &Args) -> Result<()> {
         ifname: None,
     };
     let remove = |endpoint: &Endpoint| Change::RemoveEndpoint(endpoint.name.clone());
-    let kinds: [(&str, &dyn Fn(&Endpoint) -> Change); 3] =
-        [("add", &add), ("move", &relocate), ("remove", &remove)];
-    for (kind, change) in kinds {
-        let changes = endpoints.iter().map(change).collect();
+    let kinds = [
+        ("add", endpoints.iter().map(add).collect()),
+        ("move", endpoints.iter().map(relocate).collect()),
+        ("remove", endpoints.iter().map(remove).collect()),
+    ];
+    for (kind, changes) in kinds {
         let commits = commit_all(&registry, changes, args.rate).await?;
         print(kind, &commits, &mut agents).await?;
     }
@@ -156,7 +159,7 @@ async fn print(kind: &str, commits: &[Committed], agents: &mut [Agents]) -> Resu
             // It may be in a map before the commit's answer is here.
             let [first, last] =
                 [seen.first_ns, seen.last_ns].map(|ns| ns.saturating_sub(commit.done_ns) / 1000);
-            line.push_str(&format!(" {} {first} {last}", seen.times));
+            let _ = write!(line, " {} {first} {last}", seen.times);
         }
     }
     println!("{}", lines.join("\n"));

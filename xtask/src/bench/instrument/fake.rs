@@ -91,6 +91,15 @@ impl Datapath for Tabled {
         Ok(self.with(|tables| tables.clone()))
     }
 
+    fn small_tables(&self) -> Result<Tables, DatapathError> {
+        Ok(self.with(|tables| Tables {
+            networks: tables.networks.clone(),
+            vteps: tables.vteps.clone(),
+            endpoints: tables.endpoints.clone(),
+            ..Tables::default()
+        }))
+    }
+
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
         self.with(|tables| {
             for (key, row) in &tables.fdb {

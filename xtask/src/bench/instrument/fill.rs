@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use overlay_user::model::Change;
+use overlay_user::model::{Change, Resolve};
 use overlay_user::registry::{Settings, open};
 
 use super::population::{NODES, endpoint, network, node};
@@ -13,6 +13,9 @@ pub(super) struct Args {
     /// The registry.
     #[arg(long)]
     registry: String,
+    /// How the networks resolve: `proactive` or `on-demand`.
+    #[arg(long)]
+    resolve: Resolve,
     /// Networks over which the endpoints are spread.
     #[arg(long)]
     networks: u32,
@@ -34,7 +37,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
     if args.from == 0 {
         let mut changes = Vec::new();
         for number in 0..args.networks {
-            changes.push(Change::CreateNetwork(network(number)?));
+            changes.push(Change::CreateNetwork(network(number, args.resolve)?));
         }
         for number in 0..NODES {
             changes.push(Change::PutNode(node(number)?));

@@ -5,6 +5,7 @@ mod agents;
 mod drive;
 mod fake;
 mod fill;
+mod lookup;
 mod population;
 mod recorder;
 mod stopwatch;
@@ -18,6 +19,7 @@ enum Verb {
     Agents(agents::Args),
     Drive(drive::Args),
     Fill(fill::Args),
+    Lookup(lookup::Args),
     Stopwatch(stopwatch::Args),
 }
 
@@ -27,6 +29,7 @@ async fn main() -> Result<()> {
         Verb::Agents(args) => agents::run(&args).await,
         Verb::Drive(args) => drive::run(&args).await,
         Verb::Fill(args) => fill::run(&args).await,
+        Verb::Lookup(args) => lookup::run(&args),
         Verb::Stopwatch(args) => stopwatch::run(&args).await,
     }
 }

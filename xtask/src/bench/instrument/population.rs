@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
-use overlay_user::model::{Endpoint, Mac, Name, Network, Node, Vni, Vtep};
+use overlay_user::model::{Endpoint, Mac, Name, Network, Node, Resolve, Vni, Vtep};
 
 /// The VNI of network 0.
 pub(super) const FIRST_VNI: u32 = 1000;
@@ -20,9 +20,12 @@ pub(super) fn agent_ip(number: u32) -> Ipv4Addr {
 }
 
 /// Network `number`.
-pub(super) fn network(number: u32) -> Result<Network> {
+pub(super) fn network(number: u32, resolve: Resolve) -> Result<Network> {
     let vni = Vni::try_from(FIRST_VNI + number)?;
-    Ok(Network::new(format!("bench-{number}").parse()?, vni))
+    Ok(Network {
+        resolve,
+        ..Network::new(format!("bench-{number}").parse()?, vni)
+    })
 }
 
 /// The name of node `number`, which wraps round.
@@ -41,10 +44,15 @@ pub(super) fn node(number: u32) -> Result<Node> {
     Ok(Node::new(node_name(number)?, vtep, false))
 }
 
+/// The address of endpoint `number`.
+pub(super) fn ip(number: u32) -> Ipv4Addr {
+    let [_, b, c, d] = number.to_be_bytes();
+    Ipv4Addr::new(10, b, c, d)
+}
+
 /// Endpoint `number` of all, in one of `networks`: each has as many as the others.
 pub(super) fn endpoint(number: u32, networks: u32) -> Result<Endpoint> {
-    let [_, b, c, d] = number.to_be_bytes();
-    let ip = Ipv4Addr::new(10, b, c, d);
+    let ip = ip(number);
     Ok(Endpoint {
         name: format!("bench-{number}").parse()?,
         vni: Vni::try_from(FIRST_VNI + number % networks)?,

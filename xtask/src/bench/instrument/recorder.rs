@@ -111,6 +111,10 @@ impl<D: Datapath> Datapath for Recorder<D> {
         self.inner.tables()
     }
 
+    fn small_tables(&self) -> Result<Tables, DatapathError> {
+        self.inner.small_tables()
+    }
+
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
         self.inner.for_each_fdb(visit)
     }
