@@ -396,7 +396,7 @@ fn peer(own: &Own<'_>, node: &Node, state: Option<NodeState>) -> Vec<Finding> {
         None if node.agent => findings.push(problem(
             &subject,
             format_args!(
-                "has told no version: it is older than 0.2, this host runs {}",
+                "has told no version: it is older than this host's {}",
                 own.version
             ),
             "upgrade it",
