@@ -1,17 +1,17 @@
 //! What the first packet to an endpoint waits for where networks resolve on demand: two hosts with an
-//! agent each, an asker on one, targets on the other, and a registry that holds many more.
+//! agent each, askers on one, targets on the other, and a registry that holds many more.
 //!
 //! - `arping` asks for an address that the asker's host does not know: the answer is there once the
 //!   agent has looked it up.
 //! - `ping` sends a first packet: the asker's host looks the target up, and the target's host the
 //!   asker, for the way back. The packet after it goes the fast path.
 //!
-//! Between two rounds both hosts forget what they were told.
+//! Each target has an asker of its own, and between two rounds both hosts forget what they were told: so
+//! both look up in each measurement.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use duct::Expression;
 use serde::Serialize;
 
 use super::agent::Agent;
@@ -22,8 +22,8 @@ use crate::bench::netns::Netns;
 use crate::bench::process;
 use crate::bench::statistics::Percentiles;
 
-/// Endpoints on the other host.
-const TARGETS: u8 = 50;
+/// Endpoints on each host.
+const PAIRS: u8 = 50;
 /// Rounds of each kind.
 const ROUNDS: u32 = 10;
 /// What else the registry holds.
@@ -81,12 +81,12 @@ pub(super) fn measure(programs: &Programs<'_>, backend: Backend) -> Result<Misse
     let (mut arp, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         on_demand.forget(&agents)?;
-        for target in addresses() {
-            arp.push(on_demand.arping(&target)?);
+        for nth in 0..PAIRS {
+            arp.push(on_demand.arping(nth)?);
         }
         on_demand.forget(&agents)?;
-        for target in addresses() {
-            let [one, two] = on_demand.ping(&target)?;
+        for nth in 0..PAIRS {
+            let [one, two] = on_demand.ping(nth)?;
             first.push(one);
             second.push(two);
         }
@@ -94,8 +94,8 @@ pub(super) fn measure(programs: &Programs<'_>, backend: Backend) -> Result<Misse
     let mut proactive_first = Vec::new();
     for _ in 0..ROUNDS {
         proactive.forget_neighbors()?;
-        for target in addresses() {
-            let [one, _] = proactive.ping(&target)?;
+        for nth in 0..PAIRS {
+            let [one, _] = proactive.ping(nth)?;
             proactive_first.push(one);
         }
     }
@@ -112,7 +112,7 @@ pub(super) fn measure(programs: &Programs<'_>, backend: Backend) -> Result<Misse
 /// The endpoints of one network.
 struct Ends {
     vni: &'static str,
-    asker: Netns,
+    askers: Vec<Netns>,
     targets: Vec<Netns>,
 }
 
@@ -125,12 +125,12 @@ impl Ends {
             agent.verb(&["endpoint", "add", &name, "--vni", vni, "--ip", &address])?;
             anyhow::Ok(netns)
         };
-        let asker = add(near, format!("{PREFIX}asker-{vni}"), 1)?;
+        let askers = (0..PAIRS).map(|nth| add(near, format!("{PREFIX}asker-{vni}-{nth}"), nth + 1));
         let targets =
-            (0..TARGETS).map(|nth| add(far, format!("{PREFIX}target-{vni}-{nth}"), nth + 2));
+            (0..PAIRS).map(|nth| add(far, format!("{PREFIX}target-{vni}-{nth}"), nth + 101));
         Ok(Self {
             vni,
-            asker,
+            askers: askers.collect::<Result<_>>()?,
             targets: targets.collect::<Result<_>>()?,
         })
     }
@@ -138,38 +138,37 @@ impl Ends {
     /// Waits until neither host knows the other's endpoints, and lets the endpoints forget too.
     fn forget(&self, agents: &[Agent; 2]) -> Result<()> {
         const LIMIT: Duration = Duration::from_mins(1);
-        // Its own endpoints on this network, and all on the proactive one.
-        let all = u32::from(TARGETS) + 1;
-        let left = [all + 1, all + u32::from(TARGETS)];
+        // A host's own endpoints on this network, and all on the proactive one.
+        let left = 3 * u32::from(PAIRS);
         interrupt::wait_until("both hosts forget", LIMIT, || {
-            let mut known = agents.iter().zip(left);
-            known.try_fold(true, |so, (agent, left)| {
-                Ok(so && agent.fdb_entries()? <= left)
-            })
+            let mut known = agents.iter();
+            known.try_fold(true, |so, agent| Ok(so && agent.fdb_entries()? <= left))
         })?;
         self.forget_neighbors()
     }
 
     fn forget_neighbors(&self) -> Result<()> {
-        for netns in std::iter::once(&self.asker).chain(&self.targets) {
+        for netns in self.askers.iter().chain(&self.targets) {
             netns.ip("neigh flush all")?;
         }
         Ok(())
     }
 
-    /// Asks for an address; microseconds until the answer.
-    fn arping(&self, target: &str) -> Result<f64> {
-        let words = ["arping", "-f", "-c", "1", "-w", "3", "-I", "eth0", target];
-        let said = self.run(&self.asker.command(&words)?)?;
+    /// Asks for a target's address; microseconds until the answer.
+    fn arping(&self, nth: u8) -> Result<f64> {
+        let target = target(nth);
+        let words = ["arping", "-f", "-c", "1", "-w", "3", "-I", "eth0", &target];
+        let said = self.run(nth, &words)?;
         let line = said.lines().find_map(|line| line.strip_suffix("ms"));
         let milliseconds = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         Ok(milliseconds.with_context(|| format!("arping says {said}"))? * 1e3)
     }
 
-    /// Sends two packets; microseconds of their round trips.
-    fn ping(&self, target: &str) -> Result<[f64; 2]> {
-        let words = ["ping", "-n", "-c", "2", "-i", "0.02", "-W", "3", target];
-        let said = self.run(&self.asker.command(&words)?)?;
+    /// Sends two packets to a target; microseconds of their round trips.
+    fn ping(&self, nth: u8) -> Result<[f64; 2]> {
+        let target = target(nth);
+        let words = ["ping", "-n", "-c", "2", "-i", "0.02", "-W", "3", &target];
+        let said = self.run(nth, &words)?;
         let time = |line: &str| {
             let (_, time) = line.split_once(" time=")?;
             Some(time.strip_suffix(" ms")?.parse::<f64>().ok()? * 1e3)
@@ -178,12 +177,17 @@ impl Ends {
         <[f64; 2]>::try_from(times).map_err(|_| anyhow::anyhow!("ping says {said}"))
     }
 
-    fn run(&self, command: &Expression) -> Result<String> {
-        process::run(&format!("asking on network {}", self.vni), command)
+    /// Runs a command in an asker's namespace.
+    fn run(&self, asker: u8, words: &[&str]) -> Result<String> {
+        let asker = self.askers.get(usize::from(asker)).context("no asker")?;
+        process::run(
+            &format!("asking on network {}", self.vni),
+            &asker.command(words)?,
+        )
     }
 }
 
-/// The targets', in order.
-fn addresses() -> impl Iterator<Item = String> {
-    (0..TARGETS).map(|nth| format!("7.7.7.{}", nth + 2))
+/// A target's address.
+fn target(nth: u8) -> String {
+    format!("7.7.7.{}", nth + 101)
 }

@@ -99,7 +99,9 @@ pub(super) fn measure(
     // What an agent does on demand follows what is talked to: the largest registry tells.
     let sizes = match resolve {
         Resolve::Proactive => sizes,
-        Resolve::OnDemand => sizes.get(sizes.len().saturating_sub(1)..).unwrap_or_default(),
+        Resolve::OnDemand => sizes
+            .get(sizes.len().saturating_sub(1)..)
+            .unwrap_or_default(),
     };
     let mut filled = 0;
     sizes
