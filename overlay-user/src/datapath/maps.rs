@@ -220,7 +220,11 @@ impl Maps {
             self.fdb.put::<FdbRow>(&put.fdb, &stamp),
             self.endpoints.put::<EndpointRow>(&put.endpoints, &stamp),
         ];
-        removed.into_iter().chain([assigned]).chain(put).collect()
+        let written = removed.into_iter().chain([assigned]).chain(put);
+        let worst = written
+            .filter_map(Result::err)
+            .max_by_key(DatapathError::gravity);
+        worst.map_or(Ok(()), Err)
     }
 
     pub(super) fn renew_lease(&mut self, valid: Duration) -> Result<(), DatapathError> {

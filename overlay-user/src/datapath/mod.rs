@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use overlay_ebpf::abi::map;
 use tokio::sync::mpsc;
 
 use crate::model::{
@@ -83,6 +84,29 @@ pub enum DatapathError {
     },
 }
 
+impl DatapathError {
+    /// How many rows a full map of endpoints did not take: others may go to make room for them.
+    #[must_use]
+    pub fn refused_endpoints(&self) -> Option<u64> {
+        match self {
+            Self::Full {
+                map: map::FDB | map::NEIGHBORS,
+                refused,
+                ..
+            } => Some(*refused),
+            _ => None,
+        }
+    }
+
+    /// The higher, the more has to be done about it.
+    fn gravity(&self) -> u8 {
+        match self {
+            Self::Full { .. } => u8::from(self.refused_endpoints().is_some()),
+            Self::Refused(_) | Self::Kernel { .. } => 2,
+        }
+    }
+}
+
 /// How programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -118,7 +142,7 @@ pub trait Datapath: Send + Sync + 'static {
     /// A row never takes the place of one with a higher generation: it is left out and counted as
     /// stale in [`Self::usage`]. To go back to an older generation, name the key in `remove` too.
     ///
-    /// Goes on past what fails and gives the first error; rows that a full map does not take are
+    /// Goes on past what fails and gives the gravest error; rows that a full map does not take are
     /// counted there as well.
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError>;
 

@@ -7,7 +7,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    panic::resume_unwind,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -29,6 +31,9 @@ use crate::{
     platform::{Platform, PortSpec},
 };
 
+/// From how many rows on a write is worth a thread; tests take the same way with less.
+const MANY: usize = if cfg!(test) { 1 } else { 256 };
+
 /// How many interfaces are made or removed at the same time.
 const PORTS_AT_ONCE: usize = 16;
 
@@ -48,19 +53,37 @@ pub struct Applier {
     doubtful: BTreeMap<Name, String>,
     /// Endpoints of this node about which something was learned since it was last asked for.
     news: BTreeSet<Name>,
-    is_underlay_attached: bool,
-    is_attached: bool,
+    attached: Attached,
     /// Whether rows were written since this was last asked for.
     has_written: bool,
     /// A write failed, or a former agent's rows are there: the tables may differ from what the books
     /// say.
     pub(super) is_in_doubt: bool,
+    /// A write failed, and the small tables were not mended since.
+    has_failed_write: bool,
+    behind: Option<Behind>,
     /// Rows of writes that full tables refused some of, and how many.
     overflow: BTreeSet<Key>,
     refused: usize,
     /// Addresses of rows that a former agent left, and that the registry knows nothing of: the next
     /// sweep takes the rows away.
     pub(super) disowned: BTreeSet<Lookup>,
+}
+
+/// A write of which nobody knows yet what came of it.
+enum Behind {
+    UnderWay(thread::JoinHandle<Written>),
+    Done(Box<Written>),
+}
+
+/// What was to be written, and what came of it.
+type Written = (Plan, Result<(), DatapathError>);
+
+/// Where programs are.
+#[derive(Debug, Default)]
+struct Attached {
+    underlay: bool,
+    endpoints: bool,
 }
 
 /// What is known of an endpoint of this node.
@@ -89,10 +112,11 @@ impl Applier {
             failures: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             news: BTreeSet::new(),
-            is_underlay_attached: false,
-            is_attached: false,
+            attached: Attached::default(),
             has_written: false,
             is_in_doubt,
+            has_failed_write: false,
+            behind: None,
             overflow: BTreeSet::new(),
             refused: 0,
             disowned: BTreeSet::new(),
@@ -173,11 +197,12 @@ impl Applier {
     /// Makes interfaces, small tables and programs of the whole host what the mirror says, orphans
     /// and all. Goes on past errors and gives each in a line.
     pub async fn check(&mut self, mirror: &Mirror) -> Vec<String> {
-        let mut errors = self.remove_orphans(mirror).await;
+        let mut errors: Vec<String> = self.finish_write().err().into_iter().collect();
+        errors.extend(self.remove_orphans(mirror).await);
         let vteps = self.desired(mirror).vteps().into_keys().collect();
         self.find_next_hops(mirror, vteps).await;
         self.datapath.doubt_attachments();
-        self.is_underlay_attached = false;
+        self.attached.underlay = false;
         let names = mirror.local_endpoints().map(|known| known.name().clone());
         let names: BTreeSet<Name> = names.chain(self.failures.keys().cloned()).collect();
         errors.extend(self.ensure_ports(mirror, names.into_iter().collect()).await);
@@ -200,8 +225,11 @@ impl Applier {
         self.write(&plan)
     }
 
-    /// Vouches for the next hops for this long.
+    /// Vouches for the next hops for this long, if they are known to be written.
     pub fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
+        if self.has_failed_write {
+            return Ok(());
+        }
         on_kernel(|| self.datapath.renew_lease(valid))
     }
 
@@ -213,37 +241,78 @@ impl Applier {
             found: &self.found,
         };
         let plan = draft.settle(&desired, &mut self.books);
-        self.write(&plan)
+        if plan.put.endpoints.is_empty() && plan.put.fdb.len() >= MANY {
+            self.write_behind(plan)
+        } else {
+            self.write(&plan)
+        }
     }
 
     /// Writes to the kernel's tables. After a failure, what they hold is looked at before long. Rows
     /// that a full one refuses are no failure yet: see [`Self::overflow`].
     pub(super) fn write(&mut self, plan: &Plan) -> Result<(), String> {
+        let former = self.finish_write();
         if plan.is_empty() {
-            return Ok(());
+            return former;
         }
         self.has_written = true;
-        match on_kernel(|| self.datapath.write(&plan.put, &plan.remove)) {
-            Ok(()) => Ok(()),
-            Err(DatapathError::Full { refused, .. }) => {
-                self.refused += usize::try_from(refused).unwrap_or(usize::MAX);
-                self.overflow
-                    .extend(plan.put.fdb.keys().map(|key| Key::Fdb(*key)));
-                let neighbors = plan.put.neighbors.keys();
-                self.overflow
-                    .extend(neighbors.map(|key| Key::Neighbor(*key)));
-                Ok(())
-            }
-            Err(error) => {
-                self.is_in_doubt = true;
-                Err(error.to_string())
-            }
-        }
+        let written = on_kernel(|| self.datapath.write(&plan.put, &plan.remove));
+        let written = self.conclude(plan, written);
+        former.and(written)
     }
 
-    /// How many rows full tables have refused since [`Self::retry_overflow`].
-    pub(super) fn overflow(&self) -> usize {
-        self.refused
+    /// The same, while the next page of a reading is looked at: half of the work is the kernel's. Gives
+    /// what came of the write before it.
+    fn write_behind(&mut self, plan: Plan) -> Result<(), String> {
+        let former = self.finish_write();
+        self.has_written = true;
+        let datapath = Arc::clone(&self.datapath);
+        let work = move || {
+            let written = datapath.write(&plan.put, &plan.remove);
+            (plan, written)
+        };
+        self.behind = Some(match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => Behind::UnderWay(thread::spawn(work)),
+            _ => Behind::Done(Box::new(work())),
+        });
+        former
+    }
+
+    /// Waits for the write that is under way, if one is.
+    pub(super) fn finish_write(&mut self) -> Result<(), String> {
+        let (plan, written) = match self.behind.take() {
+            None => return Ok(()),
+            Some(Behind::Done(done)) => *done,
+            Some(Behind::UnderWay(thread)) => {
+                on_kernel(|| thread.join()).unwrap_or_else(|panic| resume_unwind(panic))
+            }
+        };
+        self.conclude(&plan, written)
+    }
+
+    fn conclude(&mut self, plan: &Plan, written: Result<(), DatapathError>) -> Result<(), String> {
+        let Err(error) = written else {
+            return Ok(());
+        };
+        if let Some(refused) = error.refused_endpoints() {
+            self.refused += usize::try_from(refused).unwrap_or(usize::MAX);
+            self.overflow
+                .extend(plan.put.fdb.keys().map(|key| Key::Fdb(*key)));
+            let neighbors = plan.put.neighbors.keys();
+            self.overflow
+                .extend(neighbors.map(|key| Key::Neighbor(*key)));
+            return Ok(());
+        }
+        // A small table that is full is written to again at each look at the host.
+        let is_full = matches!(error, DatapathError::Full { .. });
+        self.is_in_doubt |= !is_full;
+        self.has_failed_write |= !is_full;
+        Err(error.to_string())
+    }
+
+    /// How many rows full tables have refused since [`Self::retry_overflow`], if any.
+    pub(super) fn overflow(&self) -> Option<usize> {
+        (self.refused > 0).then_some(self.refused)
     }
 
     /// Writes them again, now that there may be room. What finds none now is in doubt.
@@ -365,7 +434,7 @@ impl Applier {
     /// The tables hold what they shall: so do those of the endpoints that were in doubt.
     pub(super) fn trust(&mut self) {
         self.is_in_doubt = false;
-        if self.is_attached {
+        if self.attached.endpoints {
             self.news
                 .extend(std::mem::take(&mut self.doubtful).into_keys());
         }
@@ -421,17 +490,19 @@ impl Applier {
         let actual =
             on_kernel(|| self.datapath.small_tables()).map_err(|error| error.to_string())?;
         let plan = Plan::between(&self.desired(mirror).small_tables(), &actual);
-        self.write(&plan)
+        self.write(&plan)?;
+        self.has_failed_write = false;
+        Ok(())
     }
 
     /// Attaches the programs. The underlay's comes second: what it lets in finds its tables full.
     fn attach(&mut self) -> Result<(), String> {
         let ifindexes: BTreeSet<u32> = self.found.ports.values().copied().collect();
         let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes));
-        self.is_attached = attached.is_ok();
-        if !self.is_underlay_attached {
+        self.attached.endpoints = attached.is_ok();
+        if !self.attached.underlay {
             on_kernel(|| self.datapath.attach_underlay()).map_err(|error| error.to_string())?;
-            self.is_underlay_attached = true;
+            self.attached.underlay = true;
         }
         attached.map_err(|error| error.to_string())
     }

@@ -21,8 +21,8 @@ const WAITING: usize = 4096;
 /// Frames that get an answer of their own when their question is answered.
 const ASKERS: usize = 16;
 
-/// Removals that are remembered before those are forgotten that no question is older than.
-const REMOVALS: usize = 4096;
+/// Endpoints whose changes are remembered before those are forgotten that no question is older than.
+const CHANGES: usize = 4096;
 
 /// Bounds of what is held and asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +99,13 @@ pub struct Cache {
     urgent: VecDeque<Lookup>,
     /// Those that nobody waits for.
     patient: VecDeque<Lookup>,
+    /// Those of them that got no answer, until [`Self::retry`].
+    failed: Vec<Lookup>,
     under_way: usize,
     sent: u64,
-    /// Endpoints that were removed since the oldest question was sent, and with which revision.
-    removed: BTreeMap<Name, Revision>,
+    /// The endpoints that deltas spoke of since the oldest question was sent, and the last revision of
+    /// what each was before.
+    former: BTreeMap<Name, Revision>,
 }
 
 impl Cache {
@@ -118,9 +121,10 @@ impl Cache {
             flights: BTreeMap::new(),
             urgent: VecDeque::new(),
             patient: VecDeque::new(),
+            failed: Vec::new(),
             under_way: 0,
             sent: 0,
-            removed: BTreeMap::new(),
+            former: BTreeMap::new(),
         }
     }
 
@@ -158,11 +162,11 @@ impl Cache {
         if let Some(flight) = self.flights.get_mut(&lookup) {
             let is_same =
                 |other: &Miss| (other.ifindex, other.asker_ip) == (asker.ifindex, asker.asker_ip);
+            if flight.number.is_none() && flight.askers.is_empty() {
+                self.urgent.push_back(lookup);
+            }
             if flight.askers.len() < ASKERS && !flight.askers.iter().any(is_same) {
                 flight.askers.push(asker);
-            }
-            if flight.number.is_none() && flight.askers.len() == 1 {
-                self.urgent.push_back(lookup);
             }
             return Asked::UnderWay;
         }
@@ -174,18 +178,52 @@ impl Cache {
         Asked::UnderWay
     }
 
-    /// Asks for what no frame waits for: whether a row of long ago is still right.
+    /// Asks for what no frame waits for: whether a row of long ago is still right. An answer that is on
+    /// its way already does not count.
     pub fn revisit(&mut self, lookup: Lookup, now: Instant) {
-        if let Entry::Vacant(place) = self.flights.entry(lookup) {
-            place.insert(Flight::new(now, Vec::new()));
-            self.patient.push_back(lookup);
+        match self.flights.entry(lookup) {
+            Entry::Vacant(place) => {
+                place.insert(Flight::new(now, Vec::new()));
+                self.patient.push_back(lookup);
+            }
+            Entry::Occupied(_) => self.doubt(lookup),
+        }
+    }
+
+    /// The answer that is on its way, or was given, is worth nothing.
+    pub fn doubt(&mut self, lookup: Lookup) {
+        self.reopen(lookup);
+        if let Some(flight) = self.flights.get_mut(&lookup)
+            && flight.number.take().is_some()
+        {
+            let is_urgent = !flight.askers.is_empty();
+            let queue = if is_urgent {
+                &mut self.urgent
+            } else {
+                &mut self.patient
+            };
+            queue.push_back(lookup);
+        }
+    }
+
+    /// There was no answer. Frames ask again by themselves; where none waits, [`Self::retry`] does.
+    pub fn fail(&mut self, lookup: Lookup, flight: &Flight) {
+        if flight.askers.is_empty() {
+            self.failed.push(lookup);
+        }
+    }
+
+    /// Asks again what got no answer and no frame asks for.
+    pub fn retry(&mut self, now: Instant) {
+        for lookup in std::mem::take(&mut self.failed) {
+            self.revisit(lookup, now);
         }
     }
 
     /// The next question to send, with its number. `revision` is the mirror's.
     pub fn send(&mut self, revision: Revision) -> Option<(Lookup, u64)> {
         if self.under_way == 0 {
-            self.removed.clear();
+            self.former.clear();
         }
         while self.under_way < self.limits.at_once {
             let lookup = self
@@ -217,11 +255,12 @@ impl Cache {
         self.flights.remove(&lookup)
     }
 
-    /// Whether the endpoint that a question found was removed since the question was sent.
+    /// Whether what a question found was changed or removed since the question was sent. The watch
+    /// passes over what nobody holds: the answer alone does not show it.
     #[must_use]
-    pub fn is_removed(&self, flight: &Flight, found: &Endpoint) -> bool {
-        let removed = self.removed.get(&found.name);
-        removed.is_some_and(|revision| *revision > flight.asked && *revision >= found.generation)
+    pub fn is_outdated(&self, flight: &Flight, found: &Endpoint) -> bool {
+        let former = self.former.get(&found.name);
+        former.is_some_and(|former| *former >= flight.asked.max(found.generation))
     }
 
     /// The answer is worth nothing: asks again.
@@ -252,9 +291,14 @@ impl Cache {
     pub fn observe(&mut self, delta: &Delta) -> BTreeMap<Name, Vec<Lookup>> {
         if self.under_way > 0 {
             let removed = delta.endpoints_removed.iter();
-            self.removed
+            self.former
                 .extend(removed.map(|name| (name.clone(), delta.revision)));
-            if self.removed.len() > REMOVALS {
+            let changed = delta.endpoints.iter().map(|endpoint| {
+                let former = endpoint.generation.saturating_sub(1);
+                (endpoint.name.clone(), former)
+            });
+            self.former.extend(changed);
+            if self.former.len() > CHANGES {
                 let sent = self
                     .flights
                     .values()
@@ -263,7 +307,7 @@ impl Cache {
                     .map(|flight| flight.asked)
                     .min()
                     .unwrap_or(Revision::MAX);
-                self.removed.retain(|_, revision| *revision > oldest);
+                self.former.retain(|_, former| *former >= oldest);
             }
         }
         let mut answered = BTreeMap::new();
@@ -309,10 +353,16 @@ impl Cache {
         }
     }
 
-    /// Holds nothing any more.
+    /// The registry is back at a former state: nothing that it said counts.
     pub fn clear(&mut self) {
         self.used.clear();
         self.by_use.clear();
+        self.nobody.clear();
+        self.by_end.clear();
+        self.former.clear();
+        for lookup in self.flights.keys().copied().collect::<Vec<_>>() {
+            self.doubt(lookup);
+        }
     }
 
     /// The endpoint that was not seen to be used for the longest time, and since when.
@@ -330,7 +380,7 @@ impl Cache {
     /// Whether there is nothing that time alone changes.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.used.is_empty() && self.nobody.is_empty()
+        self.used.is_empty() && self.nobody.is_empty() && self.failed.is_empty()
     }
 
     /// Whether an endpoint is held.
@@ -377,3 +427,6 @@ impl Flight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

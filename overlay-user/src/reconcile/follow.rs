@@ -39,13 +39,15 @@ struct UnderWay {
 #[derive(Debug)]
 pub(super) struct Reader {
     wants_whole: bool,
+    /// Whether deltas may have been missed that no reading has made up for.
+    has_gap: bool,
     /// Networks that were on demand until now.
     networks: BTreeSet<Vni>,
     under_way: Option<UnderWay>,
     asked: u64,
-    has_read: bool,
-    /// When all is read even if nothing seems to be missed, and how long after the last time at least.
-    routine: Instant,
+    /// When all is read even if nothing seems to be missed; `None`: it was never read. And how long after
+    /// the last time at least.
+    routine: Option<Instant>,
     reread: Duration,
     not_before: Instant,
     retry: Duration,
@@ -61,11 +63,11 @@ impl Reader {
     pub(super) fn new(now: Instant, reread: Duration) -> Self {
         Self {
             wants_whole: true,
+            has_gap: true,
             networks: BTreeSet::new(),
             under_way: None,
             asked: 0,
-            has_read: false,
-            routine: now,
+            routine: None,
             reread,
             not_before: now,
             retry: FIRST_RETRY,
@@ -77,18 +79,20 @@ impl Reader {
 
     /// Whether the registry was read as a whole.
     pub(super) fn has_read(&self) -> bool {
-        self.has_read
+        self.routine.is_some()
     }
 
     /// Whether a reading has come and is not yet through.
-    fn is_reading(&self) -> bool {
+    pub(super) fn is_reading(&self) -> bool {
         let reading = self.under_way.as_ref();
         reading.is_some_and(|reading| reading.revision.is_some())
     }
 
-    /// Whether the registry was read, and no reading is half-way: what is installed can be spoken of.
+    /// Whether all is known up to the mirror's revision: what is installed can be spoken of.
     pub(super) fn is_settled(&self) -> bool {
-        self.has_read && !self.is_reading()
+        let reading = self.under_way.as_ref();
+        let is_whole = reading.is_none_or(|reading| reading.network.is_none());
+        !self.has_gap && self.networks.is_empty() && is_whole && !self.is_reading()
     }
 
     /// When there is something to do.
@@ -96,7 +100,7 @@ impl Reader {
         let reading = match &self.under_way {
             Some(reading) => reading.heard + PATIENCE,
             None if self.wants_whole || !self.networks.is_empty() => self.not_before,
-            None => self.routine.max(self.not_before),
+            None => self.not_before.max(self.routine.unwrap_or(self.not_before)),
         };
         self.watch_at.map_or(reading, |at| at.min(reading))
     }
@@ -105,6 +109,7 @@ impl Reader {
     fn start_over(&mut self) {
         self.under_way = None;
         self.wants_whole = true;
+        self.has_gap = true;
         self.last_delta = 0;
     }
 
@@ -232,12 +237,19 @@ impl Reconciler {
         };
         under_way.heard = Instant::now();
         under_way.revision = Some(reading.revision);
+        let is_whole = under_way.network.is_none();
         self.inputs.pages = Some(reading.endpoints);
         self.regain().await;
         let before = self.on_demand_networks().await;
         let (revision, networks, nodes) = (reading.revision, reading.networks, reading.nodes);
         let is_same_history = self
-            .change(|mirror, witness| mirror.begin_reading(revision, networks, nodes, witness))
+            .change(|mirror, witness| {
+                if is_whole {
+                    mirror.begin_reading(revision, networks, nodes, witness)
+                } else {
+                    mirror.begin_reading_of_network(revision, witness)
+                }
+            })
             .await;
         if !is_same_history {
             tracing::warn!(
@@ -248,6 +260,7 @@ impl Reconciler {
             self.history += 1;
             // Deltas that came before it were taken for old ones.
             self.reader.wants_whole = true;
+            self.reader.has_gap = true;
         }
         self.follow_modes(&before).await;
     }
@@ -296,8 +309,9 @@ impl Reconciler {
         });
         self.reader.retry = FIRST_RETRY;
         if network.is_none() {
-            self.reader.has_read = true;
-            self.reader.routine = Instant::now() + self.reader.reread.max(took * REREAD_SHARE);
+            self.reader.has_gap = self.reader.wants_whole;
+            let pause = self.reader.reread.max(took * REREAD_SHARE);
+            self.reader.routine = Some(Instant::now() + pause);
             self.revisit_cached().await;
         }
     }
@@ -329,7 +343,13 @@ impl Reconciler {
             return self.start_over();
         }
         self.reader.last_delta = delta.revision;
-        let answered = self.cache.observe(&delta);
+        let mut answered = self.cache.observe(&delta);
+        if delta.revision <= self.view.read().await.mirror.revision() {
+            // A reading was faster. It does not say who is asked for, and the answers may be older.
+            for lookup in std::mem::take(&mut answered).into_values().flatten() {
+                self.cache.doubt(lookup);
+            }
+        }
         let admitted: BTreeSet<Name> = answered.keys().cloned().collect();
         let put = delta.endpoints.iter().map(|endpoint| &endpoint.name);
         let named: Vec<Name> = put.chain(&delta.endpoints_removed).cloned().collect();

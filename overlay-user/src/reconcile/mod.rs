@@ -398,6 +398,9 @@ impl Reconciler {
 
     async fn do_chores(&mut self) {
         let now = Instant::now();
+        if !self.reader.is_reading() {
+            self.errors.extend(self.applier.finish_write().err());
+        }
         self.ask_registry(now).await;
         if self.reader.has_read() && now >= self.next_check {
             self.check().await;

@@ -79,13 +79,16 @@ impl Reconciler {
         }
         let revision = self.view.read().await.mirror.revision();
         let ready = questions.extract_if(.., |(_, question)| question.revision <= revision);
-        for (_, question) in ready.collect::<Vec<_>>() {
+        for (asked, question) in ready.collect::<Vec<_>>() {
             match self.applier.survey(&question.subject) {
                 Ok(survey) => {
                     let (digests, rows) = survey.answer();
                     self.tell(Some(question.id), digests, rows).await;
                 }
-                Err(error) => self.errors.push(error.to_string()),
+                Err(error) => {
+                    self.errors.push(error.to_string());
+                    self.reporter.questions.push((asked, question));
+                }
             }
         }
         if is_due {

@@ -105,6 +105,7 @@ impl Reconciler {
                     self.counters.timeouts += 1;
                     "the registry does not answer".to_owned()
                 };
+                self.cache.fail(lookup, &flight);
                 tracing::debug!(%vni, %wanted, reason, "lookup failed");
                 self.events.tell(Event::LookupFailed {
                     vni,
@@ -116,7 +117,7 @@ impl Reconciler {
         };
         if found
             .as_ref()
-            .is_some_and(|found| self.cache.is_removed(&flight, found))
+            .is_some_and(|found| self.cache.is_outdated(&flight, found))
         {
             return self.cache.ask_again(lookup, flight);
         }
@@ -229,6 +230,9 @@ impl Reconciler {
         }
         self.next_ageing = now + AGEING;
         self.cache.expire(now);
+        if self.view.read().await.lost.is_none() {
+            self.cache.retry(now);
+        }
         let idle = self.cache.limits().idle;
         for _ in 0..AGED_AT_ONCE {
             match self.cache.oldest() {
@@ -251,10 +255,9 @@ impl Reconciler {
     pub(super) async fn make_room(&mut self) {
         self.evict(self.cache.len().saturating_sub(self.cache.limits().entries))
             .await;
-        let refused = self.applier.overflow();
-        if refused == 0 {
+        let Some(refused) = self.applier.overflow() else {
             return;
-        }
+        };
         self.evict(refused).await;
         let view = self.view.read().await;
         let written = self.applier.retry_overflow(&view.mirror);

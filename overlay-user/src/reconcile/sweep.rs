@@ -83,7 +83,7 @@ impl Applier {
                 .endpoints()
                 .filter(|known| short.contains_key(&known.vni()));
             let mended = mended.and(self.rewrite(mirror, of_short));
-            let is_full = || (self.overflow() > 0).then(|| "a map is full".to_owned());
+            let is_full = || self.overflow().map(|_| "a map is full".to_owned());
             sweep.error = mended.err().or_else(is_full);
         }
         sweep.error = Some("somebody else changes the maps while they are compared".to_owned());

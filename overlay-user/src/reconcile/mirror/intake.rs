@@ -124,6 +124,20 @@ impl Mirror {
         });
     }
 
+    /// A reading of one network has come, as of `revision`; its endpoints follow. Of all else the deltas
+    /// up to there are still to come. `false`: as for [`Self::begin_reading`].
+    pub fn begin_reading_of_network(&mut self, revision: Revision, witness: Witness<'_>) -> bool {
+        let since = self.since.get_or_insert_default();
+        since.at = revision;
+        let asked = since.asked;
+        if revision < asked {
+            self.set_back_from = asked;
+            self.revision = revision;
+            self.forget_cached(witness);
+        }
+        revision >= asked
+    }
+
     /// The reading has come, as of `revision`; its endpoints follow. `false`: the registry is back at a
     /// former state, and what this host had asked it for is forgotten.
     pub fn begin_reading(
@@ -133,14 +147,8 @@ impl Mirror {
         nodes: Vec<Node>,
         witness: Witness<'_>,
     ) -> bool {
-        let mut since = self.since.take().unwrap_or_default();
-        since.at = revision;
-        let is_set_back = revision < since.asked;
-        if is_set_back {
-            self.set_back_from = since.asked;
-            self.revision = revision;
-            self.forget_cached(witness);
-        }
+        let is_same_history = self.begin_reading_of_network(revision, witness);
+        let since = self.since.take().unwrap_or_default();
         self.revision = self.revision.max(revision);
 
         let present: BTreeSet<Vni> = networks.iter().map(|network| network.vni).collect();
@@ -168,7 +176,7 @@ impl Mirror {
             }
         }
         self.since = Some(since);
-        !is_set_back
+        is_same_history
     }
 
     /// Takes some of the reading's endpoints in.

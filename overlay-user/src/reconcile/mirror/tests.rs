@@ -266,14 +266,23 @@ fn a_registry_that_is_put_back_is_right_in_everything() {
 fn a_reading_of_one_network_forgets_nothing_of_another() {
     let mut mirror = mirror();
     mirror.expect_reading();
-    let networks = [42, 43]
-        .map(|number| network(number, Resolve::Proactive))
-        .into();
-    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
-    mirror.begin_reading(6, networks, nodes, &mut |_, _| ());
+    mirror.begin_reading_of_network(6, &mut |_, _| ());
     let mut position = 0;
     while !mirror.end_reading(&mut position, 100, Some(vni(43)), &mut |_, _| ()) {}
     assert_eq!(mirror.counts(), (1, 1));
+}
+
+#[test]
+fn after_a_reading_of_one_network_the_deltas_up_to_it_still_count_for_others() {
+    let mut mirror = mirror();
+    mirror.expect_reading();
+    mirror.begin_reading_of_network(7, &mut |_, _| ());
+    mirror.read(vec![endpoint("near", 2, "h1", 7)], &mut |_, _| ());
+    let mut delta = put(6, vec![endpoint("near", 4, "h1", 6)]);
+    delta.endpoints_removed = vec![name("far")];
+    apply(&mut mirror, delta);
+    assert_eq!(generation(&mirror, "far"), None);
+    assert_eq!(generation(&mirror, "near"), Some(7), "the reading's");
 }
 
 /// h1 with network 42 on demand.

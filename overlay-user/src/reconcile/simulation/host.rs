@@ -14,12 +14,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{dice::Dice, store::Store};
+use super::{dice::Dice, store::Store, writing::Writing};
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
     model::{
-        EndpointRow, FdbKey, FdbRow, FdbTarget, IfName, Mac, MapUsage, Miss, Name, NeighborKey,
-        NeighborRow, NetworkRow, Tables, Traffic, Vni, Vtep, VtepRow, Wanted,
+        EndpointRow, FdbKey, FdbRow, IfName, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
+        NetworkRow, Tables, Traffic, Vni, VtepRow, Wanted,
     },
     platform::{Platform, PlatformError, Port, PortSpec},
 };
@@ -42,7 +42,7 @@ pub(super) struct Kernel {
     pub(super) is_underlay_attached: bool,
     pub(super) lease: Option<Instant>,
     /// When frames used rows that age.
-    used: BTreeMap<FdbKey, Instant>,
+    pub(super) used: BTreeMap<FdbKey, Instant>,
     /// Until when addresses raise no miss.
     quiet: BTreeMap<(Vni, Wanted), Instant>,
     /// Answers to frames that asked for an address.
@@ -186,17 +186,6 @@ fn failed() -> DatapathError {
     }
 }
 
-/// Judges a row that is put where one was removed for it: an older generation must not take the place of
-/// one that is true. `truth` is the generation that the registry's present owner has.
-fn judge(kernel: &mut Kernel, what: &str, held: Option<u64>, put: u64, truth: Option<u64>) {
-    if held.is_some_and(|held| held > put) && held == truth {
-        let held = held.unwrap_or_default();
-        kernel.violations.push(format!(
-            "{what}: generation {put} took the place of {held}, which is true"
-        ));
-    }
-}
-
 impl Datapath for Host {
     fn tables(&self) -> Result<Tables, DatapathError> {
         let small = self.small_tables()?;
@@ -226,7 +215,9 @@ impl Datapath for Host {
             return Err(failed());
         }
         let rows = self.lock().kernel.fdb.clone();
-        rows.into_iter().for_each(|(key, row)| visit(key, row));
+        for (key, row) in rows {
+            visit(key, row);
+        }
         Ok(())
     }
 
@@ -238,127 +229,34 @@ impl Datapath for Host {
             return Err(failed());
         }
         let rows = self.lock().kernel.neighbors.clone();
-        rows.into_iter().for_each(|(key, row)| visit(key, row));
+        for (key, row) in rows {
+            visit(key, row);
+        }
         Ok(())
     }
 
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
         let is_cut = self.fails(|faults| faults.writes);
-        let mut left = if is_cut {
+        let left = if is_cut {
             self.dice.within(..4)
         } else {
             usize::MAX
         };
-        let mut go_on = || {
-            let goes_on = left > 0;
-            left = left.saturating_sub(1);
-            goes_on
-        };
         let truth = self.truth.lock();
         let mut inner = self.lock();
         let capacity = inner.capacity;
-        let kernel = &mut inner.kernel;
-        kernel.activity += 1;
-        // Removals first, and the tables in the order of the real one.
-        let mut former_fdb = BTreeMap::new();
-        let mut former_neighbors = BTreeMap::new();
-        for key in remove.endpoints.keys().take_while(|_| go_on()) {
-            kernel.endpoints.remove(key);
-        }
-        for key in remove.fdb.keys().take_while(|_| go_on()) {
-            former_fdb.extend(kernel.fdb.remove(key).map(|row| (*key, row)));
-            kernel.used.remove(key);
-        }
-        for key in remove.neighbors.keys().take_while(|_| go_on()) {
-            former_neighbors.extend(kernel.neighbors.remove(key).map(|row| (*key, row)));
-        }
-        for key in remove.vteps.keys().take_while(|_| go_on()) {
-            kernel.vteps.remove(key);
-        }
-        for key in remove.networks.keys().take_while(|_| go_on()) {
-            kernel.networks.remove(key);
-        }
-        let networks = put.networks.iter().take_while(|_| go_on());
-        kernel
-            .networks
-            .extend(networks.map(|(key, row)| (*key, *row)));
-        let vteps = put.vteps.iter().take_while(|_| go_on());
-        kernel.vteps.extend(vteps.map(|(key, row)| (*key, *row)));
-        let mut refused = 0;
-        for (key, row) in put.neighbors.iter().take_while(|_| go_on()) {
-            let wanted = Wanted::Ip(key.ip);
-            let true_now = truth
-                .state
-                .owner(key.vni, wanted)
-                .map(|owner| owner.generation);
-            let held = former_neighbors.get(key).map(|row| row.generation);
-            judge(kernel, &format!("{key:?}"), held, row.generation, true_now);
-            if !truth
-                .ever
-                .ips
-                .contains(&(key.vni, key.ip, row.mac, row.generation))
-            {
-                kernel
-                    .violations
-                    .push(format!("{key:?} {row:?} was never true"));
-            }
-            let is_there = kernel.neighbors.get(key);
-            if is_there.is_some_and(|held| held.generation > row.generation) {
-                continue;
-            }
-            if is_there.is_none() && kernel.neighbors.len() >= capacity {
-                refused += 1;
-                continue;
-            }
-            kernel.neighbors.insert(*key, *row);
-        }
-        for (key, row) in put.fdb.iter().take_while(|_| go_on()) {
-            let wanted = Wanted::Mac(key.mac);
-            let true_now = truth
-                .state
-                .owner(key.vni, wanted)
-                .map(|owner| owner.generation);
-            let held = former_fdb.get(key).map(|row| row.generation);
-            judge(kernel, &format!("{key:?}"), held, row.generation, true_now);
-            let nodes = truth.ever.macs.get(&(key.vni, key.mac, row.generation));
-            let mut nodes = nodes.into_iter().flatten();
-            let was_true = match row.target {
-                FdbTarget::Local { .. } => nodes.any(|node| node.as_str() == "h1"),
-                FdbTarget::Remote { vtep, port } => {
-                    let vtep = Vtep {
-                        ip: vtep.into(),
-                        port,
-                    };
-                    nodes.any(|node| {
-                        truth
-                            .ever
-                            .vteps
-                            .get(node)
-                            .is_some_and(|all| all.contains(&vtep))
-                    })
-                }
-            };
-            if !was_true {
-                kernel
-                    .violations
-                    .push(format!("{key:?} {row:?} was never true"));
-            }
-            let is_there = kernel.fdb.get(key);
-            if is_there.is_some_and(|held| held.generation > row.generation) {
-                continue;
-            }
-            if is_there.is_none() && kernel.fdb.len() >= capacity {
-                refused += 1;
-                continue;
-            }
-            kernel.fdb.insert(*key, *row);
-            kernel.used.insert(*key, Instant::now());
-            kernel.tampered.remove(key);
-        }
-        let endpoints = put.endpoints.iter().take_while(|_| go_on());
-        kernel
-            .endpoints
-            .extend(endpoints.map(|(key, row)| (*key, *row)));
+        inner.kernel.activity += 1;
+        let mut writing = Writing {
+            kernel: &mut inner.kernel,
+            truth: &truth,
+            capacity,
+            left,
+            refused: 0,
+            former_fdb: BTreeMap::new(),
+            former_neighbors: BTreeMap::new(),
+        };
+        writing.run(put, remove);
+        let refused = writing.refused;
         if is_cut {
             return Err(failed());
         }
@@ -523,7 +421,7 @@ impl Platform for Host {
         let ifindex = match kernel.ports.get(&spec.endpoint) {
             Some((ifindex, ..)) => *ifindex,
             // The lowest that is free: indexes of links that are gone come again.
-            None => (10..)
+            None => (10..1000)
                 .find(|index| kernel.ports.values().all(|(taken, ..)| taken != index))
                 .unwrap(),
         };

@@ -22,6 +22,7 @@ mod host;
 mod store;
 mod verdict;
 mod world;
+mod writing;
 
 use self::world::World;
 

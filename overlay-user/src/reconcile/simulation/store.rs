@@ -91,7 +91,7 @@ pub(super) struct Inner {
     /// Deltas up to this revision are forgotten.
     compacted: Revision,
     /// Grows when the store is put back.
-    history: u64,
+    pub(super) history: u64,
     pub(super) is_away: bool,
     /// Whether watches break the contract.
     pub(super) mischief: bool,
@@ -152,6 +152,12 @@ impl Store {
             inner.dice.up_to(inner.lateness)
         };
         sleep(wait).await;
+    }
+
+    /// Whether something that goes on for long breaks off.
+    fn breaks(&self) -> bool {
+        let inner = self.lock();
+        inner.mischief && inner.dice.of_256(10)
     }
 
     /// Refuses if the store is away or feels like it.
@@ -244,7 +250,7 @@ impl Inner {
 struct Watch {
     store: Store,
     position: Revision,
-    history: u64,
+    pub(super) history: u64,
     asked: usize,
     is_lost: bool,
     held_back: VecDeque<WatchEvent>,
@@ -254,6 +260,9 @@ impl Watch {
     async fn run(mut self, mut bell: watch::Receiver<()>, sender: mpsc::Sender<WatchEvent>) {
         loop {
             self.store.dawdle().await;
+            if self.store.breaks() {
+                return;
+            }
             let events = self.step();
             let is_up_to_date = events.is_empty();
             for event in events {
@@ -339,6 +348,9 @@ impl Registry for Store {
         tokio::spawn(async move {
             for page in endpoints.chunks(PAGE) {
                 store.dawdle().await;
+                if store.breaks() {
+                    sleep(Duration::from_mins(1)).await;
+                }
                 let page = store.refuse().map(|()| page.to_vec());
                 let is_end = page.is_err();
                 if sender.send(page).await.is_err() || is_end {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         Digest, Endpoint, FdbKey, FdbRow, FdbTarget, Installed, Miss, Name, NeighborKey,
-        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, VtepRow, Wanted,
+        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, VtepRow,
     },
     reconcile::digest::Survey,
 };
@@ -92,6 +92,8 @@ impl World {
             .host
             .with(|kernel| std::mem::take(&mut kernel.violations));
         self.violations.extend(found);
+        self.judge_agent();
+        self.judge_applied().await;
         let view = self.observer.view().await;
         if view.cached > self.limits.entries {
             let held = view.cached;
@@ -111,7 +113,9 @@ impl World {
                 if !kernel.attached.contains(ifindex) {
                     return Some(format!("{name} is said to be ready and has no program"));
                 }
-                let known = view.mirror.endpoint(name)?;
+                let Some(known) = view.mirror.endpoint(name) else {
+                    return Some(format!("{name} is said to be ready and is not known"));
+                };
                 let key = FdbKey {
                     vni: known.vni(),
                     mac: known.mac(),
@@ -141,6 +145,29 @@ impl World {
                 }));
             }
         }
+    }
+
+    /// What is said to be applied is known, where the registry tells all that happens.
+    async fn judge_applied(&mut self) {
+        let view = self.observer.view().await;
+        let inner = self.store.lock();
+        if self.has_net || inner.history != 0 || view.applied != inner.state.revision {
+            return;
+        }
+        let state = &inner.state;
+        let resident = state.endpoints.values().filter(|endpoint| {
+            let network = &state.networks[&endpoint.vni];
+            Oracle::is_local(endpoint) || network.resolve == Resolve::Proactive
+        });
+        let unknown = resident.filter(|endpoint| {
+            let known = view.mirror.endpoint(&endpoint.name);
+            known.is_none_or(|known| known.generation() != endpoint.generation)
+        });
+        let revision = view.applied;
+        self.violations.extend(unknown.map(|endpoint| {
+            let name = &endpoint.name;
+            format!("{revision} is said to be applied, and {name} is not known so")
+        }));
     }
 
     /// All faults end; then everything must become right.
@@ -306,13 +333,12 @@ impl World {
         }
     }
 
-    /// Every address of an on-demand network can be found, and none that nobody has.
+    /// Every address of an on-demand network is found where it is, and none that nobody has.
     async fn judge_resolution(&mut self) {
         let state = self.store.lock().state.clone();
         let networks = state.networks.values();
         for network in networks.filter(|network| network.resolve == Resolve::OnDemand) {
-            for last in 1..=3 {
-                let wanted = Wanted::Mac(super::world::mac(last));
+            for wanted in super::world::addresses() {
                 let miss = Miss {
                     vni: network.vni,
                     wanted,
@@ -323,16 +349,19 @@ impl World {
                 self.host.send(miss);
                 sleep(Duration::from_secs(1)).await;
                 let owner = state.owner(network.vni, wanted);
-                let can_stand = self.host.with(|kernel| {
+                let (can_stand, wrong) = self.host.with(|kernel| {
                     let oracle = Oracle {
                         state: &state,
                         kernel,
                     };
-                    owner.is_some_and(|owner| !Oracle::is_local(owner) || oracle.can_stand(owner))
+                    let can_stand = owner
+                        .is_some_and(|owner| !Oracle::is_local(owner) || oracle.can_stand(owner));
+                    (can_stand, judge_rows(&oracle))
                 });
                 if self.host.send(miss) != can_stand {
                     self.accuse(format!("{wanted} of {}: {owner:?}", network.vni));
                 }
+                self.violations.extend(wrong);
             }
         }
         let held = self.observer.view().await.cached;
@@ -345,26 +374,26 @@ impl World {
     }
 }
 
-/// Rows that are not as they shall be. After the calm nobody has used an on-demand row for long.
+/// Rows that are not as they shall be. Those of cached endpoints may be there or not.
 fn judge_rows(oracle: &Oracle<'_>) -> Vec<String> {
-    let (mut fdb, mut neighbors) = (BTreeMap::new(), BTreeMap::new());
+    let Kernel { fdb, neighbors, .. } = oracle.kernel;
+    let (mut wanted_fdb, mut wanted_neighbors) = (BTreeMap::new(), BTreeMap::new());
     for endpoint in oracle.state.endpoints.values() {
-        let is_cached = oracle.is_on_demand(endpoint) && !Oracle::is_local(endpoint);
-        let Some(row) = oracle.fdb_row(endpoint).filter(|_| !is_cached) else {
+        let Some(row) = oracle.fdb_row(endpoint) else {
             continue;
         };
         let (vni, mac, generation) = (endpoint.vni, endpoint.mac, endpoint.generation);
-        fdb.insert(FdbKey { vni, mac }, row);
+        let key = FdbKey { vni, mac };
+        let is_there = !row.ages || fdb.contains_key(&key);
+        wanted_fdb.extend(is_there.then_some((key, row)));
         for ip in endpoint.ips() {
-            neighbors.insert(NeighborKey { vni, ip }, NeighborRow { mac, generation });
+            let key = NeighborKey { vni, ip };
+            let is_there = !row.ages || neighbors.contains_key(&key);
+            wanted_neighbors.extend(is_there.then_some((key, NeighborRow { mac, generation })));
         }
     }
-    let mut wrong = difference("FDB", &oracle.kernel.fdb, &fdb);
-    wrong.extend(difference(
-        "neighbours",
-        &oracle.kernel.neighbors,
-        &neighbors,
-    ));
+    let mut wrong = difference("FDB", fdb, &wanted_fdb);
+    wrong.extend(difference("neighbours", neighbors, &wanted_neighbors));
     wrong
 }
 

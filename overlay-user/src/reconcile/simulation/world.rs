@@ -51,8 +51,8 @@ pub(super) struct World {
     pub(super) limits: Limits,
     pace: Pace,
     /// Whether the loop reads the registry now and then for no reason. Where it does not, the watch
-    /// loses nothing either, and what the loop makes of it wrong stays wrong, and is found.
-    has_net: bool,
+    /// loses nothing either, and what the loop makes of it wrong stays wrong until there is a reason.
+    pub(super) has_net: bool,
     started: Instant,
     /// What happened, if anybody wants to know.
     trace: Option<Vec<String>>,
@@ -81,6 +81,12 @@ pub(super) fn mac(last: u8) -> Mac {
     Mac::try_from([2, 0x42, 7, 7, 7, last]).unwrap()
 }
 
+/// Every address that an endpoint can have.
+pub(super) fn addresses() -> impl Iterator<Item = Wanted> {
+    let lasts = 1..=u8::try_from(ADDRESSES).unwrap();
+    lasts.flat_map(|last| [Wanted::Mac(mac(last)), Wanted::Ip(ip(last))])
+}
+
 impl World {
     /// A host with an agent that begins to run, and maybe rows of a former one.
     pub(super) fn new(seed: u64, is_traced: bool) -> Self {
@@ -103,10 +109,12 @@ impl World {
         });
         let limits = Limits {
             entries: 2,
-            idle: Duration::from_secs(20),
+            // Longer than everything: what is wrong in the cache does not go by itself.
+            idle: Duration::from_secs([20, 3600][dice.within(..2)]),
             negative_ttl: Duration::from_secs(2),
             at_once: 3,
-            patience: Duration::from_millis(400),
+            // Some answers take longer.
+            patience: Duration::from_millis(150),
         };
         let has_net = dice.of_256(150);
         let mut pace = Pace::default();
@@ -145,9 +153,13 @@ impl World {
         let counters = view.counters;
         drop(view);
         self.note(|| format!("revision {revision}, {counters:?}"));
+        self.judge_agent();
         self.agent.abort();
+        let mut violations = self.violations;
+        self.host
+            .with(|kernel| violations.append(&mut kernel.violations));
         Outcome {
-            violations: self.violations,
+            violations,
             trace: self.trace.unwrap_or_default(),
         }
     }
@@ -186,7 +198,8 @@ impl World {
             0..=29 => self.change_endpoints(),
             30..=34 => self.change_nodes(),
             35..=39 => self.change_networks(),
-            40..=64 => self.send_frame(),
+            40..=59 => self.send_frame(),
+            60..=64 => self.chase().await,
             65..=69 => self.change_reach(),
             70..=72 => self.change_faults(),
             73..=74 => self.rush().await,
@@ -234,8 +247,12 @@ impl World {
 
     /// Some endpoints come, go, change or move, in one commit.
     fn change_endpoints(&mut self) {
-        let dice = self.dice.clone();
-        let wishes: Vec<Wish> = (0..dice.within(1..=3)).map(|_| self.wish()).collect();
+        let count = self.dice.within(1..=3);
+        let wishes = (0..count).map(|_| self.wish()).collect();
+        self.commit(wishes);
+    }
+
+    fn commit(&mut self, wishes: Vec<Wish>) {
         let mut touched = BTreeSet::new();
         let revision = self.store.change(|inner| {
             let mut state = inner.state.clone();
@@ -324,8 +341,8 @@ impl World {
                     delta.networks_removed.push(vni);
                 } else {
                     delta.networks.push(Network {
-                        resolve,
                         mtu,
+                        resolve,
                         ..Network::new(name(&format!("n{vni}")), vni)
                     });
                 }
@@ -339,8 +356,12 @@ impl World {
         } else {
             Wanted::Ip(ip(self.last()))
         };
+        self.ask_for(self.vni(), wanted);
+    }
+
+    fn ask_for(&mut self, vni: Vni, wanted: Wanted) {
         let miss = Miss {
-            vni: self.vni(),
+            vni,
             wanted,
             ifindex: u32::try_from(10 + self.dice.within(..3)).unwrap(),
             asker_mac: mac(1),
@@ -354,6 +375,23 @@ impl World {
                 if found { "found" } else { "missed" }
             )
         });
+    }
+
+    /// An endpoint changes while a frame asks for it.
+    async fn chase(&mut self) {
+        let endpoints = self.store.lock().state.endpoints.clone();
+        if endpoints.is_empty() {
+            return;
+        }
+        let nth = self.dice.within(..endpoints.len());
+        let Some(endpoint) = endpoints.values().nth(nth) else {
+            return;
+        };
+        self.ask_for(endpoint.vni, Wanted::Mac(endpoint.mac));
+        sleep(Duration::from_millis(self.dice.below(150))).await;
+        let mut changed = endpoint.clone();
+        changed.mac = mac(self.last());
+        self.commit(vec![Wish::Put(changed)]);
     }
 
     fn change_reach(&mut self) {
@@ -447,7 +485,15 @@ impl World {
         self.note(|| format!("registry put back by {back} revisions"));
     }
 
+    /// The loop does not end by itself.
+    pub(super) fn judge_agent(&mut self) {
+        if self.agent.is_finished() {
+            self.violations.push("the loop has ended".to_owned());
+        }
+    }
+
     fn restart(&mut self) {
+        self.judge_agent();
         self.note(|| "agent killed and started again".to_owned());
         self.agent.abort();
         (self.agent, self.observer, self.routes) =

@@ -1,0 +1,199 @@
+use super::*;
+use crate::model::Mac;
+
+const LIMITS: Limits = Limits {
+    entries: 2,
+    idle: Duration::from_mins(1),
+    negative_ttl: Duration::from_secs(5),
+    at_once: 2,
+    patience: Duration::from_secs(2),
+};
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn mac(last: u8) -> Mac {
+    Mac::try_from([2, 0x42, 7, 7, 7, last]).unwrap()
+}
+
+fn lookup(last: u8) -> Lookup {
+    Lookup {
+        vni: Vni::try_from(42).unwrap(),
+        wanted: Wanted::Mac(mac(last)),
+    }
+}
+
+/// A frame for an address, from an endpoint behind an interface.
+fn miss(lookup: Lookup, ifindex: u32) -> Miss {
+    Miss {
+        vni: lookup.vni,
+        wanted: lookup.wanted,
+        ifindex,
+        asker_mac: mac(1),
+        asker_ip: None,
+    }
+}
+
+/// The one endpoint, with one MAC and no address.
+fn endpoint(last: u8, generation: Revision) -> Endpoint {
+    Endpoint {
+        name: name("far"),
+        vni: lookup(last).vni,
+        mac: mac(last),
+        addresses: Vec::new(),
+        node: name("h2"),
+        netns: None,
+        ifname: None,
+        generation,
+    }
+}
+
+fn ask(cache: &mut Cache, last: u8, now: Instant) -> Asked {
+    let lookup = lookup(last);
+    cache.ask(lookup, miss(lookup, 10), now)
+}
+
+fn changed(revision: Revision, endpoint: Endpoint) -> Delta {
+    Delta {
+        revision,
+        endpoints: vec![endpoint],
+        ..Delta::default()
+    }
+}
+
+fn removed(revision: Revision) -> Delta {
+    Delta {
+        revision,
+        endpoints_removed: vec![name("far")],
+        ..Delta::default()
+    }
+}
+
+#[test]
+fn however_many_frames_ask_there_is_one_question_and_each_gets_its_answer() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    for ifindex in [10, 11, 10, 11, 10] {
+        let asked = cache.ask(lookup(3), miss(lookup(3), ifindex), now);
+        assert_eq!(asked, Asked::UnderWay);
+    }
+    assert_eq!(cache.urgent.len(), 1);
+    let (asked, number) = cache.send(5).unwrap();
+    assert_eq!(cache.send(5), None);
+    let flight = cache.land(asked, number).unwrap();
+    let askers: Vec<u32> = flight.askers.iter().map(|miss| miss.ifindex).collect();
+    assert_eq!((asked, askers), (lookup(3), vec![10, 11]));
+}
+
+#[test]
+fn questions_wait_until_others_are_answered_and_those_with_frames_come_first() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    cache.revisit(lookup(2), now);
+    cache.revisit(lookup(3), now);
+    ask(&mut cache, 4, now);
+    ask(&mut cache, 3, now);
+    let sent: Vec<_> = std::iter::from_fn(|| cache.send(5)).collect();
+    assert_eq!(sent, [(lookup(4), 1), (lookup(3), 2)]);
+    cache.land(lookup(4), 1).unwrap();
+    assert_eq!(cache.send(5), Some((lookup(2), 3)));
+    cache.land(lookup(3), 2).unwrap();
+    assert_eq!(cache.send(5), None, "it waited in both queues");
+}
+
+#[test]
+fn more_than_so_many_do_not_wait() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    for port in 0..WAITING {
+        let lookup = Lookup {
+            vni: lookup(1).vni,
+            wanted: Wanted::Ip(std::net::Ipv4Addr::from(u32::try_from(port).unwrap()).into()),
+        };
+        assert_eq!(cache.ask(lookup, miss(lookup, 10), now), Asked::UnderWay);
+    }
+    assert_eq!(ask(&mut cache, 3, now), Asked::Refused);
+    cache.send(5).unwrap();
+    assert_eq!(ask(&mut cache, 3, now), Asked::UnderWay);
+}
+
+#[test]
+fn that_nobody_has_an_address_is_believed_for_a_while() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    cache.close(lookup(3), now);
+    let later = now + Duration::from_secs(2);
+    let left = Duration::from_secs(3);
+    assert_eq!(ask(&mut cache, 3, later), Asked::Nobody(left));
+    assert_eq!(
+        ask(&mut cache, 3, now + Duration::from_secs(5)),
+        Asked::UnderWay
+    );
+}
+
+#[test]
+fn as_many_addresses_are_believed_to_be_nobodys_as_endpoints_may_be_held() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    for last in 2..=4 {
+        cache.close(lookup(last), now + Duration::from_millis(last.into()));
+    }
+    assert_eq!(ask(&mut cache, 2, now), Asked::UnderWay);
+    assert!(matches!(ask(&mut cache, 4, now), Asked::Nobody(_)));
+}
+
+#[test]
+fn a_delta_answers_who_asks_and_takes_back_that_nobody_has_it() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    cache.close(lookup(3), now);
+    ask(&mut cache, 4, now);
+    let (_, number) = cache.send(5).unwrap();
+    for last in [3, 4] {
+        let answered = cache.observe(&changed(6, endpoint(last, 6)));
+        assert_eq!(answered[&name("far")], [lookup(last)]);
+    }
+    assert!(cache.answered(lookup(3)).is_empty());
+    assert_eq!(cache.answered(lookup(4)), [miss(lookup(4), 10)]);
+    assert!(cache.land(lookup(4), number).is_none(), "it comes too late");
+    assert_eq!(ask(&mut cache, 3, now), Asked::UnderWay);
+}
+
+#[test]
+fn an_answer_is_outdated_if_a_delta_spoke_of_the_endpoint_since() {
+    let spoke: [(Delta, Revision, bool); 6] = [
+        (removed(7), 5, true),
+        (removed(7), 7, true),
+        (removed(7), 8, false),
+        (changed(7, endpoint(9, 7)), 5, true),
+        (changed(7, endpoint(9, 7)), 7, false),
+        // Several commits in one.
+        (changed(8, endpoint(9, 7)), 7, false),
+    ];
+    for (delta, generation, is_outdated) in spoke {
+        let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+        ask(&mut cache, 3, now);
+        let (asked, number) = cache.send(6).unwrap();
+        cache.observe(&delta);
+        let flight = cache.land(asked, number).unwrap();
+        let found = endpoint(3, generation);
+        assert_eq!(
+            cache.is_outdated(&flight, &found),
+            is_outdated,
+            "{delta:?}, found generation {generation}"
+        );
+        cache.ask_again(asked, flight);
+        cache.send(8).unwrap();
+        assert!(cache.former.is_empty(), "no question is older");
+    }
+}
+
+#[test]
+fn who_was_not_used_for_the_longest_time_is_the_oldest() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    let at = |seconds| now + Duration::from_secs(seconds);
+    cache.hold(&name("a"), at(0));
+    cache.hold(&name("b"), at(1));
+    cache.hold(&name("a"), at(2));
+    assert_eq!(cache.oldest(), Some((at(0), &name("a"))));
+    cache.use_at(&name("a"), at(3));
+    assert_eq!(cache.oldest(), Some((at(1), &name("b"))));
+    assert_eq!((cache.len(), cache.room()), (2, 0));
+    cache.forget(&name("b"));
+    assert_eq!((cache.names(), cache.room()), (vec![name("a")], 1));
+}
