@@ -184,6 +184,36 @@ fn an_answer_is_outdated_if_a_delta_spoke_of_the_endpoint_since() {
 }
 
 #[test]
+fn what_no_frame_asks_for_is_asked_again_after_a_failure_and_not_at_once() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    cache.revisit(lookup(3), now);
+    let (asked, number) = cache.send(5).unwrap();
+    let flight = cache.land(asked, number).unwrap();
+    cache.fail(asked, &flight);
+    assert_eq!(cache.send(5), None);
+    assert!(!cache.is_quiet(), "time brings it back");
+    cache.retry(now);
+    assert_eq!(cache.send(5), Some((lookup(3), 2)));
+}
+
+#[test]
+fn after_a_set_back_no_answer_counts_that_was_asked_for_before() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    cache.close(lookup(2), now);
+    ask(&mut cache, 3, now);
+    let (asked, number) = cache.send(5).unwrap();
+    cache.clear();
+    assert_eq!(ask(&mut cache, 2, now), Asked::UnderWay);
+    assert!(cache.land(asked, number).is_none());
+    let sent: BTreeSet<Lookup> = [cache.send(1), cache.send(1)]
+        .into_iter()
+        .flatten()
+        .map(|(lookup, _)| lookup)
+        .collect();
+    assert_eq!(sent, BTreeSet::from([lookup(2), lookup(3)]));
+}
+
+#[test]
 fn who_was_not_used_for_the_longest_time_is_the_oldest() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     let at = |seconds| now + Duration::from_secs(seconds);
