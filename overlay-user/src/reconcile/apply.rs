@@ -59,8 +59,8 @@ pub struct Applier {
     /// A write failed, or a former agent's rows are there: the tables may differ from what the books
     /// say.
     pub(super) is_in_doubt: bool,
-    /// A write failed, and the small tables were not mended since.
-    has_failed_write: bool,
+    /// Rows could not be written, and the small tables were not mended since.
+    unmended: Option<Unmended>,
     behind: Option<Behind>,
     /// Rows of writes that full tables refused some of, and how many.
     overflow: BTreeSet<Key>,
@@ -71,13 +71,26 @@ pub struct Applier {
 }
 
 /// A write of which nobody knows yet what came of it.
-enum Behind {
-    UnderWay(thread::JoinHandle<Written>),
-    Done(Box<Written>),
+struct Behind {
+    plan: Arc<Plan>,
+    written: Written,
 }
 
-/// What was to be written, and what came of it.
-type Written = (Plan, Result<(), DatapathError>);
+enum Written {
+    UnderWay(thread::JoinHandle<WriteResult>),
+    Done(WriteResult),
+}
+
+type WriteResult = Result<(), DatapathError>;
+
+/// Why the small tables may not be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unmended {
+    /// One is full: it is written to again at each look at the host.
+    Full,
+    /// A write failed.
+    Failed,
+}
 
 /// Where programs are.
 #[derive(Debug, Default)]
@@ -115,7 +128,7 @@ impl Applier {
             attached: Attached::default(),
             has_written: false,
             is_in_doubt,
-            has_failed_write: false,
+            unmended: None,
             behind: None,
             overflow: BTreeSet::new(),
             refused: 0,
@@ -227,7 +240,7 @@ impl Applier {
 
     /// Vouches for the next hops for this long, if they are known to be written.
     pub fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
-        if self.has_failed_write {
+        if self.unmended == Some(Unmended::Failed) {
             return Ok(());
         }
         on_kernel(|| self.datapath.renew_lease(valid))
@@ -241,7 +254,8 @@ impl Applier {
             found: &self.found,
         };
         let plan = draft.settle(&desired, &mut self.books);
-        if plan.put.endpoints.is_empty() && plan.put.fdb.len() >= MANY {
+        let has_ports = !(plan.put.endpoints.is_empty() && plan.remove.endpoints.is_empty());
+        if !has_ports && plan.put.fdb.len() >= MANY {
             self.write_behind(plan)
         } else {
             self.write(&plan)
@@ -266,31 +280,41 @@ impl Applier {
     fn write_behind(&mut self, plan: Plan) -> Result<(), String> {
         let former = self.finish_write();
         self.has_written = true;
-        let datapath = Arc::clone(&self.datapath);
-        let work = move || {
-            let written = datapath.write(&plan.put, &plan.remove);
-            (plan, written)
+        let plan = Arc::new(plan);
+        let written = match self.begin_write(&plan) {
+            Some(thread) => Written::UnderWay(thread),
+            None => Written::Done(on_kernel(|| self.datapath.write(&plan.put, &plan.remove))),
         };
-        self.behind = Some(match Handle::current().runtime_flavor() {
-            RuntimeFlavor::MultiThread => Behind::UnderWay(thread::spawn(work)),
-            _ => Behind::Done(Box::new(work())),
-        });
+        self.behind = Some(Behind { plan, written });
         former
+    }
+
+    /// Writes on a thread of its own, if there may be one: a runtime of one thread has none.
+    fn begin_write(&self, plan: &Arc<Plan>) -> Option<thread::JoinHandle<WriteResult>> {
+        if Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
+            return None;
+        }
+        let (datapath, plan) = (Arc::clone(&self.datapath), Arc::clone(plan));
+        let work = move || datapath.write(&plan.put, &plan.remove);
+        let thread = thread::Builder::new().name("write".to_owned());
+        thread.spawn(work).ok()
     }
 
     /// Waits for the write that is under way, if one is.
     pub(super) fn finish_write(&mut self) -> Result<(), String> {
-        let (plan, written) = match self.behind.take() {
-            None => return Ok(()),
-            Some(Behind::Done(done)) => *done,
-            Some(Behind::UnderWay(thread)) => {
+        let Some(Behind { plan, written }) = self.behind.take() else {
+            return Ok(());
+        };
+        let written = match written {
+            Written::Done(written) => written,
+            Written::UnderWay(thread) => {
                 on_kernel(|| thread.join()).unwrap_or_else(|panic| resume_unwind(panic))
             }
         };
         self.conclude(&plan, written)
     }
 
-    fn conclude(&mut self, plan: &Plan, written: Result<(), DatapathError>) -> Result<(), String> {
+    fn conclude(&mut self, plan: &Plan, written: WriteResult) -> Result<(), String> {
         let Err(error) = written else {
             return Ok(());
         };
@@ -303,10 +327,12 @@ impl Applier {
                 .extend(neighbors.map(|key| Key::Neighbor(*key)));
             return Ok(());
         }
-        // A small table that is full is written to again at each look at the host.
-        let is_full = matches!(error, DatapathError::Full { .. });
-        self.is_in_doubt |= !is_full;
-        self.has_failed_write |= !is_full;
+        if matches!(error, DatapathError::Full { .. }) {
+            self.unmended.get_or_insert(Unmended::Full);
+        } else {
+            self.unmended = Some(Unmended::Failed);
+            self.is_in_doubt = true;
+        }
         Err(error.to_string())
     }
 
@@ -415,7 +441,7 @@ impl Applier {
         errors.extend(self.attach().err());
         match errors.first() {
             Some(error) => self.doubt(standing, error),
-            None if self.is_in_doubt => {}
+            None if self.is_in_doubt || self.unmended.is_some() => {}
             None => standing
                 .iter()
                 .for_each(|name| drop(self.doubtful.remove(name))),
@@ -431,8 +457,11 @@ impl Applier {
         }
     }
 
-    /// The tables hold what they shall: so do those of the endpoints that were in doubt.
+    /// The large tables hold what they shall. If the small ones do too, no endpoint is in doubt any more.
     pub(super) fn trust(&mut self) {
+        if self.unmended.is_some() {
+            return;
+        }
         self.is_in_doubt = false;
         if self.attached.endpoints {
             self.news
@@ -491,7 +520,7 @@ impl Applier {
             on_kernel(|| self.datapath.small_tables()).map_err(|error| error.to_string())?;
         let plan = Plan::between(&self.desired(mirror).small_tables(), &actual);
         self.write(&plan)?;
-        self.has_failed_write = false;
+        self.unmended = None;
         Ok(())
     }
 

@@ -100,7 +100,7 @@ pub struct Cache {
     /// Those that nobody waits for.
     patient: VecDeque<Lookup>,
     /// Those of them that got no answer, until [`Self::retry`].
-    failed: Vec<Lookup>,
+    failed: BTreeSet<Lookup>,
     under_way: usize,
     sent: u64,
     /// The endpoints that deltas spoke of since the oldest question was sent, and the last revision of
@@ -121,7 +121,7 @@ impl Cache {
             flights: BTreeMap::new(),
             urgent: VecDeque::new(),
             patient: VecDeque::new(),
-            failed: Vec::new(),
+            failed: BTreeSet::new(),
             under_way: 0,
             sent: 0,
             former: BTreeMap::new(),
@@ -206,11 +206,9 @@ impl Cache {
         }
     }
 
-    /// There was no answer. Frames ask again by themselves; where none waits, [`Self::retry`] does.
-    pub fn fail(&mut self, lookup: Lookup, flight: &Flight) {
-        if flight.askers.is_empty() {
-            self.failed.push(lookup);
-        }
+    /// There was no answer, and no frame will ask again: [`Self::retry`] does.
+    pub fn fail(&mut self, lookup: Lookup) {
+        self.failed.insert(lookup);
     }
 
     /// Asks again what got no answer and no frame asks for.

@@ -319,14 +319,14 @@ impl Reconciler {
     async fn fail_reading(&mut self, reason: String) {
         self.inputs.pages = None;
         self.view.write().await.mirror.abandon_reading();
-        match self
-            .reader
-            .under_way
-            .take()
-            .and_then(|reading| reading.network)
-        {
-            Some(vni) => drop(self.reader.networks.insert(vni)),
-            None => self.reader.wants_whole = true,
+        let reading = self.reader.under_way.take();
+        if let Some(vni) = reading.as_ref().and_then(|reading| reading.network) {
+            self.reader.networks.insert(vni);
+        } else {
+            self.reader.wants_whole = true;
+            // The mirror has its revision, and deltas up to there will count for old.
+            let has_begun = reading.is_some_and(|reading| reading.revision.is_some());
+            self.reader.has_gap |= has_begun;
         }
         self.reader.postpone(Instant::now());
         self.lose(format!("the registry can't be read: {reason}"))
@@ -345,10 +345,13 @@ impl Reconciler {
         self.reader.last_delta = delta.revision;
         let mut answered = self.cache.observe(&delta);
         if delta.revision <= self.view.read().await.mirror.revision() {
-            // A reading was faster. It does not say who is asked for, and the answers may be older.
+            // A reading was faster. It says nothing of what is asked for or held on demand, and the
+            // answers may be older.
             for lookup in std::mem::take(&mut answered).into_values().flatten() {
                 self.cache.doubt(lookup);
             }
+            let changed = delta.endpoints.iter().map(|endpoint| &endpoint.name);
+            self.revisit(changed.chain(&delta.endpoints_removed)).await;
         }
         let admitted: BTreeSet<Name> = answered.keys().cloned().collect();
         let put = delta.endpoints.iter().map(|endpoint| &endpoint.name);
@@ -429,9 +432,18 @@ impl Reconciler {
 
     /// What was asked for before may have changed unheard of.
     async fn revisit_cached(&mut self) {
+        let names = self.cache.names();
+        self.revisit(names.iter()).await;
+    }
+
+    /// Asks again about those of these endpoints that are held on demand.
+    async fn revisit(&mut self, names: impl Iterator<Item = &Name>) {
         let (view, now) = (self.view.read().await, Instant::now());
-        for name in self.cache.names() {
-            if let Some(known) = view.mirror.endpoint(&name) {
+        for name in names
+            .filter(|name| self.cache.holds(name))
+            .collect::<Vec<_>>()
+        {
+            if let Some(known) = view.mirror.endpoint(name) {
                 let (vni, wanted) = (known.vni(), Wanted::Mac(known.mac()));
                 self.cache.revisit(Lookup { vni, wanted }, now);
             }

@@ -105,7 +105,10 @@ impl Reconciler {
                     self.counters.timeouts += 1;
                     "the registry does not answer".to_owned()
                 };
-                self.cache.fail(lookup, &flight);
+                let is_held = lookup.owner(&self.view.read().await.mirror).is_some();
+                if is_held || flight.askers.is_empty() {
+                    self.cache.fail(lookup);
+                }
                 tracing::debug!(%vni, %wanted, reason, "lookup failed");
                 self.events.tell(Event::LookupFailed {
                     vni,
@@ -172,6 +175,7 @@ impl Reconciler {
 
     /// Answers frames that ask for an address, if its rows are in.
     pub(super) async fn reply(&mut self, lookup: Lookup, askers: &[Miss]) {
+        self.errors.extend(self.applier.finish_write().err());
         let view = self.view.read().await;
         let Some(owner) = lookup.owner(&view.mirror) else {
             return;

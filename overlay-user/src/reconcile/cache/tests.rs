@@ -188,8 +188,8 @@ fn what_no_frame_asks_for_is_asked_again_after_a_failure_and_not_at_once() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     cache.revisit(lookup(3), now);
     let (asked, number) = cache.send(5).unwrap();
-    let flight = cache.land(asked, number).unwrap();
-    cache.fail(asked, &flight);
+    cache.land(asked, number).unwrap();
+    cache.fail(asked);
     assert_eq!(cache.send(5), None);
     assert!(!cache.is_quiet(), "time brings it back");
     cache.retry(now);

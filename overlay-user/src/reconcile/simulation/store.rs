@@ -95,6 +95,8 @@ pub(super) struct Inner {
     pub(super) is_away: bool,
     /// Whether watches break the contract.
     pub(super) mischief: bool,
+    /// Whether there ever was: deltas may have been lost that nobody heard of.
+    pub(super) had_mischief: bool,
     /// How late things are at most.
     pub(super) lateness: Duration,
     /// How often a question fails, of 256.
@@ -122,6 +124,7 @@ impl Store {
             history: 0,
             is_away: false,
             mischief: false,
+            had_mischief: false,
             lateness: Duration::ZERO,
             failures: 0,
             reports: Vec::new(),

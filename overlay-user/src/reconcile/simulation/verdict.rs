@@ -151,7 +151,7 @@ impl World {
     async fn judge_applied(&mut self) {
         let view = self.observer.view().await;
         let inner = self.store.lock();
-        if self.has_net || inner.history != 0 || view.applied != inner.state.revision {
+        if inner.had_mischief || inner.history != 0 || view.applied != inner.state.revision {
             return;
         }
         let state = &inner.state;

@@ -52,7 +52,7 @@ pub(super) struct World {
     pace: Pace,
     /// Whether the loop reads the registry now and then for no reason. Where it does not, the watch
     /// loses nothing either, and what the loop makes of it wrong stays wrong until there is a reason.
-    pub(super) has_net: bool,
+    has_net: bool,
     started: Instant,
     /// What happened, if anybody wants to know.
     trace: Option<Vec<String>>,
@@ -404,6 +404,7 @@ impl World {
         self.store.change(|inner| {
             inner.is_away = is_away;
             inner.mischief = mischief;
+            inner.had_mischief |= mischief;
             inner.failures = failures;
         });
     }

@@ -144,11 +144,12 @@ impl Writing<'_> {
     }
 
     /// Judges a row that is put where one was removed for it: an older generation must not take the
-    /// place of one that is true.
+    /// place of one that is true. Generations of two histories don't compare.
     fn judge(&mut self, vni: Vni, wanted: Wanted, held: Option<Revision>, put: Revision) {
         let owner = self.truth.state.owner(vni, wanted);
         let true_now = owner.map(|owner| owner.generation);
         if let Some(held) = held
+            && self.truth.history == 0
             && held > put
             && true_now == Some(held)
         {
