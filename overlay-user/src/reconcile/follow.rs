@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move};
 use crate::{
-    model::{Delta, Endpoint, Name, Revision, Vni, Wanted},
+    model::{Delta, Endpoint, Name, Revision, Vni},
     registry::{Reading, RegistryError, Scope, WatchEvent},
 };
 
@@ -443,9 +443,15 @@ impl Reconciler {
             .filter(|name| self.cache.holds(name))
             .collect::<Vec<_>>()
         {
-            if let Some(known) = view.mirror.endpoint(name) {
-                let (vni, wanted) = (known.vni(), Wanted::Mac(known.mac()));
-                self.cache.revisit(Lookup { vni, wanted }, now);
+            let known = view.mirror.endpoint(name);
+            let lookups = known.into_iter().flat_map(Lookup::all_of);
+            // An address that a newer endpoint has tells nothing of this one.
+            let its = lookups.filter(|lookup| {
+                let owner = lookup.owner(&view.mirror);
+                owner.is_some_and(|owner| owner.name() == name)
+            });
+            for lookup in its.take(1) {
+                self.cache.revisit(lookup, now);
             }
         }
     }

@@ -35,7 +35,16 @@ impl Lookup {
         }
     }
 
-    fn owner<'a>(&self, mirror: &'a Mirror) -> Option<Known<'a>> {
+    /// Every one that an endpoint of the mirror answers, unless a newer one does.
+    pub(super) fn all_of(known: Known<'_>) -> impl Iterator<Item = Self> {
+        let vni = known.vni();
+        let ips = known.ips().map(Wanted::Ip);
+        std::iter::once(Wanted::Mac(known.mac()))
+            .chain(ips)
+            .map(move |wanted| Self { vni, wanted })
+    }
+
+    pub(super) fn owner<'a>(&self, mirror: &'a Mirror) -> Option<Known<'a>> {
         match self.wanted {
             Wanted::Mac(mac) => mirror.by_mac(self.vni, mac),
             Wanted::Ip(ip) => mirror.by_ip(self.vni, ip),

@@ -17,6 +17,7 @@ pub(super) struct Since {
     at: Revision,
     networks: BTreeMap<Vni, Revision>,
     nodes: BTreeMap<Name, Revision>,
+    /// Endpoints that were removed, or are held no more by this host.
     removed: BTreeMap<Name, Revision>,
 }
 
@@ -86,6 +87,9 @@ impl Mirror {
                 || admitted.contains(&endpoint.name)
             {
                 moves.extend(self.put(endpoint, self.no_reading(), witness));
+            } else if let Some(since) = &mut self.since {
+                // It may have been elsewhere when the reading was made.
+                since.removed.insert(endpoint.name, delta.revision);
             }
         }
         moves
@@ -162,6 +166,10 @@ impl Mirror {
             if !since.is_outdated(&since.networks, &network.vni) {
                 self.put_network(network, witness);
             }
+        }
+        if !is_same_history {
+            // Networks that were proactive in the other history may be on demand in this one.
+            self.forget_cached(witness);
         }
         let present: BTreeSet<Name> = nodes.iter().map(|node| node.name.clone()).collect();
         let gone = self.nodes().filter(|node| !present.contains(&node.name));
@@ -259,7 +267,10 @@ impl Mirror {
             .endpoint(&endpoint.name)
             .is_some_and(|known| known.is(&endpoint))
         {
-            self.endpoints.mark(&endpoint.name, reading);
+            // What the reading has seen stays seen, whoever says it once more.
+            if reading == self.reading {
+                self.endpoints.mark(&endpoint.name, reading);
+            }
             return None;
         }
         self.tell_of(&endpoint.name, witness);

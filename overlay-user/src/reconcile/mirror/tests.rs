@@ -273,6 +273,51 @@ fn a_reading_of_one_network_forgets_nothing_of_another() {
 }
 
 #[test]
+fn a_delta_that_repeats_what_the_reading_had_takes_nothing_from_it() {
+    let mut mirror = mirror();
+    mirror.expect_reading();
+    let networks = vec![network(42, Resolve::Proactive)];
+    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
+    mirror.begin_reading(6, networks, nodes, &mut |_, _| ());
+    let page = || vec![endpoint("near", 2, "h1", 4), endpoint("far", 3, "h2", 6)];
+    mirror.read(page(), &mut |_, _| ());
+    apply(&mut mirror, put(7, page()));
+    finish(&mut mirror);
+    assert_eq!(mirror.counts(), (1, 1));
+}
+
+#[test]
+fn a_reading_does_not_bring_back_what_went_to_an_on_demand_network_since() {
+    let mut mirror = Mirror::new(name("h1"));
+    mirror.expect_reading();
+    let networks = vec![
+        network(42, Resolve::Proactive),
+        network(43, Resolve::OnDemand),
+    ];
+    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
+    mirror.begin_reading(5, networks, nodes, &mut |_, _| ());
+    let mut moved = endpoint("far", 3, "h2", 6);
+    moved.vni = vni(43);
+    apply(&mut mirror, put(6, vec![moved]));
+    mirror.read(vec![endpoint("far", 3, "h2", 5)], &mut |_, _| ());
+    finish(&mut mirror);
+    assert_eq!(generation(&mirror, "far"), None);
+}
+
+#[test]
+fn what_another_history_had_of_a_network_that_is_on_demand_in_this_one_is_forgotten() {
+    let mut mirror = mirror();
+    mirror.expect_reading();
+    let networks = vec![network(42, Resolve::OnDemand)];
+    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
+    assert!(!mirror.begin_reading(3, networks, nodes, &mut |_, _| ()));
+    mirror.read(vec![endpoint("near", 2, "h1", 3)], &mut |_, _| ());
+    finish(&mut mirror);
+    assert_eq!(generation(&mirror, "far"), None);
+    assert_eq!(generation(&mirror, "near"), Some(3));
+}
+
+#[test]
 fn after_a_reading_of_one_network_the_deltas_up_to_it_still_count_for_others() {
     let mut mirror = mirror();
     mirror.expect_reading();

@@ -120,7 +120,11 @@ impl World {
                     vni: known.vni(),
                     mac: known.mac(),
                 };
-                if !kernel.fdb.contains_key(&key) && !kernel.tampered.contains(&key) {
+                // Where a delta was lost, a newer endpoint may have its MAC.
+                let owner = view.mirror.by_mac(key.vni, key.mac);
+                let is_its = owner.is_some_and(|owner| owner.name() == name);
+                let has_row = kernel.fdb.contains_key(&key);
+                if is_its && !has_row && !kernel.tampered.contains(&key) {
                     return Some(format!("{name} is said to be ready and has no row"));
                 }
             }
@@ -165,8 +169,9 @@ impl World {
         });
         let revision = view.applied;
         self.violations.extend(unknown.map(|endpoint| {
-            let name = &endpoint.name;
-            format!("{revision} is said to be applied, and {name} is not known so")
+            let known = view.mirror.endpoint(&endpoint.name);
+            let known = known.map(|known| known.generation());
+            format!("{revision} is said to be applied, and {endpoint:?} is known as of {known:?}")
         }));
     }
 
