@@ -7,12 +7,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    net::IpAddr,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::model::{Delta, Endpoint, Miss, Name, Revision, Vni, Wanted};
+use crate::model::{Delta, Endpoint, Mac, Miss, Name, Revision, Vni, Wanted};
 
 /// Questions that wait for their turn, at most. What finds no place among them is asked for again by
 /// its next frame, a second later.
@@ -407,10 +408,17 @@ impl Cache {
 impl Lookup {
     /// Every one that an endpoint answers.
     pub fn all(endpoint: &Endpoint) -> impl Iterator<Item = Self> + '_ {
-        let vni = endpoint.vni;
-        let ips = endpoint.ips().map(Wanted::Ip);
-        std::iter::once(Wanted::Mac(endpoint.mac))
-            .chain(ips)
+        Self::of_addresses(endpoint.vni, endpoint.mac, endpoint.ips())
+    }
+
+    /// One for each address.
+    pub(super) fn of_addresses(
+        vni: Vni,
+        mac: Mac,
+        ips: impl Iterator<Item = IpAddr>,
+    ) -> impl Iterator<Item = Self> {
+        std::iter::once(Wanted::Mac(mac))
+            .chain(ips.map(Wanted::Ip))
             .map(move |wanted| Self { vni, wanted })
     }
 }

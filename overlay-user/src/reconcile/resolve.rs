@@ -37,11 +37,7 @@ impl Lookup {
 
     /// Every one that an endpoint of the mirror answers, unless a newer one does.
     pub(super) fn all_of(known: Known<'_>) -> impl Iterator<Item = Self> {
-        let vni = known.vni();
-        let ips = known.ips().map(Wanted::Ip);
-        std::iter::once(Wanted::Mac(known.mac()))
-            .chain(ips)
-            .map(move |wanted| Self { vni, wanted })
+        Self::of_addresses(known.vni(), known.mac(), known.ips())
     }
 
     pub(super) fn owner<'a>(&self, mirror: &'a Mirror) -> Option<Known<'a>> {

@@ -42,13 +42,17 @@ fn endpoint(text: &str, last: u8, on: &str, generation: Revision) -> Endpoint {
 fn mirror() -> Mirror {
     let mut mirror = Mirror::new(name("h1"));
     mirror.expect_reading();
-    let networks = vec![network(42, Resolve::Proactive)];
-    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
-    mirror.begin_reading(5, networks, nodes, &mut |_, _| ());
+    begin(&mut mirror, 5, vec![network(42, Resolve::Proactive)]);
     let page = vec![endpoint("near", 2, "h1", 4), endpoint("far", 3, "h2", 5)];
     mirror.read(page, &mut |_, _| ());
     finish(&mut mirror);
     mirror
+}
+
+/// A reading has come, with hosts h1 and h2. `false`: of a former state.
+fn begin(mirror: &mut Mirror, revision: Revision, networks: Vec<Network>) -> bool {
+    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
+    mirror.begin_reading(revision, networks, nodes, &mut |_, _| ())
 }
 
 fn finish(mirror: &mut Mirror) {
@@ -204,9 +208,7 @@ fn what_a_reading_does_not_have_is_gone_and_what_came_since_is_not() {
     // Both come while the reading is on its way: it can't know the second.
     apply(&mut mirror, put(6, vec![endpoint("sixth", 6, "h2", 6)]));
     apply(&mut mirror, put(8, vec![endpoint("eighth", 8, "h2", 8)]));
-    let networks = vec![network(42, Resolve::Proactive)];
-    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
-    mirror.begin_reading(7, networks, nodes, &mut |_, _| ());
+    begin(&mut mirror, 7, vec![network(42, Resolve::Proactive)]);
     mirror.read(vec![endpoint("near", 2, "h1", 4)], &mut |_, _| ());
     finish(&mut mirror);
     assert_eq!(generation(&mirror, "far"), None);
@@ -276,9 +278,7 @@ fn a_reading_of_one_network_forgets_nothing_of_another() {
 fn a_delta_that_repeats_what_the_reading_had_takes_nothing_from_it() {
     let mut mirror = mirror();
     mirror.expect_reading();
-    let networks = vec![network(42, Resolve::Proactive)];
-    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
-    mirror.begin_reading(6, networks, nodes, &mut |_, _| ());
+    begin(&mut mirror, 6, vec![network(42, Resolve::Proactive)]);
     let page = || vec![endpoint("near", 2, "h1", 4), endpoint("far", 3, "h2", 6)];
     mirror.read(page(), &mut |_, _| ());
     apply(&mut mirror, put(7, page()));
@@ -294,8 +294,7 @@ fn a_reading_does_not_bring_back_what_went_to_an_on_demand_network_since() {
         network(42, Resolve::Proactive),
         network(43, Resolve::OnDemand),
     ];
-    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
-    mirror.begin_reading(5, networks, nodes, &mut |_, _| ());
+    begin(&mut mirror, 5, networks);
     let mut moved = endpoint("far", 3, "h2", 6);
     moved.vni = vni(43);
     apply(&mut mirror, put(6, vec![moved]));
@@ -308,9 +307,7 @@ fn a_reading_does_not_bring_back_what_went_to_an_on_demand_network_since() {
 fn what_another_history_had_of_a_network_that_is_on_demand_in_this_one_is_forgotten() {
     let mut mirror = mirror();
     mirror.expect_reading();
-    let networks = vec![network(42, Resolve::OnDemand)];
-    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
-    assert!(!mirror.begin_reading(3, networks, nodes, &mut |_, _| ()));
+    assert!(!begin(&mut mirror, 3, vec![network(42, Resolve::OnDemand)]));
     mirror.read(vec![endpoint("near", 2, "h1", 3)], &mut |_, _| ());
     finish(&mut mirror);
     assert_eq!(generation(&mirror, "far"), None);
@@ -369,9 +366,7 @@ fn of_an_on_demand_network_only_what_is_here_or_asked_for_is_taken() {
 fn a_reading_leaves_what_was_asked_for_alone() {
     let mut mirror = on_demand();
     mirror.expect_reading();
-    let networks = vec![network(42, Resolve::OnDemand)];
-    let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
-    mirror.begin_reading(9, networks, nodes, &mut |_, _| ());
+    begin(&mut mirror, 9, vec![network(42, Resolve::OnDemand)]);
     finish(&mut mirror);
     assert_eq!(
         generation(&mirror, "near"),
