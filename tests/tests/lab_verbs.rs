@@ -185,6 +185,12 @@ impl Monitor {
         }
     }
 
+    /// The next event of this kind about the address. There are others: each endpoint, too, asks
+    /// whether somebody has the link-local address that it is about to take.
+    fn next_about(&self, kind: &str, ip: &str) -> Value {
+        self.next(|event| event["event"] == kind && event["wanted"]["ip"] == ip)
+    }
+
     /// Waits for its end; exit code and what it complained of.
     fn end(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
@@ -231,9 +237,9 @@ fn monitor_prints_misses_drops_moves_and_changes_of_the_registry_until_ctrl_c() 
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.0.2/16"]);
     let green = two.endpoint(&lab.name("green"), 42, &["7.7.0.3/16"]);
     blue.reaches("7.7.0.3");
-    let miss = monitor.next(|event| event["event"] == "miss");
-    assert_eq!(miss["wanted"]["ip"], "7.7.0.3", "{miss}");
-    let resolved = monitor.next(|event| event["event"] == "resolved");
+    let miss = monitor.next_about("miss", "7.7.0.3");
+    assert_eq!(miss["asker"], blue.name(), "{miss}");
+    let resolved = monitor.next_about("resolved", "7.7.0.3");
     assert_eq!(resolved["endpoint"], green.name(), "{resolved}");
     assert!(resolved["took_us"].is_u64(), "{resolved}");
 
@@ -249,8 +255,7 @@ fn monitor_prints_misses_drops_moves_and_changes_of_the_registry_until_ctrl_c() 
     );
 
     assert!(!blue.pings("7.7.0.99", "-c 1 -W 1"));
-    let unknown = monitor.next(|event| event["event"] == "unresolved");
-    assert_eq!(unknown["wanted"]["ip"], "7.7.0.99");
+    monitor.next_about("unresolved", "7.7.0.99");
 
     let pid = Pid::from_raw(monitor.child.id().try_into().unwrap());
     kill(pid, Signal::SIGINT).unwrap();
