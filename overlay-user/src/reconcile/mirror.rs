@@ -17,6 +17,7 @@ use crate::model::{
     Endpoint, FdbKey, IfName, Mac, Name, NeighborKey, Network, Node, Resolve, Revision, Vni,
 };
 
+mod index;
 mod intake;
 mod nodes;
 mod store;

@@ -9,11 +9,11 @@ use std::{
     net::IpAddr,
 };
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 use ipnet::{IpNet, Ipv4Net};
 use slab::Slab;
 
-use super::nodes::NodeId;
+use super::{index::Index, nodes::NodeId};
 use crate::model::{Mac, Name, Revision, Vni};
 
 /// What every host keeps of an endpoint.
@@ -70,9 +70,9 @@ struct Claim {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     records: Slab<Record>,
-    by_name: HashTable<u32>,
-    by_mac: HashTable<u32>,
-    by_ip: HashTable<Claim>,
+    by_name: Index<u32>,
+    by_mac: Index<u32>,
+    by_ip: Index<Claim>,
     hasher: DefaultHashBuilder,
 }
 
@@ -87,7 +87,7 @@ impl Store {
 
     /// The newest endpoint that claims the MAC.
     pub(super) fn owner_of_mac(&self, vni: Vni, mac: Mac) -> Option<&Record> {
-        let claimants = self.by_mac.iter_hash(self.hash((vni, mac)));
+        let claimants = self.by_mac.with_hash(self.hash((vni, mac)));
         newest(
             claimants
                 .filter_map(|&id| self.record(id))
@@ -97,7 +97,7 @@ impl Store {
 
     /// The newest endpoint that claims the address.
     pub(super) fn owner_of_ip(&self, vni: Vni, ip: IpAddr) -> Option<&Record> {
-        let claimants = self.by_ip.iter_hash(self.hash((vni, ip)));
+        let claimants = self.by_ip.with_hash(self.hash((vni, ip)));
         newest(claimants.filter_map(|claim| {
             let record = self.record(claim.record)?;
             let address = record.addresses.get(usize::from(claim.position))?;
@@ -154,13 +154,13 @@ impl Store {
                 .get(*id as usize)
                 .map_or(0, |record| hasher.hash_one(&record.name))
         };
-        by_name.insert_unique(hasher.hash_one(&record.name), id, name_hash);
+        by_name.insert(hasher.hash_one(&record.name), id, name_hash);
         let mac_hash = |id: &u32| {
             records
                 .get(*id as usize)
                 .map_or(0, |record| hasher.hash_one((record.vni, record.mac)))
         };
-        by_mac.insert_unique(hasher.hash_one((record.vni, record.mac)), id, mac_hash);
+        by_mac.insert(hasher.hash_one((record.vni, record.mac)), id, mac_hash);
         let ip_hash = |claim: &Claim| {
             records.get(claim.record as usize).map_or(0, |record| {
                 let address = record.addresses.get(usize::from(claim.position));
@@ -172,11 +172,8 @@ impl Store {
                 record: id,
                 position,
             };
-            by_ip.insert_unique(
-                hasher.hash_one((record.vni, address.addr())),
-                claim,
-                ip_hash,
-            );
+            let hash = hasher.hash_one((record.vni, address.addr()));
+            by_ip.insert(hash, claim, ip_hash);
         }
         former
     }
@@ -185,19 +182,20 @@ impl Store {
         let id = self.id(name)?;
         let record = self.records.try_remove(id as usize)?;
         let hash = self.hash(name);
-        forget(&mut self.by_name, hash, |known| *known == id);
+        self.by_name.remove(hash, |known| *known == id);
         let hash = self.hash((record.vni, record.mac));
-        forget(&mut self.by_mac, hash, |known| *known == id);
+        self.by_mac.remove(hash, |known| *known == id);
         for address in record.addresses.iter() {
             let hash = self.hash((record.vni, address.addr()));
-            forget(&mut self.by_ip, hash, |claim| claim.record == id);
+            self.by_ip.remove(hash, |claim| claim.record == id);
         }
         Some(record)
     }
 
     fn id(&self, name: &Name) -> Option<u32> {
         let is_named = |id: &u32| self.record(*id).is_some_and(|record| record.name == *name);
-        self.by_name.find(self.hash(name), is_named).copied()
+        let mut named = self.by_name.with_hash(self.hash(name)).copied();
+        named.find(is_named)
     }
 
     fn record(&self, id: u32) -> Option<&Record> {
@@ -212,12 +210,6 @@ impl Store {
 /// The one with the highest generation. Every host chooses the same one of those that are equal.
 fn newest<'a>(claimants: impl Iterator<Item = &'a Record>) -> Option<&'a Record> {
     claimants.max_by_key(|record| (record.generation, Reverse(&record.name)))
-}
-
-fn forget<T>(table: &mut HashTable<T>, hash: u64, is_it: impl FnMut(&T) -> bool) {
-    if let Ok(entry) = table.find_entry(hash, is_it) {
-        entry.remove();
-    }
 }
 
 #[cfg(test)]
