@@ -348,6 +348,11 @@ fn an_older_generation_never_takes_the_place_of_a_newer_one() {
 
 #[test]
 fn a_full_map_takes_what_it_can_says_so_and_counts_the_rest() {
+    fill_up(|kernel, put| kernel.write(put, &Tables::default()));
+    fill_up(|kernel, put| kernel.add(&put.fdb, &put.neighbors));
+}
+
+fn fill_up(write: impl Fn(&Kernel, &Tables) -> Result<(), DatapathError>) {
     const CAPACITY: u64 = 4;
     let world = World::with_fdb_entries(4);
     let many = |count: u8| {
@@ -360,7 +365,7 @@ fn a_full_map_takes_what_it_can_says_so_and_counts_the_rest() {
     };
     let mut put = many(8);
     put.neighbors = neighbors([GREEN, GREEN_6], GENERATION);
-    let error = world.kernel.write(&put, &Tables::default()).unwrap_err();
+    let error = write(&world.kernel, &put).unwrap_err();
     let DatapathError::Full { map, refused, .. } = error else {
         panic!("{error}");
     };
@@ -380,8 +385,31 @@ fn a_full_map_takes_what_it_can_says_so_and_counts_the_rest() {
     // What is taken away makes room.
     world.kernel.write(&Tables::default(), &many(8)).unwrap();
     assert_eq!(fdb().entries, 1);
-    world.kernel.write(&many(3), &Tables::default()).unwrap();
+    write(&world.kernel, &many(3)).unwrap();
     assert_eq!((fdb().entries, fdb().refused), (CAPACITY, 5));
+}
+
+#[test]
+fn what_is_added_is_written_as_a_whole_and_compared_with_nothing() {
+    let world = World::new();
+    let mac = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Mac::try_from([2, 0, 0, 0, high, low]).unwrap()
+    };
+    let row = |generation| move |number| (fdb_key(mac(number)), remote(generation));
+    let expected: BTreeMap<_, _> = (0..1000).map(row(GENERATION)).collect();
+    world.kernel.add(&expected, &BTreeMap::new()).unwrap();
+    assert_eq!(world.kernel.usage().unwrap()["fdb"].entries, 1001);
+    let mut fdb = world.kernel.tables().unwrap().fdb;
+    fdb.retain(|key, _| expected.contains_key(key));
+    assert_eq!(fdb, expected);
+    // A kernel that would take them one by one only would have kept the newer one.
+    let older: BTreeMap<_, _> = [row(GENERATION - 1)(0)].into();
+    world.kernel.add(&older, &BTreeMap::new()).unwrap();
+    assert_eq!(
+        world.kernel.tables().unwrap().fdb[&fdb_key(mac(0))],
+        remote(GENERATION - 1)
+    );
 }
 
 #[test]

@@ -127,6 +127,14 @@ impl Datapath for Kernel {
         self.state().maps.write(put, remove)
     }
 
+    fn add(
+        &self,
+        fdb: &BTreeMap<FdbKey, FdbRow>,
+        neighbors: &BTreeMap<NeighborKey, NeighborRow>,
+    ) -> Result<(), DatapathError> {
+        self.state().maps.add(fdb, neighbors)
+    }
+
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
         maps::for_each_pinned::<FdbRow>(&self.pins, map::FDB, visit)
     }

@@ -17,7 +17,8 @@ use super::{
     table::{Table, failed},
 };
 use crate::model::{
-    EndpointRow, FdbKey, FdbRow, MapUsage, NeighborRow, NetworkRow, Tables, Traffic, Vni, VtepRow,
+    EndpointRow, FdbKey, FdbRow, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables, Traffic,
+    Vni, VtepRow,
 };
 
 /// Every map of the datapath.
@@ -220,11 +221,21 @@ impl Maps {
             self.fdb.put::<FdbRow>(&put.fdb, &stamp),
             self.endpoints.put::<EndpointRow>(&put.endpoints, &stamp),
         ];
-        let written = removed.into_iter().chain([assigned]).chain(put);
-        let worst = written
-            .filter_map(Result::err)
-            .max_by_key(DatapathError::gravity);
-        worst.map_or(Ok(()), Err)
+        worst(removed.into_iter().chain([assigned]).chain(put))
+    }
+
+    /// Writes rows whose keys the maps are known not to hold.
+    pub(super) fn add(
+        &mut self,
+        fdb: &BTreeMap<FdbKey, FdbRow>,
+        neighbors: &BTreeMap<NeighborKey, NeighborRow>,
+    ) -> Result<(), DatapathError> {
+        let stamp = Stamp {
+            slots: &self.slots,
+            now_s: now_s()?,
+        };
+        let neighbors = self.neighbors.add::<NeighborRow>(neighbors, &stamp);
+        worst([neighbors, self.fdb.add::<FdbRow>(fdb, &stamp)])
     }
 
     pub(super) fn renew_lease(&mut self, valid: Duration) -> Result<(), DatapathError> {
@@ -328,6 +339,16 @@ fn sum(
         .get(&slot, 0)
         .map_err(|error| failed("read", name, &error))?;
     Ok(per_cpu.iter().sum())
+}
+
+/// The gravest of several outcomes.
+fn worst(
+    outcomes: impl IntoIterator<Item = Result<(), DatapathError>>,
+) -> Result<(), DatapathError> {
+    let errors = outcomes.into_iter().filter_map(Result::err);
+    errors
+        .max_by_key(DatapathError::gravity)
+        .map_or(Ok(()), Err)
 }
 
 fn now() -> Result<Duration, DatapathError> {

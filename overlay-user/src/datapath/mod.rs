@@ -16,6 +16,7 @@ use crate::model::{
 
 mod answer;
 mod attach;
+mod batch;
 mod convert;
 mod features;
 mod former;
@@ -145,6 +146,14 @@ pub trait Datapath: Send + Sync + 'static {
     /// Goes on past what fails and gives the gravest error; rows that a full map does not take are
     /// counted there as well.
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError>;
+
+    /// The same, in fewer system calls, for rows whose keys the maps do not hold. The caller knows that
+    /// for sure: what is there all the same is overwritten, whatever its generation.
+    fn add(
+        &self,
+        fdb: &BTreeMap<FdbKey, FdbRow>,
+        neighbors: &BTreeMap<NeighborKey, NeighborRow>,
+    ) -> Result<(), DatapathError>;
 
     /// How long ago a frame last used an FDB row that ages, in whole seconds. `None`: there is no
     /// such row, or it does not age.

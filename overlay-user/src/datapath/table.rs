@@ -1,16 +1,19 @@
 //! One hash map of the datapath, typed. Only this process writes it, so it knows how many rows are
 //! in it; the kernel does not tell.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapError},
+    maps::{HashMap, Map, MapData, MapError},
 };
 use overlay_ebpf::abi::map;
 
 use super::{
-    DatapathError,
+    DatapathError, batch,
     convert::{Row, Stamp},
     features::chain,
 };
@@ -24,7 +27,9 @@ const EXIST: u64 = 2;
 /// A hash map and what became of the rows that it was given.
 pub(super) struct Table<K, V> {
     name: &'static str,
-    map: HashMap<aya::maps::MapData, K, V>,
+    map: HashMap<MapData, K, V>,
+    /// The same map, for what aya can't do. `None`: it can do without.
+    fd: Option<OwnedFd>,
     usage: MapUsage,
 }
 
@@ -39,16 +44,18 @@ enum Written {
 
 impl<K: Pod, V: Pod> Table<K, V> {
     pub(super) fn open(name: &'static str, map: Map) -> Result<Self, DatapathError> {
-        let capacity = match &map {
-            Map::HashMap(data) => data.info().map_or(0, |info| info.max_entries()),
-            _ => 0,
-        };
+        let (mut capacity, mut fd) = (0, None);
+        if let Map::HashMap(data) = &map {
+            capacity = data.info().map_or(0, |info| info.max_entries());
+            fd = data.fd().as_fd().try_clone_to_owned().ok();
+        }
         let map: HashMap<_, K, V> = map
             .try_into()
             .map_err(|error| failed("open", name, &error))?;
         Ok(Self {
             name,
             map,
+            fd,
             usage: MapUsage {
                 capacity: capacity.into(),
                 ..MapUsage::default()
@@ -102,9 +109,35 @@ impl<K: Pod, V: Pod> Table<K, V> {
     where
         R: Row<AbiKey = K, AbiValue = V>,
     {
+        let entries = rows.iter().map(|(key, row)| R::to_abi(key, row, stamp));
+        self.put_entries::<R>(entries)
+    }
+
+    /// The same for keys that the map doesn't hold, which the caller knows for sure. Where there is
+    /// nothing to compare generations with, many entries go in one system call.
+    pub(super) fn add<R>(
+        &mut self,
+        rows: &BTreeMap<R::Key, R>,
+        stamp: &Stamp<'_>,
+    ) -> Result<(), DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
+        let entries = rows.iter().map(|(key, row)| R::to_abi(key, row, stamp));
+        let (keys, values): (Vec<K>, Vec<V>) = entries.unzip();
+        let fd = self.fd.as_ref();
+        let added = fd.map_or(0, |fd| batch::update(fd.as_fd(), &keys, &values));
+        self.usage.entries += added as u64;
+        // If there are any left, the map is full, or fails: row by row it says so.
+        self.put_entries::<R>(keys.into_iter().zip(values).skip(added))
+    }
+
+    fn put_entries<R>(&mut self, entries: impl Iterator<Item = (K, V)>) -> Result<(), DatapathError>
+    where
+        R: Row<AbiKey = K, AbiValue = V>,
+    {
         let (mut failure, mut refused) = (None, 0);
-        for (key, row) in rows {
-            let (key, value) = R::to_abi(key, row, stamp);
+        for (key, value) in entries {
             match self.put_row::<R>(&key, &value) {
                 Ok(Written::Anew) => self.usage.entries += 1,
                 Ok(Written::Over) => {}

@@ -59,6 +59,9 @@ pub struct Applier {
     /// A write failed, or a former agent's rows are there: the tables may differ from what the books
     /// say.
     pub(super) is_in_doubt: bool,
+    /// All rows of endpoints in the kernel's tables are this agent's, and every write of it went well:
+    /// what the books don't have is not there.
+    knows_all: bool,
     /// Rows could not be written, and the small tables were not mended since.
     unmended: Option<Unmended>,
     behind: Option<Behind>,
@@ -72,8 +75,26 @@ pub struct Applier {
 
 /// A write of which nobody knows yet what came of it.
 struct Behind {
-    plan: Arc<Plan>,
+    batch: Arc<Batch>,
     written: Written,
+}
+
+/// Many rows.
+struct Batch {
+    plan: Plan,
+    /// None of them has another one's place to take.
+    is_addition: bool,
+}
+
+impl Batch {
+    fn write(&self, datapath: &dyn Datapath) -> WriteResult {
+        let Plan { put, remove } = &self.plan;
+        if self.is_addition {
+            datapath.add(&put.fdb, &put.neighbors)
+        } else {
+            datapath.write(put, remove)
+        }
+    }
 }
 
 enum Written {
@@ -113,8 +134,7 @@ pub enum Standing {
 impl Applier {
     /// Nothing is known of the host yet: begin with [`Self::check`].
     pub fn new(platform: Arc<dyn Platform>, datapath: Arc<dyn Datapath>, local: Local) -> Self {
-        // What a former agent left has to be looked through; a million rows take seconds.
-        let is_in_doubt = !is_blank(&*datapath);
+        let is_blank = is_blank(&*datapath);
         Self {
             platform,
             datapath,
@@ -127,7 +147,9 @@ impl Applier {
             news: BTreeSet::new(),
             attached: Attached::default(),
             has_written: false,
-            is_in_doubt,
+            // What a former agent left has to be looked through; a million rows take seconds.
+            is_in_doubt: !is_blank,
+            knows_all: is_blank,
             unmended: None,
             behind: None,
             overflow: BTreeSet::new(),
@@ -253,10 +275,11 @@ impl Applier {
             local: &self.local,
             found: &self.found,
         };
+        let is_addition = draft.is_addition();
         let plan = draft.settle(&desired, &mut self.books);
         let has_ports = !(plan.put.endpoints.is_empty() && plan.remove.endpoints.is_empty());
         if !has_ports && plan.put.fdb.len() >= MANY {
-            self.write_behind(plan)
+            self.write_behind(plan, is_addition)
         } else {
             self.write(&plan)
         }
@@ -277,32 +300,35 @@ impl Applier {
 
     /// The same, while the next page of a reading is looked at: half of the work is the kernel's. Gives
     /// what came of the write before it.
-    fn write_behind(&mut self, plan: Plan) -> Result<(), String> {
+    fn write_behind(&mut self, plan: Plan, is_addition: bool) -> Result<(), String> {
         let former = self.finish_write();
         self.has_written = true;
-        let plan = Arc::new(plan);
-        let written = match self.begin_write(&plan) {
+        let batch = Arc::new(Batch {
+            plan,
+            is_addition: is_addition && self.knows_all,
+        });
+        let written = match self.begin_write(&batch) {
             Some(thread) => Written::UnderWay(thread),
-            None => Written::Done(on_kernel(|| self.datapath.write(&plan.put, &plan.remove))),
+            None => Written::Done(on_kernel(|| batch.write(&*self.datapath))),
         };
-        self.behind = Some(Behind { plan, written });
+        self.behind = Some(Behind { batch, written });
         former
     }
 
     /// Writes on a thread of its own, if there may be one: a runtime of one thread has none.
-    fn begin_write(&self, plan: &Arc<Plan>) -> Option<thread::JoinHandle<WriteResult>> {
+    fn begin_write(&self, batch: &Arc<Batch>) -> Option<thread::JoinHandle<WriteResult>> {
         if Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
             return None;
         }
-        let (datapath, plan) = (Arc::clone(&self.datapath), Arc::clone(plan));
-        let work = move || datapath.write(&plan.put, &plan.remove);
+        let (datapath, batch) = (Arc::clone(&self.datapath), Arc::clone(batch));
+        let work = move || batch.write(&*datapath);
         let thread = thread::Builder::new().name("write".to_owned());
         thread.spawn(work).ok()
     }
 
     /// Waits for the write that is under way, if one is.
     pub(super) fn finish_write(&mut self) -> Result<(), String> {
-        let Some(Behind { plan, written }) = self.behind.take() else {
+        let Some(Behind { batch, written }) = self.behind.take() else {
             return Ok(());
         };
         let written = match written {
@@ -311,7 +337,7 @@ impl Applier {
                 on_kernel(|| thread.join()).unwrap_or_else(|panic| resume_unwind(panic))
             }
         };
-        self.conclude(&plan, written)
+        self.conclude(&batch.plan, written)
     }
 
     fn conclude(&mut self, plan: &Plan, written: WriteResult) -> Result<(), String> {
@@ -331,9 +357,15 @@ impl Applier {
             self.unmended.get_or_insert(Unmended::Full);
         } else {
             self.unmended = Some(Unmended::Failed);
-            self.is_in_doubt = true;
+            self.distrust();
         }
         Err(error.to_string())
+    }
+
+    /// The tables may differ from the books.
+    fn distrust(&mut self) {
+        self.is_in_doubt = true;
+        self.knows_all = false;
     }
 
     /// How many rows full tables have refused since [`Self::retry_overflow`], if any.
@@ -359,7 +391,7 @@ impl Applier {
                 .filter(Known::is_local)
                 .map(|known| known.name().clone());
             let error = error.to_string();
-            self.is_in_doubt = true;
+            self.distrust();
             self.doubt(local.collect::<Vec<_>>(), &error);
             error
         })

@@ -300,6 +300,16 @@ impl Draft {
         self.endpoints.keys()
     }
 
+    /// Whether it bears upon endpoints' rows alone, and none of them was there.
+    #[must_use]
+    pub fn is_addition(&self) -> bool {
+        self.networks.is_empty()
+            && self.vteps.is_empty()
+            && self.endpoints.is_empty()
+            && self.fdb.values().all(Option::is_none)
+            && self.neighbors.values().all(Option::is_none)
+    }
+
     /// The VTEPs that it bears upon.
     pub fn vteps(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.vteps.keys().copied()

@@ -131,7 +131,7 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 5] = [
 ];
 
 /// Files that may contain `unsafe`, and what for.
-pub(super) const UNSAFE: [(&str, &str); 5] = [
+pub(super) const UNSAFE: [(&str, &str); 6] = [
     (
         "overlay-ebpf/src/abi/mod.rs",
         "says to aya that its map types are plain old data",
@@ -147,6 +147,10 @@ pub(super) const UNSAFE: [(&str, &str); 5] = [
     (
         "overlay-ebpf/src/program/main.rs",
         "names of sections and symbols that the loader expects",
+    ),
+    (
+        "overlay-user/src/datapath/batch.rs",
+        "makes a system call that aya does not offer",
     ),
     (
         "tests/src/frame.rs",

@@ -49,6 +49,8 @@ pub(super) struct Kernel {
     pub(super) answers: Vec<(Miss, Mac)>,
     /// Rows that were lost or changed behind the agent's back.
     pub(super) tampered: BTreeSet<FdbKey>,
+    /// Rows that were put there behind its back.
+    pub(super) littered: BTreeSet<NeighborKey>,
     /// Counts what the agent does.
     pub(super) activity: u64,
     /// What must never happen, and did.
@@ -165,6 +167,48 @@ impl Host {
         self.dice.of_256(often)
     }
 
+    fn carry_out(
+        &self,
+        put: &Tables,
+        remove: &Tables,
+        is_addition: bool,
+    ) -> Result<(), DatapathError> {
+        let is_cut = self.fails(|faults| faults.writes);
+        let left = if is_cut {
+            self.dice.within(..4)
+        } else {
+            usize::MAX
+        };
+        let truth = self.truth.lock();
+        let mut inner = self.lock();
+        let capacity = inner.capacity;
+        inner.kernel.activity += 1;
+        let mut writing = Writing {
+            kernel: &mut inner.kernel,
+            truth: &truth,
+            capacity,
+            left,
+            refused: 0,
+            is_addition,
+            former_fdb: BTreeMap::new(),
+            former_neighbors: BTreeMap::new(),
+        };
+        writing.run(put, remove);
+        let refused = writing.refused;
+        if is_cut {
+            return Err(failed());
+        }
+        if refused > 0 {
+            return Err(DatapathError::Full {
+                map: "fdb",
+                capacity: capacity as u64,
+                refused,
+                option: "--fdb-entries",
+            });
+        }
+        Ok(())
+    }
+
     async fn change_interfaces(&self) -> Result<(), PlatformError> {
         let lateness = {
             let mut inner = self.lock();
@@ -236,39 +280,20 @@ impl Datapath for Host {
     }
 
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
-        let is_cut = self.fails(|faults| faults.writes);
-        let left = if is_cut {
-            self.dice.within(..4)
-        } else {
-            usize::MAX
+        self.carry_out(put, remove, false)
+    }
+
+    fn add(
+        &self,
+        fdb: &BTreeMap<FdbKey, FdbRow>,
+        neighbors: &BTreeMap<NeighborKey, NeighborRow>,
+    ) -> Result<(), DatapathError> {
+        let put = Tables {
+            fdb: fdb.clone(),
+            neighbors: neighbors.clone(),
+            ..Tables::default()
         };
-        let truth = self.truth.lock();
-        let mut inner = self.lock();
-        let capacity = inner.capacity;
-        inner.kernel.activity += 1;
-        let mut writing = Writing {
-            kernel: &mut inner.kernel,
-            truth: &truth,
-            capacity,
-            left,
-            refused: 0,
-            former_fdb: BTreeMap::new(),
-            former_neighbors: BTreeMap::new(),
-        };
-        writing.run(put, remove);
-        let refused = writing.refused;
-        if is_cut {
-            return Err(failed());
-        }
-        if refused > 0 {
-            return Err(DatapathError::Full {
-                map: "fdb",
-                capacity: capacity as u64,
-                refused,
-                option: "--fdb-entries",
-            });
-        }
-        Ok(())
+        self.carry_out(&put, &Tables::default(), true)
     }
 
     fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError> {

@@ -474,6 +474,7 @@ impl World {
             kernel.fdb.insert(key, row);
             kernel.neighbors.insert(neighbor, neighbor_row);
             kernel.tampered.insert(key);
+            kernel.littered.insert(neighbor);
         });
     }
 

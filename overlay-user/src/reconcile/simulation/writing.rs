@@ -18,6 +18,8 @@ pub(super) struct Writing<'a> {
     pub(super) capacity: usize,
     /// How many rows it still writes or removes.
     pub(super) left: usize,
+    /// The agent is sure that the large tables have none of the keys.
+    pub(super) is_addition: bool,
     /// How many found no place.
     pub(super) refused: u64,
     /// The generations of rows that it removed.
@@ -103,8 +105,12 @@ impl Writing<'_> {
         if !self.truth.ever.ips.contains(&said) {
             self.accuse(format!("{key:?} {row:?} was never true"));
         }
+        let held = self.kernel.neighbors.get(&key);
+        if self.is_addition && held.is_some() && !self.kernel.littered.contains(&key) {
+            self.accuse(format!("{key:?} is there and was added"));
+        }
         match self.kernel.neighbors.get(&key) {
-            Some(held) if held.generation > row.generation => {}
+            Some(held) if held.generation > row.generation && !self.is_addition => {}
             None if self.kernel.neighbors.len() >= self.capacity => self.refused += 1,
             _ => drop(self.kernel.neighbors.insert(key, row)),
         }
@@ -117,8 +123,12 @@ impl Writing<'_> {
         if !self.was_true(&key, &row) {
             self.accuse(format!("{key:?} {row:?} was never true"));
         }
+        let held = self.kernel.fdb.get(&key);
+        if self.is_addition && held.is_some() && !self.kernel.tampered.contains(&key) {
+            self.accuse(format!("{key:?} is there and was added"));
+        }
         match self.kernel.fdb.get(&key) {
-            Some(held) if held.generation > row.generation => {}
+            Some(held) if held.generation > row.generation && !self.is_addition => {}
             None if self.kernel.fdb.len() >= self.capacity => self.refused += 1,
             _ => {
                 self.kernel.fdb.insert(key, row);

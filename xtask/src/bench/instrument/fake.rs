@@ -87,6 +87,18 @@ impl Datapath for Tabled {
         Ok(())
     }
 
+    fn add(
+        &self,
+        fdb: &BTreeMap<FdbKey, FdbRow>,
+        neighbors: &BTreeMap<NeighborKey, NeighborRow>,
+    ) -> Result<(), DatapathError> {
+        self.with(|tables| {
+            tables.fdb.extend(fdb);
+            tables.neighbors.extend(neighbors);
+        });
+        Ok(())
+    }
+
     fn tables(&self) -> Result<Tables, DatapathError> {
         Ok(self.with(|tables| tables.clone()))
     }

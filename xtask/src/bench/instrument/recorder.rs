@@ -107,6 +107,19 @@ impl<D: Datapath> Datapath for Recorder<D> {
         Ok(())
     }
 
+    fn add(
+        &self,
+        fdb: &BTreeMap<FdbKey, FdbRow>,
+        neighbors: &BTreeMap<NeighborKey, NeighborRow>,
+    ) -> Result<(), DatapathError> {
+        self.inner.add(fdb, neighbors)?;
+        let now = now_ns();
+        for key in fdb.keys() {
+            self.recording.note(key, now);
+        }
+        Ok(())
+    }
+
     fn tables(&self) -> Result<Tables, DatapathError> {
         self.inner.tables()
     }
