@@ -117,6 +117,18 @@ pub struct Tables {
     pub endpoints: BTreeMap<u32, EndpointRow>,
 }
 
+impl Tables {
+    /// How many rows they have together.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.networks.len()
+            + self.vteps.len()
+            + self.fdb.len()
+            + self.neighbors.len()
+            + self.endpoints.len()
+    }
+}
+
 /// How full a map is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapUsage {

@@ -7,9 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    panic::resume_unwind,
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -22,17 +20,15 @@ use tokio::{
 use super::{
     cache::Lookup,
     digest::Books,
-    mirror::{Key, Known, Mirror},
+    mirror::{Key, Mirror},
     plan::{Desired, Draft, Found, Local, Plan},
+    write::{Behind, MANY},
 };
 use crate::{
     datapath::{Datapath, DatapathError},
-    model::{IfName, Name, Tables, VtepRow},
+    model::{IfName, Name, VtepRow},
     platform::{Platform, PortSpec},
 };
-
-/// From how many rows on a write is worth a thread; tests take the same way with less.
-const MANY: usize = if cfg!(test) { 1 } else { 256 };
 
 /// How many interfaces are made or removed at the same time.
 const PORTS_AT_ONCE: usize = 16;
@@ -55,58 +51,27 @@ pub struct Applier {
     news: BTreeSet<Name>,
     attached: Attached,
     /// Whether rows were written since this was last asked for.
-    has_written: bool,
+    pub(super) has_written: bool,
     /// A write failed, or a former agent's rows are there: the tables may differ from what the books
     /// say.
     pub(super) is_in_doubt: bool,
     /// All rows of endpoints in the kernel's tables are this agent's, and every write of it went well:
     /// what the books don't have is not there.
-    knows_all: bool,
+    pub(super) knows_all: bool,
     /// Rows could not be written, and the small tables were not mended since.
-    unmended: Option<Unmended>,
-    behind: Option<Behind>,
+    pub(super) unmended: Option<Unmended>,
+    pub(super) behind: Option<Behind>,
     /// Rows of writes that full tables refused some of, and how many.
-    overflow: BTreeSet<Key>,
-    refused: usize,
+    pub(super) overflow: BTreeSet<Key>,
+    pub(super) refused: usize,
     /// Addresses of rows that a former agent left, and that the registry knows nothing of: the next
     /// sweep takes the rows away.
     pub(super) disowned: BTreeSet<Lookup>,
 }
 
-/// A write of which nobody knows yet what came of it.
-struct Behind {
-    batch: Arc<Batch>,
-    written: Written,
-}
-
-/// Many rows.
-struct Batch {
-    plan: Plan,
-    /// None of them has another one's place to take.
-    is_addition: bool,
-}
-
-impl Batch {
-    fn write(&self, datapath: &dyn Datapath) -> WriteResult {
-        let Plan { put, remove } = &self.plan;
-        if self.is_addition {
-            datapath.add(&put.fdb, &put.neighbors)
-        } else {
-            datapath.write(put, remove)
-        }
-    }
-}
-
-enum Written {
-    UnderWay(thread::JoinHandle<WriteResult>),
-    Done(WriteResult),
-}
-
-type WriteResult = Result<(), DatapathError>;
-
 /// Why the small tables may not be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unmended {
+pub(super) enum Unmended {
     /// One is full: it is written to again at each look at the host.
     Full,
     /// A write failed.
@@ -265,7 +230,7 @@ impl Applier {
         if self.unmended == Some(Unmended::Failed) {
             return Ok(());
         }
-        on_kernel(|| self.datapath.renew_lease(valid))
+        self.datapath.renew_lease(valid)
     }
 
     /// Writes what a change makes of its rows.
@@ -283,118 +248,6 @@ impl Applier {
         } else {
             self.write(&plan)
         }
-    }
-
-    /// Writes to the kernel's tables. After a failure, what they hold is looked at before long. Rows
-    /// that a full one refuses are no failure yet: see [`Self::overflow`].
-    pub(super) fn write(&mut self, plan: &Plan) -> Result<(), String> {
-        let former = self.finish_write();
-        if plan.is_empty() {
-            return former;
-        }
-        self.has_written = true;
-        let written = on_kernel(|| self.datapath.write(&plan.put, &plan.remove));
-        let written = self.conclude(plan, written);
-        former.and(written)
-    }
-
-    /// The same, while the next page of a reading is looked at: half of the work is the kernel's. Gives
-    /// what came of the write before it.
-    fn write_behind(&mut self, plan: Plan, is_addition: bool) -> Result<(), String> {
-        let former = self.finish_write();
-        self.has_written = true;
-        let batch = Arc::new(Batch {
-            plan,
-            is_addition: is_addition && self.knows_all,
-        });
-        let written = match self.begin_write(&batch) {
-            Some(thread) => Written::UnderWay(thread),
-            None => Written::Done(on_kernel(|| batch.write(&*self.datapath))),
-        };
-        self.behind = Some(Behind { batch, written });
-        former
-    }
-
-    /// Writes on a thread of its own, if there may be one: a runtime of one thread has none.
-    fn begin_write(&self, batch: &Arc<Batch>) -> Option<thread::JoinHandle<WriteResult>> {
-        if Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
-            return None;
-        }
-        let (datapath, batch) = (Arc::clone(&self.datapath), Arc::clone(batch));
-        let work = move || batch.write(&*datapath);
-        let thread = thread::Builder::new().name("write".to_owned());
-        thread.spawn(work).ok()
-    }
-
-    /// Waits for the write that is under way, if one is.
-    pub(super) fn finish_write(&mut self) -> Result<(), String> {
-        let Some(Behind { batch, written }) = self.behind.take() else {
-            return Ok(());
-        };
-        let written = match written {
-            Written::Done(written) => written,
-            Written::UnderWay(thread) => {
-                on_kernel(|| thread.join()).unwrap_or_else(|panic| resume_unwind(panic))
-            }
-        };
-        self.conclude(&batch.plan, written)
-    }
-
-    fn conclude(&mut self, plan: &Plan, written: WriteResult) -> Result<(), String> {
-        let Err(error) = written else {
-            return Ok(());
-        };
-        if let Some(refused) = error.refused_endpoints() {
-            self.refused += usize::try_from(refused).unwrap_or(usize::MAX);
-            self.overflow
-                .extend(plan.put.fdb.keys().map(|key| Key::Fdb(*key)));
-            let neighbors = plan.put.neighbors.keys();
-            self.overflow
-                .extend(neighbors.map(|key| Key::Neighbor(*key)));
-            return Ok(());
-        }
-        if matches!(error, DatapathError::Full { .. }) {
-            self.unmended.get_or_insert(Unmended::Full);
-        } else {
-            self.unmended = Some(Unmended::Failed);
-            self.distrust();
-        }
-        Err(error.to_string())
-    }
-
-    /// The tables may differ from the books.
-    fn distrust(&mut self) {
-        self.is_in_doubt = true;
-        self.knows_all = false;
-    }
-
-    /// How many rows full tables have refused since [`Self::retry_overflow`], if any.
-    pub(super) fn overflow(&self) -> Option<usize> {
-        (self.refused > 0).then_some(self.refused)
-    }
-
-    /// Writes them again, now that there may be room. What finds none now is in doubt.
-    pub(super) fn retry_overflow(&mut self, mirror: &Mirror) -> Result<(), String> {
-        self.refused = 0;
-        let keys = std::mem::take(&mut self.overflow);
-        let mut put = Tables::default();
-        for key in keys {
-            self.desired(mirror).put(key, &mut put);
-        }
-        let written = on_kernel(|| self.datapath.write(&put, &Tables::default()));
-        written.map_err(|error| {
-            let owners = put
-                .fdb
-                .keys()
-                .filter_map(|key| mirror.by_mac(key.vni, key.mac));
-            let local = owners
-                .filter(Known::is_local)
-                .map(|known| known.name().clone());
-            let error = error.to_string();
-            self.distrust();
-            self.doubt(local.collect::<Vec<_>>(), &error);
-            error
-        })
     }
 
     /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
@@ -482,7 +335,7 @@ impl Applier {
     }
 
     /// Which of these endpoints an error hit is not known: none of them is said to be ready.
-    fn doubt(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
+    pub(super) fn doubt(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
         for name in names {
             self.news.insert(name.clone());
             self.doubtful.insert(name, error.to_owned());
@@ -585,7 +438,8 @@ async fn make_port(
 }
 
 /// Makes system calls that take their time, and lets the runtime's other threads take over its
-/// other tasks meanwhile. A runtime of one thread has none.
+/// other tasks meanwhile. A runtime of one thread has none. A single call is made without that: to hand
+/// over takes longer.
 pub(super) fn on_kernel<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => task::block_in_place(work),

@@ -30,6 +30,7 @@ mod resolve;
 #[cfg(test)]
 mod simulation;
 pub mod sweep;
+mod write;
 
 use self::{
     apply::{Applier, Standing},

@@ -384,10 +384,16 @@ impl Plan {
         plan
     }
 
+    /// How many rows it writes and removes.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.put.rows() + self.remove.rows()
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.rows() == 0
     }
 }
 

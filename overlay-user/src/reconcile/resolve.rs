@@ -6,7 +6,6 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Reconciler,
-    apply::on_kernel,
     cache::{Asked, Lookup},
     event::{DropCause, Event},
     inputs::Errand,
@@ -194,8 +193,7 @@ impl Reconciler {
         self.quiet(lookup, None);
         let asks = |miss: &&Miss| matches!(miss.wanted, Wanted::Ip(_));
         for miss in askers.iter().filter(asks) {
-            let answered = on_kernel(|| self.applier.datapath.answer(miss, mac));
-            if let Err(error) = answered {
+            if let Err(error) = self.applier.datapath.answer(miss, mac) {
                 tracing::debug!(%error, "no answer sent: the next question finds the row");
             }
         }
@@ -221,7 +219,7 @@ impl Reconciler {
 
     fn quiet(&mut self, lookup: Lookup, nobody_for: Option<Duration>) {
         let Lookup { vni, wanted } = lookup;
-        let told = on_kernel(|| self.applier.datapath.quiet(vni, wanted, nobody_for));
+        let told = self.applier.datapath.quiet(vni, wanted, nobody_for);
         if let Err(error) = told {
             tracing::debug!(%error, %vni, %wanted, "its next frame asks again in a second");
         }
@@ -304,7 +302,7 @@ impl Reconciler {
         let known = view.mirror.endpoint(name)?;
         let (vni, mac) = (known.vni(), known.mac());
         drop(view);
-        match on_kernel(|| self.applier.datapath.used(&FdbKey { vni, mac })) {
+        match self.applier.datapath.used(&FdbKey { vni, mac }) {
             Ok(ago) => now.checked_sub(ago?),
             Err(error) => {
                 tracing::debug!(%error, endpoint = %name, "taken for used");

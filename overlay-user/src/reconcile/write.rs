@@ -1,0 +1,170 @@
+//! Writes to the kernel's tables, and what comes of it: large writes while the loop goes on, rows that a
+//! full table refuses, failures after which the tables are in doubt.
+
+use std::{panic::resume_unwind, sync::Arc, thread};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::{
+    apply::{Applier, Unmended, on_kernel},
+    mirror::{Key, Known, Mirror},
+    plan::Plan,
+};
+use crate::{
+    datapath::{Datapath, DatapathError},
+    model::Tables,
+};
+
+/// From how many rows on a write is worth a thread: fewer are written before one would have taken over.
+/// Tests take the same way with less.
+pub(super) const MANY: usize = if cfg!(test) { 1 } else { 256 };
+
+/// A write of which nobody knows yet what came of it.
+pub(super) struct Behind {
+    batch: Arc<Batch>,
+    written: Written,
+}
+
+/// Many rows.
+struct Batch {
+    plan: Plan,
+    /// None of them has another one's place to take.
+    is_addition: bool,
+}
+
+impl Batch {
+    fn write(&self, datapath: &dyn Datapath) -> WriteResult {
+        let Plan { put, remove } = &self.plan;
+        if self.is_addition {
+            datapath.add(&put.fdb, &put.neighbors)
+        } else {
+            datapath.write(put, remove)
+        }
+    }
+}
+
+enum Written {
+    UnderWay(thread::JoinHandle<WriteResult>),
+    Done(WriteResult),
+}
+
+type WriteResult = Result<(), DatapathError>;
+
+impl Applier {
+    /// Writes to the kernel's tables. After a failure, what they hold is looked at before long. Rows
+    /// that a full one refuses are no failure yet: see [`Self::overflow`].
+    pub(super) fn write(&mut self, plan: &Plan) -> Result<(), String> {
+        let former = self.finish_write();
+        if plan.is_empty() {
+            return former;
+        }
+        self.has_written = true;
+        let write = || self.datapath.write(&plan.put, &plan.remove);
+        let written = if plan.rows() < MANY {
+            write()
+        } else {
+            on_kernel(write)
+        };
+        let written = self.conclude(plan, written);
+        former.and(written)
+    }
+
+    /// The same, while the next page of a reading is looked at: half of the work is the kernel's. Gives
+    /// what came of the write before it.
+    pub(super) fn write_behind(&mut self, plan: Plan, is_addition: bool) -> Result<(), String> {
+        let former = self.finish_write();
+        self.has_written = true;
+        let batch = Arc::new(Batch {
+            plan,
+            is_addition: is_addition && self.knows_all,
+        });
+        let written = match self.begin_write(&batch) {
+            Some(thread) => Written::UnderWay(thread),
+            None => Written::Done(on_kernel(|| batch.write(&*self.datapath))),
+        };
+        self.behind = Some(Behind { batch, written });
+        former
+    }
+
+    /// Writes on a thread of its own, if there may be one: a runtime of one thread has none.
+    fn begin_write(&self, batch: &Arc<Batch>) -> Option<thread::JoinHandle<WriteResult>> {
+        if Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
+            return None;
+        }
+        let (datapath, batch) = (Arc::clone(&self.datapath), Arc::clone(batch));
+        let work = move || batch.write(&*datapath);
+        let thread = thread::Builder::new().name("write".to_owned());
+        thread.spawn(work).ok()
+    }
+
+    /// Waits for the write that is under way, if one is.
+    pub(super) fn finish_write(&mut self) -> Result<(), String> {
+        let Some(Behind { batch, written }) = self.behind.take() else {
+            return Ok(());
+        };
+        let written = match written {
+            Written::Done(written) => written,
+            Written::UnderWay(thread) => {
+                on_kernel(|| thread.join()).unwrap_or_else(|panic| resume_unwind(panic))
+            }
+        };
+        self.conclude(&batch.plan, written)
+    }
+
+    fn conclude(&mut self, plan: &Plan, written: WriteResult) -> Result<(), String> {
+        let Err(error) = written else {
+            return Ok(());
+        };
+        if let Some(refused) = error.refused_endpoints() {
+            self.refused += usize::try_from(refused).unwrap_or(usize::MAX);
+            self.overflow
+                .extend(plan.put.fdb.keys().map(|key| Key::Fdb(*key)));
+            let neighbors = plan.put.neighbors.keys();
+            self.overflow
+                .extend(neighbors.map(|key| Key::Neighbor(*key)));
+            return Ok(());
+        }
+        if matches!(error, DatapathError::Full { .. }) {
+            self.unmended.get_or_insert(Unmended::Full);
+        } else {
+            self.unmended = Some(Unmended::Failed);
+            self.distrust();
+        }
+        Err(error.to_string())
+    }
+
+    /// The tables may differ from the books.
+    fn distrust(&mut self) {
+        self.is_in_doubt = true;
+        self.knows_all = false;
+    }
+
+    /// How many rows full tables have refused since [`Self::retry_overflow`], if any.
+    pub(super) fn overflow(&self) -> Option<usize> {
+        (self.refused > 0).then_some(self.refused)
+    }
+
+    /// Writes them again, now that there may be room. What finds none now is in doubt.
+    pub(super) fn retry_overflow(&mut self, mirror: &Mirror) -> Result<(), String> {
+        self.refused = 0;
+        let keys = std::mem::take(&mut self.overflow);
+        let mut put = Tables::default();
+        for key in keys {
+            self.desired(mirror).put(key, &mut put);
+        }
+        let written = on_kernel(|| self.datapath.write(&put, &Tables::default()));
+        written.map_err(|error| {
+            let owners = put
+                .fdb
+                .keys()
+                .filter_map(|key| mirror.by_mac(key.vni, key.mac));
+            let local = owners
+                .filter(Known::is_local)
+                .map(|known| known.name().clone());
+            let error = error.to_string();
+            self.distrust();
+            self.doubt(local.collect::<Vec<_>>(), &error);
+            error
+        })
+    }
+}
