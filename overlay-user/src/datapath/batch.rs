@@ -1,8 +1,11 @@
-//! Many entries in one system call, which aya doesn't offer: a million of them take half the time.
+//! Many entries in one system call, which aya doesn't offer.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::{
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+};
 
-use aya::Pod;
+use aya::{Pod, maps::MapData};
 
 /// `BPF_MAP_UPDATE_BATCH` of `enum bpf_cmd`, `linux/bpf.h` (Linux 5.6).
 const UPDATE_BATCH: libc::c_int = 26;
@@ -22,37 +25,58 @@ struct Attr {
 
 const _: () = assert!(size_of::<Attr>() == 56);
 
-/// Writes each value over whatever the map has under its key; both must be of the map's sizes. Gives
-/// how many the kernel took: if they are not all, it refused the next one, and has not looked at those
-/// behind it.
-pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> usize {
-    let Ok(count) = u32::try_from(keys.len().min(values.len())) else {
-        return 0;
-    };
-    let mut attr = Attr {
-        in_batch: 0,
-        out_batch: 0,
-        keys: keys.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count,
-        map_fd: map.as_raw_fd(),
-        elem_flags: 0,
-        flags: 0,
-    };
-    // SAFETY: the attributes are laid out as the kernel has them, and they, `count` keys and `count`
-    // values live until the call is over. Of these it writes to the attributes' `count` alone.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            UPDATE_BATCH,
-            &raw mut attr,
-            size_of::<Attr>(),
-        )
-    };
-    let taken = match attr.count {
-        // Older kernels leave it so if they fail before they look at any.
-        untouched if result != 0 && untouched == count => 0,
-        taken => taken,
-    };
-    taken as usize
+/// A map that takes batches, with keys and values of the right sizes.
+pub(super) struct Batches<K, V> {
+    map: OwnedFd,
+    entries: PhantomData<(K, V)>,
+}
+
+impl<K: Pod, V: Pod> Batches<K, V> {
+    /// `None`: the map is not one of such entries, or can't be asked.
+    pub(super) fn of(map: &MapData) -> Option<Self> {
+        let info = map.info().ok()?;
+        let sizes = [info.key_size(), info.value_size()].map(usize::try_from);
+        if sizes != [Ok(size_of::<K>()), Ok(size_of::<V>())] {
+            return None;
+        }
+        Some(Self {
+            map: map.fd().as_fd().try_clone_to_owned().ok()?,
+            entries: PhantomData,
+        })
+    }
+
+    /// Writes each value over whatever the map has under its key. Gives how many the kernel took: if
+    /// they are not all, it refused the next one, and has not looked at those behind it.
+    pub(super) fn update(&self, keys: &[K], values: &[V]) -> usize {
+        let Ok(count) = u32::try_from(keys.len().min(values.len())) else {
+            return 0;
+        };
+        let mut attr = Attr {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count,
+            map_fd: self.map.as_raw_fd(),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the attributes are laid out as the kernel has them. It reads `count` keys and values
+        // of the map's sizes, which `of` has compared, and writes to the attributes' `count`; all of
+        // these live until the call is over.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                UPDATE_BATCH,
+                &raw mut attr,
+                size_of::<Attr>(),
+            )
+        };
+        let taken = match attr.count {
+            // Kernels leave it so where they refuse the call as a whole.
+            untouched if result != 0 && untouched == count => 0,
+            taken => taken,
+        };
+        taken as usize
+    }
 }

@@ -148,7 +148,8 @@ pub trait Datapath: Send + Sync + 'static {
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError>;
 
     /// The same, in fewer system calls, for rows whose keys the maps do not hold. The caller knows that
-    /// for sure: what is there all the same is overwritten, whatever its generation.
+    /// for sure: a row that is there all the same may be overwritten, whatever its generation, and
+    /// counts twice in [`Self::usage`].
     fn add(
         &self,
         fdb: &BTreeMap<FdbKey, FdbRow>,

@@ -1,10 +1,7 @@
 //! One hash map of the datapath, typed. Only this process writes it, so it knows how many rows are
 //! in it; the kernel does not tell.
 
-use std::{
-    collections::BTreeMap,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::collections::BTreeMap;
 
 use aya::{
     Pod,
@@ -13,7 +10,8 @@ use aya::{
 use overlay_ebpf::abi::map;
 
 use super::{
-    DatapathError, batch,
+    DatapathError,
+    batch::Batches,
     convert::{Row, Stamp},
     features::chain,
 };
@@ -28,8 +26,8 @@ const EXIST: u64 = 2;
 pub(super) struct Table<K, V> {
     name: &'static str,
     map: HashMap<MapData, K, V>,
-    /// The same map, for what aya can't do. `None`: it can do without.
-    fd: Option<OwnedFd>,
+    /// The same map. `None`: it takes entries one by one.
+    batches: Option<Batches<K, V>>,
     usage: MapUsage,
 }
 
@@ -44,10 +42,10 @@ enum Written {
 
 impl<K: Pod, V: Pod> Table<K, V> {
     pub(super) fn open(name: &'static str, map: Map) -> Result<Self, DatapathError> {
-        let (mut capacity, mut fd) = (0, None);
+        let (mut capacity, mut batches) = (0, None);
         if let Map::HashMap(data) = &map {
             capacity = data.info().map_or(0, |info| info.max_entries());
-            fd = data.fd().as_fd().try_clone_to_owned().ok();
+            batches = Batches::of(data);
         }
         let map: HashMap<_, K, V> = map
             .try_into()
@@ -55,7 +53,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(Self {
             name,
             map,
-            fd,
+            batches,
             usage: MapUsage {
                 capacity: capacity.into(),
                 ..MapUsage::default()
@@ -125,8 +123,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
     {
         let entries = rows.iter().map(|(key, row)| R::to_abi(key, row, stamp));
         let (keys, values): (Vec<K>, Vec<V>) = entries.unzip();
-        let fd = self.fd.as_ref();
-        let added = fd.map_or(0, |fd| batch::update(fd.as_fd(), &keys, &values));
+        let batches = self.batches.as_ref();
+        let added = batches.map_or(0, |batches| batches.update(&keys, &values));
         self.usage.entries += added as u64;
         // If there are any left, the map is full, or fails: row by row it says so.
         self.put_entries::<R>(keys.into_iter().zip(values).skip(added))

@@ -121,11 +121,14 @@ impl Tables {
     /// How many rows they have together.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.networks.len()
-            + self.vteps.len()
-            + self.fdb.len()
-            + self.neighbors.len()
-            + self.endpoints.len()
+        let Self {
+            networks,
+            vteps,
+            fdb,
+            neighbors,
+            endpoints,
+        } = self;
+        networks.len() + vteps.len() + fdb.len() + neighbors.len() + endpoints.len()
     }
 }
 

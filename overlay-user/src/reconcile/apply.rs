@@ -55,9 +55,8 @@ pub struct Applier {
     /// A write failed, or a former agent's rows are there: the tables may differ from what the books
     /// say.
     pub(super) is_in_doubt: bool,
-    /// All rows of endpoints in the kernel's tables are this agent's, and every write of it went well:
-    /// what the books don't have is not there.
-    pub(super) knows_all: bool,
+    /// The maps were empty, and are filled for the first time: what the books don't have is not there.
+    pub(super) is_filling: bool,
     /// Rows could not be written, and the small tables were not mended since.
     pub(super) unmended: Option<Unmended>,
     pub(super) behind: Option<Behind>,
@@ -114,7 +113,7 @@ impl Applier {
             has_written: false,
             // What a former agent left has to be looked through; a million rows take seconds.
             is_in_doubt: !is_blank,
-            knows_all: is_blank,
+            is_filling: is_blank,
             unmended: None,
             behind: None,
             overflow: BTreeSet::new(),
@@ -230,7 +229,7 @@ impl Applier {
         if self.unmended == Some(Unmended::Failed) {
             return Ok(());
         }
-        self.datapath.renew_lease(valid)
+        self.on_datapath(|datapath| datapath.renew_lease(valid))
     }
 
     /// Writes what a change makes of its rows.
@@ -438,8 +437,8 @@ async fn make_port(
 }
 
 /// Makes system calls that take their time, and lets the runtime's other threads take over its
-/// other tasks meanwhile. A runtime of one thread has none. A single call is made without that: to hand
-/// over takes longer.
+/// other tasks meanwhile. A runtime of one thread has none. Few calls are made without that: to hand over
+/// takes longer.
 pub(super) fn on_kernel<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => task::block_in_place(work),

@@ -193,7 +193,10 @@ impl Reconciler {
         self.quiet(lookup, None);
         let asks = |miss: &&Miss| matches!(miss.wanted, Wanted::Ip(_));
         for miss in askers.iter().filter(asks) {
-            if let Err(error) = self.applier.datapath.answer(miss, mac) {
+            let answered = self
+                .applier
+                .on_datapath(|datapath| datapath.answer(miss, mac));
+            if let Err(error) = answered {
                 tracing::debug!(%error, "no answer sent: the next question finds the row");
             }
         }
@@ -219,7 +222,9 @@ impl Reconciler {
 
     fn quiet(&mut self, lookup: Lookup, nobody_for: Option<Duration>) {
         let Lookup { vni, wanted } = lookup;
-        let told = self.applier.datapath.quiet(vni, wanted, nobody_for);
+        let told = self
+            .applier
+            .on_datapath(|datapath| datapath.quiet(vni, wanted, nobody_for));
         if let Err(error) = told {
             tracing::debug!(%error, %vni, %wanted, "its next frame asks again in a second");
         }
@@ -302,7 +307,8 @@ impl Reconciler {
         let known = view.mirror.endpoint(name)?;
         let (vni, mac) = (known.vni(), known.mac());
         drop(view);
-        match self.applier.datapath.used(&FdbKey { vni, mac }) {
+        let key = FdbKey { vni, mac };
+        match self.applier.on_datapath(|datapath| datapath.used(&key)) {
             Ok(ago) => now.checked_sub(ago?),
             Err(error) => {
                 tracing::debug!(%error, endpoint = %name, "taken for used");

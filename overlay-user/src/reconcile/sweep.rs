@@ -56,6 +56,8 @@ impl Applier {
     /// a full table refuses.
     pub fn sweep(&mut self, mirror: &Mirror, room: usize) -> Sweep {
         let mut sweep = Sweep::default();
+        // What it finds and leaves, the books don't have.
+        self.is_filling = false;
         for _ in 0..LOOKS {
             let look = match on_kernel(|| self.look(mirror, room)) {
                 Ok(look) => look,

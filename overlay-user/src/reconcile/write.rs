@@ -15,8 +15,8 @@ use crate::{
     model::Tables,
 };
 
-/// From how many rows on a write is worth a thread: fewer are written before one would have taken over.
-/// Tests take the same way with less.
+/// From how many rows on a write is worth a thread, of its own or to take over: fewer are written before
+/// that. Tests take the same way with less.
 pub(super) const MANY: usize = if cfg!(test) { 1 } else { 256 };
 
 /// A write of which nobody knows yet what came of it.
@@ -36,6 +36,7 @@ impl Batch {
     fn write(&self, datapath: &dyn Datapath) -> WriteResult {
         let Plan { put, remove } = &self.plan;
         if self.is_addition {
+            debug_assert_eq!(self.plan.rows(), put.fdb.len() + put.neighbors.len());
             datapath.add(&put.fdb, &put.neighbors)
         } else {
             datapath.write(put, remove)
@@ -76,7 +77,7 @@ impl Applier {
         self.has_written = true;
         let batch = Arc::new(Batch {
             plan,
-            is_addition: is_addition && self.knows_all,
+            is_addition: is_addition && self.is_filling,
         });
         let written = match self.begin_write(&batch) {
             Some(thread) => Written::UnderWay(thread),
@@ -133,10 +134,19 @@ impl Applier {
         Err(error.to_string())
     }
 
+    /// Asks or tells the datapath something short, for which a large write under way may have to end.
+    pub(super) fn on_datapath<T>(&self, work: impl FnOnce(&dyn Datapath) -> T) -> T {
+        if self.behind.is_some() {
+            on_kernel(|| work(&*self.datapath))
+        } else {
+            work(&*self.datapath)
+        }
+    }
+
     /// The tables may differ from the books.
     fn distrust(&mut self) {
         self.is_in_doubt = true;
-        self.knows_all = false;
+        self.is_filling = false;
     }
 
     /// How many rows full tables have refused since [`Self::retry_overflow`], if any.

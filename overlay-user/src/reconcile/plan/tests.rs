@@ -130,6 +130,33 @@ fn an_endpoint_whose_interface_does_not_stand_yet_has_no_rows() {
 }
 
 #[test]
+fn only_rows_of_endpoints_that_are_not_there_make_an_addition() {
+    let (mirror, local, found) = (mirror(), local(), found());
+    let desired = desired(&mirror, &local, &found);
+    let is_addition = |key| {
+        let mut draft = Draft::default();
+        for new in [4, 5] {
+            draft.note(&desired, Key::Fdb(fdb_key(42, new)));
+            let ip = [7, 7, 7, new].into();
+            draft.note(&desired, Key::Neighbor(NeighborKey { vni: vni(42), ip }));
+        }
+        assert!(draft.is_addition());
+        draft.note(&desired, key);
+        draft.is_addition()
+    };
+    let ip = [7, 7, 7, 3].into();
+    for key in [
+        Key::Fdb(fdb_key(42, 3)),
+        Key::Neighbor(NeighborKey { vni: vni(42), ip }),
+        Key::Network(vni(44)),
+        Key::Vtep([10, 0, 0, 3].into()),
+        Key::Port("d".parse().unwrap()),
+    ] {
+        assert!(!is_addition(key.clone()), "{key:?}");
+    }
+}
+
+#[test]
 fn a_network_takes_what_the_underlay_leaves_or_less() {
     let mut network = Network::new("blue".parse().unwrap(), vni(42));
     assert_eq!(local().mtu(&network), Ok(1450));

@@ -10,9 +10,15 @@
 //! happens; `OVERLAY_SIMULATION_SEEDS=COUNT` tries more of them.
 
 use std::{
-    env, panic,
-    sync::atomic::{AtomicU64, Ordering},
+    env,
+    io::{Write as _, stderr},
+    panic, process,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
     thread,
+    time::Duration,
 };
 
 use tokio::runtime;
@@ -30,6 +36,9 @@ use self::world::World;
 const SEEDS: u64 = 3000;
 /// How many things happen in each.
 const HAPPENINGS: usize = 40;
+/// How long one may take. It takes milliseconds, but a loop that never waits for anything stops the
+/// simulation's clock for good.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came of one seed.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,8 +47,23 @@ struct Outcome {
     trace: Vec<String>,
 }
 
+/// Ends the process with the seed's number, unless what it gives is dropped in time.
+fn watch(seed: u64) -> Sender<()> {
+    let (watched, over) = mpsc::channel();
+    thread::spawn(move || {
+        if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            // Not by a macro: those print what a test says only once it has ended.
+            let line = format!("OVERLAY_SIMULATION_SEED={seed} turns and turns without a pause");
+            let _ = writeln!(stderr(), "{line}");
+            process::exit(1);
+        }
+    });
+    watched
+}
+
 /// Lives through one seed.
 fn simulate(seed: u64, is_traced: bool) -> Outcome {
+    let _watched = watch(seed);
     let runtime = runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -76,6 +76,7 @@ impl Writing<'_> {
                 let former = removed.map(|row| (*key, row.generation));
                 self.former_fdb.extend(former);
                 self.kernel.used.remove(key);
+                self.kernel.tampered.remove(key);
             }
         }
         for key in rows.neighbors.keys() {
@@ -83,6 +84,7 @@ impl Writing<'_> {
                 let removed = self.kernel.neighbors.remove(key);
                 let former = removed.map(|row| (*key, row.generation));
                 self.former_neighbors.extend(former);
+                self.kernel.littered.remove(key);
             }
         }
         for ip in rows.vteps.keys() {
@@ -112,7 +114,10 @@ impl Writing<'_> {
         match self.kernel.neighbors.get(&key) {
             Some(held) if held.generation > row.generation && !self.is_addition => {}
             None if self.kernel.neighbors.len() >= self.capacity => self.refused += 1,
-            _ => drop(self.kernel.neighbors.insert(key, row)),
+            _ => {
+                self.kernel.neighbors.insert(key, row);
+                self.kernel.littered.remove(&key);
+            }
         }
     }
 
