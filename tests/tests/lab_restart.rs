@@ -98,7 +98,8 @@ fn an_agent_with_another_underlay_interface_leaves_the_former_one() {
     for agent in &world.agents {
         agent.await_ready();
     }
-    assert!(world.blue.pings("7.7.7.3", "-c 1 -W 2"));
+    // Each is ready by what it knows; the other's new address may be on its way yet.
+    world.blue.reaches("7.7.7.3");
     traffic::tcp(&world.blue, &world.green, "7.7.7.3", 1 << 20);
 }
 

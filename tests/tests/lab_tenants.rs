@@ -64,6 +64,7 @@ fn a_server_of_one_tenant_is_not_there_for_the_other() {
     let _there = traffic::Echo::on_port(&right.green, "7.7.7.3", PORT, Some("there"));
     let local = one.endpoint(&lab.name("local43"), 43, &["7.7.7.9/24"]);
     let _here = traffic::Echo::on_port(&local, "7.7.7.9", PORT, Some("here"));
+    right.blue.reaches("7.7.7.9");
     assert_eq!(
         traffic::ask(&right.blue, "7.7.7.3", PORT).as_deref(),
         Some("there")

@@ -19,7 +19,7 @@ use super::{
 use crate::model::{IfName, Name};
 
 /// How long the links of a namespace that is gone may take to follow it.
-const DISMANTLING: Duration = Duration::from_secs(2);
+const DISMANTLING: Duration = Duration::from_secs(10);
 
 /// Links and namespaces of one instance, in the network namespace that it was made in.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Linux {
 
     /// Removes what is left of an instance whose host's namespace is gone: the namespaces that it
     /// made. The kernel takes the links between them apart in its own time, which is waited for up
-    /// to two seconds. To be called from another namespace.
+    /// to ten seconds. To be called from another namespace.
     pub async fn forget_host(&self) -> Result<(), PlatformError> {
         let deadline = Instant::now() + DISMANTLING;
         loop {

@@ -32,7 +32,7 @@ fn what_was_resolved_goes_on_without_etcd_and_the_rest_waits_for_it() {
         panic!("three endpoints");
     };
     assert!(!world.has(0, "7.8.0.2"), "nobody asked for it yet");
-    assert!(one.pings("7.8.0.2", "-c 1 -W 3"));
+    one.reaches("7.8.0.2");
     assert!(world.has(0, "7.8.0.2") && world.has(1, "7.8.0.1"));
     let stream = traffic::Stream::start(one, two, "7.8.0.2");
     stream.flows(100);
@@ -57,7 +57,7 @@ fn what_was_resolved_goes_on_without_etcd_and_the_rest_waits_for_it() {
 #[test]
 fn a_change_to_what_was_resolved_arrives_without_being_asked_for() {
     let (world, endpoints) = world();
-    assert!(endpoints[0].pings("7.8.0.2", "-c 1 -W 3"));
+    endpoints[0].reaches("7.8.0.2");
     assert!(world.has(0, "7.8.0.2"));
     let name = endpoints[1].name();
     world.agents[1].does(&format!(

@@ -14,7 +14,7 @@ use overlay_tests::{
 pub(crate) const VNI: u32 = 42;
 /// Within it an agent is back to normal after whatever befell its registry: connections are given
 /// up, retries are patient.
-pub(crate) const RECOVERY: Duration = Duration::from_secs(30);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(90);
 /// How many hosts there are.
 pub(crate) const HOSTS: usize = 3;
 

@@ -34,7 +34,7 @@ use crate::{
 
 const LOOPBACK: &str = "lo";
 /// Longer than any machine takes to hand a frame to itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A program on the loopback device, and a socket that sends frames there.
 struct Wire {

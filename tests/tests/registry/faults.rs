@@ -5,7 +5,10 @@ use std::{
     fs,
     path::Path,
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -182,12 +185,15 @@ async fn commits_over_a_way_that_fails_are_carried_out_once_or_not_at_all() {
     let behind = open(proxy.address()).await;
     let mut acknowledged = BTreeSet::new();
     let mut attempted = BTreeSet::new();
-    let stop = Instant::now() + Duration::from_secs(8);
+    let (least, most) = (Duration::from_secs(8), Duration::from_mins(2));
+    let begun = Instant::now();
+    let enough = AtomicBool::new(false);
     let breaking = async {
         let mut us = 3000;
-        while Instant::now() < stop {
-            // At ever other moments of a commit's way.
-            us = (us * 5 / 3 + 700) % 40_000;
+        while !enough.load(Ordering::Relaxed) {
+            // At ever other moments of a commit's way, which a slow machine takes longer for.
+            let longest = 40_000 * (1 + begun.elapsed().as_secs() / least.as_secs());
+            us = (us * 5 / 3 + 700) % longest;
             let pause = Duration::from_micros(us);
             tokio::time::sleep(pause).await;
             proxy.cut();
@@ -205,8 +211,9 @@ async fn commits_over_a_way_that_fails_are_carried_out_once_or_not_at_all() {
                 // Never: it would be a conflict with itself.
                 Err(error) => panic!("{error}"),
             }
-            if Instant::now() >= stop {
-                return;
+            let elapsed = begun.elapsed();
+            if elapsed >= most || (elapsed >= least && acknowledged.len() > 10) {
+                return enough.store(true, Ordering::Relaxed);
             }
         }
     };
@@ -243,7 +250,7 @@ async fn a_member_that_dies_or_freezes_is_left_for_another() {
             .unwrap();
         reader.reach(last).await;
         assert!(
-            begin.elapsed() < Duration::from_secs(15),
+            begin.elapsed() < Duration::from_mins(1),
             "{:?}",
             begin.elapsed()
         );
@@ -303,6 +310,10 @@ async fn a_store_that_is_full_says_so_and_is_read_on() {
         if run.stderr.contains("database space exceeded") {
             break;
         }
+        registry
+            .heartbeat(&name("h1"), &session("one"))
+            .await
+            .unwrap();
     }
     for change in [create("green", 3), remove("blue")] {
         let error = registry.commit(&[change]).await.unwrap_err();

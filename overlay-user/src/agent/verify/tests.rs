@@ -80,7 +80,7 @@ impl Cluster {
     async fn verify(&self) -> VerifyView {
         let verifier = Verifier {
             registry: &*self.registry,
-            patience: Duration::from_secs(1),
+            patience: Duration::from_secs(3),
         };
         verifier.compare(VerifyRequest::default()).await.unwrap()
     }

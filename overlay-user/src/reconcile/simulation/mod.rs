@@ -38,7 +38,7 @@ const SEEDS: u64 = 3000;
 const HAPPENINGS: usize = 40;
 /// How long one may take. It takes milliseconds, but a loop that never waits for anything stops the
 /// simulation's clock for good.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What came of one seed.
 #[derive(Debug, PartialEq, Eq)]
