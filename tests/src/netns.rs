@@ -92,7 +92,7 @@ impl Netns {
         })
     }
 
-    /// Whether `count` pings of `options` all come back.
+    /// Whether pings with these options come back. Of several one is enough.
     pub fn pings(&self, ip: &str, options: &str) -> bool {
         let mut ping = self.command("ping");
         ping.args(["-n", "-q", "-i", "0.01"]);
@@ -123,6 +123,13 @@ impl Netns {
         names
     }
 
+    /// Its links as they were set up, without what settles by itself after that.
+    pub fn configuration(&self) -> Vec<serde_json::Value> {
+        let mut links: Vec<_> = serde_json::from_str(&self.ip("-j -d link")).unwrap();
+        links.iter_mut().for_each(take_carrier);
+        links
+    }
+
     /// A counter of the link `name`: `rx_packets`, `tx_dropped` and so on.
     pub fn counter(&self, name: &str, counter: &str) -> u64 {
         let (direction, counter) = counter.split_once('_').unwrap();
@@ -137,6 +144,13 @@ impl Netns {
         let links: serde_json::Value = serde_json::from_str(&links).unwrap();
         links[0]["address"].as_str().unwrap().to_owned()
     }
+}
+
+/// Takes away what a link, as `ip -j link` shows it, finds out of its carrier by itself.
+pub fn take_carrier(link: &mut serde_json::Value) {
+    link["operstate"].take();
+    let flags = link["flags"].as_array_mut().unwrap();
+    flags.retain(|flag| flag != "NO-CARRIER" && flag != "LOWER_UP");
 }
 
 /// Whether `ip` is of version 6, as ping and sockets want to know.

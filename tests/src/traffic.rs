@@ -203,6 +203,8 @@ impl Stream {
     /// Between two datagrams: 2,500 a second.
     const INTERVAL: Duration = Duration::from_micros(400);
     const LAST: u64 = u64::MAX;
+    /// How long a datagram is waited for before it is taken for lost.
+    const ON_THE_WAY: Duration = Duration::from_secs(1);
 
     /// Starts sending from `client` to `ip` in `server`.
     pub fn start(client: &Netns, server: &Netns, ip: &str) -> Self {
@@ -240,12 +242,19 @@ impl Stream {
         });
         let sender = thread::spawn({
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            let received = Arc::clone(&received);
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     let number = sent.load(Ordering::Relaxed);
                     source.send(&number.to_le_bytes()).unwrap();
                     sent.store(number + 1, Ordering::Relaxed);
                     thread::sleep(Self::INTERVAL.saturating_sub(Duration::from_micros(60)));
+                }
+                // The end may overtake what another CPU has not yet delivered.
+                let deadline = Instant::now() + Self::ON_THE_WAY;
+                let sent = sent.load(Ordering::Relaxed);
+                while received.load(Ordering::Relaxed) < sent && Instant::now() < deadline {
+                    thread::sleep(Duration::from_millis(1));
                 }
                 // Several, so that the end itself isn't lost; the first one ends the receiver.
                 for _ in 0..5 {

@@ -27,7 +27,7 @@ const NOTHING: [PathBuf; 0] = [];
 /// All that a refusal must leave as it is.
 #[derive(Debug, PartialEq)]
 struct State {
-    links: Value,
+    links: Vec<Value>,
     files: Vec<PathBuf>,
     namespaces: BTreeSet<String>,
     endpoints: Vec<Value>,
@@ -37,7 +37,7 @@ struct State {
 impl State {
     fn of(agent: &Agent, lab: &Lab) -> Self {
         Self {
-            links: serde_json::from_str(&agent.netns().ip("-j link")).unwrap(),
+            links: agent.netns().configuration(),
             files: traces(agent.instance()),
             namespaces: lab.namespaces(),
             endpoints: agent.json("endpoint ls").as_array().unwrap().clone(),

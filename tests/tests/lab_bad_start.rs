@@ -60,14 +60,14 @@ impl Fresh {
     /// trace on the host.
     #[track_caller]
     fn refuses(&self, options: &str, code: i32, parts: &[&str]) {
-        let links = self.host.netns.ip("link");
+        let links = self.host.netns.configuration();
         let line = self.run(options).error(code);
         for part in parts {
             assert!(line.contains(part), "run {options}: {line}");
         }
         let message = self.run(&format!("-o json {options}")).json_error(code);
         assert_eq!(message, line);
-        assert_eq!(self.host.netns.ip("link"), links, "run {options}");
+        assert_eq!(self.host.netns.configuration(), links, "run {options}");
         assert_eq!(traces(self.instance()), NOTHING, "run {options}");
     }
 

@@ -28,6 +28,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
+use overlay_tests::netns::take_carrier;
 use overlay_user::{
     model::{Mac, Name},
     platform::{Linux, Platform, PlatformError, Port, PortSpec},
@@ -192,9 +193,7 @@ pub(crate) fn is_up(link: &Value) -> bool {
 pub(crate) fn configured(netns: Option<&Name>) -> Vec<Value> {
     let mut all = links(netns);
     for link in &mut all {
-        link["operstate"].take();
-        let flags = link["flags"].as_array_mut().unwrap();
-        flags.retain(|flag| flag != "NO-CARRIER" && flag != "LOWER_UP");
+        take_carrier(link);
         let infos = link["addr_info"].as_array_mut().unwrap();
         infos.retain(|info| info["scope"] == "global");
     }
