@@ -70,8 +70,8 @@ impl Applier {
         former.and(written)
     }
 
-    /// The same, while the next page of a reading is looked at: half of the work is the kernel's. Gives
-    /// what came of the write before it.
+    /// The same, while the loop goes on, for example with the next page of a reading. Gives what came of
+    /// the write before it.
     pub(super) fn write_behind(&mut self, plan: Plan, is_addition: bool) -> Result<(), String> {
         let former = self.finish_write();
         self.has_written = true;

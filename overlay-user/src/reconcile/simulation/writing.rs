@@ -107,12 +107,16 @@ impl Writing<'_> {
         if !self.truth.ever.ips.contains(&said) {
             self.accuse(format!("{key:?} {row:?} was never true"));
         }
-        let held = self.kernel.neighbors.get(&key);
-        if self.is_addition && held.is_some() && !self.kernel.littered.contains(&key) {
+        let there = self
+            .kernel
+            .neighbors
+            .get(&key)
+            .map(|there| there.generation);
+        if self.is_addition && there.is_some() && !self.kernel.littered.contains(&key) {
             self.accuse(format!("{key:?} is there and was added"));
         }
-        match self.kernel.neighbors.get(&key) {
-            Some(held) if held.generation > row.generation && !self.is_addition => {}
+        match there {
+            Some(newer) if newer > row.generation && !self.is_addition => {}
             None if self.kernel.neighbors.len() >= self.capacity => self.refused += 1,
             _ => {
                 self.kernel.neighbors.insert(key, row);
@@ -128,12 +132,12 @@ impl Writing<'_> {
         if !self.was_true(&key, &row) {
             self.accuse(format!("{key:?} {row:?} was never true"));
         }
-        let held = self.kernel.fdb.get(&key);
-        if self.is_addition && held.is_some() && !self.kernel.tampered.contains(&key) {
+        let there = self.kernel.fdb.get(&key).map(|there| there.generation);
+        if self.is_addition && there.is_some() && !self.kernel.tampered.contains(&key) {
             self.accuse(format!("{key:?} is there and was added"));
         }
-        match self.kernel.fdb.get(&key) {
-            Some(held) if held.generation > row.generation && !self.is_addition => {}
+        match there {
+            Some(newer) if newer > row.generation && !self.is_addition => {}
             None if self.kernel.fdb.len() >= self.capacity => self.refused += 1,
             _ => {
                 self.kernel.fdb.insert(key, row);
