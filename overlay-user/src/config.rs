@@ -154,7 +154,7 @@ pub struct Settings {
     /// What to log; on the command line a flag of every verb.
     #[arg(skip)]
     pub log: LogSetting,
-    /// Where the registry is; on the command line with [`RegistryFlags`], as the five below.
+    /// Where the registry is; on the command line with [`RegistryFlags`], as the six below.
     #[arg(skip)]
     pub registry: Option<RegistryUrl>,
     /// See [`RegistryFlags`].
@@ -172,6 +172,9 @@ pub struct Settings {
     /// See [`RegistryFlags`].
     #[arg(skip)]
     pub etcd_password_file: Option<PathBuf>,
+    /// See [`RegistryFlags`].
+    #[arg(skip)]
+    pub etcd_insecure: Option<bool>,
     /// This host's interface on the underlay.
     #[arg(long, value_name = "IF", env = "OVERLAY_IFACE")]
     pub iface: Option<IfName>,
@@ -270,6 +273,7 @@ impl Settings {
             etcd_key: self.etcd_key.or(weaker.etcd_key),
             etcd_user: self.etcd_user.or(weaker.etcd_user),
             etcd_password_file: self.etcd_password_file.or(weaker.etcd_password_file),
+            etcd_insecure: self.etcd_insecure.or(weaker.etcd_insecure),
             iface: self.iface.or(weaker.iface),
             vnis: if self.vnis.is_empty() {
                 weaker.vnis

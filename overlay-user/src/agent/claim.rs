@@ -14,6 +14,7 @@ use nix::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::run_dir;
 use crate::{
     config::{Config, InstancePaths},
     model::{IfName, Name, Session},
@@ -119,13 +120,19 @@ impl Claim {
                 Ok(lock) => lock,
                 Err((_, Errno::EWOULDBLOCK)) => bail!(
                     "an agent for instance {instance} is running already (pid {}): stop it first, \
-                     or choose another --instance",
-                    holder.trim()
+                     or choose another --instance; if none runs, `fuser {}` names who holds its lock",
+                    holder.trim(),
+                    paths.lock.display()
                 ),
                 Err((_, errno)) => bail!("can't lock {}: {errno}", paths.lock.display()),
             };
             // `down` removed the file after it was opened here: the lock is another file's now.
             if !is_at(&lock, &paths.lock) {
+                continue;
+            }
+            if is_open_to_others(&lock)? {
+                // Whoever can open it can hold the lock. What has it open by now has another file's.
+                fs::remove_file(&paths.lock)?;
                 continue;
             }
             lock.set_len(0)?;
@@ -154,15 +161,21 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Whether anybody but its owner may open the file.
+fn is_open_to_others(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.mode() & 0o077 != 0)
+}
+
 fn open(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        run_dir::make(folder)?;
     }
     OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(path)
 }
 
@@ -208,6 +221,25 @@ mod tests {
         fs::write(&paths.record, old).unwrap();
         let read = Record::read(&paths).unwrap().unwrap();
         assert_eq!(read.registry.url, "sqlite:///a.db");
+    }
+
+    #[test]
+    fn a_lock_is_for_its_owner_alone_and_one_that_others_could_hold_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (paths, name) = (paths(folder.path()), "a".parse().unwrap());
+        let mode = || fs::metadata(&paths.lock).unwrap().mode() & 0o777;
+        let first = Claim::lock(&paths, &name).unwrap();
+        assert_eq!(mode(), 0o600);
+        first.release(&paths);
+        fs::set_permissions(&paths.lock, fs::Permissions::from_mode(0o644)).unwrap();
+        let stranger = File::open(&paths.lock).unwrap();
+        let claim = Claim::lock(&paths, &name).unwrap();
+        assert_eq!(mode(), 0o600);
+        // What was open already locks nothing that an agent looks at.
+        let stranger = Flock::lock(stranger, FlockArg::LockExclusiveNonblock).unwrap();
+        claim.release(&paths);
+        drop(Claim::lock(&paths, &name).unwrap());
+        drop(stranger);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Serves the agent's metrics: `GET /metrics`, and nothing else.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{
@@ -13,6 +13,10 @@ use axum::{
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{net::TcpListener, time::timeout};
 
+use super::{
+    connections::{self, Limits},
+    descriptors,
+};
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
     model::{MapUsage, Name, Traffic, Vni},
@@ -29,6 +33,10 @@ use crate::{
 
 /// How long a scrape waits for the registry. Prometheus itself gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Scrapes at once.
+const CONNECTIONS: usize = 32;
+/// How long a scrape may take, the reader's share included.
+const LIFETIME: Duration = Duration::from_secs(30);
 
 /// What a scrape asks.
 #[derive(Clone)]
@@ -73,9 +81,13 @@ pub(super) async fn serve(listener: TcpListener, sources: Sources) {
     let router = Router::new()
         .route("/metrics", get(page))
         .with_state(sources);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "no more metrics");
-    }
+    let limits = Limits {
+        connections: descriptors::share(CONNECTIONS),
+        // Anybody may connect.
+        idle: Duration::ZERO,
+        lifetime: Some(LIFETIME),
+    };
+    connections::serve(listener, router, limits, pending()).await;
 }
 
 async fn page(State(sources): State<Sources>) -> Response {

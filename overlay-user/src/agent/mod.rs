@@ -17,6 +17,8 @@ pub mod api;
 pub mod archive;
 mod claim;
 pub mod client;
+mod connections;
+mod descriptors;
 mod doctor;
 mod endpoints;
 mod former;
@@ -24,6 +26,7 @@ mod liveness;
 mod metrics;
 mod monitor;
 mod operations;
+mod run_dir;
 pub mod server;
 mod teardown;
 mod underlay;
@@ -52,6 +55,8 @@ const ALIVE: Duration = SESSION_TTL;
 
 /// Runs the agent until it is told to stop. The datapath stays when it does.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    descriptors::raise_limit();
+    run_dir::keep_files_private();
     let paths = InstancePaths::new(&config.instance);
     let claim = Claim::lock(&paths, &config.instance)?;
     let is_first = Record::read(&paths)?.is_none();
@@ -227,7 +232,7 @@ async fn serve(
         () = died(&mut observer, &agent) => Err(anyhow::anyhow!("the reconciler died: see the log")),
     };
     stop.send_replace(true);
-    serving.await.context("the agent's socket died")??;
+    serving.await.context("the agent's socket died")?;
     living.abort();
     announcing.abort();
     if let Some(measuring) = measuring {

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    api::{Event, EventView, OperationError, RegistryChange},
+    api::{ErrorKind, Event, EventView, OperationError, RegistryChange},
     operations::Agent,
 };
 use crate::{
@@ -22,18 +22,28 @@ use crate::{
 
 /// How often the drop counters are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Readers at once: each has a watch on the registry.
+pub(super) const READERS: usize = 16;
 /// Events that wait for a slow reader.
 const EVENTS_AHEAD: usize = 1024;
 
 impl Agent {
     /// What happens from now on, until the reader goes away or the agent ends.
     pub(super) async fn events(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
+        let place = Arc::clone(&self.monitors).try_acquire_owned();
+        let place = place.map_err(|_| {
+            OperationError::new(
+                ErrorKind::Unavailable,
+                "as many monitors run as the agent serves at once: end one of them",
+            )
+        })?;
         let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
         let changes = self.registry.watch().await?;
         let happening = self.observer.events().listen();
         let datapath = Arc::clone(&self.datapath);
         let mut stopped = self.stopped();
         tokio::spawn(async move {
+            let _place = place;
             tokio::select! {
                 () = watch_drops(datapath, &sender) => {}
                 () = watch_registry(changes, &sender) => {}

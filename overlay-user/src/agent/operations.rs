@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, Semaphore, mpsc, watch},
     time::timeout,
 };
 
@@ -17,8 +17,9 @@ use super::{
         NetworkView, NodeState, OperationError, Operations, RegistryView, StatusView,
         VerifyRequest, VerifyView, VtepView,
     },
+    descriptors,
     liveness::Liveness,
-    teardown,
+    monitor, teardown,
     verify::Verifier,
 };
 use crate::{
@@ -48,6 +49,8 @@ pub(super) struct Agent {
     reconciling: Mutex<Option<Reconciling>>,
     stop: watch::Sender<bool>,
     pub(super) liveness: Liveness,
+    /// A permit for each reader of [`Operations::monitor`].
+    pub(super) monitors: Arc<Semaphore>,
 }
 
 /// What an agent is made of.
@@ -76,6 +79,7 @@ impl From<Parts> for Agent {
             session: parts.session,
             reconciling: Mutex::new(Some(parts.reconciling)),
             stop: parts.stop,
+            monitors: Arc::new(Semaphore::new(descriptors::share(monitor::READERS))),
         }
     }
 }

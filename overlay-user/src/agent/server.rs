@@ -17,15 +17,16 @@ use axum::{
 };
 use nix::unistd::{self, Group};
 use serde_json::{Value, json};
-use tokio::{
-    net::{UnixListener, UnixSocket},
-    sync::oneshot,
-};
+use tokio::net::{UnixListener, UnixSocket};
 
 use super::api::{
     DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind, ErrorView,
     ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, Operations,
     StatusView, VerifyRequest, VerifyView, VtepView, check_network,
+};
+use super::{
+    connections::{self, Limits},
+    descriptors, run_dir,
 };
 use crate::model::{Name, Network};
 
@@ -33,8 +34,10 @@ mod stream;
 
 /// Pending connections; more wait in connect(2).
 const BACKLOG: u32 = 128;
-/// For how long answers that are under way hold up the end.
-const PARTING: Duration = Duration::from_secs(2);
+/// Connections at once: more commands than that wait for each other.
+const CONNECTIONS: usize = 256;
+/// More than a command on a busy host takes from its connection to its request.
+const IDLE: Duration = Duration::from_secs(1);
 
 type Shared = State<Arc<dyn Operations>>;
 type Answer<T> = Result<Json<T>, OperationError>;
@@ -53,7 +56,7 @@ pub fn listen(path: &Path, group: Option<&str>) -> Result<UnixListener, Operatio
     };
     let group = group.map(find_group).transpose()?;
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
+        run_dir::make(folder).map_err(failed)?;
     }
     let unfinished = path.with_extension("sock.new");
     match fs::remove_file(&unfinished) {
@@ -107,23 +110,21 @@ fn find_group(name: &str) -> Result<Group, OperationError> {
 }
 
 /// Serves `operations` until `stop` resolves. Answers that are under way then get a moment to go
-/// out; whoever keeps a connection open does not keep the agent from ending.
+/// out.
 pub async fn serve(
     listener: UnixListener,
     operations: Arc<dyn Operations>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let (told, is_told) = oneshot::channel();
-    let serving = axum::serve(listener, router(operations)).with_graceful_shutdown(async {
-        stop.await;
-        let _ = told.send(());
-    });
-    tokio::select! {
-        outcome = serving => outcome,
-        () = async {
-            let _ = is_told.await;
-            tokio::time::sleep(PARTING).await;
-        } => Ok(()),
+    stop: impl Future<Output = ()>,
+) {
+    connections::serve(listener, router(operations), limits(), stop).await;
+}
+
+/// Bounds of what the agent's socket serves. How long an answer takes is the operation's business.
+pub(super) fn limits() -> Limits {
+    Limits {
+        connections: descriptors::share(CONNECTIONS),
+        idle: IDLE,
+        lifetime: None,
     }
 }
 

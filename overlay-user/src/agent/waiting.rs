@@ -4,7 +4,7 @@
 //! an agent that was here before does so, and says it to whoever asks. A first one has nothing to
 //! lose either, and more often a wrong URL: it ends with an error.
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::{future::pending, io, os::fd::AsFd as _, time::Duration};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -12,7 +12,10 @@ use backon::{ExponentialBuilder, Retryable as _};
 use sd_notify::NotifyState;
 use tokio::{net::UnixListener, sync::watch, time::Instant};
 
-use super::api::{ErrorKind, OperationError};
+use super::{
+    api::{ErrorKind, OperationError},
+    connections, server,
+};
 use crate::{config::Config, registry::RegistryError};
 
 /// Between two tries, from the first to the longest.
@@ -111,7 +114,9 @@ async fn refuse(
         );
         async { OperationError::new(ErrorKind::Unavailable, refusal) }
     });
-    axum::serve(UnixListener::from_std(listener)?, router).await
+    let listener = UnixListener::from_std(listener)?;
+    connections::serve(listener, router, server::limits(), pending()).await;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -119,11 +124,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{
-        agent::{client::Client, server},
-        config::Settings,
-        registry,
-    };
+    use crate::{agent::client::Client, config::Settings, registry};
 
     fn config(url: &str) -> Config {
         let settings = Settings {

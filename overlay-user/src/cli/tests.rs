@@ -238,6 +238,10 @@ const BAD_INPUT: &[(&str, &str)] = &[
         "--etcd-user is for an etcd registry",
     ),
     (
+        "run --iface eth0 --etcd-insecure",
+        "--etcd-insecure is for an etcd registry",
+    ),
+    (
         "run --metrics h1",
         "--metrics: metrics address \"h1\" is not understood: use PORT, :PORT or IP:PORT",
     ),

@@ -92,6 +92,16 @@ pub struct RegistryFlags {
     /// File that holds that user's password, which others may not read
     #[arg(long, value_name = "FILE", env = "OVERLAY_ETCD_PASSWORD_FILE")]
     pub etcd_password_file: Option<PathBuf>,
+    /// Send that password without TLS, for everybody on the way to read [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "OVERLAY_ETCD_INSECURE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub etcd_insecure: Option<bool>,
 }
 
 impl RegistryFlags {
@@ -115,6 +125,7 @@ impl Settings {
             etcd_key: flags.etcd_key,
             etcd_user: flags.etcd_user,
             etcd_password_file: flags.etcd_password_file,
+            etcd_insecure: flags.etcd_insecure,
             ..self
         }
     }
@@ -133,6 +144,7 @@ pub(super) fn registry(settings: &Settings) -> Result<RegistrySettings, ConfigEr
         etcd_key: key,
         etcd_user: user,
         etcd_password_file: password_file,
+        etcd_insecure: insecure,
         ..
     } = settings;
     let given = [
@@ -141,6 +153,7 @@ pub(super) fn registry(settings: &Settings) -> Result<RegistrySettings, ConfigEr
         ("--etcd-key", key.is_some()),
         ("--etcd-user", user.is_some()),
         ("--etcd-password-file", password_file.is_some()),
+        ("--etcd-insecure", *insecure == Some(true)),
     ];
     for (flag, other) in [(1, 2), (2, 1), (3, 4), (4, 3)] {
         if let (Some(&(flag, true)), Some(&(other, false))) = (given.get(flag), given.get(other)) {
@@ -161,6 +174,7 @@ pub(super) fn registry(settings: &Settings) -> Result<RegistrySettings, ConfigEr
         key: secret("--etcd-key", key).transpose()?,
         user: user.clone(),
         password_file: secret("--etcd-password-file", password_file).transpose()?,
+        insecure: insecure.unwrap_or(false),
         quarantine: settings.quarantine.map_or(named.quarantine, |q| q.0),
         ..named
     })
@@ -221,6 +235,7 @@ mod tests {
             etcd_key: file("key.pem"),
             etcd_user: Some("overlay".to_owned()),
             etcd_password_file: file("password"),
+            etcd_insecure: None,
         };
         Settings::default().with_registry(flags)
     }

@@ -4,18 +4,19 @@
 //! thread, so each job in another namespace gets a thread of its own that ends with the job.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::{
-            fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
             net::UnixDatagram,
         },
     },
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -35,6 +36,10 @@ use crate::model::Name;
 
 /// Where iproute2 keeps named namespaces.
 pub const NETNS_DIR: &str = "/run/netns";
+
+/// How long somebody else's making of [`NETNS_DIR`] is waited for, and how often it is looked at.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 const THREAD_NETNS: &str = "/proc/thread-self/ns/net";
 
@@ -193,7 +198,7 @@ pub(super) async fn create(
 ) -> io::Result<Netns> {
     let path = path_of(name);
     on_thread(move || {
-        let _one_at_a_time = shared_dir()?;
+        make_shared_dir()?;
         unshare(CloneFlags::CLONE_NEWNET)?;
         record(&identity()?)?;
         OpenOptions::new()
@@ -233,15 +238,15 @@ pub(super) fn remove(name: &Name) -> io::Result<()> {
 }
 
 /// Makes sure of [`NETNS_DIR`] as a shared mount, so that namespaces named here show in other mount
-/// namespaces. Held by the same lock that iproute2 takes, which keeps two from mounting it twice.
-fn shared_dir() -> io::Result<Flock<File>> {
+/// namespaces.
+fn make_shared_dir() -> io::Result<()> {
     let dir = Path::new(NETNS_DIR);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)?;
-    let lock = Flock::lock(File::open(dir)?, FlockArg::LockExclusive)
-        .map_err(|(_, error)| io::Error::from(error))?;
+    match fs::create_dir(dir) {
+        // As iproute2 makes it, whatever this process's umask.
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
     let share = || {
         mount(
             None::<&str>,
@@ -254,6 +259,11 @@ fn shared_dir() -> io::Result<Flock<File>> {
     match share() {
         // Not a mount point yet.
         Err(Errno::EINVAL) => {
+            let _lock = lock_dir(dir)?;
+            // Somebody else may have been faster.
+            if share().is_ok() {
+                return Ok(());
+            }
             mount(
                 Some(dir),
                 dir,
@@ -261,9 +271,24 @@ fn shared_dir() -> io::Result<Flock<File>> {
                 MsFlags::MS_BIND | MsFlags::MS_REC,
                 None::<&str>,
             )?;
-            share()?;
+            Ok(share()?)
         }
-        shared => shared?,
+        shared => Ok(shared?),
     }
-    Ok(lock)
+}
+
+/// Takes the lock that iproute2 takes while it makes the folder a mount point, which keeps two from
+/// doing so. `None`: somebody holds it, which any user can, for longer than that takes.
+fn lock_dir(dir: &Path) -> io::Result<Option<Flock<File>>> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    let mut file = File::open(dir)?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => return Ok(None),
+            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        thread::sleep(LOCK_RETRY);
+    }
 }

@@ -247,6 +247,9 @@ pub struct Settings {
     pub user: Option<String>,
     /// etcd: the file whose first line is the user's password.
     pub password_file: Option<PathBuf>,
+    /// etcd: whether that password may be sent without TLS.
+    #[serde(default)]
+    pub insecure: bool,
 }
 
 impl Settings {
@@ -262,6 +265,7 @@ impl Settings {
             key: None,
             user: None,
             password_file: None,
+            insecure: false,
         }
     }
 }

@@ -22,6 +22,7 @@ fn with_user(etcd: &Etcd, password: &str) -> (Settings, PathBuf) {
     let settings = Settings {
         user: Some("overlay".to_owned()),
         password_file: Some(path.clone()),
+        insecure: true,
         ..settings(etcd)
     };
     (settings, path)
@@ -168,4 +169,71 @@ async fn certificates_are_shown_and_checked() {
         eprintln!("{what}: {text}");
         assert!(text.contains(expected), "{what}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotated_certificates_are_used_from_the_next_connection_on() {
+    let mut etcd = Etcd::start(Options {
+        tls: true,
+        ..Options::default()
+    });
+    let Certificates {
+        ca,
+        server_cert,
+        server_key,
+        cert,
+        key,
+    } = etcd.certificates();
+    let settings = Settings {
+        ca: Some(ca.clone()),
+        cert: Some(cert.clone()),
+        key: Some(key.clone()),
+        ..settings(&etcd)
+    };
+    let fresh = etcd.folder().join("fresh");
+    fs::create_dir(&fresh).unwrap();
+    let fresh = Certificates::make(&fresh, &["127.0.0.1".parse().unwrap()]);
+    let registry = registry::open(&settings).await.unwrap();
+    works(&*registry, 1).await;
+    let mut events = registry.watch().await.unwrap();
+
+    // Another authority, one file after the other, while etcd goes on with what it has read.
+    let mut number = 1;
+    for (from, to) in [
+        (&fresh.cert, cert),
+        (&fresh.key, key),
+        (&fresh.ca, ca),
+        (&fresh.server_cert, server_cert),
+        (&fresh.server_key, server_key),
+    ] {
+        fs::rename(from, to).unwrap();
+        number += 1;
+        works(&*registry, number).await;
+    }
+    etcd.kill_member(0);
+    etcd.start_member(0);
+    etcd.await_healthy();
+    number += 1;
+    works(&*registry, number).await;
+    until("the watch hears of it", || {
+        let heard = std::iter::from_fn(|| events.try_recv().ok()).any(|event| {
+            matches!(event, WatchEvent::Delta(delta)
+                if delta.networks.iter().any(|network| network.vni.get() == number))
+        });
+        async move { heard }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_clear_is_refused_unless_told() {
+    let etcd = Etcd::start(Options::default());
+    let (settings, _) = with_user(&etcd, "secret-1");
+    let plain = Settings {
+        insecure: false,
+        ..settings.clone()
+    };
+    let text = refusal(&plain).await;
+    assert!(text.contains("--etcd-insecure"), "{text}");
+    works(&*registry::open(&settings).await.unwrap(), 1).await;
 }

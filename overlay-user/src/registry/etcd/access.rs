@@ -1,9 +1,10 @@
 //! The way to etcd: addresses, certificates, user and password. All of it is read from files when a
-//! connection is made, so what is changed in them counts from the next one on. No secret is kept,
-//! printed or logged.
+//! connection is made, and again for a new one when they have changed. No secret is kept, printed or
+//! logged.
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,6 +21,14 @@ const PING: Duration = Duration::from_secs(6);
 
 /// How long a ping may go unanswered.
 const PONG: Duration = Duration::from_secs(3);
+
+/// What tells a file that was changed: device, inode, length, and the time of its last change in
+/// seconds and nanoseconds. `None`: it can't be looked at.
+type FileState = Option<(u64, u64, u64, i64, i64)>;
+
+/// The state of all files that a connection is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fingerprint(Vec<FileState>);
 
 /// Where etcd is and how to show who we are.
 #[derive(Debug, Clone)]
@@ -58,8 +67,25 @@ impl Access {
             identity,
             user,
         };
+        if let Some((user, _)) = &access.user
+            && !access.is_tls()
+            && !settings.insecure
+        {
+            return refused(format!(
+                "the password of etcd's user {user} would cross the network in clear: give --etcd-ca, or \
+                 --etcd-insecure if nobody else can listen there"
+            ));
+        }
         access.options(true)?;
         Ok(access)
+    }
+
+    /// What the files are like now, without reading them.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let identity = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        let password = self.user.iter().map(|(_, file)| file);
+        let files = self.ca.iter().chain(identity).chain(password);
+        Fingerprint(files.map(|file| state_of(file)).collect())
     }
 
     /// Whether it is TLS.
@@ -150,6 +176,11 @@ fn pair<A: Clone, B: Clone>(
         (Some(_), None) => refused(format!("{flag_a} is given without {flag_b}: give both")),
         (None, Some(_)) => refused(format!("{flag_b} is given without {flag_a}: give both")),
     }
+}
+
+fn state_of(file: &Path) -> FileState {
+    let of = fs::metadata(file).ok()?;
+    Some((of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec()))
 }
 
 fn is_host_and_port(member: &str) -> bool {
@@ -301,6 +332,7 @@ mod tests {
                 settings(|s| {
                     s.user = Some("u".into());
                     s.password_file = empty.clone();
+                    s.insecure = true;
                 }),
                 "empty holds no password",
             ),
@@ -311,6 +343,51 @@ mod tests {
     }
 
     #[test]
+    fn a_password_goes_over_tls_or_where_it_is_said_that_nobody_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        fs::write(&path, "secret\n").unwrap();
+        let plain = settings(|s| {
+            s.user = Some("u".into());
+            s.password_file = Some(path);
+        });
+        let line = refusal("h:1", &plain);
+        assert!(
+            line.contains("--etcd-ca") && line.contains("--etcd-insecure"),
+            "{line}"
+        );
+        let told = Settings {
+            insecure: true,
+            ..plain
+        };
+        Access::new("h:1", &told).unwrap();
+    }
+
+    #[test]
+    fn files_that_are_written_or_replaced_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        fs::write(&path, "one\n").unwrap();
+        let settings = settings(|s| {
+            s.user = Some("u".into());
+            s.password_file = Some(path.clone());
+            s.insecure = true;
+        });
+        let access = Access::new("h:1", &settings).unwrap();
+        let first = access.fingerprint();
+        assert_eq!(access.fingerprint(), first);
+        let other = folder.path().join("other");
+        fs::write(&other, "two\n").unwrap();
+        fs::rename(&other, &path).unwrap();
+        let second = access.fingerprint();
+        assert_ne!(second, first);
+        fs::write(&path, "three\n").unwrap();
+        assert_ne!(access.fingerprint(), second);
+        fs::remove_file(&path).unwrap();
+        assert_ne!(access.fingerprint(), second);
+    }
+
+    #[test]
     fn nothing_prints_the_password() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
@@ -318,6 +395,7 @@ mod tests {
         let settings = settings(|s| {
             s.user = Some("u".into());
             s.password_file = Some(path);
+            s.insecure = true;
         });
         let access = Access::new("h:1", &settings).unwrap();
         assert!(!format!("{settings:?} {access:?}").contains("horse"));

@@ -215,7 +215,10 @@ impl Commit<'_> {
                 Ok(Some(_)) => return Ok(None),
                 // No answer, or none that says what has become of it.
                 Ok(None) => may_be_done = true,
-                Err(Failure::LeaseGone) => self.quarantine.forget().await,
+                Err(Failure::LeaseGone) => {
+                    self.quarantine.forget().await;
+                    tries.rest_after(Failure::LeaseGone).await?;
+                }
                 Err(failure) => return Err(failure),
             }
         }

@@ -8,15 +8,16 @@
 use std::{fmt, future::Future, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use etcd_client::{Client, KvClient, LeaseClient, WatchClient};
+use etcd_client::{Client, GetOptions, KvClient, LeaseClient, WatchClient};
 use tokio::{
     sync::{Mutex, watch},
     time::{Instant, sleep, timeout},
 };
 
 use super::{
-    access::{Access, CONNECT},
+    access::{Access, CONNECT, Fingerprint},
     failure::{Failure, Trouble, asks_for_no_login, classify, innermost},
+    keys,
 };
 
 /// How long a small request may take.
@@ -39,11 +40,19 @@ pub(super) struct Link {
     pub(super) lease: LeaseClient,
 }
 
+/// A link, and the files that it was made from.
+struct Open {
+    link: Link,
+    made_from: Fingerprint,
+    /// The last ones that were tried.
+    tried: Fingerprint,
+}
+
 /// The members, and whose turn it is.
 pub(super) struct Members {
     url: String,
     access: Access,
-    links: Vec<Mutex<Option<Link>>>,
+    links: Vec<Mutex<Option<Open>>>,
     current: watch::Sender<usize>,
 }
 
@@ -114,7 +123,10 @@ impl Members {
             Err(trouble) => Err(trouble),
         };
         match &done {
-            Err(Trouble::Passing(_)) => self.pass_on(index),
+            Err(Trouble::Passing(_)) => {
+                self.forget_outdated(index).await;
+                self.pass_on(index);
+            }
             Err(Trouble::Login) => self.forget(index).await,
             _ => {}
         }
@@ -154,12 +166,53 @@ impl Members {
             return Err(Trouble::Passing("there is no such member".to_owned()));
         };
         let mut slot = slot.lock().await;
-        if let Some(link) = &*slot {
-            return Ok(link.clone());
+        let files = self.access.fingerprint();
+        if let Some(open) = &mut *slot {
+            if open.tried == files {
+                return Ok(open.link.clone());
+            }
+            open.tried = files.clone();
+            // They may be no good, or not all changed yet, or etcd may not know them yet: what is open
+            // serves until it fails.
+            if let Err(trouble) = Box::pin(self.replace(member, open)).await {
+                tracing::warn!(?trouble, member, "etcd's changed files are not used yet");
+            }
+            return Ok(open.link.clone());
         }
         // Boxed: a large future and a rare one, inside of every other.
         let link = Box::pin(self.connect(member)).await?;
-        Ok(slot.insert(link).clone())
+        let open = slot.insert(Open {
+            link,
+            made_from: files.clone(),
+            tried: files,
+        });
+        Ok(open.link.clone())
+    }
+
+    /// Makes a link from the files as they are now, and takes it if it works.
+    async fn replace(&self, member: &str, open: &mut Open) -> Result<(), Trouble> {
+        let link = self.connect(member).await?;
+        let mut kv = link.kv.clone();
+        let options = GetOptions::new().with_count_only();
+        timeout(REQUEST, kv.get(keys::TICK, Some(options)))
+            .await
+            .map_err(|_| Trouble::Passing("no answer".to_owned()))?
+            .map_err(|error| classify(&error))?;
+        open.link = link;
+        open.made_from = open.tried.clone();
+        Ok(())
+    }
+
+    /// Forgets a member's link that has failed, if its files have changed since it was made.
+    async fn forget_outdated(&self, index: usize) {
+        let Some(slot) = self.links.get(index) else {
+            return;
+        };
+        let mut slot = slot.lock().await;
+        let files = self.access.fingerprint();
+        if slot.as_ref().is_some_and(|open| open.made_from != files) {
+            *slot = None;
+        }
     }
 
     async fn connect(&self, member: &str) -> Result<Link, Trouble> {
@@ -265,6 +318,17 @@ impl Tries<'_> {
         Ok(())
     }
 
+    /// Waits before a further attempt after `failure`, which is what it ends with if there is no time
+    /// left for one.
+    pub(super) async fn rest_after(&mut self, failure: Failure) -> Result<(), Failure> {
+        let delay = self.delays.next().unwrap_or_default();
+        if Instant::now() + delay > self.deadline {
+            return Err(failure);
+        }
+        sleep(delay).await;
+        Ok(())
+    }
+
     fn away(&self) -> Failure {
         let access = &self.members.access;
         let said = access.members.iter().zip(&self.said);
@@ -276,5 +340,28 @@ impl Tries<'_> {
             advice: access.advice(said),
             members,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Settings;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_each_time_is_tried_with_pauses_and_given_up() {
+        let settings = Settings::new("etcd://h:2379".to_owned());
+        let access = Access::new("h:2379", &settings).unwrap();
+        let members = Members::new(settings.url, access);
+        let (mut tries, started, mut attempts) = (members.tries(), Instant::now(), 0);
+        let failure = loop {
+            match tries.rest_after(Failure::LeaseGone).await {
+                Ok(()) => attempts += 1,
+                Err(failure) => break failure,
+            }
+        };
+        assert!(matches!(failure, Failure::LeaseGone));
+        assert!((4..20).contains(&attempts), "{attempts}");
+        assert!(started.elapsed() <= PATIENCE);
     }
 }
