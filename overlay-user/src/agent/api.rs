@@ -156,7 +156,7 @@ impl From<&RegistryError> for ErrorKind {
             RegistryError::Conflict { .. } | RegistryError::Quarantined { .. } => Self::Conflict,
             RegistryError::Missing { .. } => Self::NotFound,
             RegistryError::Refused(_) => Self::Refused,
-            RegistryError::Unavailable(_) => Self::Unavailable,
+            RegistryError::Unavailable(_) | RegistryError::Foreign(_) => Self::Unavailable,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What an earlier agent of this instance, or another host's, was: nothing of theirs is taken over
 //! by mistake.
 
+use std::sync::Arc;
+
 use anyhow::bail;
 
 use super::{ALIVE, claim::Record};
@@ -9,6 +11,7 @@ use crate::{
     datapath,
     model::{Name, Node, Vtep},
     platform::netns::Netns,
+    registry::{self, Registry, RegistryError},
 };
 
 /// Refuses a start in another network namespace than that in which the instance's datapath is. If
@@ -31,6 +34,25 @@ pub(super) async fn check_namespace(
     }
     datapath::remove(&paths.pins)?;
     Ok(())
+}
+
+/// Opens the registry: the same one as before, if the URL is the same. It then has to be there: what this
+/// host has is not held against a new one that is empty.
+pub(super) async fn open(
+    config: &Config,
+    former: Option<&Record>,
+) -> Result<Arc<dyn Registry>, RegistryError> {
+    let settings = &config.registry;
+    match former.map(|former| &former.registry) {
+        Some(former) if former.url == settings.url => {
+            let settings = registry::Settings {
+                identity: former.identity,
+                ..settings.clone()
+            };
+            registry::open_existing(&settings).await
+        }
+        _ => registry::open(settings).await,
+    }
 }
 
 /// Refuses a registry that does not know what this instance has made, which would all be removed;
@@ -80,7 +102,7 @@ pub(super) fn check_node(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Settings, registry};
+    use crate::config::Settings;
 
     fn config() -> Config {
         let settings = Settings {

@@ -45,7 +45,7 @@ use crate::{
     model::{Change, Network, Node, SESSION_TTL, Session, Vtep},
     platform::{Linux, Platform, Underlay},
     reconcile::{self, Observer, Reconciler, apply::Applier, cache::Limits, plan::Local},
-    registry::{self, Registry, RegistryError, Scope},
+    registry::{Registry, RegistryError, Scope},
 };
 
 /// How often an agent says that it lives.
@@ -95,19 +95,23 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     let underlay = platform.underlay().await?;
     tokio::task::spawn_blocking(datapath::require).await??;
     let former = Record::read(paths)?;
-    let record = Record::of(config).await?;
+    let mut record = Record::of(config).await?;
     if let Some(former) = &former {
         former::check_namespace(former, &record, paths, config).await?;
     }
     let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
-    let waiting = Waiting::new(config, former.is_none(), &listener);
+    let waiting = Waiting::new(
+        config,
+        former.as_ref().map(|former| &former.registry),
+        &listener,
+    );
     let vtep = Vtep {
         ip: underlay.ip.into(),
         port: config.port,
     };
     let registry = waiting
         .until_done(|| async {
-            let registry = registry::open(&config.registry).await?;
+            let registry = former::open(config, former.as_ref()).await?;
             let nodes = registry.nodes().await?;
             former::check_node(config, former.as_ref(), vtep, &nodes)?;
             Ok(registry)
@@ -117,6 +121,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         Some(address) => Some(metrics::listen(address).await?),
         None => None,
     };
+    record.registry.identity = registry.identity();
     record.write(paths)?;
     platform.ensure_vxlan(config.port).await?;
     let datapath = Arc::new(load(config, paths, &underlay).await?);

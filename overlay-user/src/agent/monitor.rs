@@ -174,7 +174,9 @@ fn told(event: WatchEvent) -> Vec<RegistryChange> {
     let delta = match event {
         WatchEvent::Delta(delta) => delta,
         WatchEvent::Resync => return vec![RegistryChange::Resync],
-        WatchEvent::Lost(reason) => return vec![RegistryChange::Lost { reason }],
+        WatchEvent::Lost(reason) | WatchEvent::Foreign(reason) => {
+            return vec![RegistryChange::Lost { reason }];
+        }
         WatchEvent::Restored => return vec![RegistryChange::Restored],
         WatchEvent::Alive(node) => return vec![RegistryChange::NodeAlive { node }],
         WatchEvent::Silent(node) => return vec![RegistryChange::NodeSilent { node }],

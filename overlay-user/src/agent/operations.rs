@@ -173,6 +173,7 @@ impl Operations for Agent {
             registry: RegistryView {
                 url: self.registry.url(),
                 connected: view.lost.is_none(),
+                followed: view.lost.as_ref().is_none_or(|lost| !lost.is_foreign),
                 revision: view.mirror.revision(),
                 stale_for_s: view.stale_for().as_secs(),
                 error: view.lost.as_ref().map(|lost| lost.reason.clone()),
@@ -273,7 +274,7 @@ impl Agent {
         let view = self.observer.view().await;
         match &view.lost {
             None => Ok(()),
-            Some(Lost { reason, since }) => Err(OperationError::new(
+            Some(Lost { reason, since, .. }) => Err(OperationError::new(
                 ErrorKind::Unavailable,
                 format_args!(
                     "the registry has been out of reach for {} s ({reason}): nothing was changed, try \

@@ -41,8 +41,10 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
         errors.extend(error_of(platform.forget_host().await));
     }
     let leaving = async {
-        let registry = registry::open(&record.registry).await?;
-        leave(&*registry, &record.node, &session).await
+        match registry::open_existing(&record.registry).await {
+            Ok(registry) => leave(&*registry, &record.node, &session).await,
+            Err(error) => left(&record.node, Err(error)),
+        }
     };
     errors.extend(what_stays(&record.node, leaving).await);
     // The claim last: whoever has it next begins after this.
@@ -55,16 +57,26 @@ pub(super) async fn leave(
     node: &Name,
     session: &Session,
 ) -> Result<(), RegistryError> {
-    match registry.heartbeat(node, session).await {
+    let removal = [Change::RemoveNode(node.clone())];
+    let done = match registry.heartbeat(node, session).await {
+        Ok(()) => registry.commit(&removal).await.map(drop),
+        refused => refused,
+    };
+    left(node, done)
+}
+
+/// What came of leaving: in another host's rows, or in another registry, is nothing to be removed.
+fn left(node: &Name, done: Result<(), RegistryError>) -> Result<(), RegistryError> {
+    match done {
         Err(RegistryError::Conflict { .. }) => {
             tracing::info!(%node, "another host has the node by now: its rows stay");
             Ok(())
         }
-        Err(error) => Err(error),
-        Ok(()) => {
-            let removal = [Change::RemoveNode(node.clone())];
-            registry.commit(&removal).await.map(drop)
+        Err(RegistryError::Foreign(why)) => {
+            tracing::warn!(%node, %why, "the registry that had the node is not there: nothing is removed from it");
+            Ok(())
         }
+        done => done,
     }
 }
 

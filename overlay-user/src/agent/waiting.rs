@@ -2,7 +2,8 @@
 //!
 //! What the maps hold still carries the traffic, so there is no hurry, and nothing is lost by waiting:
 //! an agent that was here before does so, and says it to whoever asks. A first one has nothing to
-//! lose either, and more often a wrong URL: it ends with an error.
+//! lose either, and more often a wrong URL: it ends with an error. A registry that is another one, empty or
+//! gone is away in the same way: the right one may be brought back.
 
 use std::{future::pending, io, os::fd::AsFd as _, time::Duration};
 
@@ -16,7 +17,10 @@ use super::{
     api::{ErrorKind, OperationError},
     connections, server,
 };
-use crate::{config::Config, registry::RegistryError};
+use crate::{
+    config::Config,
+    registry::{self, RegistryError},
+};
 
 /// Between two tries, from the first to the longest.
 const TRIES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -32,10 +36,15 @@ pub(super) struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// Waits if the instance's agent ran here before, and if waiting can help: what is wrong with a
-    /// file does not mend itself.
-    pub(super) fn new(config: &'a Config, is_first: bool, socket: &'a UnixListener) -> Self {
-        let helps = !is_first && config.registry.url.starts_with("etcd://");
+    /// Waits if the instance's agent ran here before, with the same registry: the URL of another one may be
+    /// wrong, but for another list of etcd's members.
+    pub(super) fn new(
+        config: &'a Config,
+        former: Option<&registry::Settings>,
+        socket: &'a UnixListener,
+    ) -> Self {
+        let url = &config.registry.url;
+        let helps = former.is_some_and(|former| former.url == *url || url.starts_with("etcd://"));
         Self {
             config,
             socket: helps.then_some(socket),
@@ -94,7 +103,12 @@ fn is_away(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<RegistryError>())
-        .any(|cause| matches!(cause, RegistryError::Unavailable(_)))
+        .any(|cause| {
+            matches!(
+                cause,
+                RegistryError::Unavailable(_) | RegistryError::Foreign(_)
+            )
+        })
 }
 
 /// Tells every client that the agent waits, and for what.
@@ -124,7 +138,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{agent::client::Client, config::Settings, registry};
+    use crate::{agent::client::Client, config::Settings};
 
     fn config(url: &str) -> Config {
         let settings = Settings {
@@ -147,7 +161,7 @@ mod tests {
         let socket = folder.path().join("a.sock");
         let listener = server::listen(&socket, None).unwrap();
         let config = config("etcd://10.0.0.1:2379");
-        let waiting = Waiting::new(&config, false, &listener);
+        let waiting = Waiting::new(&config, Some(&config.registry), &listener);
         let (asked, was_asked) = watch::channel(false);
         let client = Client::at("a".parse().unwrap(), socket);
         let asking = async {
@@ -173,14 +187,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listener = server::listen(&folder.path().join("a.sock"), None).unwrap();
         let refused = || anyhow::Error::from(RegistryError::Refused("wrong password".to_owned()));
-        for (url, is_first, error) in [
-            ("etcd://10.0.0.1:2379", true, away as fn() -> anyhow::Error),
-            ("sqlite:///x.db", false, away),
-            ("etcd://10.0.0.1:2379", false, refused),
+        let former = registry::Settings::new("sqlite:///x.db".to_owned());
+        for (url, former, error) in [
+            ("etcd://10.0.0.1:2379", None, away as fn() -> anyhow::Error),
+            ("sqlite:///y.db", Some(&former), away),
+            ("etcd://10.0.0.1:2379", Some(&former), refused),
         ] {
             let tries = AtomicUsize::new(0);
             let config = config(url);
-            let waiting = Waiting::new(&config, is_first, &listener);
+            let waiting = Waiting::new(&config, former, &listener);
             let outcome: anyhow::Result<()> = waiting
                 .until_done(|| async {
                     tries.fetch_add(1, Ordering::Relaxed);
@@ -188,7 +203,7 @@ mod tests {
                 })
                 .await;
             assert!(outcome.is_err());
-            assert_eq!(tries.into_inner(), 1, "{url} {is_first}");
+            assert_eq!(tries.into_inner(), 1, "{url}");
         }
     }
 }

@@ -24,7 +24,9 @@ pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
 fn table(status: &StatusView) -> Table {
     let ready = if status.ready { "ready" } else { "not ready" };
     let registry = &status.registry;
-    let connected = if registry.connected {
+    let connected = if !registry.followed {
+        "not followed".to_owned()
+    } else if registry.connected {
         "connected".to_owned()
     } else {
         format!("out of reach for {} s", registry.stale_for_s)

@@ -6,6 +6,7 @@
 mod address;
 mod change;
 mod endpoint;
+mod identity;
 pub mod ipam;
 mod miss;
 mod name;
@@ -17,6 +18,7 @@ mod table;
 pub use address::{AddressError, Mac, Vni};
 pub use change::{Change, Delta, Revision, Snapshot};
 pub use endpoint::{Endpoint, EndpointState};
+pub use identity::RegistryId;
 pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};
 pub use network::{FloodMode, Network, NetworkError, Resolve};

@@ -126,7 +126,11 @@ impl Reconciler {
             WatchEvent::Resync => self.start_over(),
             WatchEvent::Lost(reason) => {
                 self.reader.is_lost = true;
-                self.lose(reason).await;
+                self.lose(RegistryError::Unavailable(reason)).await;
+            }
+            WatchEvent::Foreign(reason) => {
+                self.reader.is_lost = true;
+                self.lose(RegistryError::Foreign(reason)).await;
             }
             WatchEvent::Restored => {
                 self.reader.is_lost = false;
@@ -143,8 +147,10 @@ impl Reconciler {
         self.inputs.pages = None;
     }
 
-    async fn lose(&mut self, reason: String) {
-        if self.view.write().await.lose(reason.clone()) {
+    async fn lose(&mut self, error: RegistryError) {
+        let is_foreign = matches!(error, RegistryError::Foreign(_));
+        let reason = error.to_string();
+        if self.view.write().await.lose(reason.clone(), is_foreign) {
             tracing::warn!(%reason, "registry lost: the datapath goes on as it is");
             self.events.tell(Event::RegistryLost { reason });
         }
@@ -174,7 +180,7 @@ impl Reconciler {
                 self.start_over();
             }
             Err(error) => {
-                self.lose(error.to_string()).await;
+                self.lose(error).await;
                 self.reader.watch_at = Some(Instant::now() + LAST_RETRY);
             }
         }
@@ -190,8 +196,8 @@ impl Reconciler {
         }
         if let Some(reading) = &self.reader.under_way {
             if now >= reading.heard + PATIENCE {
-                let reason = format!("it sends nothing more for {} s", PATIENCE.as_secs());
-                self.fail_reading(reason).await;
+                let silent = format!("it sends nothing more for {} s", PATIENCE.as_secs());
+                self.fail_reading(RegistryError::Unavailable(silent)).await;
             }
             return;
         }
@@ -233,7 +239,7 @@ impl Reconciler {
         };
         let reading = match reading {
             Ok(reading) => reading,
-            Err(error) => return self.fail_reading(error.to_string()).await,
+            Err(error) => return self.fail_reading(error).await,
         };
         under_way.heard = Instant::now();
         under_way.revision = Some(reading.revision);
@@ -269,7 +275,7 @@ impl Reconciler {
     pub(super) async fn take_page(&mut self, page: Option<Result<Vec<Endpoint>, RegistryError>>) {
         let page = match page {
             Some(Ok(page)) => page,
-            Some(Err(error)) => return self.fail_reading(error.to_string()).await,
+            Some(Err(error)) => return self.fail_reading(error).await,
             None => return self.end_reading().await,
         };
         if let Some(reading) = &mut self.reader.under_way {
@@ -317,7 +323,7 @@ impl Reconciler {
         }
     }
 
-    async fn fail_reading(&mut self, reason: String) {
+    async fn fail_reading(&mut self, error: RegistryError) {
         self.inputs.pages = None;
         self.view.write().await.mirror.abandon_reading();
         let reading = self.reader.under_way.take();
@@ -330,8 +336,11 @@ impl Reconciler {
             self.reader.has_gap |= has_begun;
         }
         self.reader.postpone(Instant::now());
-        self.lose(format!("the registry can't be read: {reason}"))
-            .await;
+        self.lose(match error {
+            error @ RegistryError::Foreign(_) => error,
+            error => RegistryError::Unavailable(format!("the registry can't be read: {error}")),
+        })
+        .await;
     }
 
     async fn take_delta(&mut self, delta: Delta) {

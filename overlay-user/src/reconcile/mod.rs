@@ -94,6 +94,8 @@ pub struct Lost {
     pub reason: String,
     /// When it was noticed. What the agent knows is at least this old.
     pub since: Instant,
+    /// A store is in reach, and is not the one that is followed.
+    pub is_foreign: bool,
 }
 
 /// What the loop counts; all but the gauges since the agent's start.
@@ -175,13 +177,20 @@ impl View {
     }
 
     /// The registry is out of reach; `true`: it was in reach before.
-    fn lose(&mut self, reason: String) -> bool {
-        let is_new = self.lost.is_none();
+    fn lose(&mut self, reason: String, is_foreign: bool) -> bool {
+        let is_new = self
+            .lost
+            .as_ref()
+            .is_none_or(|lost| lost.is_foreign != is_foreign);
         let since = self
             .lost
             .as_ref()
             .map_or_else(Instant::now, |lost| lost.since);
-        self.lost = Some(Lost { reason, since });
+        self.lost = Some(Lost {
+            reason,
+            since,
+            is_foreign,
+        });
         is_new
     }
 }

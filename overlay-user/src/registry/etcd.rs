@@ -5,6 +5,8 @@
 //! - A node's session, addresses in quarantine and questions are on leases.
 //! - Only one prefix is watched; a watch goes on where it was after any interruption that etcd's
 //!   history covers.
+//! - Every transaction compares the store's identity: another store, or an emptied one, answers nothing
+//!   and takes nothing.
 //! - Every request has a limit and is repeated on another member while that may help.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
@@ -12,10 +14,12 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
+use super::{
+    Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent, identity::Followed,
+};
 use crate::model::{
-    Change, Endpoint, Name, Node, Question, QuestionId, Report, Revision, Session, Vni, Wanted,
-    ipam::Block,
+    Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Session, Vni,
+    Wanted, ipam::Block,
 };
 
 mod access;
@@ -26,6 +30,7 @@ mod draft;
 mod failure;
 mod fold;
 mod follow;
+mod identity;
 mod keys;
 mod layout;
 mod lease;
@@ -53,8 +58,9 @@ impl Etcd {
     /// Connects; `members` is what follows `etcd://` in the URL. Refuses a store of a newer layout.
     pub(super) async fn open(members: &str, settings: &Settings) -> Result<Self, RegistryError> {
         let access = Access::new(members, settings)?;
+        let followed = Followed::new(settings.identity);
         let etcd = Self {
-            members: Arc::new(Members::new(settings.url.clone(), access)),
+            members: Arc::new(Members::new(settings.url.clone(), access, followed)),
             quarantine: Arc::new(Quarantine::new(settings.quarantine)),
             sessions: Sessions::default(),
             session_ttl: settings.session_ttl,
@@ -131,6 +137,10 @@ impl Registry for Etcd {
 
     async fn audit(&self, repair: bool) -> Result<Findings, RegistryError> {
         self.done(audit::audit(&self.members, repair).await)
+    }
+
+    fn identity(&self) -> Option<RegistryId> {
+        self.members.followed.get()
     }
 
     fn url(&self) -> String {

@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::model::{
-    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, Report, Revision,
-    SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
+    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, RegistryId, Report,
+    Revision, SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
 };
 
 mod assign;
 mod check;
 pub mod etcd;
+mod identity;
 mod rules;
 pub mod sqlite;
 mod transfer;
@@ -81,6 +82,9 @@ pub enum RegistryError {
     /// The store can't be used: corrupt, locked, newer schema, unreachable. Says what to do.
     #[error("{0}")]
     Unavailable(String),
+    /// The store that is there is not the one that is followed: another one, emptied, or gone.
+    #[error("{0}")]
+    Foreign(String),
 }
 
 /// What a watch delivers.
@@ -95,6 +99,9 @@ pub enum WatchEvent {
     Resync,
     /// The store is out of reach; the text says why. The watch goes on trying.
     Lost(String),
+    /// The store that is there is not the one that is followed; the text says why. It is out of reach
+    /// all the same, and the watch goes on trying.
+    Foreign(String),
     /// In reach again.
     Restored,
     /// A node's session has begun.
@@ -223,6 +230,11 @@ pub trait Registry: Send + Sync + 'static {
         Ok(Findings::default())
     }
 
+    /// The identity of the store that is followed. `None`: this backend has none.
+    fn identity(&self) -> Option<RegistryId> {
+        None
+    }
+
     /// The registry's URL as `status` shows it; never with a secret.
     fn url(&self) -> String;
 }
@@ -232,6 +244,10 @@ pub trait Registry: Send + Sync + 'static {
 pub struct Settings {
     /// `sqlite:///path`, the path taken as it is written, or `etcd://host:port[,host:port]`.
     pub url: String,
+    /// The store that is followed, however often others are found in its place. `None`: the one that is
+    /// found first, and one that has no identity gets it.
+    #[serde(default)]
+    pub identity: Option<RegistryId>,
     /// How long a removed MAC or IP can't be claimed by an endpoint of another name; zero: it can at
     /// once.
     pub quarantine: Duration,
@@ -258,6 +274,7 @@ impl Settings {
     pub const fn new(url: String) -> Self {
         Self {
             url,
+            identity: None,
             quarantine: QUARANTINE,
             session_ttl: SESSION_TTL,
             ca: None,
@@ -270,15 +287,35 @@ impl Settings {
     }
 }
 
-/// Opens the registry. For SQLite this makes the file if it is missing, and waits up to
-/// [`sqlite::LOCK_WAIT`] if somebody has locked it; for etcd, connects.
+/// Opens the registry. For SQLite this makes the file if it is missing and no identity is expected, and
+/// waits up to [`sqlite::LOCK_WAIT`] if somebody has locked it; for etcd, connects.
 pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
+    open_with(settings, settings.identity.is_none()).await
+}
+
+/// Opens a registry that is there: like [`open`], but for SQLite a file that is missing or empty is an
+/// error.
+pub async fn open_existing(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
+    open_with(settings, false).await
+}
+
+async fn open_with(
+    settings: &Settings,
+    may_make: bool,
+) -> Result<Arc<dyn Registry>, RegistryError> {
     let refused = |why: String| Err(RegistryError::Refused(why));
     let url = &settings.url;
     match url.split_once("://") {
         Some(("sqlite", path)) if Path::new(path).is_absolute() => {
             let (path, settings) = (PathBuf::from(path), settings.clone());
-            let opened = sqlite::blocking(move || sqlite::Sqlite::open(&path, &settings)).await?;
+            let opened = sqlite::blocking(move || {
+                if may_make {
+                    sqlite::Sqlite::open(&path, &settings)
+                } else {
+                    sqlite::Sqlite::open_existing(&path, &settings)
+                }
+            });
+            let opened = opened.await?;
             Ok(Arc::new(opened))
         }
         Some(("sqlite", _)) => refused(format!(

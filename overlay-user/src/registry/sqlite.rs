@@ -3,19 +3,15 @@
 //! - A commit is one transaction and one revision; what must be unique is a constraint.
 //! - WAL mode: readers never wait for writers. A process killed at any point leaves a file that
 //!   opens at its last commit; a power cut may cost the last commits, never the file.
-//! - The file may be removed or replaced under us: every use compares what the path names now with
-//!   what is open, and nobody but [`Sqlite::open`] makes a new file. An agent that took a missing
-//!   file for an empty registry would take all endpoints away.
+//! - The file may be removed, replaced, truncated or overwritten under us: every use compares what the
+//!   path names now with what is open, what was not seen before is checked as a whole and for its
+//!   identity, and nobody but [`Sqlite::open`] makes a new file or schema. An agent that took a missing
+//!   or half-copied file for an empty registry would take all endpoints away.
 //! - SQLite's work is blocking: it runs on tokio's blocking threads, one connection each for
 //!   writing, for snapshots and for every watch, so that none waits for another.
 
 use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    collections::BTreeSet, net::IpAddr, ops::ControlFlow, path::Path, sync::Arc, time::Duration,
 };
 
 use async_trait::async_trait;
@@ -23,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
 use crate::model::{
-    self, Change, Endpoint, Name, Node, Question, QuestionId, Report, Revision, Vni, Wanted,
-    ipam::Block,
+    self, Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Vni,
+    Wanted, ipam::Block,
 };
 
 mod audit;
@@ -32,6 +28,7 @@ mod bell;
 mod clock;
 mod commit;
 mod failure;
+mod file;
 mod follow;
 mod liveness;
 mod read;
@@ -42,7 +39,7 @@ mod tests;
 
 use bell::Bell;
 pub(super) use session::blocking;
-use session::{Limits, Session, SharedSession};
+use session::{File, Limits, Session, SharedSession};
 
 /// How long a locked file is waited for.
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -57,7 +54,7 @@ const PAGES_AHEAD: usize = 4;
 /// The registry in a SQLite file.
 #[derive(Debug)]
 pub struct Sqlite {
-    path: PathBuf,
+    file: Arc<File>,
     limits: Limits,
     writer: SharedSession,
     reader: SharedSession,
@@ -70,27 +67,30 @@ impl Sqlite {
     ///
     /// Blocks, up to [`LOCK_WAIT`] if the file is locked.
     pub fn open(path: &Path, settings: &Settings) -> Result<Self, RegistryError> {
-        Self::open_with(
-            path,
-            Limits {
-                lock_wait: LOCK_WAIT,
-                history: HISTORY,
-                quarantine: settings.quarantine,
-                session_ttl: settings.session_ttl,
-            },
-        )
+        let file = File::new(path, settings.identity, true);
+        Self::open_with(file, Limits::from(settings))
     }
 
-    fn open_with(path: &Path, limits: Limits) -> Result<Self, RegistryError> {
-        schema::create(path)?;
-        let writer = Session::open(path, limits)?;
-        let reader = Session::open(path, limits)?;
+    /// The same for a file that is there; one that is missing or empty is an error.
+    pub fn open_existing(path: &Path, settings: &Settings) -> Result<Self, RegistryError> {
+        let file = File::new(path, settings.identity, false);
+        Self::open_with(file, Limits::from(settings))
+    }
+
+    fn open_with(file: File, limits: Limits) -> Result<Self, RegistryError> {
+        if file.may_make() {
+            schema::create(file.path())?;
+        }
+        let bell = Arc::new(Bell::new(file.path()));
+        let file = Arc::new(file);
+        let writer = Session::open(&file, limits)?;
+        let reader = Session::open(&file, limits)?;
         Ok(Self {
-            path: path.to_owned(),
+            file,
             limits,
             writer: writer.share(),
             reader: reader.share(),
-            bell: Arc::new(Bell::new(path)),
+            bell,
         })
     }
 }
@@ -98,13 +98,13 @@ impl Sqlite {
 #[async_trait]
 impl Registry for Sqlite {
     async fn read(&self, scope: Scope) -> Result<Reading, RegistryError> {
-        let (path, limits) = (self.path.clone(), self.limits);
+        let (file, limits) = (Arc::clone(&self.file), self.limits);
         let (head, reading) = oneshot::channel();
         let (pages, endpoints) = mpsc::channel(PAGES_AHEAD);
         // A connection of its own: a reader that takes its time keeps nobody waiting.
         tokio::task::spawn_blocking(move || {
             let mut head = Some(head);
-            let read = Session::open(&path, limits).and_then(|mut session| {
+            let read = Session::open(&file, limits).and_then(|mut session| {
                 session.with(|connection, limits| {
                     let begin = |read| match head.take().map(|head| head.send(Ok(read))) {
                         Some(Ok(())) => ControlFlow::Continue(()),
@@ -163,9 +163,9 @@ impl Registry for Sqlite {
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {
         self.bell.listen();
-        let (path, limits) = (self.path.clone(), self.limits);
+        let (file, limits) = (Arc::clone(&self.file), self.limits);
         let (session, position) = blocking(move || {
-            let mut session = Session::open(&path, limits)?;
+            let mut session = Session::open(&file, limits)?;
             let position = follow::Position::now(&mut session)?;
             Ok((session, position))
         })
@@ -183,7 +183,7 @@ impl Registry for Sqlite {
         self.writer
             .run(move |session| {
                 let revision = session
-                    .with(|connection, limits| commit::commit(connection, &changes, limits))?;
+                    .write(|connection, limits| commit::commit(connection, &changes, limits))?;
                 // Here and not after the await: a caller that gives up has committed all the same.
                 bell.ring();
                 Ok(revision)
@@ -195,8 +195,9 @@ impl Registry for Sqlite {
         let (node, who) = (node.clone(), session.clone());
         self.writer
             .run(move |session| {
-                session
-                    .with(|connection, limits| liveness::heartbeat(connection, &node, &who, limits))
+                session.write(|connection, limits| {
+                    liveness::heartbeat(connection, &node, &who, limits)
+                })
             })
             .await
     }
@@ -206,7 +207,7 @@ impl Registry for Sqlite {
         let bell = Arc::clone(&self.bell);
         self.writer
             .run(move |session| {
-                session.with(|connection, _| liveness::ask(connection, &question))?;
+                session.write(|connection, _| liveness::ask(connection, &question))?;
                 bell.ring();
                 Ok(())
             })
@@ -217,7 +218,7 @@ impl Registry for Sqlite {
         let report = report.clone();
         self.writer
             .run(move |session| {
-                session.with(|connection, _| liveness::publish(connection, &report))
+                session.write(|connection, _| liveness::publish(connection, &report))
             })
             .await
     }
@@ -236,7 +237,11 @@ impl Registry for Sqlite {
             .await
     }
 
+    fn identity(&self) -> Option<RegistryId> {
+        self.file.followed.get()
+    }
+
     fn url(&self) -> String {
-        format!("sqlite://{}", self.path.display())
+        format!("sqlite://{}", self.file.path().display())
     }
 }

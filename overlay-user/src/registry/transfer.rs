@@ -368,13 +368,17 @@ async fn make(registry: &dyn Registry, changes: Vec<Change>) -> Result<Made, Reg
             made.count = changes.len() as u64;
             return Ok(made);
         }
-        Err(error @ RegistryError::Unavailable(_)) => return Err(error),
+        Err(error @ (RegistryError::Unavailable(_) | RegistryError::Foreign(_))) => {
+            return Err(error);
+        }
         Err(_) => {}
     }
     for change in changes {
         match registry.commit(std::slice::from_ref(&change)).await {
             Ok(_) => made.count += 1,
-            Err(error @ RegistryError::Unavailable(_)) => return Err(error),
+            Err(error @ (RegistryError::Unavailable(_) | RegistryError::Foreign(_))) => {
+                return Err(error);
+            }
             Err(refusal) => made.refusals.push(refusal.to_string()),
         }
     }

@@ -456,3 +456,92 @@ async fn a_layout_that_is_not_ours_is_refused() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_on_an_empty_data_directory_is_not_followed_until_the_right_data_is_back() {
+    let mut etcd = Etcd::start(Options::default());
+    let registry = open(&etcd.addresses()).await;
+    let identity = registry.identity().expect("it was made");
+    furnish(&*registry).await;
+    registry.commit(&[create("blue", 2)]).await.unwrap();
+    let mut reader = Reader::start(&registry).await;
+    etcd.kill_member(0);
+    let (data, backup) = (etcd.data(0), etcd.folder().join("backup"));
+    fs::rename(&data, &backup).unwrap();
+    etcd.start_member(0);
+    etcd.await_healthy();
+    let why = loop {
+        match reader.step().await {
+            WatchEvent::Foreign(why) => break why,
+            WatchEvent::Resync => panic!("an empty store is followed"),
+            _ => {}
+        }
+    };
+    assert!(
+        why.contains("has no identity") && why.contains("overlay registry adopt"),
+        "{why}"
+    );
+    let refused = [
+        registry.snapshot().await.err(),
+        registry.nodes().await.err(),
+        registry.find_endpoint(&name("blue")).await.err(),
+        registry.commit(&[create("green", 3)]).await.err(),
+        registry.commit(&[remove("blue")]).await.err(),
+        registry.heartbeat(&name("h1"), &session("one")).await.err(),
+    ];
+    for refusal in refused {
+        assert!(
+            matches!(refusal, Some(RegistryError::Foreign(_))),
+            "{refusal:?}"
+        );
+    }
+    // Nothing was written into it, not by who opens it with an expectation either.
+    let expecting = Settings {
+        identity: Some(identity),
+        ..Settings::new(format!("etcd://{}", etcd.addresses()))
+    };
+    let opened = registry::open(&expecting).await.err();
+    assert!(
+        matches!(opened, Some(RegistryError::Foreign(_))),
+        "{opened:?}"
+    );
+    assert_eq!(etcd.does("get --prefix --keys-only /overlay/").trim(), "");
+
+    etcd.kill_member(0);
+    fs::remove_dir_all(&data).unwrap();
+    fs::rename(&backup, &data).unwrap();
+    etcd.start_member(0);
+    etcd.await_healthy();
+    while reader.step().await != WatchEvent::Restored {}
+    registry::open(&expecting).await.unwrap();
+    let last = registry.commit(&[create("green", 3)]).await.unwrap();
+    reader.reach(last).await;
+    assert_eq!(reader.endpoints.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_deletes_everything_in_etcd_takes_the_identity_along_and_is_not_followed() {
+    let etcd = Etcd::start(Options::default());
+    let registry = open(&etcd.addresses()).await;
+    furnish(&*registry).await;
+    registry.commit(&[create("blue", 2)]).await.unwrap();
+    let mut reader = Reader::start(&registry).await;
+    let key = "/overlay/v1/state/identity";
+    let identity = etcd.does(&format!("get --print-value-only {key}"));
+    etcd.does("del --prefix /overlay/");
+    while !matches!(reader.step().await, WatchEvent::Foreign(_)) {}
+    assert_eq!(reader.endpoints.len(), 1, "no removal was handed over");
+    // Another registry that took its place is no better.
+    etcd.does(&format!("put {key} 00000000-0000-4000-8000-000000000000"));
+    loop {
+        if let WatchEvent::Foreign(why) = reader.step().await {
+            assert!(
+                why.contains("00000000-0000-4000-8000-000000000000"),
+                "{why}"
+            );
+            break;
+        }
+    }
+    etcd.does(&format!("put {key} {}", identity.trim()));
+    while reader.step().await != WatchEvent::Restored {}
+}

@@ -93,6 +93,7 @@ pub(crate) fn status() -> StatusView {
         registry: RegistryView {
             url: "sqlite:///var/lib/overlay/registry.db".into(),
             connected: true,
+            followed: true,
             revision: 12,
             stale_for_s: 0,
             error: None,

@@ -210,10 +210,17 @@ pub struct RegistryView {
     pub connected: bool,
     /// The last revision seen.
     pub revision: Revision,
+    /// Whether the store that is there is followed: false for another one, and for one that lost too much.
+    #[serde(default = "followed_by_older_agents")]
+    pub followed: bool,
     /// For how many seconds it has been out of reach; 0: it is in reach.
     pub stale_for_s: u64,
     /// Why it is out of reach; null if it is not.
     pub error: Option<String>,
+}
+
+fn followed_by_older_agents() -> bool {
+    true
 }
 
 /// Endpoints here and elsewhere.

@@ -19,7 +19,7 @@ use super::{
     changes,
     draft::{Draft, Group, Guard, Known, Listing, Row, Stop, Wanted, Write},
     failure::Failure,
-    keys,
+    identity, keys,
     lease::Quarantine,
     members::{Link, Members, PAGE_REQUEST, REQUEST, delays},
     read::{self, OPERATIONS, from_revision, headless, to_revision},
@@ -229,10 +229,10 @@ impl Commit<'_> {
         group: &Group,
         revisions: &[Revision],
     ) -> Result<(Vec<Compare>, Vec<TxnOp>), Failure> {
-        let compares = group
-            .guards
-            .iter()
+        let guards = group.guards.iter();
+        let compares = guards
             .map(|(key, guard)| compare(key, *guard, revisions))
+            .chain(identity::guard(self.members))
             .collect();
         let mut ops = Vec::with_capacity(group.writes.len());
         for (key, write) in &group.writes {
@@ -299,11 +299,7 @@ fn compare(key: &str, guard: Guard, revisions: &[Revision]) -> Compare {
 /// A revision for a commit that had nothing to do: one that every watch reaches, which the store's own
 /// is not, for most of what is written there is watched by nobody.
 async fn tick(members: &Members) -> Result<Revision, Failure> {
-    let put = members
-        .call(REQUEST, |mut link: Link| async move {
-            link.kv.put(keys::TICK, "", None).await
-        })
-        .await?;
+    let put = identity::transact(members, vec![TxnOp::put(keys::TICK, "", None)]).await?;
     let header = put.header().ok_or_else(headless)?;
     Ok(to_revision(header.revision()))
 }

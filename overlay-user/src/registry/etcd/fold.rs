@@ -63,8 +63,9 @@ impl Fold {
                     self.others.push(WatchEvent::Question(question));
                 }
             }
-            // A key of some later version says nothing to this one.
-            Some(State::Tick) | None => {}
+            // A key of some later version says nothing to this one, and the follower has looked at the
+            // identity.
+            Some(State::Identity | State::Tick) | None => {}
         }
         Ok(())
     }

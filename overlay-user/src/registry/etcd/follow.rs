@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use etcd_client::{GetOptions, ResponseHeader, WatchOptions, WatchStream};
+use etcd_client::{Event, EventType, ResponseHeader, WatchOptions, WatchStream};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -19,7 +19,7 @@ use super::{
     super::{RegistryError, WatchEvent},
     failure::{Failure, Trouble},
     fold::Fold,
-    keys,
+    identity, keys,
     members::{Link, Members, REQUEST, delays},
     read::{self, from_revision, to_revision},
 };
@@ -40,7 +40,7 @@ pub(super) async fn start(members: &Arc<Members>) -> Result<mpsc::Receiver<Watch
         cluster: present.cluster,
         position: present.revision,
         alive,
-        is_lost: false,
+        lost: None,
         sender,
     };
     tokio::spawn(follower.run());
@@ -54,7 +54,8 @@ struct Follower {
     position: Revision,
     /// Whose sessions live, as far as was handed over.
     alive: BTreeSet<Name>,
-    is_lost: bool,
+    /// Why the store is out of reach, as the receiver was told; `None`: it is in reach.
+    lost: Option<String>,
     sender: mpsc::Sender<WatchEvent>,
 }
 
@@ -66,6 +67,8 @@ enum End {
     Broken(String),
     /// The store can't tell what has happened since the position.
     Gap,
+    /// The store is not the one that is followed, for this reason.
+    Foreign(String),
 }
 
 impl Follower {
@@ -81,26 +84,30 @@ impl Follower {
                 }
                 Err(end) => end,
             };
-            match end {
-                End::Unwanted => return,
+            let end = match end {
                 End::Gap => match self.resync().await {
                     Ok(()) => continue,
-                    Err(End::Unwanted) => return,
-                    Err(_) => {}
+                    Err(end) => end,
                 },
+                end => end,
+            };
+            let told = match end {
+                End::Unwanted => return,
+                End::Foreign(why) => self.refuse(why).await,
                 End::Broken(why) => {
                     tracing::debug!(%why, "the registry's watch has to begin again");
                     said.push(why);
+                    if said.len() < self.members.count() + 1 {
+                        // Another member may well go on at once.
+                        continue;
+                    }
+                    self.lose(&std::mem::take(&mut said)).await
                 }
-            }
-            if said.len() < self.members.count() + 1 {
-                // Another member may well go on at once.
-                continue;
-            }
-            if self.lose(&said).await.is_err() {
+                End::Gap => Ok(()),
+            };
+            if told.is_err() {
                 return;
             }
-            said.clear();
             tokio::select! {
                 () = self.sender.closed() => return,
                 () = sleep(waits.next().unwrap_or_default()) => {}
@@ -140,17 +147,18 @@ impl Follower {
         }
     }
 
-    /// Asks for the store's revision. One below the position is an older state, another cluster's
-    /// can't be compared.
+    /// Asks for the store's identity and revision. A revision below the position is an older state,
+    /// another cluster's can't be compared.
     async fn look(&self) -> Result<usize, End> {
         let (index, looked) = self
             .members
             .once(REQUEST, |mut link: Link| async move {
-                let options = GetOptions::new().with_count_only();
-                link.kv.get(keys::TICK, Some(options)).await
+                link.kv.get(keys::IDENTITY, None).await
             })
             .await;
         let looked = looked.map_err(|trouble| self.end_of(trouble))?;
+        identity::check(&self.members, looked.kvs().first())
+            .map_err(|failure| self.end_of(Trouble::Final(failure)))?;
         let header = looked
             .header()
             .ok_or_else(|| End::Broken("an answer without a header".to_owned()))?;
@@ -191,6 +199,9 @@ impl Follower {
                 return self.canceled(&response);
             }
             for event in response.events() {
+                if self.changes_identity(event) {
+                    return End::Gap;
+                }
                 if let Err(failure) = fold.add(event) {
                     // Whoever reads the whole finds it too, and says so.
                     let error = failure.explain(self.members.url());
@@ -226,6 +237,17 @@ impl Follower {
         }
     }
 
+    /// Whether the store is no longer the one that is followed, or was another one meanwhile.
+    fn changes_identity(&self, event: &Event) -> bool {
+        let row = event
+            .kv()
+            .filter(|kv| kv.key() == keys::IDENTITY.as_bytes());
+        row.is_some_and(|kv| {
+            let is_put = event.event_type() == EventType::Put;
+            identity::check(&self.members, is_put.then_some(kv)).is_err()
+        })
+    }
+
     /// Keeps in mind whose sessions live; a node's own row does not say.
     fn remember(&mut self, event: &mut WatchEvent) {
         match event {
@@ -245,9 +267,11 @@ impl Follower {
         let (present, alive) = match read::present(&self.members).await {
             Ok(present) => present,
             Err(failure) => {
-                let error = failure.explain(self.members.url());
-                self.lose(&[error.to_string()]).await?;
-                return Err(End::Broken(error.to_string()));
+                let end = self.end_of(Trouble::Final(failure));
+                if let End::Broken(why) = &end {
+                    self.lose(std::slice::from_ref(why)).await?;
+                }
+                return Err(end);
             }
         };
         self.cluster = present.cluster;
@@ -269,23 +293,29 @@ impl Follower {
     }
 
     async fn lose(&mut self, said: &[String]) -> Result<(), End> {
-        if self.is_lost {
+        if self.lost.is_some() {
             return Ok(());
         }
-        self.is_lost = true;
         let mut why = said.to_vec();
         why.sort_unstable();
         why.dedup();
         let url = self.members.url();
-        self.tell(WatchEvent::Lost(format!(
-            "registry {url} is out of reach ({})",
-            why.join("; ")
-        )))
-        .await
+        let why = format!("registry {url} is out of reach ({})", why.join("; "));
+        self.lost = Some(why.clone());
+        self.tell(WatchEvent::Lost(why)).await
+    }
+
+    /// Tells that the store is another one; once for each reason.
+    async fn refuse(&mut self, why: String) -> Result<(), End> {
+        if self.lost.as_ref() == Some(&why) {
+            return Ok(());
+        }
+        self.lost = Some(why.clone());
+        self.tell(WatchEvent::Foreign(why)).await
     }
 
     async fn restore(&mut self) -> Result<(), End> {
-        if std::mem::take(&mut self.is_lost) {
+        if self.lost.take().is_some() {
             self.tell(WatchEvent::Restored).await?;
         }
         Ok(())
@@ -296,10 +326,10 @@ impl Follower {
             Trouble::Passing(why) => End::Broken(why),
             Trouble::Login => End::Broken("it refuses the login".to_owned()),
             Trouble::Final(Failure::Compacted) => End::Gap,
-            Trouble::Final(failure) => {
-                let error: RegistryError = failure.explain(self.members.url());
-                End::Broken(error.to_string())
-            }
+            Trouble::Final(failure) => match failure.explain(self.members.url()) {
+                RegistryError::Foreign(why) => End::Foreign(why),
+                error => End::Broken(error.to_string()),
+            },
         }
     }
 

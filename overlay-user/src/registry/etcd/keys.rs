@@ -27,6 +27,10 @@ pub(super) const CLAIMS: &str = "/overlay/v1/claim/";
 pub(super) const QUARANTINE: &str = "/overlay/v1/quarantine/";
 pub(super) const QUESTIONS: &str = "/overlay/v1/state/question/";
 
+/// Which registry this is. Among what agents watch: they hear of its removal with, and not after, that of
+/// everything else.
+pub(super) const IDENTITY: &str = "/overlay/v1/state/identity";
+
 /// Written where a commit changed nothing: its revision is one that every watch reaches.
 pub(super) const TICK: &str = "/overlay/v1/state/tick";
 
@@ -140,6 +144,7 @@ pub(super) enum State {
     Alive(Name),
     Endpoint(Vni, Name),
     Question,
+    Identity,
     Tick,
 }
 
@@ -156,6 +161,7 @@ pub(super) fn parse(key: &[u8]) -> Option<State> {
         "node" => Some(State::Node(rest.parse().ok()?)),
         "alive" => Some(State::Alive(rest.parse().ok()?)),
         "question" => Some(State::Question),
+        "identity" => Some(State::Identity),
         "tick" => Some(State::Tick),
         _ => None,
     }
@@ -225,6 +231,7 @@ mod tests {
                 State::Endpoint(vni(16_777_215), name("a.b")),
             ),
             (question(id), State::Question),
+            (IDENTITY.to_owned(), State::Identity),
             (TICK.to_owned(), State::Tick),
         ] {
             assert_eq!(parse(key.as_bytes()), Some(expected), "{key}");

@@ -5,26 +5,33 @@ use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
 use super::{
     super::RegistryError,
     failure::Failure,
-    keys::{LAYOUT, LAYOUT_VERSION},
+    keys::{IDENTITY, LAYOUT, LAYOUT_VERSION},
     members::{Link, Members, REQUEST},
     read, values,
 };
 
-/// Notes the version in a new store; refuses one that is newer than this binary.
+/// Notes the version in a new store, and an identity; refuses a store that is newer than this binary, or
+/// that is not the one that is followed.
 pub(super) async fn check(members: &Members) -> Result<(), Failure> {
     let response = members
         .call(REQUEST, |mut link: Link| async move {
-            let get = TxnOp::get(LAYOUT, None::<GetOptions>);
-            link.kv.txn(Txn::new().and_then([get])).await
+            let gets = [IDENTITY, LAYOUT].map(|key| TxnOp::get(key, None::<GetOptions>));
+            link.kv.txn(Txn::new().and_then(gets)).await
         })
         .await?;
-    let present = read::answers(&response).flatten().next();
-    let Some(kv) = present else {
-        return note(members).await;
+    let mut answers = read::answers(&response);
+    let mut next = || answers.next().unwrap_or_default().into_iter().next();
+    let (identity, layout) = (next(), next());
+    super::identity::check(members, identity.as_ref())?;
+    let version = match layout {
+        Some(kv) => values::word(kv.key(), kv.value())?,
+        None => {
+            note(members).await?;
+            LAYOUT_VERSION
+        }
     };
-    let version: u32 = values::word(kv.key(), kv.value())?;
     if version == LAYOUT_VERSION {
-        return Ok(());
+        return super::identity::follow_first(members).await;
     }
     Err(RegistryError::Unavailable(format!(
         "registry {} has layout {version}, this binary knows {LAYOUT_VERSION}: use a binary that fits",

@@ -12,7 +12,7 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{
     super::{QUESTION_TTL, rules},
     failure::Failure,
-    keys,
+    identity, keys,
     members::{Link, Members, REQUEST},
     read,
     values::{self, NodeValue},
@@ -181,8 +181,12 @@ async fn claim(
                     session.as_str(),
                     Some(PutOptions::new().with_lease(lease)),
                 );
+                let compares: Vec<Compare> = identity::guard(members)
+                    .into_iter()
+                    .chain([compare])
+                    .collect();
                 async move {
-                    let txn = Txn::new().when([compare]).and_then([put]);
+                    let txn = Txn::new().when(compares).and_then([put]);
                     link.kv.txn(txn).await
                 }
             })
@@ -285,11 +289,6 @@ async fn put(
     lease: Option<i64>,
 ) -> Result<(), Failure> {
     let options = lease.map(|lease| PutOptions::new().with_lease(lease));
-    members
-        .call(REQUEST, |mut link: Link| {
-            let (key, value, options) = (key.clone(), value.clone(), options.clone());
-            async move { link.kv.put(key, value, options).await }
-        })
-        .await
-        .map(drop)
+    let put = TxnOp::put(key, value, options);
+    identity::transact(members, vec![put]).await.map(drop)
 }

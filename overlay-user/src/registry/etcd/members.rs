@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    super::identity::Followed,
     access::{Access, CONNECT, Fingerprint},
     failure::{Failure, Trouble, asks_for_no_login, classify, innermost},
     keys,
@@ -52,14 +53,16 @@ struct Open {
 pub(super) struct Members {
     url: String,
     access: Access,
+    pub(super) followed: Followed,
     links: Vec<Mutex<Option<Open>>>,
     current: watch::Sender<usize>,
 }
 
 impl Members {
-    pub(super) fn new(url: String, access: Access) -> Self {
+    pub(super) fn new(url: String, access: Access, followed: Followed) -> Self {
         Self {
             url,
+            followed,
             links: access.members.iter().map(|_| Mutex::default()).collect(),
             access,
             current: watch::Sender::new(0),

@@ -17,15 +17,16 @@ use std::{
 };
 
 use etcd_client::{
-    GetOptions, GetResponse, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    GetOptions, GetResponse, KeyValue, ResponseHeader, TxnOp, TxnOpResponse, TxnResponse,
 };
 use tokio::sync::mpsc;
 
 use super::{
     super::{PAGE, Reading, RegistryError, Scope},
     failure::Failure,
+    identity,
     keys::{self, State},
-    members::{Link, Members, PAGE_REQUEST, REQUEST},
+    members::{Link, Members, PAGE_REQUEST},
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{Endpoint, Name, Network, Node, Resolve, Revision, Vni, Wanted, ipam::Block};
@@ -100,13 +101,8 @@ async fn prefixed(
     members: &Members,
     prefixes: &[&'static str],
 ) -> Result<(Present, std::vec::IntoIter<Vec<KeyValue>>), Failure> {
-    let response = members
-        .call(REQUEST, |mut link: Link| {
-            let get = |prefix: &&str| TxnOp::get(*prefix, Some(GetOptions::new().with_prefix()));
-            let gets: Vec<TxnOp> = prefixes.iter().map(get).collect();
-            async move { link.kv.txn(Txn::new().and_then(gets)).await }
-        })
-        .await?;
+    let get = |prefix: &&str| TxnOp::get(*prefix, Some(GetOptions::new().with_prefix()));
+    let response = identity::transact(members, prefixes.iter().map(get).collect()).await?;
     let header = response.header().ok_or_else(headless)?;
     let present = Present {
         cluster: header.cluster_id(),
@@ -395,15 +391,8 @@ pub(super) async fn get_all(
     revision: Revision,
 ) -> Result<(Revision, Vec<Option<KeyValue>>), Failure> {
     let options = GetOptions::new().with_revision(from_revision(revision));
-    let response = members
-        .call(REQUEST, |mut link: Link| {
-            let gets: Vec<TxnOp> = keys
-                .iter()
-                .map(|key| TxnOp::get(key.as_str(), Some(options.clone())))
-                .collect();
-            async move { link.kv.txn(Txn::new().and_then(gets)).await }
-        })
-        .await?;
+    let get = |key: &String| TxnOp::get(key.as_str(), Some(options.clone()));
+    let response = identity::transact(members, keys.iter().map(get).collect()).await?;
     let now = response.header().map_or(0, ResponseHeader::revision);
     let rows = answers(&response)
         .map(|kvs| kvs.into_iter().next())
@@ -474,15 +463,11 @@ pub(super) async fn taken(
         let (first, last) = (key(vni, block.first), key(vni, block.last));
         (first, keys::after(last.as_bytes()))
     });
-    let response = members
-        .call(REQUEST, |mut link: Link| {
-            let gets = ranges.clone().map(|(first, end)| {
-                let options = GetOptions::new().with_range(end).with_keys_only();
-                TxnOp::get(first, Some(options))
-            });
-            async move { link.kv.txn(Txn::new().and_then(gets)).await }
-        })
-        .await?;
+    let gets = ranges.map(|(first, end)| {
+        let options = GetOptions::new().with_range(end).with_keys_only();
+        TxnOp::get(first, Some(options))
+    });
+    let response = identity::transact(members, gets.to_vec()).await?;
     Ok(answers(&response)
         .flatten()
         .filter_map(|kv| keys::ip_at_end(kv.key_str().ok()?))

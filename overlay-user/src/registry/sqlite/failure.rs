@@ -1,6 +1,6 @@
 //! What can go wrong with the file, in one line each that says what to do.
 
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 
 use rusqlite::{Error, ErrorCode, ffi};
 
@@ -15,6 +15,8 @@ pub(super) enum Failure {
     Said(RegistryError),
     /// A row that the model refuses: somebody else wrote it.
     Row(String),
+    /// The file does not hold together, in SQLite's words.
+    Damaged(String),
 }
 
 impl From<Error> for Failure {
@@ -51,6 +53,7 @@ impl Failure {
             Self::Row(what) => format!(
                 "registry file {file} holds what no agent wrote: {what}; correct the row or restore a backup"
             ),
+            Self::Damaged(what) => corrupt(&file, &what),
             Self::Sql(error) => explain_sql(&file.to_string(), &error),
         })
     }
@@ -64,9 +67,7 @@ fn explain_sql(file: &str, error: &Error) -> String {
         Some(ErrorCode::NotADatabase) => format!(
             "registry file {file} is not a registry (no SQLite database): name another file or move this one away"
         ),
-        Some(ErrorCode::DatabaseCorrupt) => format!(
-            "registry file {file} is corrupt ({error}): stop the agents, then restore a backup or move it away with its -wal and -shm"
-        ),
+        Some(ErrorCode::DatabaseCorrupt) => corrupt(&file, error),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => format!(
             "registry file {file} can't be written ({error}): give this user write access to it and its folder"
         ),
@@ -84,6 +85,12 @@ fn explain_sql(file: &str, error: &Error) -> String {
             "registry file {file} can't be used ({error}): name another file or restore a backup"
         ),
     }
+}
+
+fn corrupt(file: &dyn Display, cause: &dyn Display) -> String {
+    format!(
+        "registry file {file} is corrupt ({cause}): put a backup back in its place, without the former -wal and -shm"
+    )
 }
 
 /// SQLite's text without the path, which the line names already.

@@ -43,7 +43,7 @@ impl Position {
                 alive: read::alive(connection, limits)?,
             })
         })?;
-        position.file = session.file();
+        position.file = session.id();
         Ok(position)
     }
 }
@@ -60,7 +60,7 @@ pub(super) fn start(
     let follower = Follower {
         session,
         position,
-        is_lost: false,
+        lost: None,
     };
     tokio::spawn(follower.run(bell, rings, sender));
     receiver
@@ -78,7 +78,8 @@ struct Look {
 struct Follower {
     session: SharedSession,
     position: Position,
-    is_lost: bool,
+    /// Why the file is out of reach, as the receiver was told; `None`: it is in reach.
+    lost: Option<String>,
 }
 
 impl Follower {
@@ -119,30 +120,24 @@ impl Follower {
                     progress,
                     questions,
                     alive,
-                    file: session.file(),
-                    path: session.path().to_owned(),
+                    file: session.id(),
+                    path: session.file().path().to_owned(),
                 })
             })
             .await;
         let mut events = Vec::new();
         match looked {
-            Err(error) if self.is_lost => {
-                tracing::trace!(%error, "the registry is still out of reach");
-            }
-            Err(error) => {
-                self.is_lost = true;
-                events.push(WatchEvent::Lost(error.to_string()));
-            }
+            Err(error) => events.extend(self.lose(&error)),
             Ok(look) => {
                 let is_replaced = look.file != self.position.file;
-                if is_replaced && !self.is_lost {
-                    self.is_lost = true;
-                    events.push(WatchEvent::Lost(format!(
+                if is_replaced && self.lost.is_none() {
+                    let why = format!(
                         "registry file {} was replaced by another",
                         look.path.display()
-                    )));
+                    );
+                    events.extend(self.lose(&RegistryError::Unavailable(why)));
                 }
-                if std::mem::take(&mut self.is_lost) {
+                if self.lost.take().is_some() {
                     events.push(WatchEvent::Restored);
                 }
                 self.position.file = look.file;
@@ -152,6 +147,19 @@ impl Follower {
             }
         }
         events
+    }
+
+    /// Tells that the file is out of reach; once for each reason.
+    fn lose(&mut self, error: &RegistryError) -> Option<WatchEvent> {
+        let why = error.to_string();
+        if self.lost.as_ref() == Some(&why) {
+            return None;
+        }
+        self.lost = Some(why.clone());
+        Some(match error {
+            RegistryError::Foreign(_) => WatchEvent::Foreign(why),
+            _ => WatchEvent::Lost(why),
+        })
     }
 
     fn advance(&mut self, progress: Progress, is_replaced: bool) -> Option<WatchEvent> {

@@ -12,21 +12,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
-use super::{super::RegistryError, failure::Failure};
+use super::{super::RegistryError, failure::Failure, file::File};
+use crate::model::RegistryId;
 
 /// "OVLY" in the file's header: what `file` shows, and what tells ours from another's database.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"OVLY");
 
 /// Each lifts the schema by one version. Only ever add to the end.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001-begin.sql"),
     include_str!("migrations/0002-cluster.sql"),
+    include_str!("migrations/0003-identity.sql"),
 ];
 
 /// The schema's version that this binary writes.
 pub(super) const VERSION: usize = MIGRATIONS.len();
+
+/// The first version whose files have an identity.
+const WITH_IDENTITY: usize = 3;
 
 /// How long the retry of a step that SQLite's own waiting does not cover rests, see [`connect`].
 const RETRY: Duration = Duration::from_millis(20);
@@ -63,25 +68,33 @@ pub(super) fn create(path: &Path) -> Result<(), RegistryError> {
     }
 }
 
-/// Opens an existing file and brings its schema up to date. Waits up to `lock_wait` for a lock,
-/// here and in every later statement.
-pub(super) fn connect(path: &Path, lock_wait: Duration) -> Result<Connection, Failure> {
+/// Opens an existing file, and brings its schema up to date if it is the one that is followed. Waits up
+/// to `lock_wait` for a lock, here and in every later statement.
+pub(super) fn connect(
+    file: &File,
+    lock_wait: Duration,
+    is_checked: bool,
+) -> Result<Connection, Failure> {
     let deadline = Instant::now() + lock_wait;
     loop {
         // SQLite's busy handler stays out of the switch to WAL and of its recovery where waiting
         // could be a deadlock: both happen to the first ones to open a file at the same time.
-        match try_connect(path, lock_wait) {
+        match try_connect(file, lock_wait, is_checked) {
             Err(failure) if failure.is_busy() && Instant::now() < deadline => thread::sleep(RETRY),
             result => return result,
         }
     }
 }
 
-fn try_connect(path: &Path, lock_wait: Duration) -> Result<Connection, Failure> {
+fn try_connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connection, Failure> {
+    let path = file.path();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(lock_wait)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Nothing is written into a file that may be damaged, another's or half a copy: a close would bring
+    // a -wal into it that may be another file's.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     // In WAL mode NORMAL never corrupts, and a killed process loses nothing: its commits are in the
@@ -99,6 +112,16 @@ fn try_connect(path: &Path, lock_wait: Duration) -> Result<Connection, Failure> 
         ))
         .into());
     }
+    if version == 0 && !file.may_make() {
+        return Err(file.empty().into());
+    }
+    if !is_checked {
+        file.check(&connection)?;
+    }
+    if version > 0 {
+        check_identity(&connection, file, version)?;
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -106,7 +129,35 @@ fn try_connect(path: &Path, lock_wait: Duration) -> Result<Connection, Failure> 
     if version < VERSION {
         migrate(&mut connection, path)?;
     }
+    if let Some(identity) = identity(&connection)? {
+        file.followed.follow_first(identity);
+    }
     Ok(connection)
+}
+
+/// Refuses a registry that is not the one that is followed.
+fn check_identity(connection: &Connection, file: &File, version: usize) -> Result<(), Failure> {
+    let found = if version < WITH_IDENTITY {
+        None
+    } else {
+        identity(connection)?
+    };
+    let called = format!("registry file {}", file.path().display());
+    Ok(file.followed.check(&called, found)?)
+}
+
+/// The registry's identity; `None`: whoever made the schema has not got that far.
+pub(super) fn identity(connection: &Connection) -> Result<Option<RegistryId>, Failure> {
+    let text: String = connection
+        .prepare_cached("SELECT identity FROM meta")?
+        .query_row((), |row| row.get(0))?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let identity = text.parse();
+    identity
+        .map(Some)
+        .map_err(|error| Failure::Row(format!("identity {text:?}: {error}")))
 }
 
 /// The file's schema version; refuses another program's database and a newer schema.
@@ -140,6 +191,10 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
     for step in MIGRATIONS.iter().skip(from) {
         transaction.execute_batch(step)?;
     }
+    transaction.execute(
+        "UPDATE meta SET identity = ?1 WHERE identity = ''",
+        [RegistryId::random().to_string()],
+    )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

@@ -1,17 +1,16 @@
 //! One connection, and whether the path still names the file that it has open.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 use tokio::{sync::Mutex, task::spawn_blocking};
 
-use super::{super::RegistryError, failure::Failure, schema};
+pub(super) use super::file::{File, FileId};
+use super::{
+    super::{RegistryError, Settings},
+    HISTORY, LOCK_WAIT,
+    failure::Failure,
+};
 
 /// What can be tuned; tests do.
 #[derive(Debug, Clone, Copy)]
@@ -26,24 +25,30 @@ pub(super) struct Limits {
     pub(super) session_ttl: Duration,
 }
 
-/// Which file it is, whatever its name: device and inode. While a connection has it open, no other
-/// file can get the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId(u64, u64);
+impl From<&Settings> for Limits {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            lock_wait: LOCK_WAIT,
+            history: HISTORY,
+            quarantine: settings.quarantine,
+            session_ttl: settings.session_ttl,
+        }
+    }
+}
 
 /// A connection that follows the path.
 #[derive(Debug)]
 pub(super) struct Session {
-    path: PathBuf,
+    file: Arc<File>,
     limits: Limits,
     open: Option<(Connection, FileId)>,
 }
 
 impl Session {
     /// Opens an existing file.
-    pub(super) fn open(path: &Path, limits: Limits) -> Result<Self, RegistryError> {
+    pub(super) fn open(file: &Arc<File>, limits: Limits) -> Result<Self, RegistryError> {
         let mut session = Self {
-            path: path.to_owned(),
+            file: Arc::clone(file),
             limits,
             open: None,
         };
@@ -60,22 +65,45 @@ impl Session {
         let result = self
             .connection()
             .and_then(|connection| work(connection, limits))
-            .map_err(|failure| failure.explain(&self.path));
+            .map_err(|failure| failure.explain(self.file.path()));
         // A broken connection is not used again: the next try opens the file anew.
-        if matches!(result, Err(RegistryError::Unavailable(_))) {
-            self.open = None;
+        if matches!(
+            result,
+            Err(RegistryError::Unavailable(_) | RegistryError::Foreign(_))
+        ) {
+            self.close();
         }
         result
     }
 
+    /// Does `work` that writes, on a file that is whole before it and in its place after it.
+    pub(super) fn write<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection, Limits) -> Result<T, Failure>,
+    ) -> Result<T, RegistryError> {
+        self.file
+            .before_write(self.limits.lock_wait)
+            .map_err(|failure| failure.explain(self.file.path()))?;
+        let done = self.with(work)?;
+        let now = self.file.current();
+        if now.is_ok_and(|now| Some(now.file) == self.id()) {
+            return Ok(done);
+        }
+        self.close();
+        Err(RegistryError::Unavailable(format!(
+            "registry file {} was replaced while it was written to: the change is lost with the former file, try again",
+            self.file.path().display()
+        )))
+    }
+
     /// The file of the last successful use.
-    pub(super) fn file(&self) -> Option<FileId> {
+    pub(super) fn id(&self) -> Option<FileId> {
         self.open.as_ref().map(|(_, file)| *file)
     }
 
-    /// The file's path.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// What the path names.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// For use from async tasks.
@@ -84,28 +112,23 @@ impl Session {
     }
 
     fn connection(&mut self) -> Result<&mut Connection, Failure> {
-        let file = self.identify()?;
-        // SQLite leaves the -wal and -shm of the path alone when it closes a file that was moved.
-        let still_open = self.open.take().filter(|(_, open)| *open == file);
-        let open = match still_open {
+        let now = self.file.current()?;
+        if self.id() != Some(now.file) || !now.is_checked {
+            self.close();
+        }
+        let open = match self.open.take() {
             Some(open) => open,
-            None => (schema::connect(&self.path, self.limits.lock_wait)?, file),
+            None => (self.file.connect(now, self.limits.lock_wait)?, now.file),
         };
         Ok(&mut self.open.insert(open).0)
     }
 
-    fn identify(&self) -> Result<FileId, RegistryError> {
-        let file = self.path.display();
-        match fs::metadata(&self.path) {
-            Ok(metadata) => Ok(FileId(metadata.dev(), metadata.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(RegistryError::Unavailable(format!(
-                    "registry file {file} is gone: put it back, or restart the agents to begin with an empty one"
-                )))
-            }
-            Err(error) => Err(RegistryError::Unavailable(format!(
-                "registry file {file} is out of reach ({error}): give this user access to it and its folder"
-            ))),
+    /// Closes the connection without a checkpoint: the file may be another by now, or be restored just
+    /// now. SQLite leaves the -wal and -shm of the path alone when it closes a file that was moved.
+    fn close(&mut self) {
+        if let Some((connection, _)) = self.open.take() {
+            // Known since SQLite 3.16: it does not fail.
+            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Bed {
     /// One that forgets soon, removed addresses at once.
     fn open_with_history(&self, history: u64) -> Sqlite {
         Sqlite::open_with(
-            &self.path(),
+            File::new(&self.path(), None, true),
             Limits {
                 lock_wait: LOCK_WAIT,
                 history,
@@ -188,5 +188,13 @@ fn unavailable<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> String {
     match result {
         Err(error @ RegistryError::Unavailable(_)) => line(&error),
         other => panic!("expected Unavailable, got {other:?}"),
+    }
+}
+
+#[track_caller]
+fn foreign<T: std::fmt::Debug>(result: Result<T, RegistryError>) -> String {
+    match result {
+        Err(error @ RegistryError::Foreign(_)) => line(&error),
+        other => panic!("expected Foreign, got {other:?}"),
     }
 }

@@ -28,7 +28,7 @@ fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 fn impatient(path: &Path) -> Result<Sqlite, RegistryError> {
     let lock_wait = Duration::from_millis(100);
     Sqlite::open_with(
-        path,
+        File::new(path, None, true),
         Limits {
             lock_wait,
             history: HISTORY,
@@ -258,11 +258,31 @@ async fn a_file_that_is_gone_is_reported_and_not_made_again() {
     let bed = Bed::new();
     let registry = bed.furnished().await;
     fs::remove_file(bed.path()).unwrap();
-    let text = unavailable(registry.snapshot().await);
-    assert!(
-        text.contains("is gone: put it back, or restart the agents"),
-        "{text}"
-    );
-    unavailable(registry.commit(&[create("blue", 2)]).await);
+    let text = foreign(registry.snapshot().await);
+    assert!(text.contains("is gone: put it back"), "{text}");
+    foreign(registry.commit(&[create("blue", 2)]).await);
     assert!(!bed.path().exists());
+}
+
+#[tokio::test]
+async fn a_registry_that_has_to_be_there_is_neither_made_nor_given_a_schema() {
+    let bed = Bed::new();
+    let text = foreign(Sqlite::open_existing(&bed.path(), &settings()));
+    assert!(text.contains("is gone"), "{text}");
+    assert!(!bed.path().exists());
+    fs::write(bed.path(), "").unwrap();
+    let text = foreign(Sqlite::open_existing(&bed.path(), &settings()));
+    assert!(text.contains("is empty"), "{text}");
+    assert_eq!(fs::metadata(bed.path()).unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn copies_of_a_registry_have_its_identity_and_others_have_not() {
+    let (bed, other) = (Bed::new(), Bed::new());
+    let identity = bed.furnished().await.identity();
+    assert!(identity.is_some());
+    assert_eq!(bed.open().identity(), identity);
+    fs::copy(bed.path(), other.path()).unwrap();
+    assert_eq!(other.open().identity(), identity);
+    assert_ne!(Bed::new().open().identity(), identity);
 }

@@ -1,0 +1,78 @@
+//! The store's identity, and transactions that only the store that is followed carries out.
+
+use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp, TxnResponse};
+
+use super::{
+    failure::Failure,
+    keys::IDENTITY,
+    members::{Link, Members, REQUEST},
+    read, values,
+};
+use crate::model::RegistryId;
+
+/// What a transaction has to compare. Nothing, before it is known which store is followed.
+pub(super) fn guard(members: &Members) -> Option<Compare> {
+    let followed = members.followed.get()?;
+    Some(Compare::value(
+        IDENTITY,
+        CompareOp::Equal,
+        followed.to_string(),
+    ))
+}
+
+/// Carries out `ops` in one transaction, on the store that is followed.
+pub(super) async fn transact(members: &Members, ops: Vec<TxnOp>) -> Result<TxnResponse, Failure> {
+    let compares: Vec<Compare> = guard(members).into_iter().collect();
+    let response = members
+        .call(REQUEST, |mut link: Link| {
+            let txn = Txn::new()
+                .when(compares.clone())
+                .and_then(ops.clone())
+                .or_else([TxnOp::get(IDENTITY, None)]);
+            async move { link.kv.txn(txn).await }
+        })
+        .await?;
+    if response.succeeded() {
+        return Ok(response);
+    }
+    let found = read::answers(&response).flatten().next();
+    Err(refuse(members, found.as_ref()))
+}
+
+/// The identity in the row of the key, if there is one.
+pub(super) fn of(row: Option<&KeyValue>) -> Result<Option<RegistryId>, Failure> {
+    row.map(|kv| values::word(kv.key(), kv.value())).transpose()
+}
+
+/// Refuses a store whose identity, found in this row, is not the one that is followed.
+pub(super) fn check(members: &Members, row: Option<&KeyValue>) -> Result<(), Failure> {
+    let called = format!("registry {}", members.url());
+    Ok(members.followed.check(&called, of(row)?)?)
+}
+
+/// Why a transaction that compared the identity did nothing.
+fn refuse(members: &Members, row: Option<&KeyValue>) -> Failure {
+    match check(members, row) {
+        Err(failure) => failure,
+        // It has changed in between.
+        Ok(()) => Failure::Refused("its identity has changed just now".to_owned()),
+    }
+}
+
+/// Follows the store that is there; one that has no identity gets one.
+pub(super) async fn follow_first(members: &Members) -> Result<(), Failure> {
+    let made = RegistryId::random();
+    let response = members
+        .call(REQUEST, |mut link: Link| async move {
+            let absent = Compare::create_revision(IDENTITY, CompareOp::Equal, 0);
+            let put = TxnOp::put(IDENTITY, made.to_string(), None);
+            let get = TxnOp::get(IDENTITY, None);
+            let txn = Txn::new().when([absent]).and_then([put]).or_else([get]);
+            link.kv.txn(txn).await
+        })
+        .await?;
+    let present = read::answers(&response).flatten().next();
+    let identity = of(present.as_ref())?.unwrap_or(made);
+    members.followed.follow_first(identity);
+    Ok(())
+}

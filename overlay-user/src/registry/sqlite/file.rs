@@ -1,0 +1,184 @@
+//! Which file the path names, and whether it is whole and the one that is followed.
+//!
+//! A file is checked as a whole when it is seen for the first time, when it has become shorter, and
+//! before writes, as often as costs little time. A live connection would not notice: it reads from its
+//! cache and from the -wal what was overwritten or cut off underneath.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use nix::sys::statvfs::{FsFlags, statvfs};
+use rusqlite::{Connection, config::DbConfig};
+
+use super::{
+    super::{RegistryError, identity::Followed},
+    failure::Failure,
+    schema,
+};
+use crate::model::RegistryId;
+
+/// The share of time that checks before writes take: one part in this many.
+const CHECK_SHARE: u32 = 100;
+
+/// Which file it is, whatever its name: device and inode. While a connection has it open, no other
+/// file can get the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// The file that the path names now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Current {
+    pub(super) file: FileId,
+    length: u64,
+    /// It was found whole, and has not become shorter since.
+    pub(super) is_checked: bool,
+}
+
+/// A file that was found whole.
+#[derive(Debug, Clone, Copy)]
+struct Checked {
+    file: FileId,
+    /// Bytes. SQLite in WAL mode never makes a file shorter, unless it is vacuumed, which no agent does.
+    length: u64,
+    at: Instant,
+    took: Duration,
+}
+
+/// The registry's file, whichever the path names.
+#[derive(Debug)]
+pub(super) struct File {
+    path: PathBuf,
+    pub(super) followed: Followed,
+    /// Whether a file or a schema that is missing may be made: until one was found.
+    may_make: AtomicBool,
+    checked: Mutex<Option<Checked>>,
+}
+
+impl File {
+    /// Nothing is looked at yet.
+    pub(super) fn new(path: &Path, identity: Option<RegistryId>, may_make: bool) -> Self {
+        Self {
+            path: path.to_owned(),
+            followed: Followed::new(identity),
+            may_make: AtomicBool::new(may_make),
+            checked: Mutex::default(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn may_make(&self) -> bool {
+        self.may_make.load(Ordering::Relaxed)
+    }
+
+    /// The file that the path names now.
+    pub(super) fn current(&self) -> Result<Current, RegistryError> {
+        let (file, length) = self.look()?;
+        let checked = self
+            .checked()
+            .filter(|checked| checked.file == file && checked.length <= length);
+        Ok(Current {
+            file,
+            length,
+            is_checked: checked.is_some(),
+        })
+    }
+
+    /// Opens it; refuses a file that is damaged, empty or not the one that is followed.
+    pub(super) fn connect(&self, now: Current, lock_wait: Duration) -> Result<Connection, Failure> {
+        if now.length == 0 && !self.may_make() {
+            return Err(self.empty().into());
+        }
+        let connection = schema::connect(self, lock_wait, now.is_checked)?;
+        self.may_make.store(false, Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    /// Looks whether what is about to be written can last.
+    pub(super) fn before_write(&self, lock_wait: Duration) -> Result<(), Failure> {
+        let is_read_only =
+            statvfs(&self.path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
+        if is_read_only {
+            return Err(RegistryError::Unavailable(format!(
+                "registry file {} can't be written: its file system is read-only; see the kernel's log for why",
+                self.path.display()
+            ))
+            .into());
+        }
+        let is_due = self
+            .checked()
+            .is_some_and(|checked| checked.at.elapsed() >= checked.took * CHECK_SHARE);
+        if is_due {
+            *self.checked() = None;
+            let connection = self.connect(self.current()?, lock_wait)?;
+            // Its close is no reason for a checkpoint.
+            let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+        Ok(())
+    }
+
+    /// Reads all of it, and remembers that it is whole.
+    pub(super) fn check(&self, connection: &Connection) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let (file, length) = self.look()?;
+        let said: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+        if said != "ok" {
+            return Err(Failure::Damaged(said.replace('\n', " ")));
+        }
+        *self.checked() = Some(Checked {
+            file,
+            length,
+            at: Instant::now(),
+            took: begun.elapsed(),
+        });
+        Ok(())
+    }
+
+    /// The refusal of a file that holds nothing.
+    pub(super) fn empty(&self) -> RegistryError {
+        RegistryError::Foreign(format!(
+            "registry file {} is empty: nothing is removed and traffic goes on; if it is not being copied \
+             just now, put a backup back, or see what `overlay registry adopt` would remove",
+            self.path.display()
+        ))
+    }
+
+    fn look(&self) -> Result<(FileId, u64), RegistryError> {
+        let path = self.path.display();
+        match fs::metadata(&self.path) {
+            Ok(metadata) => Ok((
+                FileId {
+                    device: metadata.dev(),
+                    inode: metadata.ino(),
+                },
+                metadata.len(),
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(RegistryError::Foreign(format!(
+                    "registry file {path} is gone: put it back; until then nothing is removed and traffic goes on"
+                )))
+            }
+            Err(error) => Err(RegistryError::Unavailable(format!(
+                "registry file {path} is out of reach ({error}): give this user access to it and its folder"
+            ))),
+        }
+    }
+
+    fn checked(&self) -> MutexGuard<'_, Option<Checked>> {
+        // One value is replaced by another: a panic elsewhere leaves nothing half done.
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
