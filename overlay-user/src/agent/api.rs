@@ -17,11 +17,13 @@ use crate::{
     registry::RegistryError,
 };
 
+mod adopt;
 mod event;
 mod findings;
 mod view;
 
 pub use crate::registry::{Counts, Finding as RegistryFinding, Findings, Imported, Repair};
+pub use adopt::{AdoptRequest, AdoptView};
 pub use event::{Event, EventView, RegistryChange};
 pub use findings::{
     Difference, DoctorView, EntryView, Finding, HostView, Severity, Verdict, VerifyRequest,
@@ -29,7 +31,7 @@ pub use findings::{
 };
 pub use view::{
     AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
-    RegistryView, StatusView, VtepView,
+    RegistryView, RejectedView, StatusView, VtepView,
 };
 
 /// What the agent does for whoever may open its socket.
@@ -82,6 +84,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// Examines this host, and the peers as the registry knows them.
     async fn doctor(&self) -> Result<DoctorView, OperationError>;
+
+    /// Says what following the registry as it is now would remove here; follows it if the request says so.
+    async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError>;
 
     /// Takes over a folder of `arp/<ip>` and `fdb/<mac>` files.
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError>;

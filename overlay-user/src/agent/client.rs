@@ -25,9 +25,9 @@ use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::api::{
-    DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind, ErrorView, EventView,
-    ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, StatusView,
-    VerifyRequest, VerifyView, VtepView,
+    AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
+    ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError,
+    StatusView, VerifyRequest, VerifyView, VtepView,
 };
 use crate::{
     config::InstancePaths,
@@ -191,6 +191,11 @@ impl Client {
     /// Removes an endpoint.
     pub async fn endpoint_rm(&self, name: &Name) -> Result<(), ClientError> {
         self.delete(&format!("/v1/endpoints/{name}")).await
+    }
+
+    /// What following the registry that is there would remove; follows it if the request says so.
+    pub async fn registry_adopt(&self, request: &AdoptRequest) -> Result<AdoptView, ClientError> {
+        self.post("/v1/registry/adopt", request).await
     }
 
     /// The nodes and their VTEPs.

@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     datapath::{self, DatapathError},
-    model::{MapUsage, Name, Network, Node, SESSION_TTL},
+    model::{MapUsage, Name, Network, Node, RowId, SESSION_TTL},
     platform::{Condition, ENCAPSULATION, Offloads, PlatformError, VxlanDevice},
+    reconcile::Lost,
     registry::RegistryError,
 };
 
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SLOW: Duration = Duration::from_secs(1);
 /// Clocks may differ by so much before the times that hosts tell each other mislead.
 const SKEW: Duration = Duration::from_secs(5);
+/// Rows that are left out, and are told of one by one.
+const ROWS: usize = 20;
 /// A map that is so full wants a larger one soon, percent.
 const NEARLY_FULL: u64 = 85;
 
@@ -47,10 +50,9 @@ impl Agent {
         let (networks, lost) = {
             let view = self.observer.view().await;
             judge_endpoints(&mut found, &view.failures, &view.errors);
+            judge_rows(&mut found, &view.rejected);
             let networks: Vec<Network> = view.mirror.networks().cloned().collect();
-            let lost = view.lost.as_ref().map(|lost| lost.reason.clone());
-            let lost = lost.map(|why| (why, view.stale_for()));
-            (networks, lost)
+            (networks, view.refusal())
         };
         judge_mtu(
             &mut found,
@@ -223,6 +225,17 @@ fn judge_endpoints(found: &mut DoctorView, failures: &BTreeMap<Name, String>, er
     }
 }
 
+/// Rows of the registry that are not followed.
+fn judge_rows(found: &mut DoctorView, rejected: &BTreeMap<RowId, String>) {
+    for (row, why) in rejected.iter().take(ROWS) {
+        found.find(problem(
+            "registry",
+            format_args!("{row} is left out: {why}"),
+            "correct or remove it; `overlay registry check` lists all such rows",
+        ));
+    }
+}
+
 /// `longest`: the longest IP packet that fits this host's underlay with its tunnel, bytes.
 fn judge_mtu(found: &mut DoctorView, networks: &[Network], longest: u32) {
     let too_large: Vec<_> = networks
@@ -251,20 +264,31 @@ fn judge_mtu(found: &mut DoctorView, networks: &[Network], longest: u32) {
 fn judge_registry(
     found: &mut DoctorView,
     url: &str,
-    lost: Option<(String, Duration)>,
+    lost: Option<Lost>,
     answer: Option<Result<Vec<Node>, RegistryError>>,
     took: Duration,
 ) -> Option<Vec<Node>> {
     let advice = "make it reachable; until then traffic goes on, and changes are refused";
-    if let Some((why, since)) = lost {
-        found.find(problem(
-            "registry",
-            format_args!(
-                "{url} has been out of reach for {} s: {why}",
-                since.as_secs()
-            ),
-            advice,
-        ));
+    if let Some(Lost {
+        reason,
+        since,
+        is_foreign,
+    }) = lost
+    {
+        let since = since.elapsed().as_secs();
+        found.find(if is_foreign {
+            problem(
+                "registry",
+                format_args!("{url} has not been followed for {since} s: {reason}"),
+                "until then changes are refused",
+            )
+        } else {
+            problem(
+                "registry",
+                format_args!("{url} has been out of reach for {since} s: {reason}"),
+                advice,
+            )
+        });
         return None;
     }
     match answer {

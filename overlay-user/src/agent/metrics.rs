@@ -112,6 +112,8 @@ impl Sources {
             problems: view.errors.len(),
             registry: RegistryReading {
                 is_connected: view.lost.is_none(),
+                rejected: view.rejected.len(),
+                is_followed: view.refusal().is_none_or(|lost| !lost.is_foreign),
                 revision: view.mirror.revision(),
                 applied: view.applied,
                 stale_for: view.stale_for(),

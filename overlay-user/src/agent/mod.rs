@@ -13,6 +13,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
+mod adopt;
 pub mod api;
 pub mod archive;
 mod claim;

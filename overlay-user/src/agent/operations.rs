@@ -12,10 +12,10 @@ use tokio::{
 use super::{
     Reconciling,
     api::{
-        DatapathView, DoctorView, EndpointCounts, EndpointFilter, EndpointPages, EndpointRequest,
-        EndpointView, ErrorKind, EventView, ImportArpdRequest, ImportView, MoveRequest,
-        NetworkView, NodeState, OperationError, Operations, RegistryView, StatusView,
-        VerifyRequest, VerifyView, VtepView,
+        AdoptRequest, AdoptView, DatapathView, DoctorView, EndpointCounts, EndpointFilter,
+        EndpointPages, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
+        ImportView, MoveRequest, NetworkView, NodeState, OperationError, Operations, RegistryView,
+        RejectedView, StatusView, VerifyRequest, VerifyView, VtepView,
     },
     descriptors,
     liveness::Liveness,
@@ -33,7 +33,9 @@ use crate::{
 };
 
 /// How long the registry may take over a change.
-const COMMIT: Duration = Duration::from_secs(10);
+pub(super) const COMMIT: Duration = Duration::from_secs(10);
+/// Rows of the registry that are left out, and are told of one by one.
+const REJECTED: usize = 100;
 /// How long this host's kernel may take to follow it.
 const CARRYING: Duration = Duration::from_secs(30);
 
@@ -163,20 +165,30 @@ impl Operations for Agent {
         let counters = self.datapath.counters()?.into_iter().map(named).collect();
         let view = self.observer.view().await;
         let (local, remote) = view.mirror.counts();
+        let refusal = view.refusal();
         Ok(StatusView {
             instance: self.config.instance.clone(),
             node: self.config.node.clone(),
-            ready: view.applied > 0 && view.errors.is_empty(),
+            ready: view.applied > 0 && view.errors.is_empty() && view.withheld_since.is_none(),
             iface: self.config.iface.clone(),
             vtep: self.underlay.ip.into(),
             port: self.config.port,
             registry: RegistryView {
                 url: self.registry.url(),
                 connected: view.lost.is_none(),
-                followed: view.lost.as_ref().is_none_or(|lost| !lost.is_foreign),
+                followed: refusal.as_ref().is_none_or(|lost| !lost.is_foreign),
                 revision: view.mirror.revision(),
                 stale_for_s: view.stale_for().as_secs(),
-                error: view.lost.as_ref().map(|lost| lost.reason.clone()),
+                error: refusal.map(|lost| lost.reason),
+                rejected: view
+                    .rejected
+                    .iter()
+                    .take(REJECTED)
+                    .map(|(row, why)| RejectedView {
+                        row: row.to_string(),
+                        why: why.clone(),
+                    })
+                    .collect(),
             },
             networks: view.mirror.networks().len(),
             endpoints: EndpointCounts { local, remote },
@@ -210,6 +222,10 @@ impl Operations for Agent {
 
     async fn doctor(&self) -> Result<DoctorView, OperationError> {
         Ok(self.examine().await)
+    }
+
+    async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
+        self.adopt(request).await
     }
 
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {
@@ -272,8 +288,16 @@ impl Agent {
     /// carried out somebody else may have claimed the same address.
     pub(super) async fn check_reach(&self) -> Result<(), OperationError> {
         let view = self.observer.view().await;
-        match &view.lost {
+        match view.refusal() {
             None => Ok(()),
+            Some(Lost {
+                reason,
+                is_foreign: true,
+                ..
+            }) => Err(OperationError::new(
+                ErrorKind::Unavailable,
+                format_args!("{reason}: nothing was changed"),
+            )),
             Some(Lost { reason, since, .. }) => Err(OperationError::new(
                 ErrorKind::Unavailable,
                 format_args!(

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixSocket};
 
 use super::api::{
-    DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind, ErrorView,
-    ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, Operations,
+    AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
+    ErrorView, ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, Operations,
     StatusView, VerifyRequest, VerifyView, VtepView, check_network,
 };
 use super::{
@@ -141,6 +141,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/endpoints/{name}/move", post(endpoint_move))
         .route("/v1/vteps", get(vtep_ls))
         .route("/v1/status", get(status))
+        .route("/v1/registry/adopt", post(registry_adopt))
         .route("/v1/drops", get(drops))
         .route("/v1/monitor", get(monitor))
         .route("/v1/verify", post(verify))
@@ -222,6 +223,11 @@ async fn verify(State(agent): Shared, body: Body<VerifyRequest>) -> Answer<Verif
 
 async fn doctor(State(agent): Shared) -> Answer<DoctorView> {
     agent.doctor().await.map(Json)
+}
+
+async fn registry_adopt(State(agent): Shared, body: Body<AdoptRequest>) -> Answer<AdoptView> {
+    let Json(request) = body?;
+    through(async move { agent.registry_adopt(request).await }).await
 }
 
 async fn import_arpd(State(agent): Shared, body: Body<ImportArpdRequest>) -> Answer<ImportView> {

@@ -1,7 +1,7 @@
 //! `overlay registry`: the whole of it, without an agent.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     path::PathBuf,
 };
 
@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::{Failure, Session};
 use crate::{
     agent::{
-        api::{Counts, Findings, Imported, Repair},
+        api::{AdoptRequest, AdoptView, Counts, Findings, Imported, Repair},
         client::archive,
     },
     config::RegistryFlags,
@@ -49,6 +49,16 @@ Examples:
 Looks for duplicates, for orphans (of a network or a node that does not exist), and for claims and
 indexes that disagree with the rows.";
 
+const ADOPT_EXAMPLES: &str = "\
+Examples:
+  overlay registry adopt               prints what it would remove on this host, and asks
+  overlay registry adopt --yes
+  overlay -o json registry adopt | jq '.endpoints'
+
+An agent holds what it has while the registry is another one than before, was emptied, or has lost more
+than half of what the host knows. Put a backup back if there is one: that ends it too. Otherwise this
+makes the registry's word count again, on this host.";
+
 /// What to do with the registry as a whole.
 #[derive(Debug, Subcommand)]
 pub enum RegistryVerb {
@@ -61,6 +71,9 @@ pub enum RegistryVerb {
     /// Look for duplicates, orphans and rows that disagree
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
+    /// Follow the registry that is there, which may be another one or have lost rows
+    #[command(after_help = ADOPT_EXAMPLES)]
+    Adopt(AdoptArgs),
 }
 
 /// A file and a registry.
@@ -70,6 +83,14 @@ pub struct FileArgs {
     file: PathBuf,
     #[command(flatten)]
     registry: RegistryFlags,
+}
+
+/// Whether to ask.
+#[derive(Debug, Args)]
+pub struct AdoptArgs {
+    /// Do it without asking
+    #[arg(long)]
+    yes: bool,
 }
 
 /// What to check.
@@ -88,6 +109,7 @@ impl RegistryVerb {
             Self::Export(args) => args.export(session).await,
             Self::Import(args) => args.import(session).await,
             Self::Check(args) => args.check(session).await,
+            Self::Adopt(args) => args.adopt(session).await,
         }
     }
 }
@@ -130,6 +152,37 @@ impl FileArgs {
     }
 }
 
+impl AdoptArgs {
+    async fn adopt(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let client = session.client.clone();
+        let found = client.registry_adopt(&AdoptRequest::default()).await?;
+        if !self.yes {
+            session.output.show(&found, write_adoption)?;
+            if !is_confirmed()? {
+                return Ok(());
+            }
+        }
+        let request = AdoptRequest {
+            confirmed: true,
+            identity: found.identity,
+        };
+        let adopted = client.registry_adopt(&request).await?;
+        session.output.show(&adopted, write_adoption)?;
+        Ok(())
+    }
+}
+
+/// Asks a person at a terminal. Where there is none, the answer is no.
+fn is_confirmed() -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    write!(io::stderr(), "Follow it? [y/N] ")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "yes"))
+}
+
 impl CheckArgs {
     async fn check(self, session: &mut Session<'_>) -> Result<(), Failure> {
         let Session { client, output } = session;
@@ -160,6 +213,40 @@ fn told(counts: &Counts) -> String {
         "{} networks, {} nodes, {} endpoints",
         counts.networks, counts.nodes, counts.endpoints
     )
+}
+
+fn write_adoption(adoption: &AdoptView, out: &mut dyn Write) -> io::Result<()> {
+    match (adoption.adopted, adoption.identity) {
+        (true, _) => writeln!(
+            out,
+            "the registry is followed as it is; removed on this host:"
+        )?,
+        (false, Some(identity)) => writeln!(
+            out,
+            "the registry that is there has identity {identity}; following it removes on this host:"
+        )?,
+        (false, None) => writeln!(
+            out,
+            "the registry that is there has no identity; following it removes on this host:"
+        )?,
+    }
+    for endpoint in &adoption.endpoints {
+        writeln!(
+            out,
+            "  endpoint {endpoint} with its interface and its namespace"
+        )?;
+    }
+    writeln!(
+        out,
+        "  entries for {} endpoints of other hosts, {} networks, {} nodes",
+        adoption.remote_endpoints,
+        adoption.networks.len(),
+        adoption.nodes.len()
+    )?;
+    if !adoption.adopted {
+        writeln!(out, "with --yes, `overlay registry adopt` follows it")?;
+    }
+    Ok(())
 }
 
 fn write_imported(imported: &Imported, out: &mut dyn Write) -> io::Result<()> {

@@ -80,5 +80,7 @@ fn table(status: &StatusView) -> Table {
     ];
     let reasons = registry.error.iter().chain(&status.problems);
     let problems = reasons.map(|problem| ("Problem", problem.clone()));
-    Table::properties(always.into_iter().chain(problems))
+    let rejected = registry.rejected.iter();
+    let rejected = rejected.map(|it| ("Left out", format!("{}: {}", it.row, it.why)));
+    Table::properties(always.into_iter().chain(problems).chain(rejected))
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, IfName, Name, Network, Node, Vni};
+use super::{Endpoint, IfName, Name, Network, Node, Rejected, Vni};
 
 /// The registry's version: grows with every commit, starts at 1.
 pub type Revision = u64;
@@ -38,6 +38,8 @@ pub struct Delta {
     pub endpoints: Vec<Endpoint>,
     /// Endpoints removed.
     pub endpoints_removed: Vec<Name>,
+    /// Rows that were made or changed, and can't be read.
+    pub rejected: Vec<Rejected>,
 }
 
 /// One wish of a commit. A commit is all or nothing.

@@ -12,6 +12,7 @@ mod miss;
 mod name;
 mod network;
 mod node;
+mod rejected;
 mod report;
 mod table;
 
@@ -23,6 +24,7 @@ pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};
 pub use network::{FloodMode, Network, NetworkError, Resolve};
 pub use node::{Node, SESSION_TTL, Session, Vtep};
+pub use rejected::{Rejected, RowId};
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
 pub use table::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables,

@@ -69,6 +69,10 @@ pub struct Reading {
 pub struct RegistryReading {
     /// Whether it is in reach.
     pub is_connected: bool,
+    /// How many of its rows are left out, because they can't be read or break a rule.
+    pub rejected: usize,
+    /// Whether the store that is there is followed: false for another one, and one that lost too much.
+    pub is_followed: bool,
     /// The last revision heard of.
     pub revision: Revision,
     /// The last revision carried over to the kernel.

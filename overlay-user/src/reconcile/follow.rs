@@ -1,13 +1,24 @@
 //! Follows the registry: its watch, and readings of it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move};
+use super::{
+    Reconciler,
+    cache::Lookup,
+    event::Event,
+    inputs::Errand,
+    mirror::{Absent, Move},
+    vet,
+};
 use crate::{
-    model::{Delta, Endpoint, Name, Revision, Vni},
-    registry::{Reading, RegistryError, Scope, WatchEvent},
+    model::{Delta, Endpoint, Name, Rejected, Revision, RowId, Vni},
+    registry::{Reading, RegistryError, RejectedRows, Scope, WatchEvent},
 };
 
 /// The share of time that is spent on reading the registry for no reason: one part in this many. Every
@@ -33,6 +44,10 @@ struct UnderWay {
     /// Its revision, once it has come.
     revision: Option<Revision>,
     endpoints: u64,
+    /// Rows that its backend could not read so far.
+    unreadable: RejectedRows,
+    /// All that are not followed.
+    rejected: Vec<Rejected>,
 }
 
 /// When the registry is watched and read, and how far that is.
@@ -57,6 +72,8 @@ pub(super) struct Reader {
     is_lost: bool,
     /// The revision of this watch's last delta.
     last_delta: Revision,
+    /// Whether the next reading is believed whatever it leaves out.
+    is_adopting: bool,
 }
 
 impl Reader {
@@ -74,6 +91,7 @@ impl Reader {
             watch_at: None,
             is_lost: false,
             last_delta: 0,
+            is_adopting: false,
         }
     }
 
@@ -220,6 +238,8 @@ impl Reconciler {
             heard: now,
             revision: None,
             endpoints: 0,
+            unreadable: RejectedRows::default(),
+            rejected: Vec::new(),
         });
         self.view.write().await.mirror.expect_reading();
         let scope = network.map_or_else(|| Scope::Resident(self.node.name.clone()), Scope::Network);
@@ -243,18 +263,26 @@ impl Reconciler {
         };
         under_way.heard = Instant::now();
         under_way.revision = Some(reading.revision);
+        let (mut networks, mut nodes) = (reading.networks, reading.nodes);
+        let mut rejected = reading.rejected.take();
+        vet::networks(&mut networks, &mut rejected);
+        vet::nodes(&mut nodes, &self.node, &mut rejected);
+        under_way.unreadable = reading.rejected;
+        under_way.rejected.clone_from(&rejected);
         let is_whole = under_way.network.is_none();
         self.inputs.pages = Some(reading.endpoints);
         self.regain().await;
         let before = self.on_demand_networks().await;
-        let (revision, networks, nodes) = (reading.revision, reading.networks, reading.nodes);
+        let revision = reading.revision;
         let is_same_history = self
             .change(|mirror, witness| {
-                if is_whole {
+                let is_same_history = if is_whole {
                     mirror.begin_reading(revision, networks, nodes, witness)
                 } else {
                     mirror.begin_reading_of_network(revision, witness)
-                }
+                };
+                rejected.iter().for_each(|it| mirror.hold(&it.row));
+                is_same_history
             })
             .await;
         if !is_same_history {
@@ -273,7 +301,7 @@ impl Reconciler {
 
     /// Takes some of a reading's endpoints in. `None`: that was all of them.
     pub(super) async fn take_page(&mut self, page: Option<Result<Vec<Endpoint>, RegistryError>>) {
-        let page = match page {
+        let mut page = match page {
             Some(Ok(page)) => page,
             Some(Err(error)) => return self.fail_reading(error).await,
             None => return self.end_reading().await,
@@ -282,8 +310,11 @@ impl Reconciler {
             reading.heard = Instant::now();
             reading.endpoints += page.len() as u64;
         }
-        // A network may have become on-demand since the reading was asked for.
         let view = self.view.read().await;
+        let mut rejected = Vec::new();
+        let network = |endpoint: &Endpoint| view.mirror.network(endpoint.vni);
+        vet::endpoints(&mut page, network, &mut rejected);
+        // A network may have become on-demand since the reading was asked for.
         let cached = page.iter().filter(|endpoint| {
             view.mirror.is_on_demand(endpoint.vni) || self.cache.holds(&endpoint.name)
         });
@@ -294,17 +325,35 @@ impl Reconciler {
             .await;
         self.tell_of_moves(moves);
         self.hold(&cached).await;
+        if let Some(reading) = &mut self.reader.under_way {
+            reading.rejected.extend(rejected);
+        }
     }
 
     async fn end_reading(&mut self) {
-        let Some(reading) = self.reader.under_way.take() else {
+        let Some(mut reading) = self.reader.under_way.take() else {
             return;
         };
+        reading.rejected.extend(reading.unreadable.take());
+        self.hold_rejected(reading.rejected, reading.network.is_none())
+            .await;
         let (mut position, network) = (0, reading.network);
-        while !self
-            .change(|mirror, witness| mirror.end_reading(&mut position, CHUNK, network, witness))
-            .await
-        {}
+        let before = self.on_demand_networks().await;
+        if network.is_none() && self.is_suspicious().await {
+            let mut view = self.view.write().await;
+            while !view.mirror.withhold(&mut position, CHUNK) {}
+        } else {
+            while !self
+                .change(|mirror, witness| {
+                    mirror.end_reading(&mut position, CHUNK, network, witness)
+                })
+                .await
+            {}
+            if network.is_none() {
+                self.reader.is_adopting = false;
+            }
+        }
+        self.follow_modes(&before).await;
         let took = reading.started.elapsed();
         self.counters.readings += 1;
         self.counters.last_reading = took;
@@ -321,6 +370,60 @@ impl Reconciler {
             self.reader.routine = Some(Instant::now() + pause);
             self.revisit_cached().await;
         }
+    }
+
+    /// Holds what the host had in the places of a reading's rows that are not followed; notes them, if it was
+    /// of the whole.
+    async fn hold_rejected(&mut self, rejected: Vec<Rejected>, is_whole: bool) {
+        let mut view = self.view.write().await;
+        rejected.iter().for_each(|it| view.mirror.hold(&it.row));
+        if is_whole {
+            let former = std::mem::take(&mut view.rejected);
+            view.rejected = note(rejected, &former);
+        }
+    }
+
+    /// Takes rows out of a delta that are not followed, and notes them.
+    async fn vet(&mut self, delta: &mut Delta) {
+        let mut rejected = std::mem::take(&mut delta.rejected);
+        vet::networks(&mut delta.networks, &mut rejected);
+        vet::nodes(&mut delta.nodes, &self.node, &mut rejected);
+        let view = self.view.read().await;
+        let Delta {
+            networks,
+            endpoints,
+            ..
+        } = delta;
+        let network = |endpoint: &Endpoint| {
+            let new = networks.iter().find(|network| network.vni == endpoint.vni);
+            new.or_else(|| view.mirror.network(endpoint.vni))
+        };
+        vet::endpoints(endpoints, network, &mut rejected);
+        let has_news = !rejected.is_empty() || !view.rejected.is_empty();
+        drop(view);
+        if has_news {
+            let mut view = self.view.write().await;
+            forget_rejected(&mut view.rejected, delta);
+            let noted = note(rejected, &view.rejected);
+            view.rejected.extend(noted);
+        }
+    }
+
+    /// Whether the reading left out so much that it is not believed, unless somebody has said so.
+    async fn is_suspicious(&mut self) -> bool {
+        if self.reader.is_adopting {
+            return false;
+        }
+        let view = self.view.read().await;
+        let (mut position, mut absent) = (0, Absent::default());
+        while !view.mirror.count_absent(&mut position, CHUNK, &mut absent) {}
+        absent.is_suspicious() || view.mirror.is_withholding()
+    }
+
+    /// The store is to be followed as it is now, whatever it does not have.
+    pub(super) fn adopt(&mut self) {
+        self.reader.is_adopting = true;
+        self.start_over();
     }
 
     async fn fail_reading(&mut self, error: RegistryError) {
@@ -343,7 +446,7 @@ impl Reconciler {
         .await;
     }
 
-    async fn take_delta(&mut self, delta: Delta) {
+    async fn take_delta(&mut self, mut delta: Delta) {
         if delta.revision < self.reader.last_delta {
             tracing::warn!(
                 revision = delta.revision,
@@ -353,6 +456,7 @@ impl Reconciler {
             return self.start_over();
         }
         self.reader.last_delta = delta.revision;
+        self.vet(&mut delta).await;
         let mut answered = self.cache.observe(&delta);
         if delta.revision <= self.view.read().await.mirror.revision() {
             // A reading was faster. It says nothing of what is asked for or held on demand, and the
@@ -464,5 +568,33 @@ impl Reconciler {
                 self.cache.revisit(lookup, now);
             }
         }
+    }
+}
+
+/// By row; those that were not known before are logged.
+fn note(rejected: Vec<Rejected>, former: &BTreeMap<RowId, String>) -> BTreeMap<RowId, String> {
+    let mut noted = BTreeMap::new();
+    for Rejected { row, why } in rejected {
+        if former.get(&row) != Some(&why) {
+            tracing::warn!(%row, %why, "a row of the registry is left out");
+        }
+        noted.insert(row, why);
+    }
+    noted
+}
+
+/// Rows that the delta replaces or removes are no longer left out.
+fn forget_rejected(rejected: &mut BTreeMap<RowId, String>, delta: &Delta) {
+    let networks = delta.networks.iter().map(|network| network.vni);
+    for vni in networks.chain(delta.networks_removed.iter().copied()) {
+        rejected.remove(&RowId::Network(vni));
+    }
+    let nodes = delta.nodes.iter().map(|node| &node.name);
+    for name in nodes.chain(&delta.nodes_removed) {
+        rejected.remove(&RowId::Node(name.clone()));
+    }
+    let endpoints = delta.endpoints.iter().map(|endpoint| &endpoint.name);
+    for name in endpoints.chain(&delta.endpoints_removed) {
+        rejected.remove(&RowId::Endpoint(name.clone()));
     }
 }

@@ -47,12 +47,14 @@ pub(super) enum Wake {
     Miss(Miss),
     /// An errand is done.
     Errand(Errand),
+    /// The registry is to be followed as it is.
+    Adoption,
     /// The time for a chore has come.
     Chore,
 }
 
 /// How many sources there are.
-const SOURCES: usize = 7;
+const SOURCES: usize = 8;
 
 /// All that the loop waits for.
 pub(super) struct Inputs {
@@ -61,6 +63,7 @@ pub(super) struct Inputs {
     pub(super) events: Option<mpsc::Receiver<WatchEvent>>,
     pub(super) pages: Option<mpsc::Receiver<Result<Vec<Endpoint>, RegistryError>>>,
     misses: Option<mpsc::Receiver<Miss>>,
+    adoptions: Option<mpsc::Receiver<()>>,
     errands: FuturesUnordered<BoxFuture<'static, Errand>>,
     chore: Pin<Box<Sleep>>,
     /// Whose turn it is.
@@ -71,6 +74,7 @@ impl Inputs {
     pub(super) fn new(
         routes: mpsc::Receiver<()>,
         misses: mpsc::Receiver<Miss>,
+        adoptions: mpsc::Receiver<()>,
         renewal: Duration,
     ) -> Self {
         let mut renewal = interval(renewal);
@@ -81,6 +85,7 @@ impl Inputs {
             events: None,
             pages: None,
             misses: Some(misses),
+            adoptions: Some(adoptions),
             errands: FuturesUnordered::new(),
             chore: Box::pin(sleep_until(Instant::now())),
             turn: 0,
@@ -134,6 +139,7 @@ impl Inputs {
                 // Without errands there is nothing to wait for.
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
             },
+            6 => poll_channel(&mut self.adoptions, context).map(|()| Wake::Adoption),
             _ => self.chore.as_mut().poll(context).map(|()| Wake::Chore),
         }
     }

@@ -47,7 +47,7 @@ impl Cause {
 
     pub(super) fn of(wake: &Wake) -> Self {
         match wake {
-            Wake::Event(_) => Self::Change,
+            Wake::Event(_) | Wake::Adoption => Self::Change,
             Wake::Page(_) | Wake::Errand(Errand::Read(..)) => Self::Reading,
             Wake::Miss(_) => Self::Miss,
             Wake::Errand(Errand::Found(..)) => Self::Lookup,

@@ -7,7 +7,7 @@
 //! may be newer than both. Generations and revisions say which is which.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -17,11 +17,13 @@ use crate::model::{
     Endpoint, FdbKey, IfName, Mac, Name, NeighborKey, Network, Node, Resolve, Revision, Vni,
 };
 
+mod absence;
 mod index;
 mod intake;
 mod nodes;
 mod store;
 
+pub use self::absence::Absent;
 use self::{
     intake::Since,
     nodes::Nodes,
@@ -83,6 +85,10 @@ pub struct Mirror {
     /// The highest revision of a history that the registry was put back from, until it was read through
     /// once in the present one; 0: there is none. Readings may fail half-way.
     set_back_from: Revision,
+    /// Endpoints that the last reading did not have, and that are held as they were all the same.
+    withheld: BTreeSet<Name>,
+    /// How many that were at most, until a reading is believed.
+    most_withheld: usize,
     /// How many endpoints came too late.
     fenced: u64,
 }
@@ -226,6 +232,8 @@ impl Mirror {
             reading: 0,
             since: None,
             set_back_from: 0,
+            withheld: BTreeSet::new(),
+            most_withheld: 0,
             fenced: 0,
         }
     }

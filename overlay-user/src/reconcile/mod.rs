@@ -30,6 +30,7 @@ mod resolve;
 #[cfg(test)]
 mod simulation;
 pub mod sweep;
+mod vet;
 mod write;
 
 use self::{
@@ -44,7 +45,7 @@ use self::{
     report::Reporter,
 };
 use crate::{
-    model::{Change, EndpointState, Miss, Name, Node, Revision},
+    model::{Change, EndpointState, Miss, Name, Node, Revision, RowId},
     registry::{Registry, RegistryError},
 };
 
@@ -76,6 +77,10 @@ pub struct View {
     pub failures: BTreeMap<Name, String>,
     /// Why the registry is out of reach; `None`: it is in reach.
     pub lost: Option<Lost>,
+    /// Since when the registry leaves out so much that it is not followed in that; `None`: it does not.
+    pub withheld_since: Option<Instant>,
+    /// Rows of the registry that are not followed, and why: what the host had in their places is held.
+    pub rejected: BTreeMap<RowId, String>,
     /// The last revision that was carried over to the kernel as far as it can be; 0: none yet.
     pub applied: Revision,
     /// What could not be done since the last look at the whole; empty: the kernel is what the
@@ -146,6 +151,8 @@ impl View {
             ports: BTreeMap::new(),
             failures: BTreeMap::new(),
             lost: None,
+            withheld_since: None,
+            rejected: BTreeMap::new(),
             applied: 0,
             errors: Vec::new(),
             counters: Counters::default(),
@@ -166,6 +173,31 @@ impl View {
         } else {
             EndpointState::Pending
         }
+    }
+
+    /// Why changes are refused: the registry is out of reach, or is not followed; and since when.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Lost> {
+        let withheld = self.withheld_since.map(|since| Lost {
+            reason: self.withheld_reason(),
+            since,
+            is_foreign: true,
+        });
+        self.lost.clone().or(withheld)
+    }
+
+    fn withheld_reason(&self) -> String {
+        let withheld = self.mirror.withheld();
+        let is_local = |name: &&Name| self.mirror.endpoint(name).is_some_and(|it| it.is_local());
+        let local = withheld.iter().filter(is_local).count();
+        let (known_local, known_remote) = self.mirror.counts();
+        format!(
+            "the registry has lost {} of the {} endpoints that this host knows, {local} of its own: they \
+             are held as they were and traffic goes on; put a backup back that has them, or see what \
+             `overlay registry adopt` would remove",
+            withheld.len(),
+            known_local + known_remote,
+        )
     }
 
     /// How old what the agent knows is at least: for how long the registry has been out of reach.
@@ -201,6 +233,7 @@ pub struct Observer {
     view: Arc<RwLock<View>>,
     progress: watch::Receiver<Progress>,
     events: Events,
+    adoptions: mpsc::Sender<()>,
 }
 
 /// How far the loop is.
@@ -232,6 +265,12 @@ impl Observer {
             .wait_for(|now| now.applied >= revision || now.history != history)
             .await
             .is_ok()
+    }
+
+    /// Has the registry followed as it is now, whatever it does not have.
+    pub async fn adopt(&self) {
+        // A loop that has ended follows nothing.
+        let _ = self.adoptions.send(()).await;
     }
 
     /// Waits until the loop has ended.
@@ -313,10 +352,12 @@ impl Reconciler {
         let view = Arc::new(RwLock::new(View::new(parts.node.name.clone())));
         let (publisher, progress) = watch::channel(Progress::default());
         let events = Events::default();
+        let (adoptions, is_adopted) = mpsc::channel(1);
         let observer = Observer {
             view: Arc::clone(&view),
             progress,
             events: events.clone(),
+            adoptions,
         };
         let reconciler = Self {
             registry: parts.registry,
@@ -326,7 +367,7 @@ impl Reconciler {
             reader: Reader::new(now, parts.pace.reread),
             pace: parts.pace,
             reporter: Reporter::new(now),
-            inputs: Inputs::new(parts.routes, parts.misses, LEASE_RENEWAL),
+            inputs: Inputs::new(parts.routes, parts.misses, is_adopted, LEASE_RENEWAL),
             view,
             progress: publisher,
             events,
@@ -368,6 +409,7 @@ impl Reconciler {
                 Wake::Page(page) => self.take_page(page).await,
                 Wake::Miss(miss) => self.take_miss(miss).await,
                 Wake::Errand(errand) => self.take_errand(errand).await,
+                Wake::Adoption => self.adopt(),
                 Wake::Chore => {}
             }
             self.do_chores().await;
@@ -546,8 +588,9 @@ impl Reconciler {
         self.counters.fenced = view.mirror.fenced();
         view.counters = self.counters;
         view.cached = self.cache.len();
+        self.tell_of_withheld(&mut view);
         // Until a reading is through, its revision is not reached.
-        if self.reader.is_settled() {
+        if self.reader.is_settled() && view.withheld_since.is_none() {
             view.applied = view.mirror.revision();
         }
         let progress = Progress {
@@ -559,13 +602,29 @@ impl Reconciler {
             .send_if_modified(|known| std::mem::replace(known, progress) != progress);
     }
 
+    /// Notes whether endpoints are held that the registry does not have.
+    fn tell_of_withheld(&self, view: &mut View) {
+        let is_over = view.mirror.withheld().is_empty();
+        if is_over != view.withheld_since.is_none() {
+            view.withheld_since = (!is_over).then(Instant::now);
+            if is_over {
+                tracing::info!("the registry is followed again");
+                self.events.tell(Event::RegistryRestored);
+            } else {
+                let reason = view.withheld_reason();
+                tracing::warn!(%reason, "not followed");
+                self.events.tell(Event::RegistryLost { reason });
+            }
+        }
+    }
+
     /// Puts this node back into the registry if somebody removed it.
     async fn put_node_back(&mut self, now: Instant) {
         if self.is_joining || now < self.next_joining || !self.reader.is_settled() {
             return;
         }
         let view = self.view.read().await;
-        if view.lost.is_some() || view.mirror.node(&self.node.name).is_some() {
+        if view.refusal().is_some() || view.mirror.node(&self.node.name).is_some() {
             return;
         }
         drop(view);

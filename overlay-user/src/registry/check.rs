@@ -72,6 +72,7 @@ async fn check_rows(registry: &dyn Registry) -> Result<Findings, RegistryError> 
     let Reading {
         networks,
         nodes,
+        rejected,
         endpoints: mut pages,
         ..
     } = registry.read(Scope::All).await?;
@@ -102,6 +103,9 @@ async fn check_rows(registry: &dyn Registry) -> Result<Findings, RegistryError> 
         for endpoint in page? {
             rows.endpoint(&endpoint, &networks, &nodes);
         }
+    }
+    for rejected in rejected.take() {
+        rows.by_hand(rejected.to_string());
     }
     Ok(rows.findings)
 }

@@ -18,8 +18,8 @@ use super::{
     Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent, identity::Followed,
 };
 use crate::model::{
-    Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Session, Vni,
-    Wanted, ipam::Block,
+    Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Session,
+    Snapshot, Vni, Wanted, ipam::Block,
 };
 
 mod access;
@@ -67,6 +67,20 @@ impl Etcd {
         };
         etcd.done(layout::check(&etcd.members).await)?;
         Ok(etcd)
+    }
+
+    /// The store that is there, whichever it is.
+    pub(super) async fn peek(
+        members: &str,
+        settings: &Settings,
+    ) -> Result<(Option<RegistryId>, Snapshot), RegistryError> {
+        let access = Access::new(members, settings)?;
+        let followed = Followed::default();
+        let members = Arc::new(Members::new(settings.url.clone(), access, followed));
+        let explain = |failure: Failure| failure.explain(members.url());
+        let identity = identity::of_store(&members).await.map_err(explain)?;
+        let reading = read::read(&members, Scope::All).await.map_err(explain)?;
+        Ok((identity, reading.collect().await?))
     }
 
     /// In the user's words if it has failed.
@@ -137,6 +151,11 @@ impl Registry for Etcd {
 
     async fn audit(&self, repair: bool) -> Result<Findings, RegistryError> {
         self.done(audit::audit(&self.members, repair).await)
+    }
+
+    async fn adopt(&self, identity: Option<RegistryId>) -> Result<(), RegistryError> {
+        self.members.followed.replace(identity);
+        self.done(layout::check(&self.members).await)
     }
 
     fn identity(&self) -> Option<RegistryId> {

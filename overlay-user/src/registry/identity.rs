@@ -20,6 +20,11 @@ impl Followed {
         *self.lock()
     }
 
+    /// Follows this store from now on. `None`: as after [`Self::new`].
+    pub(super) fn replace(&self, identity: Option<RegistryId>) {
+        *self.lock() = identity;
+    }
+
     /// Follows this store, if none is followed yet.
     pub(super) fn follow_first(&self, identity: RegistryId) {
         self.lock().get_or_insert(identity);

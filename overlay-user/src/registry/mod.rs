@@ -22,11 +22,13 @@ mod assign;
 mod check;
 pub mod etcd;
 mod identity;
-mod rules;
+mod rejected;
+pub mod rules;
 pub mod sqlite;
 mod transfer;
 
 pub use check::{Finding, Findings, Repair, check};
+pub use rejected::RejectedRows;
 pub use transfer::{Counts, Imported, TransferError, export, import};
 
 /// How long a removed MAC or IP can't be claimed by an endpoint of another name, unless configured.
@@ -135,6 +137,8 @@ pub struct Reading {
     pub networks: Vec<Network>,
     /// Every node.
     pub nodes: Vec<Node>,
+    /// Rows that could not be read, and are in none of the others.
+    pub rejected: RejectedRows,
     /// The endpoints, in pages of at most [`PAGE`]; ends after the last one. After an error nothing
     /// follows, and what came before it is not the whole. Dropping it ends the reading.
     pub endpoints: mpsc::Receiver<Result<Vec<Endpoint>, RegistryError>>,
@@ -230,6 +234,13 @@ pub trait Registry: Send + Sync + 'static {
         Ok(Findings::default())
     }
 
+    /// Follows the store of this identity from now on. `None`: one that has none, which gets one, and for
+    /// SQLite a file that is missing or empty, which is made.
+    async fn adopt(&self, identity: Option<RegistryId>) -> Result<(), RegistryError> {
+        let _ = identity;
+        Ok(())
+    }
+
     /// The identity of the store that is followed. `None`: this backend has none.
     fn identity(&self) -> Option<RegistryId> {
         None
@@ -297,6 +308,25 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryErro
 /// error.
 pub async fn open_existing(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
     open_with(settings, false).await
+}
+
+/// Reads the store that is there now, whichever it is, for who has to decide whether to follow it. A
+/// SQLite file that is missing or empty holds nothing.
+pub async fn peek(settings: &Settings) -> Result<(Option<RegistryId>, Snapshot), RegistryError> {
+    match settings.url.split_once("://") {
+        Some(("etcd", members)) => Box::pin(etcd::Etcd::peek(members, settings)).await,
+        _ => {
+            let settings = Settings {
+                identity: None,
+                ..settings.clone()
+            };
+            match open_existing(&settings).await {
+                Ok(registry) => Ok((registry.identity(), registry.snapshot().await?)),
+                Err(RegistryError::Foreign(_)) => Ok((None, Snapshot::default())),
+                Err(error) => Err(error),
+            }
+        }
+    }
 }
 
 async fn open_with(

@@ -8,7 +8,7 @@ use super::RegistryError;
 use crate::model::{Endpoint, Name, Network, Node, Vni, ipam};
 
 /// Subnets as routing knows them, none inside another: an address has one prefix length.
-pub(super) fn check_network(network: &Network) -> Result<(), RegistryError> {
+pub fn check_network(network: &Network) -> Result<(), RegistryError> {
     for (position, subnet) in network.subnets.iter().enumerate() {
         if *subnet != subnet.trunc() {
             return refused(format!(
@@ -29,9 +29,9 @@ pub(super) fn check_network(network: &Network) -> Result<(), RegistryError> {
 }
 
 /// A VTEP that packets can be sent to.
-pub(super) fn check_node(node: &Node) -> Result<(), RegistryError> {
+pub fn check_node(node: &Node) -> Result<(), RegistryError> {
     let Node { name, vtep, .. } = node;
-    if !ipam::is_unicast(vtep.ip) || vtep.port == 0 {
+    if !ipam::is_assignable(vtep.ip) || vtep.port == 0 {
         return refused(format!(
             "VTEP {vtep} of node {name} is not allowed: a unicast address and a port from 1 to 65535 are needed"
         ));
@@ -40,7 +40,7 @@ pub(super) fn check_node(node: &Node) -> Result<(), RegistryError> {
 }
 
 /// Addresses that an interface can have, each once, inside the network's subnets.
-pub(super) fn check_addresses(endpoint: &Endpoint, network: &Network) -> Result<(), RegistryError> {
+pub fn check_addresses(endpoint: &Endpoint, network: &Network) -> Result<(), RegistryError> {
     let name = &endpoint.name;
     for (position, ip) in endpoint.ips().enumerate() {
         if !ipam::is_assignable(ip) {

@@ -17,7 +17,9 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
+use super::{
+    Findings, Reading, Registry, RegistryError, RejectedRows, Scope, Settings, WatchEvent,
+};
 use crate::model::{
     self, Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Vni,
     Wanted, ipam::Block,
@@ -101,6 +103,8 @@ impl Registry for Sqlite {
         let (file, limits) = (Arc::clone(&self.file), self.limits);
         let (head, reading) = oneshot::channel();
         let (pages, endpoints) = mpsc::channel(PAGES_AHEAD);
+        let rejected = RejectedRows::default();
+        let noted = rejected.clone();
         // A connection of its own: a reader that takes its time keeps nobody waiting.
         tokio::task::spawn_blocking(move || {
             let mut head = Some(head);
@@ -110,12 +114,17 @@ impl Registry for Sqlite {
                         Some(Ok(())) => ControlFlow::Continue(()),
                         _ => ControlFlow::Break(()),
                     };
-                    read::read(connection, &scope, limits, begin, |page| {
-                        match pages.blocking_send(Ok(page)) {
+                    read::read(
+                        connection,
+                        &scope,
+                        limits,
+                        &noted,
+                        begin,
+                        |page| match pages.blocking_send(Ok(page)) {
                             Ok(()) => ControlFlow::Continue(()),
                             Err(_) => ControlFlow::Break(()),
-                        }
-                    })
+                        },
+                    )
                 })
             });
             // A reader that is gone wants no error either.
@@ -130,6 +139,7 @@ impl Registry for Sqlite {
             revision: head.revision,
             networks: head.networks,
             nodes: head.nodes,
+            rejected,
             endpoints,
         })
     }
@@ -157,7 +167,10 @@ impl Registry for Sqlite {
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
         self.reader
-            .run(|session| session.with(|connection, limits| read::nodes(connection, 0, limits)))
+            .run(|session| {
+                session
+                    .with(|connection, limits| read::nodes(connection, 0, limits, &mut Vec::new()))
+            })
             .await
     }
 
@@ -235,6 +248,20 @@ impl Registry for Sqlite {
         self.writer
             .run(move |session| session.with(|connection, _| audit::audit(connection, repair)))
             .await
+    }
+
+    async fn adopt(&self, identity: Option<RegistryId>) -> Result<(), RegistryError> {
+        let (file, limits) = (Arc::clone(&self.file), self.limits);
+        blocking(move || {
+            file.adopt(identity);
+            if file.may_make() {
+                schema::create(file.path())?;
+            }
+            Session::open(&file, limits).map(drop)
+        })
+        .await?;
+        self.bell.ring();
+        Ok(())
     }
 
     fn identity(&self) -> Option<RegistryId> {

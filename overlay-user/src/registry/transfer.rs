@@ -109,6 +109,7 @@ pub async fn export<W: AsyncWrite + Unpin + Send>(
         revision,
         networks,
         nodes,
+        rejected,
         endpoints: mut pages,
     } = registry.read(Scope::All).await?;
     let mut file = Writer {
@@ -140,6 +141,13 @@ pub async fn export<W: AsyncWrite + Unpin + Send>(
             counts.endpoints += 1;
             file.line(&Line::Endpoint(endpoint)).await?;
         }
+    }
+    // A copy that leaves rows out is not the whole.
+    if let Some(rejected) = rejected.take().first() {
+        let why = format!(
+            "{rejected}; `overlay registry check` lists all such rows: correct or remove them"
+        );
+        return Err(RegistryError::Unavailable(why).into());
     }
     file.line(&Line::End(counts)).await?;
     file.finish().await?;

@@ -14,7 +14,7 @@ use std::{
 
 use overlay_user::{
     model::Change,
-    registry::{self, Registry, RegistryError, Settings, WatchEvent},
+    registry::{self, Registry, RegistryError, Scope, Settings, WatchEvent},
 };
 
 use crate::{
@@ -419,19 +419,45 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_agent_wrote_is_named_with_its_key() {
+async fn what_no_agent_wrote_is_left_out_and_named() {
     let etcd = Etcd::start(Options::default());
     let registry = open(&etcd.addresses()).await;
     furnish(&*registry).await;
     let mut reader = Reader::start(&registry).await;
     let key = "/overlay/v1/state/endpoint/00000042/odd";
-    etcd.does(&format!("put {key} nonsense"));
-    let error = registry.snapshot().await.unwrap_err();
+    etcd.does(&format!("put {key} {{}}"));
+    etcd.does("put /overlay/v1/state/network/00000044 nonsense");
+    etcd.does("put /overlay/v1/state/node/h9 {}");
+    let mut reading = registry.read(Scope::All).await.unwrap();
+    while let Some(page) = reading.endpoints.recv().await {
+        page.unwrap();
+    }
+    assert_eq!((reading.networks.len(), reading.nodes.len()), (2, 2));
+    let mut rows: Vec<String> = reading
+        .rejected
+        .take()
+        .iter()
+        .map(|it| it.row.to_string())
+        .collect();
+    rows.sort();
+    assert_eq!(rows, ["endpoint odd", "network 44", "node h9"]);
+    let found = registry::check(&*registry, false).await.unwrap();
     assert!(
-        line(&error).contains(&format!("holds what no agent wrote: {key}")),
-        "{error}"
+        found.findings.iter().any(|it| it.what.contains(key)),
+        "{found:?}"
     );
-    etcd.does(&format!("del {key}"));
+    // The watch goes on, and names them too.
+    let last = registry.commit(&[create("green", 4)]).await.unwrap();
+    reader.reach(last).await;
+    assert_eq!(reader.resyncs, 0);
+    registry.commit(&[remove("green")]).await.unwrap();
+    for key in [
+        key,
+        "/overlay/v1/state/network/00000044",
+        "/overlay/v1/state/node/h9",
+    ] {
+        etcd.does(&format!("del {key}"));
+    }
     let last = registry.commit(&[create("blue", 2)]).await.unwrap();
     reader.reach(last).await;
     assert_eq!(

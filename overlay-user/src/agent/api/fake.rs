@@ -97,6 +97,7 @@ pub(crate) fn status() -> StatusView {
             revision: 12,
             stale_for_s: 0,
             error: None,
+            rejected: Vec::new(),
         },
         networks: 2,
         endpoints: EndpointCounts {
@@ -267,6 +268,19 @@ impl Operations for Fake {
 
     async fn doctor(&self) -> Result<DoctorView, OperationError> {
         self.answer("doctor".into(), examined())
+    }
+
+    async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
+        let view = AdoptView {
+            adopted: request.confirmed,
+            identity: None,
+            former: None,
+            endpoints: vec!["web".parse().unwrap()],
+            remote_endpoints: 2,
+            networks: Vec::new(),
+            nodes: Vec::new(),
+        };
+        self.answer(format!("registry_adopt {}", request.confirmed), view)
     }
 
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {

@@ -215,8 +215,20 @@ pub struct RegistryView {
     pub followed: bool,
     /// For how many seconds it has been out of reach; 0: it is in reach.
     pub stale_for_s: u64,
-    /// Why it is out of reach; null if it is not.
+    /// Why it is out of reach, or not followed; null if it is neither.
     pub error: Option<String>,
+    /// Rows that are left out because they can't be read or break a rule, the first 100.
+    #[serde(default)]
+    pub rejected: Vec<RejectedView>,
+}
+
+/// A row of the registry that is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedView {
+    /// `network VNI`, `node NAME`, `endpoint NAME`, or where it is.
+    pub row: String,
+    /// Why.
+    pub why: String,
 }
 
 fn followed_by_older_agents() -> bool {

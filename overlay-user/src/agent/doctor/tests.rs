@@ -189,10 +189,15 @@ fn maps_are_a_warning_when_nearly_full_and_a_problem_when_full() {
     }
 }
 
-#[test]
-fn a_registry_that_is_away_is_a_problem_that_says_for_how_long() {
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_away_is_a_problem_that_says_for_how_long() {
     let mut found = DoctorView::default();
-    let lost = Some(("no route to host".to_owned(), Duration::from_secs(41)));
+    let lost = Some(Lost {
+        reason: "no route to host".to_owned(),
+        since: Instant::now(),
+        is_foreign: false,
+    });
+    tokio::time::advance(Duration::from_secs(41)).await;
     let nodes = judge_registry(&mut found, "etcd://h:2379", lost, None, PATIENCE);
     assert!(nodes.is_none());
     assert!(

@@ -101,6 +101,16 @@ impl Page {
             "1: the registry is in reach, 0: it is not",
             registry.is_connected.into(),
         );
+        self.gauge(
+            "overlay_registry_followed",
+            "1: the registry's word counts, 0: it is another one, or has lost too much",
+            registry.is_followed.into(),
+        );
+        self.gauge(
+            "overlay_registry_rejected_rows",
+            "Rows of the registry that are left out: they can't be read, or break a rule",
+            wide(registry.rejected),
+        );
         self.seconds(
             "overlay_registry_stale_seconds",
             "For how long the registry has been out of reach; 0 while it is in reach",

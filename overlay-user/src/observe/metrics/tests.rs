@@ -12,6 +12,8 @@ fn full() -> Reading {
     Reading {
         is_ready: true,
         registry: RegistryReading {
+            is_followed: true,
+            rejected: 3,
             is_connected: true,
             revision: 17,
             applied: 16,

@@ -15,10 +15,14 @@ pub(super) struct Since {
     asked: Revision,
     /// The reading's own, once it has come.
     at: Revision,
-    networks: BTreeMap<Vni, Revision>,
-    nodes: BTreeMap<Name, Revision>,
+    pub(super) networks: BTreeMap<Vni, Revision>,
+    pub(super) nodes: BTreeMap<Name, Revision>,
     /// Endpoints that were removed, or are held no more by this host.
     removed: BTreeMap<Name, Revision>,
+    /// Endpoints that deltas removed which the reading is newer than: it leaves them out rightly.
+    pub(super) told: BTreeSet<Name>,
+    /// The networks and nodes that a reading of the whole has.
+    pub(super) present: Option<(BTreeSet<Vni>, BTreeSet<Name>)>,
 }
 
 impl Since {
@@ -37,14 +41,14 @@ impl Since {
     }
 
     /// Whether a delta that is newer than the reading spoke of it.
-    fn is_outdated<K: Ord>(&self, told: &BTreeMap<K, Revision>, key: &K) -> bool {
+    pub(super) fn is_outdated<K: Ord>(&self, told: &BTreeMap<K, Revision>, key: &K) -> bool {
         told.get(key).is_some_and(|revision| *revision > self.at)
     }
 }
 
 impl Mirror {
-    /// Takes a delta in. One that is no newer than the mirror changes nothing. Of on-demand networks
-    /// it takes this node's endpoints, those that are held already, and those named in `admitted`.
+    /// Takes a delta in. One that is no newer than the mirror only says which endpoints a reading leaves out
+    /// rightly. Of on-demand networks it takes this node's endpoints, those that are held already, and those named in `admitted`.
     pub fn apply(
         &mut self,
         delta: Delta,
@@ -53,6 +57,7 @@ impl Mirror {
     ) -> Vec<Move> {
         let mut moves = Vec::new();
         if delta.revision <= self.revision {
+            self.explain(delta.endpoints_removed, witness);
             return moves;
         }
         self.revision = delta.revision;
@@ -95,6 +100,17 @@ impl Mirror {
         moves
     }
 
+    /// Takes in that endpoints were removed before the last reading, or the one under way, was made.
+    fn explain(&mut self, removed: Vec<Name>, witness: Witness<'_>) {
+        for name in removed {
+            if self.withheld.contains(&name) {
+                self.forget(&name, witness);
+            } else if let Some(since) = &mut self.since {
+                since.told.insert(name);
+            }
+        }
+    }
+
     /// Takes the answer to a question in that was asked when the mirror had revision `asked`.
     pub fn answer(
         &mut self,
@@ -113,6 +129,7 @@ impl Mirror {
 
     /// Forgets an endpoint.
     pub fn forget(&mut self, name: &Name, witness: Witness<'_>) {
+        self.withheld.remove(name);
         self.tell_of(name, witness);
         if let Some(removed) = self.endpoints.remove(name) {
             self.discount(&removed);
@@ -155,13 +172,8 @@ impl Mirror {
         let since = self.since.take().unwrap_or_default();
         self.revision = self.revision.max(revision);
 
-        let present: BTreeSet<Vni> = networks.iter().map(|network| network.vni).collect();
-        let gone = self.networks.keys().filter(|vni| !present.contains(vni));
-        for vni in gone.copied().collect::<Vec<_>>() {
-            if !since.is_outdated(&since.networks, &vni) {
-                self.remove_network(vni, witness);
-            }
-        }
+        let has_networks = networks.iter().map(|network| network.vni).collect();
+        let has_nodes = nodes.iter().map(|node| node.name.clone()).collect();
         for network in networks {
             if !since.is_outdated(&since.networks, &network.vni) {
                 self.put_network(network, witness);
@@ -171,19 +183,15 @@ impl Mirror {
             // Networks that were proactive in the other history may be on demand in this one.
             self.forget_cached(witness);
         }
-        let present: BTreeSet<Name> = nodes.iter().map(|node| node.name.clone()).collect();
-        let gone = self.nodes().filter(|node| !present.contains(&node.name));
-        for name in gone.map(|node| node.name.clone()).collect::<Vec<_>>() {
-            if !since.is_outdated(&since.nodes, &name) {
-                self.remove_node(&name, witness);
-            }
-        }
         for node in nodes {
             if !since.is_outdated(&since.nodes, &node.name) {
                 self.put_node(node, witness);
             }
         }
-        self.since = Some(since);
+        self.since = Some(Since {
+            present: Some((has_networks, has_nodes)),
+            ..since
+        });
         is_same_history
     }
 
@@ -218,22 +226,27 @@ impl Mirror {
             return true;
         };
         let Some(seen) = self.endpoints.walk(position, limit) else {
-            self.since = None;
+            self.forget_absent(witness);
             if scope.is_none() {
                 self.set_back_from = 0;
             }
             return true;
         };
-        let absent = seen.into_iter().filter(|record| {
-            scope.is_none_or(|vni| record.vni == vni)
-                && record.reading != self.reading
-                && self.known(record).is_resident()
-                && !self.is_newer(record, since.at)
-        });
+        let absent = seen
+            .into_iter()
+            .filter(|record| self.is_absent(record, since, scope));
         for name in absent.map(|record| record.name.clone()).collect::<Vec<_>>() {
             self.forget(&name, witness);
         }
         false
+    }
+
+    /// Whether the reading, of one network if it is one of that, should have had it and did not.
+    pub(super) fn is_absent(&self, record: &Record, since: &Since, scope: Option<Vni>) -> bool {
+        scope.is_none_or(|vni| record.vni == vni)
+            && record.reading != self.reading
+            && self.known(record).is_resident()
+            && !self.is_newer(record, since.at)
     }
 
     /// The reading could not be had whole: what it brought stays, and nothing is missing in it.
@@ -241,9 +254,12 @@ impl Mirror {
         self.since = None;
     }
 
-    /// Whether what is known is of a later generation, and of the same history of the registry.
+    /// Whether what is known is of a later generation, and of the same history of the registry. What a
+    /// reading did not have may be of another one.
     fn is_newer(&self, known: &Record, than: Revision) -> bool {
-        known.generation > than && !(self.is_set_back() && known.reading != self.reading)
+        known.generation > than
+            && !(self.is_set_back() && known.reading != self.reading)
+            && !self.withheld.contains(&known.name)
     }
 
     /// Whether the registry was put back to a former state and was not read through since: it then is
@@ -267,12 +283,15 @@ impl Mirror {
             .endpoint(&endpoint.name)
             .is_some_and(|known| known.is(&endpoint))
         {
+            self.withheld.remove(&endpoint.name);
             // What the reading has seen stays seen, whoever says it once more.
             if reading == self.reading {
                 self.endpoints.mark(&endpoint.name, reading);
             }
             return None;
         }
+        self.withheld.remove(&endpoint.name);
+        self.give_way(&endpoint, witness);
         self.tell_of(&endpoint.name, witness);
         for key in rows(endpoint.vni, endpoint.mac, endpoint.ips()) {
             witness(self, key);
@@ -313,6 +332,21 @@ impl Mirror {
         moved
     }
 
+    /// What the registry does not have is held only as long as nobody else has its addresses there.
+    fn give_way(&mut self, to: &Endpoint, witness: Witness<'_>) {
+        if self.withheld.is_empty() {
+            return;
+        }
+        let by_ip = to.ips().filter_map(|ip| self.by_ip(to.vni, ip));
+        let owners = by_ip.chain(self.by_mac(to.vni, to.mac));
+        let withheld = owners.map(|owner| owner.name().clone());
+        for name in withheld.collect::<BTreeSet<_>>() {
+            if self.withheld.contains(&name) {
+                self.forget(&name, witness);
+            }
+        }
+    }
+
     /// Takes a record that went out of what is counted.
     fn discount(&mut self, record: &Record) {
         self.interfaces.remove(&record.name);
@@ -346,7 +380,7 @@ impl Mirror {
         self.networks.insert(vni, network);
     }
 
-    fn remove_network(&mut self, vni: Vni, witness: Witness<'_>) {
+    pub(super) fn remove_network(&mut self, vni: Vni, witness: Witness<'_>) {
         if self.networks.contains_key(&vni) {
             self.tell_of_network(vni, true, true, witness);
             self.networks.remove(&vni);
@@ -364,7 +398,7 @@ impl Mirror {
         self.nodes.put(node);
     }
 
-    fn remove_node(&mut self, name: &Name, witness: Witness<'_>) {
+    pub(super) fn remove_node(&mut self, name: &Name, witness: Witness<'_>) {
         self.tell_of_node(name, witness);
         self.nodes.remove(name);
     }

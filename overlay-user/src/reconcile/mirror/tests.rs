@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::{Delta, Vtep};
+use crate::model::{Delta, RowId, Vtep};
 
 fn vni(number: u32) -> Vni {
     Vni::try_from(number).unwrap()
@@ -435,4 +435,109 @@ fn a_million_endpoints_fit_150_megabytes() {
     println!("{megabytes} MB, {took:?}");
     assert_eq!(mirror.counts(), (5025, 994_975));
     assert!(megabytes < 150, "{megabytes} MB");
+}
+
+/// Ends a reading that is not believed.
+fn withhold(mirror: &mut Mirror) {
+    let mut position = 0;
+    while !mirror.withhold(&mut position, 2) {}
+}
+
+fn absent(mirror: &Mirror) -> Absent {
+    let (mut position, mut absent) = (0, Absent::default());
+    while !mirror.count_absent(&mut position, 2, &mut absent) {}
+    absent
+}
+
+/// A reading as of this revision that has these endpoints, and is not over.
+fn read(mirror: &mut Mirror, revision: Revision, page: Vec<Endpoint>) {
+    mirror.expect_reading();
+    begin(mirror, revision, vec![network(42, Resolve::Proactive)]);
+    mirror.read(page, &mut |_, _| ());
+}
+
+#[test]
+fn what_a_reading_leaves_out_is_counted_by_where_it_was() {
+    let mut mirror = mirror();
+    read(&mut mirror, 6, vec![endpoint("far", 3, "h2", 5)]);
+    let counted = absent(&mirror);
+    assert_eq!((counted.local, counted.known_local), (1, 1));
+    assert_eq!((counted.all, counted.known), (1, 2));
+    assert!(counted.is_suspicious());
+    withhold(&mut mirror);
+    assert_eq!(mirror.counts(), (1, 1));
+    assert!(mirror.withheld().contains(&name("near")));
+}
+
+#[test]
+fn what_a_delta_removed_is_not_missed_in_a_reading_whichever_comes_first() {
+    let removed = || Delta {
+        revision: 6,
+        endpoints_removed: vec![name("near"), name("far")],
+        ..Delta::default()
+    };
+    let mut mirror = mirror();
+    read(&mut mirror, 6, Vec::new());
+    apply(&mut mirror, removed());
+    assert!(!absent(&mirror).is_suspicious());
+    finish(&mut mirror);
+    assert_eq!(mirror.counts(), (0, 0));
+
+    let mut mirror = self::mirror();
+    read(&mut mirror, 6, Vec::new());
+    assert!(absent(&mirror).is_suspicious());
+    withhold(&mut mirror);
+    apply(&mut mirror, removed());
+    assert_eq!(mirror.counts(), (0, 0));
+    assert!(mirror.withheld().is_empty());
+}
+
+#[test]
+fn what_is_withheld_gives_way_to_who_has_its_address_in_the_registry() {
+    let mut mirror = mirror();
+    read(&mut mirror, 6, Vec::new());
+    withhold(&mut mirror);
+    apply(&mut mirror, put(7, vec![endpoint("new", 2, "h2", 7)]));
+    assert_eq!(generation(&mirror, "near"), None);
+    assert_eq!(generation(&mirror, "new"), Some(7));
+    assert_eq!(generation(&mirror, "far"), Some(5));
+}
+
+#[test]
+fn a_loss_stays_one_however_much_is_made_after_it() {
+    let mut mirror = mirror();
+    read(&mut mirror, 6, Vec::new());
+    withhold(&mut mirror);
+    let many = || (10..20).map(|last| endpoint(&format!("e{last}"), last, "h2", 7));
+    apply(&mut mirror, put(7, many().collect()));
+    read(&mut mirror, 8, many().collect());
+    assert!(!absent(&mirror).is_suspicious() || mirror.is_withholding());
+    assert!(mirror.is_withholding());
+    // Most of it is back.
+    read(
+        &mut mirror,
+        9,
+        many()
+            .chain([endpoint("near", 2, "h1", 4), endpoint("far", 3, "h2", 5)])
+            .collect(),
+    );
+    assert!(!mirror.is_withholding() && !absent(&mirror).is_suspicious());
+    finish(&mut mirror);
+    assert_eq!(mirror.counts(), (1, 11));
+}
+
+#[test]
+fn rows_that_are_left_out_stay_as_they_were() {
+    let mut mirror = mirror();
+    mirror.expect_reading();
+    mirror.begin_reading(6, Vec::new(), Vec::new(), &mut |_, _| ());
+    mirror.hold(&RowId::Network(vni(42)));
+    mirror.hold(&RowId::Node(name("h2")));
+    mirror.hold(&RowId::Endpoint(name("near")));
+    mirror.hold(&RowId::Endpoint(name("far")));
+    assert_eq!(absent(&mirror).all, 0);
+    finish(&mut mirror);
+    assert!(mirror.network(vni(42)).is_some());
+    assert!(mirror.node(&name("h2")).is_some() && mirror.node(&name("h1")).is_none());
+    assert_eq!(mirror.counts(), (1, 1));
 }

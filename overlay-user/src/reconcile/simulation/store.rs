@@ -23,7 +23,7 @@ use crate::{
         Change, Delta, Endpoint, Mac, Name, Network, Node, Question, QuestionId, Report, Revision,
         Session, Vni, Vtep, Wanted, ipam::Block,
     },
-    registry::{Reading, Registry, RegistryError, Scope, WatchEvent},
+    registry::{Reading, Registry, RegistryError, RejectedRows, Scope, WatchEvent},
 };
 
 /// Endpoints in a page: few, so that readings take several.
@@ -212,6 +212,24 @@ impl Inner {
         self.history += 1;
     }
 
+    /// Loses all endpoints, or all but a few, as a damaged store or an old backup does: no delta tells. Gives
+    /// the state as it was.
+    pub(super) fn lose(&mut self, kept: usize) -> State {
+        let former = self.state.clone();
+        let names: Vec<Name> = former.endpoints.keys().skip(kept).cloned().collect();
+        for name in names {
+            self.state.endpoints.remove(&name);
+        }
+        self.history += 1;
+        former
+    }
+
+    /// Has what it lost again.
+    pub(super) fn restore(&mut self, state: State) {
+        self.state = state;
+        self.history += 1;
+    }
+
     /// Forgets deltas: a watch that is behind can't go on.
     pub(super) fn compact(&mut self) {
         self.compacted = self.state.revision;
@@ -366,6 +384,7 @@ impl Registry for Store {
             revision: state.revision,
             networks: state.networks.into_values().collect(),
             nodes: state.nodes.into_values().collect(),
+            rejected: RejectedRows::default(),
             endpoints: receiver,
         })
     }

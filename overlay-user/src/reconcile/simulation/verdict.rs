@@ -187,6 +187,12 @@ impl World {
         self.host.set_capacity(1000);
         self.note(|| "calm".to_owned());
         sleep(CALM).await;
+        // Who put the registry back wants it so.
+        if self.observer.view().await.withheld_since.is_some() {
+            self.note(|| "adopted".to_owned());
+            self.observer.adopt().await;
+            sleep(CALM).await;
+        }
         self.look().await;
         self.judge_host();
         self.judge_view().await;

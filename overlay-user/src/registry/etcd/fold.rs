@@ -12,7 +12,7 @@ use super::{
     read::{self, to_revision},
     values::{self, NodeValue},
 };
-use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, Vni};
+use crate::model::{Delta, Endpoint, Name, Network, Node, Rejected, Revision, Vni};
 
 /// The last word on rows of one kind.
 type Last<K, V> = BTreeMap<K, Option<V>>;
@@ -26,15 +26,27 @@ pub(super) struct Fold {
     /// With the revision of the last word: an endpoint that is removed in one network and made in
     /// another by one transaction has two keys, in whatever order.
     endpoints: HashMap<Name, (Revision, Option<Endpoint>)>,
+    rejected: Vec<Rejected>,
     others: Vec<WatchEvent>,
 }
 
 impl Fold {
-    /// Takes an event in.
+    /// Takes an event in; notes a value that can't be read.
     pub(super) fn add(&mut self, event: &Event) -> Result<(), Failure> {
         let Some(kv) = event.kv() else {
             return Ok(());
         };
+        match self.take(event, kv) {
+            Err(Failure::Row(why)) => {
+                self.rejected
+                    .push(Rejected::new(read::row_of(kv.key()), why));
+                Ok(())
+            }
+            taken => taken,
+        }
+    }
+
+    fn take(&mut self, event: &Event, kv: &KeyValue) -> Result<(), Failure> {
         let revision = to_revision(kv.mod_revision());
         self.revision = self.revision.max(revision);
         let is_put = event.event_type() == EventType::Put;
@@ -88,6 +100,7 @@ impl Fold {
     pub(super) fn finish(self) -> (Revision, Vec<WatchEvent>) {
         let mut delta = Delta {
             revision: self.revision,
+            rejected: self.rejected,
             ..Delta::default()
         };
         for (vni, network) in self.networks {

@@ -44,6 +44,12 @@ pub(super) fn of(row: Option<&KeyValue>) -> Result<Option<RegistryId>, Failure> 
     row.map(|kv| values::word(kv.key(), kv.value())).transpose()
 }
 
+/// The identity of the store that is there; `None`: it has none.
+pub(super) async fn of_store(members: &Members) -> Result<Option<RegistryId>, Failure> {
+    let (_, rows) = read::get_all(members, &[IDENTITY.to_owned()], 0).await?;
+    of(rows.into_iter().next().flatten().as_ref())
+}
+
 /// Refuses a store whose identity, found in this row, is not the one that is followed.
 pub(super) fn check(members: &Members, row: Option<&KeyValue>) -> Result<(), Failure> {
     let called = format!("registry {}", members.url());

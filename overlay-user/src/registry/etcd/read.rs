@@ -22,14 +22,16 @@ use etcd_client::{
 use tokio::sync::mpsc;
 
 use super::{
-    super::{PAGE, Reading, RegistryError, Scope},
+    super::{PAGE, Reading, RegistryError, RejectedRows, Scope},
     failure::Failure,
     identity,
     keys::{self, State},
     members::{Link, Members, PAGE_REQUEST},
     values::{self, EndpointValue, NodeValue},
 };
-use crate::model::{Endpoint, Name, Network, Node, Resolve, Revision, Vni, Wanted, ipam::Block};
+use crate::model::{
+    Endpoint, Name, Network, Node, Rejected, Resolve, Revision, RowId, Vni, Wanted, ipam::Block,
+};
 
 /// Ranges that are under way at the same time.
 const PARALLEL: usize = 4;
@@ -51,23 +53,53 @@ struct Head {
     revision: Revision,
     networks: Vec<Network>,
     nodes: Vec<Node>,
+    rejected: RejectedRows,
+}
+
+/// What a key's value says. `None`: it can't be read, which is noted.
+fn unless_bad<T>(
+    read: Result<T, Failure>,
+    kv: &KeyValue,
+    rejected: &RejectedRows,
+) -> Result<Option<T>, Failure> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(Failure::Row(why)) => {
+            rejected.push(Rejected::new(row_of(kv.key()), why));
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// What a key speaks of.
+pub(super) fn row_of(key: &[u8]) -> RowId {
+    match keys::parse(key) {
+        Some(State::Network(vni)) => RowId::Network(vni),
+        Some(State::Node(name)) => RowId::Node(name),
+        Some(State::Endpoint(_, name)) => RowId::Endpoint(name),
+        _ => RowId::Other(String::from_utf8_lossy(key).into_owned()),
+    }
 }
 
 /// Reads the head.
 async fn head(members: &Members) -> Result<Head, Failure> {
     let prefixes = [keys::NODES, keys::ALIVE, keys::SEEN, keys::NETWORKS];
     let (present, mut answers) = prefixed(members, &prefixes).await?;
-    let nodes = to_nodes(&mut answers)?;
+    let rejected = RejectedRows::default();
+    let nodes = to_nodes(&mut answers, &rejected)?;
     let rows = answers.next().unwrap_or_default();
-    let mut networks = rows
-        .iter()
-        .map(|kv| values::read::<Network>(kv.key(), kv.value()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut networks = Vec::with_capacity(rows.len());
+    for kv in rows {
+        let network = values::read::<Network>(kv.key(), kv.value());
+        networks.extend(unless_bad(network, &kv, &rejected)?);
+    }
     networks.sort_unstable_by_key(|network| network.vni);
     Ok(Head {
         revision: present.revision,
         networks,
         nodes,
+        rejected,
     })
 }
 
@@ -75,7 +107,7 @@ async fn head(members: &Members) -> Result<Head, Failure> {
 pub(super) async fn nodes(members: &Members) -> Result<Vec<Node>, Failure> {
     let prefixes = [keys::NODES, keys::ALIVE, keys::SEEN];
     let (_, mut answers) = prefixed(members, &prefixes).await?;
-    to_nodes(&mut answers)
+    to_nodes(&mut answers, &RejectedRows::default())
 }
 
 /// The store as it is now.
@@ -112,15 +144,22 @@ async fn prefixed(
 }
 
 /// From rows of nodes, of sessions, and of when nodes were seen, in this order.
-fn to_nodes(answers: &mut std::vec::IntoIter<Vec<KeyValue>>) -> Result<Vec<Node>, Failure> {
+fn to_nodes(
+    answers: &mut std::vec::IntoIter<Vec<KeyValue>>,
+    rejected: &RejectedRows,
+) -> Result<Vec<Node>, Failure> {
     let mut next = || answers.next().unwrap_or_default();
     let mut nodes = BTreeMap::new();
     for kv in next() {
-        let Some(State::Node(name)) = keys::parse(kv.key()) else {
-            return Err(strange(&kv));
+        let node = match keys::parse(kv.key()) {
+            Some(State::Node(name)) => {
+                values::read::<NodeValue>(kv.key(), kv.value()).map(|value| value.into_node(name))
+            }
+            _ => Err(strange(&kv)),
         };
-        let value: NodeValue = values::read(kv.key(), kv.value())?;
-        nodes.insert(name.clone(), value.into_node(name));
+        if let Some(node) = unless_bad(node, &kv, rejected)? {
+            nodes.insert(node.name.clone(), node);
+        }
     }
     let now = SystemTime::now();
     for kv in next() {
@@ -141,7 +180,8 @@ fn to_nodes(answers: &mut std::vec::IntoIter<Vec<KeyValue>>) -> Result<Vec<Node>
             .and_then(|name| name.parse::<Name>().ok())
             .and_then(|name| nodes.get_mut(&name))
         {
-            node.last_seen = node.last_seen.or(seen(&kv)?);
+            let seen = unless_bad(seen(&kv), &kv, rejected)?;
+            node.last_seen = node.last_seen.or(seen.flatten());
         }
     }
     Ok(nodes.into_values().collect())
@@ -160,12 +200,22 @@ pub(super) async fn read(members: &Arc<Members>, scope: Scope) -> Result<Reading
     let reader = Reader {
         members: Arc::clone(members),
         revision: head.revision,
+        rejected: head.rejected.clone(),
         pages,
     };
+    // Of a network whose value can't be read its endpoints can.
+    let unreadable = head.rejected.networks();
     let plan = match &scope {
         Scope::Network(vni) => Plan::new(vec![vec![*vni]]),
-        Scope::All => Plan::new(vec![head.networks.iter().map(|net| net.vni).collect()]),
-        Scope::Resident(_) => Plan::new(proactive_runs(&head.networks)),
+        Scope::All => Plan::new(vec![
+            head.networks.iter().map(|net| net.vni).collect(),
+            unreadable,
+        ]),
+        Scope::Resident(_) => {
+            let mut runs = proactive_runs(&head.networks);
+            runs.extend(unreadable.into_iter().map(|vni| vec![vni]));
+            Plan::new(runs)
+        }
     };
     let own = match scope {
         Scope::Resident(node) => Some((node, on_demand(&head.networks))),
@@ -176,6 +226,7 @@ pub(super) async fn read(members: &Arc<Members>, scope: Scope) -> Result<Reading
         revision: head.revision,
         networks: head.networks,
         nodes: head.nodes,
+        rejected: head.rejected,
         endpoints,
     })
 }
@@ -237,6 +288,7 @@ impl Plan {
 struct Reader {
     members: Arc<Members>,
     revision: Revision,
+    rejected: RejectedRows,
     pages: mpsc::Sender<Result<Vec<Endpoint>, RegistryError>>,
 }
 
@@ -336,17 +388,16 @@ impl Reader {
 
     async fn deliver(&self, kvs: Vec<KeyValue>) -> Result<(), Option<Failure>> {
         let mut kvs = kvs.into_iter();
-        loop {
-            let page = kvs
-                .by_ref()
-                .take(PAGE)
-                .map(|kv| endpoint(&kv))
-                .collect::<Result<Vec<_>, _>>()?;
-            if page.is_empty() {
-                return Ok(());
+        while kvs.len() > 0 {
+            let mut page = Vec::with_capacity(PAGE.min(kvs.len()));
+            for kv in kvs.by_ref().take(PAGE) {
+                page.extend(unless_bad(endpoint(&kv), &kv, &self.rejected)?);
             }
-            self.send(page).await.map_err(|Unwanted| None)?;
+            if !page.is_empty() {
+                self.send(page).await.map_err(|Unwanted| None)?;
+            }
         }
+        Ok(())
     }
 
     async fn send(&self, page: Vec<Endpoint>) -> Result<(), Unwanted> {

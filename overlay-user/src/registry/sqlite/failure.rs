@@ -45,6 +45,19 @@ impl Failure {
         ))
     }
 
+    /// Why a row can't be read, if the failure is about one: others can.
+    pub(super) fn of_row(self) -> Result<String, Self> {
+        match self {
+            Self::Row(why) => Ok(why),
+            Self::Sql(
+                error @ (Error::FromSqlConversionFailure(..)
+                | Error::IntegralValueOutOfRange(..)
+                | Error::InvalidColumnType(..)),
+            ) => Ok(error.to_string()),
+            failure => Err(failure),
+        }
+    }
+
     /// The line for the user.
     pub(super) fn explain(self, path: &Path) -> RegistryError {
         let file = path.display();

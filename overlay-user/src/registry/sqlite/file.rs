@@ -12,7 +12,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -28,12 +28,14 @@ use crate::model::RegistryId;
 /// The share of time that checks before writes take: one part in this many.
 const CHECK_SHARE: u32 = 100;
 
-/// Which file it is, whatever its name: device and inode. While a connection has it open, no other
-/// file can get the same.
+/// Which file it is, whatever its name. The number of an inode that nobody has open may be given to
+/// another file, which is born later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
     inode: u64,
+    /// `None`: the file system does not tell.
+    born: Option<SystemTime>,
 }
 
 /// The file that the path names now.
@@ -82,6 +84,13 @@ impl File {
 
     pub(super) fn may_make(&self) -> bool {
         self.may_make.load(Ordering::Relaxed)
+    }
+
+    /// Follows the registry of this identity. `None`: makes what is missing of the file.
+    pub(super) fn adopt(&self, identity: Option<RegistryId>) {
+        self.followed.replace(identity);
+        self.may_make.store(identity.is_none(), Ordering::Relaxed);
+        *self.checked() = None;
     }
 
     /// The file that the path names now.
@@ -163,6 +172,7 @@ impl File {
                 FileId {
                     device: metadata.dev(),
                     inode: metadata.ino(),
+                    born: metadata.created().ok(),
                 },
                 metadata.len(),
             )),

@@ -14,13 +14,14 @@ use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{
-    super::{PAGE, Scope},
+    super::{PAGE, RejectedRows, Scope},
     clock::Moment,
     failure::Failure,
     session::Limits,
 };
 use crate::model::{
-    Delta, Endpoint, Mac, Name, Network, Node, Resolve, Revision, Vni, Vtep, Wanted, ipam::Block,
+    Delta, Endpoint, Mac, Name, Network, Node, Rejected, Resolve, Revision, RowId, Vni, Vtep,
+    Wanted, ipam::Block,
 };
 
 macro_rules! networks {
@@ -87,25 +88,35 @@ pub(super) fn read(
     connection: &mut Connection,
     scope: &Scope,
     limits: Limits,
+    rejected: &RejectedRows,
     begin: impl FnOnce(Head) -> ControlFlow<()>,
     page: impl FnMut(Vec<Endpoint>) -> ControlFlow<()>,
 ) -> Result<(), Failure> {
     // A deferred transaction: all statements see the state of the first.
     let transaction = connection.transaction()?;
+    let mut left_out = Vec::new();
     let head = Head {
         revision: horizon(&transaction)?.revision,
-        networks: networks(&transaction, 0)?,
-        nodes: nodes(&transaction, 0, limits)?,
+        networks: networks(&transaction, 0, &mut left_out)?,
+        nodes: nodes(&transaction, 0, limits, &mut left_out)?,
     };
+    // Of a network whose row can't be read its endpoints can.
+    let unreadable = left_out.iter().filter_map(|rejected| match rejected.row {
+        RowId::Network(vni) => Some(vni),
+        _ => None,
+    });
     let proactive: Vec<Vni> = head
         .networks
         .iter()
         .filter(|network| network.resolve == Resolve::Proactive)
         .map(|network| network.vni)
+        .chain(unreadable)
         .collect();
+    rejected.extend(left_out);
+    let is_on_demand = |network: &Network| network.resolve == Resolve::OnDemand;
     let is_all = match scope {
         Scope::All => true,
-        Scope::Resident(_) => proactive.len() == head.networks.len(),
+        Scope::Resident(_) => !head.networks.iter().any(is_on_demand),
         Scope::Network(_) => false,
     };
     if begin(head).is_break() {
@@ -114,6 +125,7 @@ pub(super) fn read(
     let mut pages = Pages {
         page,
         filled: Vec::new(),
+        rejected,
     };
     let done = match scope {
         _ if is_all => pages.take(&transaction, ENDPOINTS, [0])?,
@@ -141,25 +153,29 @@ pub(super) fn read(
     Ok(())
 }
 
-struct Pages<F> {
+struct Pages<'a, F> {
     page: F,
     filled: Vec<Endpoint>,
+    rejected: &'a RejectedRows,
 }
 
-impl<F: FnMut(Vec<Endpoint>) -> ControlFlow<()>> Pages<F> {
+impl<F: FnMut(Vec<Endpoint>) -> ControlFlow<()>> Pages<'_, F> {
     fn take(
         &mut self,
         connection: &Connection,
         sql: &str,
         parameters: impl Params,
     ) -> Result<ControlFlow<()>, Failure> {
-        for_each_endpoint(connection, sql, parameters, |endpoint| {
+        let mut rejected = Vec::new();
+        let taken = for_each_endpoint(connection, sql, parameters, &mut rejected, |endpoint| {
             self.filled.push(endpoint);
             if self.filled.len() < PAGE {
                 return ControlFlow::Continue(());
             }
             (self.page)(mem::replace(&mut self.filled, Vec::with_capacity(PAGE)))
-        })
+        });
+        self.rejected.extend(rejected);
+        taken
     }
 }
 
@@ -243,11 +259,13 @@ pub(super) fn progress(
     if since < pruned || revision < since {
         return Ok(Progress::Resync(revision));
     }
+    let mut rejected = Vec::new();
     let mut delta = Delta {
         revision,
-        networks: networks(&transaction, since)?,
-        nodes: nodes(&transaction, since, limits)?,
-        endpoints: endpoints_since(&transaction, since)?,
+        networks: networks(&transaction, since, &mut rejected)?,
+        nodes: nodes(&transaction, since, limits, &mut rejected)?,
+        endpoints: endpoints_since(&transaction, since, &mut rejected)?,
+        rejected,
         ..Delta::default()
     };
     let mut statement = transaction.prepare_cached(TOMBSTONES)?;
@@ -287,70 +305,120 @@ pub(super) fn horizon(connection: &Connection) -> Result<Horizon, Failure> {
 
 /// One network.
 pub(super) fn network(connection: &Connection, vni: Vni) -> Result<Option<Network>, Failure> {
-    Ok(query_networks(connection, NETWORK, u64::from(vni.get()))?.pop())
+    let mut rejected = Vec::new();
+    let found = query_networks(connection, NETWORK, u64::from(vni.get()), &mut rejected)?.pop();
+    refuse_any(rejected).map(|()| found)
 }
 
-fn networks(connection: &Connection, since: Revision) -> Result<Vec<Network>, Failure> {
-    query_networks(connection, NETWORKS, since)
+/// Where one row is asked for, one that can't be read is an error.
+fn refuse_any(rejected: Vec<Rejected>) -> Result<(), Failure> {
+    match rejected.into_iter().next() {
+        Some(rejected) => Err(Failure::Row(rejected.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn networks(
+    connection: &Connection,
+    since: Revision,
+    rejected: &mut Vec<Rejected>,
+) -> Result<Vec<Network>, Failure> {
+    query_networks(connection, NETWORKS, since, rejected)
 }
 
 fn query_networks(
     connection: &Connection,
     sql: &str,
     parameter: u64,
+    rejected: &mut Vec<Rejected>,
 ) -> Result<Vec<Network>, Failure> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([parameter])?;
     let mut networks: Vec<Network> = Vec::new();
+    let mut skipped = None;
     while let Some(row) = rows.next()? {
+        // The schema lets no other number in.
         let vni = vni(row)?;
-        if networks.last().is_none_or(|last| last.vni != vni) {
-            networks.push(Network {
-                mtu: row.get("mtu")?,
-                flood: parse(row, "flood")?,
-                learning: row.get("learning")?,
-                resolve: parse(row, "resolve")?,
-                ..Network::new(parse(row, "name")?, vni)
-            });
+        if skipped == Some(vni) {
+            continue;
         }
-        if let (Some(network), Some(subnet)) = (networks.last_mut(), parse_optional(row, "cidr")?) {
-            network.subnets.push(subnet);
+        if let Err(failure) = take_network(row, vni, &mut networks) {
+            rejected.push(Rejected::new(RowId::Network(vni), failure.of_row()?));
+            networks.retain(|network| network.vni != vni);
+            skipped = Some(vni);
         }
     }
     Ok(networks)
+}
+
+/// Takes a row of a network and one of its subnets.
+fn take_network(row: &Row<'_>, vni: Vni, networks: &mut Vec<Network>) -> Result<(), Failure> {
+    if networks.last().is_none_or(|last| last.vni != vni) {
+        networks.push(Network {
+            mtu: row.get("mtu")?,
+            flood: parse(row, "flood")?,
+            learning: row.get("learning")?,
+            resolve: parse(row, "resolve")?,
+            ..Network::new(parse(row, "name")?, vni)
+        });
+    }
+    if let (Some(network), Some(subnet)) = (networks.last_mut(), parse_optional(row, "cidr")?) {
+        network.subnets.push(subnet);
+    }
+    Ok(())
 }
 
 pub(super) fn nodes(
     connection: &Connection,
     since: Revision,
     limits: Limits,
+    rejected: &mut Vec<Rejected>,
 ) -> Result<Vec<Node>, Failure> {
     let living = Moment::now()?.before(limits.session_ttl);
     let mut statement = connection.prepare_cached(NODES)?;
     let mut rows = statement.query((since, living.boot, living.ms))?;
     let mut nodes = Vec::new();
     while let Some(row) = rows.next()? {
-        let last_seen: Option<u64> = row.get("last_seen")?;
-        nodes.push(Node {
-            name: parse(row, "name")?,
-            vtep: Vtep {
-                ip: parse(row, "vtep_ip")?,
-                port: row.get("vtep_port")?,
-            },
-            agent: row.get("agent")?,
-            last_seen: last_seen.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
-            alive: row.get("alive")?,
-            version: row.get("version")?,
-            abi: row.get("abi")?,
-        });
+        match node(row) {
+            Ok(node) => nodes.push(node),
+            Err(failure) => {
+                let why = failure.of_row()?;
+                let named = match parse(row, "name") {
+                    Ok(name) => RowId::Node(name),
+                    Err(_) => RowId::Other("a row of table node".to_owned()),
+                };
+                rejected.push(Rejected::new(named, why));
+            }
+        }
     }
     Ok(nodes)
 }
 
-fn endpoints_since(connection: &Connection, since: Revision) -> Result<Vec<Endpoint>, Failure> {
+fn node(row: &Row<'_>) -> Result<Node, Failure> {
+    let last_seen: Option<u64> = row.get("last_seen")?;
+    let last_seen = last_seen.map(Duration::from_millis);
+    Ok(Node {
+        name: parse(row, "name")?,
+        vtep: Vtep {
+            ip: parse(row, "vtep_ip")?,
+            port: row.get("vtep_port")?,
+        },
+        agent: row.get("agent")?,
+        last_seen: last_seen.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
+        alive: row.get("alive")?,
+        version: row.get("version")?,
+        abi: row.get("abi")?,
+    })
+}
+
+fn endpoints_since(
+    connection: &Connection,
+    since: Revision,
+    rejected: &mut Vec<Rejected>,
+) -> Result<Vec<Endpoint>, Failure> {
     let mut endpoints = Vec::new();
     // Never broken off.
-    let _ = for_each_endpoint(connection, ENDPOINTS, [since], |endpoint| {
+    let _ = for_each_endpoint(connection, ENDPOINTS, [since], rejected, |endpoint| {
         endpoints.push(endpoint);
         ControlFlow::Continue(())
     })?;
@@ -362,55 +430,85 @@ fn one_endpoint(
     sql: &str,
     parameters: impl Params,
 ) -> Result<Option<Endpoint>, Failure> {
-    let mut found = None;
+    let (mut found, mut rejected) = (None, Vec::new());
     // At most one: the columns are unique.
-    let _ = for_each_endpoint(connection, sql, parameters, |endpoint| {
+    let _ = for_each_endpoint(connection, sql, parameters, &mut rejected, |endpoint| {
         found = Some(endpoint);
         ControlFlow::Continue(())
     })?;
-    Ok(found)
+    refuse_any(rejected).map(|()| found)
 }
 
-/// Gives each endpoint to `visit` until that breaks off. By position, not by name: this loop reads a
-/// million rows.
+/// Gives each endpoint to `visit` until that breaks off, and notes those that can't be read. By position,
+/// not by name: this loop reads a million rows.
 fn for_each_endpoint(
     connection: &Connection,
     sql: &str,
     parameters: impl Params,
+    rejected: &mut Vec<Rejected>,
     mut visit: impl FnMut(Endpoint) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>, Failure> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(parameters)?;
     let mut current: Option<(i64, Endpoint)> = None;
+    let mut skipped = None;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
-        if current.as_ref().is_none_or(|(current, _)| *current != id) {
-            let endpoint = Endpoint {
-                name: parse(row, 1)?,
-                vni: vni(row)?,
-                mac: parse::<Mac>(row, 3)?,
-                addresses: Vec::new(),
-                node: parse(row, 4)?,
-                netns: parse_optional(row, 5)?,
-                ifname: parse_optional(row, 6)?,
-                generation: row.get(7)?,
-            };
-            if let Some((_, complete)) = current.replace((id, endpoint))
-                && visit(complete).is_break()
-            {
-                return Ok(ControlFlow::Break(()));
-            }
+        if skipped == Some(id) {
+            continue;
         }
-        if let (Some((_, endpoint)), Some(ip)) = (&mut current, parse_optional(row, 8)?) {
-            let address = IpNet::new(ip, row.get(9)?)
-                .map_err(|error| Failure::Row(format!("address {ip}: {error}")))?;
-            endpoint.addresses.push(address);
+        let is_same = current.as_ref().is_some_and(|(current, _)| *current == id);
+        if !is_same
+            && let Some((_, complete)) = current.take()
+            && visit(complete).is_break()
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+        let endpoint = match current.take() {
+            Some((_, endpoint)) => Ok(endpoint),
+            None => endpoint(row),
+        };
+        match endpoint.and_then(|endpoint| with_address(row, endpoint)) {
+            Ok(endpoint) => current = Some((id, endpoint)),
+            Err(failure) => {
+                let why = failure.of_row()?;
+                let named = match parse(row, 1) {
+                    Ok(name) => RowId::Endpoint(name),
+                    Err(_) => RowId::Other(format!("row {id} of table endpoint")),
+                };
+                rejected.push(Rejected::new(named, why));
+                skipped = Some(id);
+            }
         }
     }
     Ok(match current {
         Some((_, last)) => visit(last),
         None => ControlFlow::Continue(()),
     })
+}
+
+/// An endpoint, still without addresses.
+fn endpoint(row: &Row<'_>) -> Result<Endpoint, Failure> {
+    Ok(Endpoint {
+        name: parse(row, 1)?,
+        vni: vni(row)?,
+        mac: parse::<Mac>(row, 3)?,
+        addresses: Vec::new(),
+        node: parse(row, 4)?,
+        netns: parse_optional(row, 5)?,
+        ifname: parse_optional(row, 6)?,
+        generation: row.get(7)?,
+    })
+}
+
+/// The endpoint with the row's address, if it has one.
+fn with_address(row: &Row<'_>, mut endpoint: Endpoint) -> Result<Endpoint, Failure> {
+    if let Some(ip) = parse_optional(row, 8)? {
+        let address = IpNet::new(ip, row.get(9)?)
+            .map_err(|error| Failure::Row(format!("address {ip}: {error}")))?;
+        endpoint.addresses.push(address);
+    }
+    Ok(endpoint)
 }
 
 fn vni(row: &Row<'_>) -> Result<Vni, Failure> {

@@ -133,19 +133,35 @@ async fn a_corrupt_file_is_reported_wherever_the_damage_is() {
 }
 
 #[tokio::test]
-async fn rows_that_no_agent_wrote_are_reported() {
+async fn rows_that_no_agent_wrote_are_left_out_and_named() {
     let bed = Bed::new();
     let registry = bed.furnished().await;
-    registry.commit(&[create("blue", 2)]).await.unwrap();
+    registry
+        .commit(&[create("blue", 2), create("green", 3)])
+        .await
+        .unwrap();
     let foreign = Connection::open(bed.path()).unwrap();
     foreign
-        .execute_batch("UPDATE endpoint SET mac = 'nonsense'")
+        .execute_batch(
+            "UPDATE endpoint SET mac = 'nonsense' WHERE name = 'blue';
+             UPDATE node SET vtep_ip = 'nowhere' WHERE name = 'h2';
+             UPDATE network SET flood = 'sideways' WHERE vni = 43",
+        )
         .unwrap();
-    let text = unavailable(registry.snapshot().await);
-    assert!(
-        text.contains("holds what no agent wrote: \"nonsense\""),
-        "{text}"
-    );
+    let mut reading = registry.read(Scope::All).await.unwrap();
+    let names = |endpoints: Vec<Endpoint>| endpoints.into_iter().map(|it| it.name.to_string());
+    let mut endpoints = Vec::new();
+    while let Some(page) = reading.endpoints.recv().await {
+        endpoints.extend(names(page.unwrap()));
+    }
+    assert_eq!(endpoints, ["green"]);
+    assert_eq!((reading.networks.len(), reading.nodes.len()), (1, 1));
+    let rejected = reading.rejected.take();
+    let rows: Vec<String> = rejected.iter().map(|it| it.row.to_string()).collect();
+    assert_eq!(rows, ["network 43", "node h2", "endpoint blue"]);
+    // Where one row is asked for, it is an error and not nobody.
+    let text = unavailable(registry.find_endpoint(&"blue".parse().unwrap()).await);
+    assert!(text.contains("nonsense"), "{text}");
 }
 
 #[test]

@@ -298,8 +298,9 @@ async fn no_moment_of_a_copy_is_taken_for_the_registry() {
                 break;
             }
             WatchEvent::Delta(delta) => assert_eq!(delta.endpoints_removed, []),
-            WatchEvent::Resync => {
-                assert!(registry.snapshot().await.unwrap().endpoints.len() >= 500)
+            // It came after the commit.
+            WatchEvent::Resync if registry.snapshot().await.unwrap().endpoints.len() == 501 => {
+                break;
             }
             _ => {}
         }

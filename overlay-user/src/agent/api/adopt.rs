@@ -1,0 +1,36 @@
+//! What following another registry, or one that has lost rows, would remove.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Name, RegistryId};
+
+/// Whether to follow the registry that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptRequest {
+    /// Follow it; otherwise only say what that would remove.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// The identity that was shown; another one that is found by now is not followed.
+    #[serde(default)]
+    pub identity: Option<RegistryId>,
+}
+
+/// What following the registry as it is now removes on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptView {
+    /// Whether it is followed from now on.
+    pub adopted: bool,
+    /// The identity of the registry that is there; null: it has none, as if it was emptied.
+    pub identity: Option<RegistryId>,
+    /// The identity of the registry that was followed so far; null: it had none.
+    pub former: Option<RegistryId>,
+    /// This host's endpoints that it does not have: they go with their interfaces and namespaces.
+    pub endpoints: Vec<Name>,
+    /// How many endpoints of other hosts it does not have.
+    pub remote_endpoints: usize,
+    /// Networks that it does not have.
+    pub networks: Vec<Name>,
+    /// Nodes that it does not have.
+    pub nodes: Vec<Name>,
+}

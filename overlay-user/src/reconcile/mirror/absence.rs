@@ -1,0 +1,123 @@
+//! What a reading of the registry does not have. A delta says that something was removed; a reading
+//! only leaves it out, and so does a store that was restored to an old state or has lost rows.
+
+use std::collections::BTreeSet;
+
+use super::{Mirror, Witness};
+use crate::model::{Name, RowId, Vni};
+
+/// Endpoints that a reading leaves out, of those that this host holds whatever its endpoints talk to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Absent {
+    /// On this node.
+    pub local: usize,
+    /// On this node, with those that the reading has.
+    pub known_local: usize,
+    /// On all nodes.
+    pub all: usize,
+    /// On all nodes, with those that the reading has.
+    pub known: usize,
+}
+
+impl Absent {
+    /// Whether that is more than half of what this host has, or of what it knows.
+    #[must_use]
+    pub fn is_suspicious(self) -> bool {
+        self.local * 2 > self.known_local || self.all * 2 > self.known
+    }
+}
+
+impl Mirror {
+    /// Counts what the reading did not have, and no delta has removed: looks at up to `limit` endpoints
+    /// from `*position` on, which it moves on. `true`: it has seen all.
+    pub fn count_absent(&self, position: &mut usize, limit: usize, absent: &mut Absent) -> bool {
+        let Some(since) = &self.since else {
+            return true;
+        };
+        let Some(seen) = self.endpoints.walk(position, limit) else {
+            return true;
+        };
+        for record in seen {
+            let known = self.known(record);
+            if !known.is_resident() || since.told.contains(&record.name) {
+                continue;
+            }
+            let is_absent = self.is_absent(record, since, None);
+            let is_local = known.is_local();
+            absent.known += 1;
+            absent.all += usize::from(is_absent);
+            absent.known_local += usize::from(is_local);
+            absent.local += usize::from(is_local && is_absent);
+        }
+        false
+    }
+
+    /// Ends the reading like [`Self::end_reading`], and holds what it did not have. `true`: it has seen all.
+    pub fn withhold(&mut self, position: &mut usize, limit: usize) -> bool {
+        let Some(since) = &self.since else {
+            return true;
+        };
+        let Some(seen) = self.endpoints.walk(position, limit) else {
+            self.since = None;
+            self.set_back_from = 0;
+            return true;
+        };
+        let absent = seen
+            .into_iter()
+            .filter(|record| self.is_absent(record, since, None));
+        let absent: Vec<Name> = absent.map(|record| record.name.clone()).collect();
+        self.withheld.extend(absent);
+        self.most_withheld = self.most_withheld.max(self.withheld.len());
+        false
+    }
+
+    /// Endpoints that the last reading did not have, and that are held as they were.
+    #[must_use]
+    pub fn withheld(&self) -> &BTreeSet<Name> {
+        &self.withheld
+    }
+
+    /// What the reading under way has, and cannot be read or breaks a rule, stays as it was.
+    pub fn hold(&mut self, row: &RowId) {
+        let present = self.since.as_mut().and_then(|since| since.present.as_mut());
+        match (row, present) {
+            (RowId::Network(vni), Some((networks, _))) => drop(networks.insert(*vni)),
+            (RowId::Node(name), Some((_, nodes))) => drop(nodes.insert(name.clone())),
+            (RowId::Endpoint(name), _) => {
+                self.withheld.remove(name);
+                self.endpoints.mark(name, self.reading);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether more than half of what was withheld still is: what others make meanwhile does not make the
+    /// loss a smaller share.
+    #[must_use]
+    pub fn is_withholding(&self) -> bool {
+        self.withheld.len() * 2 > self.most_withheld
+    }
+
+    /// Networks and nodes that the reading did not have go, after the endpoints.
+    pub(super) fn forget_absent(&mut self, witness: Witness<'_>) {
+        self.most_withheld = 0;
+        let Some(since) = self.since.take() else {
+            return;
+        };
+        let Some((networks, nodes)) = &since.present else {
+            return;
+        };
+        let gone = self.networks.keys().filter(|vni| !networks.contains(vni));
+        for vni in gone.copied().collect::<Vec<Vni>>() {
+            if !since.is_outdated(&since.networks, &vni) {
+                self.remove_network(vni, witness);
+            }
+        }
+        let gone = self.nodes().filter(|node| !nodes.contains(&node.name));
+        for name in gone.map(|node| node.name.clone()).collect::<Vec<_>>() {
+            if !since.is_outdated(&since.nodes, &name) {
+                self.remove_node(&name, witness);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A registry that is emptied, swapped, cut off or half restored under running agents: nobody loses a
+//! packet or a namespace, and all goes on once it is back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here fails the test, with its line"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use overlay_tests::{Agent, Host, Lab, Netns, agent::FAILED, overlay, traffic::Stream, until};
+use rusqlite::Connection;
+
+struct World {
+    agents: [Agent; 2],
+    blue: Netns,
+    green: Netns,
+    lab: Lab,
+}
+
+impl World {
+    fn new() -> Self {
+        let lab = Lab::new();
+        let hosts: [Host; 2] = lab.hosts();
+        let agents = hosts
+            .each_ref()
+            .map(|host| Agent::start(&lab, host, "--vni 42"));
+        let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+        let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
+        blue.reaches("7.7.7.3");
+        Self {
+            agents,
+            blue,
+            green,
+            lab,
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.lab.dir().join("registry.db")
+    }
+
+    /// A copy of the registry as it is.
+    fn backup(&self) -> PathBuf {
+        let copy = self.lab.dir().join("backup.db");
+        let source = Connection::open(self.file()).unwrap();
+        source
+            .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+            .unwrap();
+        copy
+    }
+
+    fn is_followed(agent: &Agent) -> bool {
+        let registry = &agent.json("status")["registry"];
+        registry["followed"] == true && registry["connected"] == true
+    }
+
+    /// Every agent says that it does not follow the registry, or can't reach it, and why.
+    #[track_caller]
+    fn await_refusal(&self, what: &str) {
+        for agent in &self.agents {
+            until(&format!("{what}: {} says so", agent.instance()), || {
+                let registry = &agent.json("status")["registry"];
+                registry["error"].is_string()
+            });
+            assert_ne!(agent.overlay("doctor").code, 0);
+            let words = "endpoint add x --vni 42 --ip 7.7.7.9/24";
+            agent.overlay(words).error(FAILED);
+        }
+    }
+
+    #[track_caller]
+    fn await_recovery(&self, what: &str) {
+        for agent in &self.agents {
+            until(&format!("{what}: {} goes on", agent.instance()), || {
+                Self::is_followed(agent)
+            });
+        }
+        let name = self.lab.name("again");
+        self.agents[0].endpoint(&name, 42, &["7.7.7.4/24"]);
+        self.green.reaches("7.7.7.4");
+        self.agents[0].does(&format!("endpoint rm {name}"));
+    }
+
+    fn put_back(&self, backup: &Path) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", self.file().display()));
+        }
+        fs::copy(backup, self.file()).unwrap();
+    }
+}
+
+#[test]
+fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
+    let world = World::new();
+    let backup = world.backup();
+    let whole = fs::read(&backup).unwrap();
+    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    for what in ["gone", "empty", "first page", "half", "garbage", "another"] {
+        match what {
+            "gone" => {}
+            "another" => {
+                let other = world.lab.dir().join("other.db");
+                let url = format!("sqlite://{}", other.display());
+                let lines = world.lab.dir().join("none.jsonl");
+                let made = overlay(
+                    "nobody",
+                    &[
+                        "registry",
+                        "import",
+                        lines.to_str().unwrap(),
+                        "--registry",
+                        &url,
+                    ],
+                );
+                assert_ne!(made.code, -1);
+                let _ = fs::write(&lines, "");
+                overlay(
+                    "nobody",
+                    &[
+                        "registry",
+                        "import",
+                        lines.to_str().unwrap(),
+                        "--registry",
+                        &url,
+                    ],
+                );
+                Connection::open(&other)
+                    .unwrap()
+                    .pragma_update(None, "journal_mode", "DELETE")
+                    .unwrap();
+                world.put_back(&other);
+            }
+            "garbage" => {
+                // In place: the file that the agents have open.
+                fs::write(world.file(), vec![0xa5; whole.len()]).unwrap();
+            }
+            part => {
+                let length = match part {
+                    "empty" => 0,
+                    "first page" => 4096,
+                    _ => whole.len() / 2,
+                };
+                for _ in 0..3 {
+                    let _ = fs::remove_file(world.file());
+                    fs::write(world.file(), &whole[..length]).unwrap();
+                    thread::sleep(Duration::from_millis(300));
+                }
+            }
+        }
+        if what == "gone" {
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = fs::remove_file(format!("{}{suffix}", world.file().display()));
+            }
+        }
+        world.await_refusal(what);
+        there.flows(500);
+        assert!(world.blue.exists() && world.green.exists(), "{what}");
+        world.put_back(&backup);
+        world.await_recovery(what);
+    }
+    let (sent, lost) = there.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}
+
+#[test]
+fn an_agent_that_starts_while_the_file_is_away_waits_and_keeps_everything() {
+    let mut world = World::new();
+    let backup = world.backup();
+    world.agents[0].kill();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{suffix}", world.file().display()));
+    }
+    world.agents[0].restart("--vni 42");
+    until("the agent says that it waits", || {
+        let run = world.agents[0].overlay("status");
+        run.stderr.contains("is gone")
+    });
+    assert!(!world.file().exists());
+    assert!(world.blue.exists());
+    world.blue.reaches("7.7.7.3");
+    world.put_back(&backup);
+    world.agents[0].await_ready();
+    assert!(world.blue.exists());
+    world.blue.reaches("7.7.7.3");
+}
+
+#[test]
+fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
+    let world = World::new();
+    let former = world.backup();
+    let agent = &world.agents[0];
+    let name = world.lab.name("blue");
+    // A backup from before the endpoints were made.
+    Connection::open(&former)
+        .unwrap()
+        .execute_batch("DELETE FROM endpoint; UPDATE meta SET revision = revision - 2")
+        .unwrap();
+    world.put_back(&former);
+    for agent in &world.agents {
+        until("the agents don't follow it", || {
+            agent.json("status")["registry"]["followed"] == false
+        });
+    }
+    assert!(world.blue.exists() && world.green.exists());
+    world.blue.reaches("7.7.7.3");
+    let shown = agent.json("registry adopt");
+    assert_eq!(shown["adopted"], false);
+    assert_eq!(shown["endpoints"][0], name.as_str());
+    assert!(world.blue.exists());
+    agent.does("registry adopt --yes");
+    until("the endpoint goes", || !world.blue.exists());
+    until("the host follows", || World::is_followed(agent));
+    assert!(world.green.exists());
+}
+
+#[test]
+fn a_network_that_is_rightly_emptied_empties() {
+    let world = World::new();
+    for (agent, short) in world.agents.iter().zip(["blue", "green"]) {
+        agent.does(&format!("endpoint rm {}", world.lab.name(short)));
+    }
+    until("both namespaces to go", || {
+        !world.blue.exists() && !world.green.exists()
+    });
+    world.agents[0].does("network rm vni-42");
+    for agent in &world.agents {
+        until("nothing is left", || {
+            agent.json("status")["networks"] == 0 && World::is_followed(agent)
+        });
+    }
+}
