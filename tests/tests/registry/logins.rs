@@ -4,12 +4,12 @@ use std::{fs, path::PathBuf};
 
 use overlay_tests::etcd::Certificates;
 use overlay_user::{
-    model::Change,
+    model::{Change, Node},
     registry::{self, Registry, Settings, WatchEvent},
 };
 
 use crate::{
-    bed::{line, network, next, until},
+    bed::{create, furnish, line, name, network, next, node, remove, session, until, vni},
     etcd::{Etcd, Options, file},
 };
 
@@ -236,4 +236,72 @@ async fn a_password_in_clear_is_refused_unless_told() {
     let text = refusal(&plain).await;
     assert!(text.contains("--etcd-insecure"), "{text}");
     works(&*registry::open(&settings).await.unwrap(), 1).await;
+}
+
+/// A role for one host, as docs/operations.md has it.
+const OF_ONE_HOST: [(&str, &str); 14] = [
+    ("read", "--prefix /overlay/"),
+    ("readwrite", "--prefix /overlay/v1/state/endpoint/"),
+    ("readwrite", "--prefix /overlay/v1/state/question/"),
+    ("readwrite", "/overlay/v1/state/tick"),
+    ("readwrite", "--prefix /overlay/v1/claim/endpoint-name/"),
+    ("readwrite", "--prefix /overlay/v1/claim/mac/"),
+    ("readwrite", "--prefix /overlay/v1/claim/ip/"),
+    ("readwrite", "--prefix /overlay/v1/claim/on-node/h1/"),
+    ("readwrite", "--prefix /overlay/v1/quarantine/"),
+    ("readwrite", "--prefix /overlay/v1/report/"),
+    ("readwrite", "/overlay/v1/state/node/h1"),
+    ("readwrite", "/overlay/v1/claim/vtep/010.000.000.001"),
+    ("readwrite", "/overlay/v1/state/alive/h1"),
+    ("readwrite", "/overlay/v1/seen/h1"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_a_role_of_its_own_does_its_work_and_changes_no_other_host() {
+    let mut etcd = Etcd::start(Options::default());
+    let everything = registry::open(&settings(&etcd)).await.unwrap();
+    furnish(&*everything).await;
+    etcd.does("user add of-h1 --new-user-password secret-h1");
+    etcd.does("role add of-h1");
+    for (kind, key) in OF_ONE_HOST {
+        etcd.does(&format!("role grant-permission of-h1 {kind} {key}"));
+    }
+    etcd.does("user grant-role of-h1 of-h1");
+    etcd.require_login("secret-all");
+    let (of_all, _) = with_user(&etcd, "secret-h1");
+    let of_h1 = Settings {
+        user: Some("of-h1".to_owned()),
+        ..of_all
+    };
+    let host = registry::open(&of_h1).await.unwrap();
+    assert_eq!(host.identity(), everything.identity());
+    host.heartbeat(&name("h1"), &session("one")).await.unwrap();
+    // As after an upgrade.
+    let newer = Node {
+        version: Some("9.9.9".to_owned()),
+        ..node("h1", "10.0.0.1")
+    };
+    host.commit(&[Change::PutNode(newer)]).await.unwrap();
+    host.commit(&[create("blue", 2)]).await.unwrap();
+    host.commit(&[remove("blue")]).await.unwrap();
+    assert_eq!(host.snapshot().await.unwrap().nodes.len(), 2);
+    // Not so: another host's VTEP, another host's session, networks.
+    let refused = [
+        host.commit(&[Change::PutNode(node("h2", "10.0.0.66"))])
+            .await
+            .err(),
+        host.commit(&[Change::RemoveNode(name("h2"))]).await.err(),
+        host.heartbeat(&name("h2"), &session("one")).await.err(),
+        host.commit(&[Change::RemoveNetwork(vni(43))]).await.err(),
+    ];
+    for refusal in refused {
+        let text = line(&refusal.expect("it is not allowed"));
+        assert!(text.contains("does not let this user do that"), "{text}");
+    }
+    let as_h1 = |words: &str| {
+        etcd.etcdctl(&format!("--user of-h1:secret-h1 {words}"))
+            .code
+    };
+    assert_ne!(as_h1("del --prefix /overlay/"), 0);
+    assert_ne!(as_h1("put /overlay/v1/state/identity x"), 0);
 }

@@ -31,7 +31,14 @@ pub(super) async fn check(members: &Members) -> Result<(), Failure> {
         }
     };
     if version == LAYOUT_VERSION {
-        return super::identity::follow_first(members).await;
+        return match super::identity::of(identity.as_ref())? {
+            // Whoever may not write it need not try to.
+            Some(identity) => {
+                members.followed.follow_first(identity);
+                Ok(())
+            }
+            None => super::identity::follow_first(members).await,
+        };
     }
     Err(RegistryError::Unavailable(format!(
         "registry {} has layout {version}, this binary knows {LAYOUT_VERSION}: use a binary that fits",
