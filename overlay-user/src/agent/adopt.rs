@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::InstancePaths,
     model::{Name, RegistryId, Snapshot, Vni},
-    reconcile::View,
+    reconcile::{View, mirror::Known},
     registry,
 };
 
@@ -79,7 +79,7 @@ fn compare(view: &View, snapshot: &Snapshot) -> AdoptView {
     let vnis: BTreeSet<Vni> = snapshot.networks.iter().map(|it| it.vni).collect();
     let nodes: BTreeSet<&Name> = snapshot.nodes.iter().map(|it| &it.name).collect();
     let gone = mirror.endpoints().filter(|it| !names.contains(it.name()));
-    let (local, remote): (Vec<_>, Vec<_>) = gone.partition(|it| it.is_local());
+    let (local, remote): (Vec<_>, Vec<_>) = gone.partition(Known::is_local);
     let mut endpoints: Vec<Name> = local.iter().map(|it| it.name().clone()).collect();
     endpoints.sort_unstable();
     let gone_networks = mirror.networks().filter(|it| !vnis.contains(&it.vni));

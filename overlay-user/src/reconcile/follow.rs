@@ -1,23 +1,12 @@
 //! Follows the registry: its watch, and readings of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{
-    Reconciler,
-    cache::Lookup,
-    event::Event,
-    inputs::Errand,
-    mirror::{Absent, Move},
-    vet,
-};
+use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move, vet};
 use crate::{
-    model::{Delta, Endpoint, Name, Rejected, Revision, RowId, Vni},
+    model::{Delta, Endpoint, Name, Rejected, Revision, Vni},
     registry::{Reading, RegistryError, RejectedRows, Scope, WatchEvent},
 };
 
@@ -30,7 +19,7 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How long the next part of a reading is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many endpoints are looked at in one go for whether a reading had them.
-const CHUNK: usize = 50_000;
+pub(super) const CHUNK: usize = 50_000;
 
 /// A reading that was asked for.
 #[derive(Debug)]
@@ -72,8 +61,6 @@ pub(super) struct Reader {
     is_lost: bool,
     /// The revision of this watch's last delta.
     last_delta: Revision,
-    /// Whether the next reading is believed whatever it leaves out.
-    is_adopting: bool,
 }
 
 impl Reader {
@@ -91,7 +78,6 @@ impl Reader {
             watch_at: None,
             is_lost: false,
             last_delta: 0,
-            is_adopting: false,
         }
     }
 
@@ -160,7 +146,7 @@ impl Reconciler {
         }
     }
 
-    fn start_over(&mut self) {
+    pub(super) fn start_over(&mut self) {
         self.reader.start_over();
         self.inputs.pages = None;
     }
@@ -281,7 +267,9 @@ impl Reconciler {
                 } else {
                     mirror.begin_reading_of_network(revision, witness)
                 };
-                rejected.iter().for_each(|it| mirror.hold(&it.row));
+                for rejected in &rejected {
+                    mirror.hold(&rejected.row);
+                }
                 is_same_history
             })
             .await;
@@ -350,7 +338,7 @@ impl Reconciler {
                 .await
             {}
             if network.is_none() {
-                self.reader.is_adopting = false;
+                self.is_adopting = false;
             }
         }
         self.follow_modes(&before).await;
@@ -370,60 +358,6 @@ impl Reconciler {
             self.reader.routine = Some(Instant::now() + pause);
             self.revisit_cached().await;
         }
-    }
-
-    /// Holds what the host had in the places of a reading's rows that are not followed; notes them, if it was
-    /// of the whole.
-    async fn hold_rejected(&mut self, rejected: Vec<Rejected>, is_whole: bool) {
-        let mut view = self.view.write().await;
-        rejected.iter().for_each(|it| view.mirror.hold(&it.row));
-        if is_whole {
-            let former = std::mem::take(&mut view.rejected);
-            view.rejected = note(rejected, &former);
-        }
-    }
-
-    /// Takes rows out of a delta that are not followed, and notes them.
-    async fn vet(&mut self, delta: &mut Delta) {
-        let mut rejected = std::mem::take(&mut delta.rejected);
-        vet::networks(&mut delta.networks, &mut rejected);
-        vet::nodes(&mut delta.nodes, &self.node, &mut rejected);
-        let view = self.view.read().await;
-        let Delta {
-            networks,
-            endpoints,
-            ..
-        } = delta;
-        let network = |endpoint: &Endpoint| {
-            let new = networks.iter().find(|network| network.vni == endpoint.vni);
-            new.or_else(|| view.mirror.network(endpoint.vni))
-        };
-        vet::endpoints(endpoints, network, &mut rejected);
-        let has_news = !rejected.is_empty() || !view.rejected.is_empty();
-        drop(view);
-        if has_news {
-            let mut view = self.view.write().await;
-            forget_rejected(&mut view.rejected, delta);
-            let noted = note(rejected, &view.rejected);
-            view.rejected.extend(noted);
-        }
-    }
-
-    /// Whether the reading left out so much that it is not believed, unless somebody has said so.
-    async fn is_suspicious(&mut self) -> bool {
-        if self.reader.is_adopting {
-            return false;
-        }
-        let view = self.view.read().await;
-        let (mut position, mut absent) = (0, Absent::default());
-        while !view.mirror.count_absent(&mut position, CHUNK, &mut absent) {}
-        absent.is_suspicious() || view.mirror.is_withholding()
-    }
-
-    /// The store is to be followed as it is now, whatever it does not have.
-    pub(super) fn adopt(&mut self) {
-        self.reader.is_adopting = true;
-        self.start_over();
     }
 
     async fn fail_reading(&mut self, error: RegistryError) {
@@ -568,33 +502,5 @@ impl Reconciler {
                 self.cache.revisit(lookup, now);
             }
         }
-    }
-}
-
-/// By row; those that were not known before are logged.
-fn note(rejected: Vec<Rejected>, former: &BTreeMap<RowId, String>) -> BTreeMap<RowId, String> {
-    let mut noted = BTreeMap::new();
-    for Rejected { row, why } in rejected {
-        if former.get(&row) != Some(&why) {
-            tracing::warn!(%row, %why, "a row of the registry is left out");
-        }
-        noted.insert(row, why);
-    }
-    noted
-}
-
-/// Rows that the delta replaces or removes are no longer left out.
-fn forget_rejected(rejected: &mut BTreeMap<RowId, String>, delta: &Delta) {
-    let networks = delta.networks.iter().map(|network| network.vni);
-    for vni in networks.chain(delta.networks_removed.iter().copied()) {
-        rejected.remove(&RowId::Network(vni));
-    }
-    let nodes = delta.nodes.iter().map(|node| &node.name);
-    for name in nodes.chain(&delta.nodes_removed) {
-        rejected.remove(&RowId::Node(name.clone()));
-    }
-    let endpoints = delta.endpoints.iter().map(|endpoint| &endpoint.name);
-    for name in endpoints.chain(&delta.endpoints_removed) {
-        rejected.remove(&RowId::Endpoint(name.clone()));
     }
 }

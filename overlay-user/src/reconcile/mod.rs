@@ -31,8 +31,10 @@ mod resolve;
 mod simulation;
 pub mod sweep;
 mod vet;
+mod withheld;
 mod write;
 
+pub use self::withheld::Lost;
 use self::{
     apply::{Applier, Standing},
     cache::{Cache, Limits},
@@ -77,7 +79,7 @@ pub struct View {
     pub failures: BTreeMap<Name, String>,
     /// Why the registry is out of reach; `None`: it is in reach.
     pub lost: Option<Lost>,
-    /// Since when the registry leaves out so much that it is not followed in that; `None`: it does not.
+    /// Since when endpoints are held that the registry has left out; `None`: there are none.
     pub withheld_since: Option<Instant>,
     /// Rows of the registry that are not followed, and why: what the host had in their places is held.
     pub rejected: BTreeMap<RowId, String>,
@@ -90,17 +92,6 @@ pub struct View {
     pub counters: Counters,
     /// How many endpoints of on-demand networks are held.
     pub cached: usize,
-}
-
-/// A registry that is out of reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
-    /// Why, in a line.
-    pub reason: String,
-    /// When it was noticed. What the agent knows is at least this old.
-    pub since: Instant,
-    /// A store is in reach, and is not the one that is followed.
-    pub is_foreign: bool,
 }
 
 /// What the loop counts; all but the gauges since the agent's start.
@@ -173,31 +164,6 @@ impl View {
         } else {
             EndpointState::Pending
         }
-    }
-
-    /// Why changes are refused: the registry is out of reach, or is not followed; and since when.
-    #[must_use]
-    pub fn refusal(&self) -> Option<Lost> {
-        let withheld = self.withheld_since.map(|since| Lost {
-            reason: self.withheld_reason(),
-            since,
-            is_foreign: true,
-        });
-        self.lost.clone().or(withheld)
-    }
-
-    fn withheld_reason(&self) -> String {
-        let withheld = self.mirror.withheld();
-        let is_local = |name: &&Name| self.mirror.endpoint(name).is_some_and(|it| it.is_local());
-        let local = withheld.iter().filter(is_local).count();
-        let (known_local, known_remote) = self.mirror.counts();
-        format!(
-            "the registry has lost {} of the {} endpoints that this host knows, {local} of its own: they \
-             are held as they were and traffic goes on; put a backup back that has them, or see what \
-             `overlay registry adopt` would remove",
-            withheld.len(),
-            known_local + known_remote,
-        )
     }
 
     /// How old what the agent knows is at least: for how long the registry has been out of reach.
@@ -334,6 +300,10 @@ pub struct Reconciler {
     counters: Counters,
     /// What went wrong in this step.
     errors: Vec<String>,
+    /// Whether it was told that endpoints are withheld.
+    has_told_withheld: bool,
+    /// Whether the next reading is believed whatever it leaves out.
+    is_adopting: bool,
     /// Whether this node is on its way back into the registry.
     is_joining: bool,
     next_joining: Instant,
@@ -374,6 +344,8 @@ impl Reconciler {
             meter: Arc::new(()),
             counters: Counters::default(),
             errors: Vec::new(),
+            has_told_withheld: false,
+            is_adopting: false,
             is_joining: false,
             next_joining: now,
             next_check: now,
@@ -558,7 +530,8 @@ impl Reconciler {
             // Never later than planned already: many deltas don't put it off for ever.
             self.next_check = self.next_check.min(Instant::now() + self.retry);
         }
-        let mut view = self.view.write().await;
+        let view = Arc::clone(&self.view);
+        let mut view = view.write().await;
         for (endpoint, standing) in self.applier.take_news() {
             let (former_port, former_failure) = (
                 view.ports.remove(&endpoint),
@@ -600,22 +573,6 @@ impl Reconciler {
         drop(view);
         self.progress
             .send_if_modified(|known| std::mem::replace(known, progress) != progress);
-    }
-
-    /// Notes whether endpoints are held that the registry does not have.
-    fn tell_of_withheld(&self, view: &mut View) {
-        let is_over = view.mirror.withheld().is_empty();
-        if is_over != view.withheld_since.is_none() {
-            view.withheld_since = (!is_over).then(Instant::now);
-            if is_over {
-                tracing::info!("the registry is followed again");
-                self.events.tell(Event::RegistryRestored);
-            } else {
-                let reason = view.withheld_reason();
-                tracing::warn!(%reason, "not followed");
-                self.events.tell(Event::RegistryLost { reason });
-            }
-        }
     }
 
     /// Puts this node back into the registry if somebody removed it.

@@ -36,6 +36,7 @@ mod layout;
 mod lease;
 mod members;
 mod read;
+mod rejected;
 mod values;
 
 use self::{

@@ -313,19 +313,17 @@ pub async fn open_existing(settings: &Settings) -> Result<Arc<dyn Registry>, Reg
 /// Reads the store that is there now, whichever it is, for who has to decide whether to follow it. A
 /// SQLite file that is missing or empty holds nothing.
 pub async fn peek(settings: &Settings) -> Result<(Option<RegistryId>, Snapshot), RegistryError> {
-    match settings.url.split_once("://") {
-        Some(("etcd", members)) => Box::pin(etcd::Etcd::peek(members, settings)).await,
-        _ => {
-            let settings = Settings {
-                identity: None,
-                ..settings.clone()
-            };
-            match open_existing(&settings).await {
-                Ok(registry) => Ok((registry.identity(), registry.snapshot().await?)),
-                Err(RegistryError::Foreign(_)) => Ok((None, Snapshot::default())),
-                Err(error) => Err(error),
-            }
-        }
+    if let Some(("etcd", members)) = settings.url.split_once("://") {
+        return Box::pin(etcd::Etcd::peek(members, settings)).await;
+    }
+    let settings = Settings {
+        identity: None,
+        ..settings.clone()
+    };
+    match open_existing(&settings).await {
+        Ok(registry) => Ok((registry.identity(), registry.snapshot().await?)),
+        Err(RegistryError::Foreign(_)) => Ok((None, Snapshot::default())),
+        Err(error) => Err(error),
     }
 }
 

@@ -131,6 +131,28 @@ impl Member {
         self.child = Some(etcd.spawn().unwrap());
     }
 
+    /// Puts what is on its disk away, off the disk: it is too small for two. It must have ended.
+    ///
+    /// # Panics
+    ///
+    /// It runs.
+    pub fn lose_data(&mut self) {
+        assert!(!self.is_running(), "{} runs", self.name());
+        moved(&self.dir.join("data"), &self.dir.with_extension("lost"));
+    }
+
+    /// Has again what [`Self::lose_data`] put away. It must have ended.
+    ///
+    /// # Panics
+    ///
+    /// It runs.
+    pub fn restore_data(&mut self) {
+        assert!(!self.is_running(), "{} runs", self.name());
+        let data = self.dir.join("data");
+        let _ = fs::remove_dir_all(&data);
+        moved(&self.dir.with_extension("lost"), &data);
+    }
+
     /// Ends it with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -194,6 +216,10 @@ impl Member {
     fn log_file(&self) -> PathBuf {
         beside(&self.dir)
     }
+}
+
+fn moved(from: &Path, to: &Path) {
+    crate::netns::run("mv", &[from.to_str().unwrap(), to.to_str().unwrap()]);
 }
 
 /// The log is not on the disk that may be full.

@@ -1,12 +1,13 @@
 //! A store that forgets its history, or is full.
 
 use overlay_tests::{
+    Netns,
     agent::FAILED,
     etcd::{MEMBERS, Settings},
-    eventually, until,
+    eventually, until, until_within,
 };
 
-use crate::world::{HOSTS, VNI, World};
+use crate::world::{HOSTS, RECOVERY, VNI, World};
 
 /// Changes of every kind at host 1: an endpoint more, another gone, a network more.
 fn change_much(world: &World) {
@@ -43,6 +44,95 @@ fn who_was_away_during_a_compaction_takes_everything_anew() {
         let networks = world.agents[index].dump("networks");
         assert!(networks.iter().any(|row| row["key"] == 43), "{networks:?}");
     }
+    traffic.lost_nothing();
+}
+
+/// What a member says about the registry that is not followed.
+fn await_not_followed(world: &World) {
+    for agent in &world.agents {
+        until_within(RECOVERY, &format!("{} says so", agent.instance()), || {
+            agent.json("status")["registry"]["followed"] == false
+        });
+    }
+}
+
+#[test]
+fn an_etcd_that_starts_with_an_empty_data_directory_takes_nothing_away() {
+    let mut world = World::new();
+    let traffic = world.traffic();
+    world.cluster.kill_all();
+    for index in 0..MEMBERS {
+        world.cluster.member(index).lose_data();
+    }
+    world.cluster.restart_all();
+    await_not_followed(&world);
+    let line = world.refuses_changes(0);
+    assert!(line.contains("overlay registry adopt"), "{line}");
+    assert!(world.endpoints.iter().all(Netns::exists));
+    assert_eq!(
+        world
+            .cluster
+            .does("get --prefix --keys-only /overlay/")
+            .trim(),
+        ""
+    );
+    // An agent that starts now waits.
+    let options = world.options();
+    world.agents[2].kill();
+    world.agents[2].restart(&options);
+    until_within(RECOVERY, "the agent says that it waits", || {
+        let run = world.agents[2].overlay("status");
+        run.stderr.contains("not the one that this host follows")
+    });
+    traffic.flows();
+    world.cluster.kill_all();
+    for index in 0..MEMBERS {
+        world.cluster.member(index).restore_data();
+    }
+    world.cluster.restart_all();
+    world.agents[2].await_ready();
+    for index in 0..HOSTS {
+        world.await_connected(index, true);
+    }
+    world.changes_arrive(0, &[1, 2]);
+    world.agrees();
+    assert!(world.endpoints.iter().all(Netns::exists));
+    traffic.lost_nothing();
+}
+
+#[test]
+fn a_row_that_cannot_be_read_stops_nobody() {
+    let world = World::new();
+    let traffic = world.traffic();
+    for (key, value) in [
+        ("endpoint/00000042/odd", "{}"),
+        (
+            "node/odd",
+            r#"{"vtep":{"ip":"127.0.0.1","port":4789},"agent":true}"#,
+        ),
+        (
+            "node/me",
+            r#"{"vtep":{"ip":"10.0.0.1","port":4789},"agent":true}"#,
+        ),
+    ] {
+        world
+            .cluster
+            .does(&format!("put /overlay/v1/state/{key} {value}"));
+    }
+    let told = || world.agents[0].json("status")["registry"]["rejected"].clone();
+    until_within(RECOVERY, "the rows are named", || {
+        told().as_array().unwrap().len() == 3
+    });
+    world.changes_arrive(0, &[1, 2]);
+    for vtep in world.agents[1].dump("vteps") {
+        assert_ne!(vtep["key"][0], 127, "{vtep}");
+    }
+    for key in ["endpoint/00000042/odd", "node/odd", "node/me"] {
+        world.cluster.does(&format!("del /overlay/v1/state/{key}"));
+    }
+    until_within(RECOVERY, "they are forgotten", || {
+        told().as_array().unwrap().is_empty()
+    });
     traffic.lost_nothing();
 }
 

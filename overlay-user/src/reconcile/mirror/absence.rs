@@ -39,7 +39,7 @@ impl Mirror {
         };
         for record in seen {
             let known = self.known(record);
-            if !known.is_resident() || since.told.contains(&record.name) {
+            if !self.is_expected(record, since) || since.told.contains(&record.name) {
                 continue;
             }
             let is_absent = self.is_absent(record, since, None);

@@ -245,8 +245,18 @@ impl Mirror {
     pub(super) fn is_absent(&self, record: &Record, since: &Since, scope: Option<Vni>) -> bool {
         scope.is_none_or(|vni| record.vni == vni)
             && record.reading != self.reading
-            && self.known(record).is_resident()
+            && self.is_expected(record, since)
             && !self.is_newer(record, since.at)
+    }
+
+    /// Whether the reading has it if the registry does: this host holds it whether or not anybody talks to
+    /// it, or its network is in the reading no more.
+    pub(super) fn is_expected(&self, record: &Record, since: &Since) -> bool {
+        let networks = since.present.as_ref().map(|(networks, _)| networks);
+        let is_gone = networks.is_some_and(|networks| {
+            !networks.contains(&record.vni) && !since.is_outdated(&since.networks, &record.vni)
+        });
+        is_gone || self.known(record).is_resident()
     }
 
     /// The reading could not be had whole: what it brought stays, and nothing is missing in it.

@@ -25,6 +25,7 @@ use tokio::runtime;
 
 mod dice;
 mod host;
+mod losses;
 mod store;
 mod verdict;
 mod world;

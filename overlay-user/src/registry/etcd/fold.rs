@@ -10,6 +10,7 @@ use super::{
     failure::Failure,
     keys::{self, State},
     read::{self, to_revision},
+    rejected::row_of,
     values::{self, NodeValue},
 };
 use crate::model::{Delta, Endpoint, Name, Network, Node, Rejected, Revision, Vni};
@@ -38,8 +39,7 @@ impl Fold {
         };
         match self.take(event, kv) {
             Err(Failure::Row(why)) => {
-                self.rejected
-                    .push(Rejected::new(read::row_of(kv.key()), why));
+                self.rejected.push(Rejected::new(row_of(kv.key()), why));
                 Ok(())
             }
             taken => taken,

@@ -23,12 +23,11 @@ pub(super) async fn check(members: &Members) -> Result<(), Failure> {
     let mut next = || answers.next().unwrap_or_default().into_iter().next();
     let (identity, layout) = (next(), next());
     super::identity::check(members, identity.as_ref())?;
-    let version = match layout {
-        Some(kv) => values::word(kv.key(), kv.value())?,
-        None => {
-            note(members).await?;
-            LAYOUT_VERSION
-        }
+    let version = if let Some(kv) = layout {
+        values::word(kv.key(), kv.value())?
+    } else {
+        note(members).await?;
+        LAYOUT_VERSION
     };
     if version == LAYOUT_VERSION {
         return match super::identity::of(identity.as_ref())? {

@@ -355,7 +355,7 @@ mod tests {
     async fn what_fails_each_time_is_tried_with_pauses_and_given_up() {
         let settings = Settings::new("etcd://h:2379".to_owned());
         let access = Access::new("h:2379", &settings).unwrap();
-        let members = Members::new(settings.url, access);
+        let members = Members::new(settings.url, access, Followed::default());
         let (mut tries, started, mut attempts) = (members.tries(), Instant::now(), 0);
         let failure = loop {
             match tries.rest_after(Failure::LeaseGone).await {

@@ -27,11 +27,10 @@ use super::{
     identity,
     keys::{self, State},
     members::{Link, Members, PAGE_REQUEST},
+    rejected::unless_bad,
     values::{self, EndpointValue, NodeValue},
 };
-use crate::model::{
-    Endpoint, Name, Network, Node, Rejected, Resolve, Revision, RowId, Vni, Wanted, ipam::Block,
-};
+use crate::model::{Endpoint, Name, Network, Node, Resolve, Revision, Vni, Wanted, ipam::Block};
 
 /// Ranges that are under way at the same time.
 const PARALLEL: usize = 4;
@@ -54,32 +53,6 @@ struct Head {
     networks: Vec<Network>,
     nodes: Vec<Node>,
     rejected: RejectedRows,
-}
-
-/// What a key's value says. `None`: it can't be read, which is noted.
-fn unless_bad<T>(
-    read: Result<T, Failure>,
-    kv: &KeyValue,
-    rejected: &RejectedRows,
-) -> Result<Option<T>, Failure> {
-    match read {
-        Ok(value) => Ok(Some(value)),
-        Err(Failure::Row(why)) => {
-            rejected.push(Rejected::new(row_of(kv.key()), why));
-            Ok(None)
-        }
-        Err(failure) => Err(failure),
-    }
-}
-
-/// What a key speaks of.
-pub(super) fn row_of(key: &[u8]) -> RowId {
-    match keys::parse(key) {
-        Some(State::Network(vni)) => RowId::Network(vni),
-        Some(State::Node(name)) => RowId::Node(name),
-        Some(State::Endpoint(_, name)) => RowId::Endpoint(name),
-        _ => RowId::Other(String::from_utf8_lossy(key).into_owned()),
-    }
 }
 
 /// Reads the head.

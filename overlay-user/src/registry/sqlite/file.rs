@@ -27,6 +27,8 @@ use crate::model::RegistryId;
 
 /// The share of time that checks before writes take: one part in this many.
 const CHECK_SHARE: u32 = 100;
+/// A file that takes longer (some 100,000 endpoints) is not checked before writes: they would wait for it.
+const LONGEST_CHECK: Duration = Duration::from_millis(200);
 
 /// Which file it is, whatever its name. The number of an inode that nobody has open may be given to
 /// another file, which is born later.
@@ -127,12 +129,12 @@ impl File {
             ))
             .into());
         }
-        let is_due = self
-            .checked()
-            .is_some_and(|checked| checked.at.elapsed() >= checked.took * CHECK_SHARE);
+        let is_due = self.checked().is_some_and(|checked| {
+            checked.took <= LONGEST_CHECK && checked.at.elapsed() >= checked.took * CHECK_SHARE
+        });
         if is_due {
-            *self.checked() = None;
-            let connection = self.connect(self.current()?, lock_wait)?;
+            let connection =
+                schema::connect(self, lock_wait, false).inspect_err(|_| *self.checked() = None)?;
             // Its close is no reason for a checkpoint.
             let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }

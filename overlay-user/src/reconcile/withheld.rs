@@ -1,0 +1,163 @@
+//! What the registry leaves out or says wrongly, and this host holds as it was.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Reconciler, View, event::Event, follow::CHUNK, mirror::Absent, vet};
+use crate::model::{Delta, Endpoint, Name, Rejected, RowId};
+
+/// How long a delta may be behind the reading that left out what it removes.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A registry that is out of reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why, in a line.
+    pub reason: String,
+    /// When it was noticed. What the agent knows is at least this old.
+    pub since: Instant,
+    /// A store is in reach, and is not the one that is followed.
+    pub is_foreign: bool,
+}
+
+impl View {
+    /// Why changes are refused: the registry is out of reach, or is not followed; and since when.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Lost> {
+        let since = self.withheld_since;
+        let since = since.filter(|since| since.elapsed() >= GRACE);
+        let withheld = since.map(|since| Lost {
+            reason: self.withheld_reason(),
+            since,
+            is_foreign: true,
+        });
+        self.lost.clone().or(withheld)
+    }
+
+    fn withheld_reason(&self) -> String {
+        let withheld = self.mirror.withheld();
+        let is_local = |name: &&Name| {
+            let known = self.mirror.endpoint(name);
+            known.is_some_and(|known| known.is_local())
+        };
+        let local = withheld.iter().filter(is_local).count();
+        let (known_local, known_remote) = self.mirror.counts();
+        format!(
+            "the registry has lost {} of the {} endpoints that this host knows, {local} of its own: they \
+             are held as they were and traffic goes on; put a backup back that has them, or see what \
+             `overlay registry adopt` would remove",
+            withheld.len(),
+            known_local + known_remote,
+        )
+    }
+}
+
+impl Reconciler {
+    /// Notes whether endpoints are held that the registry does not have, and tells it if that lasts.
+    pub(super) fn tell_of_withheld(&mut self, view: &mut View) {
+        let is_over = view.mirror.withheld().is_empty();
+        if is_over != view.withheld_since.is_none() {
+            view.withheld_since = (!is_over).then(Instant::now);
+        }
+        let lasts = view
+            .withheld_since
+            .is_some_and(|since| since.elapsed() >= GRACE);
+        if lasts == self.has_told_withheld {
+            return;
+        }
+        self.has_told_withheld = lasts;
+        if lasts {
+            let reason = view.withheld_reason();
+            tracing::warn!(%reason, "the registry is not followed");
+            self.events.tell(Event::RegistryLost { reason });
+        } else {
+            tracing::info!("the registry is followed again");
+            self.events.tell(Event::RegistryRestored);
+        }
+    }
+
+    /// Holds what the host had in the places of a reading's rows that are not followed; notes them, if it was
+    /// of the whole.
+    pub(super) async fn hold_rejected(&mut self, rejected: Vec<Rejected>, is_whole: bool) {
+        let mut view = self.view.write().await;
+        for rejected in &rejected {
+            view.mirror.hold(&rejected.row);
+        }
+        if is_whole {
+            let former = std::mem::take(&mut view.rejected);
+            view.rejected = note(rejected, &former);
+        }
+    }
+
+    /// Takes rows out of a delta that are not followed, and notes them.
+    pub(super) async fn vet(&mut self, delta: &mut Delta) {
+        let mut rejected = std::mem::take(&mut delta.rejected);
+        vet::networks(&mut delta.networks, &mut rejected);
+        vet::nodes(&mut delta.nodes, &self.node, &mut rejected);
+        let view = self.view.read().await;
+        let Delta {
+            networks,
+            endpoints,
+            ..
+        } = delta;
+        let network = |endpoint: &Endpoint| {
+            let new = networks.iter().find(|network| network.vni == endpoint.vni);
+            new.or_else(|| view.mirror.network(endpoint.vni))
+        };
+        vet::endpoints(endpoints, network, &mut rejected);
+        let has_news = !rejected.is_empty() || !view.rejected.is_empty();
+        drop(view);
+        if has_news {
+            let mut view = self.view.write().await;
+            forget_rejected(&mut view.rejected, delta);
+            let noted = note(rejected, &view.rejected);
+            view.rejected.extend(noted);
+        }
+    }
+
+    /// Whether the reading left out so much that it is not believed, unless somebody has said so.
+    pub(super) async fn is_suspicious(&mut self) -> bool {
+        if self.is_adopting {
+            return false;
+        }
+        let view = self.view.read().await;
+        let (mut position, mut absent) = (0, Absent::default());
+        while !view.mirror.count_absent(&mut position, CHUNK, &mut absent) {}
+        absent.is_suspicious() || view.mirror.is_withholding()
+    }
+
+    /// The store is to be followed as it is now, whatever it does not have.
+    pub(super) fn adopt(&mut self) {
+        self.is_adopting = true;
+        self.start_over();
+    }
+}
+
+/// By row; those that were not known before are logged.
+fn note(rejected: Vec<Rejected>, former: &BTreeMap<RowId, String>) -> BTreeMap<RowId, String> {
+    let mut noted = BTreeMap::new();
+    for Rejected { row, why } in rejected {
+        if former.get(&row) != Some(&why) {
+            tracing::warn!(%row, %why, "a row of the registry is left out");
+        }
+        noted.insert(row, why);
+    }
+    noted
+}
+
+/// Rows that the delta replaces or removes are no longer left out.
+fn forget_rejected(rejected: &mut BTreeMap<RowId, String>, delta: &Delta) {
+    let networks = delta.networks.iter().map(|network| network.vni);
+    for vni in networks.chain(delta.networks_removed.iter().copied()) {
+        rejected.remove(&RowId::Network(vni));
+    }
+    let nodes = delta.nodes.iter().map(|node| &node.name);
+    for name in nodes.chain(&delta.nodes_removed) {
+        rejected.remove(&RowId::Node(name.clone()));
+    }
+    let endpoints = delta.endpoints.iter().map(|endpoint| &endpoint.name);
+    for name in endpoints.chain(&delta.endpoints_removed) {
+        rejected.remove(&RowId::Endpoint(name.clone()));
+    }
+}
