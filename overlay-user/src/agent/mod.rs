@@ -188,6 +188,11 @@ async fn serve(
         },
         pace: reconcile::Pace::default(),
         routes: platform.route_changes().await?,
+        ports: platform
+            .port_changes()
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "changes inside are noticed late"))
+            .ok(),
         misses: datapath.misses()?,
     });
     let reconciler = reconciler.measured_by(Arc::clone(&counters) as _);

@@ -4,13 +4,14 @@ use std::{collections::BTreeSet, io};
 
 use ethtool::{EthtoolAttr, EthtoolFeatureAttr};
 use futures_util::TryStreamExt as _;
-use tokio::runtime;
+use tokio::{runtime, time::timeout};
 
 use super::{
     PlatformError, Tried, Underlay,
     linux::{Linux, Place},
     mark::Device,
     netlink::Vxlan,
+    netlink_socket::ANSWER_TIMEOUT,
     netns::Netns,
 };
 
@@ -98,13 +99,14 @@ async fn active_features(netns: &Netns, iface: &str) -> io::Result<BTreeSet<Stri
         })
         .await?;
     let connection = tokio::spawn(connection);
-    let answers = async {
+    // An answer that does not parse never comes.
+    let answers = timeout(ANSWER_TIMEOUT, async {
         let answers = handle.feature().get(Some(iface)).execute().await?;
         answers.try_collect::<Vec<_>>().await
-    }
+    })
     .await;
     connection.abort();
-    let attributes = answers
+    let attributes = answers?
         .map_err(io::Error::other)?
         .into_iter()
         .flat_map(|message| message.payload.nlas);

@@ -1,25 +1,35 @@
 //! [`Platform`] on Linux: what each operation is, in its order. The steps are in the files beside.
 
-use std::{collections::BTreeMap, fs, io, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::Ipv4Addr,
+    sync::{self, Arc, PoisonError, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{Mutex, mpsc},
-    time::{Instant, sleep},
+    sync::{Mutex, OwnedMutexGuard, mpsc},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
-    Platform, PlatformError, Port, PortSpec, Tried, Underlay,
+    Platform, PlatformError, Port, PortChange, PortSpec, Tried, Underlay,
     mark::{self, Device},
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
     records::Records,
     route, underlay,
+    watch::{self, WatchedPorts},
 };
 use crate::model::{IfName, Name};
 
 /// How long the links of a namespace that is gone may take to follow it.
 const DISMANTLING: Duration = Duration::from_secs(10);
+
+/// How long a port may take. What takes longer is tried again, and keeps nothing else from its turn.
+const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Links and namespaces of one instance, in the network namespace that it was made in.
 #[derive(Debug)]
@@ -30,9 +40,33 @@ pub struct Linux {
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,
     pub(super) records: Records,
-    /// One change at a time: an endpoint that comes must not find the namespace that another, the
-    /// last one in it, takes with it.
-    changes: Mutex<()>,
+    /// What events are held against.
+    pub(super) watched: Arc<WatchedPorts>,
+    /// One change of each endpoint's port at a time.
+    pub(super) port_changes: Locks,
+    /// One change of each namespace at a time: an endpoint that comes must not find the one that
+    /// another, the last one in it, takes with it. Taken after the port's.
+    pub(super) netns_changes: Locks,
+    device_changes: Mutex<()>,
+}
+
+/// Locks by name: one change at a time of what has the name, while all others go on.
+#[derive(Debug, Default)]
+pub(super) struct Locks(sync::Mutex<BTreeMap<Name, Weak<Mutex<()>>>>);
+
+impl Locks {
+    pub(super) async fn lock(&self, name: &Name) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            held.retain(|_, lock| lock.strong_count() > 0);
+            held.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let lock = Arc::default();
+                held.insert(name.clone(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
 }
 
 /// What stands where one of our links belongs.
@@ -73,7 +107,10 @@ impl Linux {
         Ok(Self {
             records: Records::new(&instance),
             host: Netns::current().tried(|| "opening this network namespace".to_owned())?,
-            changes: Mutex::default(),
+            watched: Arc::default(),
+            port_changes: Locks::default(),
+            netns_changes: Locks::default(),
+            device_changes: Mutex::default(),
             instance,
             iface,
             local_ip,
@@ -85,7 +122,11 @@ impl Linux {
     pub async fn underlay(&self) -> Result<Underlay, PlatformError> {
         let host = self.open_host().await?;
         let read = || format!("reading interface {}", self.iface);
-        let links = host.links().await.tried(read)?;
+        // One of many thousands, unless it is missing: then they are what there is to choose from.
+        let links = match host.link_named(self.iface.as_str()).await.tried(read)? {
+            Some(link) => vec![link],
+            None => host.links().await.tried(read)?,
+        };
         let link = underlay::check(&self.iface, &links)?;
         let addresses = host.addresses(link.index).await.tried(read)?;
         underlay::describe(link, &addresses, self.local_ip)
@@ -168,6 +209,12 @@ impl Linux {
     /// Takes away the namespace `name` if we made it, it still is the same and nothing is in it.
     /// If it isn't the same, forgets it.
     pub(super) async fn retire_netns(&self, name: &Name) -> Result<(), PlatformError> {
+        let _turn = self.netns_changes.lock(name).await;
+        self.retire_locked(name).await
+    }
+
+    /// The same for who changes the namespace already.
+    pub(super) async fn retire_locked(&self, name: &Name) -> Result<(), PlatformError> {
         let removing = || format!("removing namespace {name}");
         let records = &self.records.namespaces;
         let Some(ours) = records.get(name.as_str()).tried(removing)? else {
@@ -181,10 +228,24 @@ impl Linux {
                 netns::remove(name).tried(removing)?;
             }
             Named::EmptyFile => netns::remove(name).tried(removing)?,
-            Named::Netns(_) | Named::Missing | Named::Other => {}
+            Named::Netns(_) | Named::Missing | Named::Dangling | Named::Other => {}
         }
         records.remove(name.as_str()).tried(removing)
     }
+}
+
+/// Gives up on `work` after `limit`.
+async fn within<T>(
+    limit: Duration,
+    what: impl Fn() -> String,
+    work: impl Future<Output = Result<T, PlatformError>>,
+) -> Result<T, PlatformError> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(PlatformError::Kernel {
+            what: what(),
+            cause: format!("the kernel has not done it within {} s", limit.as_secs()),
+        })
+    })
 }
 
 /// Whether only those links are in `netns` that the kernel itself puts into a new one.
@@ -234,25 +295,54 @@ impl Platform for Linux {
     }
 
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
-        let _turn = self.changes.lock().await;
-        self.make_port(spec).await
+        let what = || format!("setting up endpoint {} in {}", spec.endpoint, spec.netns);
+        within(PORT_TIMEOUT, what, async {
+            let _turn = self.port_changes.lock(&spec.endpoint).await;
+            self.make_port(spec).await
+        })
+        .await
+    }
+
+    async fn refresh_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError> {
+        let what = || format!("looking at endpoint {} in {}", spec.endpoint, spec.netns);
+        within(PORT_TIMEOUT, what, async {
+            let _turn = self.port_changes.lock(&spec.endpoint).await;
+            self.mend_port(spec).await
+        })
+        .await
+    }
+
+    async fn port_changes(&self) -> Result<mpsc::Receiver<PortChange>, PlatformError> {
+        watch::changes(&self.host, Arc::clone(&self.watched))
+            .await
+            .tried(|| "listening to the links of all namespaces".to_owned())
     }
 
     async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
-        let _turn = self.changes.lock().await;
-        self.unmake_port(endpoint).await
+        let what = || format!("removing the veth of endpoint {endpoint}");
+        within(PORT_TIMEOUT, what, async {
+            let _turn = self.port_changes.lock(endpoint).await;
+            self.unmake_port(endpoint).await
+        })
+        .await
     }
 
     async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError> {
-        let _turn = self.changes.lock().await;
         self.forget_lost_ports().await?;
         let names = self
             .records
             .namespaces
             .names()
             .tried(|| "reading which namespaces are ours".to_owned())?;
+        // What has a port is no orphan, and need not be looked into.
+        let reading = || "reading which ports are ours".to_owned();
+        let ports = &self.records.ports;
+        let mut in_use = BTreeSet::new();
+        for endpoint in ports.names().tried(reading)? {
+            in_use.extend(ports.get(endpoint.as_str()).tried(reading)?);
+        }
         let mut result = Ok(());
-        for name in &names {
+        for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
             // One that fails keeps none of the others.
             result = result.and(self.retire_netns(name).await);
         }
@@ -260,7 +350,7 @@ impl Platform for Linux {
     }
 
     async fn ensure_vxlan(&self, port: u16) -> Result<(), PlatformError> {
-        let _turn = self.changes.lock().await;
+        let _turn = self.device_changes.lock().await;
         self.make_vxlan(port).await
     }
 
@@ -288,7 +378,11 @@ impl Platform for Linux {
     }
 
     async fn remove_vxlan(&self) -> Result<(), PlatformError> {
-        let _turn = self.changes.lock().await;
-        self.unmake_vxlan().await
+        let _turn = self.device_changes.lock().await;
+        self.unmake_vxlan().await?;
+        // The instance's last objects: what is remembered of ports that are gone is of no use any more.
+        let forgetting = || "removing the records of endpoints".to_owned();
+        self.records.guests.clear().tried(forgetting)?;
+        self.records.addresses.clear().tried(forgetting)
     }
 }

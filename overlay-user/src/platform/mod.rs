@@ -13,6 +13,7 @@ mod condition;
 mod linux;
 mod mark;
 mod netlink;
+mod netlink_socket;
 pub mod netns;
 mod offloads;
 mod port;
@@ -20,6 +21,7 @@ mod records;
 mod route;
 mod underlay;
 mod vxlan;
+mod watch;
 
 pub use condition::{Condition, Offloads, VxlanDevice};
 pub use linux::Linux;
@@ -51,6 +53,17 @@ pub struct Port {
     pub host_ifindex: u32,
     /// Name of the host side.
     pub host_ifname: String,
+}
+
+/// What somebody changed, that ports are to be looked at for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortChange {
+    /// The endpoint's port is not what its spec says any more, or not there.
+    Endpoint(Name),
+    /// A namespace of this name came or went.
+    Netns(Name),
+    /// More happened than could be told.
+    All,
 }
 
 /// The interface that carries the tunnels.
@@ -129,6 +142,13 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Makes the namespace, the veth, its addresses and its MTU what `spec` says.
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError>;
+
+    /// Puts right what somebody changed on a port that is there, and makes nothing. `None`: there is
+    /// none, or only a part of one.
+    async fn refresh_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError>;
+
+    /// Tells what happens to the ports that were ensured or refreshed. Ends if the kernel stops telling.
+    async fn port_changes(&self) -> Result<mpsc::Receiver<PortChange>, PlatformError>;
 
     /// Removes the endpoint's veth and its namespace if we made that and nothing else is in it.
     async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError>;

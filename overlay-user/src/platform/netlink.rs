@@ -2,38 +2,46 @@
 //!
 //! Errors are the kernel's, as [`io::Error`]; the caller knows what was tried. Removing what is
 //! gone already succeeds.
+//!
+//! The kernel's strings are bytes: each attribute is read by itself, and one that does not parse is
+//! left out. So an owner of a namespace can't make its links unreadable by what it writes on them.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use netlink_packet_core::{
+    DecodeError, Emitable as _, NLM_F_CREATE, NLM_F_EXCL, NlasIterator, Parseable as _,
+    ParseableParametrized as _,
+};
 use netlink_packet_route::{
-    AddressFamily,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{
-        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkLayerType, LinkMessage,
+        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader,
+        LinkInfo, LinkLayerType, LinkMessage,
     },
+    nsid::{NsidAttribute, NsidMessage},
 };
 use nix::errno::Errno;
-use rtnetlink::{Error, Handle, LinkUnspec};
-use tokio::{runtime, task::AbortHandle};
+use rtnetlink::{AddressMessageBuilder, LinkUnspec};
 
-use super::{errno, netns::Netns};
-use crate::model::Name;
+use super::{
+    errno,
+    netlink_socket::{NetlinkSocket, Payload},
+    netns::{self, Netns},
+};
 
 /// A route netlink socket in one namespace; closed when dropped.
-#[derive(Debug)]
-pub(super) struct Netlink {
-    handle: Handle,
-    connection: AbortHandle,
-}
-
-impl Drop for Netlink {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
+///
+/// The kernel does the work of a request while it is sent, under a lock that all namespaces share. So
+/// requests are made on threads of their own.
+#[derive(Debug, Clone)]
+pub(super) struct Netlink(Arc<Mutex<NetlinkSocket>>);
 
 /// A link as the kernel tells.
 #[derive(Debug, Clone, Default)]
@@ -80,72 +88,85 @@ pub(super) struct Vxlan {
 /// An address of a link.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
+    /// The link's.
+    index: u32,
     /// The address and its prefix length.
     pub(super) net: IpNet,
     /// Whether hosts beyond this link may use it.
     pub(super) global: bool,
     /// Not the first in its subnet.
     pub(super) secondary: bool,
-    /// Set by an administrator, not by autoconfiguration.
-    pub(super) permanent: bool,
-    message: AddressMessage,
 }
 
 impl Netlink {
     /// Opens a socket in `netns`.
     pub(super) async fn open(netns: &Netns) -> io::Result<Self> {
-        let runtime = runtime::Handle::current();
-        let (connection, handle, _) = netns
-            .run(move || {
-                let _registers_the_socket = runtime.enter();
-                rtnetlink::new_connection()
-            })
-            .await?;
-        Ok(Self {
-            handle,
-            connection: tokio::spawn(connection).abort_handle(),
-        })
+        let socket = netns.run(NetlinkSocket::open).await?;
+        Ok(Self(Arc::new(Mutex::new(socket))))
     }
 
-    /// For what other files ask of the kernel.
-    pub(super) fn handle(&self) -> &Handle {
-        &self.handle
+    /// Asks for one thing, or has one changed; `flags` are those beyond `NLM_F_REQUEST`.
+    pub(super) async fn request(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<Payload>> {
+        self.on_thread(move |socket| socket.request(message, flags))
+            .await
+    }
+
+    async fn list(&self, message: RouteNetlinkMessage) -> io::Result<Vec<Payload>> {
+        self.on_thread(move |socket| socket.list(&message)).await
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut NetlinkSocket) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let socket = Arc::clone(&self.0);
+        netns::on_thread(move || {
+            // Every request begins with a number of its own: what a panic left behind does not matter.
+            work(&mut socket.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
     }
 
     /// All links of the namespace.
     pub(super) async fn links(&self) -> io::Result<Vec<Link>> {
-        let messages: Vec<_> = self
-            .handle
-            .link()
-            .get()
-            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
-            .execute()
-            .try_collect()
-            .await
-            .map_err(kernel)?;
-        Ok(messages.into_iter().map(Link::from).collect())
+        let messages = self.list(RouteNetlinkMessage::GetLink(link_question()));
+        messages.await?.iter().map(|link| Link::of(link)).collect()
     }
 
     /// The link of this name.
     pub(super) async fn link_named(&self, name: &str) -> io::Result<Option<Link>> {
-        let request = self.handle.link().get().match_name(name);
-        first(request.execute().try_next().await)
+        let mut question = link_question();
+        question
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        self.get_link(question).await
     }
 
     /// The link of this index.
     pub(super) async fn link(&self, index: u32) -> io::Result<Option<Link>> {
-        let request = self.handle.link().get().match_index(index);
-        first(request.execute().try_next().await)
+        let mut question = link_question();
+        question.header.index = index;
+        self.get_link(question).await
+    }
+
+    async fn get_link(&self, question: LinkMessage) -> io::Result<Option<Link>> {
+        let answer = self.request(RouteNetlinkMessage::GetLink(question), 0);
+        match answer.await {
+            Ok(messages) => messages.first().map(|link| Link::of(link)).transpose(),
+            Err(error) if errno(&error) == Errno::ENODEV => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a link.
     pub(super) async fn add(&self, message: LinkMessage) -> io::Result<()> {
-        self.handle
-            .link()
-            .add(message)
-            .execute()
-            .await
-            .map_err(kernel)
+        let message = RouteNetlinkMessage::NewLink(message);
+        let made = self.request(message, NLM_F_CREATE | NLM_F_EXCL);
+        made.await.map(drop)
     }
 
     /// Sends what is left of `change`, if anything is.
@@ -158,77 +179,97 @@ impl Netlink {
 
     /// Changes the link whose index `message` has.
     pub(super) async fn change(&self, message: LinkMessage) -> io::Result<()> {
-        let request = self.handle.link().change(message);
-        request.execute().await.map_err(kernel)
+        let changed = self.request(RouteNetlinkMessage::SetLink(message), 0);
+        changed.await.map(drop)
     }
 
     /// Deletes a link, and the other end with it if it is a veth.
     pub(super) async fn delete(&self, index: u32) -> io::Result<()> {
-        match self
-            .handle
-            .link()
-            .del(index)
-            .execute()
-            .await
-            .map_err(kernel)
-        {
+        let message = LinkUnspec::new_with_index(index).build();
+        match self.request(RouteNetlinkMessage::DelLink(message), 0).await {
             Err(error) if errno(&error) == Errno::ENODEV => Ok(()),
-            deleted => deleted,
+            deleted => deleted.map(drop),
         }
     }
 
     /// The addresses of a link.
     pub(super) async fn addresses(&self, index: u32) -> io::Result<Vec<Address>> {
-        let request = self.handle.address().get().set_link_index_filter(index);
-        let messages: Vec<_> = request.execute().try_collect().await.map_err(kernel)?;
-        Ok(messages.into_iter().filter_map(Address::new).collect())
+        let messages = self.list(RouteNetlinkMessage::GetAddress(AddressMessage::default()));
+        let messages = messages.await?;
+        let addresses: io::Result<Vec<_>> = messages
+            .iter()
+            .map(|address| Address::of(address))
+            .collect();
+        let addresses = addresses?.into_iter().flatten();
+        Ok(addresses.filter(|address| address.index == index).collect())
     }
 
     /// Gives a link an address, without IPv6's duplicate address detection: who has which address
     /// is the registry's to say.
     pub(super) async fn add_address(&self, index: u32, net: IpNet) -> io::Result<()> {
-        let mut request = self
-            .handle
-            .address()
-            .add(index, net.addr(), net.prefix_len());
+        let mut message = address_message(index, net);
         if let IpNet::V6(_) = net {
-            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            message.header.flags |= AddressHeaderFlags::Nodad;
         }
-        match request.execute().await.map_err(kernel) {
+        let message = RouteNetlinkMessage::NewAddress(message);
+        match self.request(message, NLM_F_CREATE | NLM_F_EXCL).await {
             Err(error) if errno(&error) == Errno::EEXIST => Ok(()),
-            added => added,
+            added => added.map(drop),
         }
     }
 
     /// Takes an address off its link.
-    pub(super) async fn remove_address(&self, address: Address) -> io::Result<()> {
-        let request = self.handle.address().del(address.message);
-        match request.execute().await.map_err(kernel) {
+    pub(super) async fn remove_address(&self, index: u32, net: IpNet) -> io::Result<()> {
+        let message = RouteNetlinkMessage::DelAddress(address_message(index, net));
+        match self.request(message, 0).await {
             Err(error) if matches!(errno(&error), Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(()),
-            removed => removed,
+            removed => removed.map(drop),
         }
     }
 
-    /// The number by which links here refer to the namespace `name`, if they ever did.
-    pub(super) async fn nsid(&self, name: &Name) -> io::Result<Option<i32>> {
-        let request = self.handle.link().get_netns_id(name.as_str());
-        request.execute().await.map_err(kernel)
+    /// The number by which links here refer to `netns`, if they ever did.
+    pub(super) async fn nsid(&self, netns: &Netns) -> io::Result<Option<i32>> {
+        let fd = u32::try_from(netns.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+        let mut question = NsidMessage::default();
+        question.attributes.push(NsidAttribute::Fd(fd));
+        let answer = self.request(RouteNetlinkMessage::GetNsId(question), 0);
+        for message in answer.await? {
+            let answer = NsidMessage::parse(message.as_slice()).map_err(io::Error::other)?;
+            for attribute in answer.attributes {
+                if let NsidAttribute::Id(id) = attribute {
+                    return Ok((id >= 0).then_some(id));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 
-fn first(reply: Result<Option<LinkMessage>, Error>) -> io::Result<Option<Link>> {
-    match reply.map_err(kernel) {
-        Ok(message) => Ok(message.map(Link::from)),
-        Err(error) if errno(&error) == Errno::ENODEV => Ok(None),
-        Err(error) => Err(error),
+/// A question for links that leaves their counters out.
+fn link_question() -> LinkMessage {
+    let mut question = LinkMessage::default();
+    question
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    question
+}
+
+fn address_message(index: u32, net: IpNet) -> AddressMessage {
+    match net {
+        IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(net.addr(), net.prefix_len())
+            .build(),
+        IpNet::V6(net) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(index)
+            .address(net.addr(), net.prefix_len())
+            .build(),
     }
 }
 
-pub(super) fn kernel(error: Error) -> io::Error {
-    match error {
-        Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
-    }
+/// What is not as the protocol says is an error of the one answer.
+fn malformed(error: DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 impl Link {
@@ -337,69 +378,131 @@ impl<'a> Change<'a> {
     }
 }
 
-impl From<LinkMessage> for Link {
-    fn from(message: LinkMessage) -> Self {
+impl Link {
+    /// Reads a link's message.
+    pub(super) fn of(payload: &[u8]) -> io::Result<Self> {
+        let header = LinkHeader::parse(payload).map_err(malformed)?;
         let mut link = Self {
-            index: message.header.index,
-            flags: message.header.flags,
-            layer: message.header.link_layer_type,
+            index: header.index,
+            flags: header.flags,
+            layer: header.link_layer_type,
             ..Self::default()
         };
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::Address(address) => link.address = address,
-                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-                LinkAttribute::Controller(index) => link.controller = Some(index),
-                LinkAttribute::Link(index) => link.peer = Some(index),
-                LinkAttribute::LinkNetNsId(id) => link.peer_nsid = Some(id),
-                LinkAttribute::GsoMaxSize(size) => link.gso_max_size = Some(size),
-                LinkAttribute::GsoIpv4MaxSize(size) => link.gso_ipv4_max_size = Some(size),
-                LinkAttribute::LinkInfo(infos) => {
-                    for info in infos {
-                        link.take_info(info);
+        let family = header.interface_family;
+        for attribute in NlasIterator::new(payload.get(header.buffer_len()..).unwrap_or_default()) {
+            let attribute = attribute.map_err(malformed)?;
+            match attribute.kind() {
+                libc::IFLA_IFNAME => link.name = text(attribute.value()),
+                libc::IFLA_IFALIAS => link.alias = Some(text(attribute.value())),
+                _ => {
+                    if let Ok(attribute) = LinkAttribute::parse_with_param(&attribute, family) {
+                        link.take(attribute);
                     }
                 }
-                _ => {}
             }
         }
-        link
+        Ok(link)
+    }
+
+    fn take(&mut self, attribute: LinkAttribute) {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => self.mtu = mtu,
+            LinkAttribute::Address(address) => self.address = address,
+            LinkAttribute::Controller(index) => self.controller = Some(index),
+            LinkAttribute::Link(index) => self.peer = Some(index),
+            LinkAttribute::LinkNetNsId(id) => self.peer_nsid = Some(id),
+            LinkAttribute::GsoMaxSize(size) => self.gso_max_size = Some(size),
+            LinkAttribute::GsoIpv4MaxSize(size) => self.gso_ipv4_max_size = Some(size),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    self.take_info(info);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
+/// A string of the kernel, which ends with a zero. Bytes that are no UTF-8 become U+FFFD, which no
+/// name and no alias of ours has.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    let bytes = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 impl Address {
-    /// `None`: neither IPv4 nor IPv6.
-    fn new(message: AddressMessage) -> Option<Self> {
+    /// Reads an address's message. `None`: it is neither IPv4 nor IPv6.
+    pub(super) fn of(payload: &[u8]) -> io::Result<Option<Self>> {
+        let header = AddressHeader::parse(payload).map_err(malformed)?;
         let (mut local, mut address) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Local(ip) => local = Some(*ip),
-                AddressAttribute::Address(ip) => address = Some(*ip),
-                _ => {}
+        for attribute in NlasIterator::new(payload.get(header.buffer_len()..).unwrap_or_default()) {
+            match AddressAttribute::parse(&attribute.map_err(malformed)?) {
+                Ok(AddressAttribute::Local(ip)) => local = Some(ip),
+                Ok(AddressAttribute::Address(ip)) => address = Some(ip),
+                // A label of bytes that are no text, for example.
+                Ok(_) | Err(_) => {}
             }
         }
         // On a point-to-point link the second is the other side's.
-        let ip: IpAddr = local.or(address)?;
-        let header = &message.header;
-        Some(Self {
-            net: IpNet::new(ip, header.prefix_len).ok()?,
-            global: header.scope == AddressScope::Universe,
-            secondary: header.flags.contains(AddressHeaderFlags::Secondary),
-            permanent: header.flags.contains(AddressHeaderFlags::Permanent),
-            message,
-        })
+        let ip: Option<IpAddr> = local.or(address);
+        Ok(ip.and_then(|ip| {
+            Some(Self {
+                index: header.index,
+                net: IpNet::new(ip, header.prefix_len).ok()?,
+                global: header.scope == AddressScope::Universe,
+                secondary: header.flags.contains(AddressHeaderFlags::Secondary),
+            })
+        }))
     }
 
     /// An address for tests of what is decided about it.
     #[cfg(test)]
     pub(super) fn sample(net: &str, global: bool, secondary: bool) -> Self {
         Self {
+            index: 7,
             net: net.parse().unwrap(),
             global,
             secondary,
-            permanent: true,
-            message: AddressMessage::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::DefaultNla;
+
+    use super::*;
+
+    fn link(attributes: &[DefaultNla]) -> Link {
+        let mut payload = vec![0; 16];
+        payload[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+        let mut tail = vec![0; attributes.buffer_len()];
+        attributes.emit(&mut tail);
+        payload.extend(tail);
+        Link::of(&payload).unwrap()
+    }
+
+    #[test]
+    fn a_link_with_strings_that_are_no_text_is_read_all_the_same() {
+        const ALT_IFNAME: u16 = 53;
+        let read = link(&[
+            DefaultNla::new(libc::IFLA_IFNAME, b"et\xffh0\0".to_vec()),
+            DefaultNla::new(ALT_IFNAME, b"\xff\0".to_vec()),
+            DefaultNla::new(libc::IFLA_IFALIAS, b"\xff".to_vec()),
+            DefaultNla::new(libc::IFLA_MTU, 1450_u32.to_ne_bytes().to_vec()),
+        ]);
+        assert_eq!((read.index, read.mtu), (7, 1450));
+        assert_eq!(read.name, "et\u{fffd}h0");
+        assert_eq!(read.alias.as_deref(), Some("\u{fffd}"));
+    }
+
+    #[test]
+    fn an_attribute_of_the_wrong_length_is_left_out() {
+        let read = link(&[
+            DefaultNla::new(libc::IFLA_MTU, vec![1]),
+            DefaultNla::new(libc::IFLA_IFNAME, b"eth0\0".to_vec()),
+        ]);
+        assert_eq!((read.mtu, read.name.as_str()), (0, "eth0"));
     }
 }

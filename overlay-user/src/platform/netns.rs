@@ -1,7 +1,8 @@
 //! Network namespaces: entering them, and making and removing named ones as iproute2 does.
 //!
 //! Nothing here changes the namespace of the calling thread: `setns` and `unshare` act on one
-//! thread, so each job in another namespace gets a thread of its own that ends with the job.
+//! thread, so work in another namespace is done by threads that are kept for it, and that go back to
+//! the process's own namespace afterwards.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -14,7 +15,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -29,7 +30,10 @@ use nix::{
         statfs::{FsType, fstatfs},
     },
 };
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{self, Runtime},
+    time::timeout,
+};
 
 use super::errno;
 use crate::model::Name;
@@ -76,6 +80,8 @@ pub(super) enum Named {
     Missing,
     /// A network namespace.
     Netns(Netns),
+    /// A symbolic link to nothing, for example to the namespace of a process that has ended.
+    Dangling,
     /// An empty file: what a crash between the file's and the mount's making leaves behind.
     EmptyFile,
     /// Something else.
@@ -102,7 +108,7 @@ impl Netns {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let netns = self.clone();
-        on_thread(move || {
+        abroad(move || {
             setns(netns, CloneFlags::CLONE_NEWNET)?;
             work()
         })
@@ -151,16 +157,65 @@ fn identity() -> io::Result<String> {
     Ok(format!("{} {cookie}", boot.trim_end()))
 }
 
-async fn on_thread<T: Send + 'static>(
+/// How long work in a namespace, or a request to the kernel, is waited for. Nothing ends it then; its
+/// thread is lost to the others until the kernel lets it go.
+const WORK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many threads there are for that at most. Further work waits for one of them.
+const THREADS: usize = 64;
+
+/// How long one of them waits for work before it ends: longer than looks at the host are apart.
+const KEEP_ALIVE: Duration = Duration::from_hours(1);
+
+/// The threads. A runtime of their own, of which nothing else is used: no other work may find itself in
+/// a namespace that one of them could not leave.
+static THREAD_POOL: OnceLock<(Runtime, Netns)> = OnceLock::new();
+
+fn thread_pool() -> io::Result<&'static (Runtime, Netns)> {
+    if let Some(pool) = THREAD_POOL.get() {
+        return Ok(pool);
+    }
+    let home = File::open("/proc/self/ns/net").map(Arc::new).map(Netns)?;
+    let runtime = runtime::Builder::new_current_thread()
+        .thread_name("netns")
+        .max_blocking_threads(THREADS)
+        .thread_keep_alive(KEEP_ALIVE)
+        .build()?;
+    if let Err((late, _)) = THREAD_POOL.set((runtime, home)) {
+        late.shutdown_background();
+    }
+    THREAD_POOL
+        .get()
+        .ok_or_else(|| io::Error::other("there are no threads for namespaces"))
+}
+
+/// Does `work`, which may wait for the kernel, on one of the threads.
+pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let (sender, result) = oneshot::channel();
-    thread::Builder::new()
-        .name("netns".to_owned())
-        .spawn(move || sender.send(work()))?;
-    result
-        .await
-        .unwrap_or_else(|_| Err(io::Error::other("the thread for the namespace panicked")))
+    let (runtime, _) = thread_pool()?;
+    match timeout(WORK_TIMEOUT, runtime.spawn_blocking(work)).await {
+        Ok(done) => {
+            done.unwrap_or_else(|_| Err(io::Error::other("the thread for the kernel panicked")))
+        }
+        Err(_) => Err(Errno::ETIMEDOUT.into()),
+    }
+}
+
+/// The same for work that changes its thread's namespace.
+async fn abroad<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (_, home) = thread_pool()?;
+    on_thread(move || {
+        let done = work();
+        if let Err(error) = setns(home, CloneFlags::CLONE_NEWNET) {
+            // Whatever comes next on this thread enters the namespace that it is meant for.
+            tracing::error!(%error, "a thread stays in a namespace that is not the agent's");
+        }
+        done
+    })
+    .await
 }
 
 fn path_of(name: &Name) -> PathBuf {
@@ -171,7 +226,14 @@ fn path_of(name: &Name) -> PathBuf {
 pub(super) async fn find(name: &Name) -> io::Result<Named> {
     let file = match File::open(path_of(name)) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Named::Missing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let is_link = fs::symlink_metadata(path_of(name)).is_ok();
+            return Ok(if is_link {
+                Named::Dangling
+            } else {
+                Named::Missing
+            });
+        }
         Err(error) => return Err(error),
     };
     if fstatfs(&file)?.filesystem_type() != FsType(libc::NSFS_MAGIC) {
@@ -197,7 +259,7 @@ pub(super) async fn create(
     record: impl FnOnce(&str) -> io::Result<()> + Send + 'static,
 ) -> io::Result<Netns> {
     let path = path_of(name);
-    on_thread(move || {
+    abroad(move || {
         make_shared_dir()?;
         unshare(CloneFlags::CLONE_NEWNET)?;
         record(&identity()?)?;
@@ -237,9 +299,8 @@ pub(super) fn remove(name: &Name) -> io::Result<()> {
     }
 }
 
-/// Makes sure of [`NETNS_DIR`] as a shared mount, so that namespaces named here show in other mount
-/// namespaces.
-fn make_shared_dir() -> io::Result<()> {
+/// Makes sure of [`NETNS_DIR`].
+pub(super) fn make_dir() -> io::Result<&'static Path> {
     let dir = Path::new(NETNS_DIR);
     match fs::create_dir(dir) {
         // As iproute2 makes it, whatever this process's umask.
@@ -247,6 +308,13 @@ fn make_shared_dir() -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
+    Ok(dir)
+}
+
+/// Makes sure of [`NETNS_DIR`] as a shared mount, so that namespaces named here show in other mount
+/// namespaces.
+fn make_shared_dir() -> io::Result<()> {
+    let dir = make_dir()?;
     let share = || {
         mount(
             None::<&str>,

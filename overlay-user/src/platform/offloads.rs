@@ -10,9 +10,9 @@ use netlink_packet_core::{
     NetlinkPayload, ParseableParametrized,
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
-use tokio::runtime;
+use tokio::{runtime, time::timeout};
 
-use super::netns::Netns;
+use super::{netlink_socket::ANSWER_TIMEOUT, netns::Netns};
 
 /// Every feature that lets a device have TCP aggregates whole.
 pub(super) const TCP_SEGMENTATION: [&str; 4] = [
@@ -54,9 +54,10 @@ pub(super) async fn set(
         })
         .await?;
     let connection = tokio::spawn(connection);
-    let result = request(&mut handle, FeaturesSet::new(ifindex, features, on)).await;
+    let wish = FeaturesSet::new(ifindex, features, on);
+    let result = timeout(ANSWER_TIMEOUT, request(&mut handle, wish)).await;
     connection.abort();
-    result.map_err(|error| match error {
+    result?.map_err(|error| match error {
         GenetlinkError::NetlinkError(error) => error,
         other => io::Error::other(other),
     })

@@ -4,12 +4,11 @@
 //! record, namespace, veth, alias, then everything that can be set on what is there.
 
 use std::{
+    collections::BTreeSet,
     io,
-    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
 };
 
-use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkFlags, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
@@ -29,40 +28,59 @@ use crate::model::Name;
 const GSO_MAX_SIZE: u32 = 65_536 - 64;
 
 /// What is there of a port before it is changed.
-struct Found {
+enum Found {
+    Pair(Pair),
+    Parts {
+        /// The veth's host side, if it is there and its other end not where it belongs.
+        outside: Option<Link>,
+        /// The namespace, if there is one.
+        netns: Option<Netns>,
+    },
+}
+
+/// A port that is there as a whole.
+struct Pair {
     /// The veth's host side.
-    outside: Option<Link>,
-    /// The namespace, if its name is taken.
-    netns: Option<Netns>,
-    /// The veth's other end, if it is in that namespace.
-    inside: Option<Link>,
+    outside: Link,
+    netns: Netns,
+    /// The veth's other end, in that namespace.
+    inside: Link,
+    /// Whether somebody else's interface has the name that the other end shall have.
+    is_name_taken: bool,
 }
 
 impl Linux {
     pub(super) async fn make_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
         check(spec)?;
-        let host = self.open_host().await?;
-        let found = self.look(&host, spec).await?;
-        if found.inside.is_some() {
-            return self.converge(&host, spec).await;
-        }
-
         let endpoint = &spec.endpoint;
         let recording = || format!("recording endpoint {endpoint}");
+        // Until the veth is in it: otherwise the last port that goes may take the namespace with it.
+        let in_netns = self.netns_changes.lock(&spec.netns).await;
+        let host = self.open_host().await?;
+        let (outside, netns) = match self.look(&host, spec).await? {
+            Found::Pair(pair) => return self.converge(&host, spec, pair).await,
+            Found::Parts { outside, netns } => (outside, netns),
+        };
         let ports = &self.records.ports;
         let former = ports.get(endpoint.as_str()).tried(recording)?;
+        let guests = &self.records.guests;
+        let is_guest = guests.has(endpoint.as_str()).tried(recording)?;
         ports
             .put(endpoint.as_str(), spec.netns.as_str())
             .tried(recording)?;
-        if let Some(misplaced) = found.outside {
+        if let Some(misplaced) = outside {
             host.delete(misplaced.index)
                 .await
                 .tried(|| format!("removing the former veth of endpoint {endpoint}"))?;
         }
-        let made = self.make_pair(&host, spec, found.netns).await;
-        if made.is_err()
-            && let Err(error) = self.unmake_port(endpoint).await
-        {
+        let made = self.make_pair(&host, spec, netns).await;
+        drop(in_netns);
+        let cleared = match &made {
+            Ok(_) => Ok(()),
+            Err(_) if is_guest => self.clear_port(endpoint).await,
+            Err(_) => self.unmake_port(endpoint).await,
+        };
+        if let Err(error) = cleared {
             tracing::warn!(%endpoint, %error, "what was made of the endpoint stays until it is removed");
         }
         if let Some(former) = former.and_then(|name| name.parse().ok())
@@ -73,10 +91,29 @@ impl Linux {
         made
     }
 
+    /// See [`super::Platform::refresh_port`].
+    pub(super) async fn mend_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError> {
+        let host = self.open_host().await?;
+        match self.look(&host, spec).await? {
+            Found::Pair(pair) => self.converge(&host, spec, pair).await.map(Some),
+            Found::Parts { .. } => Ok(None),
+        }
+    }
+
     pub(super) async fn unmake_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
+        self.watched.remove(endpoint);
+        self.clear_port(endpoint).await?;
+        let removing = || format!("removing the records of endpoint {endpoint}");
+        let (guests, addresses) = (&self.records.guests, &self.records.addresses);
+        addresses.remove(endpoint.as_str()).tried(removing)?;
+        guests.remove(endpoint.as_str()).tried(removing)
+    }
+
+    /// Removes what there is of a port. Remembers whose its namespace was.
+    async fn clear_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
         let removing = || format!("removing the veth of endpoint {endpoint}");
         let host = self.open_host().await?;
-        if let Some(link) = self.outside(&host, endpoint).await? {
+        if let Place::Ours(link) = self.outside(&host, endpoint).await? {
             host.delete(link.index).await.tried(removing)?;
         }
         let ports = &self.records.ports;
@@ -92,47 +129,95 @@ impl Linux {
     /// it.
     pub(super) async fn forget_lost_ports(&self) -> Result<(), PlatformError> {
         let reading = || "reading which ports are ours".to_owned();
-        let links = self.open_host().await?.links().await.tried(reading)?;
-        for endpoint in self.records.ports.names().tried(reading)? {
+        let host = self.open_host().await?;
+        let links = host.links().await.tried(reading)?;
+        let names: BTreeSet<_> = links.into_iter().map(|link| link.name).collect();
+        let ports = &self.records.ports;
+        for endpoint in ports.names().tried(reading)? {
             let name = Device::Port(&endpoint).name(&self.instance);
-            if links.iter().all(|link| link.name != name) {
-                self.records
-                    .ports
-                    .remove(endpoint.as_str())
-                    .tried(reading)?;
+            if names.contains(&name) {
+                continue;
+            }
+            // It may be on its way.
+            let _turn = self.port_changes.lock(&endpoint).await;
+            if host.link_named(&name).await.tried(reading)?.is_none() {
+                ports.remove(endpoint.as_str()).tried(reading)?;
             }
         }
         Ok(())
     }
 
     /// The host side of the endpoint's veth, also if somebody renamed it since we made it.
-    async fn outside(
-        &self,
-        host: &Netlink,
-        endpoint: &Name,
-    ) -> Result<Option<Link>, PlatformError> {
-        if let Place::Ours(link) = self.find(host, Device::Port(endpoint)).await? {
-            return Ok(Some(link));
-        }
+    async fn outside(&self, host: &Netlink, endpoint: &Name) -> Result<Place, PlatformError> {
+        let place = self.find(host, Device::Port(endpoint)).await?;
+        let Place::Free = place else {
+            return Ok(place);
+        };
         let reading = || "reading the host's links".to_owned();
         if !self.records.ports.has(endpoint.as_str()).tried(reading)? {
-            return Ok(None);
+            return Ok(Place::Free);
         }
         let links = host.links().await.tried(reading)?;
-        Ok(links.into_iter().find(|link| {
+        let renamed = links.into_iter().find(|link| {
             link.is_veth() && mark::endpoint_of(link, &self.instance).as_ref() == Some(endpoint)
-        }))
+        });
+        Ok(renamed.map_or(Place::Free, Place::Ours))
     }
 
-    /// Finds out what is there. Refused: something that isn't ours is in the way.
+    /// Finds out what is there. Refused: something that isn't ours is in the way, or the namespace is
+    /// missing and not ours to make.
     async fn look(&self, host: &Netlink, spec: &PortSpec) -> Result<Found, PlatformError> {
         let PortSpec { netns, ifname, .. } = spec;
         let looking = || format!("looking into namespace {netns}");
-        self.find(host, Device::Port(&spec.endpoint))
-            .await?
-            .for_us()?;
-        let outside = self.outside(host, &spec.endpoint).await?;
-        let namespace = match netns::find(netns).await.tried(looking)? {
+        let outside = self.outside(host, &spec.endpoint).await?.for_us()?;
+        let Some(namespace) = self.find_netns(spec).await? else {
+            return Ok(Found::Parts {
+                outside,
+                netns: None,
+            });
+        };
+        let inner = Netlink::open(&namespace).await.tried(looking)?;
+        let inside = match &outside {
+            Some(outside) => other_end(host, &inner, outside, &namespace).await,
+            None => Ok(None),
+        }
+        .tried(looking)?;
+        let is_name_taken = match &inside {
+            Some(inside) if inside.name == ifname.as_str() => false,
+            _ => inner
+                .link_named(ifname.as_str())
+                .await
+                .tried(looking)?
+                .is_some(),
+        };
+        Ok(match (outside, inside) {
+            (Some(outside), Some(inside)) => Found::Pair(Pair {
+                outside,
+                netns: namespace,
+                inside,
+                is_name_taken,
+            }),
+            _ if is_name_taken => {
+                return Err(PlatformError::Refused(format!(
+                    "interface {ifname} exists in namespace {netns} and belongs to somebody else: \
+                     choose another name with --ifname, or rename that one"
+                )));
+            }
+            (outside, _) => Found::Parts {
+                outside,
+                netns: Some(namespace),
+            },
+        })
+    }
+
+    /// The namespace that the endpoint shall be in. `None`: there is none, and it is ours to make.
+    async fn find_netns(&self, spec: &PortSpec) -> Result<Option<Netns>, PlatformError> {
+        let PortSpec {
+            endpoint, netns, ..
+        } = spec;
+        let looking = || format!("looking into namespace {netns}");
+        let named = netns::find(netns).await.tried(looking)?;
+        match named {
             // `bpf_redirect_peer` drops what would not leave its namespace.
             Named::Netns(namespace) if namespace.is(&self.host).tried(looking)? => {
                 return Err(PlatformError::Refused(format!(
@@ -140,54 +225,43 @@ impl Linux {
                      with --netns"
                 )));
             }
-            Named::Netns(namespace) => namespace,
-            Named::Missing => return Ok(Found::without_netns(outside)),
-            Named::EmptyFile if self.records.namespaces.has(netns.as_str()).tried(looking)? => {
-                return Ok(Found::without_netns(outside));
-            }
-            Named::EmptyFile | Named::Other => {
-                return Err(PlatformError::Refused(format!(
-                    "{}/{netns} is no network namespace: remove that file, or choose another name \
-                     with --netns",
-                    netns::NETNS_DIR
-                )));
-            }
-        };
-        let inner = Netlink::open(&namespace).await.tried(looking)?;
-        let inside = match &outside {
-            Some(outside) => self.other_end(host, outside, netns).await.tried(looking)?,
-            None => None,
-        };
-        let taken = inner.link_named(ifname.as_str()).await.tried(looking)?;
-        if taken.is_some_and(|taken| Some(taken.index) != inside) {
+            Named::Netns(namespace) => return Ok(Some(namespace)),
+            Named::Missing | Named::EmptyFile | Named::Dangling | Named::Other => {}
+        }
+        // Only one that nobody else made, or may be about to make.
+        let host = self.records.guests.get(endpoint.as_str()).tried(looking)?;
+        if host.as_deref() == Some(netns.as_str()) {
             return Err(PlatformError::Refused(format!(
-                "interface {ifname} exists in namespace {netns} and belongs to somebody else: \
-                 choose another name with --ifname, or rename that one"
+                "namespace {netns} is gone, and the agent did not make it: whoever did has to make \
+                 it again, under the same name"
             )));
         }
-        let inside = match inside {
-            Some(index) => inner.link(index).await.tried(looking)?,
-            None => None,
-        };
-        Ok(Found {
-            outside,
-            netns: Some(namespace),
-            inside,
-        })
+        match named {
+            Named::Missing => Ok(None),
+            Named::EmptyFile if self.records.namespaces.has(netns.as_str()).tried(looking)? => {
+                Ok(None)
+            }
+            _ => Err(PlatformError::Refused(format!(
+                "{}/{netns} is no network namespace: remove that file, or choose another name \
+                 with --netns",
+                netns::NETNS_DIR
+            ))),
+        }
     }
 
-    /// Index of the other end of `outside`, if that is in the namespace.
-    async fn other_end(
-        &self,
-        host: &Netlink,
-        outside: &Link,
-        netns: &Name,
-    ) -> io::Result<Option<u32>> {
-        // An index alone says nothing: each namespace counts its own.
-        Ok(match outside.peer_nsid {
-            Some(id) if host.nsid(netns).await? == Some(id) => outside.peer,
-            _ => None,
-        })
+    /// Notes whether somebody else made the namespace that the endpoint's port is in, or comes into.
+    /// Such a one the agent never makes. `true`: it is ours.
+    async fn note_owner(&self, spec: &PortSpec, namespace: &Netns) -> io::Result<bool> {
+        let is_ours = self.made(&spec.netns, namespace).await?;
+        let guests = &self.records.guests;
+        let (endpoint, netns) = (spec.endpoint.as_str(), spec.netns.as_str());
+        let known = guests.get(endpoint)?;
+        if is_ours && known.is_some() {
+            guests.remove(endpoint)?;
+        } else if !is_ours && known.as_deref() != Some(netns) {
+            guests.put(endpoint, netns)?;
+        }
+        Ok(is_ours)
     }
 
     /// Makes the veth pair, and the namespace if there is none yet.
@@ -201,6 +275,9 @@ impl Linux {
             Some(netns) => netns,
             None => self.make_netns(&spec.netns).await?,
         };
+        self.note_owner(spec, &netns)
+            .await
+            .tried(|| format!("recording whose namespace {} is", spec.netns))?;
         let name = Device::Port(&spec.endpoint).name(&self.instance);
         let made = host.add(veth(&name, spec, &netns)).await;
         made.map_err(|error| match errno(&error) {
@@ -219,12 +296,18 @@ impl Linux {
                 &error,
             ),
         })?;
-        self.converge(host, spec).await
+        match self.look(host, spec).await? {
+            Found::Pair(pair) => self.converge(host, spec, pair).await,
+            Found::Parts { .. } => Err(PlatformError::Kernel {
+                what: format!("making the veth of endpoint {}", spec.endpoint),
+                cause: "somebody removed it meanwhile".to_owned(),
+            }),
+        }
     }
 
     async fn make_netns(&self, name: &Name) -> Result<Netns, PlatformError> {
         // What a crash left half made.
-        self.retire_netns(name).await?;
+        self.retire_locked(name).await?;
         let records = self.records.namespaces.clone();
         let record_name = name.clone();
         netns::create(name, move |identity| {
@@ -235,40 +318,95 @@ impl Linux {
     }
 
     /// Makes a pair that is there what `spec` says.
-    async fn converge(&self, host: &Netlink, spec: &PortSpec) -> Result<Port, PlatformError> {
-        let PortSpec {
-            endpoint, netns, ..
-        } = spec;
+    async fn converge(
+        &self,
+        host: &Netlink,
+        spec: &PortSpec,
+        pair: Pair,
+    ) -> Result<Port, PlatformError> {
+        let endpoint = &spec.endpoint;
         let setting = || format!("setting up the veth of endpoint {endpoint}");
-        let found = self.look(host, spec).await?;
-        let (Some(outside), Some(namespace), Some(inside)) =
-            (found.outside, found.netns, found.inside)
-        else {
-            return Err(PlatformError::Kernel {
-                what: setting(),
-                cause: "somebody removed it meanwhile".to_owned(),
-            });
-        };
-        let inner = Netlink::open(&namespace).await.tried(setting)?;
-        if self.made(netns, &namespace).await.tried(setting)? {
+        let Pair {
+            outside,
+            netns,
+            inside,
+            is_name_taken,
+        } = pair;
+        let inner = Netlink::open(&netns).await.tried(setting)?;
+        if self.note_owner(spec, &netns).await.tried(setting)? {
             bring_up_loopback(&inner).await.tried(setting)?;
         }
         if !Change::of(&inside).limit_gso(GSO_MAX_SIZE).is_done() {
-            self.prefer_gro(&namespace, inside.index, outside.index)
+            self.prefer_gro(&netns, inside.index, outside.index)
                 .await
                 .unwrap_or_else(|error| {
                     tracing::debug!(%endpoint, %error, "TCP segments will not be aggregated");
                 });
         }
+        if is_name_taken {
+            tracing::debug!(%endpoint, name = inside.name, "the interface keeps a name that is not ours");
+        } else if inside.name != spec.ifname.as_str() {
+            let renamed = rename(&inner, inside.index, spec.ifname.as_str()).await;
+            renamed.tried(setting)?;
+        }
         set_inside(&inner, &inside, spec).await.tried(setting)?;
-        set_addresses(&inner, inside.index, spec).await?;
+        self.set_addresses(&inner, inside.index, spec).await?;
         self.set_outside(host, &outside, spec).await?;
-        self.share_headroom(host, &outside).await;
-        Ok(Port {
+        if outside.controller.is_none() {
+            self.share_headroom(host, &outside).await;
+        }
+        let port = Port {
             endpoint: endpoint.clone(),
             host_ifindex: outside.index,
             host_ifname: Device::Port(endpoint).name(&self.instance),
-        })
+        };
+        self.watched
+            .insert(spec, &port, (outside.peer_nsid, inside.index));
+        Ok(port)
+    }
+
+    /// Gives the inside the addresses of `spec`, and takes those off that the endpoint had before. All
+    /// others are the affair of whoever owns the namespace, and are not even looked at: there may be
+    /// any number of them.
+    async fn set_addresses(
+        &self,
+        inner: &Netlink,
+        index: u32,
+        spec: &PortSpec,
+    ) -> Result<(), PlatformError> {
+        let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
+        let records = &self.records.addresses;
+        let endpoint = spec.endpoint.as_str();
+        let recorded = records.get(endpoint).tried(setting)?;
+        let wanted: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
+        let mut former: Vec<_> = recorded.iter().flat_map(|text| text.lines()).collect();
+        former.retain(|net| !wanted.iter().any(|wanted| wanted == net));
+        let is_as_recorded = former.is_empty() && recorded.as_ref() == Some(&wanted.join("\n"));
+        if !is_as_recorded {
+            let all = wanted.iter().map(String::as_str);
+            let all: Vec<_> = all.chain(former.iter().copied()).collect();
+            records.put(endpoint, &all.join("\n")).tried(setting)?;
+            for net in former.iter().filter_map(|net| net.parse().ok()) {
+                inner.remove_address(index, net).await.tried(setting)?;
+            }
+        }
+        // Afterwards: with a primary IPv4 address the kernel removes its secondaries.
+        for net in &spec.addresses {
+            match inner.add_address(index, *net).await {
+                Err(error) if errno(&error) == Errno::EACCES && net.addr().is_ipv6() => {
+                    return Err(PlatformError::Refused(format!(
+                        "{net} can't be set: IPv6 is off in namespace {}: write 0 to \
+                         net.ipv6.conf.{}.disable_ipv6 there",
+                        spec.netns, spec.ifname
+                    )));
+                }
+                added => added.tried(setting)?,
+            }
+        }
+        if !is_as_recorded {
+            records.put(endpoint, &wanted.join("\n")).tried(setting)?;
+        }
+        Ok(())
     }
 
     /// Lets the inside aggregate what comes through the pair's queue (ADR 17). A veth does so
@@ -296,21 +434,14 @@ impl Linux {
             .alias(alias)
             .mtu(spec.mtu)
             .flags(LinkFlags::Noarp);
+        let is_new = !change.is_done() || !link.is_up();
         host.apply(change).await.tried(setting)?;
-        // After the MTU: coming from below 1280 bytes, IPv6 starts afresh. Before it is up.
-        self.disable_ipv6(&name).await;
+        if is_new {
+            // After the MTU: coming from below 1280 bytes, IPv6 starts afresh. Before it is up.
+            self.disable_ipv6(&name).await;
+        }
         let change = Change::of(link).flags(LinkFlags::Up);
         host.apply(change).await.tried(setting)
-    }
-}
-
-impl Found {
-    fn without_netns(outside: Option<Link>) -> Self {
-        Self {
-            outside,
-            netns: None,
-            inside: None,
-        }
     }
 }
 
@@ -342,6 +473,22 @@ fn veth(name: &str, spec: &PortSpec, netns: &Netns) -> LinkMessage {
         .build()
 }
 
+/// The other end of `outside`, if that is in the namespace of `inner`.
+async fn other_end(
+    host: &Netlink,
+    inner: &Netlink,
+    outside: &Link,
+    namespace: &Netns,
+) -> io::Result<Option<Link>> {
+    // An index alone says nothing: each namespace counts its own.
+    match (outside.peer_nsid, outside.peer) {
+        (Some(id), Some(index)) if host.nsid(namespace).await? == Some(id) => {
+            inner.link(index).await
+        }
+        _ => Ok(None),
+    }
+}
+
 async fn bring_up_loopback(inner: &Netlink) -> io::Result<()> {
     match inner.link_named("lo").await? {
         Some(lo) if !lo.is_up() => {
@@ -353,9 +500,6 @@ async fn bring_up_loopback(inner: &Netlink) -> io::Result<()> {
 }
 
 async fn set_inside(inner: &Netlink, link: &Link, spec: &PortSpec) -> io::Result<()> {
-    if link.name != spec.ifname.as_str() {
-        rename(inner, link.index, spec.ifname.as_str()).await?;
-    }
     let change = Change::of(link)
         .address(spec.mac.octets())
         .mtu(spec.mtu)
@@ -367,45 +511,6 @@ async fn set_inside(inner: &Netlink, link: &Link, spec: &PortSpec) -> io::Result
             Ok(())
         }
         applied => applied,
-    }
-}
-
-/// Gives the inside the addresses of `spec` and takes off all others that an administrator set.
-/// Link-local ones and those from autoconfiguration are the namespace's own affair.
-async fn set_addresses(inner: &Netlink, index: u32, spec: &PortSpec) -> Result<(), PlatformError> {
-    let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
-    for address in inner.addresses(index).await.tried(setting)? {
-        if address.permanent
-            && !is_link_local(&address.net)
-            && !spec.addresses.contains(&address.net)
-        {
-            inner.remove_address(address).await.tried(setting)?;
-        }
-    }
-    // With a primary IPv4 address the kernel removes its secondaries: look again.
-    let present = inner.addresses(index).await.tried(setting)?;
-    for net in &spec.addresses {
-        if present.iter().any(|address| address.net == *net) {
-            continue;
-        }
-        match inner.add_address(index, *net).await {
-            Err(error) if errno(&error) == Errno::EACCES && net.addr().is_ipv6() => {
-                return Err(PlatformError::Refused(format!(
-                    "{net} can't be set: IPv6 is off in namespace {}: write 0 to \
-                     net.ipv6.conf.{}.disable_ipv6 there",
-                    spec.netns, spec.ifname
-                )));
-            }
-            added => added.tried(setting)?,
-        }
-    }
-    Ok(())
-}
-
-fn is_link_local(net: &IpNet) -> bool {
-    match net.addr() {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 

@@ -18,6 +18,10 @@ pub(super) struct Records {
     pub(super) namespaces: Folder,
     /// Endpoint -> the namespace of its port.
     pub(super) ports: Folder,
+    /// Endpoint -> the namespace that its port is or was in, if somebody else made that.
+    pub(super) guests: Folder,
+    /// Endpoint -> the addresses that it was given, one a line.
+    pub(super) addresses: Folder,
     /// Name of a link that is neither -> nothing: we are making it.
     pub(super) devices: Folder,
 }
@@ -29,6 +33,8 @@ impl Records {
         Self {
             namespaces: Folder(root.join("netns")),
             ports: Folder(root.join("ports")),
+            guests: Folder(root.join("guests")),
+            addresses: Folder(root.join("addresses")),
             devices: Folder(root.join("devices")),
         }
     }
@@ -63,6 +69,13 @@ impl Folder {
             let _still_needed = fs::remove_dir(folder);
         }
         Ok(())
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.names()?
+            .iter()
+            .try_for_each(|name| self.remove(name.as_str()))
     }
 
     /// The names of all records.

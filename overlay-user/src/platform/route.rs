@@ -2,20 +2,17 @@
 
 use std::{io, net::Ipv4Addr};
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
+use netlink_packet_core::Parseable as _;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
 };
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use tokio::{runtime, sync::mpsc};
 
-use super::{
-    errno,
-    netlink::{Netlink, kernel},
-    netns::Netns,
-};
+use super::{errno, netlink::Netlink, netns::Netns};
 
 /// Whatever can change a next hop of IPv4. Links are not among them: the routes over one that goes
 /// down end with it, and come back with it.
@@ -47,15 +44,15 @@ impl Netlink {
             RouteAttribute::Source(RouteAddress::Inet(source)),
             RouteAttribute::Oif(ifindex),
         ];
-        let answer = self
-            .handle()
-            .route()
-            .get(question)
-            .execute()
-            .try_next()
-            .await;
-        match answer.map_err(kernel) {
-            Ok(route) => Ok(route.and_then(|route| describe(&route, destination))),
+        let answer = self.request(RouteNetlinkMessage::GetRoute(question), 0);
+        match answer.await {
+            Ok(messages) => {
+                let Some(message) = messages.first() else {
+                    return Ok(None);
+                };
+                let route = RouteMessage::parse(message.as_slice());
+                Ok(describe(&route.map_err(io::Error::other)?, destination))
+            }
             Err(error) if is_no_route(errno(&error)) => Ok(None),
             Err(error) => Err(error),
         }

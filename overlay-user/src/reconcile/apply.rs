@@ -27,7 +27,7 @@ use super::{
 use crate::{
     datapath::{Datapath, DatapathError},
     model::{IfName, Name, VtepRow},
-    platform::{Platform, PortSpec},
+    platform::{Platform, PlatformError, Port, PortSpec},
 };
 
 /// How many interfaces are made or removed at the same time.
@@ -41,6 +41,7 @@ pub struct Applier {
     /// What stands here, and the ways to the others.
     pub(super) found: Found,
     pub(super) books: Books,
+    pub(super) readings: Readings,
     /// Where the interfaces that stand lead.
     places: BTreeMap<Name, (Name, IfName)>,
     /// Why others of this node can't be made.
@@ -77,6 +78,15 @@ pub(super) enum Unmended {
     Failed,
 }
 
+/// What the kernel could be asked for.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    /// The host's interfaces were listed: until then it is not known which are missing.
+    pub(super) has_ports: bool,
+    /// It gave no next hops: nobody vouches for those that are known.
+    lacks_next_hops: bool,
+}
+
 /// Where programs are.
 #[derive(Debug, Default)]
 struct Attached {
@@ -105,6 +115,7 @@ impl Applier {
             local,
             found: Found::default(),
             books: Books::default(),
+            readings: Readings::default(),
             places: BTreeMap::new(),
             failures: BTreeMap::new(),
             doubtful: BTreeMap::new(),
@@ -138,10 +149,13 @@ impl Applier {
         }
     }
 
-    /// Whether an endpoint of this node failed, or a write did.
+    /// Whether an endpoint of this node failed, a write did, or the kernel could not be asked.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.is_in_doubt || !self.failures.is_empty() || !self.doubtful.is_empty()
+        self.is_in_doubt
+            || self.readings.lacks_next_hops
+            || !self.failures.is_empty()
+            || !self.doubtful.is_empty()
     }
 
     /// Whether rows were written since this was last asked.
@@ -170,7 +184,9 @@ impl Applier {
     pub async fn carry_over(&mut self, mirror: &Mirror, draft: Draft) -> Vec<String> {
         let mut errors = Vec::new();
         let touched: Vec<Name> = draft.ports().cloned().collect();
+        let were_unread = self.readings.lacks_next_hops;
         self.find_next_hops(mirror, draft.vteps().collect()).await;
+        self.readings.lacks_next_hops |= were_unread;
         let gone: Vec<Name> = touched
             .iter()
             .filter(|name| self.is_misplaced(mirror, name))
@@ -194,16 +210,27 @@ impl Applier {
     }
 
     /// Makes interfaces, small tables and programs of the whole host what the mirror says, orphans
-    /// and all. Goes on past errors and gives each in a line.
+    /// and all. Goes on past errors and gives each in a line. Changes nothing if the host's interfaces
+    /// can't be listed.
     pub async fn check(&mut self, mirror: &Mirror) -> Vec<String> {
         let mut errors: Vec<String> = self.finish_write().err().into_iter().collect();
-        errors.extend(self.remove_orphans(mirror).await);
+        match self.list_ports(mirror).await {
+            Ok(orphans) => errors.extend(self.remove_orphans(mirror, orphans).await),
+            Err(error) => {
+                errors.push(error);
+                return errors;
+            }
+        }
         let vteps = self.desired(mirror).vteps().into_keys().collect();
         self.find_next_hops(mirror, vteps).await;
         self.datapath.doubt_attachments();
         self.attached.underlay = false;
+        // What is inside the others is looked at beside the loop.
         let names = mirror.local_endpoints().map(|known| known.name().clone());
-        let names: BTreeSet<Name> = names.chain(self.failures.keys().cloned()).collect();
+        let names = names
+            .filter(|name| !self.found.ports.contains_key(name) || !self.places.contains_key(name));
+        let uncertain = self.failures.keys().chain(self.doubtful.keys()).cloned();
+        let names: BTreeSet<Name> = names.chain(uncertain).collect();
         errors.extend(self.ensure_ports(mirror, names.into_iter().collect()).await);
         errors.extend(self.mend_small_tables(mirror).err());
         if let Err(error) = self.platform.remove_orphan_namespaces().await {
@@ -226,7 +253,7 @@ impl Applier {
 
     /// Vouches for the next hops for this long, if they are known to be written.
     pub fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
-        if self.unmended == Some(Unmended::Failed) {
+        if self.unmended == Some(Unmended::Failed) || self.readings.lacks_next_hops {
             return Ok(());
         }
         self.on_datapath(|datapath| datapath.renew_lease(valid))
@@ -256,27 +283,76 @@ impl Applier {
         place.is_some_and(|(netns, ifname)| wanted != Some((netns, ifname)))
     }
 
-    /// Asks for the next hops of these VTEPs. Where the kernel can't be asked, it finds each
-    /// packet's way itself.
+    /// Asks for the next hops of these VTEPs. Where the kernel can't be asked, those that are known stay,
+    /// and without a lease on them the kernel finds each packet's way itself.
     async fn find_next_hops(&mut self, mirror: &Mirror, vteps: Vec<Ipv4Addr>) {
         let desired = self.desired(mirror);
-        let wanted: Vec<Ipv4Addr> = vteps
-            .iter()
-            .filter(|ip| desired.vtep(**ip).is_some())
-            .copied()
-            .collect();
-        for ip in &vteps {
+        let (wanted, gone): (Vec<_>, Vec<_>) = vteps
+            .into_iter()
+            .partition(|ip| desired.vtep(*ip).is_some());
+        for ip in &gone {
             self.found.next_hops.remove(ip);
         }
         if wanted.is_empty() {
+            self.readings.lacks_next_hops = false;
             return;
         }
         match self.platform.next_hops(&wanted).await {
-            Ok(next_hops) => self.found.next_hops.extend(next_hops),
+            Ok(next_hops) => {
+                for ip in &wanted {
+                    self.found.next_hops.remove(ip);
+                }
+                self.found.next_hops.extend(next_hops);
+                self.readings.lacks_next_hops = false;
+            }
             Err(error) => {
                 tracing::warn!(%error, "no next hops: the kernel looks for each packet's");
+                self.readings.lacks_next_hops = true;
             }
         }
+    }
+
+    /// Lists the host's interfaces: those of ours that are there carry rows, also where a look inside
+    /// fails, and those that the kernel does not have any more carry none. Gives the ones that no
+    /// endpoint of this node wants, or not there.
+    pub(super) async fn list_ports(&mut self, mirror: &Mirror) -> Result<Vec<Name>, String> {
+        let listed = self.platform.ports().await;
+        let listed = listed.map_err(|error| error.to_string())?.into_iter();
+        let listed: BTreeMap<Name, u32> = listed
+            .map(|port| (port.endpoint, port.host_ifindex))
+            .collect();
+        let orphans: Vec<Name> = listed
+            .keys()
+            .filter(|name| {
+                self.local.port_spec(mirror, name).is_none() || self.is_misplaced(mirror, name)
+            })
+            .cloned()
+            .collect();
+        let known = self.found.ports.iter();
+        let mut changed: BTreeMap<Name, Option<u32>> = known
+            .filter(|(name, ifindex)| listed.get(*name) != Some(*ifindex))
+            .map(|(name, _)| (name.clone(), None))
+            .collect();
+        // What an agent before this one made.
+        for (name, ifindex) in listed {
+            if !self.readings.has_ports && !self.found.ports.contains_key(&name) {
+                changed.insert(name, Some(ifindex));
+            }
+        }
+        self.readings.has_ports = true;
+        let mut draft = Draft::default();
+        for (name, ifindex) in changed {
+            if let Some(known) = mirror.endpoint(&name) {
+                let desired = self.desired(mirror);
+                known.keys().for_each(|key| draft.note(&desired, key));
+            }
+            match ifindex {
+                Some(ifindex) => self.found.ports.insert(name, ifindex),
+                None => self.found.ports.remove(&name),
+            };
+        }
+        self.settle(mirror, draft)?;
+        Ok(orphans)
     }
 
     /// Makes the interfaces of these endpoints, those that shall have one here, then their rows, then
@@ -312,12 +388,8 @@ impl Applier {
                     self.found.ports.insert(name.clone(), ifindex);
                     standing.push(name);
                 }
-                (Err(reason), _) | (_, Err(reason)) => {
-                    self.found.ports.remove(&name);
-                    if self.failures.insert(name.clone(), reason.clone()) != Some(reason.clone()) {
-                        tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
-                    }
-                }
+                // No word on whether its interface is gone: if it was there, it is.
+                (Err(reason), _) | (_, Err(reason)) => self.fail(name, reason),
             }
         }
         let mut errors = Vec::new();
@@ -331,6 +403,43 @@ impl Applier {
                 .for_each(|name| drop(self.doubtful.remove(name))),
         }
         errors
+    }
+
+    fn fail(&mut self, name: Name, reason: String) {
+        self.news.insert(name.clone());
+        if self.failures.get(&name) != Some(&reason) {
+            tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
+            self.failures.insert(name, reason);
+        }
+    }
+
+    /// Takes in what a look at a port has found: makes anew what is not there, and what the look may have
+    /// put back to a former spec.
+    pub(super) async fn take_look(
+        &mut self,
+        mirror: &Mirror,
+        spec: PortSpec,
+        looked: Result<Option<Port>, PlatformError>,
+    ) -> Vec<String> {
+        let Some(wanted) = self.local.port_spec(mirror, &spec.endpoint) else {
+            return Vec::new();
+        };
+        let name = spec.endpoint.clone();
+        let known = self.found.ports.get(&name).copied();
+        match looked {
+            Ok(Some(port))
+                if wanted == Ok(spec)
+                    && known == Some(port.host_ifindex)
+                    && !self.failures.contains_key(&name) =>
+            {
+                Vec::new()
+            }
+            Ok(_) => self.ensure_ports(mirror, vec![name]).await,
+            Err(error) => {
+                self.fail(name, error.to_string());
+                Vec::new()
+            }
+        }
     }
 
     /// Which of these endpoints an error hit is not known: none of them is said to be ready.
@@ -371,19 +480,7 @@ impl Applier {
     }
 
     /// Removes interfaces with our mark that no endpoint of this node wants, or not there.
-    async fn remove_orphans(&mut self, mirror: &Mirror) -> Vec<String> {
-        let ports = match self.platform.ports().await {
-            Ok(ports) => ports,
-            Err(error) => return vec![error.to_string()],
-        };
-        let is_orphan = |name: &Name| {
-            self.local.port_spec(mirror, name).is_none() || self.is_misplaced(mirror, name)
-        };
-        let orphans: Vec<Name> = ports
-            .into_iter()
-            .map(|port| port.endpoint)
-            .filter(is_orphan)
-            .collect();
+    async fn remove_orphans(&mut self, mirror: &Mirror, orphans: Vec<Name>) -> Vec<String> {
         if orphans.is_empty() {
             return Vec::new();
         }
@@ -410,6 +507,10 @@ impl Applier {
 
     /// Attaches the programs. The underlay's comes second: what it lets in finds its tables full.
     fn attach(&mut self) -> Result<(), String> {
+        if !self.readings.has_ports {
+            // It would take programs off interfaces that are not known yet.
+            return Err("the host's interfaces are not known yet".to_owned());
+        }
         let ifindexes: BTreeSet<u32> = self.found.ports.values().copied().collect();
         let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes));
         self.attached.endpoints = attached.is_ok();

@@ -16,6 +16,7 @@ use tokio::{
 use super::{cache::Lookup, resolve::Answer};
 use crate::{
     model::{Endpoint, Miss, QuestionId},
+    platform::{PlatformError, Port, PortChange, PortSpec},
     registry::{Reading, RegistryError, WatchEvent},
 };
 
@@ -31,6 +32,8 @@ pub(super) enum Errand {
     Reported(Option<QuestionId>, Result<(), RegistryError>),
     /// This node was put back into the registry.
     Joined(Result<(), RegistryError>),
+    /// An endpoint's port was looked at, for this spec. `None`: it is not there as a whole.
+    Looked(PortSpec, Result<Option<Port>, PlatformError>),
 }
 
 /// Why the loop woke.
@@ -39,6 +42,8 @@ pub(super) enum Wake {
     Renewal,
     /// The host's routes changed.
     Routes,
+    /// Somebody changed a port.
+    Port(PortChange),
     /// The registry has something to say. `None`: the watch has ended.
     Event(Option<WatchEvent>),
     /// The next page of a reading. `None`: that was all.
@@ -54,12 +59,13 @@ pub(super) enum Wake {
 }
 
 /// How many sources there are.
-const SOURCES: usize = 8;
+const SOURCES: usize = 9;
 
 /// All that the loop waits for.
 pub(super) struct Inputs {
     renewal: Interval,
     routes: Option<mpsc::Receiver<()>>,
+    ports: Option<mpsc::Receiver<PortChange>>,
     pub(super) events: Option<mpsc::Receiver<WatchEvent>>,
     pub(super) pages: Option<mpsc::Receiver<Result<Vec<Endpoint>, RegistryError>>>,
     misses: Option<mpsc::Receiver<Miss>>,
@@ -73,6 +79,7 @@ pub(super) struct Inputs {
 impl Inputs {
     pub(super) fn new(
         routes: mpsc::Receiver<()>,
+        ports: Option<mpsc::Receiver<PortChange>>,
         misses: mpsc::Receiver<Miss>,
         adoptions: mpsc::Receiver<()>,
         renewal: Duration,
@@ -82,6 +89,7 @@ impl Inputs {
         Self {
             renewal,
             routes: Some(routes),
+            ports,
             events: None,
             pages: None,
             misses: Some(misses),
@@ -100,6 +108,11 @@ impl Inputs {
     /// Whether the host's routes are watched: only then can next hops be vouched for.
     pub(super) fn knows_routes(&self) -> bool {
         self.routes.is_some()
+    }
+
+    /// Whether the kernel tells what happens to ports.
+    pub(super) fn hears_ports(&self) -> bool {
+        self.ports.is_some()
     }
 
     /// Whether a change of the routes waits to be heard of; it is heard of by that.
@@ -140,6 +153,7 @@ impl Inputs {
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
             },
             6 => poll_channel(&mut self.adoptions, context).map(|()| Wake::Adoption),
+            7 => poll_channel(&mut self.ports, context).map(Wake::Port),
             _ => self.chore.as_mut().poll(context).map(|()| Wake::Chore),
         }
     }

@@ -52,7 +52,7 @@ impl Cause {
             Wake::Miss(_) => Self::Miss,
             Wake::Errand(Errand::Found(..)) => Self::Lookup,
             Wake::Routes | Wake::Renewal => Self::Routes,
-            Wake::Chore | Wake::Errand(_) => Self::Chore,
+            Wake::Port(_) | Wake::Chore | Wake::Errand(_) => Self::Chore,
         }
     }
 }

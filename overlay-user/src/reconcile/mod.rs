@@ -22,6 +22,7 @@ pub mod digest;
 pub mod event;
 mod follow;
 mod inputs;
+mod looks;
 pub mod meter;
 pub mod mirror;
 pub mod plan;
@@ -41,6 +42,7 @@ use self::{
     event::{Event, Events},
     follow::Reader,
     inputs::{Errand, Inputs, Wake},
+    looks::Looks,
     meter::{Cause, Meter},
     mirror::{Mirror, Witness},
     plan::Draft,
@@ -48,6 +50,7 @@ use self::{
 };
 use crate::{
     model::{Change, EndpointState, Miss, Name, Node, Revision, RowId},
+    platform::PortChange,
     registry::{Registry, RegistryError},
 };
 
@@ -278,6 +281,8 @@ pub struct Parts {
     pub pace: Pace,
     /// Tells of changes to the host's routes.
     pub routes: mpsc::Receiver<()>,
+    /// Tells what happens to ports. `None`: they are looked at as often as the host.
+    pub ports: Option<mpsc::Receiver<PortChange>>,
     /// Frames that find no row.
     pub misses: mpsc::Receiver<Miss>,
 }
@@ -292,6 +297,7 @@ pub struct Reconciler {
     pace: Pace,
     reporter: Reporter,
     inputs: Inputs,
+    looks: Looks,
     /// Only the loop writes; it lets others read while it works on the kernel.
     view: Arc<RwLock<View>>,
     progress: watch::Sender<Progress>,
@@ -337,7 +343,14 @@ impl Reconciler {
             reader: Reader::new(now, parts.pace.reread),
             pace: parts.pace,
             reporter: Reporter::new(now),
-            inputs: Inputs::new(parts.routes, parts.misses, is_adopted, LEASE_RENEWAL),
+            inputs: Inputs::new(
+                parts.routes,
+                parts.ports,
+                parts.misses,
+                is_adopted,
+                LEASE_RENEWAL,
+            ),
+            looks: Looks::default(),
             view,
             progress: publisher,
             events,
@@ -368,6 +381,7 @@ impl Reconciler {
     /// start; later losses are waited out.
     pub async fn run(mut self) -> Result<(), RegistryError> {
         self.inputs.events = Some(self.registry.watch().await?);
+        self.list_ports().await;
         loop {
             let chore = self.next_chore();
             let wake = self.inputs.next(chore).await;
@@ -376,6 +390,7 @@ impl Reconciler {
             match wake {
                 Wake::Renewal => self.renew_lease().await,
                 Wake::Routes => self.follow_routes().await,
+                Wake::Port(change) => self.on_port_change(change).await,
                 Wake::Event(Some(event)) => self.take_event(event).await,
                 Wake::Event(None) => self.watch_again(started),
                 Wake::Page(page) => self.take_page(page).await,
@@ -399,6 +414,7 @@ impl Reconciler {
             Errand::Read(number, reading) => self.take_reading(number, reading).await,
             Errand::Found(lookup, number, found) => self.take_found(lookup, number, found).await,
             Errand::Reported(question, reported) => self.reporter.take(question, reported),
+            Errand::Looked(spec, looked) => self.on_looked(spec, looked).await,
             Errand::Joined(joined) => {
                 self.is_joining = false;
                 self.next_joining = Instant::now() + REJOIN;
@@ -416,7 +432,7 @@ impl Reconciler {
         }
         // What can't be done yet must not be waited for: the loop would turn and turn.
         let report = self.reporter.next().filter(|_| self.reader.is_settled());
-        let others = [report, self.next_ageing()];
+        let others = [report, self.next_ageing(), self.looks.next()];
         others.into_iter().flatten().fold(next, Instant::min)
     }
 
@@ -429,6 +445,7 @@ impl Reconciler {
         if self.reader.has_read() && now >= self.next_check {
             self.check().await;
         }
+        self.begin_looks(now).await;
         self.age(now).await;
         self.make_room().await;
         self.send_questions().await;
@@ -472,12 +489,24 @@ impl Reconciler {
         self.errors.extend(followed.err());
     }
 
+    /// Learns what a former agent left on this host, before anything is compared with it.
+    async fn list_ports(&mut self) {
+        let view = self.view.read().await;
+        let listed = self.applier.list_ports(&view.mirror).await;
+        drop(view);
+        self.errors.extend(listed.err());
+    }
+
     /// Looks at the whole host; at its large tables too if they are in doubt, or due.
     async fn check(&mut self) {
         let view = self.view.read().await;
         let mut errors = self.applier.check(&view.mirror).await;
         let started = Instant::now();
-        if self.applier.is_in_doubt || started >= self.next_sweep {
+        if !self.inputs.hears_ports() {
+            self.looks.note_all(started);
+        }
+        let is_due = self.applier.is_in_doubt || started >= self.next_sweep;
+        if is_due && self.applier.readings.has_ports {
             let swept = self.applier.sweep(&view.mirror, self.cache.room());
             self.counters.last_sweep = started.elapsed();
             let spent = started.elapsed() * SWEEP_SHARE;
@@ -532,7 +561,12 @@ impl Reconciler {
         }
         let view = Arc::clone(&self.view);
         let mut view = view.write().await;
+        let now = Instant::now();
         for (endpoint, standing) in self.applier.take_news() {
+            match standing {
+                Standing::Gone => self.looks.remove(&endpoint),
+                Standing::Ready(_) | Standing::Failed(_) => self.looks.insert(&endpoint, now),
+            }
             let (former_port, former_failure) = (
                 view.ports.remove(&endpoint),
                 view.failures.remove(&endpoint),

@@ -1,5 +1,10 @@
 //! What a port becomes, and what is put right.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+use overlay_tests::wait::PATIENCE;
+use tokio::time::timeout;
+
 use super::*;
 
 #[tokio::test]
@@ -80,16 +85,110 @@ async fn what_somebody_changed_inside_is_put_right_without_a_new_link() {
         "link set eth0 mtu 900",
         "link set eth0 address 02:00:00:00:00:99",
         "link set eth0 down",
-        "address add 9.9.9.9/24 dev eth0",
         "address del 7.7.7.2/24 dev eth0",
         "address flush dev eth0",
-        "address replace fd07::3/64 dev eth0",
         "link set eth0 name other",
     ] {
         ip(&format!("-n {netns} {change}"));
         assert_eq!(host.ensure(&spec).await, port, "{change}");
         assert_as_specified(&spec, &port);
     }
+}
+
+#[tokio::test]
+async fn addresses_that_others_added_stay_and_those_that_the_endpoint_lost_go() {
+    let host = Host::new();
+    let mut spec = host.spec("blue");
+    let port = host.ensure(&spec).await;
+    for foreign in ["9.9.9.9/24", "7.7.7.9/24", "fd07::9/64"] {
+        ip(&format!("-n {} address add {foreign} dev eth0", spec.netns));
+    }
+    assert_eq!(host.ensure(&spec).await, port);
+    let ours = ["7.7.7.2/24", "fd07::2/64"];
+    let all = |ours: &[&str]| {
+        let mut all: Vec<_> = ["7.7.7.9/24", "9.9.9.9/24", "fd07::9/64"].to_vec();
+        all.extend(ours);
+        all.sort_unstable();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&inside(&spec)), all(&ours));
+    // Another agent knows which were the endpoint's.
+    spec.addresses = vec!["fd07::2/64".parse().unwrap(), "7.7.7.4/24".parse().unwrap()];
+    // The kernel takes secondaries with their primary, if nothing says otherwise.
+    let promote = "sysctl -qw net.ipv4.conf.all.promote_secondaries=1";
+    ip(&format!("netns exec {} {promote}", spec.netns));
+    assert_eq!(host.restarted().ensure_port(&spec).await.unwrap(), port);
+    assert_eq!(
+        addresses(&inside(&spec)),
+        all(&["7.7.7.4/24", "fd07::2/64"])
+    );
+}
+
+#[tokio::test]
+async fn an_interface_whose_name_another_one_has_by_now_keeps_its_new_one() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    let port = host.ensure(&spec).await;
+    let netns = &spec.netns;
+    ip(&format!("-n {netns} link set eth0 name other"));
+    ip(&format!("-n {netns} link add eth0 type bridge"));
+    assert_eq!(host.ensure(&spec).await, port);
+    let other = link(Some(netns), "other");
+    assert_eq!(other["link_index"], port.host_ifindex);
+    assert!(is_up(&other), "{other}");
+    assert_eq!(addresses(&other), ["7.7.7.2/24", "fd07::2/64"]);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    let port = host.ensure(&spec).await;
+    let netns = spec.netns.as_str();
+    let bytes = OsStr::from_bytes(b"\xff\xfe");
+    for words in [
+        &["link", "set", "eth0", "alias"][..],
+        &["link", "property", "add", "dev", "eth0", "altname"],
+        &["link", "set", "eth0", "name"],
+    ] {
+        let mut ip = Command::new("ip");
+        let ip = ip.args(["-n", netns]).args(words).arg(bytes);
+        assert!(ip.status().unwrap().success(), "{words:?}");
+        let ensured = timeout(PATIENCE, host.platform.ensure_port(&spec)).await;
+        assert_eq!(ensured.unwrap().unwrap(), port, "{words:?}");
+    }
+    // On the host's side too: what somebody else has there is listed and left out.
+    ip("link add other type bridge");
+    let set = Command::new("ip")
+        .args(["link", "set", "other", "alias"])
+        .arg(bytes)
+        .status();
+    assert!(set.unwrap().success());
+    let listed = timeout(PATIENCE, host.platform.ports()).await;
+    assert_eq!(listed.unwrap().unwrap(), [port]);
+    let removed = timeout(PATIENCE, host.platform.remove_port(&spec.endpoint)).await;
+    removed.unwrap().unwrap();
+    assert!(!host.path("blue").exists());
+}
+
+#[tokio::test]
+async fn a_link_with_a_thousand_names_is_read() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    let port = host.ensure(&spec).await;
+    // Together longer than any part of a listing may be.
+    for number in 0..20 {
+        let names = (0..20).map(|index| format!("altname {number}x{index}-{}", "n".repeat(100)));
+        let names = names.collect::<Vec<_>>().join(" ");
+        ip(&format!(
+            "-n {} link property add dev eth0 {names}",
+            spec.netns
+        ));
+    }
+    ip(&format!("-n {} link set eth0 down", spec.netns));
+    assert_eq!(host.ensure(&spec).await, port);
+    host.platform.remove_port(&spec.endpoint).await.unwrap();
+    assert_eq!(links(None).len(), 1);
 }
 
 #[tokio::test]

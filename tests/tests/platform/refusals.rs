@@ -1,5 +1,7 @@
 //! Names that are taken and wishes that can't be met: one line, and nothing changes.
 
+use std::os::unix::fs::symlink;
+
 use super::*;
 
 #[tokio::test]
@@ -93,4 +95,44 @@ async fn a_port_that_fails_half_way_leaves_nothing() {
     assert!(text.contains("IPv6 is off"), "{text}");
     assert_eq!(links(None).len(), 1);
     assert_eq!(links(Some(&spec.netns)).len(), 1);
+}
+
+#[tokio::test]
+async fn a_namespace_that_somebody_else_made_is_waited_for_when_it_is_gone() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    let netns = &spec.netns;
+    ip(&format!("netns add {netns}"));
+    host.ensure(&spec).await;
+    ip(&format!("netns del {netns}"));
+    let text = host.refusal(&spec).await;
+    assert!(
+        text.contains(netns.as_str()) && text.contains("gone"),
+        "{text}"
+    );
+    // Neither does the next agent make it, nor one that found nothing but a link to nowhere.
+    symlink("/proc/0/ns/net", host.path("blue")).unwrap();
+    refusal(host.restarted().ensure_port(&spec).await);
+    fs::remove_file(host.path("blue")).unwrap();
+    host.restarted().remove_orphan_namespaces().await.unwrap();
+    refusal(host.restarted().ensure_port(&spec).await);
+    assert!(!host.path("blue").exists());
+
+    ip(&format!("netns add {netns}"));
+    assert_as_specified(&spec, &host.ensure(&spec).await);
+    host.platform.remove_port(&spec.endpoint).await.unwrap();
+    assert!(host.path("blue").exists(), "it is not ours");
+    assert!(!host.records().exists());
+}
+
+#[tokio::test]
+async fn a_name_that_is_a_link_to_nothing_is_refused_and_stays() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    fs::create_dir_all("/run/netns").unwrap();
+    symlink("/proc/0/ns/net", host.path("blue")).unwrap();
+    let text = host.refusal(&spec).await;
+    assert!(text.contains("no network namespace"), "{text}");
+    assert!(fs::symlink_metadata(host.path("blue")).is_ok());
+    fs::remove_file(host.path("blue")).unwrap();
 }

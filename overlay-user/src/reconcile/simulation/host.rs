@@ -21,7 +21,7 @@ use crate::{
         EndpointRow, FdbKey, FdbRow, IfName, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
         NetworkRow, Tables, Traffic, Vni, VtepRow, Wanted,
     },
-    platform::{Platform, PlatformError, Port, PortSpec},
+    platform::{Platform, PlatformError, Port, PortChange, PortSpec},
 };
 
 /// What the kernel has.
@@ -460,6 +460,23 @@ impl Platform for Host {
             host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
         })
+    }
+
+    async fn refresh_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError> {
+        self.change_interfaces().await?;
+        let kernel = &self.lock().kernel;
+        let standing = kernel.ports.get(&spec.endpoint);
+        let standing =
+            standing.filter(|(_, netns, ifname)| (netns, ifname) == (&spec.netns, &spec.ifname));
+        Ok(standing.map(|(ifindex, ..)| Port {
+            endpoint: spec.endpoint.clone(),
+            host_ifindex: *ifindex,
+            host_ifname: format!("ov{ifindex}"),
+        }))
+    }
+
+    async fn port_changes(&self) -> Result<mpsc::Receiver<PortChange>, PlatformError> {
+        Ok(mpsc::channel(1).1)
     }
 
     async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError> {

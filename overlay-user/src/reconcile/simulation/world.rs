@@ -579,6 +579,7 @@ fn start(
         limits,
         pace,
         routes: changes,
+        ports: None,
         misses: host.listen(),
     });
     let agent = tokio::spawn(async move {

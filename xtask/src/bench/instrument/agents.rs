@@ -117,6 +117,7 @@ async fn start(args: &Args, number: u32, datapath: Arc<dyn Datapath>) -> Result<
         limits: Limits::default(),
         pace: Pace::default(),
         routes,
+        ports: None,
         misses,
     });
     tokio::spawn(async move {

@@ -12,7 +12,7 @@ use overlay_user::model::{
     FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables, Traffic, Vni,
     Wanted,
 };
-use overlay_user::platform::{Platform, PlatformError, Port, PortSpec};
+use overlay_user::platform::{Platform, PlatformError, Port, PortChange, PortSpec};
 use tokio::sync::mpsc;
 
 /// A host on which nothing stands: the driver's endpoints are all elsewhere.
@@ -29,6 +29,14 @@ impl Platform for NoPlatform {
         Err(PlatformError::Refused(format!(
             "{endpoint} is not to be here"
         )))
+    }
+
+    async fn refresh_port(&self, _: &PortSpec) -> Result<Option<Port>, PlatformError> {
+        Ok(None)
+    }
+
+    async fn port_changes(&self) -> Result<mpsc::Receiver<PortChange>, PlatformError> {
+        Ok(mpsc::channel(1).1)
     }
 
     async fn remove_port(&self, _: &Name) -> Result<(), PlatformError> {

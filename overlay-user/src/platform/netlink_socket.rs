@@ -1,0 +1,207 @@
+//! A netlink socket: a request, and the kernel's whole answer to it, as bytes.
+//!
+//! Nothing in here understands what it carries, so nothing that a namespace's owner can make the
+//! kernel say keeps an answer from coming to its end. `Documentation/userspace-api/netlink/intro.rst`
+//! is the protocol.
+
+use std::{io, time::Duration};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
+    NLMSG_OVERRUN, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{setsockopt, sockopt::ReceiveTimeout},
+        time::TimeVal,
+    },
+};
+
+/// How long the kernel may take for each part of an answer.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a listing is begun again because what it lists changed meanwhile.
+const LISTINGS: usize = 20;
+
+/// A route netlink socket that waits for each answer.
+#[derive(Debug)]
+pub(super) struct NetlinkSocket {
+    socket: Socket,
+    sequence: u32,
+}
+
+/// A message of an answer, in the form of the wire: the fixed part of its kind, then attributes.
+pub(super) type Payload = Vec<u8>;
+
+/// What an answer has come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    More,
+    Done,
+}
+
+/// The messages of an answer so far.
+#[derive(Debug, Default)]
+struct Answer {
+    messages: Vec<Payload>,
+    /// `NLM_F_DUMP_INTR`: what is listed changed meanwhile, something may be missing.
+    is_interrupted: bool,
+}
+
+impl NetlinkSocket {
+    /// Opens one in the calling thread's namespace.
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        let timeout = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(i64::MAX);
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(timeout, 0))?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// Asks for one thing, or has one changed; `flags` are those beyond `NLM_F_REQUEST`.
+    pub(super) fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<Payload>> {
+        Ok(self.exchange(message, flags | NLM_F_ACK)?.messages)
+    }
+
+    /// Asks for all of a kind. What it gives is complete: a listing that a change came into is begun
+    /// again, and fails with `EINTR` if there is no end to that.
+    pub(super) fn list(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<Payload>> {
+        for _ in 0..LISTINGS {
+            let answer = self.exchange(message.clone(), NLM_F_DUMP)?;
+            if !answer.is_interrupted {
+                return Ok(answer.messages);
+            }
+        }
+        Err(Errno::EINTR.into())
+    }
+
+    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags | NLM_F_REQUEST;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let mut request = vec![0; message.buffer_len()];
+        message.serialize(&mut request);
+        self.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+        let mut answer = Answer::default();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full().map_err(|error| {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    Errno::ETIMEDOUT.into()
+                } else {
+                    error
+                }
+            })?;
+            if answer.take(&datagram, self.sequence)? == Progress::Done {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// Takes in what came in one go. Answers to earlier requests, which nobody waits for any more, are
+    /// passed over.
+    fn take(&mut self, mut datagram: &[u8], sequence: u32) -> io::Result<Progress> {
+        while !datagram.is_empty() {
+            let message = NetlinkBuffer::new_checked(datagram).map_err(io::Error::other)?;
+            let len = usize::try_from(message.length()).unwrap_or(usize::MAX);
+            let payload = message.payload();
+            let next = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
+            datagram = next;
+            if message.sequence_number() != sequence {
+                continue;
+            }
+            self.is_interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+            match message.message_type() {
+                NLMSG_NOOP => {}
+                NLMSG_OVERRUN => return Err(Errno::EOVERFLOW.into()),
+                // Both begin with a negative error number, or zero. Before Linux 2.6.25 the second had
+                // none.
+                NLMSG_ERROR | NLMSG_DONE => {
+                    let code = payload
+                        .first_chunk()
+                        .map_or(0, |code| i32::from_ne_bytes(*code));
+                    return match code {
+                        0 => Ok(Progress::Done),
+                        code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                    };
+                }
+                _ => self.messages.push(payload.to_vec()),
+            }
+        }
+        Ok(Progress::More)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message as the kernel sends it, padded.
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(16 + payload.len()).unwrap();
+        let mut bytes = len.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn an_answer_ends_with_its_acknowledgement_and_holds_what_came_before() {
+        let mut answer = Answer::default();
+        let first = [message(16, 2, 7, b"abc"), message(16, 2, 7, b"\xff")].concat();
+        assert_eq!(answer.take(&first, 7).unwrap(), Progress::More);
+        let end = message(NLMSG_DONE, 2, 7, &0_i32.to_ne_bytes());
+        assert_eq!(answer.take(&end, 7).unwrap(), Progress::Done);
+        assert_eq!(answer.messages, [&b"abc"[..], b"\xff"]);
+    }
+
+    #[test]
+    fn an_error_of_the_kernel_is_the_answers() {
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            let refusal = message(kind, 0, 7, &(-libc::ENODEV).to_ne_bytes());
+            let error = Answer::default().take(&refusal, 7).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        }
+    }
+
+    #[test]
+    fn answers_to_earlier_requests_are_passed_over() {
+        let mut answer = Answer::default();
+        let late = message(NLMSG_ERROR, 0, 6, &(-1_i32).to_ne_bytes());
+        assert_eq!(answer.take(&late, 7).unwrap(), Progress::More);
+    }
+
+    #[test]
+    fn a_listing_that_a_change_came_into_is_known_for_it() {
+        let mut answer = Answer::default();
+        answer
+            .take(&message(16, 2 | NLM_F_DUMP_INTR, 7, b""), 7)
+            .unwrap();
+        assert!(answer.is_interrupted);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error_and_no_end() {
+        let mut whole = message(16, 2, 7, b"abcd");
+        whole.truncate(18);
+        assert!(Answer::default().take(&whole, 7).is_err());
+    }
+}

@@ -1,0 +1,399 @@
+//! What happens to ports: what the kernel tells of links and addresses on the host and in the
+//! namespaces that ports lead into, and the names of namespaces that come and go.
+//!
+//! One socket hears all namespaces (`NETLINK_LISTEN_ALL_NSID`, `net/netlink/af_netlink.c`): the kernel
+//! walks through every listener of the whole machine at each event, and a socket in each namespace would
+//! keep it alive. Whoever owns a namespace can make much noise in it, so all but what contradicts a
+//! port's spec is passed over here, and costs no more than its reading.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, IoSliceMut},
+    os::fd::AsRawFd as _,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use netlink_packet_core::NetlinkBuffer;
+use netlink_packet_route::{address::AddressHeader, link::LinkHeader};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    sys::{
+        socket::{
+            ControlMessageOwned, MsgFlags, NetlinkAddr, recvmsg, setsockopt,
+            sockopt::{RcvBufForce, ReceiveTimeout},
+        },
+        time::TimeVal,
+    },
+};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use rtnetlink::MulticastGroup;
+use tokio::sync::mpsc;
+
+use super::{
+    Port, PortChange, PortSpec,
+    netlink::{Address, Link},
+    netns::{NETNS_DIR, Netns},
+};
+use crate::model::Name;
+
+const GROUPS: [MulticastGroup; 3] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
+
+/// include/uapi/linux/netlink.h; the libc crate has no name for it.
+const NETLINK_LISTEN_ALL_NSID: libc::c_int = 8;
+
+/// Bytes that wait to be read at most: some ten thousand events. Beyond that all ports are looked at.
+const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// Bytes of the longest event: a link may have 64 KiB of names that its namespace's owner gave it.
+const LONGEST_EVENT: usize = 128 << 10;
+
+/// How many events are read before what they say is passed on.
+const AT_ONCE: usize = 256;
+
+/// How often it is asked whether anybody still wants events when there are none, seconds.
+const IS_WANTED_S: i64 = 10;
+
+/// A link as its namespace knows it: the namespace's number on the host, `None` for the host's own, and
+/// its index.
+pub(super) type LinkId = (Option<i32>, u32);
+
+/// The ports that events may be about.
+#[derive(Debug, Default)]
+pub(super) struct WatchedPorts(Mutex<Index>);
+
+#[derive(Debug, Default)]
+struct Index {
+    ports: BTreeMap<Name, Watched>,
+    by_link: BTreeMap<LinkId, Name>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    host_side: LinkId,
+    container_side: LinkId,
+    host_ifname: String,
+    spec: PortSpec,
+}
+
+impl WatchedPorts {
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        // Each change is a whole one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on events are held against `spec`.
+    pub(super) fn insert(&self, spec: &PortSpec, port: &Port, container_side: LinkId) {
+        let watched = Watched {
+            host_side: (None, port.host_ifindex),
+            container_side,
+            host_ifname: port.host_ifname.clone(),
+            spec: spec.clone(),
+        };
+        let mut index = self.lock();
+        index.remove(&spec.endpoint);
+        for id in [watched.host_side, watched.container_side] {
+            index.by_link.insert(id, spec.endpoint.clone());
+        }
+        index.ports.insert(spec.endpoint.clone(), watched);
+    }
+
+    /// Nothing is to be heard of the endpoint's port any more.
+    pub(super) fn remove(&self, endpoint: &Name) {
+        self.lock().remove(endpoint);
+    }
+
+    /// The endpoint whose port is not any more what its spec says, by this event.
+    fn contradicted(&self, nsid: Option<i32>, kind: u16, payload: &[u8]) -> Option<Name> {
+        let index = self.lock();
+        match kind {
+            libc::RTM_NEWLINK | libc::RTM_DELLINK => {
+                let header = LinkHeader::parse(payload).ok()?;
+                let id = (nsid, header.index);
+                let endpoint = index.by_link.get(&id)?;
+                let watched = index.ports.get(endpoint)?;
+                let is_gone = kind == libc::RTM_DELLINK;
+                // What does not parse has to be looked at.
+                let is_right = Link::of(payload).is_ok_and(|link| watched.agrees(id, &link));
+                (is_gone || !is_right).then(|| endpoint.clone())
+            }
+            libc::RTM_DELADDR => {
+                let header = AddressHeader::parse(payload).ok()?;
+                let endpoint = index.by_link.get(&(nsid, header.index))?;
+                let spec = &index.ports.get(endpoint)?.spec;
+                let address = Address::of(payload).ok()??;
+                spec.addresses
+                    .contains(&address.net)
+                    .then(|| endpoint.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Index {
+    fn remove(&mut self, endpoint: &Name) {
+        let Some(former) = self.ports.remove(endpoint) else {
+            return;
+        };
+        for id in [former.host_side, former.container_side] {
+            // An index that is free may be another port's by now.
+            if self.by_link.get(&id) == Some(endpoint) {
+                self.by_link.remove(&id);
+            }
+        }
+    }
+}
+
+impl Watched {
+    /// Whether `link`, which is one of the port's two, is as it was made.
+    fn agrees(&self, id: LinkId, link: &Link) -> bool {
+        let is_host_side = id == self.host_side;
+        let name = if is_host_side {
+            &self.host_ifname
+        } else {
+            self.spec.ifname.as_ref()
+        };
+        link.is_up()
+            && link.mtu == self.spec.mtu
+            && link.name == *name
+            && (is_host_side || link.address == self.spec.mac.octets())
+    }
+}
+
+/// See [`super::Platform::port_changes`].
+pub(super) async fn changes(
+    host: &Netns,
+    watched: Arc<WatchedPorts>,
+) -> io::Result<mpsc::Receiver<PortChange>> {
+    let socket = host.run(open).await?;
+    let (sender, receiver) = mpsc::channel(64);
+    let names = watch_names(sender.clone())
+        .inspect_err(|error| {
+            tracing::warn!(%error, "namespaces that come and go are noticed late: no inotify watch");
+        })
+        .ok();
+    thread::Builder::new()
+        .name("port changes".to_owned())
+        .spawn(move || {
+            let _kept = names;
+            if let Err(error) = listen(&socket, &watched, &sender) {
+                tracing::error!(%error, "ports are looked at from time to time, and not listened to");
+            }
+        })?;
+    Ok(receiver)
+}
+
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
+    socket.set_listen_all_namespaces(true)?;
+    for group in GROUPS {
+        socket.add_membership(group as u32)?;
+    }
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(IS_WANTED_S, 0))?;
+    Ok(socket)
+}
+
+/// Reads events until nobody wants them any more.
+fn listen(
+    socket: &Socket,
+    watched: &WatchedPorts,
+    sender: &mpsc::Sender<PortChange>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; LONGEST_EVENT];
+    while !sender.is_closed() {
+        let mut changes = BTreeSet::new();
+        let mut flags = MsgFlags::empty();
+        for _ in 0..AT_ONCE {
+            match receive(socket, &mut buffer, flags) {
+                Ok((nsid, len)) => {
+                    let events = buffer.get(..len).unwrap_or_default();
+                    let event = NetlinkBuffer::new_checked(events);
+                    // Each comes alone.
+                    let change = event.ok().and_then(|event| {
+                        watched.contradicted(nsid, event.message_type(), event.payload())
+                    });
+                    changes.extend(change.map(PortChange::Endpoint));
+                }
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                // Events were lost.
+                Err(Errno::ENOBUFS) => drop(changes.insert(PortChange::All)),
+                Err(error) => return Err(error.into()),
+            }
+            // Only the first is waited for.
+            flags = MsgFlags::MSG_DONTWAIT;
+        }
+        for change in changes {
+            if sender.blocking_send(change).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads one event: whose namespace it is from, and how many bytes it has.
+fn receive(
+    socket: &Socket,
+    buffer: &mut [u8],
+    flags: MsgFlags,
+) -> nix::Result<(Option<i32>, usize)> {
+    let mut control = cmsg_space!(libc::c_int);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let received =
+        recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let nsid = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::Unknown(message)
+            if message.cmsg_header.cmsg_level == libc::SOL_NETLINK
+                && message.cmsg_header.cmsg_type == NETLINK_LISTEN_ALL_NSID =>
+        {
+            message.data_bytes.first_chunk().copied()
+        }
+        _ => None,
+    });
+    Ok((nsid.map(i32::from_ne_bytes), received.bytes))
+}
+
+/// Tells of names that come and go where iproute2 keeps them.
+fn watch_names(sender: mpsc::Sender<PortChange>) -> notify::Result<RecommendedWatcher> {
+    fs::create_dir_all(NETNS_DIR)?;
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let Ok(event) = event else {
+            let _ = sender.blocking_send(PortChange::All);
+            return;
+        };
+        if !matches!(event.kind, EventKind::Create(_) | EventKind::Remove(_)) {
+            return;
+        }
+        for path in event.paths {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.and_then(|name| name.parse().ok()) {
+                let _ = sender.blocking_send(PortChange::Netns(name));
+            }
+        }
+    })?;
+    watcher.watch(Path::new(NETNS_DIR), RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{DefaultNla, Emitable as _};
+
+    use super::*;
+
+    const NSID: i32 = 3;
+    const OUTSIDE: u32 = 11;
+    const INSIDE: u32 = 7;
+
+    fn spec() -> PortSpec {
+        PortSpec {
+            endpoint: "blue".parse().unwrap(),
+            netns: "blue".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+            mac: "02:42:07:07:07:02".parse().unwrap(),
+            addresses: vec!["7.7.7.2/24".parse().unwrap()],
+            mtu: 1450,
+        }
+    }
+
+    fn watched() -> WatchedPorts {
+        let ports = WatchedPorts::default();
+        let port = Port {
+            endpoint: spec().endpoint,
+            host_ifindex: OUTSIDE,
+            host_ifname: "ovl1".to_owned(),
+        };
+        ports.insert(&spec(), &port, (Some(NSID), INSIDE));
+        ports
+    }
+
+    fn link(index: u32, flags: u32, name: &str, mtu: u32, mac: [u8; 6]) -> Vec<u8> {
+        let mut payload = vec![0; 16];
+        payload[4..8].copy_from_slice(&index.to_ne_bytes());
+        payload[8..12].copy_from_slice(&flags.to_ne_bytes());
+        let attributes = [
+            DefaultNla::new(libc::IFLA_IFNAME, [name.as_bytes(), b"\0"].concat()),
+            DefaultNla::new(libc::IFLA_MTU, mtu.to_ne_bytes().to_vec()),
+            DefaultNla::new(libc::IFLA_ADDRESS, mac.to_vec()),
+        ];
+        let mut tail = vec![0; attributes.as_slice().buffer_len()];
+        attributes.as_slice().emit(&mut tail);
+        payload.extend(tail);
+        payload
+    }
+
+    fn address(index: u32, ip: [u8; 4], prefix_len: u8) -> Vec<u8> {
+        let mut payload = vec![2, prefix_len, 0, 0];
+        payload.extend(index.to_ne_bytes());
+        let attributes = [DefaultNla::new(libc::IFA_LOCAL, ip.to_vec())];
+        let mut tail = vec![0; attributes.as_slice().buffer_len()];
+        attributes.as_slice().emit(&mut tail);
+        payload.extend(tail);
+        payload
+    }
+
+    #[test]
+    fn a_change_that_contradicts_the_spec_names_the_endpoint() {
+        let ports = watched();
+        let mac = spec().mac.octets();
+        let right = link(INSIDE, 1, "eth0", 1450, mac);
+        let told = |kind, payload: &[u8]| ports.contradicted(Some(NSID), kind, payload);
+        assert_eq!(told(libc::RTM_NEWLINK, &right), None);
+        assert_eq!(
+            told(libc::RTM_DELLINK, &right),
+            Some("blue".parse().unwrap())
+        );
+        for wrong in [
+            link(INSIDE, 0, "eth0", 1450, mac),
+            link(INSIDE, 1, "eth1", 1450, mac),
+            link(INSIDE, 1, "eth0", 1400, mac),
+            link(INSIDE, 1, "eth0", 1450, [2, 0, 0, 0, 0, 9]),
+        ] {
+            assert!(told(libc::RTM_NEWLINK, &wrong).is_some());
+        }
+        assert!(told(libc::RTM_DELADDR, &address(INSIDE, [7, 7, 7, 2], 24)).is_some());
+    }
+
+    #[test]
+    fn noise_of_others_is_passed_over() {
+        let ports = watched();
+        let mac = spec().mac.octets();
+        let down = link(INSIDE, 0, "eth0", 1450, mac);
+        assert_eq!(
+            ports.contradicted(Some(NSID + 1), libc::RTM_NEWLINK, &down),
+            None
+        );
+        assert_eq!(ports.contradicted(None, libc::RTM_NEWLINK, &down), None);
+        for foreign in [
+            address(INSIDE, [7, 7, 7, 3], 24),
+            address(INSIDE, [7, 7, 7, 2], 16),
+            address(INSIDE + 1, [7, 7, 7, 2], 24),
+        ] {
+            assert_eq!(
+                ports.contradicted(Some(NSID), libc::RTM_DELADDR, &foreign),
+                None
+            );
+        }
+        assert_eq!(
+            ports.contradicted(Some(NSID), libc::RTM_NEWLINK, b"cut"),
+            None
+        );
+        ports.remove(&spec().endpoint);
+        assert_eq!(
+            ports.contradicted(Some(NSID), libc::RTM_DELLINK, &down),
+            None
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! When each port of this node is looked at: soon after the kernel told that somebody changed it, and
+//! seldom otherwise.
+//!
+//! Looks are made beside the loop, which so waits for no namespace. An owner who changes a port again
+//! and again has it looked at less and less often, and nobody else's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Reconciler, inputs::Errand};
+use crate::{
+    model::Name,
+    platform::{self, PlatformError, PortChange, PortSpec},
+};
+
+/// From a change to the look: what is changed together is seen together.
+const SETTLING: Duration = Duration::from_millis(50);
+/// From a port's first look to the next: something may have been changed before the kernel was listened
+/// to.
+const FIRST: Duration = Duration::from_secs(1);
+/// The pause after a look; doubles up to [`MAX_PAUSE`] with each that follows within [`CALM`].
+const MIN_PAUSE: Duration = Duration::from_millis(250);
+const MAX_PAUSE: Duration = Duration::from_secs(8);
+const CALM: Duration = Duration::from_secs(10);
+/// How often a port is looked at of which nothing was heard, at least.
+const ROUTINE: Duration = Duration::from_mins(10);
+/// How many looks are under way at most.
+const AT_ONCE: usize = 8;
+
+/// A port's looks.
+#[derive(Debug)]
+struct Port {
+    due: Instant,
+    /// When it was looked at.
+    last: Option<Instant>,
+    pause: Duration,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    UnderWay,
+    /// Under way, and something was heard of since it began.
+    Outdated,
+}
+
+/// The looks of all ports.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    ports: BTreeMap<Name, Port>,
+    /// Those that wait, by when they are due.
+    queue: BTreeSet<(Instant, Name)>,
+    under_way: usize,
+}
+
+impl Looks {
+    /// The endpoint has a port.
+    pub(super) fn insert(&mut self, endpoint: &Name, now: Instant) {
+        if !self.ports.contains_key(endpoint) {
+            self.wait(endpoint.clone(), now + FIRST, None, MIN_PAUSE);
+        }
+    }
+
+    /// It has none any more, or none that can be looked at.
+    pub(super) fn remove(&mut self, endpoint: &Name) {
+        if let Some(port) = self.ports.remove(endpoint) {
+            self.queue.remove(&(port.due, endpoint.clone()));
+        }
+    }
+
+    /// Something was heard of its port.
+    pub(super) fn note(&mut self, endpoint: &Name, now: Instant) {
+        let Some(port) = self.ports.get_mut(endpoint) else {
+            return;
+        };
+        if port.progress != Progress::Waiting {
+            port.progress = Progress::Outdated;
+            return;
+        }
+        let earliest = port.last.map_or(now, |last| last + port.pause);
+        let due = earliest.max(now + SETTLING);
+        if due < port.due {
+            let (last, pause) = (port.last, port.pause);
+            self.queue.remove(&(port.due, endpoint.clone()));
+            self.wait(endpoint.clone(), due, last, pause);
+        }
+    }
+
+    /// Something was heard of all.
+    pub(super) fn note_all(&mut self, now: Instant) {
+        let all: Vec<Name> = self.ports.keys().cloned().collect();
+        for endpoint in &all {
+            self.note(endpoint, now);
+        }
+    }
+
+    /// When the next one is due. `None`: there is none, or enough are under way.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let (due, _) = self.queue.first()?;
+        (self.under_way < AT_ONCE).then_some(*due)
+    }
+
+    /// Begins a look that is due: whose.
+    pub(super) fn begin(&mut self, now: Instant) -> Option<Name> {
+        self.next().filter(|due| *due <= now)?;
+        let (_, endpoint) = self.queue.pop_first()?;
+        if let Some(port) = self.ports.get_mut(&endpoint) {
+            port.progress = Progress::UnderWay;
+        }
+        self.under_way += 1;
+        Some(endpoint)
+    }
+
+    /// The look is done.
+    pub(super) fn end(&mut self, endpoint: &Name, now: Instant) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let Some(port) = self.ports.get(endpoint) else {
+            return;
+        };
+        // It went, and came again meanwhile.
+        if port.progress == Progress::Waiting {
+            return;
+        }
+        let is_calm = port.last.is_none_or(|last| now > last + CALM);
+        let pause = if is_calm {
+            MIN_PAUSE
+        } else {
+            (port.pause * 2).min(MAX_PAUSE)
+        };
+        let wait = if port.progress == Progress::Outdated {
+            pause
+        } else {
+            ROUTINE
+        };
+        self.wait(endpoint.clone(), now + wait, Some(now), pause);
+    }
+
+    fn wait(&mut self, endpoint: Name, due: Instant, last: Option<Instant>, pause: Duration) {
+        self.queue.insert((due, endpoint.clone()));
+        let port = Port {
+            due,
+            last,
+            pause,
+            progress: Progress::Waiting,
+        };
+        self.ports.insert(endpoint, port);
+    }
+}
+
+impl Reconciler {
+    /// Somebody changed a port, or a namespace that ports are in or wait for.
+    pub(super) async fn on_port_change(&mut self, change: PortChange) {
+        let now = Instant::now();
+        match change {
+            PortChange::Endpoint(endpoint) => self.looks.note(&endpoint, now),
+            PortChange::Netns(netns) => {
+                let view = self.view.read().await;
+                for known in view.mirror.local_endpoints() {
+                    if known.interface().is_some_and(|(place, _)| *place == netns) {
+                        self.looks.note(known.name(), now);
+                    }
+                }
+            }
+            PortChange::All => self.looks.note_all(now),
+        }
+    }
+
+    /// Begins the looks that are due.
+    pub(super) async fn begin_looks(&mut self, now: Instant) {
+        while let Some(endpoint) = self.looks.begin(now) {
+            let view = self.view.read().await;
+            let spec = self.applier.local().port_spec(&view.mirror, &endpoint);
+            drop(view);
+            let Some(Ok(spec)) = spec else {
+                self.looks.end(&endpoint, now);
+                continue;
+            };
+            let platform = Arc::clone(&self.applier.platform);
+            self.inputs.send(async move {
+                let looked = platform.refresh_port(&spec).await;
+                Errand::Looked(spec, looked)
+            });
+        }
+    }
+
+    pub(super) async fn on_looked(
+        &mut self,
+        spec: PortSpec,
+        looked: Result<Option<platform::Port>, PlatformError>,
+    ) {
+        self.looks.end(&spec.endpoint, Instant::now());
+        let view = self.view.read().await;
+        let errors = self.applier.take_look(&view.mirror, spec, looked).await;
+        drop(view);
+        self.errors.extend(errors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    /// Looks of "blue" alone, the first of which is over.
+    fn looks(now: Instant) -> Looks {
+        let mut looks = Looks::default();
+        looks.insert(&name("blue"), now);
+        assert_eq!(looks.begin(now + FIRST), Some(name("blue")));
+        looks.end(&name("blue"), now + FIRST);
+        looks
+    }
+
+    #[test]
+    fn a_change_is_looked_at_within_a_second_and_nothing_else_for_long() {
+        let now = Instant::now();
+        let mut looks = looks(now);
+        let later = now + CALM * 2;
+        assert!(looks.next().unwrap() > later);
+        looks.note(&name("blue"), later);
+        looks.note(&name("green"), later);
+        assert!(looks.next().unwrap() <= later + Duration::from_millis(500));
+        let due = looks.next().unwrap();
+        assert_eq!(looks.begin(due), Some(name("blue")));
+        assert_eq!(looks.begin(due), None);
+    }
+
+    #[test]
+    fn what_changes_again_and_again_is_looked_at_less_and_less_often() {
+        let start = Instant::now();
+        let (mut looks, mut now) = (looks(start), start + FIRST);
+        let mut count = 0;
+        while now < start + Duration::from_mins(1) {
+            looks.note(&name("blue"), now);
+            now = looks.next().unwrap();
+            looks.begin(now);
+            looks.end(&name("blue"), now);
+            count += 1;
+        }
+        assert!((5..20).contains(&count), "{count} looks");
+        // Once it rests, it is like any other again.
+        now += CALM * 2;
+        looks.note(&name("blue"), now);
+        let due = looks.next().unwrap();
+        assert!(due <= now + MIN_PAUSE);
+    }
+
+    #[test]
+    fn a_change_during_a_look_makes_another_one() {
+        let now = Instant::now();
+        let mut looks = looks(now);
+        let later = now + CALM * 2;
+        looks.note(&name("blue"), later);
+        let due = looks.next().unwrap();
+        looks.begin(due);
+        looks.note(&name("blue"), due);
+        assert_eq!(looks.next(), None);
+        looks.end(&name("blue"), due);
+        assert!(looks.next().unwrap() <= due + MAX_PAUSE);
+    }
+
+    #[test]
+    fn so_many_looks_are_under_way_and_no_more() {
+        let now = Instant::now();
+        let mut looks = Looks::default();
+        let names: Vec<Name> = (0..=AT_ONCE)
+            .map(|number| name(&format!("e{number}")))
+            .collect();
+        for name in &names {
+            looks.insert(name, now);
+        }
+        let later = now + FIRST;
+        let begun: Vec<Name> = std::iter::from_fn(|| looks.begin(later)).collect();
+        assert_eq!((begun.len(), looks.next()), (AT_ONCE, None));
+        // Also one that went meanwhile makes room.
+        looks.remove(&begun[0]);
+        looks.end(&begun[0], later);
+        assert!(looks.begin(later).is_some());
+    }
+}
