@@ -23,10 +23,12 @@ const SETTLING: Duration = Duration::from_millis(50);
 /// From a port's first look to the next: something may have been changed before the kernel was listened
 /// to.
 const FIRST: Duration = Duration::from_secs(1);
-/// The pause after a look; doubles up to [`MAX_PAUSE`] with each that follows within [`CALM`].
+/// The pause after a look; doubles up to [`MAX_PAUSE`] with every [`STREAK`] that follow each other
+/// within [`CALM`].
 const MIN_PAUSE: Duration = Duration::from_millis(250);
-const MAX_PAUSE: Duration = Duration::from_secs(8);
-const CALM: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(4);
+const CALM: Duration = Duration::from_secs(5);
+const STREAK: u32 = 8;
 /// How often a port is looked at of which nothing was heard, at least.
 const ROUTINE: Duration = Duration::from_mins(10);
 /// How many looks are under way at most.
@@ -38,7 +40,8 @@ struct Port {
     due: Instant,
     /// When it was looked at.
     last: Option<Instant>,
-    pause: Duration,
+    /// How often, without any rest.
+    streak: u32,
     progress: Progress,
 }
 
@@ -63,7 +66,7 @@ impl Looks {
     /// The endpoint has a port.
     pub(super) fn insert(&mut self, endpoint: &Name, now: Instant) {
         if !self.ports.contains_key(endpoint) {
-            self.wait(endpoint.clone(), now + FIRST, None, MIN_PAUSE);
+            self.wait(endpoint.clone(), now + FIRST, None, 0);
         }
     }
 
@@ -83,12 +86,12 @@ impl Looks {
             port.progress = Progress::Outdated;
             return;
         }
-        let earliest = port.last.map_or(now, |last| last + port.pause);
+        let earliest = port.last.map_or(now, |last| last + pause(port.streak));
         let due = earliest.max(now + SETTLING);
         if due < port.due {
-            let (last, pause) = (port.last, port.pause);
+            let (last, streak) = (port.last, port.streak);
             self.queue.remove(&(port.due, endpoint.clone()));
-            self.wait(endpoint.clone(), due, last, pause);
+            self.wait(endpoint.clone(), due, last, streak);
         }
     }
 
@@ -128,32 +131,45 @@ impl Looks {
             return;
         }
         let is_calm = port.last.is_none_or(|last| now > last + CALM);
-        let pause = if is_calm {
-            MIN_PAUSE
+        let streak = if is_calm {
+            0
         } else {
-            (port.pause * 2).min(MAX_PAUSE)
+            port.streak.saturating_add(1)
         };
         let wait = if port.progress == Progress::Outdated {
-            pause
+            pause(streak)
         } else {
             ROUTINE
         };
-        self.wait(endpoint.clone(), now + wait, Some(now), pause);
+        self.wait(endpoint.clone(), now + wait, Some(now), streak);
     }
 
-    fn wait(&mut self, endpoint: Name, due: Instant, last: Option<Instant>, pause: Duration) {
+    fn wait(&mut self, endpoint: Name, due: Instant, last: Option<Instant>, streak: u32) {
         self.queue.insert((due, endpoint.clone()));
         let port = Port {
             due,
             last,
-            pause,
+            streak,
             progress: Progress::Waiting,
         };
         self.ports.insert(endpoint, port);
     }
 }
 
+fn pause(streak: u32) -> Duration {
+    let doublings = (streak / STREAK).min(MAX_PAUSE.as_millis().ilog2());
+    MIN_PAUSE.saturating_mul(1 << doublings).min(MAX_PAUSE)
+}
+
 impl Reconciler {
+    /// Learns what a former agent left on this host, before anything is compared with it.
+    pub(super) async fn list_ports(&mut self) {
+        let view = self.view.read().await;
+        let listed = self.applier.list_ports(&view.mirror).await;
+        drop(view);
+        self.errors.extend(listed.err());
+    }
+
     /// Somebody changed a port, or a namespace that ports are in or wait for.
     pub(super) async fn on_port_change(&mut self, change: PortChange) {
         let now = Instant::now();
@@ -238,14 +254,14 @@ mod tests {
         let start = Instant::now();
         let (mut looks, mut now) = (looks(start), start + FIRST);
         let mut count = 0;
-        while now < start + Duration::from_mins(1) {
+        while now < start + Duration::from_mins(2) {
             looks.note(&name("blue"), now);
             now = looks.next().unwrap();
             looks.begin(now);
             looks.end(&name("blue"), now);
             count += 1;
         }
-        assert!((5..20).contains(&count), "{count} looks");
+        assert!((30..80).contains(&count), "{count} looks");
         // Once it rests, it is like any other again.
         now += CALM * 2;
         looks.note(&name("blue"), now);

@@ -5,8 +5,8 @@
 //! errands, and while they take their time, or the registry is away, the rest goes on.
 //!
 //! The registry is read as a whole at the start, after a gap, and from time to time in case something
-//! was missed; the host's interfaces are checked every half a minute, its large tables looked
-//! through now and then. How often depends on how long it takes, so that a host with a million endpoints
+//! was missed; the host's interfaces are checked every half a minute, the inside of each namespace when
+//! the kernel told of a change, its large tables looked through now and then. How often depends on how long it takes, so that a host with a million endpoints
 //! spends no more time on it than one with ten.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -487,14 +487,6 @@ impl Reconciler {
         let followed = self.applier.follow_routes(&view.mirror).await;
         drop(view);
         self.errors.extend(followed.err());
-    }
-
-    /// Learns what a former agent left on this host, before anything is compared with it.
-    async fn list_ports(&mut self) {
-        let view = self.view.read().await;
-        let listed = self.applier.list_ports(&view.mirror).await;
-        drop(view);
-        self.errors.extend(listed.err());
     }
 
     /// Looks at the whole host; at its large tables too if they are in doubt, or due.

@@ -113,7 +113,7 @@ pub(super) const IMPORTS: [(&str, &[May]); 17] = [
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 
 /// Crates that few may name, and the folders that may.
-pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 5] = [
+pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
     (
         "aya",
         &[
@@ -127,6 +127,7 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 5] = [
     ("aya_log", &["overlay-user/src/datapath/"]),
     ("rtnetlink", &["overlay-user/src/platform/"]),
     ("netlink_packet_route", &["overlay-user/src/platform/"]),
+    ("netlink_sys", &["overlay-user/src/platform/"]),
     ("ethtool", &["overlay-user/src/platform/"]),
 ];
 
