@@ -8,10 +8,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     io::{self, IoSliceMut},
     os::fd::AsRawFd as _,
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -37,7 +35,7 @@ use tokio::sync::mpsc;
 use super::{
     Port, PortChange, PortSpec,
     netlink::{Address, Link},
-    netns::{NETNS_DIR, Netns},
+    netns::{self, Netns},
 };
 use crate::model::Name;
 
@@ -267,7 +265,7 @@ fn receive(
 
 /// Tells of names that come and go where iproute2 keeps them.
 fn watch_names(sender: mpsc::Sender<PortChange>) -> notify::Result<RecommendedWatcher> {
-    fs::create_dir_all(NETNS_DIR)?;
+    let folder = netns::make_dir()?;
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         let Ok(event) = event else {
             let _ = sender.blocking_send(PortChange::All);
@@ -283,7 +281,7 @@ fn watch_names(sender: mpsc::Sender<PortChange>) -> notify::Result<RecommendedWa
             }
         }
     })?;
-    watcher.watch(Path::new(NETNS_DIR), RecursiveMode::NonRecursive)?;
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
 
