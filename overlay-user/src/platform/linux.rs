@@ -334,7 +334,7 @@ impl Platform for Linux {
             .namespaces
             .names()
             .tried(|| "reading which namespaces are ours".to_owned())?;
-        // What has a port is no orphan, and need not be looked into.
+        // A namespace with a port is no orphan, and need not be looked into.
         let reading = || "reading which ports are ours".to_owned();
         let ports = &self.records.ports;
         let mut in_use = BTreeSet::new();
@@ -342,7 +342,11 @@ impl Platform for Linux {
             in_use.extend(ports.get(endpoint.as_str()).tried(reading)?);
         }
         let mut result = Ok(());
-        for name in names.iter().filter(|name| !in_use.contains(name.as_str())) {
+        for name in &names {
+            let is_whole = netns::is_mounted(name).tried(reading)?;
+            if is_whole && in_use.contains(name.as_str()) {
+                continue;
+            }
             // One that fails keeps none of the others.
             result = result.and(self.retire_netns(name).await);
         }

@@ -222,6 +222,19 @@ fn path_of(name: &Name) -> PathBuf {
     Path::new(NETNS_DIR).join(name.as_str())
 }
 
+/// Whether a namespace, of whatever type, has the name.
+pub(super) fn is_mounted(name: &Name) -> io::Result<bool> {
+    match File::open(path_of(name)) {
+        Ok(file) => is_namespace(&file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_namespace(file: &File) -> io::Result<bool> {
+    Ok(fstatfs(file)?.filesystem_type() == FsType(libc::NSFS_MAGIC))
+}
+
 /// Looks `name` up.
 pub(super) async fn find(name: &Name) -> io::Result<Named> {
     let file = match File::open(path_of(name)) {
@@ -236,7 +249,7 @@ pub(super) async fn find(name: &Name) -> io::Result<Named> {
         }
         Err(error) => return Err(error),
     };
-    if fstatfs(&file)?.filesystem_type() != FsType(libc::NSFS_MAGIC) {
+    if !is_namespace(&file)? {
         let metadata = file.metadata()?;
         return Ok(if metadata.is_file() && metadata.len() == 0 {
             Named::EmptyFile

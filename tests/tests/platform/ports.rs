@@ -145,14 +145,19 @@ async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
     let spec = host.spec("blue");
     let port = host.ensure(&spec).await;
     let netns = spec.netns.as_str();
-    let bytes = OsStr::from_bytes(b"\xff\xfe");
-    for words in [
-        &["link", "set", "eth0", "alias"][..],
-        &["link", "property", "add", "dev", "eth0", "altname"],
-        &["link", "set", "eth0", "name"],
+    for (words, bytes) in [
+        (&["link", "set", "eth0", "alias"][..], b"\xff"),
+        (
+            &["link", "property", "add", "dev", "eth0", "altname"],
+            b"\xfe",
+        ),
+        (&["link", "set", "eth0", "name"], b"\xfd"),
     ] {
         let mut ip = Command::new("ip");
-        let ip = ip.args(["-n", netns]).args(words).arg(bytes);
+        let ip = ip
+            .args(["-n", netns])
+            .args(words)
+            .arg(OsStr::from_bytes(bytes));
         assert!(ip.status().unwrap().success(), "{words:?}");
         let ensured = timeout(PATIENCE, host.platform.ensure_port(&spec)).await;
         assert_eq!(ensured.unwrap().unwrap(), port, "{words:?}");
@@ -161,7 +166,7 @@ async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
     ip("link add other type bridge");
     let set = Command::new("ip")
         .args(["link", "set", "other", "alias"])
-        .arg(bytes)
+        .arg(OsStr::from_bytes(b"\xff"))
         .status();
     assert!(set.unwrap().success());
     let listed = timeout(PATIENCE, host.platform.ports()).await;
