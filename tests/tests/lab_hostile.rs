@@ -171,12 +171,11 @@ fn twenty_thousand_addresses_of_a_tenant_hold_nobody_up() {
     let tenant = agent.endpoint(&lab.name("tenant"), 43, &["7.7.7.9/24"]);
     let add = |name: &str, ip: &str| timed(|| agent.endpoint(&lab.name(name), 42, &[ip])).1;
     let quiet = add("quiet", "7.7.7.2/24");
-    let batch: String = (0..MANY)
-        .map(|number| {
-            let (high, low) = (number / 250, number % 250 + 1);
-            format!("address add 10.7.{high}.{low}/32 dev eth0\n")
-        })
-        .collect();
+    let addresses = (0..MANY).map(|number| {
+        let (high, low) = (number / 250, number % 250 + 1);
+        format!("address add 10.7.{high}.{low}/32 dev eth0")
+    });
+    let batch = addresses.collect::<Vec<_>>().join("\n");
     let file = lab.dir().join("addresses");
     fs::write(&file, batch).unwrap();
     netns::run(
