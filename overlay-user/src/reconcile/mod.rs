@@ -488,52 +488,6 @@ impl Reconciler {
         drop(view);
         self.errors.extend(followed.err());
     }
-
-    /// Looks at the whole host; at its large tables too if they are in doubt, or due.
-    async fn check(&mut self) {
-        let view = self.view.read().await;
-        let mut errors = self.applier.check(&view.mirror).await;
-        let started = Instant::now();
-        if !self.inputs.hears_ports() {
-            self.looks.note_all(started);
-        }
-        let is_due = self.applier.is_in_doubt || started >= self.next_sweep;
-        if is_due && self.applier.readings.has_ports {
-            let swept = self.applier.sweep(&view.mirror, self.cache.room());
-            self.counters.last_sweep = started.elapsed();
-            let spent = started.elapsed() * SWEEP_SHARE;
-            self.next_sweep = started + self.pace.check.max(spent);
-            self.reporter.note();
-            if swept.put + swept.removed > 0 {
-                tracing::info!(put = swept.put, removed = swept.removed, "tables mended");
-                self.counters.mended += swept.put;
-                self.counters.swept += swept.removed;
-                self.events.tell(Event::Mended {
-                    put: swept.put,
-                    removed: swept.removed,
-                });
-            }
-            for lookup in swept.unknown {
-                self.cache.revisit(lookup, started);
-            }
-            errors.extend(swept.error);
-        }
-        drop(view);
-        let is_failed = !errors.is_empty() || self.applier.has_failed();
-        self.view.write().await.errors.clear();
-        self.errors.extend(errors);
-        let wait = if is_failed {
-            self.retry
-        } else {
-            self.pace.check
-        };
-        self.retry = if is_failed {
-            (self.retry * 2).min(CHECK)
-        } else {
-            FIRST_RETRY
-        };
-        self.next_check = Instant::now() + wait;
-    }
 }
 impl Reconciler {
     /// Tells what was done.
