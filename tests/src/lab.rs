@@ -17,7 +17,10 @@ use nix::{
     unistd::{Pid, Uid},
 };
 
-use overlay_user::{model::Snapshot, registry};
+use overlay_user::{
+    model::{Change, Snapshot},
+    registry::{self, Registry},
+};
 
 use crate::{agent, etcd, netns::Netns};
 
@@ -72,6 +75,17 @@ impl Lab {
 
     /// What its registry holds.
     pub fn snapshot(&self) -> Snapshot {
+        self.with_registry(async |registry| registry.snapshot().await.unwrap())
+    }
+
+    /// Commits changes to its registry, past all agents.
+    pub fn commit(&self, changes: &[Change]) {
+        self.with_registry(async |registry| {
+            registry.commit(changes).await.unwrap();
+        });
+    }
+
+    fn with_registry<T>(&self, act: impl AsyncFnOnce(&dyn Registry) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -80,7 +94,7 @@ impl Lab {
             let registry = registry::open(&registry::Settings::new(self.registry()))
                 .await
                 .unwrap();
-            registry.snapshot().await.unwrap()
+            act(&*registry).await
         })
     }
 

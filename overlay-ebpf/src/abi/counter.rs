@@ -36,7 +36,7 @@ macro_rules! counters {
 counters! {
     /// Misses that the agent was told of.
     MissesRaised = 1, "misses_raised";
-    /// Misses that it was not told of because the ring was full; the next frame tries again.
+    /// Misses that it was not told of because its queue was full; the next frame tries again.
     MissesLost = 2, "misses_lost";
     /// Misses that were put off because one CPU raised too many; the next frame tries again.
     MissesLimited = 3, "misses_limited";
@@ -44,6 +44,10 @@ counters! {
     SlowRoute = 4, "slow_route";
     /// Packets out of tunnels that went through the queue of the endpoint's veth.
     SlowQueue = 5, "slow_queue";
+    /// Misses that were put off because one endpoint raised too many; its next frame tries again.
+    MissesLimitedEndpoint = 6, "misses_limited_endpoint";
+    /// Misses that were put off because one network raised too many; the next frame tries again.
+    MissesLimitedNetwork = 7, "misses_limited_network";
 }
 
 impl Counter {

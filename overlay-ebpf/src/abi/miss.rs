@@ -60,8 +60,44 @@ pub struct Quiet {
     pub reserved: u32,
 }
 
-/// The one value of `meter`, which the programs keep for themselves: how many misses a CPU raised
-/// lately.
+/// Key of `meter`: who raises misses.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct MeterKey {
+    /// [`MeterKey::ENDPOINT`] or [`MeterKey::NETWORK`].
+    pub kind: u32,
+    /// The host side's interface index, or the VNI.
+    pub id: u32,
+}
+
+impl MeterKey {
+    /// `kind` of an endpoint's meter.
+    pub const ENDPOINT: u32 = 1;
+    /// `kind` of a network's meter.
+    pub const NETWORK: u32 = 2;
+
+    /// The meter of the endpoint behind an interface of the host.
+    #[must_use]
+    #[inline(always)]
+    pub const fn endpoint(ifindex: u32) -> Self {
+        Self {
+            kind: Self::ENDPOINT,
+            id: ifindex,
+        }
+    }
+
+    /// The meter of all endpoints that a network has on this host.
+    #[must_use]
+    #[inline(always)]
+    pub const fn network(vni: u32) -> Self {
+        Self {
+            kind: Self::NETWORK,
+            id: vni,
+        }
+    }
+}
+
+/// Value of `meter` and `meter_cpu`, which the programs keep for themselves: misses raised lately.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Meter {
@@ -71,6 +107,7 @@ pub struct Meter {
     pub raised: u64,
 }
 
+super::assert_layout!(MeterKey, 8, { kind: 0, id: 4 });
 super::assert_layout!(Meter, 16, { window: 0, raised: 8 });
 super::assert_layout!(Quiet, 16, { until_ns: 0, is_unknown: 8, reserved: 12 });
-super::user_pod!(MissKey, MissEvent, Quiet, Meter);
+super::user_pod!(MissKey, MissEvent, Quiet, MeterKey, Meter);

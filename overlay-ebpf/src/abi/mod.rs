@@ -20,7 +20,7 @@ pub use counter::Counter;
 pub use drop_reason::DropReason;
 pub use endpoint::EndpointEntry;
 pub use fdb::{FdbEntry, FdbKey};
-pub use miss::{Meter, MissEvent, MissKey, Quiet};
+pub use miss::{Meter, MeterKey, MissEvent, MissKey, Quiet};
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
 pub use traffic::Traffic;

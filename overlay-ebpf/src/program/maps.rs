@@ -12,8 +12,8 @@ use aya_ebpf::{
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Arrivals, Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, Meter, MissEvent, MissKey,
-        NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
+        Arrivals, Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, Meter, MeterKey, MissEvent,
+        MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
     },
     wire::eth::Mac,
 };
@@ -62,8 +62,13 @@ static TRAFFIC: PerCpuArray<Traffic, { Traffic::SLOTS as usize }> = PerCpuArray:
 #[btf_map(name = "counters")]
 static COUNTERS: PerCpuArray<u64, { Counter::SLOTS as usize }> = PerCpuArray::new();
 
+/// Keys are endpoints and networks of this host alone, whatever is sent: nobody can push others'
+/// meters out by scanning. One that is pushed out starts anew, within the limit of its CPU.
 #[btf_map(name = "meter")]
-static METER: PerCpuArray<Meter, 1> = PerCpuArray::new();
+static METER: LruHashMap<MeterKey, Meter, 8192> = LruHashMap::new();
+
+#[btf_map(name = "meter_cpu")]
+static METER_CPU: PerCpuArray<Meter, 1> = PerCpuArray::new();
 
 #[btf_map(name = "arrivals")]
 static ARRIVALS: PerCpuArray<Arrivals, 1> = PerCpuArray::new();
@@ -245,10 +250,34 @@ pub fn quiet(key: &MissKey) -> Option<Quiet> {
     unsafe { QUIET.get(key) }.copied()
 }
 
+/// Lends a copy of an endpoint's or a network's count of misses, and keeps what becomes of it.
+#[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy on the stack would not be aligned"
+)]
+pub fn with_meter<T>(key: MeterKey, work: impl FnOnce(&mut Meter) -> T) -> T {
+    let key = Key::new(key);
+    let held = METER.get_ptr_mut(&key.key);
+    // SAFETY: other CPUs write the element too, and it may be recycled for another key meanwhile.
+    // Both cost at worst a few counts.
+    let mut meter = held.map_or_else(Meter::default, |held| unsafe { *held });
+    let outcome = work(&mut meter);
+    match held {
+        // SAFETY: as above; the verifier knows the pointer and its size.
+        Some(held) => unsafe { *held = meter },
+        // An LRU map finds room by letting an old element go.
+        None => {
+            let _ = METER.insert(&key.key, &meter, BPF_ANY as u64);
+        }
+    }
+    outcome
+}
+
 /// Lends this CPU's count of misses.
 #[inline(always)]
-pub fn with_meter<T>(work: impl FnOnce(&mut Meter) -> T) -> Option<T> {
-    let meter = METER.get_ptr_mut(0)?;
+pub fn with_cpu_meter<T>(work: impl FnOnce(&mut Meter) -> T) -> Option<T> {
+    let meter = METER_CPU.get_ptr_mut(0)?;
     // SAFETY: as in `with_arrivals`.
     Some(work(unsafe { &mut *meter }))
 }

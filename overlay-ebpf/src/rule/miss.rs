@@ -1,26 +1,35 @@
-//! How many misses one CPU may raise: whoever scans a network must not keep the agent from others.
+//! How many misses may be raised: a scan must not keep the agent from others.
+//!
+//! An endpoint, a network and a CPU have a limit each. A network takes four scanning endpoints to
+//! reach its own, and a CPU four scanning networks: one tenant never uses up what others need.
 
 use crate::abi::Meter;
 
 /// Length of a window as a power of two, nanoseconds: 537 ms.
 const WINDOW: u32 = 29;
 
-/// Misses in a window, which makes some 1900 a second.
-const MOST: u64 = 1024;
+/// Misses of one endpoint in a window: some 480 a second.
+pub const ENDPOINT_LIMIT: u64 = 256;
+
+/// Misses of one network's endpoints on this host in a window: some 1900 a second.
+pub const NETWORK_LIMIT: u64 = 1024;
+
+/// Misses of one CPU in a window, some 7600 a second. What is left where many networks scan.
+pub const CPU_LIMIT: u64 = 4096;
 
 /// For how long a miss that was raised rests until it is raised again, nanoseconds.
 pub const REST: u64 = 1_000_000_000;
 
-/// Whether one more miss may be raised at `now`; counts it if so.
+/// Whether one more miss may be raised at `now`, of `limit` in a window; counts it if so.
 #[must_use]
 #[inline(always)]
-pub const fn admits(meter: &mut Meter, now: u64) -> bool {
+pub const fn admits(meter: &mut Meter, now: u64, limit: u64) -> bool {
     let window = now >> WINDOW;
     if meter.window != window {
         meter.window = window;
         meter.raised = 0;
     }
-    if meter.raised >= MOST {
+    if meter.raised >= limit {
         return false;
     }
     meter.raised += 1;
@@ -33,12 +42,19 @@ mod tests {
 
     #[test]
     fn a_window_takes_so_many_and_the_next_as_many_again() {
-        let mut meter = Meter::default();
-        for now in [0, 1 << WINDOW] {
-            for _ in 0..MOST {
-                assert!(admits(&mut meter, now));
+        for limit in [ENDPOINT_LIMIT, NETWORK_LIMIT, CPU_LIMIT] {
+            let mut meter = Meter::default();
+            for now in [0, 1 << WINDOW] {
+                for _ in 0..limit {
+                    assert!(admits(&mut meter, now, limit));
+                }
+                assert!(!admits(&mut meter, now + (1 << WINDOW) - 1, limit));
             }
-            assert!(!admits(&mut meter, now + (1 << WINDOW) - 1));
         }
+    }
+
+    #[test]
+    fn one_endpoint_leaves_its_network_and_one_network_its_cpu_most_of_their_misses() {
+        const { assert!(ENDPOINT_LIMIT * 4 <= NETWORK_LIMIT && NETWORK_LIMIT * 4 <= CPU_LIMIT) };
     }
 }

@@ -5,7 +5,10 @@ use std::{
     fs, io,
     os::fd::AsFd as _,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -20,7 +23,7 @@ use nix::{
     net::if_::if_indextoname,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use overlay_ebpf::abi::{global, map, program};
+use overlay_ebpf::abi::{Counter, global, map, program};
 use tokio::sync::mpsc;
 
 use super::{
@@ -44,6 +47,8 @@ pub struct Kernel {
     settings: Settings,
     pins: Pins,
     hook: Hook,
+    /// Misses that came out of the ring and found no place in their network's queue.
+    lost_misses: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -103,6 +108,7 @@ impl Kernel {
             settings,
             pins,
             hook,
+            lost_misses: Arc::default(),
             state,
         })
     }
@@ -152,7 +158,7 @@ impl Datapath for Kernel {
 
     fn misses(&self) -> Result<mpsc::Receiver<Miss>, DatapathError> {
         let ring = self.state().maps.misses();
-        ring.map(misses::listen)
+        ring.map(|ring| misses::listen(ring, Arc::clone(&self.lost_misses)))
             .ok_or_else(|| DatapathError::Kernel {
                 what: "can't listen to misses".to_owned(),
                 cause: "somebody does already".to_owned(),
@@ -181,7 +187,11 @@ impl Datapath for Kernel {
     }
 
     fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
-        self.state().maps.counters()
+        let mut counters = self.state().maps.counters()?;
+        // To whoever waits for it, a miss is lost in either queue.
+        let lost = counters.entry(Counter::MissesLost.name()).or_default();
+        *lost += self.lost_misses.load(Ordering::Relaxed);
+        Ok(counters)
     }
 
     fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {

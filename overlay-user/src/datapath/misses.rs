@@ -3,6 +3,10 @@
 use std::{
     net::{IpAddr, Ipv6Addr},
     os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -12,35 +16,69 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use overlay_ebpf::abi::{MissEvent, MissKey};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::model::{Mac, Miss, Vni, Wanted};
+use crate::model::{Mac, Miss, Vni, Wanted, fair::FairQueue};
 
-/// Misses that wait for the agent before the ring fills.
-const BACKLOG: usize = 1024;
+/// Misses that wait for the agent, those of each network in a queue of its own.
+const BACKLOG: usize = 4096;
+/// Misses on their way to the agent, in the order of the networks' turns. Few: who comes next waits
+/// behind them, whatever its network has.
+const ON_THE_WAY: usize = 16;
+/// Records that are read before any is handed on.
+const AT_ONCE: usize = 256;
+/// How soon it is tried again to hand one on where the agent takes its time, milliseconds.
+const RETRY: u8 = 1;
 
 /// Reads the ring for as long as somebody listens, on a thread of its own, which sleeps while there
-/// is nothing to read.
-pub(super) fn listen(mut ring: RingBuf<MapData>) -> mpsc::Receiver<Miss> {
-    let (sender, receiver) = mpsc::channel(BACKLOG);
+/// is nothing to read. It never waits for the agent: the ring has room for all networks while one
+/// of them has more misses than its queue takes. Those are counted in `lost`.
+pub(super) fn listen(mut ring: RingBuf<MapData>, lost: Arc<AtomicU64>) -> mpsc::Receiver<Miss> {
+    let (sender, receiver) = mpsc::channel(ON_THE_WAY);
     thread::spawn(move || {
+        let mut queue = FairQueue::new(BACKLOG);
         loop {
-            while let Some(record) = ring.next() {
-                let miss = parse(&record);
-                // Let go of, so that the programs may write there again while this waits.
-                drop(record);
-                if miss.is_some_and(|miss| sender.blocking_send(miss).is_err()) {
-                    return;
+            for _ in 0..AT_ONCE {
+                let Some(record) = ring.next() else {
+                    break;
+                };
+                if let Some(miss) = parse(&record)
+                    && !queue.push(miss.vni, miss)
+                {
+                    lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            let patience = match hand_on(&mut queue, &sender) {
+                Ok(true) => PollTimeout::NONE,
+                Ok(false) => PollTimeout::from(RETRY),
+                Err(Gone) => return,
+            };
             let mut readable = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut readable, PollTimeout::NONE) {
+            match poll(&mut readable, patience) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return tracing::warn!(%errno, "no more misses are heard of"),
             }
         }
     });
     receiver
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+/// Hands on what the agent takes now. `true`: that was all.
+fn hand_on(queue: &mut FairQueue<Miss>, sender: &mpsc::Sender<Miss>) -> Result<bool, Gone> {
+    while !queue.is_empty() {
+        let place = match sender.try_reserve() {
+            Ok(place) => place,
+            Err(TrySendError::Full(())) => return Ok(false),
+            Err(TrySendError::Closed(())) => return Err(Gone),
+        };
+        if let Some(miss) = queue.pop() {
+            place.send(miss);
+        }
+    }
+    Ok(true)
 }
 
 /// `None`: no record that this version's programs make.

@@ -6,6 +6,7 @@
 mod address;
 mod change;
 mod endpoint;
+pub mod fair;
 mod identity;
 pub mod ipam;
 mod miss;

@@ -4,19 +4,25 @@
 //! wait for its answer; *nobody's*, which is believed for a while; or *held*, until nobody has talked to
 //! the endpoint for a while or another needs its place. A delta that speaks of an address that is asked
 //! for, or nobody's, is its answer at once.
+//!
+//! Whatever is bounded is shared between the networks: one whose endpoints ask for much waits behind
+//! itself, and takes no place that another network holds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::model::{Delta, Endpoint, Mac, Miss, Name, Revision, Vni, Wanted};
+use crate::model::{
+    Delta, Endpoint, Mac, Miss, Name, Revision, Vni, Wanted,
+    fair::{FairMap, FairQueue, has_room},
+};
 
-/// Questions that wait for their turn, at most. What finds no place among them is asked for again by
-/// its next frame, a second later.
+/// Questions that wait for their turn, at most; those of one network as [`has_room`] says. What finds
+/// no place among them is asked for again by its next frame, a second later.
 const WAITING: usize = 4096;
 
 /// Frames that get an answer of their own when their question is answered.
@@ -34,7 +40,7 @@ pub struct Limits {
     pub idle: Duration,
     /// How long "nobody has it" is believed.
     pub negative_ttl: Duration,
-    /// How many questions are put to the registry at the same time.
+    /// How many questions are put to the registry at the same time; of one network half as many.
     pub at_once: usize,
     /// How long an answer is waited for.
     pub patience: Duration,
@@ -46,7 +52,7 @@ impl Default for Limits {
             entries: 65_536,
             idle: Duration::from_mins(5),
             negative_ttl: Duration::from_secs(5),
-            at_once: 64,
+            at_once: 128,
             patience: Duration::from_secs(2),
         }
     }
@@ -85,24 +91,50 @@ pub enum Asked {
     Refused,
 }
 
+/// How many questions the registry has to answer, in all and of each network.
+#[derive(Debug, Default)]
+struct UnderWay {
+    all: usize,
+    of: BTreeMap<Vni, usize>,
+}
+
+impl UnderWay {
+    fn has_room(&self, at_once: usize, vni: Vni) -> bool {
+        has_room(at_once, self.all, self.of.get(&vni).copied().unwrap_or(0))
+    }
+
+    fn begin(&mut self, vni: Vni) {
+        self.all += 1;
+        *self.of.entry(vni).or_default() += 1;
+    }
+
+    fn end(&mut self, vni: Vni) {
+        self.all -= 1;
+        if let Entry::Occupied(mut own) = self.of.entry(vni) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
 /// The state of all addresses that are not simply unknown.
 #[derive(Debug)]
 pub struct Cache {
     limits: Limits,
-    /// When each endpoint that is held was last seen to be used; and the other way round.
-    used: BTreeMap<Name, Instant>,
-    by_use: BTreeSet<(Instant, Name)>,
-    /// Until when an address is believed to be nobody's; and the other way round.
-    nobody: BTreeMap<Lookup, Instant>,
-    by_end: BTreeSet<(Instant, Lookup)>,
+    /// When each endpoint that is held was last seen to be used.
+    used: FairMap<Name, Instant>,
+    /// Until when an address is believed to be nobody's.
+    nobody: FairMap<Lookup, Instant>,
     flights: BTreeMap<Lookup, Flight>,
     /// Those that wait for their turn, with frames that wait for them.
-    urgent: VecDeque<Lookup>,
+    urgent: FairQueue<Lookup>,
     /// Those that nobody waits for.
-    patient: VecDeque<Lookup>,
+    patient: FairQueue<Lookup>,
     /// Those of them that got no answer, until [`Self::retry`].
     failed: BTreeSet<Lookup>,
-    under_way: usize,
+    under_way: UnderWay,
     sent: u64,
     /// The endpoints that deltas spoke of since the oldest question was sent, and the last revision of
     /// what each was before.
@@ -115,15 +147,13 @@ impl Cache {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            used: BTreeMap::new(),
-            by_use: BTreeSet::new(),
-            nobody: BTreeMap::new(),
-            by_end: BTreeSet::new(),
+            used: FairMap::default(),
+            nobody: FairMap::default(),
             flights: BTreeMap::new(),
-            urgent: VecDeque::new(),
-            patient: VecDeque::new(),
+            urgent: FairQueue::new(WAITING),
+            patient: FairQueue::new(usize::MAX),
             failed: BTreeSet::new(),
-            under_way: 0,
+            under_way: UnderWay::default(),
             sent: 0,
             former: BTreeMap::new(),
         }
@@ -156,7 +186,7 @@ impl Cache {
     /// A frame asks for an address that nobody is known to have.
     pub fn ask(&mut self, lookup: Lookup, asker: Miss, now: Instant) -> Asked {
         match self.nobody.get(&lookup) {
-            Some(until) if *until > now => return Asked::Nobody(*until - now),
+            Some((_, until)) if until > now => return Asked::Nobody(until - now),
             Some(_) => self.reopen(lookup),
             None => {}
         }
@@ -164,18 +194,17 @@ impl Cache {
             let is_same =
                 |other: &Miss| (other.ifindex, other.asker_ip) == (asker.ifindex, asker.asker_ip);
             if flight.number.is_none() && flight.askers.is_empty() {
-                self.urgent.push_back(lookup);
+                self.urgent.force(lookup.vni, lookup);
             }
             if flight.askers.len() < ASKERS && !flight.askers.iter().any(is_same) {
                 flight.askers.push(asker);
             }
             return Asked::UnderWay;
         }
-        if self.urgent.len() >= WAITING {
+        if !self.urgent.push(lookup.vni, lookup) {
             return Asked::Refused;
         }
         self.flights.insert(lookup, Flight::new(now, vec![asker]));
-        self.urgent.push_back(lookup);
         Asked::UnderWay
     }
 
@@ -185,7 +214,7 @@ impl Cache {
         match self.flights.entry(lookup) {
             Entry::Vacant(place) => {
                 place.insert(Flight::new(now, Vec::new()));
-                self.patient.push_back(lookup);
+                self.patient.force(lookup.vni, lookup);
             }
             Entry::Occupied(_) => self.doubt(lookup),
         }
@@ -203,7 +232,7 @@ impl Cache {
             } else {
                 &mut self.patient
             };
-            queue.push_back(lookup);
+            queue.force(lookup.vni, lookup);
         }
     }
 
@@ -221,14 +250,15 @@ impl Cache {
 
     /// The next question to send, with its number. `revision` is the mirror's.
     pub fn send(&mut self, revision: Revision) -> Option<(Lookup, u64)> {
-        if self.under_way == 0 {
+        if self.under_way.all == 0 {
             self.former.clear();
         }
-        while self.under_way < self.limits.at_once {
+        loop {
+            let has_room = |vni| self.under_way.has_room(self.limits.at_once, vni);
             let lookup = self
                 .urgent
-                .pop_front()
-                .or_else(|| self.patient.pop_front())?;
+                .pop_of(has_room)
+                .or_else(|| self.patient.pop_of(has_room))?;
             // A delta may have answered it, or it waits in both queues.
             let Some(flight) = self
                 .flights
@@ -238,17 +268,16 @@ impl Cache {
                 continue;
             };
             self.sent += 1;
-            self.under_way += 1;
+            self.under_way.begin(lookup.vni);
             flight.number = Some(self.sent);
             flight.asked = revision;
             return Some((lookup, self.sent));
         }
-        None
     }
 
     /// The answer to a question has come, or will not. `None`: a delta was faster.
     pub fn land(&mut self, lookup: Lookup, number: u64) -> Option<Flight> {
-        self.under_way -= 1;
+        self.under_way.end(lookup.vni);
         let is_it = |flight: &&Flight| flight.number == Some(number);
         self.flights.get(&lookup).filter(is_it)?;
         self.flights.remove(&lookup)
@@ -269,26 +298,24 @@ impl Cache {
             ..flight
         };
         self.flights.insert(lookup, flight);
-        self.urgent.push_back(lookup);
+        self.urgent.force(lookup.vni, lookup);
     }
 
     /// Nobody has the address: believed from now on for as long as the limits say.
     pub fn close(&mut self, lookup: Lookup, now: Instant) {
-        self.reopen(lookup);
-        if self.nobody.len() >= self.limits.entries
-            && let Some((_, first)) = self.by_end.first().copied()
-        {
-            self.reopen(first);
-        }
         let until = now + self.limits.negative_ttl;
-        self.nobody.insert(lookup, until);
-        self.by_end.insert((until, lookup));
+        self.nobody.insert(lookup, lookup.vni, until);
+        if self.nobody.len() > self.limits.entries
+            && let Some((_, first)) = self.nobody.first_of_largest()
+        {
+            self.reopen(*first);
+        }
     }
 
     /// Looks at what a delta says. Gives the endpoints of which an address is asked for, or believed to be
     /// nobody's, with those addresses.
     pub fn observe(&mut self, delta: &Delta) -> BTreeMap<Name, Vec<Lookup>> {
-        if self.under_way > 0 {
+        if self.under_way.all > 0 {
             let removed = delta.endpoints_removed.iter();
             self.former
                 .extend(removed.map(|name| (name.clone(), delta.revision)));
@@ -313,7 +340,7 @@ impl Cache {
         for endpoint in &delta.endpoints {
             let lookups: Vec<Lookup> = Lookup::all(endpoint)
                 .filter(|lookup| {
-                    self.flights.contains_key(lookup) || self.nobody.contains_key(lookup)
+                    self.flights.contains_key(lookup) || self.nobody.get(lookup).is_some()
                 })
                 .collect();
             if !lookups.is_empty() {
@@ -330,34 +357,28 @@ impl Cache {
         flight.map(|flight| flight.askers).unwrap_or_default()
     }
 
-    /// Holds an endpoint from now on. One that is held already is not used by that.
-    pub fn hold(&mut self, name: &Name, now: Instant) {
-        if !self.used.contains_key(name) {
-            self.use_at(name, now);
-        }
+    /// Holds an endpoint of a network from now on. One that is held already is not used by that.
+    pub fn hold(&mut self, name: &Name, vni: Vni, now: Instant) {
+        let used = self.used.get(name).map_or(now, |(_, used)| used);
+        self.used.insert(name.clone(), vni, used);
     }
 
     /// An endpoint that is held was last used at this moment.
     pub fn use_at(&mut self, name: &Name, at: Instant) {
-        if let Some(former) = self.used.insert(name.clone(), at) {
-            self.by_use.remove(&(former, name.clone()));
+        if let Some((vni, _)) = self.used.get(name) {
+            self.used.insert(name.clone(), vni, at);
         }
-        self.by_use.insert((at, name.clone()));
     }
 
     /// Holds an endpoint no more.
     pub fn forget(&mut self, name: &Name) {
-        if let Some(used) = self.used.remove(name) {
-            self.by_use.remove(&(used, name.clone()));
-        }
+        self.used.remove(name);
     }
 
     /// The registry is back at a former state: nothing that it said counts.
     pub fn clear(&mut self) {
-        self.used.clear();
-        self.by_use.clear();
-        self.nobody.clear();
-        self.by_end.clear();
+        self.used = FairMap::default();
+        self.nobody = FairMap::default();
         self.former.clear();
         for lookup in self.flights.keys().copied().collect::<Vec<_>>() {
             self.doubt(lookup);
@@ -367,7 +388,13 @@ impl Cache {
     /// The endpoint that was not seen to be used for the longest time, and since when.
     #[must_use]
     pub fn oldest(&self) -> Option<(Instant, &Name)> {
-        self.by_use.first().map(|(used, name)| (*used, name))
+        self.used.first()
+    }
+
+    /// The same among those of the network that has most: it goes where a place is needed.
+    #[must_use]
+    pub fn oldest_of_largest(&self) -> Option<(Instant, &Name)> {
+        self.used.first_of_largest()
     }
 
     /// Every endpoint that is held.
@@ -385,23 +412,21 @@ impl Cache {
     /// Whether an endpoint is held.
     #[must_use]
     pub fn holds(&self, name: &Name) -> bool {
-        self.used.contains_key(name)
+        self.used.get(name).is_some()
     }
 
     /// Forgets which addresses were believed to be nobody's up to now.
     pub fn expire(&mut self, now: Instant) {
-        while let Some((until, lookup)) = self.by_end.first().copied()
+        while let Some((until, lookup)) = self.nobody.first()
             && until <= now
         {
-            self.reopen(lookup);
+            self.reopen(*lookup);
         }
     }
 
     /// The address is unknown again.
     fn reopen(&mut self, lookup: Lookup) {
-        if let Some(until) = self.nobody.remove(&lookup) {
-            self.by_end.remove(&(until, lookup));
-        }
+        self.nobody.remove(&lookup);
     }
 }
 

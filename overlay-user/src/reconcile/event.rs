@@ -145,6 +145,12 @@ impl Default for Events {
 }
 
 impl Events {
+    /// Whether anybody listens: an event that costs something to make is not made for nobody.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.0.receiver_count() > 0
+    }
+
     /// Tells those who listen, if anybody does. Never waits for them.
     pub fn tell(&self, event: Event) {
         // Nobody listens most of the time.

@@ -457,7 +457,7 @@ impl Reconciler {
         for known in view.mirror.endpoints() {
             let vni = known.vni();
             if after.contains(&vni) && !before.contains(&vni) && !known.is_resident() {
-                self.cache.hold(known.name(), now);
+                self.cache.hold(known.name(), vni, now);
             } else if before.contains(&vni) && !after.contains(&vni) {
                 self.cache.forget(known.name());
             }
@@ -472,7 +472,7 @@ impl Reconciler {
         let (view, now) = (self.view.read().await, Instant::now());
         for name in names {
             match view.mirror.endpoint(name) {
-                Some(known) if !known.is_resident() => self.cache.hold(name, now),
+                Some(known) if !known.is_resident() => self.cache.hold(name, known.vni(), now),
                 _ => self.cache.forget(name),
             }
         }

@@ -52,15 +52,17 @@ impl Reconciler {
         let (lookup, now) = (Lookup::of(&miss), Instant::now());
         self.counters.misses += 1;
         let view = self.view.read().await;
-        let asker = view
-            .ports
-            .iter()
-            .find(|(_, ifindex)| **ifindex == miss.ifindex);
-        self.events.tell(Event::Miss {
-            vni: miss.vni,
-            wanted: miss.wanted,
-            asker: asker.map(|(name, _)| name.clone()),
-        });
+        if self.events.is_heard() {
+            let asker = view
+                .ports
+                .iter()
+                .find(|(_, ifindex)| **ifindex == miss.ifindex);
+            self.events.tell(Event::Miss {
+                vni: miss.vni,
+                wanted: miss.wanted,
+                asker: asker.map(|(name, _)| name.clone()),
+            });
+        }
         let is_on_demand = view.mirror.is_on_demand(miss.vni);
         let owner = lookup.owner(&view.mirror);
         let is_held = owner.is_some();
@@ -286,11 +288,12 @@ impl Reconciler {
         }
     }
 
-    /// The endpoint that was used least lately: of many in lively use, one of those.
+    /// The endpoint of the network with most of them that was used least lately: of many in lively
+    /// use, one of those.
     async fn least_used(&mut self) -> Option<Name> {
         let now = Instant::now();
         for _ in 0..CANDIDATES {
-            let (used, name) = self.cache.oldest()?;
+            let (used, name) = self.cache.oldest_of_largest()?;
             let name = name.clone();
             match self.last_use(&name, now).await {
                 // The maps count whole seconds.
@@ -298,7 +301,7 @@ impl Reconciler {
                 _ => return Some(name),
             }
         }
-        self.cache.oldest().map(|(_, name)| name.clone())
+        self.cache.oldest_of_largest().map(|(_, name)| name.clone())
     }
 
     /// When a frame last went to an endpoint; `None`: the maps have no row of it.

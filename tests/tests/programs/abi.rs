@@ -233,7 +233,7 @@ fn the_objects_maps_are_those_of_the_abi() {
     assert_eq!(
         others,
         BTreeSet::from(
-            ["AYA_LOGS", "arrivals", "meter"]
+            ["AYA_LOGS", "arrivals", "meter", "meter_cpu"]
                 .map(str::to_owned)
                 .each_ref()
         )

@@ -2,11 +2,14 @@
 
 use std::{thread, time::Duration};
 
-use aya::maps::PerCpuArray;
+use aya::maps::{HashMap, PerCpuArray};
 use nix::time::{ClockId, clock_gettime};
-use overlay_ebpf::abi::{
-    Counter, DropReason, FdbEntry, FdbKey, Meter, MissEvent, MissKey, Quiet, map,
-    program::{ENDPOINT_INGRESS, INJECT},
+use overlay_ebpf::{
+    abi::{
+        Counter, DropReason, FdbEntry, FdbKey, Meter, MeterKey, MissEvent, MissKey, Quiet, map,
+        program::{ENDPOINT_INGRESS, INJECT},
+    },
+    rule::miss::{CPU_LIMIT, ENDPOINT_LIMIT, NETWORK_LIMIT},
 };
 
 use crate::{
@@ -21,8 +24,6 @@ use crate::{
 };
 
 const UNSPECIFIED: [u8; 16] = [0; 16];
-/// Misses that one CPU raises in a window at most.
-const BURST: u64 = 1024;
 
 fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
@@ -267,39 +268,87 @@ fn a_miss_that_finds_the_ring_full_is_counted_and_tried_again() {
     assert_eq!(datapath.raised().len(), 1);
 }
 
-#[test]
-fn who_scans_a_network_raises_only_so_many_misses() {
+/// Who has raised as many misses as a window takes.
+#[derive(Clone, Copy)]
+enum Scanner {
+    Meter(MeterKey, u64),
+    Cpu,
+}
+
+/// The counter of the limit that a miss exceeds after a scan; `None`: it is raised all the same.
+fn limit_after(scanner: Scanner) -> Option<Counter> {
+    const LIMITS: [Counter; 3] = [
+        Counter::MissesLimitedEndpoint,
+        Counter::MissesLimitedNetwork,
+        Counter::MissesLimited,
+    ];
     let mut datapath = Datapath::on_demand();
-    // A window may end between the two frames; the next try finds a whole one.
-    for number in 0..100 {
+    // A window may end between the two frames, never between two pairs of them.
+    for number in 0..3 {
         datapath
             .run(ENDPOINT_INGRESS, &fresh(2 * number), 0)
             .unwrap();
         assert_eq!(datapath.raised().len(), 1);
-        use_up_the_window(&mut datapath);
+        use_up_the_window(&mut datapath, scanner);
         let frame = fresh(2 * number + 1);
         let outcome = datapath.run(ENDPOINT_INGRESS, &frame, 0).unwrap();
         assert_eq!(outcome.to_string(), "drop resolving");
-        if datapath.counter(Counter::MissesLimited) == 1 {
-            assert_eq!(datapath.raised(), []);
-            return;
+        let limited = LIMITS
+            .into_iter()
+            .find(|limit| datapath.counter(*limit) == 1);
+        let raised = datapath.raised().len();
+        assert_eq!(raised, usize::from(limited.is_none()));
+        if limited.is_some() {
+            return limited;
         }
-        datapath.raised();
     }
-    panic!("no limit");
+    None
 }
 
-/// Makes it seem that each CPU has raised what a window takes, in the one that it was in last.
-fn use_up_the_window(datapath: &mut Datapath) {
-    let map = datapath.ebpf.map_mut("meter").unwrap();
-    let mut meters: PerCpuArray<_, Meter> = map.try_into().unwrap();
-    let meters_now = meters.get(&0, 0).unwrap();
-    let full = meters_now.iter().map(|meter| Meter {
-        raised: BURST,
-        ..*meter
-    });
-    let full: Vec<Meter> = full.collect();
-    meters.set(0, full.try_into().unwrap(), 0).unwrap();
+#[test]
+fn who_scans_a_network_raises_only_so_many_misses() {
+    let endpoint = Scanner::Meter(MeterKey::endpoint(LOOPBACK), ENDPOINT_LIMIT);
+    assert_eq!(limit_after(endpoint), Some(Counter::MissesLimitedEndpoint));
+    let network = Scanner::Meter(MeterKey::network(VNI), NETWORK_LIMIT);
+    assert_eq!(limit_after(network), Some(Counter::MissesLimitedNetwork));
+    assert_eq!(limit_after(Scanner::Cpu), Some(Counter::MissesLimited));
+}
+
+#[test]
+fn the_scan_of_another_endpoint_or_network_puts_no_miss_off() {
+    for (other, limit) in [
+        (MeterKey::endpoint(LOOPBACK + 1), ENDPOINT_LIMIT),
+        (MeterKey::network(VNI + 1), NETWORK_LIMIT),
+    ] {
+        assert_eq!(limit_after(Scanner::Meter(other, limit)), None);
+    }
+}
+
+/// Makes it seem that so many misses were raised in the window of the last one.
+fn use_up_the_window(datapath: &mut Datapath, scanner: Scanner) {
+    match scanner {
+        Scanner::Meter(key, limit) => {
+            let map = datapath.ebpf.map_mut("meter").unwrap();
+            let mut meters: HashMap<_, MeterKey, Meter> = map.try_into().unwrap();
+            let own = meters.get(&MeterKey::endpoint(LOOPBACK), 0).unwrap();
+            let full = Meter {
+                raised: limit,
+                ..own
+            };
+            meters.insert(key, full, 0).unwrap();
+        }
+        Scanner::Cpu => {
+            let map = datapath.ebpf.map_mut("meter_cpu").unwrap();
+            let mut meters: PerCpuArray<_, Meter> = map.try_into().unwrap();
+            let now = meters.get(&0, 0).unwrap();
+            let full = now.iter().map(|meter| Meter {
+                raised: CPU_LIMIT,
+                ..*meter
+            });
+            let full: Vec<Meter> = full.collect();
+            meters.set(0, full.try_into().unwrap(), 0).unwrap();
+        }
+    }
 }
 
 fn monotonic() -> Duration {
@@ -317,7 +366,7 @@ fn used_s(datapath: &mut Datapath, used_s: u32) -> u32 {
     let outcome = datapath.run(ENDPOINT_INGRESS, &udp4(&BLUE, &GREEN), 0);
     assert!(matches!(outcome, Ok(Outcome::Redirect(_))));
     let map = datapath.ebpf.map_mut(map::FDB).unwrap();
-    let fdb: aya::maps::HashMap<_, FdbKey, FdbEntry> = map.try_into().unwrap();
+    let fdb: HashMap<_, FdbKey, FdbEntry> = map.try_into().unwrap();
     fdb.get(&key, 0).unwrap().used_s
 }
 

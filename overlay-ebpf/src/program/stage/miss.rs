@@ -4,8 +4,8 @@
 
 use bytemuck::must_cast;
 use overlay_ebpf::{
-    abi::{Counter, DropReason, MissEvent, MissKey, NetworkEntry},
-    rule::miss::{self as rule, REST},
+    abi::{Counter, DropReason, MeterKey, MissEvent, MissKey, NetworkEntry},
+    rule::miss::{self as rule, CPU_LIMIT, ENDPOINT_LIMIT, NETWORK_LIMIT, REST},
     wire::eth::Mac,
 };
 
@@ -81,8 +81,8 @@ fn raise(event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
             otherwise
         };
     }
-    if maps::with_meter(|meter| rule::admits(meter, now)) != Some(true) {
-        maps::tally(Counter::MissesLimited);
+    if let Some(limit) = limited(&event, now) {
+        maps::tally(limit);
         return DropReason::Resolving;
     }
     maps::tally(if maps::raise(&event, now + REST) {
@@ -91,4 +91,22 @@ fn raise(event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
         Counter::MissesLost
     });
     DropReason::Resolving
+}
+
+/// Counts one more miss at `now`. `Some`: the limit that it exceeds; the endpoint's own comes first,
+/// so that who scans is stopped before anybody beside it.
+#[inline(always)]
+fn limited(event: &MissEvent, now: u64) -> Option<Counter> {
+    let endpoint = MeterKey::endpoint(event.ifindex);
+    if !maps::with_meter(endpoint, |meter| rule::admits(meter, now, ENDPOINT_LIMIT)) {
+        return Some(Counter::MissesLimitedEndpoint);
+    }
+    let network = MeterKey::network(event.key.vni);
+    if !maps::with_meter(network, |meter| rule::admits(meter, now, NETWORK_LIMIT)) {
+        return Some(Counter::MissesLimitedNetwork);
+    }
+    match maps::with_cpu_meter(|meter| rule::admits(meter, now, CPU_LIMIT)) {
+        Some(true) => None,
+        _ => Some(Counter::MissesLimited),
+    }
 }

@@ -15,8 +15,8 @@ const COUNTERS: [(&str, &str, &str, &str); 2] = [
         "overlay_misses_total",
         "outcome",
         "Frames of on-demand networks for an address that is not in the maps, by outcome: raised \
-         (the agent was told), lost (it was not, the ring buffer being full) or limited (one CPU \
-         raised too many)",
+         (the agent was told), lost (it was not, its queue being full) or put off because too many \
+         came of one endpoint (limited_endpoint), network (limited_network) or CPU (limited)",
     ),
     (
         "slow_",

@@ -5,7 +5,7 @@ const LIMITS: Limits = Limits {
     entries: 2,
     idle: Duration::from_mins(1),
     negative_ttl: Duration::from_secs(5),
-    at_once: 2,
+    at_once: 4,
     patience: Duration::from_secs(2),
 };
 
@@ -103,16 +103,80 @@ fn questions_wait_until_others_are_answered_and_those_with_frames_come_first() {
 #[test]
 fn more_than_so_many_do_not_wait() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
-    for port in 0..WAITING {
-        let lookup = Lookup {
-            vni: lookup(1).vni,
-            wanted: Wanted::Ip(std::net::Ipv4Addr::from(u32::try_from(port).unwrap()).into()),
-        };
-        assert_eq!(cache.ask(lookup, miss(lookup, 10), now), Asked::UnderWay);
+    for number in 0..WAITING / 2 {
+        let asked = ask_for_ip(&mut cache, 42, number, now);
+        assert_eq!(asked, Asked::UnderWay);
     }
     assert_eq!(ask(&mut cache, 3, now), Asked::Refused);
-    cache.send(5).unwrap();
+    assert_eq!(ask_for_ip(&mut cache, 43, 0, now), Asked::UnderWay);
+    for _ in 0..2 {
+        cache.send(5).unwrap();
+    }
     assert_eq!(ask(&mut cache, 3, now), Asked::UnderWay);
+}
+
+/// The same for one of many addresses of a network.
+fn ask_for_ip(cache: &mut Cache, vni: u32, number: usize, now: Instant) -> Asked {
+    let lookup = Lookup {
+        vni: Vni::try_from(vni).unwrap(),
+        wanted: Wanted::Ip(std::net::Ipv4Addr::from(u32::try_from(number).unwrap()).into()),
+    };
+    cache.ask(lookup, miss(lookup, 10), now)
+}
+
+#[test]
+fn a_network_that_asks_for_much_waits_behind_itself() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    for number in 0..100 {
+        ask_for_ip(&mut cache, 42, number, now);
+    }
+    let networks = |sent: &[(Lookup, u64)]| -> Vec<u32> {
+        sent.iter().map(|(lookup, _)| lookup.vni.get()).collect()
+    };
+    let sent: Vec<_> = std::iter::from_fn(|| cache.send(5)).collect();
+    assert_eq!(networks(&sent), [42, 42], "half of the places");
+    for number in 0..2 {
+        ask_for_ip(&mut cache, 43, number, now);
+    }
+    let other: Vec<_> = std::iter::from_fn(|| cache.send(5)).collect();
+    assert_eq!(networks(&other), [43], "no answer had to be waited for");
+    for (lookup, number) in sent.into_iter().chain(other) {
+        cache.land(lookup, number).unwrap();
+    }
+    let sent: Vec<_> = std::iter::from_fn(|| cache.send(5)).collect();
+    assert_eq!(networks(&sent), [42, 43, 42], "they take turns");
+}
+
+#[test]
+fn a_place_is_taken_from_the_network_that_has_most() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    let network = |number| Vni::try_from(number).unwrap();
+    cache.hold(&name("old"), network(43), now);
+    for (number, large) in ["a", "b", "c"].into_iter().enumerate() {
+        let later = now + Duration::from_secs(number as u64 + 1);
+        cache.hold(&name(large), network(42), later);
+    }
+    let first = |cache: &Cache| cache.oldest_of_largest().unwrap().1.clone();
+    assert_eq!(first(&cache), name("a"));
+    // It came to another network under its name.
+    cache.hold(&name("a"), network(43), now);
+    cache.hold(&name("d"), network(42), now + Duration::from_secs(9));
+    assert_eq!(first(&cache), name("b"));
+}
+
+#[test]
+fn addresses_that_a_scan_finds_to_be_nobodys_push_out_no_other_networks() {
+    let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
+    let other = Lookup {
+        vni: Vni::try_from(43).unwrap(),
+        ..lookup(9)
+    };
+    cache.close(other, now);
+    for last in 2..=5 {
+        cache.close(lookup(last), now + Duration::from_millis(last.into()));
+    }
+    let asked = cache.ask(other, miss(other, 10), now);
+    assert!(matches!(asked, Asked::Nobody(_)), "{asked:?}");
 }
 
 #[test]
@@ -217,9 +281,9 @@ fn after_a_set_back_no_answer_counts_that_was_asked_for_before() {
 fn who_was_not_used_for_the_longest_time_is_the_oldest() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     let at = |seconds| now + Duration::from_secs(seconds);
-    cache.hold(&name("a"), at(0));
-    cache.hold(&name("b"), at(1));
-    cache.hold(&name("a"), at(2));
+    cache.hold(&name("a"), lookup(1).vni, at(0));
+    cache.hold(&name("b"), lookup(1).vni, at(1));
+    cache.hold(&name("a"), lookup(1).vni, at(2));
     assert_eq!(cache.oldest(), Some((at(0), &name("a"))));
     cache.use_at(&name("a"), at(3));
     assert_eq!(cache.oldest(), Some((at(1), &name("b"))));
