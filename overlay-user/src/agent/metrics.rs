@@ -171,6 +171,7 @@ fn control(view: &View) -> LoopReading {
         evicted: counters.evicted,
         cached: view.cached,
         moves: counters.moves,
+        announced: counters.announced,
         fenced: counters.fenced,
         readings: counters.readings,
         last_reading: counters.last_reading,

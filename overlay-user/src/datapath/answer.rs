@@ -1,5 +1,5 @@
-//! The answer to a question that the programs could not answer: an ARP reply (RFC 826) or a neighbour
-//! advertisement (RFC 4861 section 4.4), as the programs themselves would have sent it.
+//! ARP and neighbour discovery that the agent sends: answers to questions that the programs could not
+//! answer, as they themselves would have sent them (RFC 826, RFC 4861 section 4.4), and announcements.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,6 +14,8 @@ use crate::model::{Mac, Miss, Wanted};
 const HOP_LIMIT: u8 = 255;
 /// Kind and length, in units of eight bytes, of the target link-layer address option.
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+/// Everyone on the link.
+const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// The MAC that [`ALL_NODES`] maps to (RFC 2464 section 7).
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
@@ -35,6 +37,32 @@ pub(super) fn frame(miss: &Miss, mac: Mac) -> Option<Vec<u8>> {
         _ => return None,
     };
     frame.ok()
+}
+
+/// The frame that tells an endpoint that an address is at `mac`, whether it asked or not: an ARP
+/// announcement (RFC 5227 section 3) or an unsolicited neighbour advertisement (RFC 4861 section
+/// 7.2.6). It changes what the endpoint remembers of the address and adds nothing to that.
+pub(super) fn announcement(ip: IpAddr, mac: Mac) -> Option<Vec<u8>> {
+    let frame = match ip {
+        IpAddr::V4(ip) => gratuitous((mac, ip)),
+        IpAddr::V6(ip) => advertisement((mac, ip), (ALL_NODES_MAC, ALL_NODES), false),
+    };
+    frame.ok()
+}
+
+fn gratuitous((mac, ip): (Mac, Ipv4Addr)) -> Result<Vec<u8>, BuildVecWriteError> {
+    let packet = ArpEthIpv4Packet {
+        operation: ArpOperation::REQUEST,
+        sender_mac: mac.octets(),
+        sender_ipv4: ip.octets(),
+        target_mac: [0; 6],
+        target_ipv4: ip.octets(),
+    };
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac.octets(), BROADCAST)
+        .arp(packet.into())
+        .write_to_vec(&mut frame)?;
+    Ok(frame)
 }
 
 fn reply(
@@ -148,6 +176,26 @@ mod tests {
             assert_eq!(frame[78..80], [message.option_kind, message.option_len]);
             assert_eq!(frame[80..], message.mac);
         }
+    }
+
+    #[test]
+    fn a_new_mac_is_announced_to_all_and_overrides_what_they_remember() {
+        let announced = |ip: &str| {
+            let mac = Mac::try_from(MAC).unwrap();
+            announcement(ip.parse().unwrap(), mac).unwrap()
+        };
+        #[rustfmt::skip]
+        assert_eq!(announced("7.7.7.3"), [
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff,  2, 0x42, 7, 7, 7, 3,  8, 6,
+            0, 1,  8, 0,  6, 4,  0, 1,
+            2, 0x42, 7, 7, 7, 3,  7, 7, 7, 3,
+            0, 0, 0, 0, 0, 0,  7, 7, 7, 3,
+        ]);
+        let frame = announced("fd00::3");
+        assert_eq!(frame[..6], ALL_NODES_MAC);
+        assert_eq!(frame[38..54], ALL_NODES.octets());
+        // Not solicited, override.
+        assert_eq!(frame[58], 0x20);
     }
 
     #[test]

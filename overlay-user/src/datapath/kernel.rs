@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    net::IpAddr,
     os::fd::AsFd as _,
     path::Path,
     sync::{
@@ -178,6 +179,13 @@ impl Datapath for Kernel {
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {
         match answer::frame(miss, mac) {
             Some(frame) => inject(&mut self.state().ebpf, &frame, miss.ifindex),
+            None => Ok(()),
+        }
+    }
+
+    fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
+        match answer::announcement(ip, mac) {
+            Some(frame) => inject(&mut self.state().ebpf, &frame, ifindex),
             None => Ok(()),
         }
     }

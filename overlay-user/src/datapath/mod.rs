@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     time::Duration,
 };
@@ -177,6 +177,10 @@ pub trait Datapath: Send + Sync + 'static {
     /// Sends the asker of a [`Wanted::Ip`] the ARP reply or neighbour advertisement that it waits
     /// for: the address is at `mac`. Of other misses there is nothing to send.
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError>;
+
+    /// Tells the endpoint behind an interface of this host that an address is at `mac` from now on:
+    /// gratuitous ARP, or an unsolicited neighbour advertisement.
+    fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError>;
 
     /// How full each map is, by name.
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError>;

@@ -144,6 +144,8 @@ pub struct LoopReading {
     pub cached: usize,
     /// Endpoints that came to another node.
     pub moves: u64,
+    /// Addresses that came to another MAC, and were announced.
+    pub announced: u64,
     /// Changes that came later than a newer word on the same endpoint.
     pub fenced: u64,
     /// Readings of the registry as a whole.

@@ -15,9 +15,11 @@ use futures_util::{StreamExt as _, stream};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     task,
+    time::Instant,
 };
 
 use super::{
+    announce::Announcer,
     cache::Lookup,
     digest::Books,
     mirror::{Key, Mirror},
@@ -67,6 +69,7 @@ pub struct Applier {
     /// Addresses of rows that a former agent left, and that the registry knows nothing of: the next
     /// sweep takes the rows away.
     pub(super) disowned: BTreeSet<Lookup>,
+    pub(super) announcer: Announcer,
 }
 
 /// Why the small tables may not be right.
@@ -130,6 +133,7 @@ impl Applier {
             overflow: BTreeSet::new(),
             refused: 0,
             disowned: BTreeSet::new(),
+            announcer: Announcer::new(Instant::now()),
         }
     }
 
@@ -261,6 +265,7 @@ impl Applier {
 
     /// Writes what a change makes of its rows.
     pub(super) fn settle(&mut self, mirror: &Mirror, draft: Draft) -> Result<(), String> {
+        self.note_neighbors(mirror, &draft, Instant::now());
         let desired = Desired {
             mirror,
             local: &self.local,

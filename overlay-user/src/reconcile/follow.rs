@@ -401,7 +401,13 @@ impl Reconciler {
             let changed = delta.endpoints.iter().map(|endpoint| &endpoint.name);
             self.revisit(changed.chain(&delta.endpoints_removed)).await;
         }
-        let admitted: BTreeSet<Name> = answered.keys().cloned().collect();
+        // Who talked to its address has another MAC in mind, and asks for neither.
+        let misremembered = delta
+            .endpoints
+            .iter()
+            .filter(|endpoint| self.applier.is_misremembered(endpoint));
+        let admitted = misremembered.map(|endpoint| &endpoint.name);
+        let admitted: BTreeSet<Name> = admitted.chain(answered.keys()).cloned().collect();
         let put = delta.endpoints.iter().map(|endpoint| &endpoint.name);
         let named: Vec<Name> = put.chain(&delta.endpoints_removed).cloned().collect();
         let has_networks = !(delta.networks.is_empty() && delta.networks_removed.is_empty());

@@ -16,6 +16,7 @@ use tokio::{
     time::Instant,
 };
 
+mod announce;
 pub mod apply;
 pub mod cache;
 pub mod digest;
@@ -118,6 +119,8 @@ pub struct Counters {
     pub evicted: u64,
     /// Endpoints that came to another node.
     pub moves: u64,
+    /// Addresses that came to another MAC, and whose neighbours here were told.
+    pub announced: u64,
     /// Endpoints that came later than a newer word on them.
     pub fenced: u64,
     /// Deltas that came in the wrong order.
@@ -432,7 +435,13 @@ impl Reconciler {
         }
         // What can't be done yet must not be waited for: the loop would turn and turn.
         let report = self.reporter.next().filter(|_| self.reader.is_settled());
-        let others = [report, self.next_ageing(), self.looks.next()];
+        let announcement = self.applier.announcer.next();
+        let others = [
+            report,
+            self.next_ageing(),
+            self.looks.next(),
+            announcement,
+        ];
         others.into_iter().flatten().fold(next, Instant::min)
     }
 
@@ -446,6 +455,7 @@ impl Reconciler {
             self.check().await;
         }
         self.begin_looks(now).await;
+        self.announce(now).await;
         self.age(now).await;
         self.make_room().await;
         self.send_questions().await;
@@ -467,6 +477,13 @@ impl Reconciler {
                 .extend(self.applier.carry_over(&view.mirror, draft).await);
         }
         outcome
+    }
+
+    async fn announce(&mut self, now: Instant) {
+        if self.applier.announcer.next().is_some() {
+            let view = self.view.read().await;
+            self.counters.announced += self.applier.announce(&view.mirror, now);
+        }
     }
 
     async fn renew_lease(&mut self) {

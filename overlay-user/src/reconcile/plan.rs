@@ -300,6 +300,12 @@ impl Draft {
         self.endpoints.keys()
     }
 
+    /// The rows of the neighbour table that it bears upon, as they were before.
+    pub(super) fn neighbors(&self) -> impl Iterator<Item = (&NeighborKey, Option<&NeighborRow>)> {
+        let rows = self.neighbors.iter();
+        rows.map(|(key, before)| (key, before.as_ref()))
+    }
+
     /// Whether it bears upon endpoints' rows alone, and none of them was there.
     #[must_use]
     pub fn is_addition(&self) -> bool {

@@ -159,6 +159,11 @@ impl Page {
             control.moves,
         );
         self.counter(
+            "overlay_neighbor_announcements_total",
+            "Addresses that came to another MAC, of which the endpoints of this host were told",
+            control.announced,
+        );
+        self.counter(
             "overlay_fenced_changes_total",
             "Changes that came later than a newer word on the same endpoint, and were not carried out",
             control.fenced,

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -47,6 +47,8 @@ pub(super) struct Kernel {
     quiet: BTreeMap<(Vni, Wanted), Instant>,
     /// Answers to frames that asked for an address.
     pub(super) answers: Vec<(Miss, Mac)>,
+    /// What was last announced of an address.
+    pub(super) announced: BTreeMap<NeighborKey, Mac>,
     /// Rows that were lost or changed behind the agent's back.
     pub(super) tampered: BTreeSet<FdbKey>,
     /// Rows that were put there behind its back.
@@ -333,6 +335,16 @@ impl Datapath for Host {
 
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {
         self.lock().kernel.answers.push((*miss, mac));
+        Ok(())
+    }
+
+    fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
+        let kernel = &mut self.lock().kernel;
+        if let Some(row) = kernel.endpoints.get(&ifindex) {
+            kernel
+                .announced
+                .insert(NeighborKey { vni: row.vni, ip }, mac);
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! namespaces would not fit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -154,6 +154,10 @@ impl Datapath for Tabled {
     }
 
     fn answer(&self, _: &Miss, _: Mac) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn announce(&self, _: u32, _: IpAddr, _: Mac) -> Result<(), DatapathError> {
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -158,6 +159,10 @@ impl<D: Datapath> Datapath for Recorder<D> {
 
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {
         self.inner.answer(miss, mac)
+    }
+
+    fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
+        self.inner.announce(ifindex, ip, mac)
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
