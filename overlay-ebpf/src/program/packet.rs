@@ -14,6 +14,7 @@ use aya_ebpf::{
         TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
         bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
+    cty::c_long,
     helpers::{
         bpf_clone_redirect, bpf_csum_level, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
         bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_vlan_pop,
@@ -253,6 +254,12 @@ impl Frame {
     /// and checksum what is inside. Only for frames that carry IPv4 or IPv6.
     #[inline(always)]
     pub fn grow_for_tunnel(&mut self) -> Result<(), DropReason> {
+        self.try_to_grow().map_err(|_| DropReason::EncapFailed)
+    }
+
+    /// The same; the error is the kernel's, negative.
+    #[inline(always)]
+    pub fn try_to_grow(&mut self) -> Result<(), c_long> {
         let flags = KEEP
             | (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
                 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
@@ -260,7 +267,6 @@ impl Frame {
             | ENCAP_L2_LEN;
         self.ctx
             .adjust_room(OVERHEAD_IPV4 as i32, BPF_ADJ_ROOM_MAC, flags)
-            .map_err(|_| DropReason::EncapFailed)
     }
 
     /// Makes the kernel take the frame, which it knows for IPv4, for IPv6: the outer header grows by
@@ -280,9 +286,7 @@ impl Frame {
         extra_len: u32,
         extra_flags: u64,
     ) -> Result<(), DropReason> {
-        let len = OVERHEAD_IPV4 as u32 + extra_len;
-        self.ctx
-            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, KEEP | extra_flags)
+        self.try_to_shrink(extra_len, extra_flags)
             .map_err(|_| DropReason::DecapFailed)?;
         // SAFETY: the context is valid for the whole program. A failure means that there was no
         // verified level to take away.
@@ -291,6 +295,14 @@ impl Frame {
         // nothing to the endpoint's.
         unsafe { (*self.skb()).queue_mapping = 0 };
         Ok(())
+    }
+
+    /// The first step of that; the error is the kernel's, negative.
+    #[inline(always)]
+    pub fn try_to_shrink(&mut self, extra_len: u32, extra_flags: u64) -> Result<(), c_long> {
+        let len = OVERHEAD_IPV4 as u32 + extra_len;
+        self.ctx
+            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, KEEP | extra_flags)
     }
 
     /// Redirects to an interface of this host, whose neighbour table writes the Ethernet header

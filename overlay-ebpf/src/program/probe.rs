@@ -1,7 +1,10 @@
 //! Programs that the loader runs once, on a tunnel packet of its own, to learn what this kernel's
-//! `bpf_skb_adjust_room` takes. They return 1 for yes and 0 for no, and are never attached.
+//! `bpf_skb_adjust_room` takes. They return 1, or the kernel's error: only `-EINVAL` says that it
+//! does not know the flag. They are never attached.
 
-use aya_ebpf::{bindings::BPF_F_ADJ_ROOM_DECAP_L3_IPV6, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::BPF_F_ADJ_ROOM_DECAP_L3_IPV6, cty::c_long, macros::classifier, programs::TcContext,
+};
 
 use crate::packet::{Frame, Verdict};
 
@@ -11,7 +14,7 @@ const DECAP_L4_UDP: u64 = 1 << 10;
 /// Does it grow a frame for a tunnel with an inner Ethernet header (Linux 5.13)?
 #[classifier]
 pub fn probe_encap(ctx: TcContext) -> Verdict {
-    Verdict::from(Frame::new(ctx).grow_for_tunnel().is_ok())
+    answer(Frame::new(ctx).try_to_grow())
 }
 
 /// Does it set the protocol of what was inside (Linux 6.3)?
@@ -28,5 +31,13 @@ pub fn probe_decap_l4(ctx: TcContext) -> Verdict {
 
 #[inline(always)]
 fn takes(ctx: TcContext, flags: u64) -> Verdict {
-    Verdict::from(Frame::new(ctx).shrink_from_tunnel(0, flags).is_ok())
+    answer(Frame::new(ctx).try_to_shrink(0, flags))
+}
+
+#[inline(always)]
+fn answer(outcome: Result<(), c_long>) -> Verdict {
+    match outcome {
+        Ok(()) => 1,
+        Err(error) => error as Verdict,
+    }
 }

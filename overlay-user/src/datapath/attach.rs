@@ -33,15 +33,23 @@ pub(super) struct Hook {
 
 impl Hook {
     /// Asks the kernel, on an interface that exists. `root` is the instance's folder of pins.
-    pub(super) fn probe(interface: &str, root: &Path) -> Self {
+    pub(super) fn probe(interface: &str, root: &Path) -> Result<Self, DatapathError> {
         let mode = match SchedClassifier::query_tcx(interface, INGRESS) {
             Ok(_) => AttachMode::Tcx,
-            Err(_) => AttachMode::Clsact,
+            // A program that was there was taken off before it could be looked at.
+            Err(error) if is_errno(&error, libc::ENOENT) => AttachMode::Tcx,
+            Err(error) if is_errno(&error, libc::EINVAL) => AttachMode::Clsact,
+            Err(error) => {
+                return Err(DatapathError::Kernel {
+                    what: format!("can't ask for the BPF programs on {interface}"),
+                    cause: chain(&error),
+                });
+            }
         };
-        Self {
+        Ok(Self {
             mode,
             handle: handle_of(root),
-        }
+        })
     }
 
     pub(super) fn mode(self) -> AttachMode {

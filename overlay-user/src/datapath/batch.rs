@@ -5,7 +5,10 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use aya::{Pod, maps::MapData};
+use aya::{
+    Pod,
+    maps::{MapData, MapError},
+};
 
 /// `BPF_MAP_UPDATE_BATCH` of `enum bpf_cmd`, `linux/bpf.h` (Linux 5.6).
 const UPDATE_BATCH: libc::c_int = 26;
@@ -32,17 +35,17 @@ pub(super) struct Batches<K, V> {
 }
 
 impl<K: Pod, V: Pod> Batches<K, V> {
-    /// `None`: the map is not one of such entries, or can't be asked.
-    pub(super) fn of(map: &MapData) -> Option<Self> {
-        let info = map.info().ok()?;
+    /// `None`: the map is not one of such entries.
+    pub(super) fn of(map: &MapData) -> Result<Option<Self>, MapError> {
+        let info = map.info()?;
         let sizes = [info.key_size(), info.value_size()].map(usize::try_from);
         if sizes != [Ok(size_of::<K>()), Ok(size_of::<V>())] {
-            return None;
+            return Ok(None);
         }
-        Some(Self {
-            map: map.fd().as_fd().try_clone_to_owned().ok()?,
+        Ok(Some(Self {
+            map: map.fd().as_fd().try_clone_to_owned()?,
             entries: PhantomData,
-        })
+        }))
     }
 
     /// Writes each value over whatever the map has under its key. Gives how many the kernel took: if

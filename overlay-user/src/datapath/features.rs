@@ -1,6 +1,6 @@
 //! What this kernel can do: probed, never guessed from its version.
 
-use std::{error::Error, fmt::Write as _};
+use std::{error::Error, fmt::Write as _, io};
 
 use aya::{
     Ebpf,
@@ -92,7 +92,8 @@ pub fn require() -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// Runs the object's probe programs.
+/// Runs the object's probe programs. What they fail with is an error, unless the kernel says by it
+/// that it does not know what was asked of it.
 pub(super) fn probe(ebpf: &mut Ebpf) -> Result<DecapFlags, DatapathError> {
     if !ask(ebpf, program::PROBE_ENCAP)? {
         return Err(missing(
@@ -125,7 +126,14 @@ fn ask(ebpf: &mut Ebpf, name: &str) -> Result<bool, DatapathError> {
     let result = program
         .test_run(options)
         .map_err(|error| failed("run", name, &error))?;
-    Ok(result.return_value == 1)
+    match result.return_value.cast_signed() {
+        1 => Ok(true),
+        error if error == -libc::EINVAL => Ok(false),
+        error => Err(DatapathError::Kernel {
+            what: format!("can't run BPF program {name}"),
+            cause: io::Error::from_raw_os_error(-error).to_string(),
+        }),
+    }
 }
 
 /// The program with this name; loaded or not.

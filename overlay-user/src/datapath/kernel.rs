@@ -99,7 +99,7 @@ impl Kernel {
         if settings.log_drops {
             forward_log(&mut ebpf)?;
         }
-        let hook = Hook::probe(&settings.underlay, &settings.pins);
+        let hook = Hook::probe(&settings.underlay, &settings.pins)?;
         let state = Mutex::new(State {
             ebpf,
             maps,

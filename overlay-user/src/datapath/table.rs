@@ -44,8 +44,9 @@ impl<K: Pod, V: Pod> Table<K, V> {
     pub(super) fn open(name: &'static str, map: Map) -> Result<Self, DatapathError> {
         let (mut capacity, mut batches) = (0, None);
         if let Map::HashMap(data) = &map {
-            capacity = data.info().map_or(0, |info| info.max_entries());
-            batches = Batches::of(data);
+            let opening = |error| failed("open", name, &error);
+            capacity = data.info().map_err(opening)?.max_entries();
+            batches = Batches::of(data).map_err(opening)?;
         }
         let map: HashMap<_, K, V> = map
             .try_into()
