@@ -16,7 +16,7 @@ use super::{
     operations::Agent,
 };
 use crate::{
-    datapath::{self, DatapathError},
+    datapath::{self, Before, DatapathError},
     model::{MapUsage, Name, Network, Node, RowId, SESSION_TTL},
     platform::{Condition, ENCAPSULATION, Offloads, PlatformError, VxlanDevice},
     reconcile::Lost,
@@ -46,6 +46,10 @@ impl Agent {
         match self.datapath.usage() {
             Ok(usage) => judge_maps(&mut found, &usage),
             Err(error) => found.find(problem("maps", error, "start the agent again")),
+        }
+        match self.datapath.others_before() {
+            Ok(others) => judge_programs(&mut found, &others),
+            Err(error) => found.find(problem("programs", error, "see the agent's log")),
         }
         let (networks, lost) = {
             let view = self.observer.view().await;
@@ -202,6 +206,40 @@ fn judge_maps(found: &mut DoctorView, usage: &BTreeMap<&'static str, MapUsage>) 
     }
     if all_well {
         found.pass("maps");
+    }
+}
+
+fn judge_programs(found: &mut DoctorView, others: &[Before]) {
+    if others.is_empty() {
+        return found.pass("programs");
+    }
+    for before in others {
+        let Before {
+            interface,
+            programs,
+            is_attached,
+        } = before;
+        let subject = format!("interface {interface}");
+        if !is_attached {
+            found.find(problem(
+                &subject,
+                "has lost the agent's BPF program",
+                "somebody took it off; the agent puts it back within half a minute",
+            ));
+        }
+        if !programs.is_empty() {
+            found.find(Finding::warning(
+                &subject,
+                format_args!(
+                    "runs BPF programs before the agent's: {}; what they don't hand on never gets to it",
+                    programs.join(", ")
+                ),
+                format_args!(
+                    "see whether they end the chain (`bpftool net show dev {interface}`): they have \
+                     to return TC_ACT_UNSPEC or to be attached behind it (BPF_F_AFTER)"
+                ),
+            ));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Takes an instance away: programs, interfaces, namespaces, its rows in the registry.
 
-use std::{fs, future::Future, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, future::Future, io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::time::timeout;
@@ -111,27 +111,32 @@ pub(super) async fn undo(config: &Config, paths: &InstancePaths) -> anyhow::Resu
     finish(paths, &errors)
 }
 
-/// The host's share of it: goes on past errors and notes each.
+/// The host's share of it: goes on past errors and notes each. Interfaces go first, and their programs
+/// with them: without one an endpoint's frames would pass to the host's own stack.
 pub(super) async fn remove_from_host(
     paths: &InstancePaths,
     platform: Arc<dyn Platform>,
     host: &Netns,
     errors: &mut Vec<String>,
 ) {
+    match platform.ports().await {
+        Ok(ports) => {
+            for port in ports {
+                if let Err(error) = platform.remove_port(&port.endpoint).await {
+                    errors.push(error.to_string());
+                    let stays = BTreeSet::from([port.host_ifindex]);
+                    errors.extend(error_of(platform.set_ports_up(&stays, false).await));
+                }
+            }
+        }
+        Err(error) => errors.push(error.to_string()),
+    }
     errors.extend(error_of(datapath::remove(&paths.pins)));
     let pins = paths.pins.clone();
     let detached = host
         .run(move || datapath::detach_filters(&pins).map_err(io::Error::other))
         .await;
     errors.extend(error_of(detached));
-    match platform.ports().await {
-        Ok(ports) => {
-            for port in ports {
-                errors.extend(error_of(platform.remove_port(&port.endpoint).await));
-            }
-        }
-        Err(error) => errors.push(error.to_string()),
-    }
     errors.extend(error_of(platform.remove_orphan_namespaces().await));
     errors.extend(error_of(platform.remove_vxlan().await));
 }

@@ -3,20 +3,21 @@
 //! the old one in a single step.
 
 use std::{
+    error::Error,
     hash::{Hash as _, Hasher as _},
     io,
     path::Path,
 };
 
 use aya::programs::{
-    Link as _, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    Link as _, LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
 };
 
 use fnv::FnvHasher;
 
-use super::{AttachMode, DatapathError, features::chain, pins::unpin};
+use super::{AttachMode, Before, DatapathError, features::chain, pins::unpin};
 
 const INGRESS: TcAttachType = TcAttachType::Ingress;
 
@@ -39,12 +40,7 @@ impl Hook {
             // A program that was there was taken off before it could be looked at.
             Err(error) if is_errno(&error, libc::ENOENT) => AttachMode::Tcx,
             Err(error) if is_errno(&error, libc::EINVAL) => AttachMode::Clsact,
-            Err(error) => {
-                return Err(DatapathError::Kernel {
-                    what: format!("can't ask for the BPF programs on {interface}"),
-                    cause: chain(&error),
-                });
-            }
+            Err(error) => return Err(unasked(interface, &error)),
         };
         Ok(Self {
             mode,
@@ -74,14 +70,78 @@ impl Hook {
         })
     }
 
-    /// Takes a program off an interface; absent is fine.
-    pub(super) fn detach(self, interface: Option<&str>, pin: &Path) -> Result<(), DatapathError> {
-        // A link that isn't pinned any more detaches itself; so does one whose interface is gone.
-        unpin(pin)?;
-        match (self.mode, interface) {
-            (AttachMode::Clsact, Some(interface)) => detach_filter(interface, self.handle),
-            _ => Ok(()),
+    /// Whether the program that is pinned at `pin` is attached to an interface, as the kernel says.
+    /// `None`: this hook does not tell.
+    pub(super) fn is_attached(
+        self,
+        interface: &str,
+        pin: &Path,
+    ) -> Result<Option<bool>, DatapathError> {
+        if self.mode == AttachMode::Clsact {
+            return Ok(None);
         }
+        let link = match PinnedLink::from_pin(pin) {
+            Ok(pinned) => FdLink::from(pinned),
+            Err(error) if is_missing(&error) => return Ok(Some(false)),
+            Err(error) => return Err(unasked(interface, &error)),
+        };
+        let link = link.info().map_err(|error| unasked(interface, &error))?;
+        let ours = link.program_id();
+        let programs = chain_at(interface)?;
+        Ok(Some(programs.iter().any(|program| program.id() == ours)))
+    }
+
+    /// The programs that run before the one with the id `own` at an interface's ingress, or all of
+    /// them if that is not there. `None`: this hook does not tell.
+    pub(super) fn others_before(
+        self,
+        interface: &str,
+        own: u32,
+    ) -> Result<Option<Before>, DatapathError> {
+        if self.mode == AttachMode::Clsact {
+            return Ok(None);
+        }
+        let programs = chain_at(interface)?;
+        let ours = programs.iter().position(|program| program.id() == own);
+        let others = programs.iter().take(ours.unwrap_or(programs.len()));
+        let described = others.map(|program| {
+            let name = program.name_as_str().unwrap_or("without a name");
+            format!("{name} (id {})", program.id())
+        });
+        Ok(Some(Before {
+            interface: interface.to_owned(),
+            programs: described.collect(),
+            is_attached: ours.is_some(),
+        }))
+    }
+}
+
+/// The programs at an interface's ingress, in their order.
+fn chain_at(interface: &str) -> Result<Vec<ProgramInfo>, DatapathError> {
+    // One that is taken off between the two questions of this one makes it fail.
+    const ATTEMPTS: usize = 3;
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match SchedClassifier::query_tcx(interface, INGRESS) {
+            Ok((_, programs)) => return Ok(programs),
+            Err(error) if attempt < ATTEMPTS && is_errno(&error, libc::ENOENT) => {}
+            Err(error) => return Err(unasked(interface, &error)),
+        }
+    }
+}
+
+fn unasked(interface: &str, error: &(dyn Error + 'static)) -> DatapathError {
+    DatapathError::Kernel {
+        what: format!("can't ask for the BPF programs on {interface}"),
+        cause: chain(error),
+    }
+}
+
+fn is_missing(error: &LinkError) -> bool {
+    match error {
+        LinkError::SyscallError(error) => error.io_error.kind() == io::ErrorKind::NotFound,
+        _ => false,
     }
 }
 
@@ -128,7 +188,9 @@ fn attach_tcx(program: &mut SchedClassifier, interface: &str, pin: &Path) -> Res
     if replace_pinned(program, pin)? {
         return Ok(());
     }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    // Whoever comes before may end the chain, and nothing would come out of tunnels. What is not
+    // ours goes on to the others.
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
         .attach_with_options(interface, INGRESS, options)
         .map_err(|error| chain(&error))?;
@@ -142,9 +204,7 @@ fn attach_tcx(program: &mut SchedClassifier, interface: &str, pin: &Path) -> Res
 fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, String> {
     let link = match PinnedLink::from_pin(pin) {
         Ok(pinned) => FdLink::from(pinned),
-        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
-            return Ok(false);
-        }
+        Err(error) if is_missing(&error) => return Ok(false),
         Err(error) => return Err(chain(&error)),
     };
     let link = SchedClassifierLink::try_from(link).map_err(|error| chain(&error))?;

@@ -28,7 +28,7 @@ use overlay_ebpf::abi::{Counter, global, map, program};
 use tokio::sync::mpsc;
 
 use super::{
-    AttachMode, Datapath, DatapathError, Settings, answer,
+    AttachMode, Before, Datapath, DatapathError, Settings, answer,
     attach::{self, Hook},
     features::{self, DecapFlags, chain, classifier},
     former::Former,
@@ -222,21 +222,51 @@ impl Datapath for Kernel {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
+        // A link whose interface is gone has gone with it: what is left is the pin.
         let pinned = self.pins.endpoint_links()?.into_iter().collect();
-        let unwanted: Vec<u32> = attached
-            .union(&pinned)
-            .filter(|ifindex| !ifindexes.contains(ifindex))
-            .copied()
-            .collect();
-        for ifindex in unwanted {
-            let name = interface_name(ifindex).ok();
-            let pin = self.pins.endpoint_link(ifindex);
-            match self.hook.detach(name.as_deref(), &pin) {
-                Ok(()) => drop(attached.remove(&ifindex)),
-                Err(error) => drop(first_error.get_or_insert(error)),
+        let others: Vec<u32> = attached.union(&pinned).copied().collect();
+        for ifindex in others {
+            if !ifindexes.contains(&ifindex) && is_gone(ifindex) {
+                match unpin(&self.pins.endpoint_link(ifindex)) {
+                    Ok(()) => drop(attached.remove(&ifindex)),
+                    Err(error) => drop(first_error.get_or_insert(error)),
+                }
             }
         }
         first_error.map_or(Ok(()), Err)
+    }
+
+    fn is_attached(&self, ifindex: u32) -> Option<bool> {
+        if self.state().attached.contains(&ifindex) {
+            return Some(true);
+        }
+        let pin = self.pins.endpoint_link(ifindex);
+        let asked = interface_name(ifindex).and_then(|name| self.hook.is_attached(&name, &pin));
+        asked.unwrap_or_else(|error| {
+            tracing::debug!(%error, "it is not known whether it has its program");
+            None
+        })
+    }
+
+    fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
+        let mut state = self.state();
+        let mut interfaces = vec![(self.settings.underlay_ifindex, program::UNDERLAY_INGRESS)];
+        let endpoints = state.attached.iter();
+        interfaces.extend(endpoints.map(|ifindex| (*ifindex, program::ENDPOINT_INGRESS)));
+        let mut found = Vec::new();
+        for (ifindex, program) in interfaces {
+            let own = classifier(&mut state.ebpf, program)?
+                .info()
+                .map_err(|error| features::failed("look at", program, &error))?
+                .id();
+            // An endpoint that has just gone is nobody's trouble.
+            let Ok(name) = interface_name(ifindex) else {
+                continue;
+            };
+            let before = self.hook.others_before(&name, own)?;
+            found.extend(before.filter(|it| !it.programs.is_empty() || !it.is_attached));
+        }
+        Ok(found)
     }
 
     fn doubt_attachments(&self) {
@@ -259,9 +289,12 @@ impl Datapath for Kernel {
         }
         match self.hook.mode() {
             AttachMode::Tcx => Ok(()),
-            AttachMode::Clsact => detach_where(&self.settings.pins, |interface| {
-                interface != index && !state.attached.contains(&interface)
-            }),
+            AttachMode::Clsact => {
+                let endpoints = state.maps.small_tables()?.endpoints;
+                detach_where(&self.settings.pins, |interface| {
+                    interface != index && !endpoints.contains_key(&interface)
+                })
+            }
         }
     }
 
@@ -400,6 +433,11 @@ fn forward_log(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
         }
     });
     Ok(())
+}
+
+/// Whether the kernel says that it has no interface with this index.
+fn is_gone(ifindex: u32) -> bool {
+    matches!(if_indextoname(ifindex), Err(Errno::ENXIO | Errno::ENODEV))
 }
 
 fn interface_name(ifindex: u32) -> Result<String, DatapathError> {

@@ -118,6 +118,17 @@ pub enum AttachMode {
     Clsact,
 }
 
+/// What stands before this instance's program at an interface's ingress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// The interface's name.
+    pub interface: String,
+    /// Others' programs with their ids, in the order in which they run. Each may end the chain.
+    pub programs: Vec<String>,
+    /// Whether this instance's own is there at all.
+    pub is_attached: bool,
+}
+
 /// The kernel's side of one instance: maps that are tables, programs on interfaces.
 pub trait Datapath: Send + Sync + 'static {
     /// Everything in the maps.
@@ -191,10 +202,19 @@ pub trait Datapath: Send + Sync + 'static {
     /// Traffic of the networks that have endpoints on this host.
     fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError>;
 
-    /// Makes this version's `endpoint_ingress` attached to exactly these interfaces (indexes):
-    /// an older version's is replaced without a gap, and taken off where it is no longer wanted.
-    /// Goes on past errors and reports the first.
+    /// Makes this version's `endpoint_ingress` attached to these interfaces (indexes): an older
+    /// version's is replaced without a gap. It is taken off no other interface: a program goes with
+    /// its interface, or frames would pass to the host's own stack. Goes on past errors and reports
+    /// the first.
     fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError>;
+
+    /// Whether a program of this instance is attached to the interface since the last
+    /// [`Self::attach_endpoints`]. `Some(false)` is the kernel's word; `None`: it is not known.
+    fn is_attached(&self, ifindex: u32) -> Option<bool>;
+
+    /// The interfaces of endpoints and of the underlay where others' programs run before this
+    /// instance's, or this one is missing.
+    fn others_before(&self) -> Result<Vec<Before>, DatapathError>;
 
     /// The next [`Self::attach_endpoints`] attaches to all of them anew, in case somebody took a
     /// program off.

@@ -23,7 +23,7 @@ use super::DatapathError;
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Removes all pins of an instance: links first, so that traffic stops before its maps go. Absent
-/// ones are fine.
+/// ones are fine. Its endpoints' interfaces have to be gone or down.
 pub fn remove(root: &Path) -> Result<(), DatapathError> {
     for version in entries(root)? {
         remove_version(&version)?;

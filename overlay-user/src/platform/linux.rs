@@ -318,6 +318,26 @@ impl Platform for Linux {
             .tried(|| "listening to the links of all namespaces".to_owned())
     }
 
+    async fn set_ports_up(
+        &self,
+        ifindexes: &BTreeSet<u32>,
+        is_up: bool,
+    ) -> Result<(), PlatformError> {
+        if ifindexes.is_empty() {
+            return Ok(());
+        }
+        let host = self.open_host().await?;
+        let mut result = Ok(());
+        for ifindex in ifindexes {
+            let set = host.set_up(*ifindex, is_up).await;
+            let state = if is_up { "up" } else { "down" };
+            // One that fails keeps none of the others.
+            result = result
+                .and(set.tried(|| format!("setting the interface with index {ifindex} {state}")));
+        }
+        result
+    }
+
     async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
         let what = || format!("removing the veth of endpoint {endpoint}");
         within(PORT_TIMEOUT, what, async {

@@ -1,6 +1,10 @@
 //! The host's links and namespaces: what the agent makes and removes outside of BPF.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::Ipv4Addr,
+};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -140,7 +144,8 @@ pub trait Platform: Send + Sync + 'static {
     /// Every port that carries this instance's mark, half-made ones included.
     async fn ports(&self) -> Result<Vec<Port>, PlatformError>;
 
-    /// Makes the namespace, the veth, its addresses and its MTU what `spec` says.
+    /// Makes the namespace, the veth, its addresses and its MTU what `spec` says. The host side of a
+    /// new one is down: see [`Self::set_ports_up`].
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError>;
 
     /// Puts right what somebody changed on a port that is there, and makes nothing. `None`: there is
@@ -149,6 +154,14 @@ pub trait Platform: Send + Sync + 'static {
 
     /// Tells what happens to the ports that were ensured or refreshed. Ends if the kernel stops telling.
     async fn port_changes(&self) -> Result<mpsc::Receiver<PortChange>, PlatformError>;
+
+    /// Sets the host sides of ports (indexes) up, or down. One that is up without its program hands
+    /// its endpoint's frames to the host's own stack. One that is gone is neither: that is no error.
+    async fn set_ports_up(
+        &self,
+        ifindexes: &BTreeSet<u32>,
+        is_up: bool,
+    ) -> Result<(), PlatformError>;
 
     /// Removes the endpoint's veth and its namespace if we made that and nothing else is in it.
     async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError>;

@@ -183,6 +183,16 @@ impl Netlink {
         changed.await.map(drop)
     }
 
+    /// Sets a link up, or down; not one that is gone.
+    pub(super) async fn set_up(&self, index: u32, is_up: bool) -> io::Result<()> {
+        let link = LinkUnspec::new_with_index(index);
+        let message = if is_up { link.up() } else { link.down() };
+        match self.change(message.build()).await {
+            Err(error) if errno(&error) == Errno::ENODEV => Ok(()),
+            set => set,
+        }
+    }
+
     /// Deletes a link, and the other end with it if it is a veth.
     pub(super) async fn delete(&self, index: u32) -> io::Result<()> {
         let message = LinkUnspec::new_with_index(index).build();

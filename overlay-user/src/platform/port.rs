@@ -346,7 +346,7 @@ impl Linux {
         if is_name_taken {
             tracing::debug!(%endpoint, name = inside.name, "the interface keeps a name that is not ours");
         } else if inside.name != spec.ifname.as_str() {
-            let renamed = rename(&inner, inside.index, spec.ifname.as_str()).await;
+            let renamed = rename(&inner, &inside, spec.ifname.as_str()).await;
             renamed.tried(setting)?;
         }
         set_inside(&inner, &inside, spec).await.tried(setting)?;
@@ -427,7 +427,7 @@ impl Linux {
         let device = Device::Port(&spec.endpoint);
         let (name, alias) = (device.name(&self.instance), device.alias(&self.instance));
         if link.name != name {
-            rename(host, link.index, &name).await.tried(setting)?;
+            rename(host, link, &name).await.tried(setting)?;
         }
         // The host has no business of its own on this link: no addresses, so no ARP.
         let change = Change::of(link)
@@ -437,11 +437,11 @@ impl Linux {
         let is_new = !change.is_done() || !link.is_up();
         host.apply(change).await.tried(setting)?;
         if is_new {
-            // After the MTU: coming from below 1280 bytes, IPv6 starts afresh. Before it is up.
+            // After the MTU: coming from below 1280 bytes, IPv6 starts afresh. Before it is up, which
+            // it is once its program is there.
             self.disable_ipv6(&name).await;
         }
-        let change = Change::of(link).flags(LinkFlags::Up);
-        host.apply(change).await.tried(setting)
+        Ok(())
     }
 }
 
@@ -515,14 +515,14 @@ async fn set_inside(inner: &Netlink, link: &Link, spec: &PortSpec) -> io::Result
 }
 
 /// Renames a link, which before Linux 6.2 has to be down for that.
-async fn rename(netlink: &Netlink, index: u32, name: &str) -> io::Result<()> {
+async fn rename(netlink: &Netlink, link: &Link, name: &str) -> io::Result<()> {
+    let index = link.index;
     let named = LinkUnspec::new_with_index(index).name(name).build();
     match netlink.change(named.clone()).await {
         Err(error) if errno(&error) == Errno::EBUSY => {
-            let link = || LinkUnspec::new_with_index(index);
-            netlink.change(link().down().build()).await?;
-            netlink.change(named).await?;
-            netlink.change(link().up().build()).await
+            netlink.set_up(index, false).await?;
+            let renamed = netlink.change(named).await;
+            netlink.set_up(index, link.is_up()).await.and(renamed)
         }
         renamed => renamed,
     }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{apply::Applier, mirror::Mirror, plan::Draft};
+use super::{Reconciler, apply::Applier, mirror::Mirror, plan::Draft};
 use crate::model::{
     Endpoint, Mac, Name, NeighborKey, Vni,
     fair::{FairMap, FairQueue},
@@ -161,6 +161,16 @@ impl Applier {
             }
         }
         listeners
+    }
+}
+
+impl Reconciler {
+    /// Announces what it is time for.
+    pub(super) async fn announce(&mut self, now: Instant) {
+        if self.applier.announcer.next().is_some() {
+            let view = self.view.read().await;
+            self.counters.announced += self.applier.announce(&view.mirror, now);
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Carries desired state over to the kernel.
 //!
-//! Nothing shall point at what is not there. What goes loses its rows, then its programs, then its
-//! interface; what comes gets its interface, then its rows, then its programs. All that goes is gone
-//! before anything comes: it may have the name, the namespace or the address that is wanted anew.
+//! Nothing shall point at what is not there, and no interface is up without its program: frames would
+//! pass to the host's own stack. What goes loses its rows, then its interface, and its program with
+//! that; what comes gets its interface, which is down, then its rows, then its program, and then is
+//! set up. All that goes is gone before anything comes: it may have the name, the namespace or the
+//! address that is wanted anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -95,6 +97,8 @@ pub(super) struct Readings {
 struct Attached {
     underlay: bool,
     endpoints: bool,
+    /// Interfaces that have theirs and were set up.
+    up: BTreeSet<u32>,
 }
 
 /// What is known of an endpoint of this node.
@@ -204,8 +208,8 @@ impl Applier {
             errors.push(error);
         }
         if !gone.is_empty() {
-            errors.extend(self.attach().err());
             errors.extend(self.remove_ports(&gone).await);
+            errors.extend(self.attach().await.err());
         }
         if !touched.is_empty() {
             errors.extend(self.ensure_ports(mirror, touched).await);
@@ -228,7 +232,7 @@ impl Applier {
         let vteps = self.desired(mirror).vteps().into_keys().collect();
         self.find_next_hops(mirror, vteps).await;
         self.datapath.doubt_attachments();
-        self.attached.underlay = false;
+        self.attached = Attached::default();
         // What is inside the others is looked at beside the loop.
         let names = mirror.local_endpoints().map(|known| known.name().clone());
         let names = names
@@ -391,6 +395,7 @@ impl Applier {
                     self.failures.remove(&name);
                     self.places.insert(name.clone(), (spec.netns, spec.ifname));
                     self.found.ports.insert(name.clone(), ifindex);
+                    self.attached.up.remove(&ifindex);
                     standing.push(name);
                 }
                 // No word on whether its interface is gone: if it was there, it is.
@@ -399,7 +404,7 @@ impl Applier {
         }
         let mut errors = Vec::new();
         errors.extend(self.settle(mirror, draft).err());
-        errors.extend(self.attach().err());
+        errors.extend(self.attach().await.err());
         match errors.first() {
             Some(error) => self.doubt(standing, error),
             None if self.is_in_doubt || self.unmended.is_some() => {}
@@ -437,7 +442,10 @@ impl Applier {
                     && known == Some(port.host_ifindex)
                     && !self.failures.contains_key(&name) =>
             {
-                Vec::new()
+                // The look puts right all but this, which needs to know of programs.
+                self.attached.up.remove(&port.host_ifindex);
+                let set = self.set_up(&BTreeSet::from([port.host_ifindex])).await;
+                set.err().into_iter().collect()
             }
             Ok(_) => self.ensure_ports(mirror, vec![name]).await,
             Err(error) => {
@@ -510,20 +518,45 @@ impl Applier {
         Ok(())
     }
 
-    /// Attaches the programs. The underlay's comes second: what it lets in finds its tables full.
-    fn attach(&mut self) -> Result<(), String> {
-        if !self.readings.has_ports {
-            // It would take programs off interfaces that are not known yet.
-            return Err("the host's interfaces are not known yet".to_owned());
-        }
+    /// Attaches the programs, and sets the interfaces up that have theirs. The underlay's comes
+    /// second: what it lets in finds its tables full.
+    async fn attach(&mut self) -> Result<(), String> {
         let ifindexes: BTreeSet<u32> = self.found.ports.values().copied().collect();
-        let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes));
+        let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes))
+            .map_err(|error| error.to_string());
+        self.attached.endpoints = attached.is_ok();
+        let up = &mut self.attached.up;
+        up.retain(|ifindex| ifindexes.contains(ifindex));
+        let set = self.set_up(&ifindexes).await;
+        let attached = attached.and(set);
         self.attached.endpoints = attached.is_ok();
         if !self.attached.underlay {
             on_kernel(|| self.datapath.attach_underlay()).map_err(|error| error.to_string())?;
             self.attached.underlay = true;
         }
-        attached.map_err(|error| error.to_string())
+        attached
+    }
+
+    /// Sets interfaces up that have their program, and down that have lost it. What is not known
+    /// changes nothing.
+    async fn set_up(&mut self, ifindexes: &BTreeSet<u32>) -> Result<(), String> {
+        let up = &mut self.attached.up;
+        let mut bare = BTreeSet::new();
+        let mut come: BTreeSet<u32> = ifindexes.difference(up).copied().collect();
+        if !self.attached.endpoints {
+            let is_attached = |ifindex: &u32| self.datapath.is_attached(*ifindex);
+            let is_bare = |ifindex: &&u32| is_attached(ifindex) == Some(false);
+            bare = ifindexes.iter().filter(is_bare).copied().collect();
+            come.retain(|ifindex| is_attached(ifindex) == Some(true));
+        }
+        up.retain(|ifindex| !bare.contains(ifindex));
+        up.extend(&come);
+        let down = self.platform.set_ports_up(&bare, false).await;
+        let set = down.and(self.platform.set_ports_up(&come, true).await);
+        set.map_err(|error| {
+            self.attached.up.clear();
+            error.to_string()
+        })
     }
 }
 

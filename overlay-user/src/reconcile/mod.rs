@@ -436,12 +436,7 @@ impl Reconciler {
         // What can't be done yet must not be waited for: the loop would turn and turn.
         let report = self.reporter.next().filter(|_| self.reader.is_settled());
         let announcement = self.applier.announcer.next();
-        let others = [
-            report,
-            self.next_ageing(),
-            self.looks.next(),
-            announcement,
-        ];
+        let others = [report, self.next_ageing(), self.looks.next(), announcement];
         others.into_iter().flatten().fold(next, Instant::min)
     }
 
@@ -477,13 +472,6 @@ impl Reconciler {
                 .extend(self.applier.carry_over(&view.mirror, draft).await);
         }
         outcome
-    }
-
-    async fn announce(&mut self, now: Instant) {
-        if self.applier.announcer.next().is_some() {
-            let view = self.view.read().await;
-            self.counters.announced += self.applier.announce(&view.mirror, now);
-        }
     }
 
     async fn renew_lease(&mut self) {

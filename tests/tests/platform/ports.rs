@@ -1,6 +1,6 @@
 //! What a port becomes, and what is put right.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use overlay_tests::wait::PATIENCE;
 use tokio::time::timeout;
@@ -26,6 +26,22 @@ async fn a_port_is_what_its_spec_says() {
             .contains(&"NOARP".into())
     );
     assert_eq!(host.platform.ports().await.unwrap(), [port]);
+}
+
+#[tokio::test]
+async fn the_host_side_of_a_port_is_down_until_it_is_set_up_and_stays_as_it_was_set() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    let port = host.ensure(&spec).await;
+    let is_up = || is_up(&link(None, &port.host_ifname));
+    assert!(!is_up(), "its program is yet to come");
+    let both = BTreeSet::from([port.host_ifindex, 1_000_000]);
+    for up in [true, false, true] {
+        host.platform.set_ports_up(&both, up).await.unwrap();
+        assert_eq!(is_up(), up);
+        host.ensure(&spec).await;
+        assert_eq!(is_up(), up);
+    }
 }
 
 #[tokio::test]

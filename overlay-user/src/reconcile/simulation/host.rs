@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{dice::Dice, store::Store, writing::Writing};
 use crate::{
-    datapath::{AttachMode, Datapath, DatapathError},
+    datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
         EndpointRow, FdbKey, FdbRow, IfName, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
         NetworkRow, Tables, Traffic, Vni, VtepRow, Wanted,
@@ -39,6 +39,8 @@ pub(super) struct Kernel {
     /// Interfaces of another owner, in the same namespaces.
     pub(super) foreign: BTreeSet<(Name, IfName)>,
     pub(super) attached: BTreeSet<u32>,
+    /// Interfaces that are up.
+    pub(super) up: BTreeSet<u32>,
     pub(super) is_underlay_attached: bool,
     pub(super) lease: Option<Instant>,
     /// When frames used rows that age.
@@ -385,12 +387,20 @@ impl Datapath for Host {
             // What was attached stays; of what was not, one is not now either.
             let mut new = wanted.difference(&kernel.attached);
             let left_out = new.next().copied();
-            kernel.attached = wanted;
+            kernel.attached.extend(&wanted);
             left_out.map(|ifindex| kernel.attached.remove(&ifindex));
             return Err(failed());
         }
-        kernel.attached = wanted;
+        kernel.attached.extend(&wanted);
         if is_complete { Ok(()) } else { Err(failed()) }
+    }
+
+    fn is_attached(&self, ifindex: u32) -> Option<bool> {
+        Some(self.lock().kernel.attached.contains(&ifindex))
+    }
+
+    fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
+        Ok(Vec::new())
     }
 
     fn doubt_attachments(&self) {}
@@ -443,6 +453,7 @@ impl Platform for Host {
             && (netns, ifname) != (&place.0, &place.1)
         {
             kernel.attached.remove(ifindex);
+            kernel.up.remove(ifindex);
             kernel.ports.remove(&spec.endpoint);
         }
         let is_taken = kernel.foreign.contains(&place)
@@ -491,6 +502,29 @@ impl Platform for Host {
         Ok(mpsc::channel(1).1)
     }
 
+    async fn set_ports_up(
+        &self,
+        ifindexes: &BTreeSet<u32>,
+        is_up: bool,
+    ) -> Result<(), PlatformError> {
+        if ifindexes.is_empty() {
+            return Ok(());
+        }
+        self.change_interfaces().await?;
+        let kernel = &mut self.lock().kernel;
+        for ifindex in ifindexes {
+            if !is_up {
+                kernel.up.remove(ifindex);
+            } else if kernel.attached.contains(ifindex) {
+                kernel.up.insert(*ifindex);
+            } else if kernel.ports.values().any(|(port, ..)| port == ifindex) {
+                let violation = format!("interface {ifindex} is set up without its program");
+                kernel.violations.push(violation);
+            }
+        }
+        Ok(())
+    }
+
     async fn remove_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
         self.change_interfaces().await?;
         let kernel = &mut self.lock().kernel;
@@ -502,6 +536,7 @@ impl Platform for Host {
         }
         if let Some((ifindex, ..)) = kernel.ports.remove(endpoint) {
             kernel.attached.remove(&ifindex);
+            kernel.up.remove(&ifindex);
         }
         Ok(())
     }

@@ -113,6 +113,9 @@ impl World {
                 if !kernel.attached.contains(ifindex) {
                     return Some(format!("{name} is said to be ready and has no program"));
                 }
+                if !kernel.up.contains(ifindex) {
+                    return Some(format!("{name} is said to be ready and is down"));
+                }
                 let Some(known) = view.mirror.endpoint(name) else {
                     return Some(format!("{name} is said to be ready and is not known"));
                 };
@@ -224,6 +227,9 @@ impl World {
                     "programs at {:?} instead of {ifindexes:?}",
                     kernel.attached
                 ));
+            }
+            if kernel.up != ifindexes {
+                wrong.push(format!("up are {:?} instead of {ifindexes:?}", kernel.up));
             }
             if kernel.lease.is_none_or(|until| until <= Instant::now()) {
                 wrong.push("the lease has run out".to_owned());

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use overlay_user::datapath::{AttachMode, Datapath, DatapathError};
+use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
     FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables, Traffic, Vni,
     Wanted,
@@ -37,6 +37,10 @@ impl Platform for NoPlatform {
 
     async fn port_changes(&self) -> Result<mpsc::Receiver<PortChange>, PlatformError> {
         Ok(mpsc::channel(1).1)
+    }
+
+    async fn set_ports_up(&self, _: &BTreeSet<u32>, _: bool) -> Result<(), PlatformError> {
+        Ok(())
     }
 
     async fn remove_port(&self, _: &Name) -> Result<(), PlatformError> {
@@ -171,6 +175,14 @@ impl Datapath for Tabled {
 
     fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
         Ok(BTreeMap::new())
+    }
+
+    fn is_attached(&self, _: u32) -> Option<bool> {
+        None
+    }
+
+    fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
+        Ok(Vec::new())
     }
 
     fn attach_endpoints(&self, _: &BTreeSet<u32>) -> Result<(), DatapathError> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use overlay_user::datapath::{AttachMode, Datapath, DatapathError};
+use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
     FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
 };
@@ -179,6 +179,14 @@ impl<D: Datapath> Datapath for Recorder<D> {
 
     fn attach_endpoints(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
         self.inner.attach_endpoints(ifindexes)
+    }
+
+    fn is_attached(&self, ifindex: u32) -> Option<bool> {
+        self.inner.is_attached(ifindex)
+    }
+
+    fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
+        self.inner.others_before()
     }
 
     fn doubt_attachments(&self) {
