@@ -23,6 +23,9 @@ const AGED_AT_ONCE: usize = 512;
 /// Of how many endpoints it is looked up when they were used, to find the one that was used least.
 const CANDIDATES: usize = 32;
 
+/// What the maps' counts of seconds are off by at most.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// What the registry said about an address; `None`: nothing in time.
 pub(super) type Answer = Option<Result<Option<Endpoint>, RegistryError>>;
 
@@ -296,8 +299,9 @@ impl Reconciler {
             let (used, name) = self.cache.oldest_of_largest()?;
             let name = name.clone();
             match self.last_use(&name, now).await {
-                // The maps count whole seconds.
-                Some(at) if at > used + Duration::from_secs(1) => self.cache.use_at(&name, at),
+                // The maps count whole seconds: it was used up to one before that. Who has just come,
+                // and for whom a frame waits, is used now.
+                Some(at) if at > used + SECOND => self.cache.use_at(&name, at - SECOND),
                 _ => return Some(name),
             }
         }
