@@ -69,7 +69,7 @@ fn status_has_the_keys_of_the_contract() {
             "iface": "eth0", "vtep": "10.0.0.1", "port": 4789,
             "registry": {
                 "url": "sqlite:///var/lib/overlay/registry.db", "connected": true, "revision": 12,
-                "stale_for_s": 0, "error": null,
+                "stale_for_s": 0, "error": null, "followed": true, "rejected": [],
             },
             "networks": 2,
             "endpoints": {"local": 3, "remote": 4},
