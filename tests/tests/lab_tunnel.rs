@@ -285,7 +285,7 @@ fn packets_that_no_tunnel_end_of_ours_would_send_are_dropped_with_their_reason()
     let sink = RawSocket::open(blue, "eth0");
     let bad = to_blue(IpEcn::ZERO, b"bad");
     let good = vxlan(VNI_IS_VALID, VNI, &to_blue(IpEcn::ZERO, b"good"));
-    let elsewhere = frame::udp(Party::at(BLUE), Party::at(GREEN), IpEcn::ZERO, b"bad");
+    let elsewhere = frame::udp(Party::at(GREEN), Party::at(GREEN), IpEcn::ZERO, b"bad");
     let nobody = frame::udp(Party::at(GREEN), Party::at("7.7.7.77"), IpEcn::ZERO, b"bad");
     let everybody = frame::udp(
         Party::at(GREEN),

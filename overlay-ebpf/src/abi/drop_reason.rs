@@ -92,6 +92,12 @@ drop_reasons! {
     NdForged = 28, "nd_forged";
     /// The network resolves on demand, and the agent is looking for the destination.
     Resolving = 29, "resolving";
+    /// The frame comes from a VTEP that does not have its source MAC.
+    SourceVtep = 30, "source_vtep";
+    /// The kernel's VXLAN device took the packet in: it came by another way than the underlay's IPv4.
+    VxlanDevice = 31, "vxlan_device";
+    /// An IPv6 address is an IPv4 one mapped into it, which no packet may carry (RFC 4291 section 2.5.5.2).
+    Ipv4Mapped = 32, "ipv4_mapped";
 }
 
 impl DropReason {

@@ -67,6 +67,8 @@ pub mod program {
     pub const ENDPOINT_INGRESS: &str = "endpoint_ingress";
     /// TC ingress on the underlay device.
     pub const UNDERLAY_INGRESS: &str = "underlay_ingress";
+    /// TC ingress on the kernel's VXLAN device: drops all that comes in there.
+    pub const EXTERNAL_INGRESS: &str = "external_ingress";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
     /// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (Linux 5.13), without which there is no encapsulation.
     pub const PROBE_ENCAP: &str = "probe_encap";

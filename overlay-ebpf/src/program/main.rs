@@ -30,6 +30,7 @@ mod stage {
     pub mod encap;
     pub mod miss;
     pub mod neighbor;
+    pub mod sender;
     pub mod source;
 }
 
@@ -42,7 +43,7 @@ use overlay_ebpf::{
 
 use packet::{DROP, Frame, PASS, Verdict};
 use stage::{
-    count, decap, deliver, encap, miss, miss::Asker, neighbor, neighbor::Question, source,
+    count, decap, deliver, encap, miss, miss::Asker, neighbor, neighbor::Question, sender, source,
 };
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
@@ -62,6 +63,13 @@ pub fn underlay_ingress(ctx: TcContext) -> Verdict {
         Err(reason) => Err(reason),
     }
     .unwrap_or_else(|reason| dropped(&frame, reason))
+}
+
+/// TC ingress on the kernel's VXLAN device, which is there for its port alone. What it takes in came
+/// past [`underlay_ingress`]: by another interface, over IPv6 or over loopback.
+#[classifier]
+pub fn external_ingress(ctx: TcContext) -> Verdict {
+    dropped(&Frame::new(ctx), DropReason::VxlanDevice)
 }
 
 /// Run by the agent alone, on a frame of its own: sends it out of the interface that the frame's
@@ -99,7 +107,11 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
         _ => return Err(DropReason::EtherType),
     };
     let Some(target) = maps::fdb_used(endpoint.vni, header.destination) else {
-        return Err(miss::of_mac(asker, header.destination));
+        return Err(miss::of_mac(
+            asker,
+            header.destination,
+            DropReason::DestinationUnknown,
+        ));
     };
     encap::check_mtu(frame, &endpoint, &flow)?;
     let volume = count::volume(frame, header.ether_type);
@@ -116,8 +128,17 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
 #[inline(always)]
 fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
     let tunnel = decap::parse(frame)?;
-    decap::check_sender(&tunnel)?;
-    let target = deliver::local_entry(tunnel.vni, &tunnel.inner)?;
+    let (vni, inner) = (tunnel.vni, &tunnel.inner);
+    let asker = Asker {
+        ifindex: frame.ifindex(),
+        vni,
+        mac: inner.source,
+    };
+    let origin = sender::check_mac(vni, tunnel.sender, inner, || {
+        miss::of_mac(asker, inner.source, DropReason::SourceVtep)
+    })?;
+    let target = deliver::local_entry(vni, inner)?;
+    sender::check_addresses(frame, vni, inner, origin)?;
     let protocol = decap::unpack(frame, &tunnel)?;
     count::received(target.slot, count::volume(frame, protocol));
     deliver::to_endpoint(frame, target.ifindex, protocol)

@@ -218,11 +218,26 @@ impl Frame {
         self.ctx.load(offset).map_err(|_| DropReason::Truncated)
     }
 
-    /// Sends the frame out of the interface whose index is the frame's mark.
+    /// Forgets the mark and the priority, which mean something to the namespace that set them and
+    /// nothing, or something else, to the next: as a veth does between two namespaces
+    /// (`skb_scrub_packet` and `____dev_forward_skb` in net/core). Redirects past a veth's queue don't.
     #[inline(always)]
-    pub fn inject(&self) -> Result<(), DropReason> {
-        // SAFETY: as for `ifindex`; the helper takes the context, which is valid.
-        match unsafe { bpf_clone_redirect(self.skb(), (*self.skb()).mark, 0) } {
+    fn scrub(&mut self) {
+        // SAFETY: the verifier allows these stores; the context is valid for the whole program.
+        unsafe {
+            (*self.skb()).mark = 0;
+            (*self.skb()).priority = 0;
+        }
+    }
+
+    /// Sends the frame out of the interface whose index is the frame's mark, without that mark.
+    #[inline(always)]
+    pub fn inject(&mut self) -> Result<(), DropReason> {
+        // SAFETY: as for `ifindex`.
+        let ifindex = unsafe { (*self.skb()).mark };
+        self.scrub();
+        // SAFETY: the helper takes the context, which is valid.
+        match unsafe { bpf_clone_redirect(self.skb(), ifindex, 0) } {
             0 => Ok(()),
             _ => Err(DropReason::RedirectFailed),
         }
@@ -309,12 +324,12 @@ impl Frame {
     /// and resolves the next hop's MAC if need be. Without a next hop the kernel's routing table
     /// finds one; to be spared that is worth a tenth of the packet rate.
     #[inline(always)]
-    #[expect(clippy::unused_self, reason = "the kernel knows which frame is meant")]
     pub fn redirect_via_neighbor(
-        &self,
+        &mut self,
         ifindex: u32,
         next_hop: Option<[u8; 4]>,
     ) -> Result<Verdict, DropReason> {
+        self.scrub();
         let Some(next_hop) = next_hop else {
             // SAFETY: no parameters are passed, so the kernel reads no memory of ours.
             return redirected(unsafe { bpf_redirect_neigh(ifindex, ptr::null_mut(), 0, 0) });
@@ -340,6 +355,7 @@ impl Frame {
             // receiver would take it for somebody else's.
             unsafe { bpf_skb_change_type(self.skb(), PACKET_HOST) };
         }
+        self.scrub();
         // SAFETY: takes no pointer.
         redirected(unsafe { bpf_redirect_peer(ifindex, 0) })
     }

@@ -4,5 +4,6 @@ pub mod arrival;
 pub mod ecn;
 pub mod flow;
 pub mod miss;
+pub mod sender;
 pub mod source;
 pub mod volume;

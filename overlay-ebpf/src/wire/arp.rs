@@ -14,12 +14,23 @@ const REPLY: [u8; 2] = [0, 2];
 #[must_use]
 #[inline(always)]
 pub const fn is_request(arp: &ArpHdr) -> bool {
+    is_ethernet_ipv4(arp) && u16::from_ne_bytes(arp.oper) == u16::from_ne_bytes(REQUEST)
+}
+
+/// Whether this is a reply for Ethernet and IPv4.
+#[must_use]
+#[inline(always)]
+pub const fn is_reply(arp: &ArpHdr) -> bool {
+    is_ethernet_ipv4(arp) && u16::from_ne_bytes(arp.oper) == u16::from_ne_bytes(REPLY)
+}
+
+#[inline(always)]
+const fn is_ethernet_ipv4(arp: &ArpHdr) -> bool {
     let pair = u16::from_ne_bytes;
     pair(arp.htype) == pair(ETHERNET)
         && pair(arp.ptype) == pair(IPV4)
         && arp.hlen == 6
         && arp.plen == 4
-        && pair(arp.oper) == pair(REQUEST)
 }
 
 /// Whether an address can be asked for: not "this network", loopback, multicast or broadcast
@@ -77,6 +88,14 @@ mod tests {
             ([2, 0x42, 7, 7, 7, 2], [7, 7, 7, 2])
         );
         assert_eq!(reply.oper, REPLY);
+    }
+
+    #[test]
+    fn only_ethernet_ipv4_replies_count_as_replies() {
+        let reply = reply(&request(), [2, 0x42, 7, 7, 7, 3]);
+        assert!(is_reply(&reply) && !is_request(&reply));
+        assert!(!is_reply(&request()));
+        assert!(!is_reply(&ArpHdr { hlen: 8, ..reply }));
     }
 
     #[test]

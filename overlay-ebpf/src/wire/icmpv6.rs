@@ -12,6 +12,7 @@ pub const ADVERTISEMENT_LEN: usize = 32;
 
 /// [`ADVERTISEMENT_LEN`] as an IPv6 header's payload length.
 const ADVERTISEMENT_PAYLOAD: [u8; 2] = [0, 32];
+const ROUTER_SOLICITATION: u8 = 133;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
@@ -83,10 +84,32 @@ pub const fn is_solicitation(kind: u8) -> bool {
 #[must_use]
 #[inline(always)]
 pub const fn is_announcement(kind: u8) -> bool {
-    matches!(
-        kind,
-        ROUTER_ADVERTISEMENT | NEIGHBOR_ADVERTISEMENT | REDIRECT
-    )
+    matches!(claim(kind), Claim::Target | Claim::Others)
+}
+
+/// What a neighbour discovery message (RFC 4861 section 4) makes its receiver believe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: it is no such message.
+    Nothing,
+    /// Where its sender is: a router or neighbour solicitation.
+    Sender,
+    /// Where its target is: a neighbour advertisement.
+    Target,
+    /// Where others are: a router advertisement or a redirect.
+    Others,
+}
+
+/// What a message of this type makes its receiver believe.
+#[must_use]
+#[inline(always)]
+pub const fn claim(kind: u8) -> Claim {
+    match kind {
+        ROUTER_SOLICITATION | NEIGHBOR_SOLICITATION => Claim::Sender,
+        NEIGHBOR_ADVERTISEMENT => Claim::Target,
+        ROUTER_ADVERTISEMENT | REDIRECT => Claim::Others,
+        _ => Claim::Nothing,
+    }
 }
 
 /// Whether a neighbour discovery message could follow behind an extension header, where nobody here
@@ -224,6 +247,22 @@ mod tests {
     fn whoever_speaks_of_addresses_announces() {
         let announcements: Vec<u8> = (0..=255).filter(|kind| is_announcement(*kind)).collect();
         assert_eq!(announcements, [134, 136, 137]);
+    }
+
+    #[test]
+    fn each_discovery_message_claims_what_its_receiver_believes() {
+        let claims: Vec<_> = (0..=255)
+            .map(|kind| (kind, claim(kind)))
+            .filter(|(_, claim)| *claim != Claim::Nothing)
+            .collect();
+        let expected = [
+            (133, Claim::Sender),
+            (134, Claim::Others),
+            (135, Claim::Sender),
+            (136, Claim::Target),
+            (137, Claim::Others),
+        ];
+        assert_eq!(claims, expected);
     }
 
     #[test]

@@ -80,6 +80,14 @@ pub fn halves(ip: [u8; 16]) -> [u64; 2] {
     must_cast(ip)
 }
 
+/// Whether the address is an IPv4 one mapped into IPv6 (RFC 4291 section 2.5.5.2).
+#[must_use]
+#[inline(always)]
+pub fn is_mapped(ip: [u8; 16]) -> bool {
+    let [first, second, third, _] = must_cast::<_, [u32; 4]>(ip);
+    first | second == 0 && third == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+}
+
 /// Whether every bit of the address is zero.
 #[must_use]
 #[inline(always)]
@@ -106,6 +114,18 @@ mod tests {
         header.set_ecn(0b01);
         assert_eq!(header.version_class_flow, [0x6a, 0x9c, 0xde, 0xf0]);
         assert_eq!(header.ecn(), 0b01);
+    }
+
+    #[test]
+    fn mapped_addresses_are_those_that_ipv4_ones_are_mapped_to() {
+        for ip in [[0; 4], [7, 7, 7, 2], [255; 4]] {
+            assert!(is_mapped(mapped(ip)));
+        }
+        for byte in 0..12 {
+            let mut ip = mapped([7, 7, 7, 2]);
+            ip[byte] ^= 1;
+            assert!(!is_mapped(ip), "byte {byte}");
+        }
     }
 
     #[test]

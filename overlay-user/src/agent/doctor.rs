@@ -43,6 +43,10 @@ impl Agent {
             Ok(condition) => judge_devices(&mut found, &condition, self.config.port),
             Err(error) => found.find(problem("devices", error, "see the agent's log")),
         }
+        if let Some(error) = &*self.fast_path_problem.borrow() {
+            let advice = "remove what is in the way: the agent tries again by itself";
+            found.find(problem("fast path", error, advice));
+        }
         match self.datapath.usage() {
             Ok(usage) => judge_maps(&mut found, &usage),
             Err(error) => found.find(problem("maps", error, "start the agent again")),
@@ -139,7 +143,7 @@ fn judge_devices(found: &mut DoctorView, condition: &Condition, port: u16) {
             "the device on UDP port {port} {unfit}: received packets are not aggregated, which costs \
              a third of the speed"
         ),
-        "start the agent again",
+        "the agent makes it again: see `overlay status` (Problem) if it does not",
     ));
 }
 

@@ -20,6 +20,7 @@ mod claim;
 pub mod client;
 mod connections;
 mod descriptors;
+mod devices;
 mod doctor;
 mod endpoints;
 mod former;
@@ -36,6 +37,7 @@ mod waiting;
 
 use self::{
     claim::{Claim, Record},
+    devices::{Keeper, Problem},
     metrics::Sources,
     operations::{Agent, Parts},
     waiting::Waiting,
@@ -79,6 +81,8 @@ struct Begun {
     registry: Arc<dyn Registry>,
     platform: Arc<Linux>,
     datapath: Arc<Kernel>,
+    keeper: Keeper,
+    fast_path_problem: Problem,
     listener: UnixListener,
     metrics: Option<TcpListener>,
     node: Node,
@@ -124,8 +128,15 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     };
     record.registry.identity = registry.identity();
     record.write(paths)?;
+    // A port that is somebody else's is refused before anything is loaded.
     platform.ensure_vxlan(config.port).await?;
     let datapath = Arc::new(load(config, paths, &underlay).await?);
+    let keeper = Keeper {
+        platform: Arc::clone(&platform) as Arc<dyn Platform>,
+        datapath: Arc::clone(&datapath) as Arc<dyn Datapath>,
+        port: config.port,
+    };
+    let fast_path_problem = keeper.ensure().await?;
     let session = record.session(&config.instance);
     let node = waiting
         .until_done(|| join(config, vtep, &session, &*registry))
@@ -135,6 +146,8 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         registry,
         platform,
         datapath,
+        keeper,
+        fast_path_problem,
         listener,
         metrics,
         node,
@@ -160,6 +173,8 @@ async fn serve(
         registry,
         platform,
         datapath,
+        keeper,
+        fast_path_problem,
         listener,
         metrics: measured_at,
         node,
@@ -202,6 +217,8 @@ async fn serve(
         node,
         session.clone(),
     ));
+    let (problem, fast_path_problem) = watch::channel(fast_path_problem);
+    let keeping = tokio::spawn(keeper.run(problem));
     let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
     let measuring = measured_at.map(|listener| {
@@ -224,7 +241,9 @@ async fn serve(
         datapath,
         observer: observer.clone(),
         session,
+        fast_path_problem,
         reconciling,
+        keeping,
         stop: stop.clone(),
     }));
     let mut asked_to_stop = stopped.clone();

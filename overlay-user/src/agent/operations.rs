@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{
     sync::{Mutex, Semaphore, mpsc, watch},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -18,6 +19,7 @@ use super::{
         RejectedView, StatusView, VerifyRequest, VerifyView, VtepView,
     },
     descriptors,
+    devices::Problem,
     liveness::Liveness,
     monitor, teardown,
     verify::Verifier,
@@ -48,7 +50,9 @@ pub(super) struct Agent {
     pub(super) datapath: Arc<dyn Datapath>,
     pub(super) observer: Observer,
     session: Session,
+    pub(super) fast_path_problem: watch::Receiver<Problem>,
     reconciling: Mutex<Option<Reconciling>>,
+    keeping: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
     pub(super) liveness: Liveness,
     /// A permit for each reader of [`Operations::monitor`].
@@ -64,7 +68,11 @@ pub(super) struct Parts {
     pub datapath: Arc<dyn Datapath>,
     pub observer: Observer,
     pub session: Session,
+    /// Why the fast path is off.
+    pub fast_path_problem: watch::Receiver<Problem>,
     pub reconciling: Reconciling,
+    /// What puts the devices back.
+    pub keeping: JoinHandle<()>,
     pub stop: watch::Sender<bool>,
 }
 
@@ -79,7 +87,9 @@ impl From<Parts> for Agent {
             datapath: parts.datapath,
             observer: parts.observer,
             session: parts.session,
+            fast_path_problem: parts.fast_path_problem,
             reconciling: Mutex::new(Some(parts.reconciling)),
+            keeping: Mutex::new(Some(parts.keeping)),
             stop: parts.stop,
             monitors: Arc::new(Semaphore::new(descriptors::share(monitor::READERS))),
         }
@@ -163,6 +173,7 @@ impl Operations for Agent {
         let maps = self.datapath.usage()?.into_iter().map(named).collect();
         let named = |(name, value): (&str, _)| (name.to_owned(), value);
         let counters = self.datapath.counters()?.into_iter().map(named).collect();
+        let fast_path_error = self.fast_path_problem.borrow().clone();
         let view = self.observer.view().await;
         let (local, remote) = view.mirror.counts();
         let refusal = view.refusal();
@@ -195,7 +206,8 @@ impl Operations for Agent {
             datapath: DatapathView {
                 attach: self.datapath.attach_mode(),
                 abi: ABI_VERSION,
-                fast_path: true,
+                fast_path: fast_path_error.is_none(),
+                fast_path_error,
                 maps,
                 counters,
             },
@@ -255,6 +267,11 @@ impl Operations for Agent {
             reconciling.abort();
             // It ends cancelled; what it left half done goes now.
             let _ = reconciling.await;
+        }
+        if let Some(keeping) = self.keeping.lock().await.take() {
+            keeping.abort();
+            // Likewise: it would make the devices again.
+            let _ = keeping.await;
         }
         let paths = InstancePaths::new(&self.config.instance);
         let mut errors = Vec::new();

@@ -79,6 +79,7 @@ fn table(status: &StatusView) -> Table {
         ("Maps", maps.join(", ")),
     ];
     let reasons = registry.error.iter().chain(&status.problems);
+    let reasons = reasons.chain(&status.datapath.fast_path_error);
     let problems = reasons.map(|problem| ("Problem", problem.clone()));
     let rejected = registry.rejected.iter();
     let rejected = rejected.map(|it| ("Left out", format!("{}: {}", it.row, it.why)));

@@ -35,6 +35,7 @@ use super::{
     maps::{self, Maps, Outgrown},
     misses,
     pins::{Pins, unpin},
+    restore::{self, PinnedMaps},
 };
 use crate::model::{
     FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
@@ -57,8 +58,11 @@ pub struct Kernel {
 struct State {
     ebpf: Ebpf,
     maps: Maps,
+    pinned: PinnedMaps,
     /// Interfaces that have this version's `endpoint_ingress`.
     attached: BTreeSet<u32>,
+    /// The VXLAN devices that have `external_ingress`.
+    external: BTreeSet<u32>,
 }
 
 impl Kernel {
@@ -92,7 +96,8 @@ impl Kernel {
         if let Some(former) = &former {
             former.copy_rows(&mut maps)?;
         }
-        for name in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
+        let pinned = PinnedMaps::open(&pins)?;
+        for name in restore::PROGRAMS {
             load_and_pin(&mut ebpf, &pins, name)?;
         }
         load(&mut ebpf, program::INJECT)?;
@@ -103,7 +108,9 @@ impl Kernel {
         let state = Mutex::new(State {
             ebpf,
             maps,
+            pinned,
             attached: BTreeSet::new(),
+            external: BTreeSet::new(),
         });
         Ok(Self {
             settings,
@@ -292,10 +299,36 @@ impl Datapath for Kernel {
             AttachMode::Clsact => {
                 let endpoints = state.maps.small_tables()?.endpoints;
                 detach_where(&self.settings.pins, |interface| {
-                    interface != index && !endpoints.contains_key(&interface)
+                    let is_ours = interface == index || state.external.contains(&interface);
+                    !is_ours && !endpoints.contains_key(&interface)
                 })
             }
         }
+    }
+
+    fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let State { ebpf, external, .. } = &mut *state;
+        external.clone_from(ifindexes);
+        let program = classifier(ebpf, program::EXTERNAL_INGRESS)?;
+        for &ifindex in ifindexes {
+            let name = interface_name(ifindex)?;
+            self.hook
+                .attach(program, &name, &self.pins.external_link(ifindex))?;
+        }
+        for former in self.pins.external_links()? {
+            if !ifindexes.contains(&former) {
+                unpin(&self.pins.external_link(former))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_pins(&self) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        Pins::create(&self.settings.pins)?;
+        state.pinned.restore(&self.pins)?;
+        restore::restore_programs(&mut state.ebpf, &self.pins)
     }
 
     fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {

@@ -24,6 +24,7 @@ mod kernel;
 mod maps;
 mod misses;
 mod pins;
+mod restore;
 mod slots;
 mod table;
 
@@ -222,6 +223,13 @@ pub trait Datapath: Send + Sync + 'static {
 
     /// Makes this version's `underlay_ingress` attached to the underlay device, in the same way.
     fn attach_underlay(&self) -> Result<(), DatapathError>;
+
+    /// Makes this version's `external_ingress`, which drops all, attached to the VXLAN devices with
+    /// these indexes, and to no others.
+    fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError>;
+
+    /// Pins maps and programs again whose pins somebody removed: they are what a later agent finds.
+    fn restore_pins(&self) -> Result<(), DatapathError>;
 
     /// Vouches for the VTEPs' next hops from now on for this long; after that the programs ask the
     /// kernel's routing table for each packet.

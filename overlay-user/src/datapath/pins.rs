@@ -3,7 +3,8 @@
 //! ```text
 //! /sys/fs/bpf/overlay/INSTANCE/v2/maps/fdb ...        v2: the ABI's version
 //!                                 programs/endpoint_ingress ...
-//!                                 links/underlay-IFINDEX, links/endpoint-IFINDEX
+//!                                 links/underlay-IFINDEX, links/endpoint-IFINDEX,
+//!                                 links/external-IFINDEX
 //! ```
 
 use std::{
@@ -120,6 +121,17 @@ impl Pins {
     /// Indexes of the interfaces that are or were the underlay and have its link.
     pub(super) fn underlay_links(&self) -> Result<Vec<u32>, DatapathError> {
         self.links("underlay-")
+    }
+
+    pub(super) fn external_link(&self, ifindex: u32) -> PathBuf {
+        self.version
+            .join("links")
+            .join(format!("external-{ifindex}"))
+    }
+
+    /// Indexes of the interfaces that are or were the VXLAN device and have its link.
+    pub(super) fn external_links(&self) -> Result<Vec<u32>, DatapathError> {
+        self.links("external-")
     }
 
     fn links(&self, prefix: &str) -> Result<Vec<u32>, DatapathError> {

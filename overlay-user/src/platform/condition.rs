@@ -63,8 +63,12 @@ impl Linux {
                 Some(Vxlan {
                     port: known,
                     external: true,
+                    learning: false,
+                    ..
                 }) if known == port => VxlanDevice::Ready,
-                Some(_) => VxlanDevice::Unfit("has another port or is not in external mode"),
+                Some(_) => {
+                    VxlanDevice::Unfit("has another port, learns, or is not in external mode")
+                }
                 None => VxlanDevice::Unfit("is no VXLAN device"),
             },
             Place::Free | Place::Foreign(_) => VxlanDevice::Missing,

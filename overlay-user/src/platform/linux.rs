@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::Ipv4Addr,
-    sync::{self, Arc, PoisonError, Weak},
+    sync::{self, Arc, PoisonError, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Platform, PlatformError, Port, PortChange, PortSpec, Tried, Underlay,
+    Platform, PlatformError, Port, PortChange, PortSpec, Tried, TunnelDevices, Underlay, devices,
     mark::{self, Device},
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
@@ -40,6 +40,8 @@ pub struct Linux {
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,
     pub(super) records: Records,
+    /// Whether this kernel has no filter of VNIs, as it turned out when it was asked for one.
+    pub(super) lacks_vnifilter: AtomicBool,
     /// What events are held against.
     pub(super) watched: Arc<WatchedPorts>,
     /// One change of each endpoint's port at a time.
@@ -111,6 +113,7 @@ impl Linux {
             port_changes: Locks::default(),
             netns_changes: Locks::default(),
             device_changes: Mutex::default(),
+            lacks_vnifilter: AtomicBool::new(false),
             instance,
             iface,
             local_ip,
@@ -184,7 +187,9 @@ impl Linux {
         }
         let being_made = match device {
             Device::Port(endpoint) => self.records.ports.has(endpoint.as_str()),
-            Device::Vxlan | Device::Bridge => self.records.devices.has(&link.name),
+            Device::Vxlan | Device::Headroom | Device::Bridge => {
+                self.records.devices.has(&link.name)
+            }
         };
         being_made.tried(|| format!("reading the record of {}", link.name))
     }
@@ -373,7 +378,7 @@ impl Platform for Linux {
         result
     }
 
-    async fn ensure_vxlan(&self, port: u16) -> Result<(), PlatformError> {
+    async fn ensure_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError> {
         let _turn = self.device_changes.lock().await;
         self.make_vxlan(port).await
     }
@@ -399,6 +404,12 @@ impl Platform for Linux {
         route::changes(&self.host)
             .await
             .tried(|| "watching the host's routes".to_owned())
+    }
+
+    async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
+        devices::changes(&self.host, &self.instance)
+            .await
+            .tried(|| "watching the host's interfaces".to_owned())
     }
 
     async fn remove_vxlan(&self) -> Result<(), PlatformError> {

@@ -18,7 +18,9 @@ pub(super) enum Device<'a> {
     Port(&'a Name),
     /// The VXLAN device in external mode.
     Vxlan,
-    /// The bridge that hands the VXLAN device's head-room on.
+    /// The VXLAN device that is never up and asks for head-room.
+    Headroom,
+    /// The bridge that hands the head-room on.
     Bridge,
 }
 
@@ -28,19 +30,17 @@ impl Device<'_> {
         let (prefix, endpoint) = match self {
             Self::Port(endpoint) => ("ovl", endpoint.as_str()),
             Self::Vxlan => ("ovx", ""),
+            Self::Headroom => ("ovh", ""),
             Self::Bridge => ("ovb", ""),
         };
-        // A Name holds no colon: two different pairs never make one text.
-        let mut hasher = FnvHasher::default();
-        hasher.write(format!("{instance}:{endpoint}").as_bytes());
-        format!("{prefix}{:012x}", hasher.finish() >> 16)
+        format!("{prefix}{:012x}", hash(instance, endpoint) >> 16)
     }
 
     /// The link's kind.
     pub(super) fn kind(self) -> InfoKind {
         match self {
             Self::Port(_) => InfoKind::Veth,
-            Self::Vxlan => InfoKind::Vxlan,
+            Self::Vxlan | Self::Headroom => InfoKind::Vxlan,
             Self::Bridge => InfoKind::Bridge,
         }
     }
@@ -49,9 +49,22 @@ impl Device<'_> {
     pub(super) fn alias(self, instance: &Name) -> String {
         match self {
             Self::Port(endpoint) => format!("overlay:{instance}:{endpoint}"),
-            Self::Vxlan | Self::Bridge => format!("overlay:{instance}"),
+            Self::Vxlan | Self::Headroom | Self::Bridge => format!("overlay:{instance}"),
         }
     }
+}
+
+/// Two different pairs never make one text: a [`Name`] holds no colon.
+fn hash(instance: &Name, endpoint: &str) -> u64 {
+    let mut hasher = FnvHasher::default();
+    hasher.write(format!("{instance}:{endpoint}").as_bytes());
+    hasher.finish()
+}
+
+/// The VNI of the instance's device that asks for head-room. The kernel allows no two alike.
+pub(super) fn vni_of(instance: &Name) -> u32 {
+    let [_, a, b, c, ..] = hash(instance, "").to_be_bytes();
+    u32::from_be_bytes([0, a, b, c])
 }
 
 /// The endpoint that `link` was marked for by `instance`.
@@ -80,6 +93,7 @@ mod tests {
         for (device, expected) in [
             (Device::Port(&blue), "ovl"),
             (Device::Vxlan, "ovx"),
+            (Device::Headroom, "ovh"),
             (Device::Bridge, "ovb"),
         ] {
             let text = device.name(&default);
@@ -98,6 +112,7 @@ mod tests {
             Device::Port(&a).name(&b),
             Device::Vxlan.name(&a),
             Device::Vxlan.name(&b),
+            Device::Headroom.name(&a),
         ];
         for (index, one) in names.iter().enumerate() {
             assert!(!names[index + 1..].contains(one), "{one}");

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::model::{IfName, Mac, Name};
 
 mod condition;
+mod devices;
 mod linux;
 mod mark;
 mod netlink;
@@ -81,6 +82,16 @@ pub struct Underlay {
     pub ip: Ipv4Addr,
     /// Its hardware address.
     pub mac: [u8; 6],
+}
+
+/// The devices beside the endpoints' own that serve the tunnels.
+#[derive(Debug)]
+pub struct TunnelDevices {
+    /// Indexes of the VXLAN devices, the one that opens the port among them. What comes in by them is
+    /// nobody's.
+    pub ifindexes: BTreeSet<u32>,
+    /// Why veths reserve no head-room for the tunnels' headers, if they could.
+    pub no_headroom: Option<PlatformError>,
 }
 
 /// Why the platform refused or failed. Each text is one line for the user.
@@ -171,8 +182,12 @@ pub trait Platform: Send + Sync + 'static {
     async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError>;
 
     /// Makes the VXLAN device in external mode on UDP `port` (host byte order) that opens the port
-    /// for receive GRO.
-    async fn ensure_vxlan(&self, port: u16) -> Result<(), PlatformError>;
+    /// for receive GRO, and the bridge that spreads head-room, what they shall be.
+    async fn ensure_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError>;
+
+    /// Something arrives whenever one of these devices may have changed, also by
+    /// [`Self::ensure_vxlan`]. Many changes may make one arrival. Ends if the kernel stops telling.
+    async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError>;
 
     /// The next hops on the underlay towards these addresses, from the kernel's routing table.
     /// Left out are those with no route, with several paths, or with one that needs more than a
@@ -186,6 +201,6 @@ pub trait Platform: Send + Sync + 'static {
     /// changes may make one arrival. Ends if the kernel stops telling.
     async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError>;
 
-    /// Removes that device.
+    /// Removes these devices.
     async fn remove_vxlan(&self) -> Result<(), PlatformError>;
 }

@@ -22,8 +22,9 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{
-        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader,
-        LinkInfo, LinkLayerType, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind,
+        InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -74,6 +75,12 @@ pub(super) struct Link {
     pub(super) gso_ipv4_max_size: Option<u32>,
     /// Of a VXLAN device.
     pub(super) vxlan: Option<Vxlan>,
+    /// Of a bridge's port: the settings of [`Change::isolated`] that it has.
+    pub(super) bridge_port: Vec<InfoBridgePort>,
+    /// Whether the kernel gives it IPv6 addresses of its own accord.
+    pub(super) makes_addresses: bool,
+    /// Whether the host speaks IPv6 on it.
+    pub(super) has_ipv6: bool,
 }
 
 /// A VXLAN device's settings.
@@ -83,7 +90,22 @@ pub(super) struct Vxlan {
     pub(super) port: u16,
     /// Whether it takes the tunnel's key from each packet.
     pub(super) external: bool,
+    /// Whether it learns MACs from what it receives.
+    pub(super) learning: bool,
+    /// Whether it receives nothing but the VNIs that it was given, of which there are none (Linux
+    /// 5.18).
+    pub(super) vnifilter: bool,
 }
+
+/// A bridge port that passes nothing on to other ports and takes nothing from them: `isolated`
+/// keeps two such ports apart. The others keep the bridge's own frames from them too.
+const ISOLATED: [InfoBridgePort; 5] = [
+    InfoBridgePort::Isolated(true),
+    InfoBridgePort::Learning(false),
+    InfoBridgePort::UnicastFlood(false),
+    InfoBridgePort::MulticastFlood(false),
+    InfoBridgePort::BroadcastFlood(false),
+];
 
 /// An address of a link.
 #[derive(Debug, Clone)]
@@ -302,12 +324,35 @@ impl Link {
                     match setting {
                         InfoVxlan::Port(port) => vxlan.port = port,
                         InfoVxlan::CollectMetadata(external) => vxlan.external = external,
+                        InfoVxlan::Learning(learning) => vxlan.learning = learning,
+                        InfoVxlan::Vnifilter(vnifilter) => vxlan.vnifilter = vnifilter,
                         _ => {}
                     }
                 }
                 self.vxlan = Some(vxlan);
             }
+            LinkInfo::PortData(InfoPortData::BridgePort(mut settings)) => {
+                settings.retain(|setting| ISOLATED.contains(setting));
+                self.bridge_port = settings;
+            }
             _ => {}
+        }
+    }
+}
+
+impl Link {
+    fn take_family(&mut self, family: AfSpecUnspec) {
+        let AfSpecUnspec::Inet6(settings) = family else {
+            return;
+        };
+        for setting in settings {
+            match setting {
+                AfSpecInet6::AddrGenMode(mode) => {
+                    self.makes_addresses = mode != In6AddrGenMode::None;
+                }
+                AfSpecInet6::DevConf(settings) => self.has_ipv6 = settings.disable_ipv6 == 0,
+                _ => {}
+            }
         }
     }
 }
@@ -359,10 +404,41 @@ impl<'a> Change<'a> {
         self.unless(already, LinkAttribute::Mtu(mtu))
     }
 
+    /// Another name.
+    pub(super) fn name(self, name: &str) -> Self {
+        let already = self.link.name == name;
+        self.unless(already, LinkAttribute::IfName(name.to_owned()))
+    }
+
+    /// A port of nothing.
+    pub(super) fn free(self) -> Self {
+        let already = self.link.controller.is_none();
+        self.unless(already, LinkAttribute::Controller(0))
+    }
+
     /// The bridge that it is a port of.
     pub(super) fn controller(self, index: u32) -> Self {
         let already = self.link.controller == Some(index);
         self.unless(already, LinkAttribute::Controller(index))
+    }
+
+    /// As a bridge's port, kept apart from all others.
+    pub(super) fn isolated(self) -> Self {
+        let port = &self.link.bridge_port;
+        let already = ISOLATED.iter().all(|setting| port.contains(setting));
+        let attribute = LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(ISOLATED.to_vec())),
+        ]);
+        self.unless(already, attribute)
+    }
+
+    /// No IPv6 addresses but those that somebody gives it.
+    pub(super) fn without_addresses(self) -> Self {
+        let already = !self.link.makes_addresses;
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let attribute = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
+        self.unless(already, attribute)
     }
 
     /// At most `size` bytes in packets that are segmented later.
@@ -426,6 +502,11 @@ impl Link {
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     self.take_info(info);
+                }
+            }
+            LinkAttribute::AfSpecUnspec(families) => {
+                for family in families {
+                    self.take_family(family);
                 }
             }
             _ => {}

@@ -1,32 +1,39 @@
-//! The VXLAN device that opens the tunnels' UDP port, and the bridge that spreads its head-room.
+//! The VXLAN device that opens the tunnels' UDP port, and the bridge that spreads head-room.
 //!
-//! The device is in external mode and carries nothing itself. That it is up makes the kernel
-//! aggregate VXLAN packets (GRO) before the programs see them.
+//! The device is in external mode and carries nothing. That it is up makes the kernel aggregate VXLAN
+//! packets (GRO) before the programs see them. It would also take in whatever comes to the port past
+//! the programs: by another interface, over IPv6, over loopback. So it has a filter of VNIs with none in
+//! it, where the kernel has that; a program that drops all is attached to it besides.
 //!
 //! A veth reserves no head-room for the headers that the programs put in front, so the kernel
 //! copies each such packet. Ports of a bridge reserve what the neediest of them asks for, and a
-//! VXLAN device asks for just that. The bridge is down, so its ports are disabled: it forwards
-//! nothing, and what the programs leave to the host ends there.
+//! VXLAN device asks for just that. The one that does is another one, which is down and serves for
+//! nothing else. The bridge is down, so its ports are disabled. Should somebody set it up, its ports
+//! are isolated from one another.
 
-use std::io;
+use std::{collections::BTreeSet, io, sync::atomic::Ordering};
 
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkVxlan};
 
 use super::{
-    PlatformError, Tried, errno,
+    PlatformError, Tried, TunnelDevices, errno,
     linux::{Linux, Place},
     mark::{self, Device},
     netlink::{Change, Link, Netlink, Vxlan},
 };
 
+/// UDP port of the device that asks for head-room, which is never opened. On the tunnels' own port an
+/// agent of an earlier version would take the device for somebody else's.
+const UNUSED_PORT: u16 = 1;
+
 impl Linux {
-    pub(super) async fn make_vxlan(&self, port: u16) -> Result<(), PlatformError> {
+    pub(super) async fn make_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError> {
         let making = || format!("making the VXLAN device on UDP port {port}");
         let host = self.open_host().await?;
-        let found = self.find(&host, Device::Vxlan).await?.for_us()?;
         let links = host.links().await.tried(making)?;
+        let found = self.seek(&host, &links, Device::Vxlan).await?;
         let ours = found.as_ref().map(|link| link.index);
         let rival = links.iter().find(|link| {
             Some(link.index) != ours && link.vxlan.is_some_and(|vxlan| vxlan.port == port)
@@ -38,49 +45,54 @@ impl Linux {
             )));
         }
 
-        let wanted = Vxlan {
-            port,
-            external: true,
-        };
-        let usable = found.as_ref().filter(|link| link.vxlan == Some(wanted));
+        let usable = found.as_ref().filter(|link| self.is_usable(link, port));
         let link = if let Some(link) = usable {
             link.clone()
         } else {
             if let Some(former) = &found {
                 host.delete(former.index).await.tried(making)?;
             }
-            let name = Device::Vxlan.name(&self.instance);
-            let message = LinkMessageBuilder::<LinkVxlan>::new(&name)
-                .collect_metadata(true)
-                .learning(false)
-                .port(port)
-                // RFC 6935: tunnels may send zero checksums over IPv6.
-                .udp_zero_csum6_rx(true)
-                .build();
-            self.add(&host, Device::Vxlan, message)
-                .await
-                .map_err(|error| refusal(&error, port))?
+            self.add_external(&host, port).await?
         };
         self.mark(&host, &link, Device::Vxlan).await.tried(making)?;
-        self.disable_ipv6(&link.name).await;
-        if let Err(error) = host.apply(Change::of(&link).flags(LinkFlags::Up)).await {
+        self.keep_silent(&host, &link).await;
+        let change = Change::of(&link)
+            .free()
+            .flags(LinkFlags::Up | LinkFlags::Noarp);
+        if let Err(error) = host.apply(change).await {
             // Not even a device that is down stays when the port is somebody else's.
             host.delete(link.index).await.tried(making)?;
             return Err(refusal(&error, port));
         }
-        if let Err(error) = self.make_bridge(&host, &link).await {
-            tracing::debug!(%error, "no bridge: veths reserve no head-room for the tunnel's headers");
-        }
-        Ok(())
+        let mut ifindexes = BTreeSet::from([link.index]);
+        let no_headroom = match self.make_bridge(&host, &links).await {
+            Ok(headroom) => {
+                ifindexes.extend(headroom);
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "veths reserve no head-room for the tunnel's headers");
+                Some(error)
+            }
+        };
+        Ok(TunnelDevices {
+            ifindexes,
+            no_headroom,
+        })
     }
 
     pub(super) async fn unmake_vxlan(&self) -> Result<(), PlatformError> {
         let host = self.open_host().await?;
-        for device in [Device::Bridge, Device::Vxlan] {
+        let reading = || "reading the host's links".to_owned();
+        let links = host.links().await.tried(reading)?;
+        for device in [Device::Bridge, Device::Headroom, Device::Vxlan] {
             let name = device.name(&self.instance);
             let removing = || format!("removing {name}");
-            if let Place::Ours(link) = self.find(&host, device).await? {
-                host.delete(link.index).await.tried(removing)?;
+            match self.seek(&host, &links, device).await {
+                Ok(Some(link)) => host.delete(link.index).await.tried(removing)?,
+                // What has the name is somebody else's.
+                Ok(None) | Err(PlatformError::Refused(_)) => {}
+                Err(error) => return Err(error),
             }
             self.records.devices.remove(&name).tried(removing)?;
         }
@@ -94,10 +106,87 @@ impl Linux {
         }
     }
 
-    async fn make_bridge(&self, host: &Netlink, vxlan: &Link) -> Result<(), PlatformError> {
+    /// Our link for `device`, by its name again if somebody gave it another.
+    async fn seek(
+        &self,
+        host: &Netlink,
+        links: &[Link],
+        device: Device<'_>,
+    ) -> Result<Option<Link>, PlatformError> {
+        if let Some(link) = self.find(host, device).await?.for_us()? {
+            return Ok(Some(link));
+        }
+        let (name, alias) = (device.name(&self.instance), device.alias(&self.instance));
+        let is_it = |link: &&Link| {
+            let is_external = link.vxlan.is_some_and(|vxlan| vxlan.external);
+            link.kind == Some(device.kind())
+                && link.alias.as_ref() == Some(&alias)
+                && is_external == (device == Device::Vxlan)
+        };
+        let Some(renamed) = links.iter().find(is_it) else {
+            return Ok(None);
+        };
+        host.apply(Change::of(renamed).name(&name))
+            .await
+            .tried(|| format!("naming {} back to {name}", renamed.name))?;
+        Ok(Some(Link {
+            name,
+            ..renamed.clone()
+        }))
+    }
+
+    /// Whether the device is what [`Self::add_external`] makes.
+    fn is_usable(&self, link: &Link, port: u16) -> bool {
+        let vnifilter = !self.lacks_vnifilter.load(Ordering::Relaxed);
+        let wanted = Vxlan {
+            port,
+            external: true,
+            learning: false,
+            vnifilter,
+        };
+        link.vxlan == Some(wanted)
+    }
+
+    async fn add_external(&self, host: &Netlink, port: u16) -> Result<Link, PlatformError> {
+        let name = Device::Vxlan.name(&self.instance);
+        let message = LinkMessageBuilder::<LinkVxlan>::new(&name)
+            .collect_metadata(true)
+            .vnifilter(true)
+            .learning(false)
+            .port(port)
+            // RFC 6935: tunnels may send zero checksums over IPv6.
+            .udp_zero_csum6_rx(true)
+            .build();
+        let link = self
+            .add(host, Device::Vxlan, message)
+            .await
+            .map_err(|error| refusal(&error, port))?;
+        // A kernel that does not know the attribute says nothing about it.
+        let lacks_vnifilter = link.vxlan.is_some_and(|vxlan| !vxlan.vnifilter);
+        self.lacks_vnifilter
+            .store(lacks_vnifilter, Ordering::Relaxed);
+        Ok(link)
+    }
+
+    /// Keeps the host from saying anything on the link of its own accord.
+    async fn keep_silent(&self, host: &Netlink, link: &Link) {
+        if let Err(error) = host.apply(Change::of(link).without_addresses()).await {
+            tracing::debug!(%error, link = link.name, "the link may have IPv6 addresses");
+        }
+        if link.has_ipv6 {
+            self.disable_ipv6(&link.name).await;
+        }
+    }
+
+    /// Makes the bridge and the device that asks for head-room, whose index it gives. `None`: this
+    /// kernel has no bridges, and is as fast as it can be.
+    async fn make_bridge(
+        &self,
+        host: &Netlink,
+        links: &[Link],
+    ) -> Result<Option<u32>, PlatformError> {
         let making = || "making the bridge that spreads head-room".to_owned();
-        let found = self.find(host, Device::Bridge).await?.for_us()?;
-        let bridge = if let Some(bridge) = found {
+        let bridge = if let Some(bridge) = self.seek(host, links, Device::Bridge).await? {
             bridge
         } else {
             let name = Device::Bridge.name(&self.instance);
@@ -105,22 +194,57 @@ impl Linux {
             let message = LinkMessageBuilder::<LinkBridge>::new(&name)
                 .mcast_snooping(false)
                 .build();
-            self.add(host, Device::Bridge, message)
-                .await
-                .tried(making)?
+            match self.add(host, Device::Bridge, message).await {
+                Err(error) if errno(&error) == Errno::EOPNOTSUPP => return Ok(None),
+                added => added.tried(making)?,
+            }
         };
+        host.apply(Change::of(&bridge).down()).await.tried(making)?;
         self.mark(host, &bridge, Device::Bridge)
             .await
             .tried(making)?;
-        self.disable_ipv6(&bridge.name).await;
-        host.apply(Change::of(&bridge).down()).await.tried(making)?;
-        join(host, &bridge, vxlan).await;
-        for link in host.links().await.tried(making)? {
-            if link.is_veth() && mark::endpoint_of(&link, &self.instance).is_some() {
-                join(host, &bridge, &link).await;
+        self.keep_silent(host, &bridge).await;
+        let headroom = self.make_headroom(host, links).await?;
+        join(host, &bridge, &headroom).await;
+        for link in links {
+            if link.is_veth() && mark::endpoint_of(link, &self.instance).is_some() {
+                join(host, &bridge, link).await;
             }
         }
-        Ok(())
+        Ok(Some(headroom.index))
+    }
+
+    /// Makes the device that asks for head-room, down: it shall send and receive nothing.
+    async fn make_headroom(&self, host: &Netlink, links: &[Link]) -> Result<Link, PlatformError> {
+        let making = || "making the device that asks for head-room".to_owned();
+        let found = self.seek(host, links, Device::Headroom).await?;
+        let wanted = Vxlan {
+            port: UNUSED_PORT,
+            ..Vxlan::default()
+        };
+        let link = match found {
+            Some(link) if link.vxlan == Some(wanted) => link,
+            found => {
+                if let Some(former) = found {
+                    host.delete(former.index).await.tried(making)?;
+                }
+                let name = Device::Headroom.name(&self.instance);
+                let message = LinkMessageBuilder::<LinkVxlan>::new(&name)
+                    .id(mark::vni_of(&self.instance))
+                    .learning(false)
+                    .port(UNUSED_PORT)
+                    .build();
+                self.add(host, Device::Headroom, message)
+                    .await
+                    .tried(making)?
+            }
+        };
+        host.apply(Change::of(&link).down()).await.tried(making)?;
+        self.mark(host, &link, Device::Headroom)
+            .await
+            .tried(making)?;
+        self.keep_silent(host, &link).await;
+        Ok(link)
     }
 
     /// Makes the link that `message` asks for under `device`'s name; recorded, not marked yet.
@@ -147,11 +271,24 @@ impl Linux {
     }
 }
 
-/// Makes `link` a port of `bridge`.
+/// Makes `link` a port of `bridge` that is isolated from the other ports.
 async fn join(host: &Netlink, bridge: &Link, link: &Link) {
-    // EXFULL: a bridge has no more than 1023 ports.
-    if let Err(error) = host.apply(Change::of(link).controller(bridge.index)).await {
-        tracing::debug!(%error, link = link.name, "no head-room for the tunnel's headers");
+    let mut port = link.clone();
+    if port.controller != Some(bridge.index) {
+        // EXFULL: a bridge has no more than 1023 ports.
+        if let Err(error) = host.apply(Change::of(link).controller(bridge.index)).await {
+            tracing::debug!(%error, link = link.name, "no head-room for the tunnel's headers");
+            return;
+        }
+        port.bridge_port.clear();
+    }
+    if let Err(error) = host.apply(Change::of(&port).isolated()).await {
+        tracing::warn!(%error, link = link.name, "a bridge port is not isolated");
+        // Without head-room it works too.
+        port.controller = Some(bridge.index);
+        if let Err(error) = host.apply(Change::of(&port).free()).await {
+            tracing::warn!(%error, link = link.name, "it stays a port of the bridge");
+        }
     }
 }
 

@@ -578,7 +578,7 @@ async fn make_port(
 /// Makes system calls that take their time, and lets the runtime's other threads take over its
 /// other tasks meanwhile. A runtime of one thread has none. Few calls are made without that: to hand over
 /// takes longer.
-pub(super) fn on_kernel<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn on_kernel<T>(work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => task::block_in_place(work),
         _ => work(),

@@ -27,11 +27,13 @@ async fn the_vxlan_device_follows_its_port_and_goes_for_good() {
     let host = Host::new();
     host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
     host.platform.ensure_vxlan(8472).await.unwrap();
-    let ports: Vec<_> = links(None)
+    let mut ports: Vec<_> = links(None)
         .iter()
         .filter_map(|link| link["linkinfo"]["info_data"]["port"].as_u64())
         .collect();
-    assert_eq!(ports, [8472]);
+    ports.sort_unstable();
+    // The first one asks for head-room and opens no port.
+    assert_eq!(ports, [1, 8472]);
     for _ in 0..2 {
         host.platform.remove_vxlan().await.unwrap();
         assert_eq!(links(None).len(), 1);
@@ -75,36 +77,83 @@ async fn a_port_of_a_vxlan_device_that_moved_to_another_namespace_is_refused() {
     assert_eq!(links(None).len(), 1);
 }
 
+/// The link whose name begins so.
+fn device(prefix: &str) -> Value {
+    let all = links(None);
+    let found = all
+        .iter()
+        .find(|link| link["ifname"].as_str().unwrap().starts_with(prefix));
+    found
+        .unwrap_or_else(|| panic!("no {prefix}: {all:?}"))
+        .clone()
+}
+
 #[tokio::test]
-async fn the_head_room_bridge_is_down_and_forwards_nothing() {
+async fn the_head_room_bridge_is_down_with_isolated_ports_and_without_the_vxlan_device() {
     let host = Host::new();
     let early = host.ensure(&host.spec("blue")).await;
     host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
     let late = host.ensure(&host.spec("green")).await;
-    let all = links(None);
-    let kind = |kind: &str| {
-        let found = all
-            .iter()
-            .find(|link| link["linkinfo"]["info_kind"] == kind);
-        found
-            .unwrap_or_else(|| panic!("no {kind}: {all:?}"))
-            .clone()
-    };
-    let (bridge, vxlan) = (kind("bridge"), kind("vxlan"));
+    let (bridge, headroom, vxlan) = (device("ovb"), device("ovh"), device("ovx"));
     assert!(!is_up(&bridge), "{bridge}");
+    assert!(!is_up(&headroom), "{headroom}");
+    assert_eq!(vxlan["master"], Value::Null);
     let members = [
-        vxlan["ifname"].as_str().unwrap().to_owned(),
+        headroom["ifname"].as_str().unwrap().to_owned(),
         early.host_ifname,
         late.host_ifname,
     ];
     for name in members {
         let member = link(None, &name);
         assert_eq!(member["master"], bridge["ifname"], "{name}");
-        assert_eq!(
-            member["linkinfo"]["info_slave_data"]["state"], "disabled",
-            "{name}"
-        );
+        let port = &member["linkinfo"]["info_slave_data"];
+        assert_eq!(port["state"], "disabled", "{name}");
+        assert_eq!(port["isolated"], true, "{name}");
+        for setting in ["learning", "flood", "mcast_flood", "bcast_flood"] {
+            assert_eq!(port[setting], false, "{name}: {setting}");
+        }
     }
+}
+
+#[tokio::test]
+async fn a_vxlan_device_of_an_earlier_version_is_replaced_where_the_kernel_filters_vnis() {
+    let host = Host::new();
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let vxlan = device("ovx");
+    let name = vxlan["ifname"].as_str().unwrap();
+    let filters = |link: &Value| link["linkinfo"]["info_data"]["vnifilter"] == true;
+    if !filters(&vxlan) {
+        println!("this kernel filters no VNIs");
+        return;
+    }
+    ip(&format!("link del {name}"));
+    ip(&format!(
+        "link add {name} type vxlan external nolearning dstport {UDP_PORT}"
+    ));
+    ip(&format!("link set {name} alias overlay:{}", host.instance));
+    ip(&format!(
+        "link set {name} master {}",
+        device("ovb")["ifname"].as_str().unwrap()
+    ));
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let vxlan = device("ovx");
+    assert!(filters(&vxlan) && is_up(&vxlan), "{vxlan}");
+    assert_eq!(vxlan["master"], Value::Null);
+}
+
+#[tokio::test]
+async fn devices_that_are_right_are_left_alone() {
+    let host = Host::new();
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    host.ensure(&host.spec("blue")).await;
+    let mut changes = host.platform.device_changes().await.unwrap();
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let moment = Duration::from_millis(300);
+    let change = tokio::time::timeout(moment, changes.recv()).await;
+    assert!(change.is_err(), "it changed what was right");
+    let name = device("ovh")["ifname"].as_str().unwrap().to_owned();
+    ip(&format!("link set {name} mtu 1400"));
+    changes.recv().await.unwrap();
 }
 
 #[tokio::test]

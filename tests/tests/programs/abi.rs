@@ -186,9 +186,10 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
+    program::EXTERNAL_INGRESS,
     program::PROBE_ENCAP,
     program::PROBE_DECAP_L3,
     program::PROBE_DECAP_L4,

@@ -32,10 +32,12 @@ const SHOT: u32 = 2;
 /// `TC_ACT_REDIRECT`.
 const REDIRECT: u32 = 7;
 
-/// Length of `struct __sk_buff` up to and with `gso_size`, and where that and `mark` lie in it.
+/// Length of `struct __sk_buff` up to and with `gso_size`, and where that, `mark`
+/// and `priority` lie in it.
 const CONTEXT_LEN: usize = 180;
 const GSO_SIZE: usize = 176;
 const MARK: usize = 8;
+const PRIORITY: usize = 32;
 
 /// Bytes of the ring of misses: the smallest that there is, so that it can be filled.
 const RING: u32 = 4096;
@@ -143,7 +145,11 @@ impl Datapath {
             DecapFlags::of_this_kernel()
         };
         let mut ebpf = open(settings, flags);
-        for name in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
+        for name in [
+            program::ENDPOINT_INGRESS,
+            program::UNDERLAY_INGRESS,
+            program::EXTERNAL_INGRESS,
+        ] {
             classifier(&mut ebpf, name).load().unwrap();
         }
         if !settings.without_network {
@@ -234,6 +240,31 @@ impl Datapath {
         };
         let program = classifier(&mut self.ebpf, program::INJECT);
         program.test_run(options).unwrap().return_value
+    }
+
+    /// The mark and the priority of a frame, which came with these, after a program has let it go.
+    pub(crate) fn marks_after(
+        &mut self,
+        program: &str,
+        frame: &[u8],
+        mark: u32,
+        priority: u32,
+    ) -> (u32, u32) {
+        let mut context = [0; CONTEXT_LEN];
+        context[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
+        context[PRIORITY..PRIORITY + 4].copy_from_slice(&priority.to_ne_bytes());
+        // The kernel writes the whole of its own.
+        let mut after = [0; 2 * CONTEXT_LEN];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::default()
+        };
+        let result = classifier(&mut self.ebpf, program).test_run(options);
+        assert_ne!(result.unwrap().return_value, SHOT);
+        let field = |at: usize| u32::from_ne_bytes(after[at..at + 4].try_into().unwrap());
+        (field(MARK), field(PRIORITY))
     }
 
     /// Runs a whole table and reports every row that came out otherwise.

@@ -23,5 +23,6 @@ mod neighbor;
 mod network;
 mod on_demand;
 mod reasons;
+mod sender;
 mod traffic;
 mod underlay;

@@ -6,7 +6,7 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    endpoint, neighbor, on_demand, underlay,
+    endpoint, neighbor, on_demand, sender, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
@@ -41,6 +41,11 @@ fn tables() -> Vec<Case> {
         underlay::outer_refusals(),
         underlay::inner_refusals(),
         underlay::strict(),
+        sender::vteps(),
+        sender::claims(),
+        sender::mapped_from_tunnel(),
+        sender::mapped_from_endpoint(),
+        sender::external(),
     ]
     .into_iter()
     .flatten()

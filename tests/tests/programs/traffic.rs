@@ -9,7 +9,7 @@ use crate::{
     datapath::{Datapath, Outcome, Settings},
     endpoint,
     frames::{Tunnel, ipv4, ipv6, other, udp4, udp4_of, with_tcp},
-    network::{BLUE, CYAN, GREEN, MTU, NOBODY, OTHER_SLOT, OTHER_VNI, SLOT},
+    network::{BLUE, CYAN, GREEN, MTU, NOBODY, OTHER_SLOT, OTHER_VNI, SLOT, VIOLET},
 };
 
 /// What a frame that is carried adds: packets and bytes sent, packets and bytes received.
@@ -42,7 +42,7 @@ fn frames_count_for_their_network_and_direction() {
     );
     let tenant = Tunnel {
         vni: OTHER_VNI,
-        ..back
+        ..Tunnel::to_this_host(udp4(&VIOLET, &BLUE))
     };
     assert_eq!(
         adds(&mut datapath, UNDERLAY_INGRESS, &tenant.frame(), 0),

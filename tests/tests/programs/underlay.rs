@@ -11,7 +11,7 @@ use crate::{
         valid_from_tunnel, with_tcp,
     },
     network::{
-        BLUE, BLUE_AGAIN, CYAN, GREEN, MTU, NO_VNI, NOBODY, OTHER_VNI, RED_VTEP, STRANGE_VTEP,
+        BLUE, BLUE_AGAIN, CYAN, GREEN, MTU, NO_VNI, NOBODY, OTHER_VNI, RED, RED_VTEP, STRANGE_VTEP,
         VIOLET, VTEP, Vtep,
     },
 };
@@ -52,17 +52,17 @@ pub(crate) fn decapsulation() -> Vec<Case> {
             "from the other VTEP",
             to_blue(Tunnel {
                 source: RED_VTEP.ip,
-                ..tunnel()
+                ..Tunnel::to_this_host(udp4(&RED, &BLUE))
             }),
-            inner.clone(),
+            udp4(&RED, &BLUE),
         ),
         Case::redirect(
             "of the second tenant",
             to_blue(Tunnel {
                 vni: OTHER_VNI,
-                ..tunnel()
+                ..Tunnel::to_this_host(udp4(&VIOLET, &BLUE))
             }),
-            inner.clone(),
+            udp4(&VIOLET, &BLUE),
         ),
         Case::redirect(
             "with an outer UDP checksum, which is left unverified",
@@ -341,7 +341,7 @@ pub(crate) fn inner_refusals() -> Vec<Case> {
             "a MAC behind a tunnel of the second tenant",
             Tunnel {
                 vni: OTHER_VNI,
-                ..holding(udp4(&GREEN, &VIOLET))
+                ..holding(udp4(&VIOLET, &VIOLET))
             },
             DropReason::NotLocal,
         ),

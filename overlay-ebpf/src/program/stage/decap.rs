@@ -1,7 +1,7 @@
 //! Decapsulation: which frames are ours, whether they are sound, and what is inside.
 
 use overlay_ebpf::{
-    abi::{DropReason, VtepKey},
+    abi::DropReason,
     rule::ecn,
     wire::{
         eth,
@@ -90,15 +90,6 @@ pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
         inner: eth::Header::parse(frame.header(INNER)?),
         ecn: ip.tos & ipv4::ECN_MASK,
     })
-}
-
-/// The sender is a VTEP of the registry.
-#[inline(always)]
-pub fn check_sender(tunnel: &Tunnel) -> Result<(), DropReason> {
-    match maps::vtep(VtepKey { ip: tunnel.sender }) {
-        Some(_) => Ok(()),
-        None => Err(DropReason::VtepUnknown),
-    }
 }
 
 /// Takes the outer headers off, after their congestion mark went over to the inner packet. Gives

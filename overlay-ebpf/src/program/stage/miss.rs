@@ -22,19 +22,17 @@ pub struct Asker {
     pub mac: Mac,
 }
 
-/// The FDB does not know a MAC. Gives the reason for which the frame is dropped.
+/// The FDB does not know a MAC. Gives the reason for which the frame is dropped; `otherwise` is the
+/// one where nobody is to be asked, or nobody has it.
 #[inline(always)]
-pub fn of_mac(asker: Asker, mac: Mac) -> DropReason {
+pub fn of_mac(asker: Asker, mac: Mac, otherwise: DropReason) -> DropReason {
     let [first, last] = mac.words();
     let key = MissKey {
         vni: asker.vni,
         kind: MissKey::MAC,
         address: must_cast([first, last, 0, 0]),
     };
-    raise(
-        event(asker, key, must_cast([0_u64; 2])),
-        DropReason::DestinationUnknown,
-    )
+    raise(event(asker, key, must_cast([0_u64; 2])), otherwise)
 }
 
 /// The neighbour table does not know an address that `asker_ip` asks for, both IPv6 or mapped into

@@ -117,6 +117,10 @@ pub fn advertise(
     if !icmpv6::is_valid_solicitation(&ip, &message) {
         return Err(DropReason::NdMalformed);
     }
+    // The neighbour table has IPv4 rows under mapped addresses.
+    if ipv6::is_mapped(ip.source) || ipv6::is_mapped(message.target) {
+        return Err(DropReason::Ipv4Mapped);
+    }
     let detection = ipv6::is_unspecified(ip.source);
     if !detection
         && !rule::is_first_ipv6(endpoint, ip.source)

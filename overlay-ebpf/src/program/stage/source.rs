@@ -61,6 +61,9 @@ pub fn check_ipv4(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, D
 pub fn check_ipv6(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, DropReason> {
     require_with_ports(frame, eth::LEN + ipv6::LEN)?;
     let ip = frame.header::<Ipv6Hdr>(eth::LEN)?;
+    if ipv6::is_mapped(ip.source) || ipv6::is_mapped(ip.destination) {
+        return Err(DropReason::Ipv4Mapped);
+    }
     if !owns_ipv6(endpoint, ip.source) {
         return Err(DropReason::SourceIp);
     }

@@ -108,6 +108,7 @@ pub(crate) fn status() -> StatusView {
             attach: AttachMode::Tcx,
             abi: 1,
             fast_path: true,
+            fast_path_error: None,
             maps: BTreeMap::from([("fdb".to_owned(), usage)]),
             counters: BTreeMap::new(),
         },

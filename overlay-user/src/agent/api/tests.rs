@@ -74,7 +74,7 @@ fn status_has_the_keys_of_the_contract() {
             "networks": 2,
             "endpoints": {"local": 3, "remote": 4},
             "datapath": {
-                "attach": "tcx", "abi": 1, "fast_path": true, "counters": {},
+                "attach": "tcx", "abi": 1, "fast_path": true, "fast_path_error": null, "counters": {},
                 "maps": {"fdb": {"entries": 7, "capacity": 262_144, "refused": 0, "stale": 0}},
             },
             "problems": [],

@@ -251,8 +251,11 @@ pub struct DatapathView {
     pub attach: AttachMode,
     /// The version of what kernel and user space share.
     pub abi: u32,
-    /// Whether our programs carry the packets, rather than the kernel's VXLAN device.
+    /// Whether packets take the fastest way that there is here: the VXLAN device opens the port, so
+    /// that received ones are aggregated, and veths have head-room for the tunnels' headers.
     pub fast_path: bool,
+    /// Why they don't; null if they do.
+    pub fast_path_error: Option<String>,
     /// How full each map is, by its name.
     pub maps: BTreeMap<String, MapUsage>,
     /// What the programs count beside drops, since the maps were made.

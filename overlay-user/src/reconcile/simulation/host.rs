@@ -21,7 +21,7 @@ use crate::{
         EndpointRow, FdbKey, FdbRow, IfName, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
         NetworkRow, Tables, Traffic, Vni, VtepRow, Wanted,
     },
-    platform::{Platform, PlatformError, Port, PortChange, PortSpec},
+    platform::{Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
 
 /// What the kernel has.
@@ -405,6 +405,14 @@ impl Datapath for Host {
 
     fn doubt_attachments(&self) {}
 
+    fn attach_external(&self, _: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn restore_pins(&self) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
     fn attach_underlay(&self) -> Result<(), DatapathError> {
         if self.fails(|faults| faults.attachments) {
             return Err(failed());
@@ -545,8 +553,15 @@ impl Platform for Host {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, _: u16) -> Result<(), PlatformError> {
-        Ok(())
+    async fn ensure_vxlan(&self, _: u16) -> Result<TunnelDevices, PlatformError> {
+        Ok(TunnelDevices {
+            ifindexes: BTreeSet::new(),
+            no_headroom: None,
+        })
+    }
+
+    async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
+        Ok(mpsc::channel(1).1)
     }
 
     async fn next_hops(

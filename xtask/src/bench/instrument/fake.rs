@@ -12,7 +12,7 @@ use overlay_user::model::{
     FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables, Traffic, Vni,
     Wanted,
 };
-use overlay_user::platform::{Platform, PlatformError, Port, PortChange, PortSpec};
+use overlay_user::platform::{Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices};
 use tokio::sync::mpsc;
 
 /// A host on which nothing stands: the driver's endpoints are all elsewhere.
@@ -51,8 +51,15 @@ impl Platform for NoPlatform {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, _: u16) -> Result<(), PlatformError> {
-        Ok(())
+    async fn ensure_vxlan(&self, _: u16) -> Result<TunnelDevices, PlatformError> {
+        Ok(TunnelDevices {
+            ifindexes: BTreeSet::new(),
+            no_headroom: None,
+        })
+    }
+
+    async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
+        Ok(mpsc::channel(1).1)
     }
 
     async fn next_hops(
@@ -190,6 +197,14 @@ impl Datapath for Tabled {
     }
 
     fn doubt_attachments(&self) {}
+
+    fn attach_external(&self, _: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn restore_pins(&self) -> Result<(), DatapathError> {
+        Ok(())
+    }
 
     fn attach_underlay(&self) -> Result<(), DatapathError> {
         Ok(())

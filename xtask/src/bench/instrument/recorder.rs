@@ -193,6 +193,14 @@ impl<D: Datapath> Datapath for Recorder<D> {
         self.inner.doubt_attachments();
     }
 
+    fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        self.inner.attach_external(ifindexes)
+    }
+
+    fn restore_pins(&self) -> Result<(), DatapathError> {
+        self.inner.restore_pins()
+    }
+
     fn attach_underlay(&self) -> Result<(), DatapathError> {
         self.inner.attach_underlay()
     }

@@ -1,0 +1,133 @@
+//! The sender check: a frame out of a tunnel comes from the VTEP that has its source MAC, and
+//! speaks of no addresses but its sender's own.
+//!
+//! On a network that resolves on demand the maps may not hold the sender. Its IP packets are then
+//! delivered while the agent looks for it, or each contact from afar would begin with a lost packet.
+//! What would change a neighbour table waits for the agent's answer.
+
+use overlay_ebpf::{
+    abi::{DropReason, NetworkEntry, VtepKey},
+    rule::{sender as rule, source},
+    wire::{
+        arp::{self, ArpHdr},
+        eth,
+        icmpv6::{self, Claim, Solicitation},
+        ipv6::{self, Ipv6Hdr},
+        vxlan::INNER_L3,
+    },
+};
+
+use crate::{maps, packet::Frame};
+
+/// Where the inner frame's `ICMPv6` message begins.
+const INNER_MESSAGE: usize = INNER_L3 + ipv6::LEN;
+
+/// How much is known of a frame's sender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The endpoint with the source MAC is behind the VTEP that the frame came from.
+    Proven,
+    /// The agent is looking for the source MAC.
+    Sought,
+}
+
+/// The inner frame's source MAC is behind the VTEP that sent it. That VTEP is one of the registry
+/// then: the FDB names no others. `miss` asks for a MAC that an on-demand network does not hold.
+#[inline(always)]
+pub fn check_mac(
+    vni: u32,
+    vtep_ip: [u8; 4],
+    inner: &eth::Header,
+    miss: impl FnOnce() -> DropReason,
+) -> Result<Origin, DropReason> {
+    let entry = maps::fdb(vni, inner.source);
+    if entry.is_some_and(|entry| rule::is_behind(&entry, vtep_ip)) {
+        return Ok(Origin::Proven);
+    }
+    if maps::vtep(VtepKey { ip: vtep_ip }).is_none() {
+        return Err(DropReason::VtepUnknown);
+    }
+    let network = maps::network(vni).ok_or(DropReason::VniUnknown)?;
+    if entry.is_some() || inner.source.is_group() || network.flags & NetworkEntry::ON_DEMAND == 0 {
+        return Err(DropReason::SourceVtep);
+    }
+    match miss() {
+        DropReason::Resolving => Ok(Origin::Sought),
+        reason => Err(reason),
+    }
+}
+
+/// What the inner packet says about addresses is its sender's to say.
+#[inline(always)]
+pub fn check_addresses(
+    frame: &mut Frame,
+    vni: u32,
+    inner: &eth::Header,
+    origin: Origin,
+) -> Result<(), DropReason> {
+    match inner.ether_type {
+        eth::IPV4 => Ok(()),
+        eth::IPV6 => check_ipv6(frame, vni, inner, origin),
+        _ if origin == Origin::Sought => Err(DropReason::Resolving),
+        eth::ARP => check_arp(frame, vni, inner),
+        _ => Ok(()),
+    }
+}
+
+/// An ARP packet speaks of the address and the MAC of its sender.
+#[inline(always)]
+fn check_arp(frame: &mut Frame, vni: u32, inner: &eth::Header) -> Result<(), DropReason> {
+    frame.require(INNER_L3 + arp::LEN)?;
+    let packet = frame.header::<ArpHdr>(INNER_L3)?;
+    if !arp::is_request(packet) && !arp::is_reply(packet) {
+        return Err(DropReason::ArpMalformed);
+    }
+    if eth::Mac::new(packet.sha) != inner.source {
+        return Err(DropReason::SourceMac);
+    }
+    match maps::neighbor_ipv4(vni, packet.spa) {
+        Some(neighbor) if source::same_mac(neighbor.mac, inner.source.octets()) => Ok(()),
+        _ => Err(DropReason::SourceIp),
+    }
+}
+
+/// A neighbour discovery message speaks of its sender's address alone.
+#[inline(always)]
+fn check_ipv6(
+    frame: &mut Frame,
+    vni: u32,
+    inner: &eth::Header,
+    origin: Origin,
+) -> Result<(), DropReason> {
+    frame.require(INNER_MESSAGE)?;
+    let ip = frame.header::<Ipv6Hdr>(INNER_L3)?;
+    if ipv6::is_mapped(ip.source) || ipv6::is_mapped(ip.destination) {
+        return Err(DropReason::Ipv4Mapped);
+    }
+    if icmpv6::may_hide_discovery(ip) {
+        return Err(DropReason::NdForged);
+    }
+    if ip.next_header != ipv6::ICMPV6 {
+        return Ok(());
+    }
+    let claim = icmpv6::claim(frame.load(INNER_MESSAGE)?);
+    match claim {
+        Claim::Nothing => return Ok(()),
+        Claim::Others => return Err(DropReason::NdForged),
+        Claim::Sender | Claim::Target if origin == Origin::Sought => {
+            return Err(DropReason::Resolving);
+        }
+        Claim::Sender | Claim::Target => {}
+    }
+    let address = if claim == Claim::Sender {
+        ip.source
+    } else {
+        // An advertisement has its target where a solicitation has it.
+        frame.require(INNER_MESSAGE + icmpv6::SOLICITATION_LEN)?;
+        frame.header::<Solicitation>(INNER_MESSAGE)?.target
+    };
+    match maps::neighbor_ipv6(vni, address) {
+        Some(neighbor) if source::same_mac(neighbor.mac, inner.source.octets()) => Ok(()),
+        _ => Err(DropReason::SourceIp),
+    }
+}

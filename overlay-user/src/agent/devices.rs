@@ -1,0 +1,111 @@
+//! The devices that serve the tunnels, while the agent runs: what somebody removes, sets down or
+//! changes is put back at once.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    datapath::{Datapath, DatapathError},
+    platform::{Platform, PlatformError},
+    reconcile::apply::on_kernel,
+};
+
+/// How often they are looked at though the kernel tells of no change.
+const CHECK: Duration = Duration::from_secs(30);
+/// The first wait after a failure; doubles up to [`CHECK`].
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+/// The least time between two looks: somebody may undo each change as soon as it is made.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What keeps the devices as they shall be.
+pub(super) struct Keeper {
+    pub platform: Arc<dyn Platform>,
+    pub datapath: Arc<dyn Datapath>,
+    /// UDP port of the tunnels, host byte order.
+    pub port: u16,
+}
+
+/// Why the devices are not what they shall be, in a line. `None`: they are.
+pub(super) type Problem = Option<String>;
+
+impl Keeper {
+    /// Makes the devices what they shall be. Gives what is wrong with those that the tunnels can do
+    /// without; an error says why they can't begin.
+    pub(super) async fn ensure(&self) -> anyhow::Result<Problem> {
+        let devices = self.platform.ensure_vxlan(self.port).await?;
+        self.guard(&devices.ifindexes)?;
+        Ok(devices.no_headroom.as_ref().map(headroom_problem))
+    }
+
+    /// Keeps them that way. Tells `problem` what is wrong; does not end.
+    pub(super) async fn run(self, problem: watch::Sender<Problem>) {
+        let mut changes = match self.platform.device_changes().await {
+            Ok(changes) => Some(changes),
+            Err(error) => {
+                tracing::warn!(%error, "what somebody changes is noticed within half a minute");
+                None
+            }
+        };
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            let found = self
+                .ensure()
+                .await
+                .unwrap_or_else(|error| Some(format!("{error:#}")));
+            let wait = if found.is_some() { backoff } else { CHECK };
+            backoff = match &found {
+                Some(_) => (backoff * 2).min(CHECK),
+                None => MIN_BACKOFF,
+            };
+            problem.send_if_modified(|known| {
+                if *known == found {
+                    return false;
+                }
+                if let Some(problem) = &found {
+                    tracing::warn!(problem, "the fast path is off");
+                } else {
+                    tracing::info!("the fast path is on");
+                }
+                *known = found;
+                true
+            });
+            let next = Instant::now() + wait;
+            sleep(PAUSE).await;
+            wait_for_change(&mut changes, next).await;
+        }
+    }
+
+    /// Puts pins back, and the program on the VXLAN devices that drops what they take in.
+    fn guard(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        on_kernel(|| {
+            self.datapath.restore_pins()?;
+            self.datapath.attach_external(ifindexes)
+        })
+    }
+}
+
+fn headroom_problem(error: &PlatformError) -> String {
+    format!("each packet is copied to make room for the tunnel's headers: {error}")
+}
+
+/// Waits for a change, at the latest until `next`.
+async fn wait_for_change(changes: &mut Option<mpsc::Receiver<()>>, next: Instant) {
+    let change = async {
+        match changes {
+            Some(receiver) => receiver.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        change = change => {
+            if change.is_none() {
+                *changes = None;
+            }
+        }
+        () = sleep_until(next) => {}
+    }
+}
