@@ -35,7 +35,7 @@ mod member;
 pub(crate) use self::disk::unmount_all;
 pub use self::{
     certificates::Certificates,
-    disk::{Full, Slow},
+    disk::Full,
     member::{Frozen, Member},
 };
 

@@ -27,6 +27,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod delay;
 pub mod etcd;
 pub mod frame;
 pub mod lab;

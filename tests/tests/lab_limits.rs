@@ -93,10 +93,9 @@ fn idle_connections_to_the_metrics_port_cost_nobody_anything() {
         let status = one.json("status");
         assert_eq!(status["ready"], true, "{status}");
         assert_eq!(status["registry"]["connected"], true, "{status}");
-        one.does(&format!(
-            "endpoint add {} --vni 42",
-            lab.name(&format!("x{count}"))
-        ));
+        let last = 10 + count / 1000;
+        let address = format!("7.7.7.{last}/24");
+        one.endpoint(&lab.name(&format!("x{last}")), 42, &[&address]);
     }
     let open = fs::read_dir(format!("/proc/{}/fd", one.pid()))
         .unwrap()

@@ -31,7 +31,7 @@ pub use findings::{
 };
 pub use view::{
     AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
-    RegistryView, RejectedView, StatusView, VtepView,
+    RegistryView, RejectedView, StalledView, StatusView, VtepView,
 };
 
 /// What the agent does for whoever may open its socket.

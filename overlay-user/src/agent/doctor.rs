@@ -19,7 +19,7 @@ use crate::{
     datapath::{self, Before, DatapathError},
     model::{MapUsage, Name, Network, Node, RowId, SESSION_TTL},
     platform::{Condition, ENCAPSULATION, Offloads, PlatformError, VxlanDevice},
-    reconcile::Lost,
+    reconcile::{Lost, watchdog::Stalled},
     registry::RegistryError,
 };
 
@@ -38,20 +38,23 @@ impl Agent {
     /// Gathers the facts and judges them.
     pub(super) async fn examine(&self) -> DoctorView {
         let mut found = DoctorView::default();
+        judge_parts(&mut found, &self.observer.watchdog().stalled());
         judge_kernel(&mut found, kernel().await);
-        match self.platform.condition(self.config.port).await {
-            Ok(condition) => judge_devices(&mut found, &condition, self.config.port),
-            Err(error) => found.find(problem("devices", error, "see the agent's log")),
+        let advice = "see the agent's log";
+        match timeout(PATIENCE, self.platform.condition(self.config.port)).await {
+            Ok(Ok(condition)) => judge_devices(&mut found, &condition, self.config.port),
+            Ok(Err(error)) => found.find(problem("devices", error, advice)),
+            Err(_) => found.find(problem("devices", "the kernel does not answer", advice)),
         }
         if let Some(error) = &*self.fast_path_problem.borrow() {
             let advice = "remove what is in the way: the agent tries again by itself";
             found.find(problem("fast path", error, advice));
         }
-        match self.datapath.usage() {
+        match self.maps.ask(|datapath| datapath.usage()).await {
             Ok(usage) => judge_maps(&mut found, &usage),
             Err(error) => found.find(problem("maps", error, "start the agent again")),
         }
-        match self.datapath.others_before() {
+        match self.maps.ask(|datapath| datapath.others_before()).await {
             Ok(others) => judge_programs(&mut found, &others),
             Err(error) => found.find(problem("programs", error, "see the agent's log")),
         }
@@ -98,14 +101,17 @@ pub async fn without_agent(why: &impl Display) -> DoctorView {
 }
 
 async fn kernel() -> Result<(), DatapathError> {
-    tokio::task::spawn_blocking(datapath::require)
-        .await
-        .unwrap_or_else(|error| {
-            Err(DatapathError::Kernel {
-                what: "asking the kernel for its features".to_owned(),
-                cause: error.to_string(),
-            })
+    let failed = |cause: String| {
+        Err(DatapathError::Kernel {
+            what: "asking the kernel for its features".to_owned(),
+            cause,
         })
+    };
+    match timeout(PATIENCE, tokio::task::spawn_blocking(datapath::require)).await {
+        Ok(Ok(required)) => required,
+        Ok(Err(error)) => failed(error.to_string()),
+        Err(_) => failed(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
 }
 
 fn problem(subject: impl Display, message: impl Display, advice: impl Display) -> Finding {
@@ -120,6 +126,25 @@ fn judge_kernel(found: &mut DoctorView, kernel: Result<(), DatapathError>) {
             error,
             "see the requirements in the README",
         )),
+    }
+}
+
+fn judge_parts(found: &mut DoctorView, stalled: &[Stalled]) {
+    if stalled.is_empty() {
+        return found.pass("agent's parts");
+    }
+    for stalled in stalled {
+        let advice = if stalled.part.is_own() {
+            "traffic goes on as it was; systemd starts the agent again by itself, without it do so"
+        } else {
+            "see whether the registry's disk or servers hang"
+        };
+        let part = stalled.part.name();
+        found.find(problem(
+            format_args!("agent's part {part}"),
+            stalled,
+            advice,
+        ));
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::{net::TcpListener, time::timeout};
 use super::{
     connections::{self, Limits},
     descriptors,
+    map_reader::MapReader,
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
@@ -27,6 +28,7 @@ use crate::{
     reconcile::{
         Observer, View,
         meter::{Cause, Meter},
+        watchdog::{Part, Stalled},
     },
     registry::Registry,
 };
@@ -43,7 +45,7 @@ const LIFETIME: Duration = Duration::from_secs(30);
 pub(super) struct Sources {
     pub node: Name,
     pub registry: Arc<dyn Registry>,
-    pub datapath: Arc<dyn Datapath>,
+    pub maps: MapReader,
     pub observer: Observer,
     pub metrics: Arc<Metrics>,
 }
@@ -104,11 +106,13 @@ async fn page(State(sources): State<Sources>) -> Response {
 impl Sources {
     async fn read(&self) -> Reading {
         let (maps, peers) = tokio::join!(self.maps(), self.peers());
+        let stalled = self.observer.watchdog().stalled();
         let view = self.observer.view().await;
         let datapath = maps.map(|maps| maps.reading(&view));
         let (local, remote) = view.mirror.counts();
         Reading {
-            is_ready: view.applied > 0 && view.errors.is_empty(),
+            is_ready: view.applied > 0 && view.errors.is_empty() && stalled.is_empty(),
+            parts: parts(&stalled),
             problems: view.errors.len(),
             registry: RegistryReading {
                 is_connected: view.lost.is_none(),
@@ -131,10 +135,8 @@ impl Sources {
     }
 
     async fn maps(&self) -> Option<Maps> {
-        let datapath = Arc::clone(&self.datapath);
-        match tokio::task::spawn_blocking(move || Maps::read(&*datapath)).await {
-            Ok(Ok(maps)) => return Some(maps),
-            Ok(Err(error)) => tracing::debug!(%error, "no metrics of the maps"),
+        match self.maps.ask(Maps::read).await {
+            Ok(maps) => return Some(maps),
             Err(error) => tracing::debug!(%error, "no metrics of the maps"),
         }
         self.metrics.failed(Source::Datapath);
@@ -158,6 +160,13 @@ impl Sources {
         self.metrics.failed(Source::Nodes);
         None
     }
+}
+
+/// For how long each part has been stalled.
+fn parts(stalled: &[Stalled]) -> BTreeMap<&'static str, Duration> {
+    let turning = Part::ALL.map(|part| (part.name(), Duration::ZERO));
+    let stalled = stalled.iter().map(|one| (one.part.name(), one.since));
+    turning.into_iter().chain(stalled).collect()
 }
 
 fn control(view: &View) -> LoopReading {

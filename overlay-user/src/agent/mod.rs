@@ -18,6 +18,7 @@ pub mod api;
 pub mod archive;
 mod claim;
 pub mod client;
+mod clients;
 mod connections;
 mod descriptors;
 mod devices;
@@ -25,6 +26,7 @@ mod doctor;
 mod endpoints;
 mod former;
 mod liveness;
+mod map_reader;
 mod metrics;
 mod monitor;
 mod operations;
@@ -34,10 +36,13 @@ mod teardown;
 mod underlay;
 mod verify;
 mod waiting;
+mod watchdog;
 
 use self::{
     claim::{Claim, Record},
+    clients::Clients,
     devices::{Keeper, Problem},
+    map_reader::MapReader,
     metrics::Sources,
     operations::{Agent, Parts},
     waiting::Waiting,
@@ -47,10 +52,18 @@ use crate::{
     datapath::{self, Datapath, Kernel},
     model::{Change, Network, Node, SESSION_TTL, Session, Vtep},
     platform::{Linux, Platform, Underlay},
-    reconcile::{self, Observer, Reconciler, apply::Applier, cache::Limits, plan::Local},
-    registry::{Registry, RegistryError, Scope},
+    reconcile::{
+        self, Observer, Reconciler,
+        apply::Applier,
+        cache::Limits,
+        plan::Local,
+        watchdog::{Part, Watchdog},
+    },
+    registry::{Registry, RegistryError, Scope, limited},
 };
 
+/// How long the registry may take over an answer: longer than etcd's own limits.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How often an agent says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// For how long it is then believed to.
@@ -116,7 +129,8 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     };
     let registry = waiting
         .until_done(|| async {
-            let registry = former::open(config, former.as_ref()).await?;
+            let opening = former::open(config, former.as_ref());
+            let registry = limited::open(&config.registry.url, ANSWER, opening).await?;
             let nodes = registry.nodes().await?;
             former::check_node(config, former.as_ref(), vtep, &nodes)?;
             Ok(registry)
@@ -191,6 +205,7 @@ async fn serve(
         local,
     );
     let counters = metrics::counters(&*datapath)?;
+    let maps = MapReader::new(Arc::clone(&datapath) as Arc<dyn Datapath>);
     let (reconciler, mut observer) = Reconciler::new(reconcile::Parts {
         registry: Arc::clone(&registry),
         applier,
@@ -211,26 +226,34 @@ async fn serve(
         misses: datapath.misses()?,
     });
     let reconciler = reconciler.measured_by(Arc::clone(&counters) as _);
+    let watchdog = Arc::clone(observer.watchdog());
+    watchdog::start(Arc::clone(&watchdog)).context("no thread for the watchdog")?;
     let reconciling = tokio::spawn(reconciler.run());
     let mut living = tokio::spawn(say_that_we_live(
         Arc::clone(&registry),
         node,
         session.clone(),
+        Arc::clone(&watchdog),
     ));
     let (problem, fast_path_problem) = watch::channel(fast_path_problem);
     let keeping = tokio::spawn(keeper.run(problem));
-    let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay));
+    let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay, watchdog));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
-    let measuring = measured_at.map(|listener| {
+    let clients = Clients::start().context("no threads for clients")?;
+    if let Some(listener) = measured_at {
         let sources = Sources {
             node: config.node.clone(),
             registry: Arc::clone(&registry),
-            datapath: Arc::clone(&datapath) as Arc<dyn Datapath>,
+            maps: maps.clone(),
             observer: observer.clone(),
             metrics: counters,
         };
-        tokio::spawn(metrics::serve(listener, sources))
-    });
+        let listener = listener.into_std()?;
+        clients.spawn(async {
+            metrics::serve(TcpListener::from_std(listener)?, sources).await;
+            anyhow::Ok(())
+        });
+    }
 
     let (stop, mut stopped) = watch::channel(false);
     let agent = Arc::new(Agent::from(Parts {
@@ -239,6 +262,7 @@ async fn serve(
         registry,
         platform,
         datapath,
+        maps,
         observer: observer.clone(),
         session,
         fast_path_problem,
@@ -247,13 +271,14 @@ async fn serve(
         stop: stop.clone(),
     }));
     let mut asked_to_stop = stopped.clone();
-    let serving = tokio::spawn(server::serve(
-        listener,
-        Arc::clone(&agent) as _,
-        async move {
+    let (listener, operations) = (listener.into_std()?, Arc::clone(&agent) as _);
+    let serving = clients.spawn(async move {
+        let stop = async move {
             let _ = asked_to_stop.wait_for(|stop| *stop).await;
-        },
-    ));
+        };
+        server::serve(UnixListener::from_std(listener)?, operations, stop).await;
+        anyhow::Ok(())
+    });
     let reason = tokio::select! {
         reason = told_to_stop() => reason.map(|signal| tracing::info!(signal, "stopping; the datapath stays")),
         _ = stopped.wait_for(|stop| *stop) => Ok(()),
@@ -262,12 +287,9 @@ async fn serve(
         () = died(&mut observer, &agent) => Err(anyhow::anyhow!("the reconciler died: see the log")),
     };
     stop.send_replace(true);
-    serving.await.context("the agent's socket died")?;
+    serving.await.context("the agent's socket died")??;
     living.abort();
     announcing.abort();
-    if let Some(measuring) = measuring {
-        measuring.abort();
-    }
     claim.release(paths);
     reason
 }
@@ -352,12 +374,16 @@ async fn say_that_we_live(
     registry: Arc<dyn Registry>,
     node: Node,
     session: Session,
+    watchdog: Arc<Watchdog>,
 ) -> anyhow::Error {
     let mut beat = tokio::time::interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    watchdog.turned(Part::Registry);
     loop {
         beat.tick().await;
-        match registry.heartbeat(&node.name, &session).await {
+        let answer = registry.heartbeat(&node.name, &session).await;
+        watchdog.turned(Part::Registry);
+        match answer {
             Ok(()) => {}
             Err(error @ RegistryError::Conflict { .. }) => {
                 return anyhow::Error::new(error)

@@ -12,10 +12,10 @@ use tokio::{
 
 use super::{
     api::{ErrorKind, Event, EventView, OperationError, RegistryChange},
+    map_reader::MapReader,
     operations::Agent,
 };
 use crate::{
-    datapath::Datapath,
     reconcile::event::{self as reconcile, DropCause},
     registry::WatchEvent,
 };
@@ -40,12 +40,12 @@ impl Agent {
         let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
         let changes = self.registry.watch().await?;
         let happening = self.observer.events().listen();
-        let datapath = Arc::clone(&self.datapath);
+        let maps = self.maps.clone();
         let mut stopped = self.stopped();
         tokio::spawn(async move {
             let _place = place;
             tokio::select! {
-                () = watch_drops(datapath, &sender) => {}
+                () = watch_drops(maps, &sender) => {}
                 () = watch_registry(changes, &sender) => {}
                 () = watch_loop(happening, &sender) => {}
                 () = sender.closed() => {}
@@ -222,13 +222,13 @@ fn told(event: WatchEvent) -> Vec<RegistryChange> {
 type Drops = BTreeMap<&'static str, u64>;
 
 /// Tells of drops as they grow; ends when nobody listens.
-async fn watch_drops(datapath: Arc<dyn Datapath>, sender: &mpsc::Sender<EventView>) {
+async fn watch_drops(maps: MapReader, sender: &mpsc::Sender<EventView>) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen: Option<Drops> = None;
     loop {
         look.tick().await;
-        let drops = match datapath.drops() {
+        let drops = match maps.ask(|datapath| datapath.drops()).await {
             Ok(drops) => drops,
             Err(error) => {
                 tracing::warn!(%error, "drops can't be watched");

@@ -16,11 +16,12 @@ use super::{
         AdoptRequest, AdoptView, DatapathView, DoctorView, EndpointCounts, EndpointFilter,
         EndpointPages, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
         ImportView, MoveRequest, NetworkView, NodeState, OperationError, Operations, RegistryView,
-        RejectedView, StatusView, VerifyRequest, VerifyView, VtepView,
+        RejectedView, StalledView, StatusView, VerifyRequest, VerifyView, VtepView,
     },
     descriptors,
     devices::Problem,
     liveness::Liveness,
+    map_reader::MapReader,
     monitor, teardown,
     verify::Verifier,
 };
@@ -47,7 +48,8 @@ pub(super) struct Agent {
     pub(super) underlay: Underlay,
     pub(super) registry: Arc<dyn Registry>,
     pub(super) platform: Arc<Linux>,
-    pub(super) datapath: Arc<dyn Datapath>,
+    datapath: Arc<dyn Datapath>,
+    pub(super) maps: MapReader,
     pub(super) observer: Observer,
     session: Session,
     pub(super) fast_path_problem: watch::Receiver<Problem>,
@@ -66,6 +68,7 @@ pub(super) struct Parts {
     pub registry: Arc<dyn Registry>,
     pub platform: Arc<Linux>,
     pub datapath: Arc<dyn Datapath>,
+    pub maps: MapReader,
     pub observer: Observer,
     pub session: Session,
     /// Why the fast path is off.
@@ -85,6 +88,7 @@ impl From<Parts> for Agent {
             registry: parts.registry,
             platform: parts.platform,
             datapath: parts.datapath,
+            maps: parts.maps,
             observer: parts.observer,
             session: parts.session,
             fast_path_problem: parts.fast_path_problem,
@@ -169,10 +173,15 @@ impl Operations for Agent {
     }
 
     async fn status(&self) -> Result<StatusView, OperationError> {
-        let named = |(name, value): (&str, _)| (name.to_owned(), value);
-        let maps = self.datapath.usage()?.into_iter().map(named).collect();
-        let named = |(name, value): (&str, _)| (name.to_owned(), value);
-        let counters = self.datapath.counters()?.into_iter().map(named).collect();
+        let read = self
+            .maps
+            .ask(|datapath| Ok((datapath.usage()?, datapath.counters()?)));
+        // Without the maps the rest is worth knowing all the more.
+        let (maps, counters, unread) = match read.await {
+            Ok((maps, counters)) => (maps, counters, None),
+            Err(error) => (BTreeMap::new(), BTreeMap::new(), Some(error.to_string())),
+        };
+        let stalled = self.observer.watchdog().stalled();
         let fast_path_error = self.fast_path_problem.borrow().clone();
         let view = self.observer.view().await;
         let (local, remote) = view.mirror.counts();
@@ -180,7 +189,11 @@ impl Operations for Agent {
         Ok(StatusView {
             instance: self.config.instance.clone(),
             node: self.config.node.clone(),
-            ready: view.applied > 0 && view.errors.is_empty() && view.withheld_since.is_none(),
+            ready: view.applied > 0
+                && view.errors.is_empty()
+                && view.withheld_since.is_none()
+                && unread.is_none()
+                && stalled.is_empty(),
             iface: self.config.iface.clone(),
             vtep: self.underlay.ip.into(),
             port: self.config.port,
@@ -208,19 +221,17 @@ impl Operations for Agent {
                 abi: ABI_VERSION,
                 fast_path: fast_path_error.is_none(),
                 fast_path_error,
-                maps,
-                counters,
+                maps: maps.into_iter().map(named).collect(),
+                counters: counters.into_iter().map(named).collect(),
             },
-            problems: view.errors.clone(),
+            problems: view.errors.iter().cloned().chain(unread).collect(),
+            stalled: stalled.into_iter().map(StalledView::from).collect(),
         })
     }
 
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
-        let drops = self.datapath.drops()?;
-        Ok(drops
-            .into_iter()
-            .map(|(reason, count)| (reason.to_owned(), count))
-            .collect())
+        let drops = self.maps.ask(|datapath| datapath.drops()).await?;
+        Ok(drops.into_iter().map(named).collect())
     }
 
     async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
@@ -368,4 +379,8 @@ impl Agent {
         };
         Err(OperationError::new(ErrorKind::Internal, message))
     }
+}
+
+fn named<T>((name, value): (&str, T)) -> (String, T) {
+    (name.to_owned(), value)
 }

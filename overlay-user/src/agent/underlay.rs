@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 
-use crate::platform::{Linux, Underlay};
+use crate::{
+    platform::{Linux, Underlay},
+    reconcile::watchdog::{Part, Watchdog},
+};
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -12,9 +15,14 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Ends with an error when the underlay is no longer the one that the programs were loaded for: a
 /// service manager then starts the agent anew. A device that is down or has lost its address for a
 /// while is waited for, as a pulled cable is.
-pub(super) async fn watch(platform: Arc<Linux>, loaded: Underlay) -> anyhow::Result<()> {
+pub(super) async fn watch(
+    platform: Arc<Linux>,
+    loaded: Underlay,
+    watchdog: Arc<Watchdog>,
+) -> anyhow::Result<()> {
     let mut is_lost = false;
     loop {
+        watchdog.turned(Part::Underlay);
         tokio::time::sleep(INTERVAL).await;
         match platform.underlay().await {
             Ok(now)

@@ -78,10 +78,22 @@ fn table(status: &StatusView) -> Table {
         ),
         ("Maps", maps.join(", ")),
     ];
+    let stalled = status.stalled.iter().map(|stalled| {
+        let doing = stalled.doing.as_ref();
+        let doing = doing.map_or_else(String::new, |doing| format!(" (in a step for: {doing})"));
+        let (part, seconds) = (&stalled.part, stalled.for_s);
+        ("Stalled", format!("{part} for {seconds} s{doing}"))
+    });
     let reasons = registry.error.iter().chain(&status.problems);
     let reasons = reasons.chain(&status.datapath.fast_path_error);
     let problems = reasons.map(|problem| ("Problem", problem.clone()));
     let rejected = registry.rejected.iter();
     let rejected = rejected.map(|it| ("Left out", format!("{}: {}", it.row, it.why)));
-    Table::properties(always.into_iter().chain(problems).chain(rejected))
+    Table::properties(
+        always
+            .into_iter()
+            .chain(stalled)
+            .chain(problems)
+            .chain(rejected),
+    )
 }

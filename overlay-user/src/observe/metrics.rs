@@ -50,6 +50,8 @@ pub struct Reading {
     pub is_ready: bool,
     /// What could not be done and is tried again.
     pub problems: usize,
+    /// The agent's parts, by name: for how long each has not turned, if that is too long, or zero.
+    pub parts: BTreeMap<&'static str, Duration>,
     /// The registry, as this agent sees it.
     pub registry: RegistryReading,
     /// How many networks there are.

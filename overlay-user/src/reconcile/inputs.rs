@@ -13,7 +13,11 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep_until},
 };
 
-use super::{cache::Lookup, resolve::Answer};
+use super::{
+    cache::Lookup,
+    resolve::Answer,
+    watchdog::{Part, Watchdog},
+};
 use crate::{
     model::{Endpoint, Miss, QuestionId},
     platform::{PlatformError, Port, PortChange, PortSpec},
@@ -113,6 +117,16 @@ impl Inputs {
     /// Whether the kernel tells what happens to ports.
     pub(super) fn hears_ports(&self) -> bool {
         self.ports.is_some()
+    }
+
+    /// Tells of sources from which nothing will come any more.
+    pub(super) fn report_ended(&self, watchdog: &Watchdog) {
+        if self.routes.is_none() {
+            watchdog.ended(Part::Routes);
+        }
+        if self.misses.is_none() {
+            watchdog.ended(Part::Misses);
+        }
     }
 
     /// Whether a change of the routes waits to be heard of; it is heard of by that.

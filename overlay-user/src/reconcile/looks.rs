@@ -12,7 +12,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand};
+use super::{
+    CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand, watchdog::Part,
+};
 use crate::{
     model::Name,
     platform::{self, PlatformError, PortChange, PortSpec},
@@ -172,6 +174,7 @@ impl Reconciler {
 
     /// Looks at the whole host; at its large tables too if they are in doubt, or due.
     pub(super) async fn check(&mut self) {
+        self.watchdog.doing(Some("a look at the host"));
         let view = self.view.read().await;
         let mut errors = self.applier.check(&view.mirror).await;
         let started = Instant::now();
@@ -180,6 +183,8 @@ impl Reconciler {
         }
         let is_due = self.applier.is_in_doubt || started >= self.next_sweep;
         if is_due && self.applier.readings.has_ports {
+            self.watchdog.turned(Part::Loop);
+            self.watchdog.doing(Some("a look through the large tables"));
             let swept = self.applier.sweep(&view.mirror, self.cache.room());
             self.counters.last_sweep = started.elapsed();
             let spent = started.elapsed() * SWEEP_SHARE;
@@ -214,6 +219,7 @@ impl Reconciler {
             FIRST_RETRY
         };
         self.next_check = Instant::now() + wait;
+        self.watchdog.turned(Part::Host);
     }
 
     /// Somebody changed a port, or a namespace that ports are in or wait for.

@@ -33,6 +33,7 @@ mod resolve;
 mod simulation;
 pub mod sweep;
 mod vet;
+pub mod watchdog;
 mod withheld;
 mod write;
 
@@ -48,6 +49,7 @@ use self::{
     mirror::{Mirror, Witness},
     plan::Draft,
     report::Reporter,
+    watchdog::{Part, Watchdog},
 };
 use crate::{
     model::{Change, EndpointState, Miss, Name, Node, Revision, RowId},
@@ -206,6 +208,7 @@ pub struct Observer {
     progress: watch::Receiver<Progress>,
     events: Events,
     adoptions: mpsc::Sender<()>,
+    watchdog: Arc<Watchdog>,
 }
 
 /// How far the loop is.
@@ -227,6 +230,12 @@ impl Observer {
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// When the agent's parts last turned; those outside of the loop say it here too.
+    #[must_use]
+    pub fn watchdog(&self) -> &Arc<Watchdog> {
+        &self.watchdog
     }
 
     /// Waits until the kernel is what `revision` wants, as far as it can be, or nobody can want it any
@@ -306,6 +315,7 @@ pub struct Reconciler {
     progress: watch::Sender<Progress>,
     events: Events,
     meter: Arc<dyn Meter>,
+    watchdog: Arc<Watchdog>,
     counters: Counters,
     /// What went wrong in this step.
     errors: Vec<String>,
@@ -332,11 +342,13 @@ impl Reconciler {
         let (publisher, progress) = watch::channel(Progress::default());
         let events = Events::default();
         let (adoptions, is_adopted) = mpsc::channel(1);
+        let watchdog = Arc::new(Watchdog::new(parts.pace.check));
         let observer = Observer {
             view: Arc::clone(&view),
             progress,
             events: events.clone(),
             adoptions,
+            watchdog: Arc::clone(&watchdog),
         };
         let reconciler = Self {
             registry: parts.registry,
@@ -358,6 +370,7 @@ impl Reconciler {
             progress: publisher,
             events,
             meter: Arc::new(()),
+            watchdog,
             counters: Counters::default(),
             errors: Vec::new(),
             has_told_withheld: false,
@@ -384,12 +397,14 @@ impl Reconciler {
     /// start; later losses are waited out.
     pub async fn run(mut self) -> Result<(), RegistryError> {
         self.inputs.events = Some(self.registry.watch().await?);
+        self.watchdog.turned(Part::Loop);
         self.list_ports().await;
         loop {
             let chore = self.next_chore();
             let wake = self.inputs.next(chore).await;
             let started = Instant::now();
             let cause = Cause::of(&wake);
+            self.watchdog.doing(Some(cause.name()));
             match wake {
                 Wake::Renewal => self.renew_lease().await,
                 Wake::Routes => self.follow_routes().await,
@@ -408,6 +423,9 @@ impl Reconciler {
             self.counters.busy += took;
             self.meter.step(cause, took, self.errors.len());
             self.publish().await;
+            self.watchdog.doing(None);
+            self.watchdog.turned(Part::Loop);
+            self.inputs.report_ended(&self.watchdog);
         }
     }
 
@@ -482,8 +500,9 @@ impl Reconciler {
         if self.inputs.take_routes() {
             self.follow_routes().await;
         }
-        if let Err(error) = self.applier.renew_lease(LEASE) {
-            tracing::error!(%error, "the kernel looks for each packet's next hop");
+        match self.applier.renew_lease(LEASE) {
+            Ok(()) => self.watchdog.turned(Part::Lease),
+            Err(error) => tracing::error!(%error, "the kernel looks for each packet's next hop"),
         }
     }
 

@@ -22,6 +22,7 @@ mod assign;
 mod check;
 pub mod etcd;
 mod identity;
+pub mod limited;
 mod rejected;
 pub mod rules;
 pub mod sqlite;

@@ -1,29 +1,25 @@
 //! A member's disk, and what goes wrong with it.
 //!
 //! It is a tmpfs: small, so that it can be filled, and fast, so that the other tests' writing
-//! brings about no elections. A slow one is made by strace, which lets the member's flushes
+//! brings about no elections. A slow one is made by a [`Delay`](crate::delay::Delay), which lets the member's flushes
 //! (fdatasync, fsync) wait before they reach the kernel: that is where etcd feels a slow disk, its
 //! own files and nobody else's are hit, and unlike dm-delay or a limit on block I/O it needs
 //! nothing of the machine's kernel.
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Stdio},
-    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
     mount::{MntFlags, MsFlags, mount, umount2},
-    sys::{
-        signal::{Signal, kill},
-        statvfs::statvfs,
-    },
-    unistd::Pid,
+    sys::statvfs::statvfs,
 };
+
+/// What flushes a file to the disk.
+pub(super) const FLUSHES: &str = "fdatasync,fsync";
 
 /// Two segments of etcd's log, 64 MB each and allocated beforehand, and what the lab stores.
 const SIZE: &str = "size=256m";
@@ -79,45 +75,5 @@ impl Full {
 impl Drop for Full {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// A slow disk; it is fast again when this goes.
-#[derive(Debug)]
-pub struct Slow {
-    strace: Child,
-    /// Kept open: strace speaks of each new thread.
-    _says: BufReader<ChildStderr>,
-}
-
-impl Slow {
-    pub(super) fn attach(pid: Pid, delay: Duration, log: &Path) -> Self {
-        let calls = "fdatasync,fsync";
-        let mut strace = Command::new("strace")
-            .args(["--follow-forks", "--attach", &pid.to_string()])
-            .args(["--trace", calls, "--inject"])
-            .arg(format!("{calls}:delay_enter={}", delay.as_micros()))
-            .arg("--output")
-            .arg(log.with_extension("strace"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut says = BufReader::new(strace.stderr.take().unwrap());
-        let mut line = String::new();
-        says.read_line(&mut line).unwrap();
-        assert!(line.contains("attached"), "{line}");
-        Self {
-            strace,
-            _says: says,
-        }
-    }
-}
-
-impl Drop for Slow {
-    fn drop(&mut self) {
-        // At this signal strace lets go of what it traces.
-        let pid = i32::try_from(self.strace.id()).unwrap_or_default();
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        let _ = self.strace.wait();
     }
 }

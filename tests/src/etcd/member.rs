@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::{CLIENTS, PEERS, certificates::Certificates, disk};
-use crate::{lab::Lab, netns::Netns};
+use crate::{delay::Delay, lab::Lab, netns::Netns};
 
 /// What all members are told.
 pub(super) struct Peers<'a> {
@@ -179,8 +179,9 @@ impl Member {
     }
 
     /// Makes each of its disk's flushes take `delay` longer, until the guard goes.
-    pub fn slow_disk(&self, delay: std::time::Duration) -> disk::Slow {
-        disk::Slow::attach(self.pid(), delay, &self.log_file())
+    pub fn slow_disk(&self, delay: std::time::Duration) -> Delay {
+        let pid = self.pid().as_raw().unsigned_abs();
+        Delay::attach(pid, disk::FLUSHES, delay, &self.log_file())
     }
 
     /// Takes all space on its disk, until the guard goes.

@@ -113,6 +113,7 @@ pub(crate) fn status() -> StatusView {
             counters: BTreeMap::new(),
         },
         problems: Vec::new(),
+        stalled: Vec::new(),
     }
 }
 

@@ -77,7 +77,7 @@ fn status_has_the_keys_of_the_contract() {
                 "attach": "tcx", "abi": 1, "fast_path": true, "fast_path_error": null, "counters": {},
                 "maps": {"fdb": {"entries": 7, "capacity": 262_144, "refused": 0, "stale": 0}},
             },
-            "problems": [],
+            "problems": [], "stalled": [],
         })
     );
 }

@@ -7,9 +7,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::datapath::AttachMode;
-use crate::model::{
-    Endpoint, EndpointState, FloodMode, IfName, Mac, MapUsage, Name, Network, Node, Resolve,
-    Revision, Vni,
+use crate::{
+    model::{
+        Endpoint, EndpointState, FloodMode, IfName, Mac, MapUsage, Name, Network, Node, Resolve,
+        Revision, Vni,
+    },
+    reconcile::watchdog::Stalled,
 };
 
 /// What an import took over.
@@ -199,6 +202,30 @@ pub struct StatusView {
     pub datapath: DatapathView,
     /// What could not be done and is tried again, a line each; empty if ready.
     pub problems: Vec<String>,
+    /// Parts of the agent that have not turned for too long; empty if ready.
+    #[serde(default)]
+    pub stalled: Vec<StalledView>,
+}
+
+/// A part of the agent that has not turned for too long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StalledView {
+    /// `loop`, `host`, `lease`, `routes`, `misses`, `underlay` or `registry`.
+    pub part: String,
+    /// For how many seconds it has not.
+    pub for_s: u64,
+    /// What the loop is doing; null for other parts.
+    pub doing: Option<String>,
+}
+
+impl From<Stalled> for StalledView {
+    fn from(stalled: Stalled) -> Self {
+        Self {
+            part: stalled.part.name().to_owned(),
+            for_s: stalled.since.as_secs(),
+            doing: stalled.doing.map(str::to_owned),
+        }
+    }
 }
 
 /// The registry, as one agent sees it.

@@ -63,6 +63,14 @@ impl Page {
             "What could not be carried over to the kernel and is tried again",
             wide(reading.problems),
         );
+        self.gauges(
+            "overlay_stalled_seconds",
+            "For how long a part of the agent has not turned, if that is too long; 0 while it turns",
+            reading
+                .parts
+                .iter()
+                .map(|(part, since)| ([("part", (*part).to_owned())], since.as_secs())),
+        );
         self.gauge(
             "overlay_networks",
             "Networks in the registry",

@@ -19,6 +19,7 @@ fn full() -> Reading {
             applied: 16,
             stale_for: Duration::ZERO,
         },
+        parts: BTreeMap::from([("loop", Duration::from_secs(42)), ("host", Duration::ZERO)]),
         networks: 2,
         endpoints: Endpoints {
             local: 3,
@@ -80,6 +81,8 @@ fn what_was_read_is_on_the_page() {
     let page = page(&full());
     for line in [
         "overlay_ready 1",
+        r#"overlay_stalled_seconds{part="loop"} 42"#,
+        r#"overlay_stalled_seconds{part="host"} 0"#,
         "overlay_registry_revision 17",
         "overlay_registry_applied_revision 16",
         r#"overlay_endpoints{location="remote"} 1000000"#,

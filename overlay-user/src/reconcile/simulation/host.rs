@@ -72,6 +72,8 @@ pub(super) struct Faults {
     pub(super) ports: u8,
     /// Programs that can't be attached, of 256.
     pub(super) attachments: u8,
+    /// Whether changes of interfaces are not answered.
+    pub(super) hangs: bool,
     /// How long changes of interfaces take at most.
     pub(super) lateness: Duration,
 }
@@ -220,6 +222,9 @@ impl Host {
             inner.faults.lateness
         };
         sleep(self.dice.up_to(lateness)).await;
+        while self.lock().faults.hangs {
+            sleep(Duration::from_millis(100)).await;
+        }
         if self.fails(|faults| faults.ports) {
             return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
         }

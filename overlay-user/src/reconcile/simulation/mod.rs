@@ -21,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::runtime;
+use tokio::{
+    runtime,
+    time::{sleep, timeout},
+};
 
 mod dice;
 mod host;
@@ -31,7 +34,8 @@ mod verdict;
 mod world;
 mod writing;
 
-use self::world::World;
+use self::{host::Faults, world::World};
+use super::watchdog::Part;
 
 /// How many seeds are tried.
 const SEEDS: u64 = 3000;
@@ -137,6 +141,37 @@ fn whatever_happens_the_kernel_becomes_what_the_registry_says() {
         failed.len(),
         lines.collect::<Vec<_>>().join("\n")
     );
+}
+
+#[test]
+fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::new(1, false);
+        let stalled = || {
+            let stalled = world.observer.watchdog().stalled();
+            stalled.iter().map(|one| one.part).collect::<Vec<_>>()
+        };
+        sleep(Duration::from_mins(5)).await;
+        assert_eq!(stalled(), []);
+        world.host.set_faults(Faults {
+            hangs: true,
+            ..Faults::default()
+        });
+        world.add_local_endpoint();
+        sleep(Duration::from_mins(1)).await;
+        assert!(stalled().contains(&Part::Loop), "{:?}", stalled());
+        // Whoever asks what the loop knows is answered all the same.
+        let view = timeout(Duration::from_secs(1), world.observer.view()).await;
+        drop(view.unwrap());
+        world.host.set_faults(Faults::default());
+        sleep(Duration::from_mins(1)).await;
+        assert_eq!(stalled(), []);
+    });
 }
 
 #[test]

@@ -300,6 +300,24 @@ impl World {
         })
     }
 
+    /// Puts an endpoint onto this host.
+    pub(super) fn add_local_endpoint(&self) {
+        self.store.change(|inner| {
+            inner.commit(|delta| {
+                delta.endpoints.push(Endpoint {
+                    name: name("local"),
+                    vni: Vni::try_from(1).unwrap(),
+                    mac: mac(1),
+                    addresses: vec![ip(1).into()],
+                    node: name(ME),
+                    netns: Some(name("local")),
+                    ifname: Some("eth0".parse().unwrap()),
+                    generation: 0,
+                });
+            });
+        });
+    }
+
     fn change_nodes(&mut self) {
         let last = u8::try_from(self.dice.within(1..=NODES)).unwrap();
         let named = name(&format!("h{last}"));
