@@ -59,6 +59,10 @@ impl Reconciler {
         let is_over = view.mirror.withheld().is_empty();
         if is_over != view.withheld_since.is_none() {
             view.withheld_since = (!is_over).then(Instant::now);
+            if is_over {
+                // Networks and nodes that the reading left out were held too.
+                self.start_over();
+            }
         }
         let lasts = view
             .withheld_since
