@@ -431,6 +431,7 @@ impl World {
     fn change_faults(&mut self) {
         let often = |dice: &Dice| [0, 0, 30, 120][dice.within(..4)];
         let faults = Faults {
+            hangs: false,
             writes: often(&self.dice),
             looks: often(&self.dice),
             ports: often(&self.dice),
