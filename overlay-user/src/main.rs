@@ -2,12 +2,13 @@
 
 use std::{
     env,
-    io::{stderr, stdout},
-    process::ExitCode,
+    io::{self, stderr, stdout},
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
 };
 
 use overlay_user::{
-    agent,
+    agent::{self, Ending},
     cli::{Cli, Failure, Output, Session, Verb},
     config::LogFormat,
     observe::log,
@@ -20,13 +21,26 @@ fn main() -> ExitCode {
         Err(stop) => return stop.report(&mut stderr()).into(),
     };
     let format = cli.output;
-    match dispatch(cli) {
+    let outcome = dispatch(cli).and_then(|ending| match ending {
+        Ending::Stopped => Ok(()),
+        Ending::StartAnew => Err(Failure::internal(start_anew())),
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(format, &mut stderr()).into(),
     }
 }
 
-fn dispatch(cli: Cli) -> Result<(), Failure> {
+/// Becomes the same program with the same words, as the same process: to a service manager it has never
+/// ended. Comes back only if that fails.
+fn start_anew() -> io::Error {
+    let mut words = env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(words.next().unwrap_or_default()).args(words);
+    command.exec()
+}
+
+fn dispatch(cli: Cli) -> Result<Ending, Failure> {
     let runtime = Runtime::new().map_err(Failure::internal)?;
     let outcome = match cli.verb {
         Verb::Run(args) => {
@@ -47,7 +61,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             });
             let mut out = stdout().lock();
             let output = Output::new(cli.output, &mut out);
-            runtime.block_on(command.execute(&mut Session::new(cli.instance, output)))
+            let mut session = Session::new(cli.instance, output);
+            let executed = runtime.block_on(command.execute(&mut session));
+            executed.map(|()| Ending::Stopped)
         }
     };
     // The outcome is known: a thread that still blocks in the kernel is not worth waiting for.

@@ -19,6 +19,7 @@ use overlay_tests::{
     traffic::{self, Stream},
     until,
 };
+use serde_json::json;
 
 struct World {
     blue: Netns,
@@ -166,4 +167,88 @@ fn a_route_that_changes_while_no_agent_runs_takes_the_tunnels_with_it_too() {
         agent.kill();
     }
     moves_to_another_router(&world);
+}
+
+/// Waits until the first host's row of the second one has this router; `None`: the kernel is asked for
+/// each packet.
+#[track_caller]
+fn leads_through(world: &World, router: Option<[u8; 4]>) {
+    let vtep = json!({"ip": world.hosts[1].ip.octets()});
+    let expected = json!(router.unwrap_or_default());
+    until(&format!("the next hop to be {router:?}"), || {
+        let rows = world.agents[0].dump("vteps");
+        let row = rows.iter().find(|row| row["key"] == vtep);
+        row.is_some_and(|row| row["value"]["next_hop"] == expected)
+    });
+}
+
+/// Makes the default routes of both hosts such that the kernel tells the id of a nexthop object and
+/// nothing else (`nexthop_compat_mode=0`). The objects are at first router 253.
+fn route_by_objects(hosts: &[Host; 2]) {
+    for (host, left) in hosts.iter().zip(1..) {
+        let run = |words: &str| host.netns.ip(words);
+        host.netns
+            .run("sysctl", "-q -w net.ipv4.nexthop_compat_mode=0");
+        run(&format!("nexthop add id 1 via 10.{left}.0.253 dev u0"));
+        run(&format!("nexthop add id 2 via 10.{left}.0.254 dev u0"));
+        run("nexthop add id 10 group 1");
+        run("route replace default nhid 10");
+    }
+}
+
+#[test]
+fn a_route_by_a_nexthop_object_that_tells_no_router_is_looked_up_by_the_kernel() {
+    let world = world();
+    route_by_objects(&world.hosts);
+    leads_through(&world, None);
+    world.blue.reaches("7.7.7.3");
+    // Only the object changes, and no route with it.
+    for host in &world.hosts {
+        host.netns.ip("nexthop replace id 10 group 2");
+    }
+    for device in ["l0", "r0"] {
+        world.routers[0].ip(&format!("link set {device} down"));
+    }
+    world.blue.reaches("7.7.7.3");
+    world.green.reaches("fd07::2");
+    // A single one, in the kernel's other mode: it tells what the object is.
+    for host in &world.hosts {
+        host.netns
+            .run("sysctl", "-q -w net.ipv4.nexthop_compat_mode=1");
+        host.netns.ip("route replace default nhid 2");
+    }
+    leads_through(&world, Some([10, 1, 0, 254]));
+    world.blue.reaches("7.7.7.3");
+}
+
+#[test]
+fn a_next_hop_that_only_a_rule_leads_to_is_found() {
+    let world = world();
+    for (host, left) in world.hosts.iter().zip(1..) {
+        host.netns.ip(&format!(
+            "route add default via 10.{left}.0.254 dev u0 table 77"
+        ));
+        host.netns
+            .ip("rule add to 10.0.0.0/8 table 77 priority 100");
+        host.netns
+            .ip("rule add to 10.0.0.0/8 unreachable priority 200");
+    }
+    leads_through(&world, Some([10, 1, 0, 254]));
+    world.blue.reaches("7.7.7.3");
+}
+
+#[test]
+fn several_paths_are_left_to_the_kernel_and_a_route_that_refuses_sends_nothing() {
+    let world = world();
+    let [left, _] = &world.hosts;
+    left.netns
+        .ip("route replace default nexthop via 10.1.0.253 dev u0 nexthop via 10.1.0.254 dev u0");
+    leads_through(&world, None);
+    world.blue.reaches("7.7.7.3");
+    left.netns.ip("route replace unreachable default");
+    until("the refusal to be followed", || {
+        !world.blue.pings("7.7.7.3", "-c 1 -W 1")
+    });
+    route(&world.hosts, 253);
+    world.blue.reaches("7.7.7.3");
 }

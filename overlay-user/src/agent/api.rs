@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     datapath::DatapathError,
-    model::{IfName, Mac, Name, Network, Vni, ipam},
+    model::{IfName, Mac, Name, NameError, Network, Node, Vni, ipam},
     platform::PlatformError,
     registry::RegistryError,
 };
@@ -31,7 +31,7 @@ pub use findings::{
 };
 pub use view::{
     AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
-    RegistryView, RejectedView, StalledView, StatusView, VtepView,
+    RegistryView, RejectedView, StalledView, StatusView, VtepRemovedView, VtepView,
 };
 
 /// What the agent does for whoever may open its socket.
@@ -69,6 +69,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// The nodes and their VTEPs, in the order of the nodes' names.
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError>;
+
+    /// Removes a node whose host is gone for good, and every endpoint on it. Gone already: `None`.
+    async fn vtep_rm(&self, vtep: &VtepRef) -> Result<Option<VtepRemovedView>, OperationError>;
 
     /// The state of this agent.
     async fn status(&self) -> Result<StatusView, OperationError>;
@@ -348,6 +351,64 @@ pub struct MoveRequest {
     /// Its interface there; `None`: as it was.
     #[serde(default)]
     pub ifname: Option<IfName>,
+}
+
+/// A node, by its name or by its VTEP's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum VtepRef {
+    /// By its VTEP's address, or by a name that looks like one.
+    Ip(IpAddr),
+    /// By its name.
+    Node(Name),
+}
+
+impl VtepRef {
+    /// Whether it refers to this node.
+    #[must_use]
+    pub fn is(&self, node: &Node) -> bool {
+        match self {
+            Self::Ip(ip) => node.vtep.ip == *ip || node.name.as_str() == ip.to_string(),
+            Self::Node(name) => node.name == *name,
+        }
+    }
+}
+
+impl FromStr for VtepRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(ip) = text.parse() {
+            return Ok(Self::Ip(ip));
+        }
+        let name = text.parse().map_err(|error: NameError| {
+            format!("{error}; or write a VTEP's address, for example 10.0.0.1")
+        });
+        name.map(Self::Node)
+    }
+}
+
+impl TryFrom<String> for VtepRef {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<VtepRef> for String {
+    fn from(vtep: VtepRef) -> Self {
+        vtep.to_string()
+    }
+}
+
+impl fmt::Display for VtepRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Node(name) => name.fmt(f),
+        }
+    }
 }
 
 /// The folder that is to be taken over.

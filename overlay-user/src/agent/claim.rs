@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
+    net::Ipv4Addr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
@@ -32,16 +33,21 @@ pub(super) struct Record {
     pub registry: registry::Settings,
     /// The host's namespace, see [`Netns::identity`].
     pub netns: String,
+    /// The VTEP's address, which the next agent keeps if the interface still has it. Agents of version
+    /// 0.1 left none.
+    #[serde(default)]
+    pub vtep: Option<Ipv4Addr>,
 }
 
 impl Record {
     /// What an agent with this configuration, in this network namespace, leaves.
-    pub(super) async fn of(config: &Config) -> anyhow::Result<Self> {
+    pub(super) async fn of(config: &Config, vtep: Ipv4Addr) -> anyhow::Result<Self> {
         Ok(Self {
             node: config.node.clone(),
             iface: config.iface.clone(),
             registry: config.registry.clone(),
             netns: Netns::current()?.identity().await?,
+            vtep: Some(vtep),
         })
     }
 
@@ -203,6 +209,7 @@ mod tests {
             iface: "u0".parse().unwrap(),
             registry: registry::Settings::new("etcd://10.0.0.1:2379".to_owned()),
             netns: "boot:1".to_owned(),
+            vtep: Some(Ipv4Addr::new(10, 0, 0, 1)),
         };
         // What a killed agent of an earlier version may leave.
         fs::write(paths.record.with_extension("json.new"), "").unwrap();
@@ -211,6 +218,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let read = Record::read(&paths).unwrap().unwrap();
         assert_eq!(read.registry, record.registry);
+        assert_eq!(read.vtep, record.vtep);
     }
 
     #[test]
@@ -221,6 +229,7 @@ mod tests {
         fs::write(&paths.record, old).unwrap();
         let read = Record::read(&paths).unwrap().unwrap();
         assert_eq!(read.registry.url, "sqlite:///a.db");
+        assert_eq!(read.vtep, None);
     }
 
     #[test]

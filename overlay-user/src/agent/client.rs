@@ -27,7 +27,7 @@ use tokio::{net::UnixStream, time::timeout};
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
     ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError,
-    StatusView, VerifyRequest, VerifyView, VtepView,
+    StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
 };
 use crate::{
     config::InstancePaths,
@@ -201,6 +201,12 @@ impl Client {
     /// The nodes and their VTEPs.
     pub async fn vtep_ls(&self) -> Result<Vec<VtepView>, ClientError> {
         self.get("/v1/vteps").await
+    }
+
+    /// Removes a node whose host is gone for good. `None`: it was gone already.
+    pub async fn vtep_rm(&self, vtep: &VtepRef) -> Result<Option<VtepRemovedView>, ClientError> {
+        let path = format!("/v1/vteps/{vtep}");
+        self.call(Method::DELETE, &path, Bytes::new()).await
     }
 
     /// The agent's state.

@@ -11,13 +11,16 @@ use std::{
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::time::{Instant, timeout};
 
+mod underlays;
+
+use self::underlays::judge_underlays;
 use super::{
     api::{DoctorView, Finding, NodeState},
     operations::Agent,
 };
 use crate::{
     datapath::{self, Before, DatapathError},
-    model::{MapUsage, Name, Network, Node, RowId, SESSION_TTL},
+    model::{MapUsage, Name, Network, Node, RowId, SESSION_TTL, Vtep},
     platform::{Condition, ENCAPSULATION, Offloads, PlatformError, VxlanDevice},
     reconcile::{Lost, watchdog::Stalled},
     registry::RegistryError,
@@ -78,8 +81,13 @@ impl Agent {
                 node: &self.config.node,
                 version: env!("CARGO_PKG_VERSION"),
                 abi: ABI_VERSION,
-                port: self.config.port,
+                vtep: Vtep {
+                    ip: self.underlay.ip.into(),
+                    port: self.config.port,
+                },
+                mtu: self.underlay.mtu,
             };
+            judge_underlays(&mut found, &own, &nodes, &networks);
             let states = self.liveness.states(&nodes);
             judge_nodes(&mut found, &own, &nodes, &states);
             judge_clocks(&mut found, &own, &nodes, SystemTime::now());
@@ -388,7 +396,9 @@ struct Own<'a> {
     node: &'a Name,
     version: &'a str,
     abi: u32,
-    port: u16,
+    vtep: Vtep,
+    /// Its underlay's, bytes.
+    mtu: u32,
 }
 
 fn judge_nodes(
@@ -398,6 +408,20 @@ fn judge_nodes(
     states: &BTreeMap<Name, NodeState>,
 ) {
     match nodes.iter().find(|node| node.name == *own.node) {
+        Some(node) if node.vtep.ip != own.vtep.ip => {
+            let holder = nodes.iter().find(|node| node.vtep.ip == own.vtep.ip);
+            let holder = holder.map_or_else(String::new, |holder| {
+                format!("; node {} has it", holder.name)
+            });
+            found.find(problem(
+                "claim",
+                format_args!(
+                    "the registry does not have VTEP address {} for this node, so nobody sends to it{holder}",
+                    own.vtep.ip
+                ),
+                "each host needs an address of its own; the agent claims it again as soon as it is free",
+            ));
+        }
         Some(node) if node.alive => found.pass("session"),
         Some(_) => found.find(problem(
             "session",
@@ -440,8 +464,9 @@ fn peer(own: &Own<'_>, node: &Node, state: Option<NodeState>) -> Vec<Finding> {
             &subject,
             format_args!("down: {ago}"),
             format_args!(
-                "start its agent; if the host is gone for good, `overlay endpoint move` what it has, \
-                 and `overlay down` there"
+                "start its agent; if the host is gone for good, `overlay endpoint move` what has to run, then \
+                 `overlay vtep rm {}`",
+                node.name
             ),
         )),
         Some(NodeState::Silent) => findings.push(Finding::warning(
@@ -451,12 +476,23 @@ fn peer(own: &Own<'_>, node: &Node, state: Option<NodeState>) -> Vec<Finding> {
         )),
         _ => {}
     }
-    if node.vtep.port != own.port {
+    if node.vtep.is_discard() {
+        findings.push(problem(
+            &subject,
+            "has no VTEP address: its host has lost it, or another one has it now, and its endpoints are out \
+             of reach",
+            format_args!(
+                "see `overlay doctor` there; if the host is gone for good, `overlay vtep rm {}`",
+                node.name
+            ),
+        ));
+    }
+    if node.vtep.port != own.vtep.port {
         findings.push(problem(
             &subject,
             format_args!(
                 "its VTEP is on UDP port {}, this host's on {}: firewalls and NICs know one of them",
-                node.vtep.port, own.port
+                node.vtep.port, own.vtep.port
             ),
             "start both agents with the same --port",
         ));

@@ -119,6 +119,7 @@ mod tests {
             iface: "u0".parse().unwrap(),
             registry: config().registry,
             netns: String::new(),
+            vtep: None,
         }
     }
 

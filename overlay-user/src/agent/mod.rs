@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use overlay_ebpf::abi::ABI_VERSION;
 use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -25,6 +24,7 @@ mod devices;
 mod doctor;
 mod endpoints;
 mod former;
+mod join;
 mod liveness;
 mod map_reader;
 mod metrics;
@@ -35,6 +35,7 @@ pub mod server;
 mod teardown;
 mod underlay;
 mod verify;
+mod vtep;
 mod waiting;
 mod watchdog;
 
@@ -42,15 +43,17 @@ use self::{
     claim::{Claim, Record},
     clients::Clients,
     devices::{Keeper, Problem},
+    join::Join,
     map_reader::MapReader,
     metrics::Sources,
     operations::{Agent, Parts},
+    underlay::Moved,
     waiting::Waiting,
 };
 use crate::{
     config::{Config, InstancePaths},
     datapath::{self, Datapath, Kernel},
-    model::{Change, Network, Node, SESSION_TTL, Session, Vtep},
+    model::{Name, Node, SESSION_TTL, Session, Vtep},
     platform::{Linux, Platform, Underlay},
     reconcile::{
         self, Observer, Reconciler,
@@ -59,7 +62,7 @@ use crate::{
         plan::Local,
         watchdog::{Part, Watchdog},
     },
-    registry::{Registry, RegistryError, Scope, limited},
+    registry::{Registry, RegistryError, limited},
 };
 
 /// How long the registry may take over an answer: longer than etcd's own limits.
@@ -69,8 +72,18 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// For how long it is then believed to.
 const ALIVE: Duration = SESSION_TTL;
 
+/// How a run of the agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to stop.
+    Stopped,
+    /// The underlay changed, and the programs were made for what it was: the agent has to be started
+    /// anew with the same words. All that it held is closed; nothing is lost meanwhile, as at each start.
+    StartAnew,
+}
+
 /// Runs the agent until it is told to stop. The datapath stays when it does.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config) -> anyhow::Result<Ending> {
     descriptors::raise_limit();
     run_dir::keep_files_private();
     let paths = InstancePaths::new(&config.instance);
@@ -83,6 +96,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 give_up(&config, &paths).await;
             }
             claim.release(&paths);
+            if error.is::<Moved>() {
+                tracing::warn!("{error}: starting anew");
+                return Ok(Ending::StartAnew);
+            }
             Err(error)
         }
     }
@@ -110,10 +127,11 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         config.iface.clone(),
         config.local_ip,
     )?);
-    let underlay = platform.underlay().await?;
-    tokio::task::spawn_blocking(datapath::require).await??;
     let former = Record::read(paths)?;
-    let mut record = Record::of(config).await?;
+    let kept = former.as_ref().and_then(|former| former.vtep);
+    let underlay = underlay::settle(&platform, kept).await?;
+    tokio::task::spawn_blocking(datapath::require).await??;
+    let mut record = Record::of(config, underlay.ip).await?;
     if let Some(former) = &former {
         former::check_namespace(former, &record, paths, config).await?;
     }
@@ -152,8 +170,12 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     };
     let fast_path_problem = keeper.ensure().await?;
     let session = record.session(&config.instance);
+    let join = Join::new(config, vtep, underlay.mtu, &session, former.is_none());
     let node = waiting
-        .until_done(|| join(config, vtep, &session, &*registry))
+        .until_done(|| async {
+            underlay::check(&platform).await?;
+            join.attempt(&*registry).await
+        })
         .await?;
     Ok(Begun {
         underlay,
@@ -176,12 +198,13 @@ async fn give_up(config: &Config, paths: &InstancePaths) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "it puts the parts together, once")]
 async fn serve(
     config: Config,
     begun: Begun,
     paths: &InstancePaths,
     claim: Claim,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ending> {
     let Begun {
         underlay,
         registry,
@@ -206,10 +229,11 @@ async fn serve(
     );
     let counters = metrics::counters(&*datapath)?;
     let maps = MapReader::new(Arc::clone(&datapath) as Arc<dyn Datapath>);
+    let (announced, node) = watch::channel(node);
     let (reconciler, mut observer) = Reconciler::new(reconcile::Parts {
         registry: Arc::clone(&registry),
         applier,
-        node: node.clone(),
+        node,
         limits: Limits {
             entries: usize::try_from(config.cache.entries)?,
             idle: config.cache.idle,
@@ -231,13 +255,18 @@ async fn serve(
     let reconciling = tokio::spawn(reconciler.run());
     let mut living = tokio::spawn(say_that_we_live(
         Arc::clone(&registry),
-        node,
+        config.node.clone(),
         session.clone(),
         Arc::clone(&watchdog),
     ));
     let (problem, fast_path_problem) = watch::channel(fast_path_problem);
     let keeping = tokio::spawn(keeper.run(problem));
-    let watching = tokio::spawn(underlay::watch(Arc::clone(&platform), underlay, watchdog));
+    let watching = tokio::spawn(underlay::watch(
+        Arc::clone(&platform),
+        underlay,
+        announced,
+        watchdog,
+    ));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
     let clients = Clients::start().context("no threads for clients")?;
     if let Some(listener) = measured_at {
@@ -280,10 +309,13 @@ async fn serve(
         anyhow::Ok(())
     });
     let reason = tokio::select! {
-        reason = told_to_stop() => reason.map(|signal| tracing::info!(signal, "stopping; the datapath stays")),
-        _ = stopped.wait_for(|stop| *stop) => Ok(()),
+        reason = told_to_stop() => reason.map(|signal| {
+            tracing::info!(signal, "stopping; the datapath stays");
+            Ending::Stopped
+        }),
+        _ = stopped.wait_for(|stop| *stop) => Ok(Ending::Stopped),
         taken = &mut living => Err(taken.context("the heartbeat died")?),
-        changed = watching => changed.context("the watch over the underlay died")?,
+        changed = watching => follow(paths, underlay, changed.context("the watch over the underlay died")?),
         () = died(&mut observer, &agent) => Err(anyhow::anyhow!("the reconciler died: see the log")),
     };
     stop.send_replace(true);
@@ -294,42 +326,26 @@ async fn serve(
     reason
 }
 
-/// Enters this node and the networks that it was told of into the registry, all or nothing.
-async fn join(
-    config: &Config,
-    vtep: Vtep,
-    session: &Session,
-    registry: &dyn Registry,
-) -> anyhow::Result<Node> {
-    let node = Node {
-        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        abi: Some(ABI_VERSION),
-        ..Node::new(config.node.clone(), vtep, true)
-    };
-    // Before anything of the node is changed: it may be another host's.
-    registry.heartbeat(&node.name, session).await?;
-    loop {
-        let known = registry
-            .read(Scope::Resident(node.name.clone()))
-            .await?
-            .networks;
-        let mut changes = vec![Change::PutNode(node.clone())];
-        for vni in &config.vnis {
-            if known.iter().all(|network| network.vni != *vni) {
-                let network = Network::new(format!("vni-{vni}").parse()?, *vni);
-                changes.push(Change::CreateNetwork(network));
-            }
-        }
-        match registry.commit(&changes).await {
-            // Another agent made the same network just now: then it exists, which is the point.
-            Err(RegistryError::Conflict { what: "VNI", .. }) => {}
-            committed => {
-                committed?;
-                registry.heartbeat(&node.name, session).await?;
-                return Ok(node);
-            }
-        }
+/// The underlay is another: the next agent shall not wait for the address that this one had.
+fn follow(paths: &InstancePaths, loaded: Underlay, now: Underlay) -> anyhow::Result<Ending> {
+    tracing::warn!(
+        "the underlay changed: it was interface {} with {} and MTU {}, and is {} with {} and MTU {}: \
+         starting anew",
+        loaded.ifindex,
+        loaded.ip,
+        loaded.mtu,
+        now.ifindex,
+        now.ip,
+        now.mtu
+    );
+    if let Some(record) = Record::read(paths)? {
+        let record = Record {
+            vtep: Some(now.ip),
+            ..record
+        };
+        record.write(paths)?;
     }
+    Ok(Ending::StartAnew)
 }
 
 async fn load(
@@ -372,7 +388,7 @@ async fn announce(mut observer: Observer, config: Config, underlay: Underlay) {
 /// been heard of for a while. Two that speak for one node would undo each other's work.
 async fn say_that_we_live(
     registry: Arc<dyn Registry>,
-    node: Node,
+    node: Name,
     session: Session,
     watchdog: Arc<Watchdog>,
 ) -> anyhow::Error {
@@ -381,7 +397,7 @@ async fn say_that_we_live(
     watchdog.turned(Part::Registry);
     loop {
         beat.tick().await;
-        let answer = registry.heartbeat(&node.name, &session).await;
+        let answer = registry.heartbeat(&node, &session).await;
         watchdog.turned(Part::Registry);
         match answer {
             Ok(()) => {}

@@ -15,8 +15,9 @@ use super::{
     api::{
         AdoptRequest, AdoptView, DatapathView, DoctorView, EndpointCounts, EndpointFilter,
         EndpointPages, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
-        ImportView, MoveRequest, NetworkView, NodeState, OperationError, Operations, RegistryView,
-        RejectedView, StalledView, StatusView, VerifyRequest, VerifyView, VtepView,
+        ImportView, MoveRequest, NetworkView, OperationError, Operations, RegistryView,
+        RejectedView, StalledView, StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView,
+        VtepView,
     },
     descriptors,
     devices::Problem,
@@ -161,15 +162,11 @@ impl Operations for Agent {
     }
 
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
-        let nodes = self.registry.nodes().await?;
-        let states = self.liveness.states(&nodes);
-        Ok(nodes
-            .into_iter()
-            .map(|node| {
-                let state = states.get(&node.name).copied();
-                VtepView::new(node, state.unwrap_or(NodeState::NoAgent))
-            })
-            .collect())
+        self.list_vteps().await
+    }
+
+    async fn vtep_rm(&self, vtep: &VtepRef) -> Result<Option<VtepRemovedView>, OperationError> {
+        self.remove_vtep(vtep).await
     }
 
     async fn status(&self) -> Result<StatusView, OperationError> {

@@ -22,7 +22,7 @@ use tokio::net::{UnixListener, UnixSocket};
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
     ErrorView, ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, Operations,
-    StatusView, VerifyRequest, VerifyView, VtepView, check_network,
+    StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView, check_network,
 };
 use super::{
     connections::{self, Limits},
@@ -140,6 +140,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         )
         .route("/v1/endpoints/{name}/move", post(endpoint_move))
         .route("/v1/vteps", get(vtep_ls))
+        .route("/v1/vteps/{vtep}", axum::routing::delete(vtep_rm))
         .route("/v1/status", get(status))
         .route("/v1/registry/adopt", post(registry_adopt))
         .route("/v1/drops", get(drops))
@@ -202,6 +203,14 @@ async fn endpoint_rm(State(agent): Shared, name: NameInUrl) -> Answer<Value> {
 
 async fn vtep_ls(State(agent): Shared) -> Answer<Vec<VtepView>> {
     agent.vtep_ls().await.map(Json)
+}
+
+async fn vtep_rm(
+    State(agent): Shared,
+    vtep: Result<UrlPath<VtepRef>, PathRejection>,
+) -> Answer<Option<VtepRemovedView>> {
+    let UrlPath(vtep) = vtep?;
+    through(async move { agent.vtep_rm(&vtep).await }).await
 }
 
 async fn status(State(agent): Shared) -> Answer<StatusView> {

@@ -1,9 +1,10 @@
-//! A start while the registry is away.
+//! A start while the registry is away, or another node has this one's address.
 //!
 //! What the maps hold still carries the traffic, so there is no hurry, and nothing is lost by waiting:
-//! an agent that was here before does so, and says it to whoever asks. A first one has nothing to
-//! lose either, and more often a wrong URL: it ends with an error. A registry that is another one, empty or
-//! gone is away in the same way: the right one may be brought back.
+//! an agent that was here before waits for the registry, and says so to whoever asks. A first one has
+//! nothing to lose either, and more often a wrong URL: it ends with an error. A registry that is another
+//! one, empty or gone is away in the same way: the right one may be brought back. Every start waits for an
+//! address that may soon be free.
 
 use std::{future::pending, io, os::fd::AsFd as _, time::Duration};
 
@@ -15,7 +16,9 @@ use tokio::{net::UnixListener, sync::watch, time::Instant};
 
 use super::{
     api::{ErrorKind, OperationError},
-    connections, server,
+    connections,
+    join::Claimed,
+    server,
 };
 use crate::{
     config::Config,
@@ -27,11 +30,13 @@ const TRIES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// How much longer a service manager is asked to wait at each try: longer than one takes.
 const EXTENSION: Duration = Duration::from_mins(1);
 
-/// Whether and how a start waits for the registry.
+/// Whether and how a start waits.
 pub(super) struct Waiting<'a> {
     config: &'a Config,
-    /// Where clients are told so meanwhile. `None`: there is no waiting.
-    socket: Option<&'a UnixListener>,
+    /// Where clients are told so meanwhile.
+    socket: &'a UnixListener,
+    /// For the registry too.
+    for_registry: bool,
     begun: Instant,
 }
 
@@ -44,52 +49,73 @@ impl<'a> Waiting<'a> {
         socket: &'a UnixListener,
     ) -> Self {
         let url = &config.registry.url;
-        let helps = former.is_some_and(|former| former.url == *url || url.starts_with("etcd://"));
+        let for_registry =
+            former.is_some_and(|former| former.url == *url || url.starts_with("etcd://"));
         Self {
             config,
-            socket: helps.then_some(socket),
+            socket,
+            for_registry,
             begun: Instant::now(),
         }
     }
 
-    /// Does `work` until it fails for another reason than that the registry is away, or succeeds.
+    /// Does `work` until it fails for a reason that time does not mend, or succeeds.
     pub(super) async fn until_done<T, W>(&self, mut work: impl FnMut() -> W) -> anyhow::Result<T>
     where
         W: Future<Output = anyhow::Result<T>>,
     {
-        let Some(socket) = self.socket else {
-            return work().await;
-        };
         let first = work().await;
         let Err(error) = first else { return first };
-        if !is_away(&error) {
+        if !self.helps(&error) {
             return Err(error);
         }
-        let (reason, told) = watch::channel(format!("{error:#}"));
+        let (reason, told) = watch::channel(self.reason(&error));
         self.tell(&error);
         let tries = ExponentialBuilder::default()
             .with_min_delay(TRIES.0)
             .with_max_delay(TRIES.1)
             .without_max_times();
-        let trying = work.retry(tries).when(is_away).notify(|error, _| {
+        let helps = |error: &anyhow::Error| self.helps(error);
+        let trying = work.retry(tries).when(helps).notify(|error, _| {
             self.tell(error);
-            reason.send_replace(format!("{error:#}"));
+            reason.send_replace(self.reason(error));
         });
         tokio::select! {
             outcome = trying => outcome,
-            refused = refuse(socket, self.config.registry.url.clone(), self.begun, told) => {
+            refused = refuse(self.socket, self.begun, told) => {
                 Err(refused.err().unwrap_or_else(|| io::Error::other("it closed")))
                     .context("the agent's socket")
             }
         }
     }
 
+    /// Whether time may mend it.
+    fn helps(&self, error: &anyhow::Error) -> bool {
+        is_claimed(error) || (self.for_registry && is_away(error))
+    }
+
+    /// What is waited for, and why.
+    fn reason(&self, error: &anyhow::Error) -> String {
+        if is_claimed(error) {
+            return format!("{error:#}");
+        }
+        format!(
+            "it needs the registry {} ({error:#}): traffic goes on, and it begins its work when the registry \
+             answers",
+            self.config.registry.url
+        )
+    }
+
     fn tell(&self, error: &anyhow::Error) {
         tracing::warn!(
             error = format_args!("{error:#}"),
-            "the registry is away: waiting for it, the datapath stays as it is"
+            "waiting, the datapath stays as it is"
         );
-        let waiting = format!("waiting for the registry {}", self.config.registry.url);
+        let waiting = if is_claimed(error) {
+            "waiting for the VTEP's address".to_owned()
+        } else {
+            format!("waiting for the registry {}", self.config.registry.url)
+        };
         let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[
@@ -97,6 +123,10 @@ impl<'a> Waiting<'a> {
             NotifyState::ExtendTimeoutUsec(micros),
         ]);
     }
+}
+
+fn is_claimed(error: &anyhow::Error) -> bool {
+    error.is::<Claimed>()
 }
 
 fn is_away(error: &anyhow::Error) -> bool {
@@ -114,15 +144,13 @@ fn is_away(error: &anyhow::Error) -> bool {
 /// Tells every client that the agent waits, and for what.
 async fn refuse(
     socket: &UnixListener,
-    url: String,
     begun: Instant,
     reason: watch::Receiver<String>,
 ) -> io::Result<()> {
     let listener = std::os::unix::net::UnixListener::from(socket.as_fd().try_clone_to_owned()?);
     let router = Router::new().fallback(move || {
         let refusal = format!(
-            "the agent has waited for the registry {url} for {} s ({}): traffic goes on, and it begins \
-             its work when the registry answers",
+            "the agent has waited for {} s: {}",
             begun.elapsed().as_secs(),
             *reason.borrow()
         );

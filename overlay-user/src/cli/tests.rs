@@ -429,6 +429,10 @@ async fn verbs_print_tables_for_people() {
         ),
         ("endpoint rm web", "endpoint web removed\n"),
         (
+            "vtep rm vtep-10.0.0.9 10.0.0.99",
+            "node vtep-10.0.0.9 removed, and with it 2 endpoints\nthere is no node 10.0.0.99\n",
+        ),
+        (
             "status",
             "Instance    default (ready)\n\
              Node        h1\n\
@@ -455,7 +459,7 @@ async fn verbs_print_tables_for_people() {
     let vteps = agent.run("vtep ls").await.unwrap();
     assert!(vteps.starts_with("NODE "), "{vteps}");
     assert!(
-        vteps.ends_with("10.0.0.9   4789   -           no agent   -\n"),
+        vteps.ends_with("10.0.0.9   4789   -      -           no agent   -\n"),
         "{vteps}"
     );
 }
@@ -474,6 +478,10 @@ async fn verbs_print_the_views_as_json_for_programs() {
         ),
         ("endpoint rm web", json!({})),
         ("vtep ls", json!(fake::vteps())),
+        (
+            "vtep rm 10.0.0.9 10.0.0.99",
+            json!([{"node": "vtep-10.0.0.9", "ip": "10.0.0.9", "endpoints": 2}]),
+        ),
         ("status", json!(fake::status())),
         ("drops", json!({"unknown_vni": 3, "malformed": 0})),
         (

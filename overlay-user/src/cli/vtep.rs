@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{Failure, Session};
 use crate::{
-    agent::api::{NodeState, VtepView},
+    agent::api::{NodeState, VtepRef, VtepRemovedView, VtepView},
     observe::table::{Table, or_dash},
 };
 
@@ -13,8 +13,17 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay vtep ls
   overlay -o json vtep ls | jq -r '.[] | select(.alive | not) | .node'
+  overlay vtep rm h3
 
 A node that has not been heard of for 15 s is silent, and down after --node-grace more.";
+
+const RM_EXAMPLES: &str = "\
+Examples:
+  overlay vtep rm h3                   a host that is gone for good, with its endpoints' rows
+  overlay vtep rm 10.0.0.3 h4
+
+Refused while the host's agent lives. A second time is fine too. Move away what is to go on before, with
+`overlay endpoint move`; the other addresses are kept free for --quarantine.";
 
 /// What to do with VTEPs.
 #[derive(Debug, Subcommand)]
@@ -22,26 +31,61 @@ pub enum VtepVerb {
     /// List the nodes, their VTEPs and when their agents were last seen
     #[command(after_help = EXAMPLES)]
     Ls,
+    /// Remove nodes whose hosts are gone for good, and their endpoints
+    #[command(after_help = RM_EXAMPLES)]
+    Rm {
+        /// The nodes, by name or by their VTEP's address
+        #[arg(required = true, value_name = "NODE|IP")]
+        vteps: Vec<VtepRef>,
+    },
 }
 
 impl VtepVerb {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Self::Ls = self;
-        let vteps = session.client.vtep_ls().await?;
-        session.output.show(&vteps, |vteps, out| {
-            table(vteps, Timestamp::now()).write(out)
-        })?;
+        let Session { client, output } = session;
+        match self {
+            Self::Ls => {
+                let vteps = client.vtep_ls().await?;
+                output.show(&vteps, |vteps, out| {
+                    table(vteps, Timestamp::now()).write(out)
+                })?;
+            }
+            Self::Rm { vteps } => {
+                let mut removed = Vec::new();
+                for vtep in &vteps {
+                    let work = format!("removing node {vtep}");
+                    removed.push(output.during(work, client.vtep_rm(vtep)).await?);
+                }
+                let known: Vec<_> = removed.iter().flatten().collect();
+                output.show(&known, |_, out| {
+                    vteps.iter().zip(&removed).try_for_each(|(vtep, removed)| {
+                        writeln!(out, "{}", line(vtep, removed.as_ref()))
+                    })
+                })?;
+            }
+        }
         Ok(())
     }
 }
 
+/// What became of a node that was to be removed.
+fn line(vtep: &VtepRef, removed: Option<&VtepRemovedView>) -> String {
+    match removed {
+        None => format!("there is no node {vtep}"),
+        Some(VtepRemovedView {
+            node, endpoints, ..
+        }) => format!("node {node} removed, and with it {endpoints} endpoints"),
+    }
+}
+
 fn table(vteps: &[VtepView], now: Timestamp) -> Table {
-    let mut table = Table::new(["NODE", "IP", "PORT", "LAST-SEEN", "STATE", "VERSION"]);
+    let mut table = Table::new(["NODE", "IP", "PORT", "MTU", "LAST-SEEN", "STATE", "VERSION"]);
     for vtep in vteps {
         table.row([
             vtep.node.to_string(),
-            vtep.ip.to_string(),
+            or_dash((!vtep.has_no_address()).then_some(vtep.ip)),
             vtep.port.to_string(),
+            or_dash(vtep.mtu),
             or_dash(vtep.last_seen.map(|seen| age(seen, now))),
             match vtep.state {
                 NodeState::Alive => "alive",

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(doc)]
+use super::Vtep;
 use super::{Endpoint, IfName, Name, Network, Node, Rejected, Vni};
 
 /// The registry's version: grows with every commit, starts at 1.
@@ -53,6 +55,12 @@ pub enum Change {
     PutNode(Node),
     /// Removes a node and every endpoint on it. Gone already: nothing to do.
     RemoveNode(Name),
+    /// Removes a node and every endpoint on it, unless its session lives: it is for hosts that are gone
+    /// for good. A node without an agent has no session. Gone already: nothing to do.
+    RemoveSilentNode(Name),
+    /// Takes a node's VTEP address away, which its host has no more, unless its session lives: it gets
+    /// [`Vtep::discard`] in its place and keeps its endpoints. Gone already: nothing to do.
+    ReleaseVtep(Name),
     /// Removes a node that no endpoint is on. One that has some stays, and nothing is wrong: a
     /// foreign VTEP may serve several networks, and each import knows only its own.
     RemoveEmptyNode(Name),

@@ -24,7 +24,7 @@ pub use identity::RegistryId;
 pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};
 pub use network::{FloodMode, Network, NetworkError, Resolve};
-pub use node::{Node, SESSION_TTL, Session, Vtep};
+pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session, Vtep};
 pub use rejected::{Rejected, RowId};
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
 pub use table::{

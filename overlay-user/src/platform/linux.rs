@@ -20,7 +20,8 @@ use super::{
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
     records::Records,
-    route, underlay,
+    route,
+    underlay::{self, Choice},
     watch::{self, WatchedPorts},
 };
 use crate::model::{IfName, Name};
@@ -36,7 +37,8 @@ const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Linux {
     pub(super) instance: Name,
     pub(super) iface: IfName,
-    local_ip: Option<Ipv4Addr>,
+    /// Which of the interface's addresses is the VTEP's.
+    choice: Mutex<Choice>,
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,
     pub(super) records: Records,
@@ -69,6 +71,17 @@ impl Locks {
         };
         lock.lock_owned().await
     }
+}
+
+/// What a look at the underlay found. One that failed found nothing.
+#[derive(Debug)]
+pub enum Look {
+    /// It is fit, and has the address.
+    There(Underlay),
+    /// The kernel says that the interface or its address is not there.
+    Gone(PlatformError),
+    /// It is there and can't carry the tunnels at the moment: it is down, for example.
+    Unfit(PlatformError),
 }
 
 /// What stands where one of our links belongs.
@@ -116,23 +129,69 @@ impl Linux {
             lacks_vnifilter: AtomicBool::new(false),
             instance,
             iface,
-            local_ip,
+            choice: Mutex::new(local_ip.map_or(Choice::Own, Choice::Named)),
         })
     }
 
     /// The interface that carries the tunnels. Refused: it is missing, down, not Ethernet, has too
     /// small an MTU or not the address.
     pub async fn underlay(&self) -> Result<Underlay, PlatformError> {
+        let choice = *self.choice.lock().await;
+        match self.look_at_underlay(choice).await? {
+            Look::There(underlay) => Ok(underlay),
+            Look::Gone(why) | Look::Unfit(why) => Err(why),
+        }
+    }
+
+    /// The underlay with the address that the interface has by itself, whichever the VTEP has now.
+    pub async fn underlay_anew(&self) -> Result<Underlay, PlatformError> {
+        let choice = match *self.choice.lock().await {
+            Choice::Named(ip) => Choice::Named(ip),
+            Choice::Kept(_) | Choice::Own => Choice::Own,
+        };
+        match self.look_at_underlay(choice).await? {
+            Look::There(underlay) => Ok(underlay),
+            Look::Gone(why) | Look::Unfit(why) => Err(why),
+        }
+    }
+
+    /// Whether the VTEP's address is where it was. The error: it is not known.
+    pub async fn find_underlay(&self) -> Result<Look, PlatformError> {
+        let choice = *self.choice.lock().await;
+        self.look_at_underlay(choice).await
+    }
+
+    /// From now on the VTEP has this address of the interface and no other, unless the configuration
+    /// names one.
+    pub async fn keep_address(&self, ip: Ipv4Addr) {
+        let mut choice = self.choice.lock().await;
+        if !matches!(*choice, Choice::Named(_)) {
+            *choice = Choice::Kept(ip);
+        }
+    }
+
+    async fn look_at_underlay(&self, choice: Choice) -> Result<Look, PlatformError> {
         let host = self.open_host().await?;
         let read = || format!("reading interface {}", self.iface);
-        // One of many thousands, unless it is missing: then they are what there is to choose from.
-        let links = match host.link_named(self.iface.as_str()).await.tried(read)? {
-            Some(link) => vec![link],
-            None => host.links().await.tried(read)?,
+        let found = host.link_named(self.iface.as_str()).await.tried(read)?;
+        let Some(link) = found else {
+            let links = host.links().await.tried(read)?;
+            return Ok(Look::Gone(underlay::missing(&self.iface, &links)));
         };
-        let link = underlay::check(&self.iface, &links)?;
+        let mac = match underlay::check(&link) {
+            Ok(mac) => mac,
+            Err(why) => return Ok(Look::Unfit(why)),
+        };
         let addresses = host.addresses(link.index).await.tried(read)?;
-        underlay::describe(link, &addresses, self.local_ip)
+        Ok(match underlay::choose(&link.name, &addresses, choice) {
+            Ok(ip) => Look::There(Underlay {
+                ifindex: link.index,
+                mtu: link.mtu,
+                ip,
+                mac,
+            }),
+            Err(why) => Look::Gone(why),
+        })
     }
 
     /// Removes what is left of an instance whose host's namespace is gone: the namespaces that it

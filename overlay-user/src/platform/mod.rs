@@ -29,8 +29,8 @@ mod vxlan;
 mod watch;
 
 pub use condition::{Condition, Offloads, VxlanDevice};
-pub use linux::Linux;
-pub use underlay::{ENCAPSULATION, SMALLEST_UNDERLAY_MTU};
+pub use linux::{Linux, Look};
+pub use underlay::ENCAPSULATION;
 
 /// What an endpoint's interface shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -118,6 +118,9 @@ pub(super) struct Address {
     pub(super) global: bool,
     /// Not the first in its subnet.
     pub(super) secondary: bool,
+    /// Not to be used for what is new, or perhaps another host's too: it is deprecated, or duplicate
+    /// address detection goes on or has failed.
+    pub(super) doubtful: bool,
 }
 
 impl Netlink {
@@ -543,6 +546,11 @@ impl Address {
                 net: IpNet::new(ip, header.prefix_len).ok()?,
                 global: header.scope == AddressScope::Universe,
                 secondary: header.flags.contains(AddressHeaderFlags::Secondary),
+                doubtful: header.flags.intersects(
+                    AddressHeaderFlags::Deprecated
+                        | AddressHeaderFlags::Tentative
+                        | AddressHeaderFlags::Dadfailed,
+                ),
             })
         }))
     }
@@ -555,6 +563,7 @@ impl Address {
             net: net.parse().unwrap(),
             global,
             secondary,
+            doubtful: false,
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{io, net::Ipv4Addr};
 
-use futures_util::StreamExt as _;
 use netlink_packet_core::Parseable as _;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
 };
+use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use tokio::{runtime, sync::mpsc};
@@ -51,7 +51,8 @@ impl Netlink {
                     return Ok(None);
                 };
                 let route = RouteMessage::parse(message.as_slice());
-                Ok(describe(&route.map_err(io::Error::other)?, destination))
+                let route = route.map_err(io::Error::other)?;
+                Ok(describe(&route, ifindex, destination))
             }
             Err(error) if is_no_route(errno(&error)) => Ok(None),
             Err(error) => Err(error),
@@ -67,13 +68,20 @@ fn is_no_route(errno: Errno) -> bool {
     )
 }
 
-fn describe(route: &RouteMessage, destination: Ipv4Addr) -> Option<Ipv4Addr> {
+/// The next hop of a route, if the route alone says which one it is.
+///
+/// A route that refers to a nexthop object names neither interface nor router where
+/// `net.ipv4.nexthop_compat_mode` is 0, whether the object is one next hop or a group of many
+/// (`fib_dump_info` in `net/ipv4/fib_semantics.c`). So the destination counts as on-link only if the route
+/// names the interface and no router.
+fn describe(route: &RouteMessage, ifindex: u32, destination: Ipv4Addr) -> Option<Ipv4Addr> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
-    let mut next_hop = destination;
+    let (mut next_hop, mut is_through_us) = (destination, false);
     for attribute in &route.attributes {
         match attribute {
+            RouteAttribute::Oif(index) => is_through_us = *index == ifindex,
             RouteAttribute::Gateway(RouteAddress::Inet(router)) => next_hop = *router,
             RouteAttribute::Gateway(_)
             | RouteAttribute::Via(_)
@@ -83,23 +91,31 @@ fn describe(route: &RouteMessage, destination: Ipv4Addr) -> Option<Ipv4Addr> {
             _ => {}
         }
     }
-    Some(next_hop)
+    is_through_us.then_some(next_hop)
 }
 
 /// See [`super::Platform::route_changes`].
+///
+/// What the kernel says is not parsed: whatever comes is a change, of kinds that no library knows too
+/// (`RTM_NEWNEXTHOP`), and so is news that got lost because too much came at once.
 pub(super) async fn changes(netns: &Netns) -> io::Result<mpsc::Receiver<()>> {
     let runtime = runtime::Handle::current();
-    let (connection, _, mut messages) = netns
+    let socket = netns
         .run(move || {
             let _registers_the_socket = runtime.enter();
-            rtnetlink::new_multicast_connection(&GROUPS)
+            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            socket.socket_mut().bind_auto()?;
+            for group in GROUPS {
+                socket.socket_mut().add_membership(group as u32)?;
+            }
+            Ok(socket)
         })
         .await?;
     // One that waits says as much as many.
     let (sender, changes) = mpsc::channel(1);
     tokio::spawn(async move {
         let listening = async {
-            while messages.next().await.is_some() {
+            while let Ok(()) = news(&socket).await {
                 if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
                     return;
                 }
@@ -107,15 +123,26 @@ pub(super) async fn changes(netns: &Netns) -> io::Result<mpsc::Receiver<()>> {
         };
         tokio::select! {
             () = listening => {}
-            () = connection => {}
             () = sender.closed() => {}
         }
     });
     Ok(changes)
 }
 
+/// Waits for the next datagram. Fails only if there will be no more.
+async fn news(socket: &TokioSocket) -> io::Result<()> {
+    // The rest of the datagram is dropped: that it came is all that counts.
+    let mut beginning = Vec::with_capacity(16);
+    match socket.recv(&mut beginning).await {
+        Err(error) if matches!(errno(&error), Errno::ENOBUFS | Errno::EINTR) => Ok(()),
+        heard => heard,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::route::RouteVia;
+
     use super::*;
 
     fn route(kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
@@ -125,20 +152,45 @@ mod tests {
         route
     }
 
+    const UNDERLAY: u32 = 2;
     const DESTINATION: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
     const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 
+    fn next_hop(attributes: Vec<RouteAttribute>) -> Option<Ipv4Addr> {
+        describe(
+            &route(RouteType::Unicast, attributes),
+            UNDERLAY,
+            DESTINATION,
+        )
+    }
+
     #[test]
     fn on_a_shared_link_the_destination_is_its_own_next_hop() {
-        let direct = route(RouteType::Unicast, vec![RouteAttribute::Oif(2)]);
-        assert_eq!(describe(&direct, DESTINATION), Some(DESTINATION));
+        let direct = vec![RouteAttribute::Oif(UNDERLAY)];
+        assert_eq!(next_hop(direct), Some(DESTINATION));
     }
 
     #[test]
     fn a_gateway_is_the_next_hop() {
         let gateway = RouteAttribute::Gateway(RouteAddress::Inet(ROUTER));
-        let routed = route(RouteType::Unicast, vec![gateway]);
-        assert_eq!(describe(&routed, DESTINATION), Some(ROUTER));
+        // By a nexthop object too, where the kernel says what is in it.
+        for routed in [
+            vec![gateway.clone(), RouteAttribute::Oif(UNDERLAY)],
+            vec![
+                RouteAttribute::NhId(7),
+                gateway,
+                RouteAttribute::Oif(UNDERLAY),
+            ],
+        ] {
+            assert_eq!(next_hop(routed), Some(ROUTER));
+        }
+    }
+
+    #[test]
+    fn a_route_that_does_not_say_where_it_leads_is_not_taken_for_on_link() {
+        assert_eq!(next_hop(vec![RouteAttribute::NhId(7)]), None);
+        assert_eq!(next_hop(vec![]), None);
+        assert_eq!(next_hop(vec![RouteAttribute::Oif(UNDERLAY + 1)]), None);
     }
 
     #[test]
@@ -148,9 +200,17 @@ mod tests {
             RouteType::Unreachable,
             RouteType::Local,
         ] {
-            assert_eq!(describe(&route(kind, vec![]), DESTINATION), None);
+            let route = route(kind, vec![RouteAttribute::Oif(UNDERLAY)]);
+            assert_eq!(describe(&route, UNDERLAY, DESTINATION), None);
         }
-        let paths = route(RouteType::Unicast, vec![RouteAttribute::MultiPath(vec![])]);
-        assert_eq!(describe(&paths, DESTINATION), None);
+        for attribute in [
+            RouteAttribute::MultiPath(vec![]),
+            RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().unwrap())),
+        ] {
+            assert_eq!(
+                next_hop(vec![attribute, RouteAttribute::Oif(UNDERLAY)]),
+                None
+            );
+        }
     }
 }

@@ -8,30 +8,42 @@ use std::{
 use netlink_packet_route::link::{LinkFlags, LinkLayerType};
 
 use super::{
-    PlatformError, Underlay,
+    PlatformError,
     netlink::{Address, Link},
 };
-use crate::model::IfName;
+use crate::model::{IfName, SMALLEST_UNDERLAY_MTU};
 
 /// Bytes that the tunnel adds to a packet over IPv4: IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
 pub const ENCAPSULATION: u32 = 50;
 
-/// IPv6 wants 1280 bytes of every link (RFC 8200 section 5), so of the overlay's too.
-pub const SMALLEST_UNDERLAY_MTU: u32 = 1280 + ENCAPSULATION;
+/// Which address of the underlay interface the VTEP gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The one that the configuration names.
+    Named(Ipv4Addr),
+    /// The one that it has had so far, whatever has become of its place among the others: a lease that is
+    /// renewed takes it away and adds it again, behind a virtual address.
+    Kept(Ipv4Addr),
+    /// The interface's own, see [`own_address`].
+    Own,
+}
 
-/// Checks that `iface` can carry the tunnels. `links` are all that there are.
-pub(super) fn check<'a>(iface: &IfName, links: &'a [Link]) -> Result<&'a Link, PlatformError> {
-    let Some(link) = links.iter().find(|link| link.name == iface.as_str()) else {
-        let names = listed(
-            links
-                .iter()
-                .filter(|link| carries_ethernet(link))
-                .map(|link| &link.name),
-        );
-        return refused(format!(
-            "interface {iface} does not exist: choose one of those here with --iface: {names}"
-        ));
-    };
+/// Why an interface of this name is not there; `links` are all that there are.
+pub(super) fn missing(iface: &IfName, links: &[Link]) -> PlatformError {
+    let names = listed(
+        links
+            .iter()
+            .filter(|link| carries_ethernet(link))
+            .map(|link| &link.name),
+    );
+    PlatformError::Refused(format!(
+        "interface {iface} does not exist: choose one of those here with --iface: {names}"
+    ))
+}
+
+/// Checks that `link` can carry the tunnels, and gives its hardware address.
+pub(super) fn check(link: &Link) -> Result<[u8; 6], PlatformError> {
+    let iface = &link.name;
     if !carries_ethernet(link) {
         return refused(format!(
             "interface {iface} is no Ethernet interface: choose another with --iface"
@@ -50,55 +62,70 @@ pub(super) fn check<'a>(iface: &IfName, links: &'a [Link]) -> Result<&'a Link, P
             link.mtu
         ));
     }
-    Ok(link)
+    link.address.as_slice().try_into().or_else(|_| {
+        refused(format!(
+            "interface {iface} has no Ethernet address: choose another with --iface"
+        ))
+    })
 }
 
-/// The underlay that `link` with its `addresses` makes: the VTEP gets `wanted`, or else the first
-/// primary IPv4 address of global scope.
-pub(super) fn describe(
-    link: &Link,
+/// The address of `iface`, which has these, that the VTEP gets.
+pub(super) fn choose(
+    iface: &str,
     addresses: &[Address],
-    wanted: Option<Ipv4Addr>,
-) -> Result<Underlay, PlatformError> {
-    let name = &link.name;
-    let ipv4 = |address: &Address| match address.net.addr() {
+    choice: Choice,
+) -> Result<Ipv4Addr, PlatformError> {
+    match choice {
+        Choice::Own => own_address(iface, addresses),
+        Choice::Named(ip) | Choice::Kept(ip) if has(addresses, ip) => Ok(ip),
+        Choice::Named(ip) => {
+            let others = listed(addresses.iter().filter_map(ipv4));
+            refused(format!(
+                "address {ip} is not on interface {iface}: choose one of its own with --local-ip: {others}"
+            ))
+        }
+        Choice::Kept(ip) => refused(format!(
+            "address {ip} is gone from interface {iface}: the other hosts send there, put it back"
+        )),
+    }
+}
+
+/// Whether an interface has the address, in whatever place.
+fn has(addresses: &[Address], ip: Ipv4Addr) -> bool {
+    addresses.iter().filter_map(ipv4).any(|known| known == ip)
+}
+
+/// The interface's own IPv4 address: the first primary one of global scope that is not deprecated or
+/// in doubt. One that is all of its subnet (/32) is more often a virtual address that another host may
+/// have tomorrow, and counts only if it is the only one.
+fn own_address(iface: &str, addresses: &[Address]) -> Result<Ipv4Addr, PlatformError> {
+    let own = addresses
+        .iter()
+        .filter(|address| address.global && !address.secondary && !address.doubtful);
+    let (alone, shared): (Vec<_>, Vec<_>) =
+        own.partition(|address| address.net.prefix_len() == address.net.max_prefix_len());
+    let first = |of: &[&Address]| of.iter().copied().find_map(ipv4);
+    let alone: Vec<Ipv4Addr> = alone.into_iter().filter_map(ipv4).collect();
+    match (first(&shared), alone.as_slice()) {
+        (Some(ip), _) => Ok(ip),
+        (None, [ip]) => Ok(*ip),
+        (None, []) => refused(format!(
+            "interface {iface} has no IPv4 address of its own: add one with `ip address add \
+             ADDRESS/LENGTH dev {iface}`"
+        )),
+        (None, several) => refused(format!(
+            "interface {iface} has several IPv4 addresses with 32 bits and no other, each may be a \
+             virtual one: choose with --local-ip: {}",
+            listed(several.iter())
+        )),
+    }
+}
+
+fn ipv4(address: &Address) -> Option<Ipv4Addr> {
+    match address.net.addr() {
         IpAddr::V4(ip) => Some(ip),
         IpAddr::V6(_) => None,
-    };
-    let found = match wanted {
-        Some(wanted) => addresses.iter().filter_map(ipv4).find(|ip| *ip == wanted),
-        None => addresses
-            .iter()
-            .filter(|address| address.global && !address.secondary)
-            .find_map(ipv4),
-    };
-    let ip = match (found, wanted) {
-        (Some(ip), _) => ip,
-        (None, Some(wanted)) => {
-            let others = listed(addresses.iter().filter_map(ipv4));
-            return refused(format!(
-                "address {wanted} is not on interface {name}: choose one of its own with \
-                 --local-ip: {others}"
-            ));
-        }
-        (None, None) => {
-            return refused(format!(
-                "interface {name} has no IPv4 address: add one with `ip address add \
-                 ADDRESS/LENGTH dev {name}`"
-            ));
-        }
-    };
-    let mac = link.address.as_slice().try_into().or_else(|_| {
-        refused(format!(
-            "interface {name} has no Ethernet address: choose another with --iface"
-        ))
-    })?;
-    Ok(Underlay {
-        ifindex: link.index,
-        mtu: link.mtu,
-        ip,
-        mac,
-    })
+    }
 }
 
 fn carries_ethernet(link: &Link) -> bool {
@@ -145,8 +172,8 @@ mod tests {
         }
     }
 
-    fn checked(name: &str, links: &[Link]) -> String {
-        refusal(check(&name.parse().unwrap(), links))
+    fn refused_missing(name: &str, links: &[Link]) -> String {
+        refusal::<()>(Err(missing(&name.parse().unwrap(), links)))
     }
 
     #[test]
@@ -156,10 +183,10 @@ mod tests {
             layer: LinkLayerType::Loopback,
             ..link("lo")
         };
-        let text = checked("eth9", &[loopback, link("eth0"), link("eth1")]);
+        let text = refused_missing("eth9", &[loopback, link("eth0"), link("eth1")]);
         assert!(text.contains("eth9"), "{text}");
         assert!(text.ends_with(": eth0, eth1"), "{text}");
-        assert!(checked("eth9", &[]).ends_with("there is none"));
+        assert!(refused_missing("eth9", &[]).ends_with("there is none"));
     }
 
     #[test]
@@ -169,7 +196,7 @@ mod tests {
                 layer,
                 ..link("tun0")
             };
-            assert!(checked("tun0", &[other]).contains("no Ethernet interface"));
+            assert!(refusal(check(&other)).contains("no Ethernet interface"));
         }
     }
 
@@ -179,21 +206,21 @@ mod tests {
             flags: LinkFlags::empty(),
             ..link("eth0")
         };
-        assert!(checked("eth0", &[down]).contains("ip link set eth0 up"));
+        assert!(refusal(check(&down)).contains("ip link set eth0 up"));
     }
 
     #[test]
     fn an_mtu_below_ipv6s_and_the_tunnels_is_refused_with_the_numbers() {
         let mut narrow = link("eth0");
         narrow.mtu = 1329;
-        let text = checked("eth0", &[narrow.clone()]);
+        let text = refusal(check(&narrow));
         assert!(text.contains("1329") && text.contains("1330"), "{text}");
         narrow.mtu = 1330;
-        assert!(check(&"eth0".parse().unwrap(), &[narrow]).is_ok());
+        assert_eq!(check(&narrow).unwrap(), [2, 0, 0, 0, 0, 1]);
     }
 
     #[test]
-    fn the_first_global_primary_address_is_taken_unless_one_is_named() {
+    fn the_first_global_primary_address_is_taken_unless_one_is_named_or_was_had() {
         let addresses = [
             Address::sample("fe80::1/64", false, false),
             Address::sample("169.254.0.1/16", false, false),
@@ -201,31 +228,50 @@ mod tests {
             Address::sample("192.0.2.1/24", true, false),
             Address::sample("198.51.100.1/24", true, false),
         ];
-        let underlay = describe(&link("eth0"), &addresses, None).unwrap();
-        assert_eq!(
-            underlay,
-            Underlay {
-                ifindex: 7,
-                mtu: 1500,
-                ip: Ipv4Addr::new(192, 0, 2, 1),
-                mac: [2, 0, 0, 0, 0, 1],
-            }
+        let own = choose("eth0", &addresses, Choice::Own).unwrap();
+        assert_eq!(own, Ipv4Addr::new(192, 0, 2, 1));
+        for choice in [Choice::Named, Choice::Kept] {
+            let second = Ipv4Addr::new(192, 0, 2, 9);
+            let chosen = choose("eth0", &addresses, choice(second)).unwrap();
+            assert_eq!(chosen, second);
+        }
+    }
+
+    #[test]
+    fn virtual_and_deprecated_addresses_are_not_chosen_beside_the_interfaces_own() {
+        let mut old = Address::sample("192.0.2.7/24", true, false);
+        old.doubtful = true;
+        let virtual_ip = Address::sample("192.0.2.100/32", true, false);
+        let own = Address::sample("192.0.2.1/24", true, false);
+        let chosen = |addresses: &[Address]| choose("eth0", addresses, Choice::Own);
+        let beside = [virtual_ip.clone(), old.clone(), own];
+        assert_eq!(chosen(&beside).unwrap(), Ipv4Addr::new(192, 0, 2, 1));
+        // Some clouds give their machines nothing else.
+        let alone = [virtual_ip.clone(), old];
+        assert_eq!(chosen(&alone).unwrap(), Ipv4Addr::new(192, 0, 2, 100));
+        let second = Address::sample("198.51.100.1/32", true, false);
+        let text = refusal(chosen(&[virtual_ip, second]));
+        assert!(
+            text.ends_with("--local-ip: 192.0.2.100, 198.51.100.1"),
+            "{text}"
         );
-        let named = Ipv4Addr::new(192, 0, 2, 9);
-        let underlay = describe(&link("eth0"), &addresses, Some(named)).unwrap();
-        assert_eq!(underlay.ip, named);
+    }
+
+    #[test]
+    fn an_address_that_is_gone_is_not_replaced_by_another() {
+        let addresses = [Address::sample("192.0.2.1/24", true, false)];
+        let choice = Choice::Kept(Ipv4Addr::new(192, 0, 2, 2));
+        let text = refusal(choose("eth0", &addresses, choice));
+        assert!(text.contains("192.0.2.2 is gone"), "{text}");
     }
 
     #[test]
     fn an_interface_without_a_usable_address_is_refused() {
-        let text = refusal(describe(&link("eth0"), &[], None));
+        let text = refusal(choose("eth0", &[], Choice::Own));
         assert!(text.contains("no IPv4 address"), "{text}");
         let addresses = [Address::sample("192.0.2.1/24", true, false)];
-        let text = refusal(describe(
-            &link("eth0"),
-            &addresses,
-            Some(Ipv4Addr::new(192, 0, 2, 2)),
-        ));
+        let choice = Choice::Named(Ipv4Addr::new(192, 0, 2, 2));
+        let text = refusal(choose("eth0", &addresses, choice));
         assert!(
             text.contains("192.0.2.2") && text.ends_with(": 192.0.2.1"),
             "{text}"

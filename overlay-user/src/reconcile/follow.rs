@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move, vet};
 use crate::{
-    model::{Delta, Endpoint, Name, Rejected, Revision, Vni},
+    model::{Delta, Endpoint, Name, Node, Rejected, Revision, Vni},
     registry::{Reading, RegistryError, RejectedRows, Scope, WatchEvent},
 };
 
@@ -228,7 +228,7 @@ impl Reconciler {
             rejected: Vec::new(),
         });
         self.view.write().await.mirror.expect_reading();
-        let scope = network.map_or_else(|| Scope::Resident(self.node.name.clone()), Scope::Network);
+        let scope = network.map_or_else(|| Scope::Resident(self.node.clone()), Scope::Network);
         let registry = Arc::clone(&self.registry);
         self.inputs
             .send(async move { Errand::Read(number, registry.read(scope).await) });
@@ -250,9 +250,11 @@ impl Reconciler {
         under_way.heard = Instant::now();
         under_way.revision = Some(reading.revision);
         let (mut networks, mut nodes) = (reading.networks, reading.nodes);
+        let own = self.applier.local().vtep;
+        let own = Node::new(self.node.clone(), own, true);
         let mut rejected = reading.rejected.take();
         vet::networks(&mut networks, &mut rejected);
-        vet::nodes(&mut nodes, &self.node, &mut rejected);
+        vet::nodes(&mut nodes, &own, &mut rejected);
         under_way.unreadable = reading.rejected;
         under_way.rejected.clone_from(&rejected);
         let is_whole = under_way.network.is_none();

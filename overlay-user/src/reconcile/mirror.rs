@@ -71,6 +71,8 @@ pub struct Mirror {
     revision: Revision,
     networks: BTreeMap<Vni, Network>,
     nodes: Nodes,
+    /// The least of the nodes' underlays, bytes.
+    underlay_mtu: Option<u32>,
     endpoints: Store,
     /// Of this node's endpoints alone: the namespace and the interface in it.
     interfaces: BTreeMap<Name, (Name, IfName)>,
@@ -225,6 +227,7 @@ impl Mirror {
             revision: 0,
             networks: BTreeMap::new(),
             nodes: Nodes::default(),
+            underlay_mtu: None,
             endpoints: Store::default(),
             interfaces: BTreeMap::new(),
             local: 0,
@@ -272,6 +275,12 @@ impl Mirror {
     /// Every node, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter()
+    }
+
+    /// The least MTU of the nodes' underlays, bytes, whether or not they live; `None`: none tells its.
+    #[must_use]
+    pub fn underlay_mtu(&self) -> Option<u32> {
+        self.underlay_mtu
     }
 
     /// An endpoint by its name.

@@ -26,6 +26,7 @@ mod inputs;
 mod looks;
 pub mod meter;
 pub mod mirror;
+mod own_node;
 pub mod plan;
 mod report;
 mod resolve;
@@ -52,7 +53,7 @@ use self::{
     watchdog::{Part, Watchdog},
 };
 use crate::{
-    model::{Change, EndpointState, Miss, Name, Node, Revision, RowId},
+    model::{EndpointState, Miss, Name, Node, Revision, RowId},
     platform::PortChange,
     registry::{Registry, RegistryError},
 };
@@ -285,8 +286,9 @@ pub struct Parts {
     pub registry: Arc<dyn Registry>,
     /// The actual one.
     pub applier: Applier,
-    /// This node, to be put back into the registry if somebody removes it.
-    pub node: Node,
+    /// What the registry shall say about this node: it is put there again if somebody changes or removes
+    /// it.
+    pub node: watch::Receiver<Node>,
     /// Bounds of what is resolved on demand.
     pub limits: Limits,
     /// How often it looks for itself.
@@ -303,7 +305,8 @@ pub struct Parts {
 pub struct Reconciler {
     registry: Arc<dyn Registry>,
     applier: Applier,
-    node: Node,
+    node: Name,
+    announced: watch::Receiver<Node>,
     cache: Cache,
     reader: Reader,
     pace: Pace,
@@ -338,7 +341,8 @@ impl Reconciler {
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Observer) {
         let now = Instant::now();
-        let view = Arc::new(RwLock::new(View::new(parts.node.name.clone())));
+        let node = parts.node.borrow().name.clone();
+        let view = Arc::new(RwLock::new(View::new(node.clone())));
         let (publisher, progress) = watch::channel(Progress::default());
         let events = Events::default();
         let (adoptions, is_adopted) = mpsc::channel(1);
@@ -353,7 +357,8 @@ impl Reconciler {
         let reconciler = Self {
             registry: parts.registry,
             applier: parts.applier,
-            node: parts.node,
+            node,
+            announced: parts.node,
             cache: Cache::new(parts.limits),
             reader: Reader::new(now, parts.pace.reread),
             pace: parts.pace,
@@ -577,24 +582,5 @@ impl Reconciler {
         drop(view);
         self.progress
             .send_if_modified(|known| std::mem::replace(known, progress) != progress);
-    }
-
-    /// Puts this node back into the registry if somebody removed it.
-    async fn put_node_back(&mut self, now: Instant) {
-        if self.is_joining || now < self.next_joining || !self.reader.is_settled() {
-            return;
-        }
-        let view = self.view.read().await;
-        if view.refusal().is_some() || view.mirror.node(&self.node.name).is_some() {
-            return;
-        }
-        drop(view);
-        tracing::warn!(node = %self.node.name, "this node is missing in the registry: putting it back");
-        self.is_joining = true;
-        let (registry, node) = (Arc::clone(&self.registry), self.node.clone());
-        self.inputs.send(async move {
-            let joined = registry.commit(&[Change::PutNode(node)]).await;
-            Errand::Joined(joined.map(drop))
-        });
     }
 }

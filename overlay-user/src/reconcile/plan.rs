@@ -40,9 +40,15 @@ impl Local {
     }
 
     /// The MTU of a network's endpoints on this host, bytes. The error says why it can't be had.
-    pub fn mtu(&self, network: &Network) -> Result<u32, String> {
+    ///
+    /// One that is automatic is the same on every host: what the `least` of all underlays leaves. What is
+    /// longer would be dropped on the way to that one's host, and its sender would not hear of it.
+    pub fn mtu(&self, network: &Network, least: Option<u32>) -> Result<u32, String> {
         match network.mtu {
-            0 => Ok(self.longest_packet()),
+            0 => {
+                let least = least.unwrap_or(self.underlay_mtu).min(self.underlay_mtu);
+                Ok(least.saturating_sub(ENCAPSULATION))
+            }
             mtu if mtu <= self.longest_packet() => Ok(mtu),
             mtu => Err(format!(
                 "network {} has MTU {mtu}, but this node's underlay of {} leaves {}: raise the \
@@ -72,8 +78,9 @@ impl Local {
         digest::of_fdb(key, self.vtep_of(row), row.generation)
     }
 
-    fn usable_mtu(&self, network: &Network) -> u32 {
-        self.mtu(network).unwrap_or_else(|_| self.longest_packet())
+    fn usable_mtu(&self, network: &Network, least: Option<u32>) -> u32 {
+        self.mtu(network, least)
+            .unwrap_or_else(|_| self.longest_packet())
     }
 
     /// The interface that an endpoint of this node shall have. `None`: it needs none here.
@@ -82,7 +89,8 @@ impl Local {
         let known = mirror.endpoint(endpoint)?;
         let (netns, ifname) = known.interface()?;
         let network = mirror.network(known.vni())?;
-        Some(self.mtu(network).map(|mtu| PortSpec {
+        let mtu = self.mtu(network, mirror.underlay_mtu());
+        Some(mtu.map(|mtu| PortSpec {
             endpoint: endpoint.clone(),
             netns: netns.clone(),
             ifname: ifname.clone(),
@@ -142,7 +150,7 @@ impl Desired<'_> {
     pub fn network(&self, vni: Vni) -> Option<NetworkRow> {
         let network = self.mirror.network(vni)?;
         Some(NetworkRow {
-            mtu: self.local.usable_mtu(network),
+            mtu: self.usable_mtu(network),
             on_demand: self.mirror.is_on_demand(vni),
         })
     }
@@ -199,7 +207,7 @@ impl Desired<'_> {
                 IpAddr::V6(ip) => Some(ip),
                 IpAddr::V4(_) => None,
             }),
-            mtu: self.local.usable_mtu(network),
+            mtu: self.usable_mtu(network),
             generation: known.generation(),
         };
         Some((ifindex, row))
@@ -236,6 +244,10 @@ impl Desired<'_> {
             }),
             IpAddr::V6(_) => None,
         }
+    }
+
+    fn usable_mtu(&self, network: &Network) -> u32 {
+        self.local.usable_mtu(network, self.mirror.underlay_mtu())
     }
 
     fn is_peer(&self, node: &Node) -> bool {

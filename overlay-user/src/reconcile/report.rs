@@ -107,7 +107,7 @@ impl Reconciler {
         rows: Vec<Installed>,
     ) {
         let report = Report {
-            node: self.node.name.clone(),
+            node: self.node.clone(),
             question,
             revision: self.view.read().await.mirror.revision(),
             digests,

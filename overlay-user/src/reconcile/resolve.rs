@@ -144,7 +144,7 @@ impl Reconciler {
         )
         .await;
         // The watch brings this node's own, and they have rows once they stand: not those of long ago.
-        let is_own = |found: &Endpoint| found.node == self.node.name;
+        let is_own = |found: &Endpoint| found.node == self.node;
         let Some(found) = found.filter(|found| !(is_of_old && is_own(found))) else {
             if is_of_old {
                 self.applier.disowned.insert(lookup);

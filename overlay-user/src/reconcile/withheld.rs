@@ -98,7 +98,7 @@ impl Reconciler {
     pub(super) async fn vet(&mut self, delta: &mut Delta) {
         let mut rejected = std::mem::take(&mut delta.rejected);
         vet::networks(&mut delta.networks, &mut rejected);
-        vet::nodes(&mut delta.nodes, &self.node, &mut rejected);
+        vet::nodes(&mut delta.nodes, &self.own_node(), &mut rejected);
         let view = self.view.read().await;
         let Delta {
             networks,

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use ipnet::IpNet;
 
 use super::RegistryError;
-use crate::model::{Endpoint, Name, Network, Node, Vni, ipam};
+use crate::model::{Endpoint, Name, Network, Node, SESSION_TTL, Vni, Vtep, ipam};
 
 /// Subnets as routing knows them, none inside another: an address has one prefix length.
 pub fn check_network(network: &Network) -> Result<(), RegistryError> {
@@ -95,6 +95,17 @@ pub(super) fn conflict(what: &'static str, value: &impl Display, owner: String) 
 pub(super) fn node_taken(node: &Name, vtep: &str) -> RegistryError {
     let owner = format!("another host{vtep}, whose agent is alive");
     conflict("node name", node, owner)
+}
+
+/// A node that can't be removed or lose its address because its agent lives.
+pub(super) fn node_alive(node: &Name, vtep: Option<Vtep>) -> RegistryError {
+    let vtep = vtep.map(|vtep| format!(" (VTEP {vtep})"));
+    RegistryError::Refused(format!(
+        "node {node}{} is alive: take it away with `overlay down` there, or stop its agent and try again \
+         in {} s",
+        vtep.unwrap_or_default(),
+        SESSION_TTL.as_secs()
+    ))
 }
 
 pub(super) fn missing_network(vni: Vni) -> RegistryError {

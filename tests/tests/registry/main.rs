@@ -14,6 +14,7 @@ mod bed;
 mod etcd;
 mod faults;
 mod logins;
+mod nodes;
 mod proxy;
 mod rules;
 mod scale;

@@ -73,6 +73,7 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(bed: 
     let h1 = Node {
         version: Some("0.1.0".to_owned()),
         abi: Some(2),
+        mtu: Some(9000),
         ..node("h1", "10.0.0.1")
     };
     let foreign = Node {

@@ -65,6 +65,7 @@ pub(crate) fn vteps() -> Vec<VtepView> {
                 alive: true,
                 version: Some("0.2.0".into()),
                 abi: Some(2),
+                mtu: Some(1500),
                 ..node("h1", "10.0.0.1", true, Some(seen))
             },
             NodeState::Alive,
@@ -170,6 +171,16 @@ pub(crate) fn drops() -> BTreeMap<String, u64> {
         .into()
 }
 
+/// Nothing has the address 10.0.0.99.
+pub(crate) fn removed_vtep(vtep: &VtepRef) -> Option<VtepRemovedView> {
+    let ip: IpAddr = "10.0.0.9".parse().unwrap();
+    (*vtep != VtepRef::Ip("10.0.0.99".parse().unwrap())).then(|| VtepRemovedView {
+        node: "vtep-10.0.0.9".parse().unwrap(),
+        ip,
+        endpoints: 2,
+    })
+}
+
 /// The fake agent.
 #[derive(Default)]
 pub(crate) struct Fake {
@@ -248,6 +259,10 @@ impl Operations for Fake {
 
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
         self.answer("vtep_ls".into(), vteps())
+    }
+
+    async fn vtep_rm(&self, vtep: &VtepRef) -> Result<Option<VtepRemovedView>, OperationError> {
+        self.answer(format!("vtep_rm {vtep}"), removed_vtep(vtep))
     }
 
     async fn status(&self) -> Result<StatusView, OperationError> {

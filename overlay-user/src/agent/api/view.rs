@@ -10,7 +10,7 @@ pub use crate::datapath::AttachMode;
 use crate::{
     model::{
         Endpoint, EndpointState, FloodMode, IfName, Mac, MapUsage, Name, Network, Node, Resolve,
-        Revision, Vni,
+        Revision, Vni, Vtep,
     },
     reconcile::watchdog::Stalled,
 };
@@ -138,6 +138,19 @@ pub struct VtepView {
     pub version: Option<String>,
     /// The ABI version of its datapath; null if it has told none.
     pub abi: Option<u32>,
+    /// Its underlay's MTU, bytes; null if it has told none.
+    pub mtu: Option<u32>,
+}
+
+/// A node that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VtepRemovedView {
+    /// The node.
+    pub node: Name,
+    /// Its address on the underlay.
+    pub ip: IpAddr,
+    /// How many endpoints were removed with it.
+    pub endpoints: usize,
 }
 
 /// How a node stands.
@@ -155,6 +168,16 @@ pub enum NodeState {
 }
 
 impl VtepView {
+    /// Whether its host has no underlay address at the moment, see [`Vtep::discard`].
+    #[must_use]
+    pub fn has_no_address(&self) -> bool {
+        let vtep = Vtep {
+            ip: self.ip,
+            port: self.port,
+        };
+        vtep.is_discard()
+    }
+
     /// The view of `node`, times in whole milliseconds.
     #[must_use]
     pub fn new(node: Node, state: NodeState) -> Self {
@@ -168,6 +191,7 @@ impl VtepView {
             state,
             version: node.version,
             abi: node.abi,
+            mtu: node.mtu,
         }
     }
 }

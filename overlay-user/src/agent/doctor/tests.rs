@@ -7,7 +7,19 @@ fn own() -> Own<'static> {
         node: &NODE,
         version: "0.2.1",
         abi: 2,
-        port: 4789,
+        vtep: Vtep {
+            ip: "10.0.0.1".parse().unwrap(),
+            port: 4789,
+        },
+        mtu: 1500,
+    }
+}
+
+/// What the registry has of this host.
+fn this_host() -> Node {
+    Node {
+        vtep: own().vtep,
+        ..node("h1")
     }
 }
 
@@ -29,7 +41,7 @@ fn node(name: &str) -> Node {
 fn found(peer: Node, state: NodeState) -> Vec<(Severity, String)> {
     let states = BTreeMap::from([(peer.name.clone(), state)]);
     let mut found = DoctorView::default();
-    judge_nodes(&mut found, &own(), &[node("h1"), peer], &states);
+    judge_nodes(&mut found, &own(), &[this_host(), peer], &states);
     found
         .concluded()
         .findings
@@ -96,7 +108,13 @@ fn a_peer_that_does_not_fit_is_named_with_what_differs_and_what_to_do() {
             node("h2"),
             NodeState::Down,
             Severity::Problem,
-            ["peer h2: ", "down", "overlay down"],
+            ["peer h2: ", "down", "overlay vtep rm h2"],
+        ),
+        (
+            node("h2").without_address(),
+            NodeState::Alive,
+            Severity::Problem,
+            ["peer h2: ", "no VTEP address", "overlay vtep rm h2"],
         ),
         (
             node("h2"),
@@ -133,7 +151,7 @@ fn a_foreign_vtep_has_no_version_to_miss() {
 fn a_node_that_the_registry_takes_for_silent_says_so_itself() {
     let silent = Node {
         alive: false,
-        ..node("h1")
+        ..this_host()
     };
     let mut found = DoctorView::default();
     judge_nodes(&mut found, &own(), &[silent], &BTreeMap::new());
@@ -231,4 +249,53 @@ fn network(mtu: u32) -> Network {
     let mut network = Network::new("blue".parse().unwrap(), "42".parse().unwrap());
     network.mtu = mtu;
     network
+}
+
+#[test]
+fn an_address_that_the_registry_gives_another_node_is_named_with_that_node() {
+    let displaced = this_host().without_address();
+    let heir = Node {
+        vtep: own().vtep,
+        ..node("h9")
+    };
+    let states = BTreeMap::from([(heir.name.clone(), NodeState::Alive)]);
+    let mut found = DoctorView::default();
+    judge_nodes(&mut found, &own(), &[displaced, heir], &states);
+    let [claim] = found.findings.as_slice() else {
+        panic!("{:?}", found.findings);
+    };
+    assert_eq!(
+        (&*claim.subject, claim.severity),
+        ("claim", Severity::Problem)
+    );
+    assert!(claim.message.contains("10.0.0.1") && claim.message.contains("node h9 has it"));
+}
+
+#[test]
+fn underlays_that_differ_and_networks_that_do_not_fit_them_are_named() {
+    let with = |name: &str, mtu| Node { mtu, ..node(name) };
+    let fixed = |name: &str, mtu| Network {
+        mtu,
+        ..Network::new(name.parse().unwrap(), "42".parse().unwrap())
+    };
+    let networks = [fixed("auto", 0), fixed("small", 1350), fixed("large", 1450)];
+    let judged = |peers: &[Node]| {
+        let mut found = DoctorView::default();
+        judge_underlays(&mut found, &own(), peers, &networks);
+        let lines = found.findings.iter();
+        lines
+            .map(|finding| format!("{}: {}", finding.subject, finding.message))
+            .collect::<Vec<_>>()
+    };
+    let same = [with("h2", Some(1500)), with("h3", None)];
+    assert!(judged(&same).is_empty());
+    let [underlays, network] = judged(&[with("h2", Some(9000)), with("h3", Some(1400))])
+        .try_into()
+        .unwrap();
+    assert!(underlays.contains("h2 (9000), h3 (1400)"), "{underlays}");
+    assert!(underlays.contains("automatic have 1350"), "{underlays}");
+    assert!(
+        network.starts_with("network large: ") && network.contains("h3 (1400)"),
+        "{network}"
+    );
 }

@@ -97,6 +97,9 @@ async fn every_operation_gets_there_and_its_answer_back() {
     assert_eq!(moved, fake::endpoint());
     client.endpoint_rm(&web).await.unwrap();
     assert_eq!(client.vtep_ls().await.unwrap(), fake::vteps());
+    let ipv6: VtepRef = "fd00::9".parse().unwrap();
+    let removed = client.vtep_rm(&ipv6).await.unwrap();
+    assert_eq!(removed, fake::removed_vtep(&ipv6));
     assert_eq!(client.status().await.unwrap(), fake::status());
     assert_eq!(client.drops().await.unwrap(), fake::drops());
     let mut events = client.monitor().await.unwrap();
@@ -123,6 +126,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
             format!("endpoint_move web {to:?}"),
             "endpoint_rm web".into(),
             "vtep_ls".into(),
+            "vtep_rm fd00::9".into(),
             "status".into(),
             "drops".into(),
             "monitor".into(),

@@ -398,6 +398,7 @@ impl Mirror {
     }
 
     fn put_node(&mut self, node: Node, witness: Witness<'_>) {
+        self.follow_mtu(&node.name, node.underlay_mtu(), witness);
         let former = self.node(&node.name).map(|former| former.vtep);
         if former != Some(node.vtep) {
             self.tell_of_node(&node.name, witness);
@@ -409,8 +410,29 @@ impl Mirror {
     }
 
     pub(super) fn remove_node(&mut self, name: &Name, witness: Witness<'_>) {
+        self.follow_mtu(name, None, witness);
         self.tell_of_node(name, witness);
         self.nodes.remove(name);
+    }
+
+    /// A node's underlay is about to have this MTU: if the least of all changes with it, so do networks
+    /// whose MTU is automatic, and their endpoints here.
+    fn follow_mtu(&mut self, node: &Name, mtu: Option<u32>, witness: Witness<'_>) {
+        let others = self.nodes().filter(|other| other.name != *node);
+        let least = others.filter_map(Node::underlay_mtu).chain(mtu).min();
+        if least == self.underlay_mtu {
+            return;
+        }
+        let is_automatic = |vni: Vni| self.network(vni).is_some_and(|network| network.mtu == 0);
+        for network in self.networks().filter(|network| network.mtu == 0) {
+            witness(self, Key::Network(network.vni));
+        }
+        for known in self.local_endpoints() {
+            if is_automatic(known.vni()) {
+                witness(self, Key::Port(known.name().clone()));
+            }
+        }
+        self.underlay_mtu = least;
     }
 
     /// What an endpoint, as it is, bears upon.

@@ -159,11 +159,20 @@ fn only_rows_of_endpoints_that_are_not_there_make_an_addition() {
 #[test]
 fn a_network_takes_what_the_underlay_leaves_or_less() {
     let mut network = Network::new("blue".parse().unwrap(), vni(42));
-    assert_eq!(local().mtu(&network), Ok(1450));
+    assert_eq!(local().mtu(&network, None), Ok(1450));
     network.mtu = 1300;
-    assert_eq!(local().mtu(&network), Ok(1300));
+    assert_eq!(local().mtu(&network, Some(1500)), Ok(1300));
     network.mtu = 1451;
-    assert!(local().mtu(&network).unwrap_err().contains("leaves 1450"));
+    let refused = local().mtu(&network, Some(9000)).unwrap_err();
+    assert!(refused.contains("leaves 1450"));
+}
+
+#[test]
+fn an_automatic_mtu_is_what_the_least_of_all_underlays_leaves() {
+    let network = Network::new("blue".parse().unwrap(), vni(42));
+    assert_eq!(local().mtu(&network, Some(1400)), Ok(1350));
+    // This host's own is not yet told, or is told larger than it is by now.
+    assert_eq!(local().mtu(&network, Some(9000)), Ok(1450));
 }
 
 #[test]

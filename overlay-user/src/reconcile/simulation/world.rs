@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -594,7 +594,7 @@ fn start(
     let (reconciler, observer) = Reconciler::new(Parts {
         registry: Arc::new(store.clone()),
         applier: Applier::new(Arc::new(host.clone()), Arc::new(host.clone()), local),
-        node: Node::new(name(ME), vtep(1), true),
+        node: watch::channel(Node::new(name(ME), vtep(1), true)).1,
         limits,
         pace,
         routes: changes,

@@ -44,7 +44,9 @@ pub(super) fn apply(draft: &mut Draft<'_>, change: &Change, is_kept: bool) -> Re
         Change::CreateNetwork(network) => work.create_network(network),
         Change::RemoveNetwork(vni) => work.remove_network(*vni),
         Change::PutNode(node) => work.put_node(node),
-        Change::RemoveNode(name) => work.remove_node(name),
+        Change::RemoveNode(name) => work.remove_node(name, false),
+        Change::RemoveSilentNode(name) => work.remove_node(name, true),
+        Change::ReleaseVtep(name) => work.release_vtep(name),
         Change::RemoveEmptyNode(name) => work.remove_empty_node(name),
         Change::CreateEndpoint(endpoint) => work.create_endpoint(endpoint),
         Change::MoveEndpoint {
@@ -170,8 +172,35 @@ impl Work<'_, '_> {
         Ok(rules::conflict("VTEP", &ip, format!("node {owner}{kind}")))
     }
 
-    /// The endpoints one by one, then the node itself: it may take several transactions.
-    fn remove_node(&mut self, name: &Name) -> Result<(), Stop> {
+    fn release_vtep(&mut self, name: &Name) -> Result<(), Stop> {
+        self.check_silent(name)?;
+        let key = keys::node(name);
+        let Some(value) = self.draft.get(&key)? else {
+            return Ok(());
+        };
+        let node: NodeValue = values::read(key.as_bytes(), &value)?;
+        self.put_node(&node.into_node(name.clone()).without_address())
+    }
+
+    /// Refuses a node whose session lives; the transaction depends on there being none.
+    fn check_silent(&mut self, name: &Name) -> Result<(), Stop> {
+        if self.draft.get(&keys::alive(name))?.is_none() {
+            return Ok(());
+        }
+        let key = keys::node(name);
+        let vtep = match self.draft.get(&key)? {
+            Some(value) => Some(values::read::<NodeValue>(key.as_bytes(), &value)?.vtep),
+            None => None,
+        };
+        Err(rules::node_alive(name, vtep).into())
+    }
+
+    /// The endpoints one by one, then the node itself: it may take several transactions, and if it must
+    /// be `silent`, each of them depends on that.
+    fn remove_node(&mut self, name: &Name, silent: bool) -> Result<(), Stop> {
+        if silent {
+            self.check_silent(name)?;
+        }
         let prefix = keys::all_on_node(name);
         let endpoints: Vec<(Vni, Name)> = self
             .draft
@@ -187,6 +216,9 @@ impl Work<'_, '_> {
         for (vni, endpoint) in endpoints {
             self.take_endpoint(vni, &endpoint)?;
             self.draft.end_step()?;
+            if silent {
+                self.check_silent(name)?;
+            }
         }
         self.draft.list(&prefix)?;
         self.delete_node(name)

@@ -16,6 +16,8 @@ pub(super) struct NodeValue {
     version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     abi: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
 }
 
 impl From<&Node> for NodeValue {
@@ -25,6 +27,7 @@ impl From<&Node> for NodeValue {
             agent: node.agent,
             version: node.version.clone(),
             abi: node.abi,
+            mtu: node.mtu,
         }
     }
 }
@@ -34,6 +37,7 @@ impl NodeValue {
         Node {
             version: self.version,
             abi: self.abi,
+            mtu: self.mtu,
             ..Node::new(name, self.vtep, self.agent)
         }
     }

@@ -35,6 +35,7 @@ pub(super) fn commit(
         revision: current + 1,
         now: Moment::now()?,
         quarantine: limits.quarantine,
+        session_ttl: limits.session_ttl,
         has_quarantine,
         is_noop: true,
     };
@@ -60,6 +61,7 @@ struct Commit<'a> {
     revision: Revision,
     now: Moment,
     quarantine: Duration,
+    session_ttl: Duration,
     /// There may be addresses in quarantine: else none is looked for.
     has_quarantine: bool,
     /// Nothing has changed so far.
@@ -73,6 +75,11 @@ impl Commit<'_> {
             Change::RemoveNetwork(vni) => self.remove_network(*vni),
             Change::PutNode(node) => self.put_node(node),
             Change::RemoveNode(node) => self.remove_node(node),
+            Change::RemoveSilentNode(node) => {
+                self.check_silent(node)?;
+                self.remove_node(node)
+            }
+            Change::ReleaseVtep(node) => self.release_vtep(node),
             Change::RemoveEmptyNode(node) => self.remove_empty_node(node),
             Change::CreateEndpoint(endpoint) => self.create_endpoint(endpoint),
             Change::MoveEndpoint {
@@ -136,14 +143,15 @@ impl Commit<'_> {
         rules::check_node(node)?;
         let Node { name, vtep, .. } = node;
         let put = self.execute(
-            "INSERT INTO node (name, vtep_ip, vtep_port, agent, version, abi, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO node (name, vtep_ip, vtep_port, agent, version, abi, mtu, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (name) DO UPDATE SET
                  vtep_ip = excluded.vtep_ip, vtep_port = excluded.vtep_port,
                  agent = excluded.agent, version = excluded.version, abi = excluded.abi,
-                 revision = excluded.revision
-             WHERE (vtep_ip, vtep_port, agent, version, abi) IS NOT
-                 (excluded.vtep_ip, excluded.vtep_port, excluded.agent, excluded.version, excluded.abi)",
+                 mtu = excluded.mtu, revision = excluded.revision
+             WHERE (vtep_ip, vtep_port, agent, version, abi, mtu) IS NOT
+                 (excluded.vtep_ip, excluded.vtep_port, excluded.agent, excluded.version, excluded.abi,
+                  excluded.mtu)",
             (
                 name.as_str(),
                 vtep.ip.to_string(),
@@ -151,6 +159,7 @@ impl Commit<'_> {
                 node.agent,
                 node.version.as_deref(),
                 node.abi,
+                node.mtu,
                 self.revision,
             ),
         );
@@ -182,6 +191,28 @@ impl Commit<'_> {
         self.execute("DELETE FROM session WHERE node = ?1", [name.as_str()])?;
         self.execute("DELETE FROM report WHERE node = ?1", [name.as_str()])?;
         self.note_removed(deleted, "node", name.as_str())
+    }
+
+    fn release_vtep(&mut self, name: &Name) -> Result<(), Failure> {
+        self.check_silent(name)?;
+        let Some(node) = read::node(&self.transaction, name)? else {
+            return Ok(());
+        };
+        self.put_node(&node.without_address())
+    }
+
+    /// Refuses a node whose session lives.
+    fn check_silent(&self, name: &Name) -> Result<(), Failure> {
+        let living = self.now.before(self.session_ttl);
+        let session = self.one_text(
+            "SELECT session FROM session WHERE node = ?1 AND boot = ?2 AND seen >= ?3",
+            (name.as_str(), living.boot, living.ms),
+        )?;
+        if session.is_none() {
+            return Ok(());
+        }
+        let node = read::node(&self.transaction, name)?;
+        Err(rules::node_alive(name, node.map(|node| node.vtep)).into())
     }
 
     fn remove_empty_node(&mut self, name: &Name) -> Result<(), Failure> {

@@ -38,10 +38,15 @@ const NETWORKS: &str = networks!("n.revision > ?1 ORDER BY n.revision, n.vni, s.
 const NETWORK: &str = networks!("n.vni = ?1 ORDER BY s.position");
 
 /// ?2 and ?3 are the boot and the earliest time in it at which a living session was seen.
-const NODES: &str = "SELECT n.name, n.vtep_ip, n.vtep_port, n.agent, n.last_seen, n.version, n.abi,
+const NODES: &str =
+    "SELECT n.name, n.vtep_ip, n.vtep_port, n.agent, n.last_seen, n.version, n.abi, n.mtu,
         n.agent AND s.node IS NOT NULL AS alive
     FROM node n LEFT JOIN session s ON s.node = n.name AND s.boot = ?2 AND s.seen >= ?3
     WHERE n.revision > ?1 ORDER BY n.revision, n.id";
+
+const NODE: &str =
+    "SELECT name, vtep_ip, vtep_port, agent, last_seen, version, abi, mtu, 0 AS alive
+    FROM node WHERE name = ?1";
 
 /// Names of nodes, see [`NODES`].
 const ALIVE: &str = "SELECT n.name FROM session s JOIN node n ON n.name = s.node
@@ -379,7 +384,7 @@ pub(super) fn nodes(
     let mut rows = statement.query((since, living.boot, living.ms))?;
     let mut nodes = Vec::new();
     while let Some(row) = rows.next()? {
-        match node(row) {
+        match node_of(row) {
             Ok(node) => nodes.push(node),
             Err(failure) => {
                 let why = failure.of_row()?;
@@ -394,7 +399,14 @@ pub(super) fn nodes(
     Ok(nodes)
 }
 
-fn node(row: &Row<'_>) -> Result<Node, Failure> {
+/// The node of this name. Whether it lives is not looked up.
+pub(super) fn node(connection: &Connection, name: &Name) -> Result<Option<Node>, Failure> {
+    let mut statement = connection.prepare_cached(NODE)?;
+    let mut rows = statement.query([name.as_str()])?;
+    rows.next()?.map(node_of).transpose()
+}
+
+fn node_of(row: &Row<'_>) -> Result<Node, Failure> {
     let last_seen: Option<u64> = row.get("last_seen")?;
     let last_seen = last_seen.map(Duration::from_millis);
     Ok(Node {
@@ -408,6 +420,7 @@ fn node(row: &Row<'_>) -> Result<Node, Failure> {
         alive: row.get("alive")?,
         version: row.get("version")?,
         abi: row.get("abi")?,
+        mtu: row.get("mtu")?,
     })
 }
 

@@ -21,7 +21,7 @@ use overlay_user::reconcile::{Observer, Pace, Parts, Reconciler};
 use overlay_user::registry::{Registry, Settings, open};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::fake::{NoPlatform, Tabled};
 use super::population;
@@ -113,7 +113,7 @@ async fn start(args: &Args, number: u32, datapath: Arc<dyn Datapath>) -> Result<
     let (reconciler, observer) = Reconciler::new(Parts {
         registry,
         applier: Applier::new(Arc::new(NoPlatform), datapath, local),
-        node,
+        node: watch::channel(node).1,
         limits: Limits::default(),
         pace: Pace::default(),
         routes,

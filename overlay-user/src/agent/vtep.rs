@@ -1,0 +1,108 @@
+//! The nodes and their tunnel ends as clients want them: listed, removed.
+
+use std::time::SystemTime;
+
+use super::{
+    api::{ErrorKind, NodeState, OperationError, VtepRef, VtepRemovedView, VtepView},
+    operations::Agent,
+};
+use crate::{
+    model::{Change, Name, Node, SESSION_TTL},
+    registry::Scope,
+};
+
+impl Agent {
+    /// Every node, in the order of their names.
+    pub(super) async fn list_vteps(&self) -> Result<Vec<VtepView>, OperationError> {
+        let nodes = self.registry.nodes().await?;
+        let states = self.liveness.states(&nodes);
+        Ok(nodes
+            .into_iter()
+            .map(|node| {
+                let state = states.get(&node.name).copied();
+                VtepView::new(node, state.unwrap_or(NodeState::NoAgent))
+            })
+            .collect())
+    }
+
+    /// Removes a node whose host is gone for good, and its endpoints' rows. Refused while it lives, by
+    /// the registry too: its agent may start at the same moment.
+    pub(super) async fn remove_vtep(
+        &self,
+        vtep: &VtepRef,
+    ) -> Result<Option<VtepRemovedView>, OperationError> {
+        self.check_reach().await?;
+        let nodes = self.registry.nodes().await?;
+        let Some(node) = nodes.into_iter().find(|node| vtep.is(node)) else {
+            return Ok(None);
+        };
+        if let Some(reason) = why_not(&node, &self.config.node) {
+            return Err(OperationError::new(ErrorKind::Refused, reason));
+        }
+        let endpoints = self.count_endpoints(&node.name).await?;
+        self.commit(&[Change::RemoveSilentNode(node.name.clone())])
+            .await?;
+        Ok(Some(VtepRemovedView {
+            node: node.name,
+            ip: node.vtep.ip,
+            endpoints,
+        }))
+    }
+
+    async fn count_endpoints(&self, node: &Name) -> Result<usize, OperationError> {
+        let mut pages = self.registry.read(Scope::All).await?.endpoints;
+        let mut count = 0;
+        while let Some(page) = pages.recv().await {
+            count += page?.iter().filter(|known| known.node == *node).count();
+        }
+        Ok(count)
+    }
+}
+
+/// Why a node can't be removed by node `own`.
+fn why_not(node: &Node, own: &Name) -> Option<String> {
+    let Node { name, vtep, .. } = node;
+    if name == own {
+        return Some(format!(
+            "node {name} is this host: take it away with `overlay down` here"
+        ));
+    }
+    let heard = node
+        .last_seen
+        .and_then(|seen| SystemTime::now().duration_since(seen).ok())
+        .unwrap_or_default();
+    node.alive.then(|| {
+        format!(
+            "node {name} (VTEP {vtep}) is alive, last heard of {} s ago: take it away with `overlay \
+             down` there, or stop its agent and try again in {} s",
+            heard.as_secs(),
+            SESSION_TTL.as_secs()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Vtep;
+
+    #[test]
+    fn neither_this_host_nor_one_that_lives_can_be_removed() {
+        let vtep = Vtep {
+            ip: "10.0.0.2".parse().unwrap(),
+            port: 4789,
+        };
+        let silent = Node::new("h2".parse().unwrap(), vtep, true);
+        let living = Node {
+            alive: true,
+            last_seen: Some(SystemTime::now()),
+            ..silent.clone()
+        };
+        let own = "h1".parse().unwrap();
+        assert_eq!(why_not(&silent, &own), None);
+        let line = why_not(&living, &own).unwrap();
+        assert!(line.contains("h2 (VTEP 10.0.0.2:4789) is alive"), "{line}");
+        let line = why_not(&silent, &silent.name).unwrap();
+        assert!(line.contains("is this host"), "{line}");
+    }
+}
