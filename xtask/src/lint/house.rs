@@ -126,7 +126,6 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
     ),
     ("aya_log", &["overlay-user/src/datapath/"]),
     ("rtnetlink", &["overlay-user/src/platform/"]),
-    ("netlink_sys", &["overlay-user/src/platform/"]),
     ("netlink_packet_route", &["overlay-user/src/platform/"]),
     ("netlink_sys", &["overlay-user/src/platform/"]),
     ("ethtool", &["overlay-user/src/platform/"]),
