@@ -157,9 +157,9 @@ fn identity() -> io::Result<String> {
     Ok(format!("{} {cookie}", boot.trim_end()))
 }
 
-/// How long work in a namespace, or a request to the kernel, is waited for. Nothing ends it then; its
-/// thread is lost to the others until the kernel lets it go.
-const WORK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request to the kernel is waited for. Nothing ends it then; its thread is lost to the others
+/// until the kernel lets it go.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many threads there are for that at most. Further work waits for one of them.
 const THREADS: usize = 64;
@@ -189,17 +189,22 @@ fn thread_pool() -> io::Result<&'static (Runtime, Netns)> {
         .ok_or_else(|| io::Error::other("there are no threads for namespaces"))
 }
 
-/// Does `work`, which may wait for the kernel, on one of the threads.
+/// Does `work`, a request that may wait for the kernel, on one of the threads.
 pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    timeout(REQUEST_TIMEOUT, on_pool(work))
+        .await
+        .unwrap_or_else(|_| Err(Errno::ETIMEDOUT.into()))
+}
+
+/// The same for work that takes as long as there is to do: a look through all interfaces, for example.
+async fn on_pool<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (runtime, _) = thread_pool()?;
-    match timeout(WORK_TIMEOUT, runtime.spawn_blocking(work)).await {
-        Ok(done) => {
-            done.unwrap_or_else(|_| Err(io::Error::other("the thread for the kernel panicked")))
-        }
-        Err(_) => Err(Errno::ETIMEDOUT.into()),
-    }
+    let done = runtime.spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(io::Error::other("the thread for the kernel panicked")))
 }
 
 /// The same for work that changes its thread's namespace.
@@ -207,7 +212,7 @@ async fn abroad<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (_, home) = thread_pool()?;
-    on_thread(move || {
+    on_pool(move || {
         let done = work();
         if let Err(error) = setns(home, CloneFlags::CLONE_NEWNET) {
             // Whatever comes next on this thread enters the namespace that it is meant for.
