@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::CString,
     fs, io,
     net::IpAddr,
     os::fd::AsFd as _,
@@ -470,11 +471,20 @@ fn forward_log(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
 
 /// Whether the kernel says that it has no interface with this index.
 fn is_gone(ifindex: u32) -> bool {
-    matches!(if_indextoname(ifindex), Err(Errno::ENXIO | Errno::ENODEV))
+    matches!(name_of(ifindex), Err(Errno::ENXIO | Errno::ENODEV))
+}
+
+/// The interface's name. nix 0.31 takes if_indextoname(3)'s null pointer for an empty name and leaves the
+/// error where the C library put it.
+fn name_of(ifindex: u32) -> Result<CString, Errno> {
+    match if_indextoname(ifindex)? {
+        name if name.is_empty() => Err(Errno::last()),
+        name => Ok(name),
+    }
 }
 
 fn interface_name(ifindex: u32) -> Result<String, DatapathError> {
-    if_indextoname(ifindex)
+    name_of(ifindex)
         .map_err(io::Error::from)
         .map(|name| name.to_string_lossy().into_owned())
         .map_err(|error| DatapathError::Kernel {
