@@ -163,7 +163,7 @@ fn status_says_that_the_fast_path_is_off_and_why_until_it_is_on_again() {
     let host = &world.host.netns;
     let vxlan = world.name("ovx");
     // Somebody takes the port before the agent takes it back.
-    signal(&world.one, Signal::SIGSTOP);
+    let stopped = Stopped::now(&world.one);
     for theft in [
         format!("link del {vxlan}"),
         "link add theirs type vxlan external dstport 4789".to_owned(),
@@ -171,7 +171,7 @@ fn status_says_that_the_fast_path_is_off_and_why_until_it_is_on_again() {
     ] {
         host.ip(&theft);
     }
-    signal(&world.one, Signal::SIGCONT);
+    drop(stopped);
     until("the fast path to be off", || !world.fast_path().0);
     until("the reason to name the thief", || {
         let (is_on, why) = world.fast_path();
@@ -200,7 +200,7 @@ fn a_bridge_that_is_up_joins_nobody() {
     let bridge = world.name("ovb");
     // Without its programs nothing but the bridge's settings keeps an endpoint's frames in.
     let agent = &world.one;
-    signal(agent, Signal::SIGSTOP);
+    let stopped = Stopped::now(agent);
     let links = format!("/sys/fs/bpf/overlay/{}/v2/links", agent.instance());
     let is_tcx = fs::read_dir(&links).unwrap().count() > 0;
     if is_tcx {
@@ -244,7 +244,7 @@ fn a_bridge_that_is_up_joins_nobody() {
     }
     let crossed = sink.all(|frame| (frame[6..12] == blue).then(|| format!("{frame:02x?}")));
     assert_eq!(crossed, [""; 0]);
-    signal(agent, Signal::SIGCONT);
+    drop(stopped);
     until("the bridge to be down", || world.is_whole());
     until("the programs to be back", || {
         world.blue.pings(GREEN, "-c 1 -W 1")
@@ -267,6 +267,23 @@ fn programs_that_somebody_takes_off_come_back() {
     until("the programs to be back", || {
         world.blue.pings(GREEN, "-c 1 -W 1")
     });
+}
+
+/// An agent that is stopped, until this is dropped: also where a test fails, or taking it down would
+/// wait for it.
+struct Stopped<'a>(&'a Agent);
+
+impl<'a> Stopped<'a> {
+    fn now(agent: &'a Agent) -> Self {
+        signal(agent, Signal::SIGSTOP);
+        Self(agent)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        signal(self.0, Signal::SIGCONT);
+    }
 }
 
 fn signal(agent: &Agent, signal: Signal) {

@@ -52,8 +52,10 @@ fn world() -> World {
 
 /// What `agent` says of the VTEP of `node`; null: it knows none.
 fn vtep(agent: &Agent, node: &str) -> Value {
-    let vteps = agent.json("vtep ls");
-    let known = vteps.as_array().unwrap().iter();
+    // An agent that starts itself anew is away for a moment.
+    let run = agent.overlay("-o json vtep ls");
+    let vteps: Value = serde_json::from_str(&run.stdout).unwrap_or_default();
+    let known = vteps.as_array().into_iter().flatten();
     let mut its = known.filter(|vtep| vtep["node"] == *node);
     its.next().cloned().unwrap_or_default()
 }

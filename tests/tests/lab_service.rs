@@ -20,6 +20,9 @@ const UNIT: &str = include_str!("../../overlay-user/packaging/systemd/overlay.se
 /// A user and a group that own nothing.
 const NOBODY: &str = "65534";
 
+/// What the agent needs to hear of changes in namespaces at once; without it, it looks every half a minute.
+const LISTENS: &str = "CAP_NET_BROADCAST";
+
 /// The words of the unit's only `KEY=` line.
 fn setting(key: &str) -> Vec<&'static str> {
     let mut values = UNIT
@@ -106,7 +109,7 @@ fn an_agent_with_the_units_capabilities_alone_carries_endpoints_and_restarts_wit
 #[test]
 fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
     let capabilities = setting("AmbientCapabilities");
-    for missing in &capabilities {
+    for missing in capabilities.iter().filter(|name| **name != LISTENS) {
         let lab = Lab::new();
         let [host] = lab.hosts();
         let others: Vec<_> = capabilities
@@ -119,6 +122,25 @@ fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
         assert!(line.contains(missing), "without {missing}: {line}");
         assert_eq!(host.netns.links(), ["u0"], "without {missing}");
     }
+}
+
+#[test]
+fn without_the_capability_to_listen_to_all_namespaces_endpoints_are_carried() {
+    let capabilities = setting("AmbientCapabilities");
+    assert!(capabilities.contains(&LISTENS));
+    let others: Vec<_> = capabilities
+        .iter()
+        .filter(|name| **name != LISTENS)
+        .copied()
+        .collect();
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let agent = Agent::spawn_through(&lab, &host, &starter(&others), "--vni 42");
+    agent.await_ready();
+    let blue = agent.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+    let green = agent.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
+    blue.reaches("7.7.7.3");
+    green.reaches("7.7.7.2");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::{
     operations::Agent,
 };
 use crate::{
-    datapath::{self, Before, DatapathError},
+    datapath::{self, Before, Datapath, DatapathError},
     model::{MapUsage, Name, Network, Node, RowId, SESSION_TTL, Vtep},
     platform::{Condition, ENCAPSULATION, Offloads, PlatformError, VxlanDevice},
     reconcile::{Lost, watchdog::Stalled},
@@ -53,11 +53,11 @@ impl Agent {
             let advice = "remove what is in the way: the agent tries again by itself";
             found.find(problem("fast path", error, advice));
         }
-        match self.maps.ask(|datapath| datapath.usage()).await {
+        match self.maps.ask(Datapath::usage).await {
             Ok(usage) => judge_maps(&mut found, &usage),
             Err(error) => found.find(problem("maps", error, "start the agent again")),
         }
-        match self.maps.ask(|datapath| datapath.others_before()).await {
+        match self.maps.ask(Datapath::others_before).await {
             Ok(others) => judge_programs(&mut found, &others),
             Err(error) => found.find(problem("programs", error, "see the agent's log")),
         }

@@ -16,6 +16,7 @@ use super::{
     operations::Agent,
 };
 use crate::{
+    datapath::Datapath,
     reconcile::event::{self as reconcile, DropCause},
     registry::WatchEvent,
 };
@@ -228,7 +229,7 @@ async fn watch_drops(maps: MapReader, sender: &mpsc::Sender<EventView>) {
     let mut seen: Option<Drops> = None;
     loop {
         look.tick().await;
-        let drops = match maps.ask(|datapath| datapath.drops()).await {
+        let drops = match maps.ask(Datapath::drops).await {
             Ok(drops) => drops,
             Err(error) => {
                 tracing::warn!(%error, "drops can't be watched");

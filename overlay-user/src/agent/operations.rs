@@ -227,7 +227,7 @@ impl Operations for Agent {
     }
 
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
-        let drops = self.maps.ask(|datapath| datapath.drops()).await?;
+        let drops = self.maps.ask(Datapath::drops).await?;
         Ok(drops.into_iter().map(named).collect())
     }
 

@@ -474,8 +474,8 @@ fn is_gone(ifindex: u32) -> bool {
     matches!(name_of(ifindex), Err(Errno::ENXIO | Errno::ENODEV))
 }
 
-/// The interface's name. nix 0.31 takes if_indextoname(3)'s null pointer for an empty name and leaves the
-/// error where the C library put it.
+/// The interface's name. nix 0.31 takes the null pointer of `if_indextoname` for an empty name, and leaves
+/// the error where the C library put it.
 fn name_of(ifindex: u32) -> Result<CString, Errno> {
     match if_indextoname(ifindex)? {
         name if name.is_empty() => Err(Errno::last()),

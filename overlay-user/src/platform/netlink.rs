@@ -204,8 +204,14 @@ impl Netlink {
 
     /// Changes the link whose index `message` has.
     pub(super) async fn change(&self, message: LinkMessage) -> io::Result<()> {
-        let changed = self.request(RouteNetlinkMessage::SetLink(message), 0);
-        changed.await.map(drop)
+        let is_info = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkInfo(_));
+        // RTM_SETLINK does not look at what belongs to a kind of link (net/core/rtnetlink.c).
+        let request = if message.attributes.iter().any(is_info) {
+            RouteNetlinkMessage::NewLink(message)
+        } else {
+            RouteNetlinkMessage::SetLink(message)
+        };
+        self.request(request, 0).await.map(drop)
     }
 
     /// Sets a link up, or down; not one that is gone.
