@@ -112,6 +112,7 @@ pub(crate) fn vteps() -> Vec<Case> {
 }
 
 /// By what a frame of green's says about addresses.
+#[expect(clippy::too_many_lines, reason = "a table: one entry a case")]
 pub(crate) fn claims() -> Vec<Case> {
     let drop = |name: &str, inner, reason| Case::drop(name, tunnel(inner).frame(), reason);
     let reply = || arp_reply(&GREEN, &BLUE);
