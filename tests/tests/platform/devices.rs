@@ -166,10 +166,10 @@ async fn the_bridge_leaks_nothing_and_redirects_in_front_of_it_work() {
         ..host.spec("green")
     };
     host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
-    let sides = [
-        host.ensure(&blue).await.host_ifname,
-        host.ensure(&green).await.host_ifname,
-    ];
+    let ports = [host.ensure(&blue).await, host.ensure(&green).await];
+    let ifindexes = ports.each_ref().map(|port| port.host_ifindex).into();
+    host.platform.set_ports_up(&ifindexes, true).await.unwrap();
+    let sides = ports.map(|port| port.host_ifname);
     let ping = |netns: &Name, target: &str, seconds: &str| {
         let mut command = Command::new("ip");
         command.args([
