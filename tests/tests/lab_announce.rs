@@ -58,8 +58,9 @@ impl World {
         self.add_green("02:00:00:00:00:01");
         for netns in [&self.blue, &self.red] {
             // Several, so that the entry is confirmed and not only just made.
-            GREEN.iter().for_each(|ip| netns.reaches(ip));
-            GREEN.iter().for_each(|ip| netns.reaches(ip));
+            for ip in GREEN.iter().cycle().take(2 * GREEN.len()) {
+                netns.reaches(ip);
+            }
         }
         self.two.does(&format!("endpoint rm {}", self.green()));
         self.add_green("02:00:00:00:00:02");

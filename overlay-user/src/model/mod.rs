@@ -14,6 +14,7 @@ mod name;
 mod network;
 mod node;
 mod rejected;
+mod rejected_rows;
 mod report;
 mod table;
 
@@ -26,6 +27,7 @@ pub use name::{IfName, Name, NameError};
 pub use network::{FloodMode, Network, NetworkError, Resolve};
 pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session, Vtep};
 pub use rejected::{Rejected, RowId};
+pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
 pub use table::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables,

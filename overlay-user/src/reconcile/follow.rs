@@ -6,8 +6,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move, vet};
 use crate::{
-    model::{Delta, Endpoint, Name, Node, Rejected, Revision, Vni},
-    registry::{Reading, RegistryError, RejectedRows, Scope, WatchEvent},
+    model::{Delta, Endpoint, Name, Node, Rejected, RejectedRows, Revision, Vni},
+    registry::{Reading, RegistryError, Scope, WatchEvent},
 };
 
 /// The share of time that is spent on reading the registry for no reason: one part in this many. Every

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::Name,
-    platform::{self, PlatformError, PortChange, PortSpec},
+    platform::{PlatformError, Port as Looked, PortChange, PortSpec},
 };
 
 /// From a change to the look: what is changed together is seen together.
@@ -260,7 +260,7 @@ impl Reconciler {
     pub(super) async fn on_looked(
         &mut self,
         spec: PortSpec,
-        looked: Result<Option<platform::Port>, PlatformError>,
+        looked: Result<Option<Looked>, PlatformError>,
     ) {
         self.looks.end(&spec.endpoint, Instant::now());
         let view = self.view.read().await;

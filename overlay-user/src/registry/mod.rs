@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::model::{
-    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, RegistryId, Report,
-    Revision, SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
+    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, RegistryId, RejectedRows,
+    Report, Revision, SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
 };
 
 mod assign;
@@ -23,13 +23,11 @@ mod check;
 pub mod etcd;
 mod identity;
 pub mod limited;
-mod rejected;
 pub mod rules;
 pub mod sqlite;
 mod transfer;
 
 pub use check::{Finding, Findings, Repair, check};
-pub use rejected::RejectedRows;
 pub use transfer::{Counts, Imported, TransferError, export, import};
 
 /// How long a removed MAC or IP can't be claimed by an endpoint of another name, unless configured.

@@ -17,12 +17,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Findings, Reading, Registry, RegistryError, RejectedRows, Scope, Settings, WatchEvent,
-};
+use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
 use crate::model::{
-    self, Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Vni,
-    Wanted, ipam::Block,
+    self, Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, RejectedRows, Report,
+    Revision, Vni, Wanted, ipam::Block,
 };
 
 mod audit;

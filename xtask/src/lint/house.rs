@@ -79,6 +79,8 @@ pub(super) const IMPORTS: [(&str, &[May]); 17] = [
         &[
             Import("user::model"),
             ImportTraits("user::registry"),
+            // Pure: what is written is held to them, and what is read.
+            Import("user::registry::rules"),
             ImportTraits("user::platform"),
             ImportTraits("user::datapath"),
         ],

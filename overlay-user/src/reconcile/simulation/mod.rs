@@ -31,6 +31,7 @@ mod host;
 mod losses;
 mod store;
 mod verdict;
+mod wish;
 mod world;
 mod writing;
 

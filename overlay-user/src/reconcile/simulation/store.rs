@@ -20,10 +20,10 @@ use tokio::{
 use super::dice::Dice;
 use crate::{
     model::{
-        Change, Delta, Endpoint, Mac, Name, Network, Node, Question, QuestionId, Report, Revision,
-        Session, Vni, Vtep, Wanted, ipam::Block,
+        Change, Delta, Endpoint, Mac, Name, Network, Node, Question, QuestionId, RejectedRows,
+        Report, Revision, Session, Vni, Vtep, Wanted, ipam::Block,
     },
-    registry::{Reading, Registry, RegistryError, RejectedRows, Scope, WatchEvent},
+    registry::{Reading, Registry, RegistryError, Scope, WatchEvent},
 };
 
 /// Endpoints in a page: few, so that readings take several.

@@ -19,6 +19,7 @@ use super::{
     host::{Faults, Host},
     store::{Inner, Store},
     verdict::Suspicion,
+    wish::Wish,
 };
 use crate::{
     model::{
@@ -535,47 +536,6 @@ impl World {
                 kernel.foreign.insert(place);
             }
         });
-    }
-}
-
-/// What a user wants of an endpoint.
-enum Wish {
-    Put(Endpoint),
-    Remove(Name),
-}
-
-impl Wish {
-    /// Makes it so, if the registry's rules allow it.
-    fn fulfil(self, state: &mut super::store::State, touched: &mut BTreeSet<Name>) {
-        let endpoint = match self {
-            Self::Remove(name) => {
-                if state.endpoints.remove(&name).is_some() {
-                    touched.insert(name);
-                }
-                return;
-            }
-            Self::Put(endpoint) => endpoint,
-        };
-        let is_free = |wanted| {
-            let owner = state.owner(endpoint.vni, wanted);
-            owner.is_none_or(|owner| owner.name == endpoint.name)
-        };
-        let has_addresses = endpoint.ips().map(Wanted::Ip).all(is_free);
-        let mut others = state
-            .endpoints
-            .values()
-            .filter(|other| other.name != endpoint.name);
-        let has_place =
-            others.all(|other| (&other.node, &other.netns) != (&endpoint.node, &endpoint.netns));
-        if has_place
-            && state.networks.contains_key(&endpoint.vni)
-            && state.nodes.contains_key(&endpoint.node)
-            && is_free(Wanted::Mac(endpoint.mac))
-            && has_addresses
-        {
-            touched.insert(endpoint.name.clone());
-            state.endpoints.insert(endpoint.name.clone(), endpoint);
-        }
     }
 }
 

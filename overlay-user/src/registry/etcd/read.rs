@@ -22,7 +22,7 @@ use etcd_client::{
 use tokio::sync::mpsc;
 
 use super::{
-    super::{PAGE, Reading, RegistryError, RejectedRows, Scope},
+    super::{PAGE, Reading, RegistryError, Scope},
     failure::Failure,
     identity,
     keys::{self, State},
@@ -30,7 +30,9 @@ use super::{
     rejected::unless_bad,
     values::{self, EndpointValue, NodeValue},
 };
-use crate::model::{Endpoint, Name, Network, Node, Resolve, Revision, Vni, Wanted, ipam::Block};
+use crate::model::{
+    Endpoint, Name, Network, Node, RejectedRows, Resolve, Revision, Vni, Wanted, ipam::Block,
+};
 
 /// Ranges that are under way at the same time.
 const PARALLEL: usize = 4;

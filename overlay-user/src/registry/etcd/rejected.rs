@@ -3,11 +3,10 @@
 use etcd_client::KeyValue;
 
 use super::{
-    super::RejectedRows,
     failure::Failure,
     keys::{self, State},
 };
-use crate::model::{Rejected, RowId};
+use crate::model::{Rejected, RejectedRows, RowId};
 
 /// What a key's value says. `None`: it can't be read, which is noted.
 pub(super) fn unless_bad<T>(

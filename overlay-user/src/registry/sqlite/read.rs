@@ -14,14 +14,14 @@ use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{
-    super::{PAGE, RejectedRows, Scope},
+    super::{PAGE, Scope},
     clock::Moment,
     failure::Failure,
     session::Limits,
 };
 use crate::model::{
-    Delta, Endpoint, Mac, Name, Network, Node, Rejected, Resolve, Revision, RowId, Vni, Vtep,
-    Wanted, ipam::Block,
+    Delta, Endpoint, Mac, Name, Network, Node, Rejected, RejectedRows, Resolve, Revision, RowId,
+    Vni, Vtep, Wanted, ipam::Block,
 };
 
 macro_rules! networks {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{Rejected, RowId, Vni};
+use super::{Rejected, RowId, Vni};
 
 /// Rows that a reading could not read. Complete once its last page has come.
 #[derive(Debug, Clone, Default)]
