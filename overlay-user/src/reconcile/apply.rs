@@ -172,15 +172,17 @@ impl Applier {
     }
 
     /// What has become of endpoints of this node since this was last asked.
-    pub fn take_news(&mut self) -> Vec<(Name, Standing)> {
+    pub fn take_news(&mut self, mirror: &Mirror) -> Vec<(Name, Standing)> {
         let news = std::mem::take(&mut self.news);
         news.into_iter()
             .map(|name| {
                 let failure = self.failures.get(&name).or(self.doubtful.get(&name));
+                // Where it is not wanted, or its network is not known, it has no rows.
+                let is_wanted = self.local.port_spec(mirror, &name).is_some();
                 let standing = match (failure, self.found.ports.get(&name)) {
                     (Some(reason), _) => Standing::Failed(reason.clone()),
-                    (None, Some(ifindex)) => Standing::Ready(*ifindex),
-                    (None, None) => Standing::Gone,
+                    (None, Some(ifindex)) if is_wanted => Standing::Ready(*ifindex),
+                    (None, _) => Standing::Gone,
                 };
                 (name, standing)
             })
@@ -288,8 +290,11 @@ impl Applier {
     /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
     fn is_misplaced(&self, mirror: &Mirror, name: &Name) -> bool {
         let wanted = mirror.endpoint(name).and_then(|known| known.interface());
-        let place = self.places.get(name);
-        place.is_some_and(|(netns, ifname)| wanted != Some((netns, ifname)))
+        match self.places.get(name) {
+            Some((netns, ifname)) => wanted != Some((netns, ifname)),
+            // A former agent made it, and where is not known.
+            None => wanted.is_none() && self.found.ports.contains_key(name),
+        }
     }
 
     /// Asks for the next hops of these VTEPs. Where the kernel can't be asked, those that are known stay,
@@ -351,6 +356,7 @@ impl Applier {
         self.readings.has_ports = true;
         let mut draft = Draft::default();
         for (name, ifindex) in changed {
+            self.news.insert(name.clone());
             if let Some(known) = mirror.endpoint(&name) {
                 let desired = self.desired(mirror);
                 known.keys().for_each(|key| draft.note(&desired, key));
@@ -445,6 +451,9 @@ impl Applier {
                 // The look puts right all but this, which needs to know of programs.
                 self.attached.up.remove(&port.host_ifindex);
                 let set = self.set_up(&BTreeSet::from([port.host_ifindex])).await;
+                if let Err(error) = &set {
+                    self.doubt([name], error);
+                }
                 set.err().into_iter().collect()
             }
             Ok(_) => self.ensure_ports(mirror, vec![name]).await,
@@ -501,6 +510,7 @@ impl Applier {
         for name in &orphans {
             tracing::info!(endpoint = %name, "removing an interface that no endpoint wants");
             draft.note(&self.desired(mirror), Key::Port(name.clone()));
+            self.news.insert(name.clone());
             self.found.ports.remove(name);
         }
         let mut errors: Vec<String> = self.settle(mirror, draft).err().into_iter().collect();
@@ -551,6 +561,7 @@ impl Applier {
         }
         up.retain(|ifindex| !bare.contains(ifindex));
         up.extend(&come);
+        self.doubt_at(&bare, "it has no program");
         let down = self.platform.set_ports_up(&bare, false).await;
         let set = down.and(self.platform.set_ports_up(&come, true).await);
         set.map_err(|error| {

@@ -537,7 +537,7 @@ impl Reconciler {
         let view = Arc::clone(&self.view);
         let mut view = view.write().await;
         let now = Instant::now();
-        for (endpoint, standing) in self.applier.take_news() {
+        for (endpoint, standing) in self.applier.take_news(&view.mirror) {
             match standing {
                 Standing::Gone => self.looks.remove(&endpoint),
                 Standing::Ready(_) | Standing::Failed(_) => self.looks.insert(&endpoint, now),

@@ -1,7 +1,7 @@
 //! Writes to the kernel's tables, and what comes of it: large writes while the loop goes on, rows that a
 //! full table refuses, failures after which the tables are in doubt.
 
-use std::{panic::resume_unwind, sync::Arc, thread};
+use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, thread};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     datapath::{Datapath, DatapathError},
-    model::Tables,
+    model::{FdbTarget, Name, Tables},
 };
 
 /// From how many rows on a write is worth a thread, of its own or to take over: fewer are written before
@@ -131,7 +131,22 @@ impl Applier {
             self.unmended = Some(Unmended::Failed);
             self.distrust();
         }
-        Err(error.to_string())
+        let error = error.to_string();
+        let to = plan.put.fdb.values().filter_map(|row| match row.target {
+            FdbTarget::Local { ifindex } => Some(ifindex),
+            FdbTarget::Remote { .. } => None,
+        });
+        let ifindexes = to.chain(plan.put.endpoints.keys().copied()).collect();
+        self.doubt_at(&ifindexes, &error);
+        Err(error)
+    }
+
+    /// Doubts the endpoints whose interfaces these are: see [`Self::doubt`].
+    pub(super) fn doubt_at(&mut self, ifindexes: &BTreeSet<u32>, error: &str) {
+        let ports = self.found.ports.iter();
+        let its = ports.filter(|(_, ifindex)| ifindexes.contains(ifindex));
+        let names: Vec<Name> = its.map(|(name, _)| name.clone()).collect();
+        self.doubt(names, error);
     }
 
     /// Asks or tells the datapath something short, for which a large write under way may have to end.
