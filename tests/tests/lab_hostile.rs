@@ -17,7 +17,7 @@ use std::{
 };
 
 use overlay_tests::{
-    Agent, Lab, Netns, netns,
+    Agent, Host, Lab, Netns, netns,
     traffic::{Stream, timed},
     until, until_within,
 };
@@ -94,18 +94,30 @@ fn bytes_that_are_no_text_on_a_tenants_link_hold_nobody_up() {
     assert!(!tenant.exists());
 }
 
-#[test]
-fn a_look_that_fails_takes_nothing_away() {
-    let lab = Lab::new();
-    let [one, two] = lab.hosts();
-    let agent = Agent::start(&lab, &one, "--vni 42");
-    let other = Agent::start(&lab, &two, "--vni 42");
+/// Agents of two hosts.
+fn agents(lab: &Lab, options: &str) -> [Agent; 2] {
+    let hosts: [Host; 2] = lab.hosts();
+    hosts
+        .each_ref()
+        .map(|host| Agent::start(lab, host, options))
+}
+
+/// Two endpoints of one agent and one of another, which reach each other.
+fn endpoints(lab: &Lab, agent: &Agent, other: &Agent) -> [Netns; 3] {
     let blue = agent.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     let near = agent.endpoint(&lab.name("near"), 42, &["7.7.7.4/24"]);
     let green = other.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches("7.7.7.3");
     near.reaches("7.7.7.2");
     green.reaches("7.7.7.4");
+    [blue, near, green]
+}
+
+#[test]
+fn a_look_that_fails_takes_nothing_away() {
+    let lab = Lab::new();
+    let [agent, other] = agents(&lab, "--vni 42");
+    let [blue, near, green] = endpoints(&lab, &agent, &other);
     let tables = || ["fdb", "neighbors", "endpoints"].map(|map| agent.dump(map).len());
     let before = tables();
     let streams = [(&green, &blue, "7.7.7.2"), (&blue, &near, "7.7.7.4")];
@@ -319,16 +331,9 @@ fn a_tenant_that_does_a_thousand_legal_things_disturbs_nobody() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let lab = Lab::new();
-    let [one, two] = lab.hosts();
-    let agent = Agent::start(&lab, &one, "--vni 42,43");
-    let other = Agent::start(&lab, &two, "--vni 42,43");
+    let [agent, other] = agents(&lab, "--vni 42,43");
     let tenant = agent.endpoint(&lab.name("tenant"), 43, &["7.7.7.9/24", "fd07::9/64"]);
-    let blue = agent.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
-    let near = agent.endpoint(&lab.name("near"), 42, &["7.7.7.4/24"]);
-    let green = other.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
-    blue.reaches("7.7.7.3");
-    near.reaches("7.7.7.2");
-    green.reaches("7.7.7.4");
+    let [blue, near, green] = endpoints(&lab, &agent, &other);
     let add = |name: &str, ip: &str| timed(|| agent.endpoint(&lab.name(name), 42, &[ip])).1;
     let quiet = add("quiet", "7.7.7.5/24");
     let limit = Duration::from_secs(3).max(quiet * 10);

@@ -85,7 +85,7 @@ pub struct Underlay {
 }
 
 /// The devices beside the endpoints' own that serve the tunnels.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TunnelDevices {
     /// Indexes of the VXLAN devices, the one that opens the port among them. What comes in by them is
     /// nobody's.

@@ -29,7 +29,8 @@ fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-fn mac_key(mac: [u8; 6]) -> MissKey {
+/// A key of `quiet` for a MAC.
+pub(crate) fn mac_key(mac: [u8; 6]) -> MissKey {
     let mut address = [0; 16];
     address[..6].copy_from_slice(&mac);
     MissKey {

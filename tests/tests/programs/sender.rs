@@ -1,7 +1,7 @@
 //! Who may send what out of a tunnel, and what the kernel's VXLAN device takes in.
 
 use overlay_ebpf::abi::{
-    DropReason, FdbEntry, FdbKey, MissKey, NetworkEntry, map,
+    DropReason, FdbEntry, FdbKey, NetworkEntry, map,
     program::{ENDPOINT_INGRESS, EXTERNAL_INGRESS, UNDERLAY_INGRESS},
 };
 
@@ -15,6 +15,7 @@ use crate::{
         BLUE, BLUE_AGAIN, CYAN, Endpoint, GENERATION, GREEN, GREEN_VTEP, MTU, NOBODY, OTHER_VNI,
         RED, RED_VTEP, STRANGE_VTEP, VIOLET, VNI, VTEP, insert,
     },
+    on_demand::mac_key,
 };
 
 fn tunnel(inner: Vec<u8>) -> Tunnel {
@@ -347,17 +348,6 @@ fn a_moved_endpoint_is_heard_from_its_new_host_alone() {
     datapath.check(UNDERLAY_INGRESS, &table);
 }
 
-/// A key of `quiet` for a MAC.
-fn key(mac: [u8; 6]) -> MissKey {
-    let mut address = [0; 16];
-    address[..6].copy_from_slice(&mac);
-    MissKey {
-        vni: VNI,
-        kind: MissKey::MAC,
-        address,
-    }
-}
-
 #[test]
 fn an_on_demand_network_delivers_packets_of_senders_that_the_agent_looks_for() {
     let mut datapath = Datapath::on_demand();
@@ -370,7 +360,7 @@ fn an_on_demand_network_delivers_packets_of_senders_that_the_agent_looks_for() {
     assert_eq!(raised.len(), 1, "asked for once: {raised:?}");
     assert_eq!(
         (raised[0].key, raised[0].asker_ip),
-        (key(NOBODY.mac), [0; 16])
+        (mac_key(NOBODY.mac), [0; 16])
     );
 
     let claims = [
@@ -399,7 +389,11 @@ fn an_on_demand_network_delivers_nothing_of_a_sender_that_is_elsewhere_or_nobody
         is_unknown: 1,
         reserved: 0,
     };
-    insert(&mut datapath.ebpf, map::QUIET, &[(key(NOBODY.mac), quiet)]);
+    insert(
+        &mut datapath.ebpf,
+        map::QUIET,
+        &[(mac_key(NOBODY.mac), quiet)],
+    );
     let frame = tunnel(udp4(&NOBODY, &BLUE)).frame();
     let nobody = Case::drop("nobody's MAC", frame, DropReason::SourceVtep);
     datapath.check(UNDERLAY_INGRESS, &[nobody]);

@@ -559,10 +559,7 @@ impl Platform for Host {
     }
 
     async fn ensure_vxlan(&self, _: u16) -> Result<TunnelDevices, PlatformError> {
-        Ok(TunnelDevices {
-            ifindexes: BTreeSet::new(),
-            no_headroom: None,
-        })
+        Ok(TunnelDevices::default())
     }
 
     async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {

@@ -22,7 +22,7 @@ use std::{
 };
 
 use tokio::{
-    runtime,
+    runtime::{Builder, Runtime},
     time::{sleep, timeout},
 };
 
@@ -67,15 +67,19 @@ fn watch(seed: u64) -> Sender<()> {
     watched
 }
 
-/// Lives through one seed.
-fn simulate(seed: u64, is_traced: bool) -> Outcome {
-    let _watched = watch(seed);
-    let runtime = runtime::Builder::new_current_thread()
+/// One thread, with a clock that stands still while anybody has something to do.
+fn runtime() -> Runtime {
+    Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .unwrap();
-    runtime.block_on(async {
+        .unwrap()
+}
+
+/// Lives through one seed.
+fn simulate(seed: u64, is_traced: bool) -> Outcome {
+    let _watched = watch(seed);
+    runtime().block_on(async {
         let mut world = World::new(seed, is_traced);
         world.live(HAPPENINGS).await;
         world.judge().await;
@@ -146,12 +150,7 @@ fn whatever_happens_the_kernel_becomes_what_the_registry_says() {
 
 #[test]
 fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let world = World::new(1, false);
         let stalled = || {
             let stalled = world.observer.watchdog().stalled();

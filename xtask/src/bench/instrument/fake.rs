@@ -52,10 +52,7 @@ impl Platform for NoPlatform {
     }
 
     async fn ensure_vxlan(&self, _: u16) -> Result<TunnelDevices, PlatformError> {
-        Ok(TunnelDevices {
-            ifindexes: BTreeSet::new(),
-            no_headroom: None,
-        })
+        Ok(TunnelDevices::default())
     }
 
     async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
