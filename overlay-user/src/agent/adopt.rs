@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{
     api::{AdoptRequest, AdoptView, ErrorKind, OperationError},
     claim::Record,
-    operations::{Agent, COMMIT},
+    operations::{Agent, COMMIT, no_answer},
 };
 use crate::{
     config::InstancePaths,
@@ -35,9 +35,10 @@ impl Agent {
         }
         if identity.is_none() || identity != former {
             let adopted = timeout(COMMIT, self.registry.adopt(identity)).await;
-            adopted.map_err(|_| silent())??;
-            self.remember(self.registry.identity())?;
+            adopted.map_err(|_| no_answer())??;
         }
+        // Also where it is followed already: an attempt before this one may have come no further.
+        self.remember(self.registry.identity())?;
         tracing::warn!(
             identity = ?self.registry.identity(),
             endpoints = view.endpoints.len(),

@@ -101,6 +101,7 @@ impl Connections {
     /// Returns when there is room for another connection.
     async fn make_room(&mut self, limits: Limits) {
         while self.tasks.try_join_next().is_some() {}
+        self.idle.retain(Idle::is_idle);
         while self.tasks.len() >= limits.connections {
             self.idle.retain(Idle::is_idle);
             if let Some(oldest) = self.idle.front() {

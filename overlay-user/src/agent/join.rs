@@ -122,7 +122,12 @@ impl<'a> Join<'a> {
             registry.commit(&[Change::PutNode(without)]).await?;
         }
         let Some(holder) = nodes.iter().find(|node| node.vtep.ip == vtep.ip) else {
-            return Ok(());
+            return Err(Claimed(format!(
+                "VTEP address {} is claimed, and no node says that it has it: if that lasts, see `overlay \
+                 registry check`",
+                vtep.ip
+            ))
+            .into());
         };
         match self.judge(holder, own.is_some(), Instant::now()) {
             Verdict::Take => {

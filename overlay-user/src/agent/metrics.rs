@@ -111,13 +111,13 @@ impl Sources {
         let datapath = maps.map(|maps| maps.reading(&view));
         let (local, remote) = view.mirror.counts();
         Reading {
-            is_ready: view.applied > 0 && view.errors.is_empty() && stalled.is_empty(),
+            is_ready: view.is_ready() && stalled.is_empty(),
             parts: parts(&stalled),
             problems: view.errors.len(),
             registry: RegistryReading {
                 is_connected: view.lost.is_none(),
                 rejected: view.rejected.len(),
-                is_followed: view.refusal().is_none_or(|lost| !lost.is_foreign),
+                is_followed: view.is_followed(),
                 revision: view.mirror.revision(),
                 applied: view.applied,
                 stale_for: view.stale_for(),

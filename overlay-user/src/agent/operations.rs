@@ -186,18 +186,14 @@ impl Operations for Agent {
         Ok(StatusView {
             instance: self.config.instance.clone(),
             node: self.config.node.clone(),
-            ready: view.applied > 0
-                && view.errors.is_empty()
-                && view.withheld_since.is_none()
-                && unread.is_none()
-                && stalled.is_empty(),
+            ready: view.is_ready() && unread.is_none() && stalled.is_empty(),
             iface: self.config.iface.clone(),
             vtep: self.underlay.ip.into(),
             port: self.config.port,
             registry: RegistryView {
                 url: self.registry.url(),
                 connected: view.lost.is_none(),
-                followed: refusal.as_ref().is_none_or(|lost| !lost.is_foreign),
+                followed: view.is_followed(),
                 revision: view.mirror.revision(),
                 stale_for_s: view.stale_for().as_secs(),
                 error: refusal.map(|lost| lost.reason),
@@ -349,16 +345,7 @@ impl Agent {
     ) -> Result<Result<Revision, RegistryError>, OperationError> {
         timeout(COMMIT, self.registry.commit(changes))
             .await
-            .map_err(|_| {
-                OperationError::new(
-                    ErrorKind::Unavailable,
-                    format_args!(
-                        "the registry has not answered within {} s: whether it was done is not known, \
-                         look before you try again",
-                        COMMIT.as_secs()
-                    ),
-                )
-            })
+            .map_err(|_| no_answer())
     }
 
     /// Waits until this host's kernel is what `revision` wants.
@@ -380,4 +367,16 @@ impl Agent {
 
 fn named<T>((name, value): (&str, T)) -> (String, T) {
     (name.to_owned(), value)
+}
+
+/// The registry was asked for a change and says nothing.
+pub(super) fn no_answer() -> OperationError {
+    OperationError::new(
+        ErrorKind::Unavailable,
+        format_args!(
+            "the registry has not answered within {} s: whether it was done is not known, look before you \
+             try again",
+            COMMIT.as_secs()
+        ),
+    )
 }

@@ -32,9 +32,9 @@ pub(super) async fn settle(
         if let Ok(underlay) = platform.underlay().await {
             break underlay;
         }
-        let another = platform.underlay_anew().await?;
+        let another = platform.underlay_anew().await;
         if former.is_none() || Instant::now() >= deadline {
-            break another;
+            break another?;
         }
         tokio::time::sleep(RETRY).await;
     };

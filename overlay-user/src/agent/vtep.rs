@@ -50,7 +50,11 @@ impl Agent {
     }
 
     async fn count_endpoints(&self, node: &Name) -> Result<usize, OperationError> {
-        let mut pages = self.registry.read(Scope::All).await?.endpoints;
+        let mut pages = self
+            .registry
+            .read(Scope::Resident(node.clone()))
+            .await?
+            .endpoints;
         let mut count = 0;
         while let Some(page) = pages.recv().await {
             count += page?.iter().filter(|known| known.node == *node).count();

@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move, vet};
 use crate::{
-    model::{Delta, Endpoint, Name, Node, Rejected, RejectedRows, Revision, Vni},
+    model::{Delta, Endpoint, Name, Rejected, RejectedRows, Revision, Vni},
     registry::{Reading, RegistryError, Scope, WatchEvent},
 };
 
@@ -239,6 +239,7 @@ impl Reconciler {
         number: u64,
         reading: Result<Reading, RegistryError>,
     ) {
+        let own = self.own_node();
         let under_way = self.reader.under_way.as_mut();
         let Some(under_way) = under_way.filter(|under_way| under_way.number == number) else {
             return;
@@ -250,8 +251,6 @@ impl Reconciler {
         under_way.heard = Instant::now();
         under_way.revision = Some(reading.revision);
         let (mut networks, mut nodes) = (reading.networks, reading.nodes);
-        let own = self.applier.local().vtep;
-        let own = Node::new(self.node.clone(), own, true);
         let mut rejected = reading.rejected.take();
         vet::networks(&mut networks, &mut rejected);
         vet::nodes(&mut nodes, &own, &mut rejected);

@@ -19,17 +19,17 @@ impl Reconciler {
         if self.is_joining || now < self.next_joining || !self.reader.is_settled() {
             return;
         }
-        let node = self.announced.borrow().clone();
         let view = self.view.read().await;
         let known = view.mirror.node(&self.node);
         let own = self.applier.local().vtep;
         let is_anothers = |known: &Node| known.vtep.ip != own.ip && !known.vtep.is_discard();
-        let stays = |known: &Node| known.is_told_as(&node) || is_anothers(known);
-        if view.refusal().is_some() || known.is_some_and(stays) {
+        let stays = |known: &Node| known.is_told_as(&self.announced.borrow()) || is_anothers(known);
+        if known.is_some_and(stays) || view.refuses() {
             return;
         }
         let is_missing = known.is_none();
         drop(view);
+        let node = self.announced.borrow().clone();
         tracing::warn!(node = %node.name, vtep = %node.vtep, is_missing, "telling the registry of this node");
         self.is_joining = true;
         let registry = Arc::clone(&self.registry);

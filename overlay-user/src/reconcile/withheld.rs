@@ -25,14 +25,39 @@ impl View {
     /// Why changes are refused: the registry is out of reach, or is not followed; and since when.
     #[must_use]
     pub fn refusal(&self) -> Option<Lost> {
-        let since = self.withheld_since;
-        let since = since.filter(|since| since.elapsed() >= GRACE);
-        let withheld = since.map(|since| Lost {
-            reason: self.withheld_reason(),
-            since,
-            is_foreign: true,
-        });
-        self.lost.clone().or(withheld)
+        let withheld = || {
+            Some(Lost {
+                reason: self.withheld_reason(),
+                since: self.withheld_for_long()?,
+                is_foreign: true,
+            })
+        };
+        self.lost.clone().or_else(withheld)
+    }
+
+    /// Whether the kernel is what the registry says, and the registry is believed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.applied > 0 && self.errors.is_empty() && self.withheld_since.is_none()
+    }
+
+    /// Whether there is a [`Self::refusal`].
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.lost.is_some() || self.withheld_for_long().is_some()
+    }
+
+    /// Whether the store in reach, if one is, is the one that is followed.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        match &self.lost {
+            Some(lost) => !lost.is_foreign,
+            None => self.withheld_for_long().is_none(),
+        }
+    }
+
+    fn withheld_for_long(&self) -> Option<Instant> {
+        self.withheld_since.filter(|since| since.elapsed() >= GRACE)
     }
 
     fn withheld_reason(&self) -> String {
@@ -64,9 +89,7 @@ impl Reconciler {
                 self.start_over();
             }
         }
-        let lasts = view
-            .withheld_since
-            .is_some_and(|since| since.elapsed() >= GRACE);
+        let lasts = view.withheld_for_long().is_some();
         if lasts == self.has_told_withheld {
             return;
         }

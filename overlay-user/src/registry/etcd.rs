@@ -155,8 +155,10 @@ impl Registry for Etcd {
     }
 
     async fn adopt(&self, identity: Option<RegistryId>) -> Result<(), RegistryError> {
-        self.members.followed.replace(identity);
-        self.done(layout::check(&self.members).await)
+        let adoption = self.members.followed.adopt(identity);
+        self.done(layout::check(&self.members).await)?;
+        adoption.keep();
+        Ok(())
     }
 
     fn identity(&self) -> Option<RegistryId> {

@@ -20,9 +20,15 @@ impl Followed {
         *self.lock()
     }
 
-    /// Follows this store from now on. `None`: as after [`Self::new`].
-    pub(super) fn replace(&self, identity: Option<RegistryId>) {
-        *self.lock() = identity;
+    /// Follows this store, and again the former one if what is given back is dropped before it is kept.
+    /// `None`: as after [`Self::new`].
+    pub(super) fn adopt(&self, identity: Option<RegistryId>) -> Adoption<'_> {
+        let former = std::mem::replace(&mut *self.lock(), identity);
+        Adoption {
+            followed: self,
+            former,
+            is_kept: false,
+        }
     }
 
     /// Follows this store, if none is followed yet.
@@ -49,6 +55,29 @@ impl Followed {
     }
 }
 
+/// Another store is followed, as long as nothing goes wrong.
+#[must_use = "dropped, it puts the former store back"]
+pub(super) struct Adoption<'a> {
+    followed: &'a Followed,
+    former: Option<RegistryId>,
+    is_kept: bool,
+}
+
+impl Adoption<'_> {
+    /// It is followed for good.
+    pub(super) fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Adoption<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            *self.followed.lock() = self.former;
+        }
+    }
+}
+
 fn foreign(registry: &str, found: Option<RegistryId>, expected: RegistryId) -> RegistryError {
     let what = match found {
         Some(found) => format!("has identity {found}"),
@@ -64,6 +93,20 @@ fn foreign(registry: &str, found: Option<RegistryId>, expected: RegistryId) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adoption_that_fails_leaves_the_former_store_followed() {
+        let (ours, other) = (RegistryId::random(), RegistryId::random());
+        let followed = Followed::new(Some(ours));
+        for identity in [None, Some(other)] {
+            let adoption = followed.adopt(identity);
+            assert_eq!(followed.get(), identity);
+            drop(adoption);
+            assert_eq!(followed.get(), Some(ours));
+        }
+        followed.adopt(Some(other)).keep();
+        assert_eq!(followed.get(), Some(other));
+    }
 
     #[test]
     fn only_the_store_that_is_followed_passes() {

@@ -251,11 +251,12 @@ impl Registry for Sqlite {
     async fn adopt(&self, identity: Option<RegistryId>) -> Result<(), RegistryError> {
         let (file, limits) = (Arc::clone(&self.file), self.limits);
         blocking(move || {
-            file.adopt(identity);
-            if file.may_make() {
-                schema::create(file.path())?;
-            }
-            Session::open(&file, limits).map(drop)
+            file.adopt(identity, || {
+                if file.may_make() {
+                    schema::create(file.path())?;
+                }
+                Session::open(&file, limits).map(drop)
+            })
         })
         .await?;
         self.bell.ring();

@@ -100,7 +100,6 @@ impl Mirror {
 
     /// Networks and nodes that the reading did not have go, after the endpoints.
     pub(super) fn forget_absent(&mut self, witness: Witness<'_>) {
-        self.most_withheld = 0;
         let Some(since) = self.since.take() else {
             return;
         };

@@ -229,6 +229,7 @@ impl Mirror {
             self.forget_absent(witness);
             if scope.is_none() {
                 self.set_back_from = 0;
+                self.most_withheld = 0;
             }
             return true;
         };
@@ -243,7 +244,8 @@ impl Mirror {
 
     /// Whether the reading, of one network if it is one of that, should have had it and did not.
     pub(super) fn is_absent(&self, record: &Record, since: &Since, scope: Option<Vni>) -> bool {
-        scope.is_none_or(|vni| record.vni == vni)
+        // What a whole reading left out is only to be missed in the next whole one.
+        scope.is_none_or(|vni| record.vni == vni && !self.withheld.contains(&record.name))
             && record.reading != self.reading
             && self.is_expected(record, since)
             && !self.is_newer(record, since.at)

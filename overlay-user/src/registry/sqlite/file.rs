@@ -88,11 +88,23 @@ impl File {
         self.may_make.load(Ordering::Relaxed)
     }
 
-    /// Follows the registry of this identity. `None`: makes what is missing of the file.
-    pub(super) fn adopt(&self, identity: Option<RegistryId>) {
-        self.followed.replace(identity);
-        self.may_make.store(identity.is_none(), Ordering::Relaxed);
+    /// Follows the registry of this identity once `open` has found it. `None`: `open` may make what is
+    /// missing of the file.
+    pub(super) fn adopt<E>(
+        &self,
+        identity: Option<RegistryId>,
+        open: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let adoption = self.followed.adopt(identity);
+        let could_make = self.may_make.swap(identity.is_none(), Ordering::Relaxed);
         *self.checked() = None;
+        let opened = open();
+        if opened.is_ok() {
+            adoption.keep();
+        } else {
+            self.may_make.store(could_make, Ordering::Relaxed);
+        }
+        opened
     }
 
     /// The file that the path names now.
