@@ -44,7 +44,8 @@ counters! {
     SlowRoute = 4, "slow_route";
     /// Packets out of tunnels that went through the queue of the endpoint's veth.
     SlowQueue = 5, "slow_queue";
-    /// Misses that were put off because one endpoint raised too many; its next frame tries again.
+    /// Misses that were put off because one endpoint, or one network's tunnels, raised too many; the next
+    /// frame tries again.
     MissesLimitedEndpoint = 6, "misses_limited_endpoint";
     /// Misses that were put off because one network raised too many; the next frame tries again.
     MissesLimitedNetwork = 7, "misses_limited_network";

@@ -64,7 +64,7 @@ pub struct Quiet {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct MeterKey {
-    /// [`MeterKey::ENDPOINT`] or [`MeterKey::NETWORK`].
+    /// [`MeterKey::ENDPOINT`], [`MeterKey::NETWORK`] or [`MeterKey::TUNNEL`].
     pub kind: u32,
     /// The host side's interface index, or the VNI.
     pub id: u32,
@@ -75,6 +75,8 @@ impl MeterKey {
     pub const ENDPOINT: u32 = 1;
     /// `kind` of a network's meter.
     pub const NETWORK: u32 = 2;
+    /// `kind` of the meter of a network's frames out of tunnels.
+    pub const TUNNEL: u32 = 3;
 
     /// The meter of the endpoint behind an interface of the host.
     #[must_use]
@@ -86,12 +88,22 @@ impl MeterKey {
         }
     }
 
-    /// The meter of all endpoints that a network has on this host.
+    /// The meter of all that a network misses on this host.
     #[must_use]
     #[inline(always)]
     pub const fn network(vni: u32) -> Self {
         Self {
             kind: Self::NETWORK,
+            id: vni,
+        }
+    }
+
+    /// The meter of what a network's frames out of tunnels miss.
+    #[must_use]
+    #[inline(always)]
+    pub const fn tunnel(vni: u32) -> Self {
+        Self {
+            kind: Self::TUNNEL,
             id: vni,
         }
     }

@@ -37,13 +37,14 @@ mod stage {
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use overlay_ebpf::{
-    abi::DropReason,
+    abi::{DropReason, MeterKey},
     wire::eth::{self, Mac},
 };
 
 use packet::{DROP, Frame, PASS, Verdict};
 use stage::{
-    count, decap, deliver, encap, miss, miss::Asker, neighbor, neighbor::Question, sender, source,
+    count, decap, deliver, encap, miss, miss::Asker, neighbor, neighbor::Question, sender,
+    sender::Origin, source,
 };
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
@@ -87,6 +88,7 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
         ifindex,
         vni: endpoint.vni,
         mac: Mac::new(endpoint.mac),
+        meter: MeterKey::endpoint(ifindex),
     };
     let miss_of = |question: Question| {
         miss::of_ip(asker, question.address, question.asker, question.otherwise)
@@ -133,11 +135,14 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
         ifindex: frame.ifindex(),
         vni,
         mac: inner.source,
+        meter: MeterKey::tunnel(vni),
     };
-    let origin = sender::check_mac(vni, tunnel.sender, inner, || {
-        miss::of_mac(asker, inner.source, DropReason::SourceVtep)
-    })?;
+    let origin = sender::check_mac(vni, tunnel.sender, inner)?;
     let target = deliver::local_entry(vni, inner)?;
+    // Asked for last: a frame that goes nowhere is not worth the agent's work.
+    if origin == Origin::Unknown {
+        miss::seek_mac(asker, inner.source, DropReason::SourceVtep)?;
+    }
     sender::check_addresses(frame, vni, inner, origin)?;
     let protocol = decap::unpack(frame, &tunnel)?;
     count::received(target.slot, count::volume(frame, protocol));

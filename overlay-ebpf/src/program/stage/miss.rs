@@ -14,12 +14,14 @@ use crate::{maps, packet::Held};
 /// Who found nothing.
 #[derive(Clone, Copy)]
 pub struct Asker {
-    /// The host side of its interface.
+    /// Where the frame came in: the host side of its interface, or the underlay device.
     pub ifindex: u32,
     /// Its network.
     pub vni: u32,
     /// Its MAC.
     pub mac: Mac,
+    /// The meter that its misses are counted by, beside its network's.
+    pub meter: MeterKey,
 }
 
 /// The FDB does not know a MAC. Gives the reason for which the frame is dropped; `otherwise` is the
@@ -32,7 +34,21 @@ pub fn of_mac(asker: Asker, mac: Mac, otherwise: DropReason) -> DropReason {
         kind: MissKey::MAC,
         address: must_cast([first, last, 0, 0]),
     };
-    raise(event(asker, key, must_cast([0_u64; 2])), otherwise)
+    raise(
+        asker.meter,
+        event(asker, key, must_cast([0_u64; 2])),
+        otherwise,
+    )
+}
+
+/// The FDB does not know a MAC, and the frame is held up only where nobody has it or nobody is to be
+/// asked; that is for the reason `otherwise`.
+#[inline(always)]
+pub fn seek_mac(asker: Asker, mac: Mac, otherwise: DropReason) -> Result<(), DropReason> {
+    match of_mac(asker, mac, otherwise) {
+        DropReason::Resolving => Ok(()),
+        reason => Err(reason),
+    }
 }
 
 /// The neighbour table does not know an address that `asker_ip` asks for, both IPv6 or mapped into
@@ -49,7 +65,7 @@ pub fn of_ip(
         kind: MissKey::IP,
         address: *address,
     };
-    raise(event(asker, key, *asker_ip), otherwise)
+    raise(asker.meter, event(asker, key, *asker_ip), otherwise)
 }
 
 #[inline(always)]
@@ -64,7 +80,7 @@ fn event(asker: Asker, key: MissKey, asker_ip: [u8; 16]) -> Held<MissEvent> {
 }
 
 #[inline(always)]
-fn raise(event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
+fn raise(meter: MeterKey, event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
     match maps::network(event.key.vni) {
         Some(network) if network.flags & NetworkEntry::ON_DEMAND != 0 => {}
         _ => return otherwise,
@@ -79,7 +95,7 @@ fn raise(event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
             otherwise
         };
     }
-    if let Some(limit) = limited(&event, now) {
+    if let Some(limit) = limited(meter, event.key.vni, now) {
         maps::tally(limit);
         return DropReason::Resolving;
     }
@@ -91,15 +107,14 @@ fn raise(event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
     DropReason::Resolving
 }
 
-/// Counts one more miss at `now`. `Some`: the limit that it exceeds; the endpoint's own comes first,
-/// so that who scans is stopped before anybody beside it.
+/// Counts one more miss at `now`. `Some`: the limit that it exceeds; the asker's own comes first, so
+/// that who scans is stopped before anybody beside it.
 #[inline(always)]
-fn limited(event: &MissEvent, now: u64) -> Option<Counter> {
-    let endpoint = MeterKey::endpoint(event.ifindex);
-    if !maps::with_meter(endpoint, |meter| rule::admits(meter, now, ENDPOINT_LIMIT)) {
+fn limited(asker: MeterKey, vni: u32, now: u64) -> Option<Counter> {
+    if !maps::with_meter(asker, |meter| rule::admits(meter, now, ENDPOINT_LIMIT)) {
         return Some(Counter::MissesLimitedEndpoint);
     }
-    let network = MeterKey::network(event.key.vni);
+    let network = MeterKey::network(vni);
     if !maps::with_meter(network, |meter| rule::admits(meter, now, NETWORK_LIMIT)) {
         return Some(Counter::MissesLimitedNetwork);
     }

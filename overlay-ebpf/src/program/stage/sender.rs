@@ -27,19 +27,14 @@ const INNER_MESSAGE: usize = INNER_L3 + ipv6::LEN;
 pub enum Origin {
     /// The endpoint with the source MAC is behind the VTEP that the frame came from.
     Proven,
-    /// The agent is looking for the source MAC.
-    Sought,
+    /// The maps don't hold the source MAC, and the agent is to look for it.
+    Unknown,
 }
 
 /// The inner frame's source MAC is behind the VTEP that sent it. That VTEP is one of the registry
-/// then: the FDB names no others. `miss` asks for a MAC that an on-demand network does not hold.
+/// then: the FDB names no others.
 #[inline(always)]
-pub fn check_mac(
-    vni: u32,
-    vtep_ip: [u8; 4],
-    inner: &eth::Header,
-    miss: impl FnOnce() -> DropReason,
-) -> Result<Origin, DropReason> {
+pub fn check_mac(vni: u32, vtep_ip: [u8; 4], inner: &eth::Header) -> Result<Origin, DropReason> {
     let entry = maps::fdb(vni, inner.source);
     if entry.is_some_and(|entry| rule::is_behind(&entry, vtep_ip)) {
         return Ok(Origin::Proven);
@@ -51,10 +46,7 @@ pub fn check_mac(
     if entry.is_some() || inner.source.is_group() || network.flags & NetworkEntry::ON_DEMAND == 0 {
         return Err(DropReason::SourceVtep);
     }
-    match miss() {
-        DropReason::Resolving => Ok(Origin::Sought),
-        reason => Err(reason),
-    }
+    Ok(Origin::Unknown)
 }
 
 /// What the inner packet says about addresses is its sender's to say.
@@ -68,7 +60,7 @@ pub fn check_addresses(
     match inner.ether_type {
         eth::IPV4 => Ok(()),
         eth::IPV6 => check_ipv6(frame, vni, inner, origin),
-        _ if origin == Origin::Sought => Err(DropReason::Resolving),
+        _ if origin == Origin::Unknown => Err(DropReason::Resolving),
         eth::ARP => check_arp(frame, vni, inner),
         _ => Ok(()),
     }
@@ -114,7 +106,7 @@ fn check_ipv6(
     match claim {
         Claim::Nothing => return Ok(()),
         Claim::Others => return Err(DropReason::NdForged),
-        Claim::Sender | Claim::Target if origin == Origin::Sought => {
+        Claim::Sender | Claim::Target if origin == Origin::Unknown => {
             return Err(DropReason::Resolving);
         }
         Claim::Sender | Claim::Target => {}
