@@ -445,6 +445,8 @@ pub struct InstancePaths {
     pub lock: PathBuf,
     /// What the agent was started with; `overlay down` reads it when no agent runs.
     pub record: PathBuf,
+    /// What the agent knew of the registry, for the next one.
+    pub last_known: PathBuf,
     /// The folder on bpffs that holds maps, programs and links.
     pub pins: PathBuf,
 }
@@ -458,6 +460,7 @@ impl InstancePaths {
             socket: run.join(format!("{instance}.sock")),
             lock: run.join(format!("{instance}.lock")),
             record: run.join(format!("{instance}.json")),
+            last_known: run.join(format!("{instance}.known")),
             // bpffs refuses dots in names (bpf_lookup in kernel/bpf/inode.c); no name has a '%'.
             pins: Path::new("/sys/fs/bpf/overlay").join(instance.as_str().replace('.', "%2e")),
         }

@@ -16,6 +16,7 @@ use std::{
 
 use overlay_tests::{Agent, Host, Lab, Netns, agent::FAILED, overlay, traffic::Stream, until};
 use rusqlite::Connection;
+use serde_json::Value;
 
 struct World {
     agents: [Agent; 2],
@@ -49,9 +50,21 @@ impl World {
     /// A copy of the registry as it is.
     fn backup(&self) -> PathBuf {
         let copy = self.lab.dir().join("backup.db");
+        let _ = fs::remove_file(&copy);
         let source = Connection::open(self.file()).unwrap();
         source
             .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+            .unwrap();
+        copy
+    }
+
+    /// A copy from before the endpoints were made.
+    fn emptied(&self) -> PathBuf {
+        let copy = self.lab.dir().join("emptied.db");
+        fs::copy(self.backup(), &copy).unwrap();
+        Connection::open(&copy)
+            .unwrap()
+            .execute_batch("DELETE FROM endpoint; UPDATE meta SET revision = revision - 2")
             .unwrap();
         copy
     }
@@ -194,14 +207,9 @@ fn an_agent_that_starts_while_the_file_is_away_waits_and_keeps_everything() {
 #[test]
 fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
     let world = World::new();
-    let former = world.backup();
+    let former = world.emptied();
     let agent = &world.agents[0];
     let name = world.lab.name("blue");
-    // A backup from before the endpoints were made.
-    Connection::open(&former)
-        .unwrap()
-        .execute_batch("DELETE FROM endpoint; UPDATE meta SET revision = revision - 2")
-        .unwrap();
     world.put_back(&former);
     for agent in &world.agents {
         until("the agents don't follow it", || {
@@ -218,6 +226,109 @@ fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
     until("the endpoint goes", || !world.blue.exists());
     until("the host follows", || World::is_followed(agent));
     assert!(world.green.exists());
+}
+
+/// What the agent has written down for the next one.
+fn last_known(agent: &Agent) -> Value {
+    let file = format!("/run/overlay/{}.known", agent.instance());
+    fs::read(file).map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap())
+}
+
+#[test]
+fn what_an_agent_holds_is_held_by_the_next_one_too() {
+    let mut world = World::new();
+    let (whole, former) = (world.backup(), world.emptied());
+    world.put_back(&former);
+    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    for agent in &mut world.agents {
+        until("the agents don't follow it", || {
+            agent.json("status")["registry"]["followed"] == false
+        });
+        until("the next agent will know", || {
+            last_known(agent)["held"]["endpoints"]
+                .as_array()
+                .unwrap()
+                .len()
+                == 2
+        });
+        agent.kill();
+        agent.restart("--vni 42");
+        until("the next one does not follow it either", || {
+            let run = agent.overlay("-o json status");
+            run.code == 0 && agent.json("status")["registry"]["followed"] == false
+        });
+    }
+    world.await_refusal("an emptied registry after a restart");
+    world.put_back(&whole);
+    world.await_recovery("an emptied registry after a restart");
+    let (sent, lost) = there.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}
+
+#[test]
+fn an_agent_that_starts_on_an_older_registry_waits_until_somebody_says_so() {
+    let mut world = World::new();
+    let (whole, former) = (world.backup(), world.emptied());
+    for agent in &mut world.agents {
+        let revision = agent.json("status")["registry"]["revision"].clone();
+        until("the next agent will know", || {
+            last_known(agent)["revision"] == revision
+        });
+        agent.kill();
+    }
+    world.put_back(&former);
+    let waits = |agent: &Agent| {
+        until("the agent says that it waits", || {
+            let run = agent.overlay("status");
+            run.stderr.contains("lost 1 of the 1 endpoints")
+        });
+    };
+    for agent in &mut world.agents {
+        agent.restart("--vni 42");
+        waits(agent);
+    }
+    world.blue.reaches("7.7.7.3");
+
+    world.put_back(&whole);
+    world.agents[0].await_ready();
+    let revision = world.agents[0].json("status")["registry"]["revision"].clone();
+    until("the next agent will know", || {
+        last_known(&world.agents[0])["revision"] == revision
+    });
+    world.agents[0].kill();
+    world.put_back(&former);
+    world.agents[0].restart("--vni 42");
+    let agent = &world.agents[0];
+    waits(agent);
+    let shown = agent.json("registry adopt");
+    assert_eq!(shown["adopted"], false);
+    assert_eq!(shown["endpoints"][0], world.lab.name("blue").as_str());
+    assert!(world.blue.exists());
+    agent.does("registry adopt --yes");
+    until("the endpoint goes", || !world.blue.exists());
+    until("the host follows", || {
+        agent.overlay("status").code == 0 && World::is_followed(agent)
+    });
+}
+
+#[test]
+fn an_agent_that_waits_for_its_registry_follows_an_empty_one_if_told_to() {
+    let mut world = World::new();
+    let agent = &mut world.agents[0];
+    agent.kill();
+    for suffix in ["", "-wal", "-shm"] {
+        let file = world.lab.dir().join(format!("registry.db{suffix}"));
+        let _ = fs::remove_file(file);
+    }
+    agent.restart("--vni 42");
+    until("the agent says that it waits", || {
+        agent.overlay("status").stderr.contains("is gone")
+    });
+    agent.does("registry adopt --yes");
+    until("the endpoint goes", || !world.blue.exists());
+    until("the host follows", || {
+        agent.overlay("status").code == 0 && World::is_followed(agent)
+    });
 }
 
 #[test]

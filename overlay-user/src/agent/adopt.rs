@@ -1,6 +1,12 @@
 //! `overlay registry adopt`: what following the registry that is there would remove, and doing so.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::time::timeout;
 
@@ -8,10 +14,12 @@ use super::{
     api::{AdoptRequest, AdoptView, ErrorKind, OperationError},
     claim::Record,
     operations::{Agent, COMMIT, no_answer},
+    teardown::remove_file,
 };
 use crate::{
-    config::InstancePaths,
+    config::{Config, InstancePaths},
     model::{Name, RegistryId, Snapshot, Vni},
+    platform::Platform,
     reconcile::{View, mirror::Known},
     registry,
 };
@@ -20,25 +28,19 @@ impl Agent {
     /// Compares the registry with what this host knows; follows it if that is confirmed.
     pub(super) async fn adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
         let former = self.registry.identity();
-        let found = timeout(COMMIT, registry::peek(&self.config.registry)).await;
-        let (identity, snapshot) = found.map_err(|_| silent())??;
+        let (identity, snapshot) = peek(&self.config).await?;
         let mut view = compare(&*self.observer.view().await, &snapshot);
         (view.identity, view.former) = (identity, former);
         if !request.confirmed {
             return Ok(view);
         }
-        if request.identity != identity {
-            return Err(OperationError::new(
-                ErrorKind::Conflict,
-                "the registry that is there is another one by now: nothing was changed, look again",
-            ));
-        }
+        check(request, identity)?;
         if identity.is_none() || identity != former {
             let adopted = timeout(COMMIT, self.registry.adopt(identity)).await;
             adopted.map_err(|_| no_answer())??;
         }
         // Also where it is followed already: an attempt before this one may have come no further.
-        self.remember(self.registry.identity())?;
+        remember(&self.config.instance, self.registry.identity())?;
         tracing::warn!(
             identity = ?self.registry.identity(),
             endpoints = view.endpoints.len(),
@@ -48,29 +50,101 @@ impl Agent {
         view.adopted = true;
         Ok(view)
     }
+}
 
-    /// The next agent expects it too.
-    fn remember(&self, identity: Option<RegistryId>) -> Result<(), OperationError> {
+/// The same of an agent that waits at its start. It knows of this host's endpoints alone.
+pub(super) struct AtStart {
+    config: Config,
+    platform: Arc<dyn Platform>,
+    is_adopted: AtomicBool,
+}
+
+impl AtStart {
+    pub(super) fn new(config: Config, platform: Arc<dyn Platform>) -> Self {
+        Self {
+            config,
+            platform,
+            is_adopted: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the registry is to be followed whatever it does not have.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.is_adopted.load(Ordering::Relaxed)
+    }
+
+    /// Compares the registry with what this host has; has it followed if that is confirmed.
+    pub(super) async fn adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
         let paths = InstancePaths::new(&self.config.instance);
-        let write = || -> anyhow::Result<()> {
-            if let Some(mut record) = Record::read(&paths)? {
-                record.registry.identity = identity;
-                record.write(&paths)?;
-            }
-            Ok(())
+        let record = Record::read(&paths).map_err(internal)?;
+        let (identity, snapshot) = peek(&self.config).await?;
+        let ports = self.platform.ports().await;
+        let ports = ports.map_err(|error| internal(error.into()))?;
+        let mut endpoints: BTreeSet<Name> = ports.into_iter().map(|port| port.endpoint).collect();
+        for endpoint in &snapshot.endpoints {
+            endpoints.remove(&endpoint.name);
+        }
+        let mut view = AdoptView {
+            adopted: false,
+            identity,
+            former: record.and_then(|record| record.registry.identity),
+            endpoints: endpoints.into_iter().collect(),
+            remote_endpoints: None,
+            networks: Vec::new(),
+            nodes: Vec::new(),
         };
-        write().map_err(|error| OperationError::new(ErrorKind::Internal, format_args!("{error:#}")))
+        if request.confirmed {
+            check(request, identity)?;
+            remove_file(&paths.last_known).map_err(internal)?;
+            remember(&self.config.instance, identity)?;
+            self.is_adopted.store(true, Ordering::Relaxed);
+            view.adopted = true;
+        }
+        Ok(view)
     }
 }
 
-fn silent() -> OperationError {
-    OperationError::new(
-        ErrorKind::Unavailable,
-        format_args!(
-            "the registry has not answered within {} s: nothing was changed, try again",
-            COMMIT.as_secs()
-        ),
-    )
+/// What is there now.
+async fn peek(config: &Config) -> Result<(Option<RegistryId>, Snapshot), OperationError> {
+    match timeout(COMMIT, registry::peek(&config.registry)).await {
+        Ok(found) => Ok(found?),
+        Err(_) => Err(OperationError::new(
+            ErrorKind::Unavailable,
+            format_args!(
+                "the registry has not answered within {} s: nothing was changed, try again",
+                COMMIT.as_secs()
+            ),
+        )),
+    }
+}
+
+/// Refuses another registry than the one that was shown.
+fn check(request: AdoptRequest, identity: Option<RegistryId>) -> Result<(), OperationError> {
+    if request.identity == identity {
+        return Ok(());
+    }
+    Err(OperationError::new(
+        ErrorKind::Conflict,
+        "the registry that is there is another one by now: nothing was changed, look again",
+    ))
+}
+
+/// The next agent expects this registry too.
+fn remember(instance: &Name, identity: Option<RegistryId>) -> Result<(), OperationError> {
+    let paths = InstancePaths::new(instance);
+    let write = || -> anyhow::Result<()> {
+        if let Some(mut record) = Record::read(&paths)? {
+            record.registry.identity = identity;
+            record.write(&paths)?;
+        }
+        Ok(())
+    };
+    write().map_err(internal)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn internal(error: anyhow::Error) -> OperationError {
+    OperationError::new(ErrorKind::Internal, format_args!("{error:#}"))
 }
 
 /// What this host knows and the registry does not have.
@@ -90,7 +164,7 @@ fn compare(view: &View, snapshot: &Snapshot) -> AdoptView {
         identity: None,
         former: None,
         endpoints,
-        remote_endpoints: remote.len(),
+        remote_endpoints: Some(remote.len()),
         networks: gone_networks.map(|it| it.name.clone()).collect(),
         nodes: gone_nodes.map(|it| it.name.clone()).collect(),
     }

@@ -13,7 +13,7 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use super::run_dir;
 use crate::{
@@ -58,34 +58,47 @@ impl Record {
 
     /// Leaves it, in place of an earlier one.
     pub(super) fn write(&self, paths: &InstancePaths) -> anyhow::Result<()> {
-        let unfinished = paths.record.with_extension("json.new");
-        let text = serde_json::to_vec(self)?;
-        let write = || -> io::Result<()> {
-            // The mode is for a new file: one that a kill left behind may have another.
-            match fs::remove_file(&unfinished) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&unfinished)?;
-            file.write_all(&text)?;
-            fs::rename(&unfinished, &paths.record)
-        };
-        write().with_context(|| format!("writing {}", paths.record.display()))
+        leave(&paths.record, self)
     }
 
     /// What the instance's last agent left. `None`: there was none since the boot.
     pub(super) fn read(paths: &InstancePaths) -> anyhow::Result<Option<Self>> {
-        match fs::read(&paths.record) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| {
-                format!("{} is damaged: remove it", paths.record.display())
-            })?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", paths.record.display())),
+        find(&paths.record)
+    }
+}
+
+/// Leaves something for later agents of the instance in a file that its owner alone may read, in place of
+/// what was there.
+pub(super) fn leave(path: &Path, what: &impl Serialize) -> anyhow::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let unfinished = Path::new(&unfinished);
+    let text = serde_json::to_vec(what)?;
+    let write = || -> io::Result<()> {
+        // The mode is for a new file: one that a kill left behind may have another.
+        match fs::remove_file(unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(unfinished)?;
+        file.write_all(&text)?;
+        fs::rename(unfinished, path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Finds what an earlier agent left there. `None`: none did since the boot.
+pub(super) fn find<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| {
+            format!("{} is damaged: remove it", path.display())
+        })?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
 }
 
@@ -196,6 +209,7 @@ mod tests {
             socket: folder.join("a.sock"),
             lock: folder.join("a.lock"),
             record: folder.join("a.json"),
+            last_known: folder.join("a.known"),
             pins: folder.join("pins"),
         }
     }

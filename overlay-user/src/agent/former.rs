@@ -1,17 +1,17 @@
 //! What an earlier agent of this instance, or another host's, was: nothing of theirs is taken over
 //! by mistake.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::bail;
 
-use super::{ALIVE, claim::Record};
+use super::{ALIVE, claim::Record, last_known::LastKnown};
 use crate::{
     config::{Config, InstancePaths},
     datapath,
     model::{Name, Node, Vtep},
-    platform::netns::Netns,
-    registry::{self, Registry, RegistryError},
+    platform::{Platform, netns::Netns},
+    registry::{self, Registry, RegistryError, Scope},
 };
 
 /// Refuses a start in another network namespace than that in which the instance's datapath is. If
@@ -36,15 +36,16 @@ pub(super) async fn check_namespace(
     Ok(())
 }
 
-/// Opens the registry: the same one as before, if the URL is the same. It then has to be there: what this
-/// host has is not held against a new one that is empty.
+/// Opens the registry: the same one as before, if the URL is the same. It then has to be there, unless
+/// `is_adopted`: what this host has is not held against a new one that is empty.
 pub(super) async fn open(
     config: &Config,
     former: Option<&Record>,
+    is_adopted: bool,
 ) -> Result<Arc<dyn Registry>, RegistryError> {
     let settings = &config.registry;
     match former.map(|former| &former.registry) {
-        Some(former) if former.url == settings.url => {
+        Some(former) if former.url == settings.url && !is_adopted => {
             let settings = registry::Settings {
                 identity: former.identity,
                 ..settings.clone()
@@ -53,6 +54,43 @@ pub(super) async fn open(
         }
         _ => registry::open(settings).await,
     }
+}
+
+/// Does not follow a registry that was put back to a former state while no agent ran, and lacks more than
+/// half of this host's endpoints now.
+pub(super) async fn check_history(
+    config: &Config,
+    last_known: &LastKnown,
+    registry: &dyn Registry,
+    platform: &dyn Platform,
+) -> anyhow::Result<()> {
+    let is_held = !last_known.held.endpoints.is_empty();
+    if is_held || last_known.revision == 0 {
+        return Ok(());
+    }
+    let mut reading = registry.read(Scope::Resident(config.node.clone())).await?;
+    if reading.revision >= last_known.revision {
+        return Ok(());
+    }
+    let ports = platform.ports().await?.into_iter();
+    let mut absent: BTreeSet<Name> = ports.map(|port| port.endpoint).collect();
+    let all = absent.len();
+    while let Some(page) = reading.endpoints.recv().await {
+        for endpoint in page? {
+            absent.remove(&endpoint.name);
+        }
+    }
+    if absent.len() * 2 <= all {
+        return Ok(());
+    }
+    let why = format!(
+        "the registry was put back from revision {} to {}, and has lost {} of the {all} endpoints of this \
+         host: put a backup back that has them, or see what `overlay registry adopt` would remove",
+        last_known.revision,
+        reading.revision,
+        absent.len()
+    );
+    Err(RegistryError::Foreign(why).into())
 }
 
 /// Refuses a registry that does not know what this instance has made, which would all be removed;

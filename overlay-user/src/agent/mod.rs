@@ -25,6 +25,7 @@ mod doctor;
 mod endpoints;
 mod former;
 mod join;
+mod last_known;
 mod liveness;
 mod map_reader;
 mod metrics;
@@ -40,10 +41,12 @@ mod waiting;
 mod watchdog;
 
 use self::{
+    adopt::AtStart,
     claim::{Claim, Record},
     clients::Clients,
     devices::{Keeper, Problem},
     join::Join,
+    last_known::LastKnown,
     map_reader::MapReader,
     metrics::Sources,
     operations::{Agent, Parts},
@@ -117,6 +120,7 @@ struct Begun {
     metrics: Option<TcpListener>,
     node: Node,
     session: Session,
+    last_known: LastKnown,
 }
 
 /// Looks at all that can be refused first, then makes what the agent needs. The registry comes
@@ -136,22 +140,26 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         former::check_namespace(former, &record, paths, config).await?;
     }
     let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
+    let adoption = Arc::new(AtStart::new(config.clone(), Arc::clone(&platform) as _));
     let waiting = Waiting::new(
         config,
         former.as_ref().map(|former| &former.registry),
         &listener,
+        &adoption,
     );
     let vtep = Vtep {
         ip: underlay.ip.into(),
         port: config.port,
     };
-    let registry = waiting
+    let (registry, last_known) = waiting
         .until_done(|| async {
-            let opening = former::open(config, former.as_ref());
+            let opening = former::open(config, former.as_ref(), adoption.is_adopted());
             let registry = limited::open(&config.registry.url, ANSWER, opening).await?;
             let nodes = registry.nodes().await?;
             former::check_node(config, former.as_ref(), vtep, &nodes)?;
-            Ok(registry)
+            let last_known = LastKnown::read(paths, registry.identity())?;
+            former::check_history(config, &last_known, &*registry, &*platform).await?;
+            Ok((registry, last_known))
         })
         .await?;
     let metrics = match config.metrics {
@@ -188,6 +196,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         metrics,
         node,
         session,
+        last_known,
     })
 }
 
@@ -216,6 +225,7 @@ async fn serve(
         metrics: measured_at,
         node,
         session,
+        last_known,
     } = begun;
     let local = Local {
         node: node.name.clone(),
@@ -249,7 +259,10 @@ async fn serve(
             .ok(),
         misses: datapath.misses()?,
     });
-    let reconciler = reconciler.measured_by(Arc::clone(&counters) as _);
+    let reconciler = reconciler
+        .measured_by(Arc::clone(&counters) as _)
+        .holding(last_known.held)
+        .await;
     let watchdog = Arc::clone(observer.watchdog());
     watchdog::start(Arc::clone(&watchdog)).context("no thread for the watchdog")?;
     let reconciling = tokio::spawn(reconciler.run());
@@ -268,6 +281,11 @@ async fn serve(
         watchdog,
     ));
     let announcing = tokio::spawn(announce(observer.clone(), config.clone(), underlay));
+    let remembering = tokio::spawn(last_known::keep(
+        observer.clone(),
+        Arc::clone(&registry),
+        paths.clone(),
+    ));
     let clients = Clients::start().context("no threads for clients")?;
     if let Some(listener) = measured_at {
         let sources = Sources {
@@ -297,6 +315,7 @@ async fn serve(
         fast_path_problem,
         reconciling,
         keeping,
+        remembering,
         stop: stop.clone(),
     }));
     let mut asked_to_stop = stopped.clone();

@@ -56,6 +56,7 @@ pub(super) struct Agent {
     pub(super) fast_path_problem: watch::Receiver<Problem>,
     reconciling: Mutex<Option<Reconciling>>,
     keeping: Mutex<Option<JoinHandle<()>>>,
+    remembering: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
     pub(super) liveness: Liveness,
     /// A permit for each reader of [`Operations::monitor`].
@@ -77,6 +78,8 @@ pub(super) struct Parts {
     pub reconciling: Reconciling,
     /// What puts the devices back.
     pub keeping: JoinHandle<()>,
+    /// Writes down what the loop knows, and ends with it.
+    pub remembering: JoinHandle<()>,
     pub stop: watch::Sender<bool>,
 }
 
@@ -95,6 +98,7 @@ impl From<Parts> for Agent {
             fast_path_problem: parts.fast_path_problem,
             reconciling: Mutex::new(Some(parts.reconciling)),
             keeping: Mutex::new(Some(parts.keeping)),
+            remembering: Mutex::new(Some(parts.remembering)),
             stop: parts.stop,
             monitors: Arc::new(Semaphore::new(descriptors::share(monitor::READERS))),
         }
@@ -271,6 +275,10 @@ impl Operations for Agent {
             reconciling.abort();
             // It ends cancelled; what it left half done goes now.
             let _ = reconciling.await;
+        }
+        if let Some(remembering) = self.remembering.lock().await.take() {
+            // Its file is removed below.
+            let _ = remembering.await;
         }
         if let Some(keeping) = self.keeping.lock().await.take() {
             keeping.abort();

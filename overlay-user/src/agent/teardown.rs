@@ -144,7 +144,7 @@ pub(super) async fn remove_from_host(
 /// Forgets the instance if all is gone; otherwise says what is not, and `down` can be tried again.
 pub(super) fn finish(paths: &InstancePaths, errors: &[String]) -> anyhow::Result<()> {
     if errors.is_empty() {
-        for file in [&paths.record, &paths.socket, &paths.lock] {
+        for file in [&paths.last_known, &paths.record, &paths.socket, &paths.lock] {
             remove_file(file)?;
         }
         return Ok(());
@@ -155,7 +155,7 @@ pub(super) fn finish(paths: &InstancePaths, errors: &[String]) -> anyhow::Result
     )
 }
 
-fn remove_file(path: &Path) -> anyhow::Result<()> {
+pub(super) fn remove_file(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing {}", path.display()))

@@ -6,16 +6,17 @@
 //! one, empty or gone is away in the same way: the right one may be brought back. Every start waits for an
 //! address that may soon be free.
 
-use std::{future::pending, io, os::fd::AsFd as _, time::Duration};
+use std::{future::pending, io, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Json, Router, routing::post};
 use backon::{ExponentialBuilder, Retryable as _};
 use sd_notify::NotifyState;
 use tokio::{net::UnixListener, sync::watch, time::Instant};
 
 use super::{
-    api::{ErrorKind, OperationError},
+    adopt::AtStart,
+    api::{AdoptRequest, ErrorKind, OperationError},
     connections,
     join::Claimed,
     server,
@@ -35,6 +36,8 @@ pub(super) struct Waiting<'a> {
     config: &'a Config,
     /// Where clients are told so meanwhile.
     socket: &'a UnixListener,
+    /// The one thing that they can have done meanwhile.
+    adoption: &'a Arc<AtStart>,
     /// For the registry too.
     for_registry: bool,
     begun: Instant,
@@ -47,6 +50,7 @@ impl<'a> Waiting<'a> {
         config: &'a Config,
         former: Option<&registry::Settings>,
         socket: &'a UnixListener,
+        adoption: &'a Arc<AtStart>,
     ) -> Self {
         let url = &config.registry.url;
         let for_registry =
@@ -54,6 +58,7 @@ impl<'a> Waiting<'a> {
         Self {
             config,
             socket,
+            adoption,
             for_registry,
             begun: Instant::now(),
         }
@@ -82,7 +87,7 @@ impl<'a> Waiting<'a> {
         });
         tokio::select! {
             outcome = trying => outcome,
-            refused = refuse(self.socket, self.begun, told) => {
+            refused = refuse(self.socket, self.adoption, self.begun, told) => {
                 Err(refused.err().unwrap_or_else(|| io::Error::other("it closed")))
                     .context("the agent's socket")
             }
@@ -141,14 +146,20 @@ fn is_away(error: &anyhow::Error) -> bool {
         })
 }
 
-/// Tells every client that the agent waits, and for what.
+/// Tells every client that the agent waits, and for what; has the registry followed that is there if a
+/// client asks for that.
 async fn refuse(
     socket: &UnixListener,
+    adoption: &Arc<AtStart>,
     begun: Instant,
     reason: watch::Receiver<String>,
 ) -> io::Result<()> {
     let listener = std::os::unix::net::UnixListener::from(socket.as_fd().try_clone_to_owned()?);
-    let router = Router::new().fallback(move || {
+    let adoption = Arc::clone(adoption);
+    let adopt =
+        async move |Json(request): Json<AdoptRequest>| adoption.adopt(request).await.map(Json);
+    let router = Router::new().route("/v1/registry/adopt", post(adopt));
+    let router = router.fallback(move || {
         let refusal = format!(
             "the agent has waited for {} s: {}",
             begun.elapsed().as_secs(),
@@ -166,7 +177,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{agent::client::Client, config::Settings};
+    use crate::{agent::client::Client, config::Settings, platform::Linux};
 
     fn config(url: &str) -> Config {
         let settings = Settings {
@@ -179,6 +190,12 @@ mod tests {
         }
     }
 
+    fn adoption(config: &Config) -> Arc<AtStart> {
+        let (instance, iface) = (config.instance.clone(), config.iface.clone());
+        let platform = Linux::new(instance, iface, None).unwrap();
+        Arc::new(AtStart::new(config.clone(), Arc::new(platform)))
+    }
+
     fn away() -> anyhow::Error {
         RegistryError::Unavailable("no route to host".to_owned()).into()
     }
@@ -189,7 +206,8 @@ mod tests {
         let socket = folder.path().join("a.sock");
         let listener = server::listen(&socket, None).unwrap();
         let config = config("etcd://10.0.0.1:2379");
-        let waiting = Waiting::new(&config, Some(&config.registry), &listener);
+        let adoption = adoption(&config);
+        let waiting = Waiting::new(&config, Some(&config.registry), &listener, &adoption);
         let (asked, was_asked) = watch::channel(false);
         let client = Client::at("a".parse().unwrap(), socket);
         let asking = async {
@@ -223,7 +241,8 @@ mod tests {
         ] {
             let tries = AtomicUsize::new(0);
             let config = config(url);
-            let waiting = Waiting::new(&config, former, &listener);
+            let adoption = adoption(&config);
+            let waiting = Waiting::new(&config, former, &listener, &adoption);
             let outcome: anyhow::Result<()> = waiting
                 .until_done(|| async {
                     tries.fetch_add(1, Ordering::Relaxed);

@@ -236,13 +236,18 @@ fn write_adoption(adoption: &AdoptView, out: &mut dyn Write) -> io::Result<()> {
             "  endpoint {endpoint} with its interface and its namespace"
         )?;
     }
-    writeln!(
-        out,
-        "  entries for {} endpoints of other hosts, {} networks, {} nodes",
-        adoption.remote_endpoints,
-        adoption.networks.len(),
-        adoption.nodes.len()
-    )?;
+    match adoption.remote_endpoints {
+        Some(count) => writeln!(
+            out,
+            "  entries for {count} endpoints of other hosts, {} networks, {} nodes",
+            adoption.networks.len(),
+            adoption.nodes.len()
+        )?,
+        None => writeln!(
+            out,
+            "  entries for what else it does not have: the agent waits at its start, and can't tell"
+        )?,
+    }
     if !adoption.adopted {
         writeln!(out, "with --yes, `overlay registry adopt` follows it")?;
     }

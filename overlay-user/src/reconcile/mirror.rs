@@ -7,7 +7,7 @@
 //! may be newer than both. Generations and revisions say which is which.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -25,6 +25,7 @@ mod store;
 
 pub use self::absence::Absent;
 use self::{
+    absence::Withheld,
     intake::Since,
     nodes::Nodes,
     store::{Record, Store},
@@ -87,10 +88,7 @@ pub struct Mirror {
     /// The highest revision of a history that the registry was put back from, until it was read through
     /// once in the present one; 0: there is none. Readings may fail half-way.
     set_back_from: Revision,
-    /// Endpoints that the last reading did not have, and that are held as they were all the same.
-    withheld: BTreeSet<Name>,
-    /// How many that were at most, until a reading is believed.
-    most_withheld: usize,
+    withheld: Withheld,
     /// How many endpoints came too late.
     fenced: u64,
 }
@@ -235,8 +233,7 @@ impl Mirror {
             reading: 0,
             since: None,
             set_back_from: 0,
-            withheld: BTreeSet::new(),
-            most_withheld: 0,
+            withheld: Withheld::default(),
             fenced: 0,
         }
     }

@@ -255,9 +255,14 @@ impl Observer {
         let _ = self.adoptions.send(()).await;
     }
 
+    /// Waits until another revision is carried over. `false`: the loop has ended.
+    pub async fn moved(&mut self) -> bool {
+        self.progress.changed().await.is_ok()
+    }
+
     /// Waits until the loop has ended.
     pub async fn ended(&mut self) {
-        while self.progress.changed().await.is_ok() {}
+        while self.moved().await {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use super::{Reconciler, View, event::Event, follow::CHUNK, mirror::Absent, vet};
-use crate::model::{Delta, Endpoint, Name, Rejected, RowId};
+use crate::model::{Delta, Endpoint, Name, Rejected, RowId, Snapshot};
 
 /// How long a delta may be behind the reading that left out what it removes.
 const GRACE: Duration = Duration::from_secs(2);
@@ -152,6 +152,13 @@ impl Reconciler {
         let (mut position, mut absent) = (0, Absent::default());
         while !view.mirror.count_absent(&mut position, CHUNK, &mut absent) {}
         absent.is_suspicious() || view.mirror.is_withholding()
+    }
+
+    /// The same loop; it holds what an earlier agent's held when it ended.
+    #[must_use]
+    pub async fn holding(self, held: Snapshot) -> Self {
+        self.view.write().await.mirror.withhold_again(held);
+        self
     }
 
     /// The store is to be followed as it is now, whatever it does not have.

@@ -27,8 +27,9 @@ pub struct AdoptView {
     pub former: Option<RegistryId>,
     /// This host's endpoints that it does not have: they go with their interfaces and namespaces.
     pub endpoints: Vec<Name>,
-    /// How many endpoints of other hosts it does not have.
-    pub remote_endpoints: usize,
+    /// How many endpoints of other hosts it does not have; null: an agent that waits at its start can't tell,
+    /// nor of networks and nodes.
+    pub remote_endpoints: Option<usize>,
     /// Networks that it does not have.
     pub networks: Vec<Name>,
     /// Nodes that it does not have.

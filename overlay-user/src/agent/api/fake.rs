@@ -293,7 +293,7 @@ impl Operations for Fake {
             identity: None,
             former: None,
             endpoints: vec!["web".parse().unwrap()],
-            remote_endpoints: 2,
+            remote_endpoints: Some(2),
             networks: Vec::new(),
             nodes: Vec::new(),
         };

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Mirror, Witness};
-use crate::model::{Name, RowId, Vni};
+use super::{Known, Mirror, Witness};
+use crate::model::{Name, RowId, Snapshot, Vni};
 
 /// Endpoints that a reading leaves out, of those that this host holds whatever its endpoints talk to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +24,42 @@ impl Absent {
     #[must_use]
     pub fn is_suspicious(self) -> bool {
         self.local * 2 > self.known_local || self.all * 2 > self.known
+    }
+}
+
+/// Endpoints that the last reading did not have, and that are held as they were all the same.
+#[derive(Debug, Default)]
+pub(super) struct Withheld {
+    names: BTreeSet<Name>,
+    /// How many they were at most, until a reading is believed.
+    most: usize,
+    /// Grows with each change.
+    version: u64,
+}
+
+impl Withheld {
+    pub(super) fn contains(&self, name: &Name) -> bool {
+        self.names.contains(name)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) {
+        self.version += u64::from(self.names.remove(name));
+    }
+
+    /// A reading is believed: what may be left out from now on is counted anew.
+    pub(super) fn forget_most(&mut self) {
+        self.most = 0;
+    }
+
+    fn extend(&mut self, names: impl IntoIterator<Item = Name>) {
+        let former = self.names.len();
+        self.names.extend(names);
+        self.version += u64::from(self.names.len() != former);
+        self.most = self.most.max(self.names.len());
     }
 }
 
@@ -67,14 +103,63 @@ impl Mirror {
             .filter(|record| self.is_absent(record, since, None));
         let absent: Vec<Name> = absent.map(|record| record.name.clone()).collect();
         self.withheld.extend(absent);
-        self.most_withheld = self.most_withheld.max(self.withheld.len());
         false
+    }
+
+    /// What is withheld, with the networks and nodes that it needs: for [`Self::withhold_again`].
+    #[must_use]
+    pub fn held(&self) -> Snapshot {
+        let names = self.withheld.names.iter();
+        let known: Vec<Known<'_>> = names.filter_map(|name| self.endpoint(name)).collect();
+        let vnis: BTreeSet<Vni> = known.iter().map(Known::vni).collect();
+        let nodes: BTreeSet<&Name> = known.iter().map(Known::node).collect();
+        Snapshot {
+            revision: self.revision,
+            networks: vnis
+                .iter()
+                .filter_map(|vni| self.network(*vni).cloned())
+                .collect(),
+            nodes: nodes
+                .iter()
+                .filter_map(|name| self.node(name).cloned())
+                .collect(),
+            endpoints: known.iter().map(Known::to_endpoint).collect(),
+        }
+    }
+
+    /// Holds what an earlier agent held, before anything is read.
+    pub fn withhold_again(&mut self, held: Snapshot) {
+        let Snapshot {
+            networks,
+            nodes,
+            endpoints,
+            ..
+        } = held;
+        // Nothing is written yet, and the first reading has all rows compared.
+        let nobody: Witness<'_> = &mut |_, _| ();
+        for network in networks {
+            self.put_network(network, nobody);
+        }
+        for node in nodes {
+            self.put_node(node, nobody);
+        }
+        for endpoint in endpoints {
+            let name = endpoint.name.clone();
+            self.put(endpoint, self.no_reading(), nobody);
+            self.withheld.extend([name]);
+        }
     }
 
     /// Endpoints that the last reading did not have, and that are held as they were.
     #[must_use]
     pub fn withheld(&self) -> &BTreeSet<Name> {
-        &self.withheld
+        &self.withheld.names
+    }
+
+    /// Grows with each change of [`Self::withheld`].
+    #[must_use]
+    pub fn withheld_version(&self) -> u64 {
+        self.withheld.version
     }
 
     /// What the reading under way has, and cannot be read or breaks a rule, stays as it was.
@@ -95,7 +180,7 @@ impl Mirror {
     /// loss a smaller share.
     #[must_use]
     pub fn is_withholding(&self) -> bool {
-        self.withheld.len() * 2 > self.most_withheld
+        self.withheld.names.len() * 2 > self.withheld.most
     }
 
     /// Networks and nodes that the reading did not have go, after the endpoints.

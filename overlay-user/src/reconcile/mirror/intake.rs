@@ -229,7 +229,7 @@ impl Mirror {
             self.forget_absent(witness);
             if scope.is_none() {
                 self.set_back_from = 0;
-                self.most_withheld = 0;
+                self.withheld.forget_most();
             }
             return true;
         };
@@ -282,7 +282,7 @@ impl Mirror {
 
     /// The mark of what comes by itself. It does not count as seen by the reading, which may have it
     /// removed again; after a set-back it tells the present history from the former.
-    fn no_reading(&self) -> u16 {
+    pub(super) fn no_reading(&self) -> u16 {
         if self.is_set_back() {
             self.reading
         } else {
@@ -290,7 +290,12 @@ impl Mirror {
         }
     }
 
-    fn put(&mut self, endpoint: Endpoint, reading: u16, witness: Witness<'_>) -> Option<Move> {
+    pub(super) fn put(
+        &mut self,
+        endpoint: Endpoint,
+        reading: u16,
+        witness: Witness<'_>,
+    ) -> Option<Move> {
         if self
             .endpoint(&endpoint.name)
             .is_some_and(|known| known.is(&endpoint))
@@ -380,7 +385,7 @@ impl Mirror {
         }
     }
 
-    fn put_network(&mut self, network: Network, witness: Witness<'_>) {
+    pub(super) fn put_network(&mut self, network: Network, witness: Witness<'_>) {
         let vni = network.vni;
         let former = self.network(vni);
         if former == Some(&network) {
@@ -399,7 +404,7 @@ impl Mirror {
         }
     }
 
-    fn put_node(&mut self, node: Node, witness: Witness<'_>) {
+    pub(super) fn put_node(&mut self, node: Node, witness: Witness<'_>) {
         self.follow_mtu(&node.name, node.underlay_mtu(), witness);
         let former = self.node(&node.name).map(|former| former.vtep);
         if former != Some(node.vtep) {

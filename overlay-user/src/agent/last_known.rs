@@ -1,0 +1,88 @@
+//! What the agent knew of the registry, for the next one: a registry that has lost it meanwhile is no more
+//! believed by that one than by this.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::claim;
+use crate::{
+    config::InstancePaths,
+    model::{RegistryId, Revision, Snapshot},
+    reconcile::Observer,
+    registry::Registry,
+};
+
+/// How often it is looked whether there is news that the loop did not tell of.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two writes at least.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What there is to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LastKnown {
+    /// The registry that it is about.
+    pub identity: Option<RegistryId>,
+    /// The last revision that was carried over to the kernel.
+    pub revision: Revision,
+    /// What is held though the registry has left it out, with the networks and nodes that it needs.
+    pub held: Snapshot,
+}
+
+impl LastKnown {
+    /// What the instance's last agent knew of this registry; nothing, if it knew another one.
+    pub(super) fn read(
+        paths: &InstancePaths,
+        identity: Option<RegistryId>,
+    ) -> anyhow::Result<Self> {
+        let found: Option<Self> = claim::find(&paths.last_known)?;
+        Ok(found
+            .filter(|known| known.identity == identity)
+            .unwrap_or_default())
+    }
+}
+
+/// Writes down what the loop knows, as often as that changes. Ends with the loop.
+pub(super) async fn keep(
+    mut observer: Observer,
+    registry: Arc<dyn Registry>,
+    paths: InstancePaths,
+) {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut written = None;
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            goes_on = observer.moved() => if !goes_on { return },
+        }
+        let view = observer.view().await;
+        // Until the loop has caught up, what the former agent wrote is the better word.
+        if view.applied == 0 {
+            continue;
+        }
+        let now = (
+            registry.identity(),
+            view.applied,
+            view.mirror.withheld_version(),
+        );
+        if written == Some(now) {
+            continue;
+        }
+        let known = LastKnown {
+            identity: now.0,
+            revision: now.1,
+            held: view.mirror.held(),
+        };
+        drop(view);
+        let path = paths.last_known.clone();
+        let writing = tokio::task::spawn_blocking(move || claim::leave(&path, &known));
+        match writing.await {
+            Ok(Ok(())) => written = Some(now),
+            Ok(Err(error)) => tracing::warn!(error = format_args!("{error:#}"), "not remembered"),
+            Err(error) => tracing::warn!(%error, "not remembered"),
+        }
+        sleep(PAUSE).await;
+    }
+}
