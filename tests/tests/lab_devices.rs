@@ -6,7 +6,7 @@
     reason = "what fails here fails the test, with its line"
 )]
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -16,7 +16,7 @@ use overlay_tests::{
     Agent, Lab, Netns,
     frame::{self, BROADCAST, Party, RawSocket, arp_request, default_mac},
     lab::Host,
-    until,
+    until, until_within,
 };
 use serde_json::Value;
 
@@ -261,11 +261,12 @@ fn programs_that_somebody_takes_off_come_back() {
             fs::remove_file(format!("{folder}/{name}")).unwrap();
         }
     }
+    // Programs go with the pins of their links; the agent looks for them each second.
+    until_within(Duration::from_secs(5), "the programs to be back", || {
+        world.blue.pings(GREEN, "-c 1 -W 1")
+    });
     until("all pins to be back", || {
         ["links", "programs", "maps"].map(|kind| world.pinned(kind)) == before
-    });
-    until("the programs to be back", || {
-        world.blue.pings(GREEN, "-c 1 -W 1")
     });
 }
 

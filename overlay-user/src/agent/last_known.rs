@@ -59,7 +59,7 @@ pub(super) async fn keep(
         }
         let view = observer.view().await;
         // Until the loop has caught up, what the former agent wrote is the better word.
-        if view.applied == 0 {
+        if view.applied == 0 && view.mirror.withheld().is_empty() {
             continue;
         }
         let now = (

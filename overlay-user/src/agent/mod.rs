@@ -9,7 +9,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
-    time::MissedTickBehavior,
+    time::{MissedTickBehavior, timeout},
 };
 
 mod adopt;
@@ -388,8 +388,13 @@ async fn load(
 
 /// Tells systemd and the log when the kernel is first what the registry wants.
 async fn announce(mut observer: Observer, config: Config, underlay: Underlay) {
-    if !observer.applied(1).await {
-        return;
+    loop {
+        match timeout(waiting::EXTENSION / 2, observer.applied(1)).await {
+            Ok(true) => break,
+            Ok(false) => return,
+            // It holds what the registry does not have, or has much to read: a restart would not help.
+            Err(_) => waiting::ask_for_time("not ready yet: see `overlay status`"),
+        }
     }
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[NotifyState::Ready]);

@@ -29,7 +29,7 @@ use crate::{
 /// Between two tries, from the first to the longest.
 const TRIES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// How much longer a service manager is asked to wait at each try: longer than one takes.
-const EXTENSION: Duration = Duration::from_mins(1);
+pub(super) const EXTENSION: Duration = Duration::from_mins(1);
 
 /// Whether and how a start waits.
 pub(super) struct Waiting<'a> {
@@ -121,13 +121,18 @@ impl<'a> Waiting<'a> {
         } else {
             format!("waiting for the registry {}", self.config.registry.url)
         };
-        let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
-        // Without a service manager there is nobody to tell.
-        let _ = sd_notify::notify(&[
-            NotifyState::Status(&waiting),
-            NotifyState::ExtendTimeoutUsec(micros),
-        ]);
+        ask_for_time(&waiting);
     }
+}
+
+/// Asks the service manager not to end a start that takes its time, and tells it why.
+pub(super) fn ask_for_time(why: &str) {
+    let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(&[
+        NotifyState::Status(why),
+        NotifyState::ExtendTimeoutUsec(micros),
+    ]);
 }
 
 fn is_claimed(error: &anyhow::Error) -> bool {

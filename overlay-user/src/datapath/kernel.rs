@@ -5,6 +5,7 @@ use std::{
     ffi::CString,
     fs, io,
     net::IpAddr,
+    ops::Bound,
     os::fd::AsFd as _,
     path::Path,
     sync::{
@@ -36,6 +37,7 @@ use super::{
     maps::{self, Maps, Outgrown},
     misses,
     pins::{Pins, unpin},
+    query,
     restore::{self, PinnedMaps},
 };
 use crate::model::{
@@ -44,6 +46,9 @@ use crate::model::{
 
 /// The BPF object: an ELF file with the programs, their maps and BTF.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
+
+/// How many endpoints' interfaces are asked for their programs at a time: a microsecond each.
+const GLANCE: usize = 2048;
 
 /// Programs, maps and links of one instance.
 pub struct Kernel {
@@ -64,6 +69,10 @@ struct State {
     attached: BTreeSet<u32>,
     /// The VXLAN devices that have `external_ingress`.
     external: BTreeSet<u32>,
+    /// The underlay device, if it has this version's `underlay_ingress`.
+    underlay: Option<u32>,
+    /// The last endpoint's interface that [`Datapath::detached`] looked at.
+    seen: u32,
 }
 
 impl Kernel {
@@ -112,6 +121,8 @@ impl Kernel {
             pinned,
             attached: BTreeSet::new(),
             external: BTreeSet::new(),
+            underlay: None,
+            seen: 0,
         });
         Ok(Self {
             settings,
@@ -256,6 +267,39 @@ impl Datapath for Kernel {
         })
     }
 
+    fn detached(&self) -> Result<BTreeSet<u32>, DatapathError> {
+        let mut state = self.state();
+        if self.hook.mode() == AttachMode::Clsact {
+            return Ok(BTreeSet::new());
+        }
+        let seen = state.seen;
+        let following = state
+            .attached
+            .range((Bound::Excluded(seen), Bound::Unbounded));
+        let endpoints: Vec<u32> = following.take(GLANCE).copied().collect();
+        state.seen = match endpoints.last() {
+            Some(last) if endpoints.len() == GLANCE => *last,
+            _ => 0,
+        };
+        let underlay = state.underlay;
+        let of_endpoints = program_id(&mut state.ebpf, program::ENDPOINT_INGRESS)?;
+        let of_underlay = program_id(&mut state.ebpf, program::UNDERLAY_INGRESS)?;
+        drop(state);
+        let endpoints = endpoints.into_iter().map(|ifindex| (ifindex, of_endpoints));
+        let underlay = underlay.map(|ifindex| (ifindex, of_underlay));
+        let mut detached = BTreeSet::new();
+        for (ifindex, id) in endpoints.chain(underlay) {
+            let has = query::has_program(ifindex, id).map_err(|error| DatapathError::Kernel {
+                what: format!("can't ask for the BPF programs on interface {ifindex}"),
+                cause: error.to_string(),
+            })?;
+            if has == Some(false) {
+                detached.insert(ifindex);
+            }
+        }
+        Ok(detached)
+    }
+
     fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
         let mut state = self.state();
         let mut interfaces = vec![(self.settings.underlay_ifindex, program::UNDERLAY_INGRESS)];
@@ -263,10 +307,7 @@ impl Datapath for Kernel {
         interfaces.extend(endpoints.map(|ifindex| (*ifindex, program::ENDPOINT_INGRESS)));
         let mut found = Vec::new();
         for (ifindex, program) in interfaces {
-            let own = classifier(&mut state.ebpf, program)?
-                .info()
-                .map_err(|error| features::failed("look at", program, &error))?
-                .id();
+            let own = program_id(&mut state.ebpf, program)?;
             // An endpoint that has just gone is nobody's trouble.
             let Ok(name) = interface_name(ifindex) else {
                 continue;
@@ -278,7 +319,9 @@ impl Datapath for Kernel {
     }
 
     fn doubt_attachments(&self) {
-        self.state().attached.clear();
+        let mut state = self.state();
+        state.attached.clear();
+        state.underlay = None;
     }
 
     fn attach_underlay(&self) -> Result<(), DatapathError> {
@@ -287,6 +330,7 @@ impl Datapath for Kernel {
         let index = self.settings.underlay_ifindex;
         let pin = self.pins.underlay_link(index);
         self.hook.attach(program, &self.settings.underlay, &pin)?;
+        state.underlay = Some(index);
         // What another version, or an agent with another --iface, left. The endpoints have theirs
         // already.
         self.pins.retire_others()?;
@@ -403,6 +447,12 @@ fn open(settings: &Settings, pins: &Pins, decap: DecapFlags) -> Result<Ebpf, Dat
         loader.map_pin_path(name, pins.map(name));
     }
     parse(&mut loader)
+}
+
+fn program_id(ebpf: &mut Ebpf, name: &str) -> Result<u32, DatapathError> {
+    let info = classifier(ebpf, name)?.info();
+    info.map(|info| info.id())
+        .map_err(|error| features::failed("look at", name, &error))
 }
 
 fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {

@@ -24,6 +24,7 @@ mod kernel;
 mod maps;
 mod misses;
 mod pins;
+mod query;
 mod restore;
 mod slots;
 mod table;
@@ -212,6 +213,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// Whether a program of this instance is attached to the interface since the last
     /// [`Self::attach_endpoints`]. `Some(false)` is the kernel's word; `None`: it is not known.
     fn is_attached(&self, ifindex: u32) -> Option<bool>;
+
+    /// Interfaces (indexes) that have had a program of this instance since the last
+    /// [`Self::attach_endpoints`], and have it no more. Looks at so many of the endpoints' that it takes no
+    /// more than some milliseconds, and at others the next time. Empty where the hook does not tell.
+    fn detached(&self) -> Result<BTreeSet<u32>, DatapathError>;
 
     /// The interfaces of endpoints and of the underlay where others' programs run before this
     /// instance's, or this one is missing.

@@ -16,6 +16,7 @@ use super::{
     CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand, watchdog::Part,
 };
 use crate::{
+    datapath::Datapath,
     model::Name,
     platform::{PlatformError, Port as Looked, PortChange, PortSpec},
 };
@@ -220,6 +221,23 @@ impl Reconciler {
         };
         self.next_check = Instant::now() + wait;
         self.watchdog.turned(Part::Host);
+    }
+
+    /// Looks at the whole host at once where an interface has lost its program: what comes in there passes
+    /// to the host's own stack.
+    pub(super) async fn look_for_programs(&mut self) {
+        if !self.reader.has_read() {
+            return;
+        }
+        match self.applier.on_datapath(Datapath::detached) {
+            Ok(detached) if detached.is_empty() => {}
+            Ok(detached) => {
+                tracing::warn!(?detached, "interfaces have lost their programs");
+                self.check().await;
+            }
+            // The next look at the host asks again, and tells.
+            Err(error) => tracing::debug!(%error, "it is not known whether programs are attached"),
+        }
     }
 
     /// Somebody changed a port, or a namespace that ports are in or wait for.

@@ -416,7 +416,7 @@ impl Reconciler {
             let cause = Cause::of(&wake);
             self.watchdog.doing(Some(cause.name()));
             match wake {
-                Wake::Renewal => self.renew_lease().await,
+                Wake::Renewal => self.each_second().await,
                 Wake::Routes => self.follow_routes().await,
                 Wake::Port(change) => self.on_port_change(change).await,
                 Wake::Event(Some(event)) => self.take_event(event).await,
@@ -500,6 +500,12 @@ impl Reconciler {
                 .extend(self.applier.carry_over(&view.mirror, draft).await);
         }
         outcome
+    }
+
+    /// Does what is too urgent for [`Self::check`].
+    async fn each_second(&mut self) {
+        self.renew_lease().await;
+        self.look_for_programs().await;
     }
 
     async fn renew_lease(&mut self) {

@@ -134,7 +134,7 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
 ];
 
 /// Files that may contain `unsafe`, and what for.
-pub(super) const UNSAFE: [(&str, &str); 6] = [
+pub(super) const UNSAFE: [(&str, &str); 7] = [
     (
         "overlay-ebpf/src/abi/mod.rs",
         "says to aya that its map types are plain old data",
@@ -154,6 +154,10 @@ pub(super) const UNSAFE: [(&str, &str); 6] = [
     (
         "overlay-user/src/datapath/batch.rs",
         "makes a system call that aya does not offer",
+    ),
+    (
+        "overlay-user/src/datapath/query.rs",
+        "makes one system call where aya makes many",
     ),
     (
         "tests/src/frame.rs",

@@ -404,6 +404,10 @@ impl Datapath for Host {
         Some(self.lock().kernel.attached.contains(&ifindex))
     }
 
+    fn detached(&self) -> Result<BTreeSet<u32>, DatapathError> {
+        Ok(BTreeSet::new())
+    }
+
     fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
         Ok(Vec::new())
     }

@@ -185,6 +185,10 @@ impl Datapath for Tabled {
         None
     }
 
+    fn detached(&self) -> Result<BTreeSet<u32>, DatapathError> {
+        Ok(BTreeSet::new())
+    }
+
     fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
         Ok(Vec::new())
     }
