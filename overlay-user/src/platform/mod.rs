@@ -15,6 +15,7 @@ use crate::model::{IfName, Mac, Name};
 
 mod condition;
 mod devices;
+mod events;
 mod linux;
 mod mark;
 mod netlink;
