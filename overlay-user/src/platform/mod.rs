@@ -31,7 +31,6 @@ mod watch;
 
 pub use condition::{Condition, Offloads, VxlanDevice};
 pub use linux::{Linux, Look};
-pub use underlay::ENCAPSULATION;
 
 /// What an endpoint's interface shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
