@@ -346,7 +346,7 @@ impl Linux {
         if is_name_taken {
             tracing::debug!(%endpoint, name = inside.name, "the interface keeps a name that is not ours");
         } else if inside.name != spec.ifname.as_str() {
-            let renamed = rename(&inner, &inside, spec.ifname.as_str()).await;
+            let renamed = inner.rename(&inside, spec.ifname.as_str()).await;
             renamed.tried(setting)?;
         }
         set_inside(&inner, &inside, spec).await.tried(setting)?;
@@ -427,7 +427,7 @@ impl Linux {
         let device = Device::Port(&spec.endpoint);
         let (name, alias) = (device.name(&self.instance), device.alias(&self.instance));
         if link.name != name {
-            rename(host, link, &name).await.tried(setting)?;
+            host.rename(link, &name).await.tried(setting)?;
         }
         // The host has no business of its own on this link: no addresses, so no ARP.
         let change = Change::of(link)
@@ -511,19 +511,5 @@ async fn set_inside(inner: &Netlink, link: &Link, spec: &PortSpec) -> io::Result
             Ok(())
         }
         applied => applied,
-    }
-}
-
-/// Renames a link, which before Linux 6.2 has to be down for that.
-async fn rename(netlink: &Netlink, link: &Link, name: &str) -> io::Result<()> {
-    let index = link.index;
-    let named = LinkUnspec::new_with_index(index).name(name).build();
-    match netlink.change(named.clone()).await {
-        Err(error) if errno(&error) == Errno::EBUSY => {
-            netlink.set_up(index, false).await?;
-            let renamed = netlink.change(named).await;
-            netlink.set_up(index, link.is_up()).await.and(renamed)
-        }
-        renamed => renamed,
     }
 }

@@ -126,13 +126,11 @@ impl Linux {
         let Some(renamed) = links.iter().find(is_it) else {
             return Ok(None);
         };
-        host.apply(Change::of(renamed).name(&name))
+        host.rename(renamed, &name)
             .await
             .tried(|| format!("naming {} back to {name}", renamed.name))?;
-        Ok(Some(Link {
-            name,
-            ..renamed.clone()
-        }))
+        // A listing does not tell all that there is to it.
+        self.find(host, device).await?.for_us()
     }
 
     /// Whether the device is what [`Self::add_external`] makes.

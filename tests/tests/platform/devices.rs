@@ -116,6 +116,27 @@ async fn the_head_room_bridge_is_down_with_isolated_ports_and_without_the_vxlan_
 }
 
 #[tokio::test]
+async fn devices_get_their_names_back_while_they_are_up_and_make_no_addresses() {
+    let host = Host::new();
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let name = device("ovx")["ifname"].as_str().unwrap().to_owned();
+    let before = link(None, &name);
+    // Its addresses' list does not tell it.
+    let mode = || {
+        let all = ip(&format!("-j -d link show {name}"));
+        let all: Value = serde_json::from_str(&all).unwrap();
+        all[0]["inet6_addr_gen_mode"].clone()
+    };
+    assert_eq!(mode(), "none");
+    ip(&format!("link set {name} addrgenmode eui64"));
+    ip(&format!("link set {name} down"));
+    ip(&format!("link set {name} name renamed up"));
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    assert_eq!(link(None, &name), before);
+    assert_eq!(mode(), "none");
+}
+
+#[tokio::test]
 async fn a_vxlan_device_of_an_earlier_version_is_replaced_where_the_kernel_filters_vnis() {
     let host = Host::new();
     host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
