@@ -45,7 +45,7 @@ pub struct Linux {
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,
     pub(super) records: Records,
-    /// Whether this kernel has no filter of VNIs, as it turned out when it was asked for one.
+    /// Whether it turned out that this kernel has no filter of VNIs.
     pub(super) lacks_vnifilter: AtomicBool,
     /// What events are held against.
     pub(super) watched: Arc<WatchedPorts>,

@@ -445,6 +445,16 @@ impl<'a> Change<'a> {
         self.unless(already, attribute)
     }
 
+    /// As a VXLAN device, with a filter of VNIs.
+    pub(super) fn filtered(self) -> Self {
+        let already = self.link.vxlan.is_some_and(|vxlan| vxlan.vnifilter);
+        let attribute = LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Vnifilter(true)])),
+        ]);
+        self.unless(already, attribute)
+    }
+
     /// No IPv6 addresses but those that somebody gives it.
     pub(super) fn without_addresses(self) -> Self {
         let already = !self.link.makes_addresses;

@@ -45,14 +45,14 @@ impl Linux {
             )));
         }
 
-        let usable = found.as_ref().filter(|link| self.is_usable(link, port));
-        let link = if let Some(link) = usable {
-            link.clone()
-        } else {
-            if let Some(former) = &found {
-                host.delete(former.index).await.tried(making)?;
+        let link = match found {
+            Some(link) if self.is_usable(&host, &link, port).await.tried(making)? => link,
+            found => {
+                if let Some(former) = found {
+                    host.delete(former.index).await.tried(making)?;
+                }
+                self.add_external(&host, port).await?
             }
-            self.add_external(&host, port).await?
         };
         self.mark(&host, &link, Device::Vxlan).await.tried(making)?;
         self.keep_silent(&host, &link).await;
@@ -132,15 +132,34 @@ impl Linux {
     }
 
     /// Whether the device is what [`Self::add_external`] makes.
-    fn is_usable(&self, link: &Link, port: u16) -> bool {
-        let vnifilter = !self.lacks_vnifilter.load(Ordering::Relaxed);
-        let wanted = Vxlan {
+    async fn is_usable(&self, host: &Netlink, link: &Link, port: u16) -> io::Result<bool> {
+        let wanted = |vnifilter| Vxlan {
             port,
             external: true,
             learning: false,
             vnifilter,
         };
-        link.vxlan == Some(wanted)
+        if link.vxlan == Some(wanted(false)) {
+            return self.lacks_vnifilter(host, link).await;
+        }
+        Ok(link.vxlan == Some(wanted(true)))
+    }
+
+    /// Whether this kernel has no filter of VNIs. `link` has none: a former agent made it on such a kernel,
+    /// or knew of no filter.
+    async fn lacks_vnifilter(&self, host: &Netlink, link: &Link) -> io::Result<bool> {
+        if self.lacks_vnifilter.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        // A kernel that has filters refuses one to a device that was made without (`vxlan_nl2flag` in
+        // drivers/net/vxlan/vxlan_core.c), and one that does not know the attribute says nothing.
+        let lacks = match host.apply(Change::of(link).filtered()).await {
+            Ok(()) => true,
+            Err(error) if errno(&error) == Errno::EOPNOTSUPP => false,
+            Err(error) => return Err(error),
+        };
+        self.lacks_vnifilter.store(lacks, Ordering::Relaxed);
+        Ok(lacks)
     }
 
     async fn add_external(&self, host: &Netlink, port: u16) -> Result<Link, PlatformError> {
