@@ -43,7 +43,9 @@ struct Pair {
     /// The veth's host side.
     outside: Link,
     netns: Netns,
-    /// The veth's other end, in that namespace.
+    /// Netlink in that namespace.
+    inner: Netlink,
+    /// The veth's other end, in it.
     inside: Link,
     /// Whether somebody else's interface has the name that the other end shall have.
     is_name_taken: bool,
@@ -194,6 +196,7 @@ impl Linux {
             (Some(outside), Some(inside)) => Found::Pair(Pair {
                 outside,
                 netns: namespace,
+                inner,
                 inside,
                 is_name_taken,
             }),
@@ -329,10 +332,10 @@ impl Linux {
         let Pair {
             outside,
             netns,
+            inner,
             inside,
             is_name_taken,
         } = pair;
-        let inner = Netlink::open(&netns).await.tried(setting)?;
         if self.note_owner(spec, &netns).await.tried(setting)? {
             bring_up_loopback(&inner).await.tried(setting)?;
         }
@@ -381,7 +384,7 @@ impl Linux {
         let wanted: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
         let mut former: Vec<_> = recorded.iter().flat_map(|text| text.lines()).collect();
         former.retain(|net| !wanted.iter().any(|wanted| wanted == net));
-        let is_as_recorded = former.is_empty() && recorded.as_ref() == Some(&wanted.join("\n"));
+        let is_as_recorded = recorded.as_ref() == Some(&wanted.join("\n"));
         if !is_as_recorded {
             let all = wanted.iter().map(String::as_str);
             let all: Vec<_> = all.chain(former.iter().copied()).collect();
