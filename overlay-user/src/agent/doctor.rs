@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     datapath::{self, Before, Datapath, DatapathError},
-    model::{MapUsage, Name, Network, Node, RowId, SESSION_TTL, Vtep},
-    platform::{Condition, ENCAPSULATION, Offloads, PlatformError, VxlanDevice},
+    model::{ENCAPSULATION, MapUsage, Name, Network, Node, RowId, SESSION_TTL, Vtep},
+    platform::{Condition, Offloads, PlatformError, VxlanDevice},
     reconcile::{Lost, watchdog::Stalled},
     registry::RegistryError,
 };

@@ -25,7 +25,7 @@ pub use identity::RegistryId;
 pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};
 pub use network::{FloodMode, Network, NetworkError, Resolve};
-pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session, Vtep};
+pub use node::{ENCAPSULATION, Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session, Vtep};
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};

@@ -29,6 +29,9 @@ use crate::model::{IfName, Name};
 /// How long the links of a namespace that is gone may take to follow it.
 const DISMANTLING: Duration = Duration::from_secs(10);
 
+/// How long a look at the underlay may take.
+const UNDERLAY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a port may take. What takes longer is tried again, and keeps nothing else from its turn.
 const PORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,7 +45,7 @@ pub struct Linux {
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,
     pub(super) records: Records,
-    /// Whether this kernel has no filter of VNIs, as it turned out when it was asked for one.
+    /// Whether it turned out that this kernel has no filter of VNIs.
     pub(super) lacks_vnifilter: AtomicBool,
     /// What events are held against.
     pub(super) watched: Arc<WatchedPorts>,
@@ -82,6 +85,16 @@ pub enum Look {
     Gone(PlatformError),
     /// It is there and can't carry the tunnels at the moment: it is down, for example.
     Unfit(PlatformError),
+}
+
+impl Look {
+    /// The underlay, or why there is none that can carry the tunnels.
+    fn fit(self) -> Result<Underlay, PlatformError> {
+        match self {
+            Self::There(underlay) => Ok(underlay),
+            Self::Gone(why) | Self::Unfit(why) => Err(why),
+        }
+    }
 }
 
 /// What stands where one of our links belongs.
@@ -137,10 +150,7 @@ impl Linux {
     /// small an MTU or not the address.
     pub async fn underlay(&self) -> Result<Underlay, PlatformError> {
         let choice = *self.choice.lock().await;
-        match self.look_at_underlay(choice).await? {
-            Look::There(underlay) => Ok(underlay),
-            Look::Gone(why) | Look::Unfit(why) => Err(why),
-        }
+        self.look_at_underlay(choice).await?.fit()
     }
 
     /// The underlay with the address that the interface has by itself, whichever the VTEP has now.
@@ -149,10 +159,7 @@ impl Linux {
             Choice::Named(ip) => Choice::Named(ip),
             Choice::Kept(_) | Choice::Own => Choice::Own,
         };
-        match self.look_at_underlay(choice).await? {
-            Look::There(underlay) => Ok(underlay),
-            Look::Gone(why) | Look::Unfit(why) => Err(why),
-        }
+        self.look_at_underlay(choice).await?.fit()
     }
 
     /// Whether the VTEP's address is where it was. The error: it is not known.
@@ -171,6 +178,11 @@ impl Linux {
     }
 
     async fn look_at_underlay(&self, choice: Choice) -> Result<Look, PlatformError> {
+        let what = || format!("looking at interface {}", self.iface);
+        within(UNDERLAY_TIMEOUT, what, self.read_underlay(choice)).await
+    }
+
+    async fn read_underlay(&self, choice: Choice) -> Result<Look, PlatformError> {
         let host = self.open_host().await?;
         let read = || format!("reading interface {}", self.iface);
         let found = host.link_named(self.iface.as_str()).await.tried(read)?;

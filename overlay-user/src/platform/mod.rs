@@ -15,6 +15,7 @@ use crate::model::{IfName, Mac, Name};
 
 mod condition;
 mod devices;
+mod events;
 mod linux;
 mod mark;
 mod netlink;
@@ -30,7 +31,6 @@ mod watch;
 
 pub use condition::{Condition, Offloads, VxlanDevice};
 pub use linux::{Linux, Look};
-pub use underlay::ENCAPSULATION;
 
 /// What an endpoint's interface shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]

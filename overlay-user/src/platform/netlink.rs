@@ -77,7 +77,7 @@ pub(super) struct Link {
     pub(super) vxlan: Option<Vxlan>,
     /// Of a bridge's port: the settings of [`Change::isolated`] that it has.
     pub(super) bridge_port: Vec<InfoBridgePort>,
-    /// Whether the kernel gives it IPv6 addresses of its own accord.
+    /// Whether the kernel gives it IPv6 addresses of its own accord. Not known from a listing.
     pub(super) makes_addresses: bool,
     /// Whether the host speaks IPv6 on it.
     pub(super) has_ipv6: bool,
@@ -156,24 +156,28 @@ impl Netlink {
         .await
     }
 
-    /// All links of the namespace.
+    /// All links of the namespace, without what IPv6 has to say of them: [`Link::makes_addresses`].
     pub(super) async fn links(&self) -> io::Result<Vec<Link>> {
-        let messages = self.list(RouteNetlinkMessage::GetLink(link_question()));
+        // The counters are most of what there is to say of a link. Up to Linux 6.14 the kernel leaves
+        // IPv6's settings behind them out as well (`inet6_fill_ifla6_attrs` in net/ipv6/addrconf.c).
+        let mut question = LinkMessage::default();
+        let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+        question.attributes.push(mask);
+        let messages = self.list(RouteNetlinkMessage::GetLink(question));
         messages.await?.iter().map(|link| Link::of(link)).collect()
     }
 
     /// The link of this name.
     pub(super) async fn link_named(&self, name: &str) -> io::Result<Option<Link>> {
-        let mut question = link_question();
-        question
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
+        let mut question = LinkMessage::default();
+        let name = LinkAttribute::IfName(name.to_owned());
+        question.attributes.push(name);
         self.get_link(question).await
     }
 
     /// The link of this index.
     pub(super) async fn link(&self, index: u32) -> io::Result<Option<Link>> {
-        let mut question = link_question();
+        let mut question = LinkMessage::default();
         question.header.index = index;
         self.get_link(question).await
     }
@@ -212,6 +216,20 @@ impl Netlink {
             RouteNetlinkMessage::SetLink(message)
         };
         self.request(request, 0).await.map(drop)
+    }
+
+    /// Renames a link, which before Linux 6.2 has to be down for that.
+    pub(super) async fn rename(&self, link: &Link, name: &str) -> io::Result<()> {
+        let index = link.index;
+        let named = LinkUnspec::new_with_index(index).name(name).build();
+        match self.change(named.clone()).await {
+            Err(error) if errno(&error) == Errno::EBUSY => {
+                self.set_up(index, false).await?;
+                let renamed = self.change(named).await;
+                self.set_up(index, link.is_up()).await.and(renamed)
+            }
+            renamed => renamed,
+        }
     }
 
     /// Sets a link up, or down; not one that is gone.
@@ -284,15 +302,6 @@ impl Netlink {
         }
         Ok(None)
     }
-}
-
-/// A question for links that leaves their counters out.
-fn link_question() -> LinkMessage {
-    let mut question = LinkMessage::default();
-    question
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    question
 }
 
 fn address_message(index: u32, net: IpNet) -> AddressMessage {
@@ -413,12 +422,6 @@ impl<'a> Change<'a> {
         self.unless(already, LinkAttribute::Mtu(mtu))
     }
 
-    /// Another name.
-    pub(super) fn name(self, name: &str) -> Self {
-        let already = self.link.name == name;
-        self.unless(already, LinkAttribute::IfName(name.to_owned()))
-    }
-
     /// A port of nothing.
     pub(super) fn free(self) -> Self {
         let already = self.link.controller.is_none();
@@ -438,6 +441,16 @@ impl<'a> Change<'a> {
         let attribute = LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(ISOLATED.to_vec())),
+        ]);
+        self.unless(already, attribute)
+    }
+
+    /// As a VXLAN device, with a filter of VNIs.
+    pub(super) fn filtered(self) -> Self {
+        let already = self.link.vxlan.is_some_and(|vxlan| vxlan.vnifilter);
+        let attribute = LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Vnifilter(true)])),
         ]);
         self.unless(already, attribute)
     }

@@ -4,7 +4,11 @@
 //! kernel say keeps an answer from coming to its end. `Documentation/userspace-api/netlink/intro.rst`
 //! is the protocol.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
@@ -14,14 +18,15 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
-    sys::{
-        socket::{setsockopt, sockopt::ReceiveTimeout},
-        time::TimeVal,
-    },
+    poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
 /// How long the kernel may take for each part of an answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The netlink port that the kernel sends from. Every other is a process's: one that may administer the
+/// namespace can send to any socket in it, and make what it sends look like an answer or an event.
+pub(super) const KERNEL: u32 = 0;
 
 /// How often a listing is begun again because what it lists changed meanwhile.
 const LISTINGS: usize = 20;
@@ -56,8 +61,6 @@ impl NetlinkSocket {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        let timeout = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(i64::MAX);
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(timeout, 0))?;
         Ok(Self {
             socket,
             sequence: 0,
@@ -94,18 +97,42 @@ impl NetlinkSocket {
         message.finalize();
         let mut request = vec![0; message.buffer_len()];
         message.serialize(&mut request);
-        self.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+        self.socket
+            .send_to(&request, &SocketAddr::new(KERNEL, 0), 0)?;
         let mut answer = Answer::default();
         loop {
-            let (datagram, _) = self.socket.recv_from_full().map_err(|error| {
-                if error.kind() == io::ErrorKind::WouldBlock {
-                    Errno::ETIMEDOUT.into()
-                } else {
-                    error
-                }
-            })?;
+            let datagram = self.receive(Instant::now() + ANSWER_TIMEOUT)?;
             if answer.take(&datagram, self.sequence)? == Progress::Done {
                 return Ok(answer);
+            }
+        }
+    }
+
+    /// Waits for what the kernel sends next. What others send is passed over, and buys no time.
+    fn receive(&self, deadline: Instant) -> io::Result<Vec<u8>> {
+        loop {
+            self.wait(deadline)?;
+            let (datagram, sender) = self.socket.recv_from_full()?;
+            if sender.port_number() == KERNEL {
+                return Ok(datagram);
+            }
+        }
+    }
+
+    /// Waits until there is something to receive.
+    fn wait(&self, deadline: Instant) -> io::Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Whoever keeps it busy does not get past the deadline.
+            if left.is_zero() {
+                return Err(Errno::ETIMEDOUT.into());
+            }
+            let timeout = PollTimeout::try_from(left).map_err(io::Error::other)?;
+            let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut socket, timeout) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -148,7 +175,88 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use netlink_packet_route::link::LinkMessage;
+    use nix::{
+        sched::{CloneFlags, unshare},
+        unistd::geteuid,
+    };
+
     use super::*;
+
+    /// Runs `test` in a namespace of its own, with a socket and another one that forges for it.
+    fn beside_a_forger(test: impl FnOnce(NetlinkSocket, Forger) + Send + 'static) {
+        if !geteuid().is_root() {
+            println!("only root can forge what the kernel says");
+            return;
+        }
+        let test = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let socket = NetlinkSocket::open().unwrap();
+            let mut victim = SocketAddr::new(0, 0);
+            socket.socket.get_address(&mut victim).unwrap();
+            let mut forger = Socket::new(NETLINK_ROUTE).unwrap();
+            forger.bind_auto().unwrap();
+            test(socket, Forger { forger, victim });
+        });
+        test.join().unwrap();
+    }
+
+    struct Forger {
+        forger: Socket,
+        victim: SocketAddr,
+    }
+
+    impl Forger {
+        fn sends(&self, message: &[u8]) {
+            self.forger.send_to(message, &self.victim, 0).unwrap();
+        }
+    }
+
+    /// The question for the loopback device, which every namespace has.
+    fn loopback() -> RouteNetlinkMessage {
+        let mut question = LinkMessage::default();
+        question.header.index = 1;
+        RouteNetlinkMessage::GetLink(question)
+    }
+
+    #[test]
+    fn what_other_processes_send_is_no_answer() {
+        beside_a_forger(|mut socket, forger| {
+            forger.sends(&message(NLMSG_ERROR, 0, 1, &(-libc::ENODEV).to_ne_bytes()));
+            forger.sends(&message(NLMSG_ERROR, 0, 1, &0_i32.to_ne_bytes()));
+            // What does not even parse.
+            forger.sends(&message(16, 0, 1, b"forged")[..18]);
+            assert_eq!(socket.request(loopback(), 0).unwrap().len(), 1);
+            forger.sends(&message(NLMSG_DONE, 2, 2, &0_i32.to_ne_bytes()));
+            assert_eq!(socket.list(&loopback()).unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn what_other_processes_send_buys_the_kernel_no_time() {
+        beside_a_forger(|socket, forger| {
+            const LIMIT: Duration = Duration::from_millis(300);
+            let started = Instant::now();
+            let forging = thread::spawn(move || {
+                while started.elapsed() < 10 * LIMIT {
+                    // Refused where the receiver is gone.
+                    let _ = forger.forger.send_to(
+                        &message(NLMSG_ERROR, 0, 1, &0_i32.to_ne_bytes()),
+                        &forger.victim,
+                        0,
+                    );
+                    thread::sleep(LIMIT / 100);
+                }
+            });
+            let error = socket.receive(started + LIMIT).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+            assert!(started.elapsed() < 5 * LIMIT, "{:?}", started.elapsed());
+            drop(socket);
+            forging.join().unwrap();
+        });
+    }
 
     /// A message as the kernel sends it, padded.
     fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {

@@ -43,7 +43,9 @@ struct Pair {
     /// The veth's host side.
     outside: Link,
     netns: Netns,
-    /// The veth's other end, in that namespace.
+    /// Netlink in that namespace.
+    inner: Netlink,
+    /// The veth's other end, in it.
     inside: Link,
     /// Whether somebody else's interface has the name that the other end shall have.
     is_name_taken: bool,
@@ -194,6 +196,7 @@ impl Linux {
             (Some(outside), Some(inside)) => Found::Pair(Pair {
                 outside,
                 netns: namespace,
+                inner,
                 inside,
                 is_name_taken,
             }),
@@ -329,10 +332,10 @@ impl Linux {
         let Pair {
             outside,
             netns,
+            inner,
             inside,
             is_name_taken,
         } = pair;
-        let inner = Netlink::open(&netns).await.tried(setting)?;
         if self.note_owner(spec, &netns).await.tried(setting)? {
             bring_up_loopback(&inner).await.tried(setting)?;
         }
@@ -346,7 +349,7 @@ impl Linux {
         if is_name_taken {
             tracing::debug!(%endpoint, name = inside.name, "the interface keeps a name that is not ours");
         } else if inside.name != spec.ifname.as_str() {
-            let renamed = rename(&inner, &inside, spec.ifname.as_str()).await;
+            let renamed = inner.rename(&inside, spec.ifname.as_str()).await;
             renamed.tried(setting)?;
         }
         set_inside(&inner, &inside, spec).await.tried(setting)?;
@@ -381,7 +384,7 @@ impl Linux {
         let wanted: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
         let mut former: Vec<_> = recorded.iter().flat_map(|text| text.lines()).collect();
         former.retain(|net| !wanted.iter().any(|wanted| wanted == net));
-        let is_as_recorded = former.is_empty() && recorded.as_ref() == Some(&wanted.join("\n"));
+        let is_as_recorded = recorded.as_ref() == Some(&wanted.join("\n"));
         if !is_as_recorded {
             let all = wanted.iter().map(String::as_str);
             let all: Vec<_> = all.chain(former.iter().copied()).collect();
@@ -427,7 +430,7 @@ impl Linux {
         let device = Device::Port(&spec.endpoint);
         let (name, alias) = (device.name(&self.instance), device.alias(&self.instance));
         if link.name != name {
-            rename(host, link, &name).await.tried(setting)?;
+            host.rename(link, &name).await.tried(setting)?;
         }
         // The host has no business of its own on this link: no addresses, so no ARP.
         let change = Change::of(link)
@@ -511,19 +514,5 @@ async fn set_inside(inner: &Netlink, link: &Link, spec: &PortSpec) -> io::Result
             Ok(())
         }
         applied => applied,
-    }
-}
-
-/// Renames a link, which before Linux 6.2 has to be down for that.
-async fn rename(netlink: &Netlink, link: &Link, name: &str) -> io::Result<()> {
-    let index = link.index;
-    let named = LinkUnspec::new_with_index(index).name(name).build();
-    match netlink.change(named.clone()).await {
-        Err(error) if errno(&error) == Errno::EBUSY => {
-            netlink.set_up(index, false).await?;
-            let renamed = netlink.change(named).await;
-            netlink.set_up(index, link.is_up()).await.and(renamed)
-        }
-        renamed => renamed,
     }
 }

@@ -7,12 +7,11 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
 };
-use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use tokio::{runtime, sync::mpsc};
+use tokio::sync::mpsc;
 
-use super::{errno, netlink::Netlink, netns::Netns};
+use super::{errno, events, netlink::Netlink, netns::Netns};
 
 /// Whatever can change a next hop of IPv4. Links are not among them: the routes over one that goes
 /// down end with it, and come back with it.
@@ -97,46 +96,9 @@ fn describe(route: &RouteMessage, ifindex: u32, destination: Ipv4Addr) -> Option
 /// See [`super::Platform::route_changes`].
 ///
 /// What the kernel says is not parsed: whatever comes is a change, of kinds that no library knows too
-/// (`RTM_NEWNEXTHOP`), and so is news that got lost because too much came at once.
+/// (`RTM_NEWNEXTHOP`).
 pub(super) async fn changes(netns: &Netns) -> io::Result<mpsc::Receiver<()>> {
-    let runtime = runtime::Handle::current();
-    let socket = netns
-        .run(move || {
-            let _registers_the_socket = runtime.enter();
-            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-            socket.socket_mut().bind_auto()?;
-            for group in GROUPS {
-                socket.socket_mut().add_membership(group as u32)?;
-            }
-            Ok(socket)
-        })
-        .await?;
-    // One that waits says as much as many.
-    let (sender, changes) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let listening = async {
-            while let Ok(()) = news(&socket).await {
-                if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            () = listening => {}
-            () = sender.closed() => {}
-        }
-    });
-    Ok(changes)
-}
-
-/// Waits for the next datagram. Fails only if there will be no more.
-async fn news(socket: &TokioSocket) -> io::Result<()> {
-    // The rest of the datagram is dropped: that it came is all that counts.
-    let mut beginning = Vec::with_capacity(16);
-    match socket.recv(&mut beginning).await {
-        Err(error) if matches!(errno(&error), Errno::ENOBUFS | Errno::EINTR) => Ok(()),
-        heard => heard,
-    }
+    events::changes(netns, &GROUPS, |_| true).await
 }
 
 #[cfg(test)]

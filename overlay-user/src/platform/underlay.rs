@@ -11,10 +11,7 @@ use super::{
     PlatformError,
     netlink::{Address, Link},
 };
-use crate::model::{IfName, SMALLEST_UNDERLAY_MTU};
-
-/// Bytes that the tunnel adds to a packet over IPv4: IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
-pub const ENCAPSULATION: u32 = 50;
+use crate::model::{ENCAPSULATION, IfName, SMALLEST_UNDERLAY_MTU};
 
 /// Which address of the underlay interface the VTEP gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +101,8 @@ fn own_address(iface: &str, addresses: &[Address]) -> Result<Ipv4Addr, PlatformE
         .filter(|address| address.global && !address.secondary && !address.doubtful);
     let (alone, shared): (Vec<_>, Vec<_>) =
         own.partition(|address| address.net.prefix_len() == address.net.max_prefix_len());
-    let first = |of: &[&Address]| of.iter().copied().find_map(ipv4);
     let alone: Vec<Ipv4Addr> = alone.into_iter().filter_map(ipv4).collect();
-    match (first(&shared), alone.as_slice()) {
+    match (shared.into_iter().find_map(ipv4), alone.as_slice()) {
         (Some(ip), _) => Ok(ip),
         (None, [ip]) => Ok(*ip),
         (None, []) => refused(format!(

@@ -45,14 +45,14 @@ impl Linux {
             )));
         }
 
-        let usable = found.as_ref().filter(|link| self.is_usable(link, port));
-        let link = if let Some(link) = usable {
-            link.clone()
-        } else {
-            if let Some(former) = &found {
-                host.delete(former.index).await.tried(making)?;
+        let link = match found {
+            Some(link) if self.is_usable(&host, &link, port).await.tried(making)? => link,
+            found => {
+                if let Some(former) = found {
+                    host.delete(former.index).await.tried(making)?;
+                }
+                self.add_external(&host, port).await?
             }
-            self.add_external(&host, port).await?
         };
         self.mark(&host, &link, Device::Vxlan).await.tried(making)?;
         self.keep_silent(&host, &link).await;
@@ -64,21 +64,16 @@ impl Linux {
             host.delete(link.index).await.tried(making)?;
             return Err(refusal(&error, port));
         }
-        let mut ifindexes = BTreeSet::from([link.index]);
-        let no_headroom = match self.make_bridge(&host, &links).await {
-            Ok(headroom) => {
-                ifindexes.extend(headroom);
-                None
-            }
-            Err(error) => {
-                tracing::debug!(%error, "veths reserve no head-room for the tunnel's headers");
-                Some(error)
-            }
+        let mut devices = TunnelDevices {
+            ifindexes: BTreeSet::from([link.index]),
+            no_headroom: None,
         };
-        Ok(TunnelDevices {
-            ifindexes,
-            no_headroom,
-        })
+        let ifindexes = &mut devices.ifindexes;
+        if let Err(error) = self.spread_headroom(&host, &links, ifindexes).await {
+            tracing::debug!(%error, "veths reserve no head-room for the tunnel's headers");
+            devices.no_headroom = Some(error);
+        }
+        Ok(devices)
     }
 
     pub(super) async fn unmake_vxlan(&self) -> Result<(), PlatformError> {
@@ -99,10 +94,13 @@ impl Linux {
         Ok(())
     }
 
-    /// Makes `link` a port of the bridge, if there is a bridge. Without it the link works too.
+    /// Makes `link` a port of the bridge, if there is a bridge. Without it the link works too, and the next
+    /// look at the devices says so: [`Self::make_vxlan`].
     pub(super) async fn share_headroom(&self, host: &Netlink, link: &Link) {
-        if let Ok(Place::Ours(bridge)) = self.find(host, Device::Bridge).await {
-            join(host, &bridge, link).await;
+        if let Ok(Place::Ours(bridge)) = self.find(host, Device::Bridge).await
+            && let Err(error) = join(host, &bridge, link).await
+        {
+            tracing::debug!(%error, link = link.name, "no head-room for the tunnel's headers");
         }
     }
 
@@ -126,25 +124,42 @@ impl Linux {
         let Some(renamed) = links.iter().find(is_it) else {
             return Ok(None);
         };
-        host.apply(Change::of(renamed).name(&name))
+        host.rename(renamed, &name)
             .await
             .tried(|| format!("naming {} back to {name}", renamed.name))?;
-        Ok(Some(Link {
-            name,
-            ..renamed.clone()
-        }))
+        // A listing does not tell all that there is to it.
+        self.find(host, device).await?.for_us()
     }
 
     /// Whether the device is what [`Self::add_external`] makes.
-    fn is_usable(&self, link: &Link, port: u16) -> bool {
-        let vnifilter = !self.lacks_vnifilter.load(Ordering::Relaxed);
-        let wanted = Vxlan {
+    async fn is_usable(&self, host: &Netlink, link: &Link, port: u16) -> io::Result<bool> {
+        let wanted = |vnifilter| Vxlan {
             port,
             external: true,
             learning: false,
             vnifilter,
         };
-        link.vxlan == Some(wanted)
+        if link.vxlan == Some(wanted(false)) {
+            return self.lacks_vnifilter(host, link).await;
+        }
+        Ok(link.vxlan == Some(wanted(true)))
+    }
+
+    /// Whether this kernel has no filter of VNIs. `link` has none: a former agent made it on such a kernel,
+    /// or knew of no filter.
+    async fn lacks_vnifilter(&self, host: &Netlink, link: &Link) -> io::Result<bool> {
+        if self.lacks_vnifilter.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        // A kernel that has filters refuses one to a device that was made without (`vxlan_nl2flag` in
+        // drivers/net/vxlan/vxlan_core.c), and one that does not know the attribute says nothing.
+        let lacks = match host.apply(Change::of(link).filtered()).await {
+            Ok(()) => true,
+            Err(error) if errno(&error) == Errno::EOPNOTSUPP => false,
+            Err(error) => return Err(error),
+        };
+        self.lacks_vnifilter.store(lacks, Ordering::Relaxed);
+        Ok(lacks)
     }
 
     async fn add_external(&self, host: &Netlink, port: u16) -> Result<Link, PlatformError> {
@@ -178,13 +193,14 @@ impl Linux {
         }
     }
 
-    /// Makes the bridge and the device that asks for head-room, whose index it gives. `None`: this
-    /// kernel has no bridges, and is as fast as it can be.
-    async fn make_bridge(
+    /// Makes the bridge and the device that asks for head-room, whose index comes to `ifindexes`, and makes
+    /// all veths that there are its ports. A kernel that has no bridges is as fast as it can be.
+    async fn spread_headroom(
         &self,
         host: &Netlink,
         links: &[Link],
-    ) -> Result<Option<u32>, PlatformError> {
+        ifindexes: &mut BTreeSet<u32>,
+    ) -> Result<(), PlatformError> {
         let making = || "making the bridge that spreads head-room".to_owned();
         let bridge = if let Some(bridge) = self.seek(host, links, Device::Bridge).await? {
             bridge
@@ -195,7 +211,7 @@ impl Linux {
                 .mcast_snooping(false)
                 .build();
             match self.add(host, Device::Bridge, message).await {
-                Err(error) if errno(&error) == Errno::EOPNOTSUPP => return Ok(None),
+                Err(error) if errno(&error) == Errno::EOPNOTSUPP => return Ok(()),
                 added => added.tried(making)?,
             }
         };
@@ -205,13 +221,39 @@ impl Linux {
             .tried(making)?;
         self.keep_silent(host, &bridge).await;
         let headroom = self.make_headroom(host, links).await?;
-        join(host, &bridge, &headroom).await;
+        ifindexes.insert(headroom.index);
+        join(host, &bridge, &headroom).await.tried(making)?;
+        self.join_veths(host, &bridge, links).await
+    }
+
+    /// Makes the veths among `links` ports of the bridge.
+    async fn join_veths(
+        &self,
+        host: &Netlink,
+        bridge: &Link,
+        links: &[Link],
+    ) -> Result<(), PlatformError> {
+        let (mut result, mut is_full) = (Ok(()), false);
         for link in links {
-            if link.is_veth() && mark::endpoint_of(link, &self.instance).is_some() {
-                join(host, &bridge, link).await;
+            let is_ours = link.is_veth() && mark::endpoint_of(link, &self.instance).is_some();
+            if !is_ours || (is_full && link.controller != Some(bridge.index)) {
+                continue;
             }
+            let what = format!("giving {} head-room for the tunnel's headers", link.name);
+            let joined = match join(host, bridge, link).await {
+                // It went meanwhile.
+                Err(error) if errno(&error) == Errno::ENODEV => Ok(()),
+                Err(error) if errno(&error) == Errno::EXFULL => {
+                    is_full = true;
+                    let cause = "a bridge has no more than 1023 ports".to_owned();
+                    Err(PlatformError::Kernel { what, cause })
+                }
+                joined => joined.tried(|| what),
+            };
+            // One that fails keeps none of the others.
+            result = result.and(joined);
         }
-        Ok(Some(headroom.index))
+        result
     }
 
     /// Makes the device that asks for head-room, down: it shall send and receive nothing.
@@ -271,25 +313,23 @@ impl Linux {
     }
 }
 
-/// Makes `link` a port of `bridge` that is isolated from the other ports.
-async fn join(host: &Netlink, bridge: &Link, link: &Link) {
+/// Makes `link` a port of `bridge` that is isolated from the other ports. One that can't be isolated is
+/// none.
+async fn join(host: &Netlink, bridge: &Link, link: &Link) -> io::Result<()> {
     let mut port = link.clone();
     if port.controller != Some(bridge.index) {
-        // EXFULL: a bridge has no more than 1023 ports.
-        if let Err(error) = host.apply(Change::of(link).controller(bridge.index)).await {
-            tracing::debug!(%error, link = link.name, "no head-room for the tunnel's headers");
-            return;
-        }
+        host.apply(Change::of(link).controller(bridge.index))
+            .await?;
+        port.controller = Some(bridge.index);
         port.bridge_port.clear();
     }
-    if let Err(error) = host.apply(Change::of(&port).isolated()).await {
-        tracing::warn!(%error, link = link.name, "a bridge port is not isolated");
-        // Without head-room it works too.
-        port.controller = Some(bridge.index);
-        if let Err(error) = host.apply(Change::of(&port).free()).await {
-            tracing::warn!(%error, link = link.name, "it stays a port of the bridge");
-        }
+    let isolated = host.apply(Change::of(&port).isolated()).await;
+    if isolated.is_err()
+        && let Err(error) = host.apply(Change::of(&port).free()).await
+    {
+        tracing::warn!(%error, link = link.name, "a port of the bridge is not isolated and stays one");
     }
+    isolated
 }
 
 /// Why there is no VXLAN device on UDP `port`.

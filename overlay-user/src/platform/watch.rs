@@ -35,6 +35,7 @@ use tokio::sync::mpsc;
 use super::{
     Port, PortChange, PortSpec,
     netlink::{Address, Link},
+    netlink_socket::KERNEL,
     netns::{self, Netns},
 };
 use crate::model::Name;
@@ -214,7 +215,7 @@ fn listen(
         let mut flags = MsgFlags::empty();
         for _ in 0..AT_ONCE {
             match receive(socket, &mut buffer, flags) {
-                Ok((nsid, len)) => {
+                Ok(Some((nsid, len))) => {
                     let events = buffer.get(..len).unwrap_or_default();
                     let event = NetlinkBuffer::new_checked(events);
                     // Each comes alone.
@@ -224,7 +225,8 @@ fn listen(
                     changes.extend(change.map(PortChange::Endpoint));
                 }
                 Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => {}
+                // Not the kernel's.
+                Ok(None) | Err(Errno::EINTR) => {}
                 // Events were lost.
                 Err(Errno::ENOBUFS) => drop(changes.insert(PortChange::All)),
                 Err(error) => return Err(error.into()),
@@ -241,16 +243,20 @@ fn listen(
     Ok(())
 }
 
-/// Reads one event: whose namespace it is from, and how many bytes it has.
+/// Reads one event: whose namespace it is from, and how many bytes it has. `None`: it is no event of the
+/// kernel's. Whoever may administer a namespace can send to the groups in it.
 fn receive(
     socket: &Socket,
     buffer: &mut [u8],
     flags: MsgFlags,
-) -> nix::Result<(Option<i32>, usize)> {
+) -> nix::Result<Option<(Option<i32>, usize)>> {
     let mut control = cmsg_space!(libc::c_int);
     let mut parts = [IoSliceMut::new(buffer)];
     let received =
         recvmsg::<NetlinkAddr>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    if received.address.is_none_or(|sender| sender.pid() != KERNEL) {
+        return Ok(None);
+    }
     let nsid = received.cmsgs()?.find_map(|message| match message {
         ControlMessageOwned::Unknown(message)
             if message.cmsg_header.cmsg_level == libc::SOL_NETLINK
@@ -260,7 +266,7 @@ fn receive(
         }
         _ => None,
     });
-    Ok((nsid.map(i32::from_ne_bytes), received.bytes))
+    Ok(Some((nsid.map(i32::from_ne_bytes), received.bytes)))
 }
 
 /// Tells of names that come and go where iproute2 keeps them.

@@ -12,14 +12,11 @@ use super::{
 };
 use crate::{
     model::{
-        EndpointRow, FdbKey, FdbRow, FdbTarget, Name, NeighborKey, NeighborRow, Network,
-        NetworkRow, Node, Revision, Tables, Vni, Vtep, VtepRow,
+        ENCAPSULATION, EndpointRow, FdbKey, FdbRow, FdbTarget, Name, NeighborKey, NeighborRow,
+        Network, NetworkRow, Node, Revision, Tables, Vni, Vtep, VtepRow,
     },
     platform::PortSpec,
 };
-
-/// What a tunnel over IPv4 takes from the underlay's MTU: IPv4, UDP, VXLAN, Ethernet.
-const ENCAPSULATION: u32 = 50;
 
 /// What this host adds to the registry's state.
 #[derive(Debug, Clone, PartialEq, Eq)]

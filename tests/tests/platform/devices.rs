@@ -1,5 +1,7 @@
 //! The VXLAN device, the head-room bridge and the underlay.
 
+use std::io::Write as _;
+
 use super::*;
 
 #[tokio::test]
@@ -113,6 +115,58 @@ async fn the_head_room_bridge_is_down_with_isolated_ports_and_without_the_vxlan_
             assert_eq!(port[setting], false, "{name}: {setting}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_veth_that_the_bridge_has_no_room_for_is_told_of() {
+    let host = Host::new();
+    let blue = host.ensure(&host.spec("blue")).await;
+    let devices = host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    assert!(devices.no_headroom.is_none(), "{:?}", devices.no_headroom);
+    let bridge = device("ovb")["ifname"].as_str().unwrap().to_owned();
+    // Beside the one that asks for head-room, 1022 ports are left.
+    ip(&format!("link set {} nomaster", blue.host_ifname));
+    let mut batch = tempfile::NamedTempFile::new().unwrap();
+    for number in 0..511 {
+        writeln!(
+            batch,
+            "link add p{number} master {bridge} type veth peer name q{number}\n\
+             link set q{number} master {bridge}"
+        )
+        .unwrap();
+    }
+    ip(&format!("-batch {}", batch.path().display()));
+    let full = host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    assert_eq!(full.ifindexes, devices.ifindexes);
+    let problem = full.no_headroom.unwrap().to_string();
+    assert!(
+        problem.contains(&blue.host_ifname) && problem.contains("1023"),
+        "{problem}"
+    );
+    ip("link del p0");
+    let roomy = host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    assert!(roomy.no_headroom.is_none(), "{:?}", roomy.no_headroom);
+}
+
+#[tokio::test]
+async fn devices_get_their_names_back_while_they_are_up_and_make_no_addresses() {
+    let host = Host::new();
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    let name = device("ovx")["ifname"].as_str().unwrap().to_owned();
+    let before = link(None, &name);
+    // Its addresses' list does not tell it.
+    let mode = || {
+        let all = ip(&format!("-j -d link show {name}"));
+        let all: Value = serde_json::from_str(&all).unwrap();
+        all[0]["inet6_addr_gen_mode"].clone()
+    };
+    assert_eq!(mode(), "none");
+    ip(&format!("link set {name} addrgenmode eui64"));
+    ip(&format!("link set {name} down"));
+    ip(&format!("link set {name} name renamed up"));
+    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    assert_eq!(link(None, &name), before);
+    assert_eq!(mode(), "none");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 mod crashes;
 mod devices;
+mod forged;
 mod ports;
 mod refusals;
 mod removal;
