@@ -138,6 +138,20 @@ impl Kernel {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn guard_external(&self, state: &mut State) -> Result<(), DatapathError> {
+        let program = classifier(&mut state.ebpf, program::EXTERNAL_INGRESS)?;
+        for &ifindex in &state.external {
+            // One that went is made anew, and guarded then.
+            if is_gone(ifindex) {
+                continue;
+            }
+            let name = interface_name(ifindex)?;
+            self.hook
+                .attach(program, &name, &self.pins.external_link(ifindex))?;
+        }
+        Ok(())
+    }
 }
 
 impl Datapath for Kernel {
@@ -284,11 +298,14 @@ impl Datapath for Kernel {
         let underlay = state.underlay;
         let of_endpoints = program_id(&mut state.ebpf, program::ENDPOINT_INGRESS)?;
         let of_underlay = program_id(&mut state.ebpf, program::UNDERLAY_INGRESS)?;
+        let of_external = program_id(&mut state.ebpf, program::EXTERNAL_INGRESS)?;
+        let external = state.external.clone().into_iter();
         drop(state);
+        let external = external.map(|ifindex| (ifindex, of_external));
         let endpoints = endpoints.into_iter().map(|ifindex| (ifindex, of_endpoints));
         let underlay = underlay.map(|ifindex| (ifindex, of_underlay));
         let mut detached = BTreeSet::new();
-        for (ifindex, id) in endpoints.chain(underlay) {
+        for (ifindex, id) in endpoints.chain(underlay).chain(external) {
             let has = query::has_program(ifindex, id).map_err(|error| DatapathError::Kernel {
                 what: format!("can't ask for the BPF programs on interface {ifindex}"),
                 cause: error.to_string(),
@@ -353,14 +370,8 @@ impl Datapath for Kernel {
 
     fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
         let mut state = self.state();
-        let State { ebpf, external, .. } = &mut *state;
-        external.clone_from(ifindexes);
-        let program = classifier(ebpf, program::EXTERNAL_INGRESS)?;
-        for &ifindex in ifindexes {
-            let name = interface_name(ifindex)?;
-            self.hook
-                .attach(program, &name, &self.pins.external_link(ifindex))?;
-        }
+        state.external.clone_from(ifindexes);
+        self.guard_external(&mut state)?;
         for former in self.pins.external_links()? {
             if !ifindexes.contains(&former) {
                 unpin(&self.pins.external_link(former))?;
@@ -373,7 +384,8 @@ impl Datapath for Kernel {
         let mut state = self.state();
         Pins::create(&self.settings.pins)?;
         state.pinned.restore(&self.pins)?;
-        restore::restore_programs(&mut state.ebpf, &self.pins)
+        restore::restore_programs(&mut state.ebpf, &self.pins)?;
+        self.guard_external(&mut state)
     }
 
     fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {

@@ -234,7 +234,8 @@ pub trait Datapath: Send + Sync + 'static {
     /// these indexes, and to no others.
     fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError>;
 
-    /// Pins maps and programs again whose pins somebody removed: they are what a later agent finds.
+    /// Pins maps and programs again whose pins somebody removed: they are what a later agent finds. Attaches
+    /// `external_ingress` again, likewise.
     fn restore_pins(&self) -> Result<(), DatapathError>;
 
     /// Vouches for the VTEPs' next hops from now on for this long; after that the programs ask the

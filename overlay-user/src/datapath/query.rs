@@ -9,7 +9,7 @@ const PROG_QUERY: libc::c_int = 16;
 const TCX_INGRESS: u32 = 46;
 
 /// What the kernel lets stand in one chain (`BPF_MPROG_MAX`, `linux/bpf_mprog.h`).
-const MAX_PROGRAMS: usize = 64;
+const MAX_PROGRAMS: u32 = 64;
 
 /// The part of `union bpf_attr` that queries use.
 #[repr(C)]
@@ -32,15 +32,14 @@ const _: () = assert!(size_of::<Attr>() == 64);
 /// Whether the program with this id is in the interface's tcx chain at ingress. `None`: there is no such
 /// interface.
 pub(super) fn has_program(ifindex: u32, id: u32) -> io::Result<Option<bool>> {
-    let mut ids = [0_u32; MAX_PROGRAMS];
+    let mut ids = [0_u32; MAX_PROGRAMS as usize];
     let mut attr = Attr {
         ifindex,
         attach_type: TCX_INGRESS,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: ids.as_mut_ptr() as u64,
-        // The cast is of a small constant.
-        count: MAX_PROGRAMS as u32,
+        count: MAX_PROGRAMS,
         reserved: 0,
         prog_attach_flags: 0,
         link_ids: 0,

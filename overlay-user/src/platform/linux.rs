@@ -364,6 +364,7 @@ impl Platform for Linux {
                 Some(Port {
                     endpoint: endpoint_of(&link)?,
                     host_ifindex: link.index,
+                    is_up: link.is_up(),
                     host_ifname: link.name,
                 })
             })

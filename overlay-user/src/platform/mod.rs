@@ -58,6 +58,8 @@ pub struct Port {
     pub host_ifindex: u32,
     /// Name of the host side.
     pub host_ifname: String,
+    /// Whether the host side was set up.
+    pub is_up: bool,
 }
 
 /// What somebody changed, that ports are to be looked at for.

@@ -362,6 +362,7 @@ impl Linux {
             endpoint: endpoint.clone(),
             host_ifindex: outside.index,
             host_ifname: Device::Port(endpoint).name(&self.instance),
+            is_up: outside.is_up(),
         };
         self.watched
             .insert(spec, &port, (outside.peer_nsid, inside.index));

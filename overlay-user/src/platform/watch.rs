@@ -318,6 +318,7 @@ mod tests {
             endpoint: spec().endpoint,
             host_ifindex: OUTSIDE,
             host_ifname: "ovl1".to_owned(),
+            is_up: true,
         };
         ports.insert(&spec(), &port, (Some(NSID), INSIDE));
         ports

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     task,
@@ -26,16 +25,14 @@ use super::{
     digest::Books,
     mirror::{Key, Mirror},
     plan::{Desired, Draft, Found, Local, Plan},
+    ports::AtWork,
     write::{Behind, MANY},
 };
 use crate::{
-    datapath::{Datapath, DatapathError},
+    datapath::{AttachMode, Datapath, DatapathError},
     model::{IfName, Name, VtepRow},
-    platform::{Platform, PlatformError, Port, PortSpec},
+    platform::Platform,
 };
-
-/// How many interfaces are made or removed at the same time.
-const PORTS_AT_ONCE: usize = 16;
 
 /// The kernel's side: what this host has, and the means to change it.
 pub struct Applier {
@@ -47,14 +44,15 @@ pub struct Applier {
     pub(super) books: Books,
     pub(super) readings: Readings,
     /// Where the interfaces that stand lead.
-    places: BTreeMap<Name, (Name, IfName)>,
+    pub(super) places: BTreeMap<Name, (Name, IfName)>,
     /// Why others of this node can't be made.
-    failures: BTreeMap<Name, String>,
+    pub(super) failures: BTreeMap<Name, String>,
     /// Those whose interface stands, and whose rows or programs may be missing: why.
-    doubtful: BTreeMap<Name, String>,
+    pub(super) doubtful: BTreeMap<Name, String>,
     /// Endpoints of this node about which something was learned since it was last asked for.
-    news: BTreeSet<Name>,
-    attached: Attached,
+    pub(super) news: BTreeSet<Name>,
+    pub(super) attached: Attached,
+    pub(super) ports_at_work: AtWork,
     /// Whether rows were written since this was last asked for.
     pub(super) has_written: bool,
     /// A write failed, or a former agent's rows are there: the tables may differ from what the books
@@ -94,11 +92,11 @@ pub(super) struct Readings {
 
 /// Where programs are.
 #[derive(Debug, Default)]
-struct Attached {
+pub(super) struct Attached {
     underlay: bool,
     endpoints: bool,
-    /// Interfaces that have theirs and were set up.
-    up: BTreeSet<u32>,
+    /// Interfaces that are up.
+    pub(super) up: BTreeSet<u32>,
 }
 
 /// What is known of an endpoint of this node.
@@ -128,6 +126,7 @@ impl Applier {
             doubtful: BTreeMap::new(),
             news: BTreeSet::new(),
             attached: Attached::default(),
+            ports_at_work: AtWork::default(),
             has_written: false,
             // What a former agent left has to be looked through; a million rows take seconds.
             is_in_doubt: !is_blank,
@@ -233,8 +232,10 @@ impl Applier {
         }
         let vteps = self.desired(mirror).vteps().into_keys().collect();
         self.find_next_hops(mirror, vteps).await;
-        self.datapath.doubt_attachments();
-        self.attached = Attached::default();
+        if self.datapath.attach_mode() == AttachMode::Clsact {
+            // It does not tell of programs that were taken off, see `Datapath::detached`.
+            self.datapath.doubt_attachments();
+        }
         // What is inside the others is looked at beside the loop.
         let names = mirror.local_endpoints().map(|known| known.name().clone());
         let names = names
@@ -331,7 +332,13 @@ impl Applier {
     /// endpoint of this node wants, or not there.
     pub(super) async fn list_ports(&mut self, mirror: &Mirror) -> Result<Vec<Name>, String> {
         let listed = self.platform.ports().await;
-        let listed = listed.map_err(|error| error.to_string())?.into_iter();
+        let listed = listed.map_err(|error| error.to_string())?;
+        let up = listed.iter().filter(|port| port.is_up);
+        self.attached = Attached {
+            up: up.map(|port| port.host_ifindex).collect(),
+            ..Attached::default()
+        };
+        let listed = listed.into_iter();
         let listed: BTreeMap<Name, u32> = listed
             .map(|port| (port.endpoint, port.host_ifindex))
             .collect();
@@ -370,100 +377,6 @@ impl Applier {
         Ok(orphans)
     }
 
-    /// Makes the interfaces of these endpoints, those that shall have one here, then their rows, then
-    /// attaches the programs.
-    async fn ensure_ports(&mut self, mirror: &Mirror, names: Vec<Name>) -> Vec<String> {
-        let mut draft = Draft::default();
-        let mut specs = Vec::new();
-        for name in names {
-            self.news.insert(name.clone());
-            if let Some(spec) = self.local.port_spec(mirror, &name) {
-                specs.push((name, spec));
-            } else {
-                self.failures.remove(&name);
-                self.doubtful.remove(&name);
-            }
-        }
-        let platform = &*self.platform;
-        let made = stream::iter(specs).map(|(name, spec)| async move {
-            let made = make_port(platform, &spec).await;
-            (name, spec, made)
-        });
-        let made: Vec<_> = made.buffer_unordered(PORTS_AT_ONCE).collect().await;
-        let mut standing = Vec::new();
-        for (name, spec, made) in made {
-            if let Some(known) = mirror.endpoint(&name) {
-                let desired = self.desired(mirror);
-                known.keys().for_each(|key| draft.note(&desired, key));
-            }
-            match (made, spec) {
-                (Ok(ifindex), Ok(spec)) => {
-                    self.failures.remove(&name);
-                    self.places.insert(name.clone(), (spec.netns, spec.ifname));
-                    self.found.ports.insert(name.clone(), ifindex);
-                    self.attached.up.remove(&ifindex);
-                    standing.push(name);
-                }
-                // No word on whether its interface is gone: if it was there, it is.
-                (Err(reason), _) | (_, Err(reason)) => self.fail(name, reason),
-            }
-        }
-        let mut errors = Vec::new();
-        errors.extend(self.settle(mirror, draft).err());
-        errors.extend(self.attach().await.err());
-        match errors.first() {
-            Some(error) => self.doubt(standing, error),
-            None if self.is_in_doubt || self.unmended.is_some() => {}
-            None => standing
-                .iter()
-                .for_each(|name| drop(self.doubtful.remove(name))),
-        }
-        errors
-    }
-
-    fn fail(&mut self, name: Name, reason: String) {
-        self.news.insert(name.clone());
-        if self.failures.get(&name) != Some(&reason) {
-            tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
-            self.failures.insert(name, reason);
-        }
-    }
-
-    /// Takes in what a look at a port has found: makes anew what is not there, and what the look may have
-    /// put back to a former spec.
-    pub(super) async fn take_look(
-        &mut self,
-        mirror: &Mirror,
-        spec: PortSpec,
-        looked: Result<Option<Port>, PlatformError>,
-    ) -> Vec<String> {
-        let Some(wanted) = self.local.port_spec(mirror, &spec.endpoint) else {
-            return Vec::new();
-        };
-        let name = spec.endpoint.clone();
-        let known = self.found.ports.get(&name).copied();
-        match looked {
-            Ok(Some(port))
-                if wanted == Ok(spec)
-                    && known == Some(port.host_ifindex)
-                    && !self.failures.contains_key(&name) =>
-            {
-                // The look puts right all but this, which needs to know of programs.
-                self.attached.up.remove(&port.host_ifindex);
-                let set = self.set_up(&BTreeSet::from([port.host_ifindex])).await;
-                if let Err(error) = &set {
-                    self.doubt([name], error);
-                }
-                set.err().into_iter().collect()
-            }
-            Ok(_) => self.ensure_ports(mirror, vec![name]).await,
-            Err(error) => {
-                self.fail(name, error.to_string());
-                Vec::new()
-            }
-        }
-    }
-
     /// Which of these endpoints an error hit is not known: none of them is said to be ready.
     pub(super) fn doubt(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
         for name in names {
@@ -482,23 +395,6 @@ impl Applier {
             self.news
                 .extend(std::mem::take(&mut self.doubtful).into_keys());
         }
-    }
-
-    async fn remove_ports(&mut self, names: &[Name]) -> Vec<String> {
-        let platform = &*self.platform;
-        let removals = stream::iter(names.to_vec()).map(|name| async move {
-            let removed = platform.remove_port(&name).await;
-            (name, removed)
-        });
-        let removals: Vec<_> = removals.buffer_unordered(PORTS_AT_ONCE).collect().await;
-        let mut errors = Vec::new();
-        for (name, removed) in removals {
-            match removed {
-                Ok(()) => drop(self.places.remove(&name)),
-                Err(error) => errors.push(error.to_string()),
-            }
-        }
-        errors
     }
 
     /// Removes interfaces with our mark that no endpoint of this node wants, or not there.
@@ -530,7 +426,7 @@ impl Applier {
 
     /// Attaches the programs, and sets the interfaces up that have theirs. The underlay's comes
     /// second: what it lets in finds its tables full.
-    async fn attach(&mut self) -> Result<(), String> {
+    pub(super) async fn attach(&mut self) -> Result<(), String> {
         let ifindexes: BTreeSet<u32> = self.found.ports.values().copied().collect();
         let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes))
             .map_err(|error| error.to_string());
@@ -549,7 +445,7 @@ impl Applier {
 
     /// Sets interfaces up that have their program, and down that have lost it. What is not known
     /// changes nothing.
-    async fn set_up(&mut self, ifindexes: &BTreeSet<u32>) -> Result<(), String> {
+    pub(super) async fn set_up(&mut self, ifindexes: &BTreeSet<u32>) -> Result<(), String> {
         let up = &mut self.attached.up;
         let mut bare = BTreeSet::new();
         let mut come: BTreeSet<u32> = ifindexes.difference(up).copied().collect();
@@ -575,15 +471,6 @@ impl Applier {
 fn is_blank(datapath: &dyn Datapath) -> bool {
     let usage = datapath.usage().unwrap_or_default();
     !usage.is_empty() && usage.values().all(|usage| usage.entries == 0)
-}
-
-async fn make_port(
-    platform: &dyn Platform,
-    spec: &Result<PortSpec, String>,
-) -> Result<u32, String> {
-    let port = platform.ensure_port(spec.as_ref()?).await;
-    port.map(|port| port.host_ifindex)
-        .map_err(|error| error.to_string())
 }
 
 /// Makes system calls that take their time, and lets the runtime's other threads take over its

@@ -19,7 +19,7 @@ use super::{
     watchdog::{Part, Watchdog},
 };
 use crate::{
-    model::{Endpoint, Miss, QuestionId},
+    model::{Endpoint, Miss, Name, QuestionId},
     platform::{PlatformError, Port, PortChange, PortSpec},
     registry::{Reading, RegistryError, WatchEvent},
 };
@@ -38,6 +38,10 @@ pub(super) enum Errand {
     Joined(Result<(), RegistryError>),
     /// An endpoint's port was looked at, for this spec. `None`: it is not there as a whole.
     Looked(PortSpec, Result<Option<Port>, PlatformError>),
+    /// An endpoint's port was made, or could not be, for this spec.
+    Made(PortSpec, Result<Port, PlatformError>),
+    /// An endpoint's port was removed, or could not be.
+    Removed(Name, Result<(), PlatformError>),
 }
 
 /// Why the loop woke.

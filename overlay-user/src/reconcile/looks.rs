@@ -13,7 +13,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand, watchdog::Part,
+    CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, apply::on_kernel, event::Event, inputs::Errand,
+    watchdog::Part,
 };
 use crate::{
     datapath::Datapath,
@@ -223,9 +224,15 @@ impl Reconciler {
         self.watchdog.turned(Part::Host);
     }
 
+    /// Does what can't wait for [`Self::check`], each second.
+    pub(super) async fn on_renewal(&mut self) {
+        self.renew_lease().await;
+        self.look_for_programs().await;
+    }
+
     /// Looks at the whole host at once where an interface has lost its program: what comes in there passes
     /// to the host's own stack.
-    pub(super) async fn look_for_programs(&mut self) {
+    async fn look_for_programs(&mut self) {
         if !self.reader.has_read() {
             return;
         }
@@ -233,7 +240,11 @@ impl Reconciler {
             Ok(detached) if detached.is_empty() => {}
             Ok(detached) => {
                 tracing::warn!(?detached, "interfaces have lost their programs");
+                self.applier.datapath.doubt_attachments();
+                let restored = on_kernel(|| self.applier.datapath.restore_pins());
                 self.check().await;
+                self.errors
+                    .extend(restored.err().map(|error| error.to_string()));
             }
             // The next look at the host asks again, and tells.
             Err(error) => tracing::debug!(%error, "it is not known whether programs are attached"),

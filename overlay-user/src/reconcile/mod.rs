@@ -28,6 +28,7 @@ pub mod meter;
 pub mod mirror;
 mod own_node;
 pub mod plan;
+mod ports;
 mod report;
 mod resolve;
 #[cfg(test)]
@@ -416,7 +417,7 @@ impl Reconciler {
             let cause = Cause::of(&wake);
             self.watchdog.doing(Some(cause.name()));
             match wake {
-                Wake::Renewal => self.each_second().await,
+                Wake::Renewal => self.on_renewal().await,
                 Wake::Routes => self.follow_routes().await,
                 Wake::Port(change) => self.on_port_change(change).await,
                 Wake::Event(Some(event)) => self.take_event(event).await,
@@ -446,6 +447,8 @@ impl Reconciler {
             Errand::Found(lookup, number, found) => self.take_found(lookup, number, found).await,
             Errand::Reported(question, reported) => self.reporter.take(question, reported),
             Errand::Looked(spec, looked) => self.on_looked(spec, looked).await,
+            Errand::Made(spec, made) => self.on_made(spec, made).await,
+            Errand::Removed(name, removed) => self.on_removed(&name, removed),
             Errand::Joined(joined) => {
                 self.is_joining = false;
                 self.next_joining = Instant::now() + REJOIN;
@@ -478,6 +481,7 @@ impl Reconciler {
             self.check().await;
         }
         self.begin_looks(now).await;
+        self.send_unfinished();
         self.announce(now).await;
         self.age(now).await;
         self.make_room().await;
@@ -500,12 +504,6 @@ impl Reconciler {
                 .extend(self.applier.carry_over(&view.mirror, draft).await);
         }
         outcome
-    }
-
-    /// Does what is too urgent for [`Self::check`].
-    async fn each_second(&mut self) {
-        self.renew_lease().await;
-        self.look_for_programs().await;
     }
 
     async fn renew_lease(&mut self) {

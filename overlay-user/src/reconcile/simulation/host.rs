@@ -72,8 +72,10 @@ pub(super) struct Faults {
     pub(super) ports: u8,
     /// Programs that can't be attached, of 256.
     pub(super) attachments: u8,
-    /// Whether changes of interfaces are not answered.
+    /// Whether the question for all interfaces is not answered.
     pub(super) hangs: bool,
+    /// An endpoint whose interface the kernel does not get done with.
+    pub(super) held: Option<&'static str>,
     /// How long changes of interfaces take at most.
     pub(super) lateness: Duration,
 }
@@ -222,9 +224,6 @@ impl Host {
             inner.faults.lateness
         };
         sleep(self.dice.up_to(lateness)).await;
-        while self.lock().faults.hangs {
-            sleep(Duration::from_millis(100)).await;
-        }
         if self.fails(|faults| faults.ports) {
             return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
         }
@@ -447,6 +446,9 @@ impl Datapath for Host {
 #[async_trait]
 impl Platform for Host {
     async fn ports(&self) -> Result<Vec<Port>, PlatformError> {
+        while self.lock().faults.hangs {
+            sleep(Duration::from_millis(100)).await;
+        }
         if self.fails(|faults| faults.ports) {
             return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
         }
@@ -457,12 +459,16 @@ impl Platform for Host {
                 endpoint: endpoint.clone(),
                 host_ifindex: *ifindex,
                 host_ifname: format!("ov{ifindex}"),
+                is_up: inner.kernel.up.contains(ifindex),
             })
             .collect())
     }
 
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
         self.change_interfaces().await?;
+        while self.lock().faults.held == Some(spec.endpoint.as_str()) {
+            sleep(Duration::from_millis(100)).await;
+        }
         let kernel = &mut self.lock().kernel;
         let place = (spec.netns.clone(), spec.ifname.clone());
         // As the real one does: first the former interface goes, if it is elsewhere.
@@ -499,6 +505,7 @@ impl Platform for Host {
             endpoint: spec.endpoint.clone(),
             host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
+            is_up: kernel.up.contains(&ifindex),
         })
     }
 
@@ -512,6 +519,7 @@ impl Platform for Host {
             endpoint: spec.endpoint.clone(),
             host_ifindex: *ifindex,
             host_ifname: format!("ov{ifindex}"),
+            is_up: kernel.up.contains(ifindex),
         }))
     }
 

@@ -35,8 +35,12 @@ mod wish;
 mod world;
 mod writing;
 
-use self::{host::Faults, world::World};
+use self::{
+    host::Faults,
+    world::{World, name},
+};
 use super::watchdog::Part;
+use crate::model::EndpointState;
 
 /// How many seeds are tried.
 const SEEDS: u64 = 3000;
@@ -162,7 +166,6 @@ fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
             hangs: true,
             ..Faults::default()
         });
-        world.add_local_endpoint();
         sleep(Duration::from_mins(1)).await;
         assert!(stalled().contains(&Part::Loop), "{:?}", stalled());
         // Whoever asks what the loop knows is answered all the same.
@@ -171,6 +174,32 @@ fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
         world.host.set_faults(Faults::default());
         sleep(Duration::from_mins(1)).await;
         assert_eq!(stalled(), []);
+    });
+}
+
+#[test]
+fn an_interface_that_takes_for_ever_holds_no_other_up() {
+    runtime().block_on(async {
+        let world = World::new(1, false);
+        world.host.set_faults(Faults {
+            held: Some("held"),
+            ..Faults::default()
+        });
+        world.add_local_endpoint("held", 1);
+        sleep(Duration::from_mins(1)).await;
+        for last in 2..6 {
+            let other = format!("other{last}");
+            world.add_local_endpoint(&other, last);
+            sleep(Duration::from_secs(2)).await;
+            let view = world.observer.view().await;
+            assert_eq!(view.state_of(&name(&other)), EndpointState::Ready);
+            assert_eq!(view.state_of(&name("held")), EndpointState::Failed);
+        }
+        assert_eq!(world.observer.watchdog().stalled().len(), 0);
+        world.host.set_faults(Faults::default());
+        sleep(Duration::from_secs(1)).await;
+        let view = world.observer.view().await;
+        assert_eq!(view.state_of(&name("held")), EndpointState::Ready);
     });
 }
 

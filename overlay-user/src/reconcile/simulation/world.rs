@@ -301,17 +301,17 @@ impl World {
         })
     }
 
-    /// Puts an endpoint onto this host.
-    pub(super) fn add_local_endpoint(&self) {
+    /// Puts an endpoint onto this host; `last` tells it from others.
+    pub(super) fn add_local_endpoint(&self, named: &str, last: u8) {
         self.store.change(|inner| {
             inner.commit(|delta| {
                 delta.endpoints.push(Endpoint {
-                    name: name("local"),
+                    name: name(named),
                     vni: Vni::try_from(1).unwrap(),
-                    mac: mac(1),
-                    addresses: vec![ip(1).into()],
+                    mac: mac(last),
+                    addresses: vec![ip(last).into()],
                     node: name(ME),
-                    netns: Some(name("local")),
+                    netns: Some(name(named)),
                     ifname: Some("eth0".parse().unwrap()),
                     generation: 0,
                 });
@@ -433,6 +433,7 @@ impl World {
         let often = |dice: &Dice| [0, 0, 30, 120][dice.within(..4)];
         let faults = Faults {
             hangs: false,
+            held: None,
             writes: often(&self.dice),
             looks: often(&self.dice),
             ports: often(&self.dice),

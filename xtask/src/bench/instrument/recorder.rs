@@ -185,6 +185,10 @@ impl<D: Datapath> Datapath for Recorder<D> {
         self.inner.is_attached(ifindex)
     }
 
+    fn detached(&self) -> Result<BTreeSet<u32>, DatapathError> {
+        self.inner.detached()
+    }
+
     fn others_before(&self) -> Result<Vec<Before>, DatapathError> {
         self.inner.others_before()
     }

@@ -1,0 +1,276 @@
+//! Makes, looks at and removes the interfaces of this node's endpoints.
+//!
+//! What is inside a namespace is its owner's, who can make each of these take as long as it may. So the
+//! loop waits a moment for one, and then goes on; it hears of the end like of that of any errand. What
+//! failed or took its time before is not waited for at all.
+
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{Reconciler, apply::Applier, inputs::Errand, mirror::Mirror, plan::Draft};
+use crate::{
+    model::Name,
+    platform::{PlatformError, Port, PortSpec},
+};
+
+/// How many interfaces are made or removed at the same time while the loop waits.
+const AT_ONCE: usize = 16;
+/// How many of those that failed before are made at the same time, beside the loop.
+const RETRIES_AT_ONCE: usize = 8;
+/// For how long the loop waits for one. It takes some 30 ms where nothing is in its way.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Its interface, or why it has none.
+type Made = Result<Port, PlatformError>;
+type Making = BoxFuture<'static, Made>;
+
+/// What is under way beside the loop.
+pub(super) struct AtWork {
+    /// Endpoints whose interfaces are being made.
+    making: BTreeSet<Name>,
+    /// What the loop has not yet sent on its way.
+    unsent: Vec<Unsent>,
+    retries: Arc<Semaphore>,
+}
+
+/// Work that took longer than the loop waits.
+enum Unsent {
+    Making(PortSpec, Making),
+    Removal(Name, BoxFuture<'static, Result<(), PlatformError>>),
+}
+
+impl Default for AtWork {
+    fn default() -> Self {
+        Self {
+            making: BTreeSet::new(),
+            unsent: Vec::new(),
+            retries: Arc::new(Semaphore::new(RETRIES_AT_ONCE)),
+        }
+    }
+}
+
+impl Applier {
+    /// Makes the interfaces of these endpoints, those that shall have one here, then their rows, then
+    /// attaches the programs.
+    pub(super) async fn ensure_ports(&mut self, mirror: &Mirror, names: Vec<Name>) -> Vec<String> {
+        let mut specs = Vec::new();
+        let mut impossible = Vec::new();
+        for name in names {
+            self.news.insert(name.clone());
+            match self.local.port_spec(mirror, &name) {
+                // Its end is heard of, and what is wanted then looked at.
+                Some(_) if self.ports_at_work.making.contains(&name) => {}
+                Some(Ok(spec)) if self.failures.contains_key(&name) => self.retry(spec),
+                Some(Ok(spec)) => specs.push(spec),
+                Some(Err(reason)) => impossible.push((name, reason)),
+                None => {
+                    self.failures.remove(&name);
+                    self.doubtful.remove(&name);
+                }
+            }
+        }
+        let platform = &self.platform;
+        let made = stream::iter(specs).map(|spec| async move {
+            let (platform, wanted) = (Arc::clone(platform), spec.clone());
+            let mut making: Making = async move { platform.ensure_port(&wanted).await }.boxed();
+            match timeout(PATIENCE, &mut making).await {
+                Ok(made) => Ok((spec, made)),
+                Err(_) => Err((spec, making)),
+            }
+        });
+        let all: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;
+        let mut made = Vec::new();
+        for one in all {
+            match one {
+                Ok(done) => made.push(done),
+                Err((spec, making)) => {
+                    let reason = "its interface is still being made: the kernel takes its time";
+                    self.fail(spec.endpoint.clone(), reason.to_owned());
+                    self.make_beside(spec, making);
+                }
+            }
+        }
+        for (name, reason) in impossible {
+            self.fail(name, reason);
+        }
+        self.take_made(mirror, made).await
+    }
+
+    /// Makes one beside the loop that could not be made before.
+    fn retry(&mut self, spec: PortSpec) {
+        let retries = Arc::clone(&self.ports_at_work.retries);
+        let (platform, wanted) = (Arc::clone(&self.platform), spec.clone());
+        let making = async move {
+            // Never closed; without a permit it would be one more at the same time.
+            let _permit = retries.acquire().await.ok();
+            platform.ensure_port(&wanted).await
+        };
+        self.make_beside(spec, making.boxed());
+    }
+
+    fn make_beside(&mut self, spec: PortSpec, making: Making) {
+        self.ports_at_work.making.insert(spec.endpoint.clone());
+        self.ports_at_work.unsent.push(Unsent::Making(spec, making));
+    }
+
+    /// Takes in an interface that was made beside the loop; makes it anew if another one is wanted by now.
+    pub(super) async fn finish_port(
+        &mut self,
+        mirror: &Mirror,
+        spec: PortSpec,
+        made: Made,
+    ) -> Vec<String> {
+        let name = spec.endpoint.clone();
+        self.ports_at_work.making.remove(&name);
+        match self.local.port_spec(mirror, &name) {
+            Some(Ok(wanted)) if wanted == spec => self.take_made(mirror, vec![(spec, made)]).await,
+            _ => self.ensure_ports(mirror, vec![name]).await,
+        }
+    }
+
+    /// Takes in what became of interfaces: their rows, then their programs.
+    async fn take_made(&mut self, mirror: &Mirror, made: Vec<(PortSpec, Made)>) -> Vec<String> {
+        let mut draft = Draft::default();
+        let mut standing = Vec::new();
+        for (spec, made) in made {
+            let name = spec.endpoint;
+            self.news.insert(name.clone());
+            if let Some(known) = mirror.endpoint(&name) {
+                let desired = self.desired(mirror);
+                known.keys().for_each(|key| draft.note(&desired, key));
+            }
+            match made {
+                Ok(Port { host_ifindex, .. }) => {
+                    self.failures.remove(&name);
+                    self.places.insert(name.clone(), (spec.netns, spec.ifname));
+                    self.found.ports.insert(name.clone(), host_ifindex);
+                    self.attached.up.remove(&host_ifindex);
+                    standing.push(name);
+                }
+                // No word on whether its interface is gone: if it was there, it is.
+                Err(error) => self.fail(name, error.to_string()),
+            }
+        }
+        let mut errors = Vec::new();
+        errors.extend(self.settle(mirror, draft).err());
+        errors.extend(self.attach().await.err());
+        match errors.first() {
+            Some(error) => self.doubt(standing, error),
+            None if self.is_in_doubt || self.unmended.is_some() => {}
+            None => standing
+                .iter()
+                .for_each(|name| drop(self.doubtful.remove(name))),
+        }
+        errors
+    }
+
+    fn fail(&mut self, name: Name, reason: String) {
+        self.news.insert(name.clone());
+        if self.failures.get(&name) != Some(&reason) {
+            tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
+            self.failures.insert(name, reason);
+        }
+    }
+
+    /// Takes in what a look at a port has found: makes anew what is not there, and what the look may have
+    /// put back to a former spec.
+    pub(super) async fn take_look(
+        &mut self,
+        mirror: &Mirror,
+        spec: PortSpec,
+        looked: Result<Option<Port>, PlatformError>,
+    ) -> Vec<String> {
+        let Some(wanted) = self.local.port_spec(mirror, &spec.endpoint) else {
+            return Vec::new();
+        };
+        let name = spec.endpoint.clone();
+        let known = self.found.ports.get(&name).copied();
+        match looked {
+            Ok(Some(port))
+                if wanted == Ok(spec)
+                    && known == Some(port.host_ifindex)
+                    && !self.failures.contains_key(&name) =>
+            {
+                // The look puts right all but this, which needs to know of programs.
+                self.attached.up.remove(&port.host_ifindex);
+                let set = self.set_up(&BTreeSet::from([port.host_ifindex])).await;
+                if let Err(error) = &set {
+                    self.doubt([name], error);
+                }
+                set.err().into_iter().collect()
+            }
+            Ok(_) => self.ensure_ports(mirror, vec![name]).await,
+            Err(error) => {
+                self.fail(name, error.to_string());
+                Vec::new()
+            }
+        }
+    }
+
+    /// Removes interfaces. One that takes longer is gone later, or found again by the next look at the host.
+    pub(super) async fn remove_ports(&mut self, names: &[Name]) -> Vec<String> {
+        let platform = &self.platform;
+        let removals = stream::iter(names.to_vec()).map(|name| async move {
+            let (platform, gone) = (Arc::clone(platform), name.clone());
+            let mut removal = async move { platform.remove_port(&gone).await }.boxed();
+            match timeout(PATIENCE, &mut removal).await {
+                Ok(removed) => Ok((name, removed)),
+                Err(_) => Err((name, removal)),
+            }
+        });
+        let all: Vec<_> = removals.buffer_unordered(AT_ONCE).collect().await;
+        let mut errors = Vec::new();
+        for one in all {
+            match one {
+                Ok((name, removed)) => errors.extend(self.take_removed(&name, removed)),
+                Err((name, removal)) => self
+                    .ports_at_work
+                    .unsent
+                    .push(Unsent::Removal(name, removal)),
+            }
+        }
+        errors
+    }
+
+    /// Takes in that an interface was removed; gives the error if it was not.
+    pub(super) fn take_removed(
+        &mut self,
+        name: &Name,
+        removed: Result<(), PlatformError>,
+    ) -> Option<String> {
+        // It may stand again by now.
+        if removed.is_ok() && !self.found.ports.contains_key(name) {
+            self.places.remove(name);
+        }
+        removed.err().map(|error| error.to_string())
+    }
+}
+
+impl Reconciler {
+    /// Sends on its way what the loop does not wait for any longer.
+    pub(super) fn send_unfinished(&mut self) {
+        for unsent in mem::take(&mut self.applier.ports_at_work.unsent) {
+            match unsent {
+                Unsent::Making(spec, making) => self
+                    .inputs
+                    .send(async move { Errand::Made(spec, making.await) }),
+                Unsent::Removal(name, removal) => self
+                    .inputs
+                    .send(async move { Errand::Removed(name, removal.await) }),
+            }
+        }
+    }
+
+    pub(super) async fn on_made(&mut self, spec: PortSpec, made: Made) {
+        let view = self.view.read().await;
+        let errors = self.applier.finish_port(&view.mirror, spec, made).await;
+        drop(view);
+        self.errors.extend(errors);
+    }
+
+    pub(super) fn on_removed(&mut self, name: &Name, removed: Result<(), PlatformError>) {
+        self.errors.extend(self.applier.take_removed(name, removed));
+    }
+}
