@@ -253,8 +253,12 @@ impl Netlink {
 
     /// The addresses of a link.
     pub(super) async fn addresses(&self, index: u32) -> io::Result<Vec<Address>> {
-        let messages = self.list(RouteNetlinkMessage::GetAddress(AddressMessage::default()));
-        let messages = messages.await?;
+        let mut question = AddressMessage::default();
+        question.header.index = index;
+        let question = RouteNetlinkMessage::GetAddress(question);
+        let messages = self
+            .on_thread(move |socket| socket.list_some(&question))
+            .await?;
         let addresses: io::Result<Vec<_>> = messages
             .iter()
             .map(|address| Address::of(address))

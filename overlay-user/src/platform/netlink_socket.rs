@@ -88,6 +88,15 @@ impl NetlinkSocket {
         Err(Errno::EINTR.into())
     }
 
+    /// The same of those alone that the message's fixed part names. Kernels before 4.20 list all.
+    pub(super) fn list_some(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<Payload>> {
+        // Refused where it is not known. Other questions are put in ways that it would not pass.
+        let _ = self.socket.set_netlink_get_strict_chk(true);
+        let listed = self.list(message);
+        let _ = self.socket.set_netlink_get_strict_chk(false);
+        listed
+    }
+
     fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
