@@ -14,9 +14,11 @@ use crate::{
     reconcile::apply::on_kernel,
 };
 
-/// How often they are looked at though the kernel tells of no change.
+/// How often they are looked at though nothing was heard of them.
+const ROUTINE: Duration = Duration::from_mins(5);
+/// The same where the kernel does not tell of changes.
 const CHECK: Duration = Duration::from_secs(30);
-/// The first wait after a failure; doubles up to [`CHECK`].
+/// The first wait after a failure; doubles up to that.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 /// The least time between two looks: somebody may undo each change as soon as it is made.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -56,9 +58,10 @@ impl Keeper {
                 .ensure()
                 .await
                 .unwrap_or_else(|error| Some(format!("{error:#}")));
-            let wait = if found.is_some() { backoff } else { CHECK };
+            let longest = if changes.is_some() { ROUTINE } else { CHECK };
+            let wait = if found.is_some() { backoff } else { longest };
             backoff = match &found {
-                Some(_) => (backoff * 2).min(CHECK),
+                Some(_) => (backoff * 2).min(longest),
                 None => MIN_BACKOFF,
             };
             problem.send_if_modified(|known| {
@@ -79,12 +82,9 @@ impl Keeper {
         }
     }
 
-    /// Puts pins back, and the program on the VXLAN devices that drops what they take in.
+    /// Puts the program on the VXLAN devices that drops what they take in.
     fn guard(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
-        on_kernel(|| {
-            self.datapath.restore_pins()?;
-            self.datapath.attach_external(ifindexes)
-        })
+        on_kernel(|| self.datapath.attach_external(ifindexes))
     }
 }
 

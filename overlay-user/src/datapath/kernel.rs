@@ -47,8 +47,8 @@ use crate::model::{
 /// The BPF object: an ELF file with the programs, their maps and BTF.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
 
-/// How many endpoints' interfaces are asked for their programs at a time: a microsecond each.
-const GLANCE: usize = 2048;
+/// How many endpoints' interfaces are asked for their programs at a time: some two microseconds each.
+const GLANCE: usize = 512;
 
 /// Programs, maps and links of one instance.
 pub struct Kernel {

@@ -4,13 +4,12 @@
 //! record, namespace, veth, alias, then everything that can be set on what is there.
 
 use std::{
-    collections::BTreeSet,
     io,
     os::fd::{AsFd, AsRawFd},
 };
 
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkFlags, LinkMessage};
-use nix::errno::Errno;
+use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
@@ -131,15 +130,26 @@ impl Linux {
     /// it.
     pub(super) async fn forget_lost_ports(&self) -> Result<(), PlatformError> {
         let reading = || "reading which ports are ours".to_owned();
-        let host = self.open_host().await?;
-        let links = host.links().await.tried(reading)?;
-        let names: BTreeSet<_> = links.into_iter().map(|link| link.name).collect();
         let ports = &self.records.ports;
-        for endpoint in ports.names().tried(reading)? {
-            let name = Device::Port(&endpoint).name(&self.instance);
-            if names.contains(&name) {
-                continue;
-            }
+        let recorded = ports.names().tried(reading)?.into_iter();
+        let mut absent: Vec<(Name, String)> = recorded
+            .map(|endpoint| {
+                let name = Device::Port(&endpoint).name(&self.instance);
+                (endpoint, name)
+            })
+            .collect();
+        // A name is found in no time. A list of all links takes the kernel the square of their number: it
+        // looks for the namespace that each leads to among all.
+        let looking = self.host.run(move || {
+            absent.retain(|(_, name)| if_nametoindex(name.as_str()) == Err(Errno::ENODEV));
+            Ok(absent)
+        });
+        let absent = looking.await.tried(reading)?;
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let host = self.open_host().await?;
+        for (endpoint, name) in absent {
             // It may be on its way.
             let _turn = self.port_changes.lock(&endpoint).await;
             if host.link_named(&name).await.tried(reading)?.is_none() {

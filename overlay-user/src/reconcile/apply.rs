@@ -244,9 +244,9 @@ impl Applier {
         let names: BTreeSet<Name> = names.chain(uncertain).collect();
         errors.extend(self.ensure_ports(mirror, names.into_iter().collect()).await);
         errors.extend(self.mend_small_tables(mirror).err());
-        if let Err(error) = self.platform.remove_orphan_namespaces().await {
-            errors.push(error.to_string());
-        }
+        let restored = on_kernel(|| self.datapath.restore_pins());
+        errors.extend(restored.err().map(|error| error.to_string()));
+        errors.extend(self.remove_orphan_namespaces().await);
         errors
     }
 

@@ -13,8 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, apply::on_kernel, event::Event, inputs::Errand,
-    watchdog::Part,
+    CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand, watchdog::Part,
 };
 use crate::{
     datapath::Datapath,
@@ -241,10 +240,7 @@ impl Reconciler {
             Ok(detached) => {
                 tracing::warn!(?detached, "interfaces have lost their programs");
                 self.applier.datapath.doubt_attachments();
-                let restored = on_kernel(|| self.applier.datapath.restore_pins());
                 self.check().await;
-                self.errors
-                    .extend(restored.err().map(|error| error.to_string()));
             }
             // The next look at the host asks again, and tells.
             Err(error) => tracing::debug!(%error, "it is not known whether programs are attached"),

@@ -7,7 +7,10 @@
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::{Reconciler, apply::Applier, inputs::Errand, mirror::Mirror, plan::Draft};
 use crate::{
@@ -19,6 +22,8 @@ use crate::{
 const AT_ONCE: usize = 16;
 /// How many of those that failed before are made at the same time, beside the loop.
 const RETRIES_AT_ONCE: usize = 8;
+/// How often namespaces are looked for that a crash left behind, if none has failed to be removed since.
+const ORPHANS: Duration = Duration::from_mins(10);
 /// For how long the loop waits for one. It takes some 30 ms where nothing is in its way.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -33,6 +38,8 @@ pub(super) struct AtWork {
     /// What the loop has not yet sent on its way.
     unsent: Vec<Unsent>,
     retries: Arc<Semaphore>,
+    /// When namespaces without ports are looked for. `None`: at the next look at the host.
+    next_orphans: Option<Instant>,
 }
 
 /// Work that took longer than the loop waits.
@@ -47,6 +54,7 @@ impl Default for AtWork {
             making: BTreeSet::new(),
             unsent: Vec::new(),
             retries: Arc::new(Semaphore::new(RETRIES_AT_ONCE)),
+            next_orphans: None,
         }
     }
 }
@@ -244,6 +252,20 @@ impl Applier {
         if removed.is_ok() && !self.found.ports.contains_key(name) {
             self.places.remove(name);
         }
+        if removed.is_err() {
+            self.ports_at_work.next_orphans = None;
+        }
+        removed.err().map(|error| error.to_string())
+    }
+
+    /// Removes namespaces of ours that no interface leads to, now and then: it has to ask for each of them.
+    pub(super) async fn remove_orphan_namespaces(&mut self) -> Option<String> {
+        let (now, next) = (Instant::now(), &mut self.ports_at_work.next_orphans);
+        if next.is_some_and(|next| now < next) {
+            return None;
+        }
+        let removed = self.platform.remove_orphan_namespaces().await;
+        *next = removed.is_ok().then_some(now + ORPHANS);
         removed.err().map(|error| error.to_string())
     }
 }
