@@ -17,6 +17,7 @@ use super::{
     cache::Lookup,
     resolve::Answer,
     watchdog::{Part, Watchdog},
+    work::Work,
 };
 use crate::{
     model::{Endpoint, Miss, Name, QuestionId},
@@ -110,7 +111,9 @@ impl Inputs {
 
     /// Begins an errand; [`Wake::Errand`] tells of its end.
     pub(super) fn send(&self, errand: impl Future<Output = Errand> + Send + 'static) {
-        self.errands.push(Box::pin(errand));
+        let mut errand = Work::begin(errand);
+        self.errands
+            .push(Box::pin(async move { errand.end().await }));
     }
 
     /// Whether the host's routes are watched: only then can next hops be vouched for.

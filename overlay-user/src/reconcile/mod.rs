@@ -37,6 +37,7 @@ pub mod sweep;
 mod vet;
 pub mod watchdog;
 mod withheld;
+mod work;
 mod write;
 
 pub use self::withheld::Lost;

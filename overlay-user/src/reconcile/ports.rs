@@ -6,13 +6,13 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
+use futures_util::{StreamExt as _, stream};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
 
-use super::{Reconciler, apply::Applier, inputs::Errand, mirror::Mirror, plan::Draft};
+use super::{Reconciler, apply::Applier, inputs::Errand, mirror::Mirror, plan::Draft, work::Work};
 use crate::{
     model::Name,
     platform::{PlatformError, Port, PortSpec},
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Its interface, or why it has none.
 type Made = Result<Port, PlatformError>;
-type Making = BoxFuture<'static, Made>;
+type Making = Work<Made>;
 
 /// What is under way beside the loop.
 pub(super) struct AtWork {
@@ -40,12 +40,14 @@ pub(super) struct AtWork {
     retries: Arc<Semaphore>,
     /// When namespaces without ports are looked for. `None`: at the next look at the host.
     next_orphans: Option<Instant>,
+    /// The removal of such ones that is not over yet.
+    orphans: Option<Work<Result<(), PlatformError>>>,
 }
 
 /// Work that took longer than the loop waits.
 enum Unsent {
     Making(PortSpec, Making),
-    Removal(Name, BoxFuture<'static, Result<(), PlatformError>>),
+    Removal(Name, Work<Result<(), PlatformError>>),
 }
 
 impl Default for AtWork {
@@ -55,6 +57,7 @@ impl Default for AtWork {
             unsent: Vec::new(),
             retries: Arc::new(Semaphore::new(RETRIES_AT_ONCE)),
             next_orphans: None,
+            orphans: None,
         }
     }
 }
@@ -82,8 +85,8 @@ impl Applier {
         let platform = &self.platform;
         let made = stream::iter(specs).map(|spec| async move {
             let (platform, wanted) = (Arc::clone(platform), spec.clone());
-            let mut making: Making = async move { platform.ensure_port(&wanted).await }.boxed();
-            match timeout(PATIENCE, &mut making).await {
+            let mut making = Work::begin(async move { platform.ensure_port(&wanted).await });
+            match timeout(PATIENCE, making.end()).await {
                 Ok(made) => Ok((spec, made)),
                 Err(_) => Err((spec, making)),
             }
@@ -110,12 +113,12 @@ impl Applier {
     fn retry(&mut self, spec: PortSpec) {
         let retries = Arc::clone(&self.ports_at_work.retries);
         let (platform, wanted) = (Arc::clone(&self.platform), spec.clone());
-        let making = async move {
+        let making = Work::begin(async move {
             // Never closed; without a permit it would be one more at the same time.
             let _permit = retries.acquire().await.ok();
             platform.ensure_port(&wanted).await
-        };
-        self.make_beside(spec, making.boxed());
+        });
+        self.make_beside(spec, making);
     }
 
     fn make_beside(&mut self, spec: PortSpec, making: Making) {
@@ -134,7 +137,14 @@ impl Applier {
         self.ports_at_work.making.remove(&name);
         match self.local.port_spec(mirror, &name) {
             Some(Ok(wanted)) if wanted == spec => self.take_made(mirror, vec![(spec, made)]).await,
-            _ => self.ensure_ports(mirror, vec![name]).await,
+            wanted => {
+                let mut errors = Vec::new();
+                if wanted.is_none() && made.is_ok() {
+                    errors.extend(self.remove_ports(std::slice::from_ref(&name)).await);
+                }
+                errors.extend(self.ensure_ports(mirror, vec![name]).await);
+                errors
+            }
         }
     }
 
@@ -222,8 +232,8 @@ impl Applier {
         let platform = &self.platform;
         let removals = stream::iter(names.to_vec()).map(|name| async move {
             let (platform, gone) = (Arc::clone(platform), name.clone());
-            let mut removal = async move { platform.remove_port(&gone).await }.boxed();
-            match timeout(PATIENCE, &mut removal).await {
+            let mut removal = Work::begin(async move { platform.remove_port(&gone).await });
+            match timeout(PATIENCE, removal.end()).await {
                 Ok(removed) => Ok((name, removed)),
                 Err(_) => Err((name, removal)),
             }
@@ -260,12 +270,19 @@ impl Applier {
 
     /// Removes namespaces of ours that no interface leads to, now and then: it has to ask for each of them.
     pub(super) async fn remove_orphan_namespaces(&mut self) -> Option<String> {
-        let (now, next) = (Instant::now(), &mut self.ports_at_work.next_orphans);
-        if next.is_some_and(|next| now < next) {
+        let (now, at_work) = (Instant::now(), &mut self.ports_at_work);
+        if at_work.next_orphans.is_some_and(|next| now < next) {
             return None;
         }
-        let removed = self.platform.remove_orphan_namespaces().await;
-        *next = removed.is_ok().then_some(now + ORPHANS);
+        let platform = Arc::clone(&self.platform);
+        let begin = || Work::begin(async move { platform.remove_orphan_namespaces().await });
+        let mut removal = at_work.orphans.take().unwrap_or_else(begin);
+        let Ok(removed) = timeout(PATIENCE, removal.end()).await else {
+            // The next look at the host asks for its end.
+            at_work.orphans = Some(removal);
+            return None;
+        };
+        at_work.next_orphans = removed.is_ok().then_some(now + ORPHANS);
         removed.err().map(|error| error.to_string())
     }
 }
@@ -275,12 +292,12 @@ impl Reconciler {
     pub(super) fn send_unfinished(&mut self) {
         for unsent in mem::take(&mut self.applier.ports_at_work.unsent) {
             match unsent {
-                Unsent::Making(spec, making) => self
+                Unsent::Making(spec, mut making) => self
                     .inputs
-                    .send(async move { Errand::Made(spec, making.await) }),
-                Unsent::Removal(name, removal) => self
+                    .send(async move { Errand::Made(spec, making.end().await) }),
+                Unsent::Removal(name, mut removal) => self
                     .inputs
-                    .send(async move { Errand::Removed(name, removal.await) }),
+                    .send(async move { Errand::Removed(name, removal.end().await) }),
             }
         }
     }
