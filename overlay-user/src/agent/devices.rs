@@ -18,7 +18,7 @@ use crate::{
 const ROUTINE: Duration = Duration::from_mins(5);
 /// The same where the kernel does not tell of changes.
 const CHECK: Duration = Duration::from_secs(30);
-/// The first wait after a failure; doubles up to that.
+/// The first wait after a failure; doubles up to [`CHECK`].
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 /// The least time between two looks: somebody may undo each change as soon as it is made.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -61,7 +61,7 @@ impl Keeper {
             let longest = if changes.is_some() { ROUTINE } else { CHECK };
             let wait = if found.is_some() { backoff } else { longest };
             backoff = match &found {
-                Some(_) => (backoff * 2).min(longest),
+                Some(_) => (backoff * 2).min(CHECK),
                 None => MIN_BACKOFF,
             };
             problem.send_if_modified(|known| {

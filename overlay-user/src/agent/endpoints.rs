@@ -3,17 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
 use ipnet::IpNet;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::{
     api::{
         EndpointFilter, EndpointPages, EndpointRequest, EndpointView, ErrorKind, MoveRequest,
         NodeState, OperationError,
     },
-    operations::Agent,
+    operations::{Agent, CARRYING},
 };
 use crate::{
     config,
@@ -24,6 +28,8 @@ use crate::{
 
 /// How often an address that is handed out may turn out to be taken by somebody faster.
 const ADDRESS_ATTEMPTS: usize = 64;
+/// How often it is looked whether an interface is made.
+const MAKING: Duration = Duration::from_millis(20);
 /// Pages that wait for a slow reader.
 const PAGES_AHEAD: usize = 2;
 
@@ -171,8 +177,18 @@ impl Agent {
         Ok(listing.view(endpoint, &view, &self.config.node))
     }
 
+    /// Why an endpoint of this host does not stand, once that is known: one whose interface is still being made
+    /// is waited for.
     async fn failure(&self, name: &Name) -> Option<String> {
-        self.observer.view().await.failures.get(name).cloned()
+        let deadline = Instant::now() + CARRYING;
+        loop {
+            let view = self.observer.view().await;
+            if !view.making.contains(name) || Instant::now() >= deadline {
+                return view.failures.get(name).cloned();
+            }
+            drop(view);
+            sleep(MAKING).await;
+        }
     }
 
     /// Commits the endpoint that is asked for, with the next free address if it names none.

@@ -64,8 +64,7 @@ pub(super) async fn check_history(
     registry: &dyn Registry,
     platform: &dyn Platform,
 ) -> anyhow::Result<()> {
-    let is_held = !last_known.held.endpoints.is_empty();
-    if is_held || last_known.revision == 0 {
+    if last_known.revision == 0 {
         return Ok(());
     }
     let mut reading = registry.read(Scope::Resident(config.node.clone())).await?;
@@ -74,6 +73,10 @@ pub(super) async fn check_history(
     }
     let ports = platform.ports().await?.into_iter();
     let mut absent: BTreeSet<Name> = ports.map(|port| port.endpoint).collect();
+    // What was held before is held in any case.
+    for held in &last_known.held.endpoints {
+        absent.remove(&held.name);
+    }
     let all = absent.len();
     while let Some(page) = reading.endpoints.recv().await {
         for endpoint in page? {

@@ -43,11 +43,13 @@ impl LastKnown {
     }
 }
 
-/// Writes down what the loop knows, as often as that changes. Ends with the loop.
+/// Writes down what the loop knows, as often as that changes. `former` is the revision that the last agent
+/// followed. Ends with the loop.
 pub(super) async fn keep(
     mut observer: Observer,
     registry: Arc<dyn Registry>,
     paths: InstancePaths,
+    former: Revision,
 ) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,7 +74,8 @@ pub(super) async fn keep(
         }
         let known = LastKnown {
             identity: now.0,
-            revision: now.1,
+            // Nothing is followed while all that is known is held.
+            revision: if now.1 == 0 { former } else { now.1 },
             held: view.mirror.held(),
         };
         drop(view);

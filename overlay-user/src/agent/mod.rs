@@ -285,6 +285,7 @@ async fn serve(
         observer.clone(),
         Arc::clone(&registry),
         paths.clone(),
+        last_known.revision,
     ));
     let clients = Clients::start().context("no threads for clients")?;
     if let Some(listener) = measured_at {

@@ -41,7 +41,7 @@ pub(super) const COMMIT: Duration = Duration::from_secs(10);
 /// Rows of the registry that are left out, and are told of one by one.
 const REJECTED: usize = 100;
 /// How long this host's kernel may take to follow it.
-const CARRYING: Duration = Duration::from_secs(30);
+pub(super) const CARRYING: Duration = Duration::from_secs(30);
 
 /// The agent as its clients see it.
 pub(super) struct Agent {

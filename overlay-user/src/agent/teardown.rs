@@ -119,6 +119,21 @@ pub(super) async fn remove_from_host(
     host: &Netns,
     errors: &mut Vec<String>,
 ) {
+    // Twice: what was being made just now may have come after the first time.
+    for _ in 0..2 {
+        remove_ports(&*platform, errors).await;
+    }
+    errors.extend(error_of(datapath::remove(&paths.pins)));
+    let pins = paths.pins.clone();
+    let detached = host
+        .run(move || datapath::detach_filters(&pins).map_err(io::Error::other))
+        .await;
+    errors.extend(error_of(detached));
+    errors.extend(error_of(platform.remove_orphan_namespaces().await));
+    errors.extend(error_of(platform.remove_vxlan().await));
+}
+
+async fn remove_ports(platform: &dyn Platform, errors: &mut Vec<String>) {
     match platform.ports().await {
         Ok(ports) => {
             for port in ports {
@@ -131,14 +146,6 @@ pub(super) async fn remove_from_host(
         }
         Err(error) => errors.push(error.to_string()),
     }
-    errors.extend(error_of(datapath::remove(&paths.pins)));
-    let pins = paths.pins.clone();
-    let detached = host
-        .run(move || datapath::detach_filters(&pins).map_err(io::Error::other))
-        .await;
-    errors.extend(error_of(detached));
-    errors.extend(error_of(platform.remove_orphan_namespaces().await));
-    errors.extend(error_of(platform.remove_vxlan().await));
 }
 
 /// Forgets the instance if all is gone; otherwise says what is not, and `down` can be tried again.

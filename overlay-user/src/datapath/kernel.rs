@@ -141,16 +141,19 @@ impl Kernel {
 
     fn guard_external(&self, state: &mut State) -> Result<(), DatapathError> {
         let program = classifier(&mut state.ebpf, program::EXTERNAL_INGRESS)?;
+        let mut result = Ok(());
         for &ifindex in &state.external {
             // One that went is made anew, and guarded then.
             if is_gone(ifindex) {
                 continue;
             }
-            let name = interface_name(ifindex)?;
-            self.hook
-                .attach(program, &name, &self.pins.external_link(ifindex))?;
+            let pin = self.pins.external_link(ifindex);
+            let attached =
+                interface_name(ifindex).and_then(|name| self.hook.attach(program, &name, &pin));
+            // One that fails keeps none of the others.
+            result = result.and(attached);
         }
-        Ok(())
+        result
     }
 }
 

@@ -223,6 +223,9 @@ impl Applier {
     /// can't be listed.
     pub async fn check(&mut self, mirror: &Mirror) -> Vec<String> {
         let mut errors: Vec<String> = self.finish_write().err().into_iter().collect();
+        // Their folders are where the links of what is attached below are pinned.
+        let restored = on_kernel(|| self.datapath.restore_pins());
+        errors.extend(restored.err().map(|error| error.to_string()));
         match self.list_ports(mirror).await {
             Ok(orphans) => errors.extend(self.remove_orphans(mirror, orphans).await),
             Err(error) => {
@@ -244,8 +247,6 @@ impl Applier {
         let names: BTreeSet<Name> = names.chain(uncertain).collect();
         errors.extend(self.ensure_ports(mirror, names.into_iter().collect()).await);
         errors.extend(self.mend_small_tables(mirror).err());
-        let restored = on_kernel(|| self.datapath.restore_pins());
-        errors.extend(restored.err().map(|error| error.to_string()));
         errors.extend(self.remove_orphan_namespaces().await);
         errors
     }
@@ -345,7 +346,10 @@ impl Applier {
         let orphans: Vec<Name> = listed
             .keys()
             .filter(|name| {
-                self.local.port_spec(mirror, name).is_none() || self.is_misplaced(mirror, name)
+                // What is made just now replaces what is elsewhere.
+                let is_misplaced =
+                    !self.ports_at_work.making.contains(*name) && self.is_misplaced(mirror, name);
+                self.local.port_spec(mirror, name).is_none() || is_misplaced
             })
             .cloned()
             .collect();
@@ -405,7 +409,14 @@ impl Applier {
         let mut draft = Draft::default();
         for name in &orphans {
             tracing::info!(endpoint = %name, "removing an interface that no endpoint wants");
-            draft.note(&self.desired(mirror), Key::Port(name.clone()));
+            let desired = self.desired(mirror);
+            draft.note(&desired, Key::Port(name.clone()));
+            // One that is elsewhere has rows as long as it counts for standing.
+            let known = mirror.endpoint(name);
+            let keys = known
+                .into_iter()
+                .flat_map(|known| known.keys().collect::<Vec<_>>());
+            keys.for_each(|key| draft.note(&desired, key));
             self.news.insert(name.clone());
             self.found.ports.remove(name);
         }

@@ -13,7 +13,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    CHECK, FIRST_RETRY, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand, watchdog::Part,
+    CHECK, FIRST_RETRY, LEASE, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand,
+    watchdog::Part,
 };
 use crate::{
     datapath::Datapath,
@@ -63,6 +64,9 @@ pub(super) struct Looks {
     /// Those that wait, by when they are due.
     queue: BTreeSet<(Instant, Name)>,
     under_way: usize,
+    /// Interfaces that had lost their programs a second ago. Those that can't be helped wait for the next
+    /// look at the host.
+    detached: BTreeSet<u32>,
 }
 
 impl Looks {
@@ -229,6 +233,20 @@ impl Reconciler {
         self.look_for_programs().await;
     }
 
+    async fn renew_lease(&mut self) {
+        if !self.inputs.knows_routes() {
+            return;
+        }
+        // The lease says that the next hops are up to date.
+        if self.inputs.take_routes() {
+            self.follow_routes().await;
+        }
+        match self.applier.renew_lease(LEASE) {
+            Ok(()) => self.watchdog.turned(Part::Lease),
+            Err(error) => tracing::error!(%error, "the kernel looks for each packet's next hop"),
+        }
+    }
+
     /// Looks at the whole host at once where an interface has lost its program: what comes in there passes
     /// to the host's own stack.
     async fn look_for_programs(&mut self) {
@@ -236,8 +254,10 @@ impl Reconciler {
             return;
         }
         match self.applier.on_datapath(Datapath::detached) {
-            Ok(detached) if detached.is_empty() => {}
+            Ok(detached) if detached == self.looks.detached => {}
+            Ok(detached) if detached.is_empty() => self.looks.detached = detached,
             Ok(detached) => {
+                self.looks.detached.clone_from(&detached);
                 tracing::warn!(?detached, "interfaces have lost their programs");
                 self.applier.datapath.doubt_attachments();
                 self.check().await;

@@ -9,7 +9,11 @@
 //! the kernel told of a change, its large tables looked through now and then. How often depends on how long it takes, so that a host with a million endpoints
 //! spends no more time on it than one with ten.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc, watch},
@@ -86,6 +90,8 @@ pub struct View {
     pub ports: BTreeMap<Name, u32>,
     /// Why others of this node don't.
     pub failures: BTreeMap<Name, String>,
+    /// Those that are being made just now, and take their time.
+    pub making: BTreeSet<Name>,
     /// Why the registry is out of reach; `None`: it is in reach.
     pub lost: Option<Lost>,
     /// Since when endpoints are held that the registry has left out; `None`: there are none.
@@ -152,6 +158,7 @@ impl View {
             mirror: Mirror::new(node),
             ports: BTreeMap::new(),
             failures: BTreeMap::new(),
+            making: BTreeSet::new(),
             lost: None,
             withheld_since: None,
             rejected: BTreeMap::new(),
@@ -449,7 +456,7 @@ impl Reconciler {
             Errand::Reported(question, reported) => self.reporter.take(question, reported),
             Errand::Looked(spec, looked) => self.on_looked(spec, looked).await,
             Errand::Made(spec, made) => self.on_made(spec, made).await,
-            Errand::Removed(name, removed) => self.on_removed(&name, removed),
+            Errand::Removed(name, removed) => self.on_removed(name, removed).await,
             Errand::Joined(joined) => {
                 self.is_joining = false;
                 self.next_joining = Instant::now() + REJOIN;
@@ -505,20 +512,6 @@ impl Reconciler {
                 .extend(self.applier.carry_over(&view.mirror, draft).await);
         }
         outcome
-    }
-
-    async fn renew_lease(&mut self) {
-        if !self.inputs.knows_routes() {
-            return;
-        }
-        // The lease says that the next hops are up to date.
-        if self.inputs.take_routes() {
-            self.follow_routes().await;
-        }
-        match self.applier.renew_lease(LEASE) {
-            Ok(()) => self.watchdog.turned(Part::Lease),
-            Err(error) => tracing::error!(%error, "the kernel looks for each packet's next hop"),
-        }
     }
 
     async fn follow_routes(&mut self) {
@@ -580,6 +573,7 @@ impl Reconciler {
         self.counters.fenced = view.mirror.fenced();
         view.counters = self.counters;
         view.cached = self.cache.len();
+        view.making.clone_from(&self.applier.ports_at_work.making);
         self.tell_of_withheld(&mut view);
         // Until a reading is through, its revision is not reached.
         if self.reader.is_settled() && view.withheld_since.is_none() {

@@ -4,7 +4,15 @@
 //! loop waits a moment for one, and then goes on; it hears of the end like of that of any errand. What
 //! failed or took its time before is not waited for at all.
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use tokio::{
@@ -34,7 +42,7 @@ type Making = Work<Made>;
 /// What is under way beside the loop.
 pub(super) struct AtWork {
     /// Endpoints whose interfaces are being made.
-    making: BTreeSet<Name>,
+    pub(super) making: BTreeSet<Name>,
     /// What the loop has not yet sent on its way.
     unsent: Vec<Unsent>,
     retries: Arc<Semaphore>,
@@ -42,6 +50,13 @@ pub(super) struct AtWork {
     next_orphans: Option<Instant>,
     /// The removal of such ones that is not over yet.
     orphans: Option<Work<Result<(), PlatformError>>>,
+}
+
+/// What came of the wait for an interface.
+enum Waited {
+    Done(PortSpec, Made),
+    UnderWay(PortSpec, Making),
+    NotBegun(PortSpec),
 }
 
 /// Work that took longer than the loop waits.
@@ -82,25 +97,27 @@ impl Applier {
                 }
             }
         }
-        let platform = &self.platform;
+        // Where one takes its time, many may: none is begun any more that the loop would wait for.
+        let (platform, is_slow) = (&self.platform, &AtomicBool::new(false));
         let made = stream::iter(specs).map(|spec| async move {
+            if is_slow.load(Ordering::Relaxed) {
+                return Waited::NotBegun(spec);
+            }
             let (platform, wanted) = (Arc::clone(platform), spec.clone());
             let mut making = Work::begin(async move { platform.ensure_port(&wanted).await });
-            match timeout(PATIENCE, making.end()).await {
-                Ok(made) => Ok((spec, made)),
-                Err(_) => Err((spec, making)),
+            if let Ok(made) = timeout(PATIENCE, making.end()).await {
+                return Waited::Done(spec, made);
             }
+            is_slow.store(true, Ordering::Relaxed);
+            Waited::UnderWay(spec, making)
         });
         let all: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;
         let mut made = Vec::new();
         for one in all {
             match one {
-                Ok(done) => made.push(done),
-                Err((spec, making)) => {
-                    let reason = "its interface is still being made: the kernel takes its time";
-                    self.fail(spec.endpoint.clone(), reason.to_owned());
-                    self.make_beside(spec, making);
-                }
+                Waited::Done(spec, outcome) => made.push((spec, outcome)),
+                Waited::UnderWay(spec, making) => self.make_beside(spec, making),
+                Waited::NotBegun(spec) => self.retry(spec),
             }
         }
         for (name, reason) in impossible {
@@ -109,7 +126,7 @@ impl Applier {
         self.take_made(mirror, made).await
     }
 
-    /// Makes one beside the loop that could not be made before.
+    /// Makes one beside the loop from the beginning.
     fn retry(&mut self, spec: PortSpec) {
         let retries = Arc::clone(&self.ports_at_work.retries);
         let (platform, wanted) = (Arc::clone(&self.platform), spec.clone());
@@ -139,7 +156,8 @@ impl Applier {
             Some(Ok(wanted)) if wanted == spec => self.take_made(mirror, vec![(spec, made)]).await,
             wanted => {
                 let mut errors = Vec::new();
-                if wanted.is_none() && made.is_ok() {
+                // A making that failed leaves things behind too.
+                if wanted.is_none() {
                     errors.extend(self.remove_ports(std::slice::from_ref(&name)).await);
                 }
                 errors.extend(self.ensure_ports(mirror, vec![name]).await);
@@ -229,24 +247,37 @@ impl Applier {
 
     /// Removes interfaces. One that takes longer is gone later, or found again by the next look at the host.
     pub(super) async fn remove_ports(&mut self, names: &[Name]) -> Vec<String> {
-        let platform = &self.platform;
+        let (platform, retries) = (&self.platform, &self.ports_at_work.retries);
+        let is_slow = &AtomicBool::new(false);
         let removals = stream::iter(names.to_vec()).map(|name| async move {
             let (platform, gone) = (Arc::clone(platform), name.clone());
-            let mut removal = Work::begin(async move { platform.remove_port(&gone).await });
-            match timeout(PATIENCE, removal.end()).await {
-                Ok(removed) => Ok((name, removed)),
-                Err(_) => Err((name, removal)),
+            let waits = is_slow.load(Ordering::Relaxed);
+            let retries = waits.then(|| Arc::clone(retries));
+            let mut removal = Work::begin(async move {
+                let _permit = match &retries {
+                    Some(retries) => retries.acquire().await.ok(),
+                    None => None,
+                };
+                platform.remove_port(&gone).await
+            });
+            let patience = if waits { Duration::ZERO } else { PATIENCE };
+            if let Ok(removed) = timeout(patience, removal.end()).await {
+                return Ok((name, removed));
             }
+            is_slow.store(true, Ordering::Relaxed);
+            Err((name, removal))
         });
         let all: Vec<_> = removals.buffer_unordered(AT_ONCE).collect().await;
         let mut errors = Vec::new();
         for one in all {
             match one {
                 Ok((name, removed)) => errors.extend(self.take_removed(&name, removed)),
-                Err((name, removal)) => self
-                    .ports_at_work
-                    .unsent
-                    .push(Unsent::Removal(name, removal)),
+                Err((name, removal)) => {
+                    // What comes next is not to be held against where this one was.
+                    self.places.remove(&name);
+                    let unsent = &mut self.ports_at_work.unsent;
+                    unsent.push(Unsent::Removal(name, removal));
+                }
             }
         }
         errors
@@ -309,7 +340,15 @@ impl Reconciler {
         self.errors.extend(errors);
     }
 
-    pub(super) fn on_removed(&mut self, name: &Name, removed: Result<(), PlatformError>) {
-        self.errors.extend(self.applier.take_removed(name, removed));
+    pub(super) async fn on_removed(&mut self, name: Name, removed: Result<(), PlatformError>) {
+        let view = self.view.read().await;
+        // It may have come after its successor.
+        let is_doubtful = removed.is_ok() && self.applier.found.ports.contains_key(&name);
+        let mut errors = Vec::from_iter(self.applier.take_removed(&name, removed));
+        if is_doubtful {
+            errors.extend(self.applier.ensure_ports(&view.mirror, vec![name]).await);
+        }
+        drop(view);
+        self.errors.extend(errors);
     }
 }

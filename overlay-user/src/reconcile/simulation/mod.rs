@@ -193,7 +193,7 @@ fn an_interface_that_takes_for_ever_holds_no_other_up() {
             sleep(Duration::from_secs(2)).await;
             let view = world.observer.view().await;
             assert_eq!(view.state_of(&name(&other)), EndpointState::Ready);
-            assert_eq!(view.state_of(&name("held")), EndpointState::Failed);
+            assert_eq!(view.state_of(&name("held")), EndpointState::Pending);
         }
         assert_eq!(world.observer.watchdog().stalled().len(), 0);
         world.host.set_faults(Faults::default());
