@@ -28,6 +28,8 @@ use crate::{agent, etcd, netns::Netns};
 const PREFIX: &str = "lt";
 const SOCKETS: &str = "/run/overlay";
 const PINS: &str = "/sys/fs/bpf/overlay";
+/// What agents remember beyond a reboot.
+const GUESTS: &str = "/var/lib/overlay/guests";
 
 /// One test's world.
 #[derive(Debug)]
@@ -288,7 +290,7 @@ fn collect(prefix: &str) {
 /// Every instance with `prefix` of which anything is left.
 fn instances(prefix: &str) -> BTreeSet<String> {
     let files = names(Path::new(SOCKETS)).map(|name| match name.rsplit_once('.') {
-        Some((instance, "sock" | "lock" | "json")) => instance.to_owned(),
+        Some((instance, "sock" | "lock" | "json" | "known")) => instance.to_owned(),
         _ => name,
     });
     files
@@ -309,7 +311,8 @@ fn end_by_force(instance: &str) {
     }
     let _ = fs::remove_dir_all(Path::new(PINS).join(instance));
     let _ = fs::remove_dir_all(Path::new(SOCKETS).join(instance));
-    for kind in ["sock", "lock", "json"] {
+    let _ = fs::remove_dir_all(Path::new(GUESTS).join(instance));
+    for kind in ["sock", "lock", "json", "known"] {
         let _ = fs::remove_file(Path::new(SOCKETS).join(format!("{instance}.{kind}")));
     }
 }

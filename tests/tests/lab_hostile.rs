@@ -11,6 +11,7 @@ use std::{
     ffi::OsStr,
     fs,
     os::unix::ffi::OsStrExt as _,
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -25,6 +26,9 @@ use serde_json::Value;
 
 /// Soon, on a slow machine too: a look that nothing has told of comes far later.
 const SOON: Duration = Duration::from_secs(15);
+
+/// An XDP program that drops all; fixtures/README.md has more.
+const XDP_DROP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xdp-drop.bpf.o");
 
 /// `ip -n NETNS WORDS... LAST`, where the last word need not be text.
 fn ip_bytes(netns: &Netns, words: &str, last: &[u8]) {
@@ -243,6 +247,39 @@ fn a_namespace_of_a_runtime_is_waited_for_and_never_made() {
     assert!(guest.exists(), "it is the runtime's");
 }
 
+#[test]
+fn a_namespace_of_a_runtime_is_not_made_after_a_reboot_either() {
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let mut agent = Agent::start(&lab, &host, "--vni 42");
+    let own = agent.endpoint(&lab.name("own"), 42, &["7.7.7.3/24"]);
+    let name = lab.name("runtimes");
+    netns::run("ip", &["netns", "add", &name]);
+    let guest = agent.endpoint(&name, 42, &["7.7.7.2/24"]);
+    agent.kill();
+    for netns in [&own, &guest] {
+        netns::run("ip", &["netns", "del", netns.name()]);
+    }
+    for folder in ["/run/overlay", "/sys/fs/bpf/overlay"] {
+        fs::remove_dir_all(Path::new(folder).join(agent.instance())).unwrap();
+    }
+    fs::remove_file(format!("/run/overlay/{}.json", agent.instance())).unwrap();
+
+    agent.restart("--vni 42");
+    until("the endpoint waits", || {
+        let shown = agent.overlay(&format!("-o json endpoint show {name}"));
+        shown.stdout.contains("whoever did has to make")
+    });
+    assert!(own.exists() && !guest.exists());
+    netns::run("ip", &["netns", "add", &name]);
+    own.reaches("7.7.7.2");
+    agent.does(&format!("endpoint rm {name}"));
+    assert!(guest.exists(), "it is the runtime's");
+    // Nor is it remembered for longer than the endpoint lives.
+    netns::run("ip", &["netns", "del", &name]);
+    agent.endpoint(&name, 42, &["7.7.7.2/24"]);
+}
+
 /// A tenant with all rights in its namespace's network.
 struct Tenant {
     netns: Netns,
@@ -270,7 +307,7 @@ impl Tenant {
         let number = self.rng.u8(..8);
         let octet = self.rng.u8(1..);
         let den = format!("/run/netns/{}", self.den.name());
-        let text = match self.rng.u8(..30) {
+        let text = match self.rng.u8(..32) {
             0 => "ip link set eth0 down".to_owned(),
             1 => "ip link set eth0 up".to_owned(),
             2 => format!("ip link set eth0 mtu {}", self.rng.u32(68..9000)),
@@ -306,6 +343,11 @@ impl Tenant {
                 "ip link set eth0 txqueuelen {octet} gso_max_size {}",
                 2000 * u32::from(octet)
             ),
+            29 => {
+                let mode = ["xdpgeneric", "xdpdrv"][usize::from(number % 2)];
+                format!("ip link set dev eth0 {mode} obj {XDP_DROP} sec xdp")
+            }
+            30 => "ip link set dev eth0 xdp off".to_owned(),
             _ => "ethtool -K eth0 gro off tso off".to_owned(),
         };
         text.split_whitespace().map(Into::into).collect()

@@ -65,7 +65,7 @@ impl Linux {
         let ports = &self.records.ports;
         let former = ports.get(endpoint.as_str()).tried(recording)?;
         let guests = &self.records.guests;
-        let is_guest = guests.has(endpoint.as_str()).tried(recording)?;
+        let is_guest = guests.get(endpoint.as_str()).tried(recording)?.is_some();
         ports
             .put(endpoint.as_str(), spec.netns.as_str())
             .tried(recording)?;
@@ -107,7 +107,7 @@ impl Linux {
         let removing = || format!("removing the records of endpoint {endpoint}");
         let (guests, addresses) = (&self.records.guests, &self.records.addresses);
         addresses.remove(endpoint.as_str()).tried(removing)?;
-        guests.remove(endpoint.as_str()).tried(removing)
+        guests.remove(endpoint.as_str()).await.tried(removing)
     }
 
     /// Removes what there is of a port. Remembers whose its namespace was.
@@ -270,9 +270,9 @@ impl Linux {
         let (endpoint, netns) = (spec.endpoint.as_str(), spec.netns.as_str());
         let known = guests.get(endpoint)?;
         if is_ours && known.is_some() {
-            guests.remove(endpoint)?;
+            guests.remove(endpoint).await?;
         } else if !is_ours && known.as_deref() != Some(netns) {
-            guests.put(endpoint, netns)?;
+            guests.put(endpoint, netns).await?;
         }
         Ok(is_ours)
     }
