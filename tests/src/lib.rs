@@ -28,6 +28,7 @@
 pub mod agent;
 pub mod capture;
 pub mod delay;
+pub mod disk;
 pub mod etcd;
 pub mod frame;
 pub mod lab;
@@ -36,6 +37,7 @@ pub mod traffic;
 pub mod wait;
 
 pub use agent::{Agent, Run, overlay};
+pub use disk::Disk;
 pub use etcd::Cluster;
 pub use lab::{Host, Lab, Switch};
 pub use netns::Netns;

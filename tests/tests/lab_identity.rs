@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use overlay_tests::{Agent, Host, Lab, Netns, agent::FAILED, overlay, traffic::Stream, until};
+use overlay_tests::{
+    Agent, Disk, Host, Lab, Netns, agent::FAILED, overlay, traffic::Stream, until,
+};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -23,15 +25,23 @@ struct World {
     blue: Netns,
     green: Netns,
     lab: Lab,
+    /// The registry's.
+    file: PathBuf,
 }
 
 impl World {
     fn new() -> Self {
         let lab = Lab::new();
+        let file = lab.dir().join("registry.db");
+        Self::with_registry(lab, file)
+    }
+
+    fn with_registry(lab: Lab, file: PathBuf) -> Self {
+        let options = format!("--vni 42 --registry sqlite://{}", file.display());
         let hosts: [Host; 2] = lab.hosts();
         let agents = hosts
             .each_ref()
-            .map(|host| Agent::start(&lab, host, "--vni 42"));
+            .map(|host| Agent::start(&lab, host, &options));
         let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
         let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
         blue.reaches("7.7.7.3");
@@ -40,18 +50,22 @@ impl World {
             blue,
             green,
             lab,
+            file,
         }
     }
 
-    fn file(&self) -> PathBuf {
-        self.lab.dir().join("registry.db")
+    /// Takes the registry's file away, with what SQLite keeps beside it.
+    fn lose_registry(&self) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", self.file.display()));
+        }
     }
 
     /// A copy of the registry as it is.
     fn backup(&self) -> PathBuf {
         let copy = self.lab.dir().join("backup.db");
         let _ = fs::remove_file(&copy);
-        let source = Connection::open(self.file()).unwrap();
+        let source = Connection::open(&self.file).unwrap();
         source
             .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
             .unwrap();
@@ -102,10 +116,8 @@ impl World {
     }
 
     fn put_back(&self, backup: &Path) {
-        for suffix in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(format!("{}{suffix}", self.file().display()));
-        }
-        fs::copy(backup, self.file()).unwrap();
+        self.lose_registry();
+        fs::copy(backup, &self.file).unwrap();
     }
 }
 
@@ -152,7 +164,7 @@ fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
             }
             "garbage" => {
                 // In place: the file that the agents have open.
-                fs::write(world.file(), vec![0xa5; whole.len()]).unwrap();
+                fs::write(&world.file, vec![0xa5; whole.len()]).unwrap();
             }
             part => {
                 let length = match part {
@@ -161,16 +173,14 @@ fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
                     _ => whole.len() / 2,
                 };
                 for _ in 0..3 {
-                    let _ = fs::remove_file(world.file());
-                    fs::write(world.file(), &whole[..length]).unwrap();
+                    let _ = fs::remove_file(&world.file);
+                    fs::write(&world.file, &whole[..length]).unwrap();
                     thread::sleep(Duration::from_millis(300));
                 }
             }
         }
         if what == "gone" {
-            for suffix in ["", "-wal", "-shm"] {
-                let _ = fs::remove_file(format!("{}{suffix}", world.file().display()));
-            }
+            world.lose_registry();
         }
         world.await_refusal(what);
         there.flows(500);
@@ -183,19 +193,41 @@ fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
 }
 
 #[test]
+fn a_registry_on_a_disk_that_goes_read_only_takes_no_change_and_loses_none() {
+    let lab = Lab::new();
+    let disk = Disk::new(&lab, "disk");
+    let file = disk.path().join("registry.db");
+    let world = World::with_registry(lab, file);
+    let stream = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    disk.fail();
+    for (agent, ip) in world.agents.iter().zip(["7.7.7.8", "7.7.7.9"]) {
+        let name = world.lab.name("lost");
+        let words = format!("endpoint add {name} --vni 42 --ip {ip}/24");
+        let line = agent.overlay(&words).error(FAILED);
+        assert!(line.contains("its file system"), "{line}");
+        let shown = agent.overlay(&format!("endpoint show {name}"));
+        assert_ne!(shown.code, 0, "it was refused: {shown:?}");
+    }
+    stream.flows(500);
+    assert!(world.blue.exists() && world.green.exists());
+    disk.replace();
+    world.await_recovery("a disk that was repaired");
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}
+
+#[test]
 fn an_agent_that_starts_while_the_file_is_away_waits_and_keeps_everything() {
     let mut world = World::new();
     let backup = world.backup();
     world.agents[0].kill();
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{suffix}", world.file().display()));
-    }
+    world.lose_registry();
     world.agents[0].restart("--vni 42");
     until("the agent says that it waits", || {
         let run = world.agents[0].overlay("status");
         run.stderr.contains("is gone")
     });
-    assert!(!world.file().exists());
+    assert!(!world.file.exists());
     assert!(world.blue.exists());
     world.blue.reaches("7.7.7.3");
     world.put_back(&backup);
@@ -314,12 +346,9 @@ fn an_agent_that_starts_on_an_older_registry_waits_until_somebody_says_so() {
 #[test]
 fn an_agent_that_waits_for_its_registry_follows_an_empty_one_if_told_to() {
     let mut world = World::new();
+    world.agents[0].kill();
+    world.lose_registry();
     let agent = &mut world.agents[0];
-    agent.kill();
-    for suffix in ["", "-wal", "-shm"] {
-        let file = world.lab.dir().join(format!("registry.db{suffix}"));
-        let _ = fs::remove_file(file);
-    }
     agent.restart("--vni 42");
     until("the agent says that it waits", || {
         agent.overlay("status").stderr.contains("is gone")

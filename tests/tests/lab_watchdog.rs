@@ -7,17 +7,14 @@
 )]
 
 use std::{
-    fs,
     io::ErrorKind,
     os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use nix::mount::{MntFlags, umount2};
 use overlay_tests::{
-    Agent, Host, Lab, Netns, delay::Delay, netns, traffic::Stream, until, until_within,
+    Agent, Disk, Host, Lab, Netns, delay::Delay, traffic::Stream, until, until_within,
 };
 
 /// Far longer than a part may take for a turn.
@@ -139,55 +136,10 @@ fn a_system_call_that_hangs_is_told_to_people_and_systemd_and_costs_no_packet() 
     assert!(lost.is_empty(), "{} of {sent} lost", lost.len());
 }
 
-/// A small disk of its own, in a file; it can be made to hang.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new(lab: &Lab) -> Self {
-        let image = lab.dir().join("disk.img");
-        let file = fs::File::create(&image).unwrap();
-        file.set_len(32 << 20).unwrap();
-        netns::run("mkfs.ext4", &["-q", image.to_str().unwrap()]);
-        let disk = Self(lab.dir().join("disk"));
-        fs::create_dir(&disk.0).unwrap();
-        let [image, folder] = [&image, &disk.0].map(|path| path.to_str().unwrap());
-        netns::run("mount", &["-o", "loop", image, folder]);
-        disk
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Lets all that writes to it wait, until the guard goes.
-    fn freeze(&self) -> Frozen<'_> {
-        netns::run("fsfreeze", &["--freeze", self.0.to_str().unwrap()]);
-        Frozen(self)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
-/// A disk that hangs. It is let go before the agent that waits for it, which can't end otherwise.
-struct Frozen<'a>(&'a Disk);
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("fsfreeze")
-            .arg("--unfreeze")
-            .arg(self.0.path())
-            .status();
-    }
-}
-
 #[test]
 fn a_registry_on_a_disk_that_hangs_is_told_and_costs_neither_packets_nor_the_agent() {
     let lab = Lab::new();
-    let disk = Disk::new(&lab);
+    let disk = Disk::new(&lab, "disk");
     let systemd = Systemd::new(&lab);
     let registry = format!("sqlite://{}/registry.db", disk.path().display());
     let options = format!("--vni 42 --registry {registry}");

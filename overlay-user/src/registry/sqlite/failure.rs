@@ -82,7 +82,8 @@ fn explain_sql(file: &str, error: &Error) -> String {
         ),
         Some(ErrorCode::DatabaseCorrupt) => corrupt(&file, error),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => format!(
-            "registry file {file} can't be written ({error}): give this user write access to it and its folder"
+            "registry file {file} can't be written ({error}): see that its file system is not read-only, and give \
+             this user write access to it and its folder"
         ),
         Some(ErrorCode::CannotOpen) => format!(
             "registry file {file} can't be opened ({}): check that its folder exists and that this user may read and write both",
