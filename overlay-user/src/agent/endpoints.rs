@@ -3,14 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
-    time::Duration,
 };
 
 use ipnet::IpNet;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     api::{
@@ -28,8 +24,6 @@ use crate::{
 
 /// How often an address that is handed out may turn out to be taken by somebody faster.
 const ADDRESS_ATTEMPTS: usize = 64;
-/// How often it is looked whether an interface is made.
-const MAKING: Duration = Duration::from_millis(20);
 /// Pages that wait for a slow reader.
 const PAGES_AHEAD: usize = 2;
 
@@ -180,15 +174,10 @@ impl Agent {
     /// Why an endpoint of this host does not stand, once that is known: one whose interface is still being made
     /// is waited for.
     async fn failure(&self, name: &Name) -> Option<String> {
-        let deadline = Instant::now() + CARRYING;
-        loop {
-            let view = self.observer.view().await;
-            if !view.making.contains(name) || Instant::now() >= deadline {
-                return view.failures.get(name).cloned();
-            }
-            drop(view);
-            sleep(MAKING).await;
-        }
+        // What takes longer is told of as it stands then.
+        let _ = timeout(CARRYING, self.observer.clone().made(name)).await;
+        let view = self.observer.view().await;
+        view.failures.get(name).cloned()
     }
 
     /// Commits the endpoint that is asked for, with the next free address if it names none.

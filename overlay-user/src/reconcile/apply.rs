@@ -289,6 +289,15 @@ impl Applier {
         }
     }
 
+    /// Takes the endpoint's rows into a change, as they are: whether its interface stands is about to change.
+    pub(super) fn note_endpoint(&mut self, mirror: &Mirror, name: &Name, draft: &mut Draft) {
+        self.news.insert(name.clone());
+        if let Some(known) = mirror.endpoint(name) {
+            let desired = self.desired(mirror);
+            known.keys().for_each(|key| draft.note(&desired, key));
+        }
+    }
+
     /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
     fn is_misplaced(&self, mirror: &Mirror, name: &Name) -> bool {
         let wanted = mirror.endpoint(name).and_then(|known| known.interface());
@@ -367,11 +376,7 @@ impl Applier {
         self.readings.has_ports = true;
         let mut draft = Draft::default();
         for (name, ifindex) in changed {
-            self.news.insert(name.clone());
-            if let Some(known) = mirror.endpoint(&name) {
-                let desired = self.desired(mirror);
-                known.keys().for_each(|key| draft.note(&desired, key));
-            }
+            self.note_endpoint(mirror, &name, &mut draft);
             match ifindex {
                 Some(ifindex) => self.found.ports.insert(name, ifindex),
                 None => self.found.ports.remove(&name),
@@ -409,15 +414,9 @@ impl Applier {
         let mut draft = Draft::default();
         for name in &orphans {
             tracing::info!(endpoint = %name, "removing an interface that no endpoint wants");
-            let desired = self.desired(mirror);
-            draft.note(&desired, Key::Port(name.clone()));
+            draft.note(&self.desired(mirror), Key::Port(name.clone()));
             // One that is elsewhere has rows as long as it counts for standing.
-            let known = mirror.endpoint(name);
-            let keys = known
-                .into_iter()
-                .flat_map(|known| known.keys().collect::<Vec<_>>());
-            keys.for_each(|key| draft.note(&desired, key));
-            self.news.insert(name.clone());
+            self.note_endpoint(mirror, name, &mut draft);
             self.found.ports.remove(name);
         }
         let mut errors: Vec<String> = self.settle(mirror, draft).err().into_iter().collect();

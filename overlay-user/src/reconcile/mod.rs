@@ -228,6 +228,8 @@ struct Progress {
     /// compare.
     history: u64,
     applied: Revision,
+    /// Interfaces that were made beside the loop, or could not be.
+    made: u64,
 }
 
 impl Observer {
@@ -264,7 +266,7 @@ impl Observer {
         let _ = self.adoptions.send(()).await;
     }
 
-    /// Waits until another revision is carried over. `false`: the loop has ended.
+    /// Waits until the loop has come further. `false`: it has ended.
     pub async fn moved(&mut self) -> bool {
         self.progress.changed().await.is_ok()
     }
@@ -582,6 +584,7 @@ impl Reconciler {
         let progress = Progress {
             history: self.history,
             applied: view.applied,
+            made: self.applier.ports_at_work.made,
         };
         drop(view);
         self.progress

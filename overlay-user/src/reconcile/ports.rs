@@ -20,7 +20,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Reconciler, apply::Applier, inputs::Errand, mirror::Mirror, plan::Draft, work::Work};
+use super::{
+    Observer, Reconciler, apply::Applier, inputs::Errand, mirror::Mirror, plan::Draft, work::Work,
+};
 use crate::{
     model::Name,
     platform::{PlatformError, Port, PortSpec},
@@ -43,6 +45,8 @@ type Making = Work<Made>;
 pub(super) struct AtWork {
     /// Endpoints whose interfaces are being made.
     pub(super) making: BTreeSet<Name>,
+    /// How many were, well or not.
+    pub(super) made: u64,
     /// What the loop has not yet sent on its way.
     unsent: Vec<Unsent>,
     retries: Arc<Semaphore>,
@@ -69,6 +73,7 @@ impl Default for AtWork {
     fn default() -> Self {
         Self {
             making: BTreeSet::new(),
+            made: 0,
             unsent: Vec::new(),
             retries: Arc::new(Semaphore::new(RETRIES_AT_ONCE)),
             next_orphans: None,
@@ -152,6 +157,7 @@ impl Applier {
     ) -> Vec<String> {
         let name = spec.endpoint.clone();
         self.ports_at_work.making.remove(&name);
+        self.ports_at_work.made += 1;
         match self.local.port_spec(mirror, &name) {
             Some(Ok(wanted)) if wanted == spec => self.take_made(mirror, vec![(spec, made)]).await,
             wanted => {
@@ -172,11 +178,7 @@ impl Applier {
         let mut standing = Vec::new();
         for (spec, made) in made {
             let name = spec.endpoint;
-            self.news.insert(name.clone());
-            if let Some(known) = mirror.endpoint(&name) {
-                let desired = self.desired(mirror);
-                known.keys().for_each(|key| draft.note(&desired, key));
-            }
+            self.note_endpoint(mirror, &name, &mut draft);
             match made {
                 Ok(Port { host_ifindex, .. }) => {
                     self.failures.remove(&name);
@@ -315,6 +317,19 @@ impl Applier {
         };
         at_work.next_orphans = removed.is_ok().then_some(now + ORPHANS);
         removed.err().map(|error| error.to_string())
+    }
+}
+
+impl Observer {
+    /// Waits until it is known what became of the endpoint's interface, if that is being made.
+    pub async fn made(&mut self, name: &Name) {
+        loop {
+            self.progress.mark_unchanged();
+            let is_over = !self.view().await.making.contains(name);
+            if is_over || !self.moved().await {
+                return;
+            }
+        }
     }
 }
 
