@@ -174,10 +174,16 @@ impl Agent {
     /// Why an endpoint of this host does not stand, once that is known: one whose interface is still being made
     /// is waited for.
     async fn failure(&self, name: &Name) -> Option<String> {
-        // What takes longer is told of as it stands then.
-        let _ = timeout(CARRYING, self.observer.clone().made(name)).await;
+        let made = timeout(CARRYING, self.observer.clone().made(name)).await;
         let view = self.observer.view().await;
-        view.failures.get(name).cloned()
+        let late = || {
+            format!(
+                "its interface is not made after {} s: something in its namespace or in the kernel is slow",
+                CARRYING.as_secs()
+            )
+        };
+        let failure = view.failures.get(name).cloned();
+        failure.or_else(|| made.is_err().then(late))
     }
 
     /// Commits the endpoint that is asked for, with the next free address if it names none.

@@ -6,6 +6,7 @@
 //! of for the grace time loses its address to one that has it. See docs/adr/0029-hosts.md.
 
 use std::{
+    collections::BTreeSet,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::Config,
-    model::{Change, Name, Network, Node, Session, Vtep},
+    model::{Change, Name, Network, Node, Session, Vni, Vtep},
     registry::{Registry, RegistryError, Scope},
 };
 
@@ -81,13 +82,13 @@ impl<'a> Join<'a> {
         // Before anything of the node is changed: it may be another host's.
         registry.heartbeat(&node.name, self.session).await?;
         loop {
-            let known = registry
-                .read(Scope::Resident(node.name.clone()))
-                .await?
-                .networks;
+            let reading = registry.read(Scope::Resident(node.name.clone())).await?;
+            let mut known: BTreeSet<Vni> = reading.networks.iter().map(|known| known.vni).collect();
+            // One that can't be read is there all the same.
+            known.extend(reading.rejected.networks());
             let mut changes = vec![Change::PutNode(node.clone())];
             for vni in &self.config.vnis {
-                if known.iter().all(|network| network.vni != *vni) {
+                if !known.contains(vni) {
                     let network = Network::new(format!("vni-{vni}").parse()?, *vni);
                     changes.push(Change::CreateNetwork(network));
                 }

@@ -28,6 +28,9 @@ pub(super) struct LastKnown {
     pub revision: Revision,
     /// What is held though the registry has left it out, with the networks and nodes that it needs.
     pub held: Snapshot,
+    /// What stands in the places of rows that can't be read or break a rule.
+    #[serde(default)]
+    pub unfollowed: Snapshot,
 }
 
 impl LastKnown {
@@ -68,8 +71,9 @@ pub(super) async fn keep(
             registry.identity(),
             view.applied,
             view.mirror.withheld_version(),
+            view.rejected.keys().cloned().collect::<Vec<_>>(),
         );
-        if written == Some(now) {
+        if written.as_ref() == Some(&now) {
             continue;
         }
         let known = LastKnown {
@@ -77,6 +81,7 @@ pub(super) async fn keep(
             // Nothing is followed while all that is known is held.
             revision: if now.1 == 0 { former } else { now.1 },
             held: view.mirror.held(),
+            unfollowed: view.mirror.in_places_of(view.rejected.keys()),
         };
         drop(view);
         let path = paths.last_known.clone();

@@ -261,7 +261,7 @@ async fn serve(
     });
     let reconciler = reconciler
         .measured_by(Arc::clone(&counters) as _)
-        .holding(last_known.held)
+        .holding(last_known.held, last_known.unfollowed)
         .await;
     let watchdog = Arc::clone(observer.watchdog());
     watchdog::start(Arc::clone(&watchdog)).context("no thread for the watchdog")?;

@@ -24,7 +24,7 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
     let claim = Claim::lock(&paths, instance)?;
     let Some(record) = Record::read(&paths)? else {
         datapath::remove(&paths.pins)?;
-        return finish(&paths, &[]).map(|()| drop(claim));
+        return forget(&paths, &[]).map(|()| drop(claim));
     };
     let mut errors = Vec::new();
     let session = record.session(instance);
@@ -48,7 +48,7 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
     };
     errors.extend(what_stays(&record.node, leaving).await);
     // The claim last: whoever has it next begins after this.
-    finish(&paths, &errors).map(|()| drop(claim))
+    forget(&paths, &errors).map(|()| drop(claim))
 }
 
 /// Takes the node's rows out of the registry, unless another host's agent has its name by now.
@@ -148,8 +148,21 @@ async fn remove_ports(platform: &dyn Platform, errors: &mut Vec<String>) {
     }
 }
 
-/// Forgets the instance if all is gone; otherwise says what is not, and `down` can be tried again.
-pub(super) fn finish(paths: &InstancePaths, errors: &[String]) -> anyhow::Result<()> {
+/// Forgets the instance, with what a reboot would leave of it, if all is gone; otherwise as [`finish`].
+pub(super) fn forget(paths: &InstancePaths, errors: &[String]) -> anyhow::Result<()> {
+    finish(paths, errors)?;
+    match fs::remove_dir_all(&paths.guests) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let folder = paths.guests.display();
+            tracing::warn!(%folder, %error, "not removed: remove it before the instance is made anew");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Removes the instance's files if all is gone; otherwise says what is not, and `down` can be tried again.
+fn finish(paths: &InstancePaths, errors: &[String]) -> anyhow::Result<()> {
     if errors.is_empty() {
         for file in [&paths.last_known, &paths.record, &paths.socket, &paths.lock] {
             remove_file(file)?;

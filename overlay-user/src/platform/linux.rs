@@ -489,7 +489,7 @@ impl Platform for Linux {
         self.unmake_vxlan().await?;
         // The instance's last objects: what is remembered of ports that are gone is of no use any more.
         let forgetting = || "removing the records of endpoints".to_owned();
-        self.records.guests.clear().await.tried(forgetting)?;
+        self.records.guests.clear().tried(forgetting)?;
         self.records.addresses.clear().tried(forgetting)
     }
 }

@@ -107,7 +107,7 @@ impl Linux {
         let removing = || format!("removing the records of endpoint {endpoint}");
         let (guests, addresses) = (&self.records.guests, &self.records.addresses);
         addresses.remove(endpoint.as_str()).tried(removing)?;
-        guests.remove(endpoint.as_str()).await.tried(removing)
+        guests.remove(endpoint.as_str()).tried(removing)
     }
 
     /// Removes what there is of a port. Remembers whose its namespace was.
@@ -270,9 +270,9 @@ impl Linux {
         let (endpoint, netns) = (spec.endpoint.as_str(), spec.netns.as_str());
         let known = guests.get(endpoint)?;
         if is_ours && known.is_some() {
-            guests.remove(endpoint).await?;
+            guests.remove(endpoint)?;
         } else if !is_ours && known.as_deref() != Some(netns) {
-            guests.put(endpoint, netns).await?;
+            guests.put(endpoint, netns)?;
         }
         Ok(is_ours)
     }

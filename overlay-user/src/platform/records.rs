@@ -5,12 +5,20 @@
 //! other way round. What has to be known after a reboot too is also under `/var/lib/overlay`.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::mpsc::{self, SyncSender},
+    thread,
+    time::Duration,
 };
 
-use super::netns;
-use crate::model::Name;
+use crate::{config::InstancePaths, model::Name};
+
+/// Records that wait for the disk.
+const WAITING: usize = 1024;
+/// How long the disk may take to give what is on it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All records of one instance.
 #[derive(Debug)]
@@ -36,7 +44,7 @@ impl Records {
             ports: Folder(root.join("ports")),
             guests: Lasting::restored(
                 Folder(root.join("guests")),
-                Folder(Path::new("/var/lib/overlay/guests").join(instance.as_str())),
+                Folder(InstancePaths::new(instance).guests),
             ),
             addresses: Folder(root.join("addresses")),
             devices: Folder(root.join("devices")),
@@ -63,6 +71,31 @@ impl Folder {
     pub(super) fn put(&self, name: &str, text: &str) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
         fs::write(self.0.join(name), text)
+    }
+
+    /// The same, so that it is there as a whole, or not at all, after the power has failed.
+    fn put_lastingly(&self, name: &str, text: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        // No name has a '%'.
+        let unfinished = self.0.join(format!("{name}%"));
+        let mut file = File::create(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(unfinished, self.0.join(name))
+    }
+
+    /// All records that can be read.
+    fn all(&self) -> io::Result<Vec<(String, String)>> {
+        let mut records = Vec::new();
+        for name in self.names()? {
+            match self.get(name.as_str()) {
+                Ok(text) => records.extend(text.map(|text| (name.to_string(), text))),
+                Err(error) => {
+                    tracing::warn!(folder = %self.0.display(), %name, %error, "not read");
+                }
+            }
+        }
+        Ok(records)
     }
 
     /// Forgets `name`; the last one takes the folders with it.
@@ -100,35 +133,55 @@ impl Folder {
     }
 }
 
-/// Records that a reboot leaves, unless the disk refused them: one that is full or can't be written keeps
-/// no endpoint from standing, and one that hangs holds up those alone that are recorded.
+/// Records that a reboot leaves. A thread of its own brings them to the disk, in their order, and nobody waits
+/// for it: where the disk is full, can't be written or hangs, they last until the reboot.
 #[derive(Debug)]
 pub(super) struct Lasting {
     until_reboot: Folder,
-    on_disk: Folder,
+    changes: SyncSender<Record>,
 }
 
+/// What is recorded under a name. `None`: nothing any more.
+type Record = (String, Option<String>);
+
 impl Lasting {
-    /// Reads from the disk what a reboot has taken.
+    /// Reads from the disk what a reboot has taken, if that does not take too long.
     fn restored(until_reboot: Folder, on_disk: Folder) -> Self {
-        let restore = || {
-            for name in on_disk.names()? {
-                let name = name.as_str();
-                if let Some(text) = on_disk.get(name)?
-                    && !until_reboot.has(name)?
-                {
-                    until_reboot.put(name, &text)?;
+        let (changes, to_write) = mpsc::sync_channel::<Record>(WAITING);
+        let (read, restored) = mpsc::channel();
+        let folder = on_disk.0.display().to_string();
+        let work = move || {
+            // Whoever started this has gone on if it took too long.
+            let _ = read.send(on_disk.all());
+            for (name, text) in to_write {
+                let done = match &text {
+                    Some(text) => on_disk.put_lastingly(&name, text),
+                    None => on_disk.remove(&name),
+                };
+                if let Err(error) = done {
+                    tracing::warn!(folder = %on_disk.0.display(), name, %error, "not on the disk: a reboot takes it");
                 }
             }
-            io::Result::Ok(())
         };
-        if let Err(error) = restore() {
-            let folder = on_disk.0.display();
-            tracing::warn!(%folder, %error, "which namespaces are others' is not known from before the reboot");
+        let started = thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(work);
+        let restored = started
+            .and_then(|_| restored.recv_timeout(PATIENCE).map_err(io::Error::other))
+            .and_then(|records| {
+                for (name, text) in records? {
+                    if !until_reboot.has(&name)? {
+                        until_reboot.put(&name, &text)?;
+                    }
+                }
+                Ok(())
+            });
+        if let Err(error) = restored {
+            tracing::warn!(%folder, %error, "what is recorded there from before a reboot is not known");
         }
         Self {
             until_reboot,
-            on_disk,
+            changes,
         }
     }
 
@@ -138,33 +191,25 @@ impl Lasting {
     }
 
     /// Records `text` under `name`.
-    pub(super) async fn put(&self, name: &str, text: &str) -> io::Result<()> {
-        self.until_reboot.put(name, text)?;
-        let (name, text) = (name.to_owned(), text.to_owned());
-        self.change_disk(move |disk| disk.put(&name, &text)).await;
-        Ok(())
+    pub(super) fn put(&self, name: &str, text: &str) -> io::Result<()> {
+        self.bring_to_disk(name, Some(text.to_owned()));
+        self.until_reboot.put(name, text)
     }
 
     /// Forgets `name`.
-    pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
-        if self.until_reboot.has(name)? {
-            let gone = name.to_owned();
-            self.change_disk(move |disk| disk.remove(&gone)).await;
-        }
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        self.bring_to_disk(name, None);
         self.until_reboot.remove(name)
     }
 
-    /// Forgets all.
-    pub(super) async fn clear(&self) -> io::Result<()> {
-        self.change_disk(Folder::clear).await;
+    /// Forgets all until the reboot; what is on the disk stays.
+    pub(super) fn clear(&self) -> io::Result<()> {
         self.until_reboot.clear()
     }
 
-    async fn change_disk(&self, change: impl FnOnce(&Folder) -> io::Result<()> + Send + 'static) {
-        let disk = self.on_disk.clone();
-        if let Err(error) = netns::on_thread(move || change(&disk)).await {
-            let folder = self.on_disk.0.display();
-            tracing::warn!(%folder, %error, "after a reboot it is not known rightly which namespaces are others'");
+    fn bring_to_disk(&self, name: &str, text: Option<String>) {
+        if self.changes.try_send((name.to_owned(), text)).is_err() {
+            tracing::warn!(name, "the disk takes no records: a reboot takes this one");
         }
     }
 }
@@ -199,22 +244,37 @@ mod tests {
         assert_eq!(folder.get("blue").unwrap(), None);
     }
 
-    #[tokio::test]
-    async fn a_lasting_record_is_known_after_a_reboot_and_without_a_disk() {
+    /// Waits until the disk has this record.
+    fn await_record(folder: &Folder, text: Option<&str>) {
+        let patience = std::time::Instant::now() + PATIENCE;
+        while folder.get("blue").unwrap().as_deref() != text {
+            assert!(std::time::Instant::now() < patience, "{text:?}");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_lasting_record_is_known_after_a_reboot_and_without_a_disk() {
         let root = tempfile::tempdir().unwrap();
         let folder = |name: &str| Folder(root.path().join(name).join("guests"));
         let restored = || Lasting::restored(folder("run"), folder("lib"));
-        restored().put("blue", "pod").await.unwrap();
+        restored().put("blue", "pod").unwrap();
+        await_record(&folder("lib"), Some("pod"));
+        fs::write(root.path().join("lib/guests/odd"), b"\xff").unwrap();
         fs::remove_dir_all(root.path().join("run")).unwrap();
         let records = restored();
         assert_eq!(records.get("blue").unwrap().as_deref(), Some("pod"));
-        records.remove("blue").await.unwrap();
+        records.clear().unwrap();
+        let records = restored();
+        assert_eq!(records.get("blue").unwrap().as_deref(), Some("pod"));
+        records.remove("blue").unwrap();
+        await_record(&folder("lib"), None);
         assert_eq!(restored().get("blue").unwrap(), None);
 
         // No folder can be made there.
-        fs::write(root.path().join("lib"), "").unwrap();
-        let records = restored();
-        records.put("green", "pod").await.unwrap();
+        fs::write(root.path().join("none"), "").unwrap();
+        let records = Lasting::restored(folder("run"), folder("none"));
+        records.put("green", "pod").unwrap();
         assert_eq!(records.get("green").unwrap().as_deref(), Some("pod"));
     }
 

@@ -87,7 +87,7 @@ impl Applier {
     /// attaches the programs.
     pub(super) async fn ensure_ports(&mut self, mirror: &Mirror, names: Vec<Name>) -> Vec<String> {
         let mut specs = Vec::new();
-        let mut impossible = Vec::new();
+        let (mut impossible, mut unmade) = (Vec::new(), Vec::new());
         for name in names {
             self.news.insert(name.clone());
             match self.local.port_spec(mirror, &name) {
@@ -97,8 +97,9 @@ impl Applier {
                 Some(Ok(spec)) => specs.push(spec),
                 Some(Err(reason)) => impossible.push((name, reason)),
                 None => {
-                    self.failures.remove(&name);
+                    let has_failed = self.failures.remove(&name).is_some();
                     self.doubtful.remove(&name);
+                    unmade.extend(has_failed.then_some(name));
                 }
             }
         }
@@ -128,7 +129,10 @@ impl Applier {
         for (name, reason) in impossible {
             self.fail(name, reason);
         }
-        self.take_made(mirror, made).await
+        // Of one that never stood there are records.
+        let mut errors = self.remove_ports(&unmade).await;
+        errors.extend(self.take_made(mirror, made).await);
+        errors
     }
 
     /// Makes one beside the loop from the beginning.

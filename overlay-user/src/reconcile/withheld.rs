@@ -154,10 +154,14 @@ impl Reconciler {
         absent.is_suspicious() || view.mirror.is_withholding()
     }
 
-    /// The same loop; it holds what an earlier agent's held when it ended.
+    /// The same loop; it holds what an earlier agent's held when it ended, and knows what that one had in the
+    /// places of rows that it could not follow.
     #[must_use]
-    pub async fn holding(self, held: Snapshot) -> Self {
-        self.view.write().await.mirror.withhold_again(held);
+    pub async fn holding(self, held: Snapshot, unfollowed: Snapshot) -> Self {
+        let mut view = self.view.write().await;
+        view.mirror.expect(unfollowed);
+        view.mirror.withhold_again(held);
+        drop(view);
         self
     }
 

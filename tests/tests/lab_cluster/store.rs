@@ -1,5 +1,9 @@
 //! A store that forgets its history, or is full.
 
+use std::fs;
+
+use serde_json::Value;
+
 use overlay_tests::{
     Netns,
     agent::FAILED,
@@ -133,6 +137,50 @@ fn a_row_that_cannot_be_read_stops_nobody() {
     until_within(RECOVERY, "they are forgotten", || {
         told().as_array().unwrap().is_empty()
     });
+    traffic.lost_nothing();
+}
+
+#[test]
+fn rows_that_cannot_be_read_take_nothing_from_an_agent_that_starts_again() {
+    let mut world = World::new();
+    let traffic = world.traffic();
+    let options = world.options();
+    let state = |key: &str| format!("/overlay/v1/state/{key}");
+    let own_node = state(&format!("node/{}", world.agents[0].instance()));
+    let rows = [
+        state(&format!("endpoint/{VNI:08}/{}", world.endpoints[0].name())),
+        state(&format!("endpoint/{VNI:08}/{}", world.endpoints[1].name())),
+        state(&format!("network/{VNI:08}")),
+        state(&format!("node/{}", world.agents[1].instance())),
+    ];
+    let values = rows.each_ref().map(|row| {
+        let value = world.cluster.does(&format!("get --print-value-only {row}"));
+        assert!(value.starts_with('{'), "{row}: {value}");
+        value.trim().to_owned()
+    });
+    for row in &rows {
+        world.cluster.does(&format!("put {row} {{}}"));
+    }
+    let known = format!("/run/overlay/{}.known", world.agents[0].instance());
+    until_within(RECOVERY, "the next agent will know", || {
+        let known: Value = serde_json::from_slice(&fs::read(&known).unwrap()).unwrap();
+        let has = |what: &str| known["unfollowed"][what].as_array().unwrap().len();
+        has("endpoints") == 2 && has("networks") == 1 && has("nodes") == 2
+    });
+    for _ in 0..2 {
+        world.agents[0].kill();
+        // Its own it writes anew.
+        world.cluster.does(&format!("put {own_node} {{}}"));
+        world.agents[0].restart(&options);
+        world.agents[0].await_ready();
+        let told = world.agents[0].json("status")["registry"]["rejected"].clone();
+        assert_eq!(told.as_array().unwrap().len(), rows.len(), "{told}");
+        assert!(world.endpoints.iter().all(Netns::exists));
+    }
+    for (row, value) in rows.iter().zip(values) {
+        world.cluster.does(&format!("put {row} {value}"));
+    }
+    world.agrees();
     traffic.lost_nothing();
 }
 

@@ -109,32 +109,65 @@ impl Mirror {
     /// What is withheld, with the networks and nodes that it needs: for [`Self::withhold_again`].
     #[must_use]
     pub fn held(&self) -> Snapshot {
-        let names = self.withheld.names.iter();
-        let known: Vec<Known<'_>> = names.filter_map(|name| self.endpoint(name)).collect();
-        let vnis: BTreeSet<Vni> = known.iter().map(Known::vni).collect();
-        let nodes: BTreeSet<&Name> = known.iter().map(Known::node).collect();
+        self.part(&self.withheld.names, BTreeSet::new(), BTreeSet::new())
+    }
+
+    /// What stands here in the places of rows that can't be read or break a rule, with the networks and
+    /// nodes that it needs: for [`Self::expect`].
+    #[must_use]
+    pub fn in_places_of<'a>(&'a self, rows: impl Iterator<Item = &'a RowId>) -> Snapshot {
+        let (mut names, mut vnis, mut nodes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for row in rows {
+            match row {
+                RowId::Network(vni) => drop(vnis.insert(*vni)),
+                RowId::Node(name) => drop(nodes.insert(name)),
+                RowId::Endpoint(name) => drop(names.insert(name)),
+                RowId::Other(_) => {}
+            }
+        }
+        self.part(names, vnis, nodes)
+    }
+
+    fn part<'a>(
+        &'a self,
+        endpoints: impl IntoIterator<Item = &'a Name>,
+        mut vnis: BTreeSet<Vni>,
+        mut nodes: BTreeSet<&'a Name>,
+    ) -> Snapshot {
+        let known = endpoints.into_iter().filter_map(|name| self.endpoint(name));
+        let known: Vec<Known<'_>> = known.collect();
+        vnis.extend(known.iter().map(Known::vni));
+        nodes.extend(known.iter().map(Known::node));
+        let networks = vnis.iter().filter_map(|vni| self.network(*vni));
+        let nodes = nodes.iter().filter_map(|name| self.node(name));
         Snapshot {
             revision: self.revision,
-            networks: vnis
-                .iter()
-                .filter_map(|vni| self.network(*vni).cloned())
-                .collect(),
-            nodes: nodes
-                .iter()
-                .filter_map(|name| self.node(name).cloned())
-                .collect(),
+            networks: networks.cloned().collect(),
+            nodes: nodes.cloned().collect(),
             endpoints: known.iter().map(Known::to_endpoint).collect(),
         }
     }
 
     /// Holds what an earlier agent held, before anything is read.
     pub fn withhold_again(&mut self, held: Snapshot) {
+        let names: Vec<Name> = held
+            .endpoints
+            .iter()
+            .map(|held| held.name.clone())
+            .collect();
+        self.expect(held);
+        self.withheld.extend(names);
+    }
+
+    /// Takes in what an earlier agent knew, before anything is read: it stays if the first reading has rows
+    /// for it, whether or not they can be read.
+    pub fn expect(&mut self, known: Snapshot) {
         let Snapshot {
             networks,
             nodes,
             endpoints,
             ..
-        } = held;
+        } = known;
         // Nothing is written yet, and the first reading has all rows compared.
         let nobody: Witness<'_> = &mut |_, _| ();
         for network in networks {
@@ -144,9 +177,7 @@ impl Mirror {
             self.put_node(node, nobody);
         }
         for endpoint in endpoints {
-            let name = endpoint.name.clone();
             self.put(endpoint, self.no_reading(), nobody);
-            self.withheld.extend([name]);
         }
     }
 

@@ -114,10 +114,10 @@ impl Work<'_, '_> {
         let ip = node.vtep.ip;
         let (key, claim) = (keys::node(&node.name), keys::vtep(ip));
         self.draft.need(&[key.clone(), claim.clone()])?;
-        let former = match self.draft.get(&key)? {
-            Some(value) => Some(values::read::<NodeValue>(key.as_bytes(), &value)?),
-            None => None,
-        };
+        // One that can't be read is replaced: its agent would never start again.
+        let former = self.draft.get(&key)?;
+        let former =
+            former.and_then(|value| values::read::<NodeValue>(key.as_bytes(), &value).ok());
         if let Some(value) = self.draft.get(&claim)? {
             let owner: Name = values::word(claim.as_bytes(), &value)?;
             if owner != node.name {
