@@ -34,7 +34,7 @@ pub(super) struct Kernel {
     pub(super) endpoints: BTreeMap<u32, EndpointRow>,
     /// Interfaces of ours, by endpoint: index, namespace, name.
     pub(super) ports: BTreeMap<Name, (u32, Name, IfName)>,
-    /// Endpoints that had one at any time.
+    /// Endpoints for which one was tried to be made at any time.
     ever_ours: BTreeSet<Name>,
     /// Interfaces of another owner, in the same namespaces.
     pub(super) foreign: BTreeSet<(Name, IfName)>,
@@ -465,6 +465,8 @@ impl Platform for Host {
     }
 
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
+        // What fails may leave parts and records behind.
+        self.lock().kernel.ever_ours.insert(spec.endpoint.clone());
         self.change_interfaces().await?;
         while self.lock().faults.held == Some(spec.endpoint.as_str()) {
             sleep(Duration::from_millis(100)).await;
@@ -497,7 +499,6 @@ impl Platform for Host {
                 .unwrap(),
         };
         kernel.activity += 1;
-        kernel.ever_ours.insert(spec.endpoint.clone());
         kernel
             .ports
             .insert(spec.endpoint.clone(), (ifindex, place.0, place.1));
