@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{config::InstancePaths, model::Name};
+use crate::model::Name;
 
 /// Records that wait for the disk.
 const WAITING: usize = 1024;
@@ -44,7 +44,7 @@ impl Records {
             ports: Folder(root.join("ports")),
             guests: Lasting::restored(
                 Folder(root.join("guests")),
-                Folder(InstancePaths::new(instance).guests),
+                Folder(Path::new("/var/lib/overlay/guests").join(instance.as_str())),
             ),
             addresses: Folder(root.join("addresses")),
             devices: Folder(root.join("devices")),
