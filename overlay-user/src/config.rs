@@ -447,8 +447,6 @@ pub struct InstancePaths {
     pub record: PathBuf,
     /// What the agent knew of the registry, for the next one.
     pub last_known: PathBuf,
-    /// The folder of endpoints in namespaces that others made, which outlives a reboot.
-    pub guests: PathBuf,
     /// The folder on bpffs that holds maps, programs and links.
     pub pins: PathBuf,
 }
@@ -463,7 +461,6 @@ impl InstancePaths {
             lock: run.join(format!("{instance}.lock")),
             record: run.join(format!("{instance}.json")),
             last_known: run.join(format!("{instance}.known")),
-            guests: Path::new("/var/lib/overlay/guests").join(instance.as_str()),
             // bpffs refuses dots in names (bpf_lookup in kernel/bpf/inode.c); no name has a '%'.
             pins: Path::new("/sys/fs/bpf/overlay").join(instance.as_str().replace('.', "%2e")),
         }

@@ -210,7 +210,6 @@ mod tests {
             lock: folder.join("a.lock"),
             record: folder.join("a.json"),
             last_known: folder.join("a.known"),
-            guests: folder.join("guests"),
             pins: folder.join("pins"),
         }
     }

@@ -297,7 +297,7 @@ impl Operations for Agent {
         let leaving = teardown::leave(&*self.registry, &self.config.node, &self.session);
         errors.extend(teardown::what_stays(&self.config.node, leaving).await);
         self.stop.send_replace(true);
-        teardown::forget(&paths, &errors)
+        teardown::forget(&paths, &self.config.instance, &errors)
             .map_err(|error| OperationError::new(ErrorKind::Internal, format_args!("{error:#}")))
     }
 }

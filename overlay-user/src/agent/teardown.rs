@@ -10,7 +10,7 @@ use crate::{
     config::{Config, InstancePaths},
     datapath,
     model::{Change, Name, Session},
-    platform::{Linux, Platform, netns::Netns},
+    platform::{Linux, Platform, forget_lasting, netns::Netns},
     registry::{self, Registry, RegistryError},
 };
 
@@ -24,10 +24,11 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
     let claim = Claim::lock(&paths, instance)?;
     let Some(record) = Record::read(&paths)? else {
         datapath::remove(&paths.pins)?;
-        return forget(&paths, &[]).map(|()| drop(claim));
+        return forget(&paths, instance, &[]).map(|()| drop(claim));
     };
     let mut errors = Vec::new();
     let session = record.session(instance);
+    let name = instance;
     let (instance, iface) = (instance.clone(), record.iface.clone());
     if let Some(host) = Netns::with_identity(&record.netns).await? {
         let platform = host
@@ -48,7 +49,7 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
     };
     errors.extend(what_stays(&record.node, leaving).await);
     // The claim last: whoever has it next begins after this.
-    forget(&paths, &errors).map(|()| drop(claim))
+    forget(&paths, name, &errors).map(|()| drop(claim))
 }
 
 /// Takes the node's rows out of the registry, unless another host's agent has its name by now.
@@ -149,14 +150,14 @@ async fn remove_ports(platform: &dyn Platform, errors: &mut Vec<String>) {
 }
 
 /// Forgets the instance, with what a reboot would leave of it, if all is gone; otherwise as [`finish`].
-pub(super) fn forget(paths: &InstancePaths, errors: &[String]) -> anyhow::Result<()> {
+pub(super) fn forget(
+    paths: &InstancePaths,
+    instance: &Name,
+    errors: &[String],
+) -> anyhow::Result<()> {
     finish(paths, errors)?;
-    match fs::remove_dir_all(&paths.guests) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            let folder = paths.guests.display();
-            tracing::warn!(%folder, %error, "not removed: remove it before the instance is made anew");
-        }
-        _ => {}
+    if let Err(error) = forget_lasting(instance) {
+        tracing::warn!(%error, "a reboot leaves records of namespaces that are others'");
     }
     Ok(())
 }

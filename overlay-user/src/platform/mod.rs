@@ -31,6 +31,7 @@ mod watch;
 
 pub use condition::{Condition, Offloads, VxlanDevice};
 pub use linux::{Linux, Look};
+pub use records::forget_lasting;
 
 /// What an endpoint's interface shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -44,12 +44,21 @@ impl Records {
             ports: Folder(root.join("ports")),
             guests: Lasting::restored(
                 Folder(root.join("guests")),
-                Folder(Path::new("/var/lib/overlay/guests").join(instance.as_str())),
+                Folder(guests_on_disk(instance)),
             ),
             addresses: Folder(root.join("addresses")),
             devices: Folder(root.join("devices")),
         }
     }
+}
+
+fn guests_on_disk(instance: &Name) -> PathBuf {
+    Path::new("/var/lib/overlay/guests").join(instance.as_str())
+}
+
+/// Takes away what a reboot would leave of an instance; absent is fine.
+pub fn forget_lasting(instance: &Name) -> io::Result<()> {
+    present(fs::remove_dir_all(guests_on_disk(instance))).map(drop)
 }
 
 /// One kind of records: a folder with a file for each.

@@ -97,12 +97,15 @@ impl Applier {
                 Some(Ok(spec)) => specs.push(spec),
                 Some(Err(reason)) => impossible.push((name, reason)),
                 None => {
-                    let has_failed = self.failures.remove(&name).is_some();
                     self.doubtful.remove(&name);
-                    unmade.extend(has_failed.then_some(name));
+                    if self.failures.remove(&name).is_some() {
+                        unmade.push(name);
+                    }
                 }
             }
         }
+        // Of one that never stood there may be parts and records.
+        let mut errors = self.remove_ports(&unmade).await;
         // Where one takes its time, many may: none is begun any more that the loop would wait for.
         let (platform, is_slow) = (&self.platform, &AtomicBool::new(false));
         let made = stream::iter(specs).map(|spec| async move {
@@ -129,8 +132,6 @@ impl Applier {
         for (name, reason) in impossible {
             self.fail(name, reason);
         }
-        // Of one that never stood there are records.
-        let mut errors = self.remove_ports(&unmade).await;
         errors.extend(self.take_made(mirror, made).await);
         errors
     }
@@ -168,6 +169,7 @@ impl Applier {
                 let mut errors = Vec::new();
                 // A making that failed leaves things behind too.
                 if wanted.is_none() {
+                    self.failures.remove(&name);
                     errors.extend(self.remove_ports(std::slice::from_ref(&name)).await);
                 }
                 errors.extend(self.ensure_ports(mirror, vec![name]).await);

@@ -159,7 +159,7 @@ impl Reconciler {
     #[must_use]
     pub async fn holding(self, held: Snapshot, unfollowed: Snapshot) -> Self {
         let mut view = self.view.write().await;
-        view.mirror.expect(unfollowed);
+        view.mirror.recall(unfollowed);
         view.mirror.withhold_again(held);
         drop(view);
         self

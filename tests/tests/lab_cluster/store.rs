@@ -2,14 +2,13 @@
 
 use std::fs;
 
-use serde_json::Value;
-
 use overlay_tests::{
     Netns,
     agent::FAILED,
     etcd::{MEMBERS, Settings},
     eventually, until, until_within,
 };
+use serde_json::Value;
 
 use crate::world::{HOSTS, RECOVERY, VNI, World};
 

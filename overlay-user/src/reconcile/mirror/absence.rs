@@ -113,7 +113,7 @@ impl Mirror {
     }
 
     /// What stands here in the places of rows that can't be read or break a rule, with the networks and
-    /// nodes that it needs: for [`Self::expect`].
+    /// nodes that it needs: for [`Self::recall`].
     #[must_use]
     pub fn in_places_of<'a>(&'a self, rows: impl Iterator<Item = &'a RowId>) -> Snapshot {
         let (mut names, mut vnis, mut nodes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -155,13 +155,13 @@ impl Mirror {
             .iter()
             .map(|held| held.name.clone())
             .collect();
-        self.expect(held);
+        self.recall(held);
         self.withheld.extend(names);
     }
 
     /// Takes in what an earlier agent knew, before anything is read: it stays if the first reading has rows
     /// for it, whether or not they can be read.
-    pub fn expect(&mut self, known: Snapshot) {
+    pub fn recall(&mut self, known: Snapshot) {
         let Snapshot {
             networks,
             nodes,
