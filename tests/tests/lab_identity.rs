@@ -260,6 +260,75 @@ fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
     assert!(world.green.exists());
 }
 
+#[test]
+fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
+    let mut world = World::new();
+    let [blue, green] = [world.lab.name("blue"), world.lab.name("green")];
+    let older = world.lab.dir().join("older.db");
+    fs::rename(world.backup(), &older).unwrap();
+    let [one, two] = &world.agents;
+    for (agent, name) in [(one, &green), (two, &blue)] {
+        agent.does(&format!("endpoint move {name} --netns {name}-2"));
+        until("the endpoint has moved", || {
+            agent.json(&format!("endpoint show {name}"))["state"] == "ready"
+        });
+        let revision = agent.json("status")["registry"]["revision"].clone();
+        until("the next agent will know", || {
+            last_known(agent)["revision"] == revision
+        });
+    }
+    let newer = world.backup();
+    let [moved_blue, moved_green] = [&blue, &green].map(|name| Netns::named(format!("{name}-2")));
+    let there = Stream::start(&moved_blue, &moved_green, "7.7.7.3");
+    world.put_back(&older);
+    // The next agents don't believe it either, whether or not they were there when it came.
+    for agent in &mut world.agents {
+        until("the next agent will know", || {
+            let held = &last_known(agent)["held"]["endpoints"];
+            held.as_array().is_some_and(|held| held.len() == 2)
+        });
+        agent.kill();
+        agent.restart("--vni 42");
+        until("the next one answers", || agent.overlay("status").code == 0);
+    }
+    world.await_refusal("an older registry after a restart");
+    world.put_back(&newer);
+    for agent in &mut world.agents {
+        until("the newer registry is followed", || {
+            World::is_followed(agent)
+        });
+        agent.kill();
+    }
+    world.put_back(&older);
+    for agent in &mut world.agents {
+        agent.restart("--vni 42");
+        until("the agent says that it waits", || {
+            agent.overlay("status").stderr.contains("lost 1 of the 1")
+        });
+    }
+    let (sent, lost) = there.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+
+    let shown = world.agents[0].json("registry adopt");
+    assert_eq!(shown["endpoints"], serde_json::json!([green]));
+    for agent in &world.agents {
+        agent.does("registry adopt --yes");
+    }
+    for agent in &world.agents {
+        until("the host follows", || {
+            agent.overlay("status").code == 0 && World::is_followed(agent)
+        });
+    }
+    let [one, two] = &world.agents;
+    for (agent, name) in [(one, &blue), (two, &green)] {
+        until("the endpoints are where they once were", || {
+            let run = agent.overlay(&format!("-o json endpoint show {name}"));
+            run.code == 0 && run.stdout.contains("ready")
+        });
+    }
+    world.blue.reaches("7.7.7.3");
+}
+
 /// What the agent has written down for the next one.
 fn last_known(agent: &Agent) -> Value {
     let file = format!("/run/overlay/{}.known", agent.instance());

@@ -1,7 +1,7 @@
 //! `overlay registry adopt`: what following the registry that is there would remove, and doing so.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Config, InstancePaths},
-    model::{Name, RegistryId, Snapshot, Vni},
+    model::{Endpoint, Name, RegistryId, Snapshot, Vni},
     platform::Platform,
     reconcile::{View, mirror::Known},
     registry,
@@ -81,7 +81,8 @@ impl AtStart {
         let ports = self.platform.ports().await;
         let ports = ports.map_err(|error| internal(error.into()))?;
         let mut endpoints: BTreeSet<Name> = ports.into_iter().map(|port| port.endpoint).collect();
-        for endpoint in &snapshot.endpoints {
+        let here = snapshot.endpoints.iter();
+        for endpoint in here.filter(|endpoint| endpoint.node == self.config.node) {
             endpoints.remove(&endpoint.name);
         }
         let mut view = AdoptView {
@@ -147,13 +148,18 @@ fn internal(error: anyhow::Error) -> OperationError {
     OperationError::new(ErrorKind::Internal, format_args!("{error:#}"))
 }
 
-/// What this host knows and the registry does not have.
+/// What this host knows and the registry does not have, or has otherwise.
 fn compare(view: &View, snapshot: &Snapshot) -> AdoptView {
     let mirror = &view.mirror;
-    let names: BTreeSet<&Name> = snapshot.endpoints.iter().map(|it| &it.name).collect();
+    let rows: BTreeMap<&Name, &Endpoint> =
+        snapshot.endpoints.iter().map(|it| (&it.name, it)).collect();
     let vnis: BTreeSet<Vni> = snapshot.networks.iter().map(|it| it.vni).collect();
     let nodes: BTreeSet<&Name> = snapshot.nodes.iter().map(|it| &it.name).collect();
-    let gone = mirror.endpoints().filter(|it| !names.contains(it.name()));
+    let stays = |known: &Known<'_>| {
+        rows.get(known.name())
+            .is_some_and(|row| known.stands_as(row))
+    };
+    let gone = mirror.endpoints().filter(|known| !stays(known));
     let (local, remote): (Vec<_>, Vec<_>) = gone.partition(Known::is_local);
     let mut endpoints: Vec<Name> = local.iter().map(|it| it.name().clone()).collect();
     endpoints.sort_unstable();

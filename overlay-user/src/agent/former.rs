@@ -57,7 +57,7 @@ pub(super) async fn open(
 }
 
 /// Does not follow a registry that was put back to a former state while no agent ran, and lacks more than
-/// half of this host's endpoints now.
+/// half of this host's endpoints now or has them elsewhere.
 pub(super) async fn check_history(
     config: &Config,
     last_known: &LastKnown,
@@ -79,7 +79,8 @@ pub(super) async fn check_history(
     }
     let all = absent.len();
     while let Some(page) = reading.endpoints.recv().await {
-        for endpoint in page? {
+        let here = page?.into_iter().filter(|it| it.node == config.node);
+        for endpoint in here {
             absent.remove(&endpoint.name);
         }
     }
@@ -88,7 +89,7 @@ pub(super) async fn check_history(
     }
     let why = format!(
         "the registry was put back from revision {} to {}, and has lost {} of the {all} endpoints of this \
-         host: put a backup back that has them, or see what `overlay registry adopt` would remove",
+         host or has them elsewhere: put a backup back that has them, or see what `overlay registry adopt` would remove",
         last_known.revision,
         reading.revision,
         absent.len()

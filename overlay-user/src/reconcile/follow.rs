@@ -275,10 +275,7 @@ impl Reconciler {
             })
             .await;
         if !is_same_history {
-            tracing::warn!(
-                revision,
-                "the registry was put back to a former state: following it"
-            );
+            tracing::warn!(revision, "the registry was put back to a former state");
             self.cache.clear();
             self.history += 1;
             // Deltas that came before it were taken for old ones.
@@ -332,6 +329,12 @@ impl Reconciler {
             let mut view = self.view.write().await;
             while !view.mirror.withhold(&mut position, CHUNK) {}
         } else {
+            while let Some(moves) = self
+                .change(|mirror, witness| mirror.read_former(CHUNK, witness))
+                .await
+            {
+                self.tell_of_moves(moves);
+            }
             while !self
                 .change(|mirror, witness| {
                     mirror.end_reading(&mut position, CHUNK, network, witness)

@@ -190,9 +190,14 @@ impl<'a> Known<'a> {
 
     /// Whether it is the same, as far as this host holds it.
     fn is(&self, endpoint: &Endpoint) -> bool {
+        self.generation() == endpoint.generation && self.stands_as(endpoint)
+    }
+
+    /// Whether it is the same whatever its generation, as far as this host holds it.
+    #[must_use]
+    pub fn stands_as(&self, endpoint: &Endpoint) -> bool {
         let interface = endpoint.netns.as_ref().zip(endpoint.ifname.as_ref());
-        self.generation() == endpoint.generation
-            && (self.vni(), self.mac()) == (endpoint.vni, endpoint.mac)
+        (self.vni(), self.mac()) == (endpoint.vni, endpoint.mac)
             && *self.node() == endpoint.node
             && self.interface() == interface.filter(|_| self.is_local())
             && self.addresses().eq(endpoint.addresses.iter().copied())

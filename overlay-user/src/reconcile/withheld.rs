@@ -69,9 +69,9 @@ impl View {
         let local = withheld.iter().filter(is_local).count();
         let (known_local, known_remote) = self.mirror.counts();
         format!(
-            "the registry has lost {} of the {} endpoints that this host knows, {local} of its own: they \
-             are held as they were and traffic goes on; put a backup back that has them, or see what \
-             `overlay registry adopt` would remove",
+            "the registry has lost {} of the {} endpoints that this host knows, {local} of its own, or has \
+             them as they once were: they are held as they are and traffic goes on; put a backup back that \
+             has them, or see what `overlay registry adopt` would remove",
             withheld.len(),
             known_local + known_remote,
         )

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem::take,
     net::IpAddr,
 };
 
 use super::{Key, Mirror, Move, Record, Witness, rows};
-use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, Vni};
+use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, Snapshot, Vni};
 
 /// What a reading that was asked for must not undo, with the revisions of the deltas that said it.
 #[derive(Debug, Default)]
@@ -23,6 +24,9 @@ pub(super) struct Since {
     pub(super) told: BTreeSet<Name>,
     /// The networks and nodes that a reading of the whole has.
     pub(super) present: Option<(BTreeSet<Vni>, BTreeSet<Name>)>,
+    /// Rows of the reading that are of an older state than what is known in their places: they wait until
+    /// it is clear whether the reading is believed.
+    former: Snapshot,
 }
 
 impl Since {
@@ -169,13 +173,21 @@ impl Mirror {
         witness: Witness<'_>,
     ) -> bool {
         let is_same_history = self.begin_reading_of_network(revision, witness);
-        let since = self.since.take().unwrap_or_default();
+        let mut since = self.since.take().unwrap_or_default();
         self.revision = self.revision.max(revision);
 
         let has_networks = networks.iter().map(|network| network.vni).collect();
         let has_nodes = nodes.iter().map(|node| node.name.clone()).collect();
+        // These rows don't tell by themselves which of two is the older one.
+        let is_doubtful = !is_same_history || !self.withheld.is_empty();
         for network in networks {
-            if !since.is_outdated(&since.networks, &network.vni) {
+            let known = self.network(network.vni);
+            if since.is_outdated(&since.networks, &network.vni) {
+                continue;
+            }
+            if is_doubtful && known.is_some_and(|known| *known != network) {
+                since.former.networks.push(network);
+            } else {
                 self.put_network(network, witness);
             }
         }
@@ -184,33 +196,90 @@ impl Mirror {
             self.forget_cached(witness);
         }
         for node in nodes {
-            if !since.is_outdated(&since.nodes, &node.name) {
+            let known = self.node(&node.name);
+            if since.is_outdated(&since.nodes, &node.name) {
+                continue;
+            }
+            if is_doubtful && known.is_some_and(|known| !known.is_told_as(&node)) {
+                since.former.nodes.push(node);
+            } else {
                 self.put_node(node, witness);
             }
         }
-        self.since = Some(Since {
-            present: Some((has_networks, has_nodes)),
-            ..since
-        });
+        since.present = Some((has_networks, has_nodes));
+        self.since = Some(since);
         is_same_history
     }
 
-    /// Takes some of the reading's endpoints in.
+    /// Takes some of the reading's endpoints in. Whether rows of an older state are believed is only to be
+    /// said of the whole.
     pub fn read(&mut self, page: Vec<Endpoint>, witness: Witness<'_>) -> Vec<Move> {
         let mut moves = Vec::new();
         for endpoint in page {
-            let Some(since) = &self.since else {
-                return moves;
-            };
-            let known = self.endpoints.get(&endpoint.name);
-            if since.is_outdated(&since.removed, &endpoint.name)
-                || known.is_some_and(|known| self.is_newer(known, since.at))
-            {
-                continue;
+            if self.is_overtaken(&endpoint.name) {
+            } else if !self.is_former(&endpoint) {
+                moves.extend(self.put(endpoint, self.reading, witness));
+            } else if let Some(whole) = self.since.as_mut().filter(|it| it.present.is_some()) {
+                whole.former.endpoints.push(endpoint);
+            } else {
+                self.endpoints.mark(&endpoint.name, self.reading);
             }
-            moves.extend(self.put(endpoint, self.reading, witness));
         }
         moves
+    }
+
+    /// Takes in what waited until the reading is believed: the networks and nodes, and up to `limit` of the
+    /// endpoints. `None`: nothing is left.
+    pub fn read_former(&mut self, limit: usize, witness: Witness<'_>) -> Option<Vec<Move>> {
+        let former = &mut self.since.as_mut()?.former;
+        if *former == Snapshot::default() {
+            return None;
+        }
+        let (networks, nodes) = (take(&mut former.networks), take(&mut former.nodes));
+        let rest = former.endpoints.len().saturating_sub(limit);
+        let endpoints = former.endpoints.split_off(rest);
+        let has_networks = !networks.is_empty();
+        for network in networks {
+            if !self.has_news(|since| since.is_outdated(&since.networks, &network.vni)) {
+                self.put_network(network, witness);
+            }
+        }
+        if has_networks && self.is_set_back() {
+            // As in [`Self::begin_reading`].
+            self.forget_cached(witness);
+        }
+        for node in nodes {
+            if !self.has_news(|since| since.is_outdated(&since.nodes, &node.name)) {
+                self.put_node(node, witness);
+            }
+        }
+        let mut moves = Vec::new();
+        for endpoint in endpoints {
+            if !self.is_overtaken(&endpoint.name) {
+                moves.extend(self.put(endpoint, self.reading, witness));
+            }
+        }
+        Some(moves)
+    }
+
+    fn has_news(&self, of: impl FnOnce(&Since) -> bool) -> bool {
+        self.since.as_ref().is_some_and(of)
+    }
+
+    /// Whether more is known of an endpoint by now than the reading under way can tell; also if it is over.
+    fn is_overtaken(&self, name: &Name) -> bool {
+        self.since.as_ref().is_none_or(|since| {
+            let known = self.endpoints.get(name);
+            since.is_outdated(&since.removed, name)
+                || known.is_some_and(|known| self.is_newer(known, since.at))
+        })
+    }
+
+    /// Whether a row is of an older state of the registry than what is known, and says otherwise. In one
+    /// history an endpoint's generations only grow.
+    fn is_former(&self, row: &Endpoint) -> bool {
+        self.endpoint(&row.name)
+            .is_some_and(|known| known.generation() > row.generation && !known.stands_as(row))
     }
 
     /// Forgets what the reading did not have, of one network if it was of one: looks at up to `limit`

@@ -55,7 +55,9 @@ fn begin(mirror: &mut Mirror, revision: Revision, networks: Vec<Network>) -> boo
     mirror.begin_reading(revision, networks, nodes, &mut |_, _| ())
 }
 
+/// Ends a reading that is believed.
 fn finish(mirror: &mut Mirror) {
+    while mirror.read_former(1, &mut |_, _| ()).is_some() {}
     let mut position = 0;
     while !mirror.end_reading(&mut position, 2, None, &mut |_, _| ()) {}
 }
@@ -540,4 +542,60 @@ fn rows_that_are_left_out_stay_as_they_were() {
     assert!(mirror.network(vni(42)).is_some());
     assert!(mirror.node(&name("h2")).is_some() && mirror.node(&name("h1")).is_none());
     assert_eq!(mirror.counts(), (1, 1));
+}
+
+#[test]
+fn rows_of_an_older_state_take_nothing_away_until_the_reading_is_believed() {
+    let mut mirror = mirror();
+    let moved = || vec![endpoint("near", 2, "h2", 2), endpoint("far", 3, "h2", 5)];
+    // The registry was put back to a state in which `near` was elsewhere.
+    read(&mut mirror, 3, moved());
+    let is_here = |mirror: &Mirror| mirror.endpoint(&name("near")).unwrap().is_local();
+    let counted = absent(&mirror);
+    assert_eq!((counted.local, counted.all), (1, 1));
+    assert!(counted.is_suspicious() && is_here(&mirror));
+    withhold(&mut mirror);
+    assert!(mirror.withheld().contains(&name("near")) && is_here(&mirror));
+    // That is so in the next readings too, which go on from there.
+    read(&mut mirror, 8, moved());
+    assert!(absent(&mirror).is_suspicious() && is_here(&mirror));
+    // If somebody says that it is right, it is followed.
+    finish(&mut mirror);
+    assert!(!is_here(&mirror) && mirror.withheld().is_empty());
+}
+
+#[test]
+fn networks_and_nodes_of_an_older_state_wait_like_its_endpoints() {
+    let mut mirror = mirror();
+    let (vtep, older) = (
+        mirror.node(&name("h2")).unwrap().vtep,
+        node("h2", "10.0.0.77"),
+    );
+    let begin = |mirror: &mut Mirror, revision| {
+        mirror.expect_reading();
+        let networks = vec![network(42, Resolve::OnDemand)];
+        mirror.begin_reading(revision, networks, vec![older.clone()], &mut |_, _| ());
+    };
+    let is_as_it_was = |mirror: &Mirror| {
+        !mirror.is_on_demand(vni(42)) && mirror.node(&name("h2")).unwrap().vtep == vtep
+    };
+    begin(&mut mirror, 3);
+    assert!(is_as_it_was(&mirror));
+    withhold(&mut mirror);
+    begin(&mut mirror, 8);
+    assert!(is_as_it_was(&mirror));
+    finish(&mut mirror);
+    assert!(mirror.is_on_demand(vni(42)));
+    assert_eq!(mirror.node(&name("h2")).unwrap().vtep, older.vtep);
+}
+
+#[test]
+fn a_reading_of_one_network_leaves_rows_of_an_older_state_to_the_whole() {
+    let mut mirror = mirror();
+    mirror.expect_reading();
+    mirror.begin_reading_of_network(3, &mut |_, _| ());
+    mirror.read(vec![endpoint("near", 2, "h2", 2)], &mut |_, _| ());
+    let mut position = 0;
+    while !mirror.end_reading(&mut position, 2, Some(vni(42)), &mut |_, _| ()) {}
+    assert!(mirror.endpoint(&name("near")).unwrap().is_local());
 }
