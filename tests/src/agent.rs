@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{
     lab::{Host, Lab},
     netns::Netns,
+    stopped::Stopped,
     wait::{eventually, until},
 };
 
@@ -242,6 +243,11 @@ impl Agent {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
+    }
+
+    /// Stops its process where it is until the guard goes.
+    pub fn stop(&self) -> Stopped {
+        Stopped::now(self.pid())
     }
 
     /// Its instance, which is its node too.

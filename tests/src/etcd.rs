@@ -33,11 +33,7 @@ mod disk;
 mod member;
 
 pub(crate) use self::disk::unmount_all;
-pub use self::{
-    certificates::Certificates,
-    disk::Full,
-    member::{Frozen, Member},
-};
+pub use self::{certificates::Certificates, disk::Full, member::Member};
 
 /// How many members there are: one of them may fail.
 pub const MEMBERS: usize = 3;

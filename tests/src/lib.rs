@@ -33,6 +33,7 @@ pub mod etcd;
 pub mod frame;
 pub mod lab;
 pub mod netns;
+pub mod stopped;
 pub mod traffic;
 pub mod wait;
 
@@ -41,4 +42,5 @@ pub use disk::Disk;
 pub use etcd::Cluster;
 pub use lab::{Host, Lab, Switch};
 pub use netns::Netns;
+pub use stopped::Stopped;
 pub use wait::{eventually, until, until_within};

@@ -8,10 +8,6 @@
 
 use std::{fs, time::Duration};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use overlay_tests::{
     Agent, Lab, Netns,
     frame::{self, BROADCAST, Party, RawSocket, arp_request, default_mac},
@@ -163,7 +159,7 @@ fn status_says_that_the_fast_path_is_off_and_why_until_it_is_on_again() {
     let host = &world.host.netns;
     let vxlan = world.name("ovx");
     // Somebody takes the port before the agent takes it back.
-    let stopped = Stopped::now(&world.one);
+    let stopped = world.one.stop();
     for theft in [
         format!("link del {vxlan}"),
         "link add theirs type vxlan external dstport 4789".to_owned(),
@@ -200,7 +196,7 @@ fn a_bridge_that_is_up_joins_nobody() {
     let bridge = world.name("ovb");
     // Without its programs nothing but the bridge's settings keeps an endpoint's frames in.
     let agent = &world.one;
-    let stopped = Stopped::now(agent);
+    let stopped = agent.stop();
     let links = format!("/sys/fs/bpf/overlay/{}/v2/links", agent.instance());
     let is_tcx = fs::read_dir(&links).unwrap().count() > 0;
     if is_tcx {
@@ -268,26 +264,4 @@ fn programs_that_somebody_takes_off_come_back() {
     until("all pins to be back", || {
         ["links", "programs", "maps"].map(|kind| world.pinned(kind)) == before
     });
-}
-
-/// An agent that is stopped, until this is dropped: also where a test fails, or taking it down would
-/// wait for it.
-struct Stopped<'a>(&'a Agent);
-
-impl<'a> Stopped<'a> {
-    fn now(agent: &'a Agent) -> Self {
-        signal(agent, Signal::SIGSTOP);
-        Self(agent)
-    }
-}
-
-impl Drop for Stopped<'_> {
-    fn drop(&mut self) {
-        signal(self.0, Signal::SIGCONT);
-    }
-}
-
-fn signal(agent: &Agent, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(agent.pid()).unwrap());
-    kill(pid, signal).unwrap();
 }

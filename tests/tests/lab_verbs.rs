@@ -108,9 +108,9 @@ fn verify_tells_hosts_that_do_not_answer_from_those_that_agree() {
     let one = Agent::start(&lab, &one, "--vni 42");
     let two = Agent::start(&lab, &two, "--vni 42");
     one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
-    let frozen = Frozen::new(two.pid());
+    let stopped = two.stop();
     let (code, silent) = verify(&one);
-    drop(frozen);
+    drop(stopped);
     assert_eq!(code, FAILED, "{silent}");
     let verdicts: Vec<_> = silent["hosts"]
         .as_array()
@@ -119,24 +119,6 @@ fn verify_tells_hosts_that_do_not_answer_from_those_that_agree() {
         .map(|host| host["verdict"].as_str().unwrap())
         .collect();
     assert_eq!(verdicts, ["agrees", "silent"]);
-}
-
-/// A process that is stopped until this goes.
-struct Frozen(Pid);
-
-impl Frozen {
-    fn new(pid: u32) -> Self {
-        let pid = Pid::from_raw(pid.try_into().unwrap());
-        kill(pid, Signal::SIGSTOP).unwrap();
-        Self(pid)
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // It may have been ended meanwhile.
-        let _ = kill(self.0, Signal::SIGCONT);
-    }
 }
 
 /// `overlay monitor -o json`.
@@ -512,7 +494,7 @@ fn an_agent_whose_node_another_host_has_taken_over_ends_and_says_so() {
     let [one, two] = lab.hosts();
     let mut one = Agent::start(&lab, &one, "--vni 42");
     let taken = format!("--vni 42 --node {}", one.instance());
-    let frozen = Frozen::new(one.pid());
+    let stopped = one.stop();
     // Nobody hears of it for the time of a session: its name is free then.
     let mut heir = Agent::spawn(&lab, &two, &taken);
     let deadline = Instant::now() + Duration::from_secs(40);
@@ -524,7 +506,7 @@ fn an_agent_whose_node_another_host_has_taken_over_ends_and_says_so() {
         }
     }
     assert!(heir.log().contains(one.instance()), "{}", heir.log());
-    drop(frozen);
+    drop(stopped);
     assert_eq!(one.exit_code(), FAILED);
     assert!(
         one.log().contains("has given this node to another host"),

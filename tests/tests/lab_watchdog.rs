@@ -14,7 +14,8 @@ use std::{
 };
 
 use overlay_tests::{
-    Agent, Disk, Host, Lab, Netns, delay::Delay, traffic::Stream, until, until_within,
+    Agent, Disk, Host, Lab, Netns, agent::FAILED, delay::Delay, traffic::Stream, until,
+    until_within,
 };
 
 /// Far longer than a part may take for a turn.
@@ -132,6 +133,38 @@ fn a_system_call_that_hangs_is_told_to_people_and_systemd_and_costs_no_packet() 
     agent.await_ready();
     assert_eq!(agent.json("status")["stalled"], serde_json::json!([]));
     systemd.hears_of_health();
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost", lost.len());
+}
+
+#[test]
+fn commands_to_a_stopped_agent_say_so_within_seconds_and_are_not_carried_out_later() {
+    let lab = Lab::new();
+    let (mut agent, [blue, green]) = world(&lab, &[], "--vni 42");
+    let stream = Stream::start(&blue, &green, "7.7.7.3");
+
+    let stopped = agent.stop();
+    let told = format!("(pid {}) is stopped", agent.pid());
+    let add = format!("endpoint add {} --vni 42 --ip 7.7.7.9/24", lab.name("e9"));
+    for words in ["status", "endpoint ls", &add, "down"] {
+        let asked = Instant::now();
+        let line = agent.overlay(words).error(FAILED);
+        assert!(
+            line.contains(&told) && line.contains("kill -CONT"),
+            "{line}"
+        );
+        assert!(asked.elapsed() < Duration::from_secs(5), "{words}");
+    }
+    let doctor = agent.overlay("doctor").stdout;
+    assert!(doctor.contains(&told), "{doctor}");
+    stream.flows(1000);
+
+    drop(stopped);
+    agent.await_ready();
+    // Answered after them, whatever the agent does with them.
+    assert_eq!(agent.json("endpoint ls").as_array().unwrap().len(), 2);
+    stream.flows(1000);
+    assert!(agent.is_running());
     let (sent, lost) = stream.finish();
     assert!(lost.is_empty(), "{} of {sent} lost", lost.len());
 }

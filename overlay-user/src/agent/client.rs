@@ -9,7 +9,8 @@ use std::{
     future::Future,
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    pin::pin,
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt, Full};
@@ -20,6 +21,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
+use procfs::process::{ProcState, Process};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
@@ -43,6 +45,8 @@ const PAGE: usize = 1000;
 
 /// Longer than any operation takes; only an agent that hangs gets there.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How often it is looked meanwhile whether the agent is stopped.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Why a request has no good answer. Each text is one line for the user.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,17 @@ pub enum ClientError {
     /// The agent said no.
     #[error(transparent)]
     Operation(#[from] OperationError),
+    /// Somebody has stopped the agent's process, or traces it.
+    #[error(
+        "the agent of instance {instance} (pid {pid}) is stopped: have it go on with `kill -CONT {pid}`, or \
+         end it with `kill -9 {pid}`; traffic goes on"
+    )]
+    Stopped {
+        /// The instance.
+        instance: Name,
+        /// The agent's process.
+        pid: i32,
+    },
     /// The agent ended while it was listened to.
     #[error("the agent of instance {0} has ended")]
     Ended(Name),
@@ -94,7 +109,7 @@ impl From<ClientError> for OperationError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Operation(error) => error,
-            ClientError::NoAgent { .. } | ClientError::Ended(_) => {
+            ClientError::NoAgent { .. } | ClientError::Stopped { .. } | ClientError::Ended(_) => {
                 Self::new(ErrorKind::Unavailable, error)
             }
             ClientError::Denied(_) => Self::new(ErrorKind::Refused, error),
@@ -312,10 +327,33 @@ impl Client {
         &self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ClientError> {
-        timeout(PATIENCE, work)
-            .await
-            .map_err(|_| self.broken(format_args!("nothing within {} s", PATIENCE.as_secs())))?
-            .map_err(|error| self.broken(error))
+        let (mut work, begun) = (pin!(work), Instant::now());
+        while begun.elapsed() < PATIENCE {
+            match timeout(LOOK, &mut work).await {
+                Ok(done) => return done.map_err(|error| self.broken(error)),
+                Err(_) => self.check_agent().await?,
+            }
+        }
+        Err(self.broken(format_args!("nothing within {} s", PATIENCE.as_secs())))
+    }
+
+    /// Fails if the agent's process is stopped. Whatever can't be told is left to the request.
+    async fn check_agent(&self) -> Result<(), ClientError> {
+        let stream = self.connect().await.ok();
+        // Those of the process that listens (unix(7), SO_PEERCRED).
+        let credentials = stream.and_then(|stream| stream.peer_cred().ok());
+        let pid = credentials.and_then(|credentials| credentials.pid());
+        let process = pid.and_then(|pid| Process::new(pid).and_then(|it| it.stat()).ok());
+        let state = process.as_ref().and_then(|process| process.state().ok());
+        match (pid, state) {
+            (Some(pid), Some(ProcState::Stopped | ProcState::Tracing)) => {
+                Err(ClientError::Stopped {
+                    instance: self.instance.clone(),
+                    pid,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, ClientError> {

@@ -1,8 +1,14 @@
 //! The agent's socket: who may open it, and which request is which operation.
 
 use std::{
-    collections::BTreeMap, fs, future::Future, io, os::unix::fs::PermissionsExt, path::Path,
-    sync::Arc, time::Duration,
+    collections::BTreeMap,
+    fs,
+    future::Future,
+    io,
+    os::{fd::AsFd as _, unix::fs::PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -14,10 +20,14 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::Listener,
 };
-use nix::unistd::{self, Group};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::{self, Group},
+};
 use serde_json::{Value, json};
-use tokio::net::{UnixListener, UnixSocket};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
@@ -109,6 +119,34 @@ fn find_group(name: &str) -> Result<Group, OperationError> {
         .ok_or_else(|| refused(&"does not exist on this host"))
 }
 
+/// Accepts clients, but none that has hung up meanwhile: what somebody gave up hours ago, because the agent
+/// was stopped, is not done now.
+pub(super) struct Present(pub UnixListener);
+
+impl Listener for Present {
+    type Io = UnixStream;
+    type Addr = <UnixListener as Listener>::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.0).await;
+            let mut ends = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+            let polled = poll(&mut ends, PollTimeout::ZERO);
+            let has_hung_up = ends.iter().any(|end| {
+                end.revents()
+                    .is_some_and(|it| it.contains(PollFlags::POLLHUP))
+            });
+            if polled.is_err() || !has_hung_up {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Listener::local_addr(&self.0)
+    }
+}
+
 /// Serves `operations` until `stop` resolves. Answers that are under way then get a moment to go
 /// out.
 pub async fn serve(
@@ -116,7 +154,7 @@ pub async fn serve(
     operations: Arc<dyn Operations>,
     stop: impl Future<Output = ()>,
 ) {
-    connections::serve(listener, router(operations), limits(), stop).await;
+    connections::serve(Present(listener), router(operations), limits(), stop).await;
 }
 
 /// Bounds of what the agent's socket serves. How long an answer takes is the operation's business.

@@ -173,7 +173,13 @@ async fn refuse(
         async { OperationError::new(ErrorKind::Unavailable, refusal) }
     });
     let listener = UnixListener::from_std(listener)?;
-    connections::serve(listener, router, server::limits(), pending()).await;
+    connections::serve(
+        server::Present(listener),
+        router,
+        server::limits(),
+        pending(),
+    )
+    .await;
     Ok(())
 }
 

@@ -22,7 +22,9 @@ pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
     let work = "examining this host and its peers".to_owned();
     let examination = async {
         match client.doctor().await {
-            Err(error @ ClientError::NoAgent { .. }) => Ok(examine(&error).await),
+            Err(error @ (ClientError::NoAgent { .. } | ClientError::Stopped { .. })) => {
+                Ok(examine(&error).await)
+            }
             outcome => outcome,
         }
     };

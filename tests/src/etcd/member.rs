@@ -8,13 +8,8 @@ use std::{
     process::{Child, Stdio},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-
 use super::{CLIENTS, PEERS, certificates::Certificates, disk};
-use crate::{delay::Delay, lab::Lab, netns::Netns};
+use crate::{delay::Delay, lab::Lab, netns::Netns, stopped::Stopped};
 
 /// What all members are told.
 pub(super) struct Peers<'a> {
@@ -170,17 +165,14 @@ impl Member {
         self.child.is_some()
     }
 
-    /// Stops its process where it is, until the guard goes: it keeps its connections and answers
-    /// nobody.
-    pub fn freeze(&self) -> Frozen {
-        let pid = self.pid();
-        kill(pid, Signal::SIGSTOP).unwrap();
-        Frozen(pid)
+    /// Stops its process where it is, until the guard goes.
+    pub fn stop(&self) -> Stopped {
+        Stopped::now(self.pid())
     }
 
     /// Makes each of its disk's flushes take `delay` longer, until the guard goes.
     pub fn slow_disk(&self, delay: std::time::Duration) -> Delay {
-        let pid = self.pid().as_raw().unsigned_abs();
+        let pid = self.pid();
         Delay::attach(pid, disk::FLUSHES, delay, &self.log_file())
     }
 
@@ -189,9 +181,8 @@ impl Member {
         disk::Full::fill(&self.dir)
     }
 
-    fn pid(&self) -> Pid {
-        let child = self.child.as_ref().expect("the member runs");
-        Pid::from_raw(i32::try_from(child.id()).unwrap())
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the member runs").id()
     }
 
     /// Its name in the cluster.
@@ -231,15 +222,5 @@ fn beside(dir: &Path) -> PathBuf {
 impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// A stopped process; goes on when this goes.
-#[derive(Debug)]
-pub struct Frozen(Pid);
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGCONT);
     }
 }

@@ -24,7 +24,7 @@ fn a_member_that_is_killed_cut_off_or_frozen_takes_no_part_until_it_is_back() {
         match round {
             0 => cluster.member(leader).kill(),
             1 => cluster.plug(&netns, false),
-            _ => frozen = Some(cluster.members()[leader].freeze()),
+            _ => frozen = Some(cluster.members()[leader].stop()),
         }
         cluster.leader_after(leader);
         until("the others take writes", || put(&cluster, &[other]));

@@ -41,7 +41,7 @@ fn a_leader_that_answers_nobody_is_left_for_another() {
     let world = World::new();
     let traffic = world.traffic();
     let leader = world.cluster.leader();
-    let frozen = world.cluster.members()[leader].freeze();
+    let frozen = world.cluster.members()[leader].stop();
     world.changes_arrive(1, &[0, 2]);
     drop(frozen);
     world.cluster.await_healthy();
