@@ -5,13 +5,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
     datapath::{Datapath, DatapathError},
     platform::{Platform, PlatformError},
-    reconcile::apply::on_kernel,
+    reconcile::{
+        apply::on_kernel,
+        watchdog::{Part, Watchdog},
+    },
 };
 
 /// How often they are looked at though nothing was heard of them.
@@ -20,6 +23,10 @@ const ROUTINE: Duration = Duration::from_mins(5);
 const CHECK: Duration = Duration::from_secs(30);
 /// The first wait after a failure; doubles up to [`CHECK`].
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
+/// How long one look may take, with what it mends.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it says at least that it goes on.
+const TURN: Duration = Duration::from_secs(5);
 /// The least time between two looks: somebody may undo each change as soon as it is made.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -44,7 +51,8 @@ impl Keeper {
     }
 
     /// Keeps them that way. Tells `problem` what is wrong; does not end.
-    pub(super) async fn run(self, problem: watch::Sender<Problem>) {
+    pub(super) async fn run(self, problem: watch::Sender<Problem>, watchdog: Arc<Watchdog>) {
+        watchdog.turned(Part::Devices);
         let mut changes = match self.platform.device_changes().await {
             Ok(changes) => Some(changes),
             Err(error) => {
@@ -54,10 +62,11 @@ impl Keeper {
         };
         let mut backoff = MIN_BACKOFF;
         loop {
-            let found = self
-                .ensure()
-                .await
-                .unwrap_or_else(|error| Some(format!("{error:#}")));
+            let found = match timeout(PATIENCE, self.ensure()).await {
+                Ok(ensured) => ensured.unwrap_or_else(|error| Some(format!("{error:#}"))),
+                Err(_) => Some(format!("no answer of the kernel within {PATIENCE:?}")),
+            };
+            watchdog.turned(Part::Devices);
             let longest = if changes.is_some() { ROUTINE } else { CHECK };
             let wait = if found.is_some() { backoff } else { longest };
             backoff = match &found {
@@ -78,7 +87,12 @@ impl Keeper {
             });
             let next = Instant::now() + wait;
             sleep(PAUSE).await;
-            wait_for_change(&mut changes, next).await;
+            while timeout(TURN, wait_for_change(&mut changes, next))
+                .await
+                .is_err()
+            {
+                watchdog.turned(Part::Devices);
+            }
         }
     }
 

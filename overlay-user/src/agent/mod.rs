@@ -273,7 +273,7 @@ async fn serve(
         Arc::clone(&watchdog),
     ));
     let (problem, fast_path_problem) = watch::channel(fast_path_problem);
-    let keeping = tokio::spawn(keeper.run(problem));
+    let keeping = tokio::spawn(keeper.run(problem, Arc::clone(&watchdog)));
     let watching = tokio::spawn(underlay::watch(
         Arc::clone(&platform),
         underlay,

@@ -12,6 +12,7 @@ use std::{
     os::fd::AsRawFd as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::{Duration, Instant},
 };
 
 use netlink_packet_core::NetlinkBuffer;
@@ -30,7 +31,7 @@ use nix::{
 };
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use rtnetlink::MulticastGroup;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
     Port, PortChange, PortSpec,
@@ -60,6 +61,12 @@ const AT_ONCE: usize = 256;
 
 /// How often it is asked whether anybody still wants events when there are none, seconds.
 const IS_WANTED_S: i64 = 10;
+
+/// Between two looks at all ports at least: one namespace's owner can have events lost as often as he likes.
+const LOST: Duration = Duration::from_secs(10);
+
+/// Until what finds no room with its hearer is passed on again.
+const ROOM: Duration = Duration::from_millis(10);
 
 /// A link as its namespace knows it: the namespace's number on the host, `None` for the host's own, and
 /// its index.
@@ -210,9 +217,14 @@ fn listen(
     sender: &mpsc::Sender<PortChange>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; LONGEST_EVENT];
+    let mut heard = Heard::default();
     while !sender.is_closed() {
-        let mut changes = BTreeSet::new();
-        let mut flags = MsgFlags::empty();
+        let mut flags = if heard.changes.is_empty() {
+            MsgFlags::empty()
+        } else {
+            MsgFlags::MSG_DONTWAIT
+        };
+        let mut is_idle = true;
         for _ in 0..AT_ONCE {
             match receive(socket, &mut buffer, flags) {
                 Ok(Some((nsid, len))) => {
@@ -222,25 +234,49 @@ fn listen(
                     let change = event.ok().and_then(|event| {
                         watched.contradicted(nsid, event.message_type(), event.payload())
                     });
-                    changes.extend(change.map(PortChange::Endpoint));
+                    heard.changes.extend(change.map(PortChange::Endpoint));
                 }
                 Err(Errno::EAGAIN) => break,
                 // Not the kernel's.
                 Ok(None) | Err(Errno::EINTR) => {}
-                // Events were lost.
-                Err(Errno::ENOBUFS) => drop(changes.insert(PortChange::All)),
+                Err(Errno::ENOBUFS) => heard.are_lost = true,
                 Err(error) => return Err(error.into()),
             }
             // Only the first is waited for.
-            flags = MsgFlags::MSG_DONTWAIT;
+            (flags, is_idle) = (MsgFlags::MSG_DONTWAIT, false);
         }
-        for change in changes {
-            if sender.blocking_send(change).is_err() {
-                return Ok(());
-            }
+        heard.make_up(Instant::now());
+        // Whoever is busy does not keep events from being read.
+        heard.changes.retain(|change| {
+            let told = sender.try_send(change.clone());
+            matches!(told, Err(TrySendError::Full(_)))
+        });
+        if is_idle && !heard.changes.is_empty() {
+            thread::sleep(ROOM);
         }
     }
     Ok(())
+}
+
+/// What was heard and is not yet passed on.
+#[derive(Debug, Default)]
+struct Heard {
+    changes: BTreeSet<PortChange>,
+    /// Whether events were lost that nothing has made up for.
+    are_lost: bool,
+    /// When all ports were last to be looked at.
+    made_up: Option<Instant>,
+}
+
+impl Heard {
+    /// Has all ports looked at if events were lost, but not again and again.
+    fn make_up(&mut self, now: Instant) {
+        let is_due = self.made_up.is_none_or(|last| now >= last + LOST);
+        if self.are_lost && is_due {
+            self.changes.insert(PortChange::All);
+            (self.are_lost, self.made_up) = (false, Some(now));
+        }
+    }
 }
 
 /// Reads one event: whose namespace it is from, and how many bytes it has. `None`: it is no event of the
@@ -273,7 +309,7 @@ fn receive(
 fn watch_names(sender: mpsc::Sender<PortChange>) -> notify::Result<RecommendedWatcher> {
     let folder = netns::make_dir()?;
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        let Ok(event) = event else {
+        let Some(event) = event.ok().filter(|event| !event.need_rescan()) else {
             let _ = sender.blocking_send(PortChange::All);
             return;
         };
@@ -369,6 +405,24 @@ mod tests {
             assert!(told(libc::RTM_NEWLINK, &wrong).is_some());
         }
         assert!(told(libc::RTM_DELADDR, &address(INSIDE, [7, 7, 7, 2], 24)).is_some());
+    }
+
+    #[test]
+    fn events_that_are_lost_again_and_again_have_all_ports_looked_at_now_and_then() {
+        let start = Instant::now();
+        let mut heard = Heard::default();
+        heard.make_up(start);
+        assert!(heard.changes.is_empty());
+        let mut count = 0;
+        for second in 0..30 {
+            heard.are_lost = true;
+            heard.make_up(start + Duration::from_secs(second));
+            count += usize::from(heard.changes.pop_first() == Some(PortChange::All));
+        }
+        assert_eq!(count, 3);
+        // The last ones are made up for too, though nothing is lost any more.
+        heard.make_up(start + Duration::from_secs(31));
+        assert_eq!(heard.changes.len(), 1);
     }
 
     #[test]

@@ -30,19 +30,22 @@ pub enum Part {
     Misses,
     /// Looks at the underlay interface.
     Underlay,
+    /// Keeps the devices that serve the tunnels.
+    Devices,
     /// The registry answers, if only that it can't.
     Registry,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Loop,
         Self::Host,
         Self::Lease,
         Self::Routes,
         Self::Misses,
         Self::Underlay,
+        Self::Devices,
         Self::Registry,
     ];
 
@@ -56,6 +59,7 @@ impl Part {
             Self::Routes => "routes",
             Self::Misses => "misses",
             Self::Underlay => "underlay",
+            Self::Devices => "devices",
             Self::Registry => "registry",
         }
     }
