@@ -184,6 +184,31 @@ fn what_somebody_changes_inside_is_put_right_at_once() {
 }
 
 #[test]
+fn what_happens_while_a_tenant_has_events_lost_is_put_right_all_the_same() {
+    let lab = Lab::new();
+    let [agent, other] = agents(&lab, "--vni 42");
+    let [tenant, near, far] = endpoints(&lab, &agent, &other);
+    let lost = || -> u64 {
+        let sockets = agent.netns().run("cat", "/proc/net/netlink");
+        let drops = |line: &str| line.split_whitespace().nth(8)?.parse::<u64>().ok();
+        sockets.lines().filter_map(drops).sum()
+    };
+    assert_eq!(lost(), 0);
+
+    let stopped = agent.stop();
+    let batch = lab.dir().join("noise");
+    let names =
+        (0..400).map(|number| format!("link property add dev eth0 altname {number:0>100}\n"));
+    let aliases = (0..1000).map(|number| format!("link set eth0 alias {number}\n"));
+    fs::write(&batch, names.chain(aliases).collect::<String>()).unwrap();
+    tenant.ip(&format!("-batch {}", batch.display()));
+    assert!(lost() > 0, "the noise was not enough");
+    near.ip("addr flush dev eth0");
+    drop(stopped);
+    far.reaches("7.7.7.4");
+}
+
+#[test]
 fn thousands_of_addresses_of_a_tenant_hold_nobody_up() {
     const MANY: usize = 4_000;
     let lab = Lab::new();
@@ -277,6 +302,32 @@ fn a_namespace_of_a_runtime_is_not_made_after_a_reboot_either() {
     assert!(guest.exists(), "it is the runtime's");
     // Nor is it remembered for longer than the endpoint lives.
     netns::run("ip", &["netns", "del", &name]);
+    agent.endpoint(&name, 42, &["7.7.7.2/24"]);
+}
+
+#[test]
+fn whose_a_namespace_was_is_remembered_for_as_long_as_the_endpoint_lives() {
+    let lab = Lab::new();
+    let [mut agent, other] = agents(&lab, "--vni 42");
+    let name = lab.name("runtimes");
+    let guest = || {
+        netns::run("ip", &["netns", "add", &name]);
+        let guest = agent.endpoint(&name, 42, &["7.7.7.2/24"]);
+        netns::run("ip", &["netns", "del", &name]);
+        guest
+    };
+    // Removed while its namespace is away.
+    let away = guest();
+    agent.does(&format!("endpoint rm {name}"));
+    agent.endpoint(&name, 42, &["7.7.7.2/24"]);
+    agent.does(&format!("endpoint rm {name}"));
+    until("the namespace goes", || !away.exists());
+    // Removed while the agent is away.
+    guest();
+    agent.kill();
+    other.does(&format!("endpoint rm {name}"));
+    agent.restart("--vni 42");
+    agent.await_ready();
     agent.endpoint(&name, 42, &["7.7.7.2/24"]);
 }
 

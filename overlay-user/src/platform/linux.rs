@@ -450,6 +450,17 @@ impl Platform for Linux {
         result
     }
 
+    async fn forget_guests_but(&self, endpoints: &BTreeSet<Name>) -> Result<(), PlatformError> {
+        let forgetting = || "forgetting whose namespaces were used".to_owned();
+        let guests = &self.records.guests;
+        for endpoint in guests.names().tried(forgetting)? {
+            if !endpoints.contains(&endpoint) {
+                guests.remove(endpoint.as_str()).tried(forgetting)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn ensure_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError> {
         let _turn = self.device_changes.lock().await;
         self.make_vxlan(port).await

@@ -184,6 +184,10 @@ pub trait Platform: Send + Sync + 'static {
     /// To be called once the desired ports stand.
     async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError>;
 
+    /// Forgets whose namespaces the ports of all other endpoints were in. To be called once it is known
+    /// which endpoints are on this host: some may have been removed while nobody watched.
+    async fn forget_guests_but(&self, endpoints: &BTreeSet<Name>) -> Result<(), PlatformError>;
+
     /// Makes the VXLAN device in external mode on UDP `port` (host byte order) that opens the port
     /// for receive GRO, and the bridge that spreads head-room, what they shall be.
     async fn ensure_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError>;

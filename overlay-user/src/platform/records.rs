@@ -199,6 +199,11 @@ impl Lasting {
         self.until_reboot.get(name)
     }
 
+    /// The names of all records.
+    pub(super) fn names(&self) -> io::Result<Vec<Name>> {
+        self.until_reboot.names()
+    }
+
     /// Records `text` under `name`.
     pub(super) fn put(&self, name: &str, text: &str) -> io::Result<()> {
         self.bring_to_disk(name, Some(text.to_owned()));

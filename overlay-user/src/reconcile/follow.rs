@@ -343,6 +343,7 @@ impl Reconciler {
             {}
             if network.is_none() {
                 self.is_adopting = false;
+                self.forget_guests().await;
             }
         }
         self.follow_modes(&before).await;
@@ -361,6 +362,20 @@ impl Reconciler {
             let pause = self.reader.reread.max(took * REREAD_SHARE);
             self.reader.routine = Some(Instant::now() + pause);
             self.revisit_cached().await;
+        }
+    }
+
+    /// After the first reading that is believed: who was removed before is nobody's guest any more.
+    async fn forget_guests(&mut self) {
+        if self.reader.has_read() {
+            return;
+        }
+        let view = self.view.read().await;
+        let local = view.mirror.local_endpoints();
+        let local = local.map(|known| known.name().clone()).collect();
+        drop(view);
+        if let Err(error) = self.applier.platform.forget_guests_but(&local).await {
+            tracing::warn!(%error, "not forgotten");
         }
     }
 

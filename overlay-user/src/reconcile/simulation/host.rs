@@ -14,71 +14,20 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{dice::Dice, store::Store, writing::Writing};
+use super::{
+    dice::Dice,
+    kernel::{Faults, Kernel},
+    store::Store,
+    writing::Writing,
+};
 use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
-        EndpointRow, FdbKey, FdbRow, IfName, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
-        NetworkRow, Tables, Traffic, Vni, VtepRow, Wanted,
+        FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables, Traffic, Vni,
+        Wanted,
     },
     platform::{Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
-
-/// What the kernel has.
-#[derive(Debug, Default)]
-pub(super) struct Kernel {
-    pub(super) fdb: BTreeMap<FdbKey, FdbRow>,
-    pub(super) neighbors: BTreeMap<NeighborKey, NeighborRow>,
-    pub(super) networks: BTreeMap<Vni, NetworkRow>,
-    pub(super) vteps: BTreeMap<Ipv4Addr, VtepRow>,
-    pub(super) endpoints: BTreeMap<u32, EndpointRow>,
-    /// Interfaces of ours, by endpoint: index, namespace, name.
-    pub(super) ports: BTreeMap<Name, (u32, Name, IfName)>,
-    /// Endpoints for which one was tried to be made at any time.
-    ever_ours: BTreeSet<Name>,
-    /// Interfaces of another owner, in the same namespaces.
-    pub(super) foreign: BTreeSet<(Name, IfName)>,
-    pub(super) attached: BTreeSet<u32>,
-    /// Interfaces that are up.
-    pub(super) up: BTreeSet<u32>,
-    pub(super) is_underlay_attached: bool,
-    pub(super) lease: Option<Instant>,
-    /// When frames used rows that age.
-    pub(super) used: BTreeMap<FdbKey, Instant>,
-    /// Until when addresses raise no miss.
-    quiet: BTreeMap<(Vni, Wanted), Instant>,
-    /// Answers to frames that asked for an address.
-    pub(super) answers: Vec<(Miss, Mac)>,
-    /// What was last announced of an address.
-    pub(super) announced: BTreeMap<NeighborKey, Mac>,
-    /// Rows that were lost or changed behind the agent's back.
-    pub(super) tampered: BTreeSet<FdbKey>,
-    /// Rows that were put there behind its back.
-    pub(super) littered: BTreeSet<NeighborKey>,
-    /// Counts what the agent does.
-    pub(super) activity: u64,
-    /// What must never happen, and did.
-    pub(super) violations: Vec<String>,
-}
-
-/// What goes wrong, and how often.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Faults {
-    /// Writes that fail half-way, of 256.
-    pub(super) writes: u8,
-    /// Looks at tables that fail, of 256.
-    pub(super) looks: u8,
-    /// Changes of interfaces that fail, of 256.
-    pub(super) ports: u8,
-    /// Programs that can't be attached, of 256.
-    pub(super) attachments: u8,
-    /// Whether the question for all interfaces is not answered.
-    pub(super) hangs: bool,
-    /// An endpoint whose interface the kernel does not get done with.
-    pub(super) held: Option<&'static str>,
-    /// How long changes of interfaces take at most.
-    pub(super) lateness: Duration,
-}
 
 struct Inner {
     kernel: Kernel,
@@ -568,6 +517,10 @@ impl Platform for Host {
     }
 
     async fn remove_orphan_namespaces(&self) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
+    async fn forget_guests_but(&self, _: &BTreeSet<Name>) -> Result<(), PlatformError> {
         Ok(())
     }
 

@@ -28,6 +28,7 @@ use tokio::{
 
 mod dice;
 mod host;
+mod kernel;
 mod losses;
 mod store;
 mod verdict;
@@ -36,7 +37,7 @@ mod world;
 mod writing;
 
 use self::{
-    host::Faults,
+    kernel::Faults,
     world::{World, name},
 };
 use super::watchdog::Part;

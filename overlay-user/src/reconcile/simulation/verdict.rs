@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    host::{Faults, Kernel},
+    kernel::{Faults, Kernel},
     store::State,
     world::{ME, World, vtep},
 };

@@ -16,7 +16,8 @@ use tokio::{
 use super::{
     Outcome,
     dice::Dice,
-    host::{Faults, Host},
+    host::Host,
+    kernel::Faults,
     store::{Inner, Store},
     verdict::Suspicion,
     wish::Wish,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::{host::Kernel, store::Inner};
+use super::{kernel::Kernel, store::Inner};
 use crate::model::{
     FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, Revision, Tables, Vni, Vtep, Wanted,
 };

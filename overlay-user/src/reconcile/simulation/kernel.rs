@@ -1,0 +1,70 @@
+//! What the simulated kernel has, and what goes wrong with it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::model::{
+    EndpointRow, FdbKey, FdbRow, IfName, Mac, Miss, Name, NeighborKey, NeighborRow, NetworkRow,
+    Vni, VtepRow, Wanted,
+};
+
+/// What the kernel has.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    pub(super) fdb: BTreeMap<FdbKey, FdbRow>,
+    pub(super) neighbors: BTreeMap<NeighborKey, NeighborRow>,
+    pub(super) networks: BTreeMap<Vni, NetworkRow>,
+    pub(super) vteps: BTreeMap<Ipv4Addr, VtepRow>,
+    pub(super) endpoints: BTreeMap<u32, EndpointRow>,
+    /// Interfaces of ours, by endpoint: index, namespace, name.
+    pub(super) ports: BTreeMap<Name, (u32, Name, IfName)>,
+    /// Endpoints for which one was tried to be made at any time.
+    pub(super) ever_ours: BTreeSet<Name>,
+    /// Interfaces of another owner, in the same namespaces.
+    pub(super) foreign: BTreeSet<(Name, IfName)>,
+    pub(super) attached: BTreeSet<u32>,
+    /// Interfaces that are up.
+    pub(super) up: BTreeSet<u32>,
+    pub(super) is_underlay_attached: bool,
+    pub(super) lease: Option<Instant>,
+    /// When frames used rows that age.
+    pub(super) used: BTreeMap<FdbKey, Instant>,
+    /// Until when addresses raise no miss.
+    pub(super) quiet: BTreeMap<(Vni, Wanted), Instant>,
+    /// Answers to frames that asked for an address.
+    pub(super) answers: Vec<(Miss, Mac)>,
+    /// What was last announced of an address.
+    pub(super) announced: BTreeMap<NeighborKey, Mac>,
+    /// Rows that were lost or changed behind the agent's back.
+    pub(super) tampered: BTreeSet<FdbKey>,
+    /// Rows that were put there behind its back.
+    pub(super) littered: BTreeSet<NeighborKey>,
+    /// Counts what the agent does.
+    pub(super) activity: u64,
+    /// What must never happen, and did.
+    pub(super) violations: Vec<String>,
+}
+
+/// What goes wrong, and how often.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Faults {
+    /// Writes that fail half-way, of 256.
+    pub(super) writes: u8,
+    /// Looks at tables that fail, of 256.
+    pub(super) looks: u8,
+    /// Changes of interfaces that fail, of 256.
+    pub(super) ports: u8,
+    /// Programs that can't be attached, of 256.
+    pub(super) attachments: u8,
+    /// Whether the question for all interfaces is not answered.
+    pub(super) hangs: bool,
+    /// An endpoint whose interface the kernel does not get done with.
+    pub(super) held: Option<&'static str>,
+    /// How long changes of interfaces take at most.
+    pub(super) lateness: Duration,
+}
