@@ -63,8 +63,8 @@ pub(super) async fn keep(
             goes_on = observer.moved() => if !goes_on { return },
         }
         let view = observer.view().await;
-        // Until the loop has caught up, what the former agent wrote is the better word.
-        if view.applied == 0 && view.mirror.withheld().is_empty() {
+        // Until all has been read, what the former agent wrote is the better word.
+        if view.counters.readings == 0 {
             continue;
         }
         let now = (

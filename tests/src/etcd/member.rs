@@ -126,26 +126,40 @@ impl Member {
         self.child = Some(etcd.spawn().unwrap());
     }
 
-    /// Puts what is on its disk away, off the disk: it is too small for two. It must have ended.
-    ///
-    /// # Panics
-    ///
-    /// It runs.
-    pub fn lose_data(&mut self) {
-        assert!(!self.is_running(), "{} runs", self.name());
-        moved(&self.dir.join("data"), &self.dir.with_extension("lost"));
+    /// Keeps a copy of what is on its disk. It must have ended.
+    pub fn save_data(&mut self, copy: &str) {
+        let copy = self.dir.with_extension(copy);
+        copied(&self.idle_data(), &copy);
     }
 
-    /// Has again what [`Self::lose_data`] put away. It must have ended.
+    /// Has on its disk what [`Self::save_data`] kept, and nothing else. It must have ended.
+    pub fn put_data(&mut self, copy: &str) {
+        let copy = self.dir.with_extension(copy);
+        self.lose_data();
+        copied(&copy, &self.idle_data());
+    }
+
+    /// Has nothing on its disk any more. It must have ended.
+    pub fn lose_data(&mut self) {
+        fs::remove_dir_all(self.idle_data()).unwrap();
+    }
+
+    /// Cuts its database off in the middle. It must have ended.
+    pub fn cut_data(&mut self) {
+        let file = self.idle_data().join("member/snap/db");
+        let file = File::options().write(true).open(file).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.set_len(len / 2).unwrap();
+    }
+
+    /// Where its data is.
     ///
     /// # Panics
     ///
     /// It runs.
-    pub fn restore_data(&mut self) {
+    fn idle_data(&mut self) -> PathBuf {
         assert!(!self.is_running(), "{} runs", self.name());
-        let data = self.dir.join("data");
-        let _ = fs::remove_dir_all(&data);
-        moved(&self.dir.with_extension("lost"), &data);
+        self.dir.join("data")
     }
 
     /// Ends it with SIGKILL.
@@ -210,8 +224,9 @@ impl Member {
     }
 }
 
-fn moved(from: &Path, to: &Path) {
-    crate::netns::run("mv", &[from.to_str().unwrap(), to.to_str().unwrap()]);
+fn copied(from: &Path, to: &Path) {
+    let [from, to] = [from, to].map(|path| path.to_str().unwrap());
+    crate::netns::run("cp", &["--archive", "--sparse=always", from, to]);
 }
 
 /// The log is not on the disk that may be full.

@@ -5,8 +5,10 @@ use std::fs;
 use overlay_tests::{
     Netns,
     agent::FAILED,
-    etcd::{MEMBERS, Settings},
-    eventually, until, until_within,
+    etcd::{MEMBERS, Member, Settings},
+    eventually,
+    traffic::Stream,
+    until, until_within,
 };
 use serde_json::Value;
 
@@ -50,35 +52,56 @@ fn who_was_away_during_a_compaction_takes_everything_anew() {
     traffic.lost_nothing();
 }
 
-/// What a member says about the registry that is not followed.
+/// Each agent says that it does not follow the store, or waits for another at its start.
+#[track_caller]
 fn await_not_followed(world: &World) {
     for agent in &world.agents {
         until_within(RECOVERY, &format!("{} says so", agent.instance()), || {
-            agent.json("status")["registry"]["followed"] == false
+            let run = agent.overlay("-o json status");
+            run.stderr.contains("the agent has waited")
+                || run.stdout.contains("\"followed\": false")
         });
+    }
+    assert!(world.endpoints.iter().all(Netns::exists));
+}
+
+/// Ends all members, and starts those that can be with what `change` leaves of their data.
+fn with_data(world: &mut World, change: impl Fn(&mut Member)) {
+    world.cluster.kill_all();
+    for index in 0..MEMBERS {
+        change(world.cluster.member(index));
+        world.cluster.member(index).restart();
     }
 }
 
 #[test]
-fn an_etcd_that_starts_with_an_empty_data_directory_takes_nothing_away() {
+fn whatever_becomes_of_etcds_data_no_packet_and_no_namespace_is_lost() {
     let mut world = World::new();
-    let traffic = world.traffic();
-    world.cluster.kill_all();
-    for index in 0..MEMBERS {
-        world.cluster.member(index).lose_data();
+    with_data(&mut world, |member| member.save_data("older"));
+    world.cluster.await_healthy();
+    // The older store has a third of what each host has in the end.
+    for (index, agent) in world.agents.iter().enumerate() {
+        for number in [10, 20] {
+            let last = number + index;
+            let name = world.lab.name(&format!("on{last}"));
+            let netns = agent.endpoint(&name, VNI, &[&format!("7.7.7.{last}/24")]);
+            world.endpoints.push(netns);
+        }
     }
-    world.cluster.restart_all();
+    world.agrees();
+    let later = Stream::start(&world.endpoints[3], &world.endpoints[5], "7.7.7.11");
+    let traffic = world.traffic();
+
+    with_data(&mut world, |member| {
+        member.save_data("whole");
+        member.lose_data();
+    });
+    world.cluster.await_healthy();
     await_not_followed(&world);
     let line = world.refuses_changes(0);
     assert!(line.contains("overlay registry adopt"), "{line}");
-    assert!(world.endpoints.iter().all(Netns::exists));
-    assert_eq!(
-        world
-            .cluster
-            .does("get --prefix --keys-only /overlay/")
-            .trim(),
-        ""
-    );
+    let keys = world.cluster.does("get --prefix --keys-only /overlay/");
+    assert_eq!(keys.trim(), "");
     // An agent that starts now waits.
     let options = world.options();
     world.agents[2].kill();
@@ -87,12 +110,36 @@ fn an_etcd_that_starts_with_an_empty_data_directory_takes_nothing_away() {
         let run = world.agents[2].overlay("status");
         run.stderr.contains("not the one that this host follows")
     });
-    traffic.flows();
-    world.cluster.kill_all();
-    for index in 0..MEMBERS {
-        world.cluster.member(index).restore_data();
+
+    // Another cluster's, with its own identity and nothing else.
+    let another = "00000000-0000-4000-8000-000000000000";
+    world
+        .cluster
+        .does(&format!("put /overlay/v1/state/identity {another}"));
+    world.refuses_changes(0);
+    await_not_followed(&world);
+
+    with_data(&mut world, |member| {
+        member.put_data("whole");
+        member.cut_data();
+    });
+    for index in 0..2 {
+        world.await_connected(index, false);
     }
-    world.cluster.restart_all();
+    world.refuses_changes(0);
+    later.flows(1000);
+
+    with_data(&mut world, |member| member.put_data("older"));
+    world.cluster.await_healthy();
+    for index in 0..2 {
+        world.await_connected(index, true);
+    }
+    await_not_followed(&world);
+    world.refuses_changes(1);
+    traffic.flows();
+
+    with_data(&mut world, |member| member.put_data("whole"));
+    world.cluster.await_healthy();
     world.agents[2].await_ready();
     for index in 0..HOSTS {
         world.await_connected(index, true);
@@ -101,6 +148,8 @@ fn an_etcd_that_starts_with_an_empty_data_directory_takes_nothing_away() {
     world.agrees();
     assert!(world.endpoints.iter().all(Netns::exists));
     traffic.lost_nothing();
+    let (sent, lost) = later.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 }
 
 #[test]
