@@ -420,7 +420,7 @@ impl Tenant {
 #[test]
 fn a_tenant_that_does_a_thousand_legal_things_disturbs_nobody() {
     const THINGS: usize = 1000;
-    const AT_LEAST: Duration = Duration::from_secs(20);
+    const AT_LEAST: Duration = Duration::from_mins(1);
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let lab = Lab::new();

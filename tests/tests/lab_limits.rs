@@ -226,3 +226,33 @@ fn a_lock_on_the_folder_of_namespaces_keeps_no_endpoint_waiting() {
     assert!(started.elapsed() < Duration::from_secs(20));
     drop(locked);
 }
+
+#[test]
+fn an_agent_that_may_have_too_few_files_is_refused_and_takes_nothing_away() {
+    let lab = Lab::new();
+    let hosts: [Host; 2] = lab.hosts();
+    let [mut one, two] = hosts
+        .each_ref()
+        .map(|host| Agent::start(&lab, host, "--vni 42"));
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
+    blue.reaches("7.7.7.3");
+    let stream = Stream::start(&blue, &green, "7.7.7.3");
+    one.kill();
+    for few in [16, 64, 255] {
+        let starter = with_descriptors(few, few);
+        let mut starved = Agent::spawn_through(&lab, &hosts[0], &starter, "--vni 42");
+        assert_eq!(starved.exit_code(), FAILED, "{few}");
+        let log = starved.log();
+        let line = log.lines().next_back().unwrap();
+        assert!(
+            line.contains(&format!("may have {few} files open")),
+            "{line}"
+        );
+    }
+    let starter = with_descriptors(16, 256);
+    let enough = Agent::spawn_through(&lab, &hosts[0], &starter, "--vni 42");
+    enough.await_ready();
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}

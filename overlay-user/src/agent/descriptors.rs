@@ -3,23 +3,30 @@
 //! A look at the host opens sockets and namespaces. One that finds no descriptor left is a failed look,
 //! so clients must never be able to take the last ones.
 
+use anyhow::bail;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The part of all descriptors that one kind of client may take: one in this many.
 const SHARE: u64 = 8;
 
-/// Raises the soft limit of open files to the hard one. Programs that use select(2) need the low
-/// default; this one does not (systemd.exec(5), `LimitNOFILE=`).
-pub(super) fn raise_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        }
-        Ok(())
-    });
-    if let Err(errno) = raised {
-        tracing::warn!(%errno, "the limit of open files stays as it is");
+/// An agent needs some 80, and its clients come with theirs. With fewer it would be a matter of luck which of
+/// its looks fail.
+const LEAST: u64 = 256;
+
+/// Raises the soft limit of open files to the hard one, which has to be enough. Programs that use select(2)
+/// need the low default; this one does not (systemd.exec(5), `LimitNOFILE=`).
+pub(super) fn raise_limit() -> anyhow::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if hard < LEAST {
+        bail!(
+            "the agent may have {hard} files open, and needs {LEAST}: raise the limit (`ulimit -n`, \
+             `LimitNOFILE=` of a unit)"
+        );
     }
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
 }
 
 /// How many descriptors one kind of client may take: `wanted`, or its share where that is less. At
@@ -47,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_soft_limit_becomes_the_hard_one() {
-        raise_limit();
+        raise_limit().unwrap();
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_eq!(soft, hard);
     }

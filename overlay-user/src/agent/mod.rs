@@ -87,7 +87,7 @@ pub enum Ending {
 
 /// Runs the agent until it is told to stop. The datapath stays when it does.
 pub async fn run(config: Config) -> anyhow::Result<Ending> {
-    descriptors::raise_limit();
+    descriptors::raise_limit()?;
     run_dir::keep_files_private();
     let paths = InstancePaths::new(&config.instance);
     let claim = Claim::lock(&paths, &config.instance)?;
