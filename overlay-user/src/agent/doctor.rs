@@ -19,8 +19,9 @@ use super::{
     operations::Agent,
 };
 use crate::{
+    config::Config,
     datapath::{self, Before, Datapath, DatapathError},
-    model::{ENCAPSULATION, MapUsage, Name, Network, Node, RowId, SESSION_TTL, Vtep},
+    model::{ENCAPSULATION, IfName, MapUsage, Name, Network, Node, RowId, SESSION_TTL, Vtep},
     platform::{Condition, Offloads, PlatformError, VxlanDevice},
     reconcile::{Lost, watchdog::Stalled},
     registry::RegistryError,
@@ -45,7 +46,7 @@ impl Agent {
         judge_kernel(&mut found, kernel().await);
         let advice = "see the agent's log";
         match timeout(PATIENCE, self.platform.condition(self.config.port)).await {
-            Ok(Ok(condition)) => judge_devices(&mut found, &condition, self.config.port),
+            Ok(Ok(condition)) => judge_devices(&mut found, &condition, &self.config),
             Ok(Err(error)) => found.find(problem("devices", error, advice)),
             Err(_) => found.find(problem("devices", "the kernel does not answer", advice)),
         }
@@ -156,14 +157,14 @@ fn judge_parts(found: &mut DoctorView, stalled: &[Stalled]) {
     }
 }
 
-fn judge_devices(found: &mut DoctorView, condition: &Condition, port: u16) {
+fn judge_devices(found: &mut DoctorView, condition: &Condition, config: &Config) {
     match &condition.underlay {
         Ok(_) => found.pass("underlay"),
         Err(error) => found.find(underlay_problem(error)),
     }
     match condition.offloads {
         None => {}
-        Some(offloads) => judge_offloads(found, offloads),
+        Some(offloads) => judge_offloads(found, &config.iface, offloads),
     }
     let unfit = match &condition.vxlan {
         VxlanDevice::Ready => return found.pass("VXLAN device"),
@@ -173,8 +174,9 @@ fn judge_devices(found: &mut DoctorView, condition: &Condition, port: u16) {
     found.find(problem(
         "VXLAN device",
         format_args!(
-            "the device on UDP port {port} {unfit}: received packets are not aggregated, which costs \
-             a third of the speed"
+            "the device on UDP port {} {unfit}: received packets are not aggregated, which costs a \
+             third of the speed",
+            config.port
         ),
         "the agent makes it again: see `overlay status` (Problem) if it does not",
     ));
@@ -188,7 +190,7 @@ fn underlay_problem(error: &PlatformError) -> Finding {
     )
 }
 
-fn judge_offloads(found: &mut DoctorView, offloads: Offloads) {
+fn judge_offloads(found: &mut DoctorView, iface: &IfName, offloads: Offloads) {
     let missing: Vec<&str> = [
         (offloads.gro, "gro"),
         (offloads.tso, "tso"),
@@ -211,7 +213,7 @@ fn judge_offloads(found: &mut DoctorView, offloads: Offloads) {
             missing.join(", ")
         ),
         format_args!(
-            "if the device can, run `ethtool -K IFACE {}`",
+            "if the device can, run `ethtool -K {iface} {}`",
             commands.join(" ")
         ),
     ));
@@ -355,7 +357,7 @@ fn judge_registry(
             problem(
                 "registry",
                 format_args!("{url} has not been followed for {since} s: {reason}"),
-                "until then changes are refused",
+                "changes are refused until it is followed again",
             )
         } else {
             problem(

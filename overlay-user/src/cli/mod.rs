@@ -136,7 +136,7 @@ pub enum Command {
     /// Take over what another tool kept
     #[command(subcommand, after_help = import::EXAMPLES)]
     Import(import::ImportVerb),
-    /// The registry as a whole: export, import, check
+    /// The registry as a whole: export, import, check, adopt
     #[command(subcommand, after_help = registry::EXAMPLES)]
     Registry(registry::RegistryVerb),
     /// Remove all that this instance made: datapath, veths, namespaces, registry rows

@@ -85,7 +85,7 @@ fn summary(found: &VerifyView) -> String {
         (
             Verdict::Down,
             "agent not running: ",
-            " (start it, or `overlay down` there if the host is gone for good)",
+            " (start it, or `overlay vtep rm` it if the host is gone for good)",
         ),
     ];
     let told: Vec<_> = parts

@@ -231,6 +231,7 @@ fn warnings_alone_leave_a_host_healthy_and_problems_come_first() {
     let mut found = DoctorView::default();
     judge_offloads(
         &mut found,
+        &"u0".parse().unwrap(),
         Offloads {
             gro: false,
             tso: true,

@@ -217,7 +217,9 @@ impl Mirror {
         let mut moves = Vec::new();
         for endpoint in page {
             if self.is_overtaken(&endpoint.name) {
-            } else if !self.is_former(&endpoint) {
+                continue;
+            }
+            if !self.is_former(&endpoint) {
                 moves.extend(self.put(endpoint, self.reading, witness));
             } else if let Some(whole) = self.since.as_mut().filter(|it| it.present.is_some()) {
                 whole.former.endpoints.push(endpoint);
