@@ -74,7 +74,7 @@ pub(super) async fn check_history(
     let ports = platform.ports().await?.into_iter();
     let mut absent: BTreeSet<Name> = ports.map(|port| port.endpoint).collect();
     // What was held before is held in any case.
-    for held in &last_known.held.endpoints {
+    for held in &last_known.former.held.endpoints {
         absent.remove(&held.name);
     }
     let all = absent.len();

@@ -9,8 +9,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::claim;
 use crate::{
     config::InstancePaths,
-    model::{RegistryId, Revision, Snapshot},
-    reconcile::Observer,
+    model::{RegistryId, Revision},
+    reconcile::{Former, Observer},
     registry::Registry,
 };
 
@@ -26,11 +26,9 @@ pub(super) struct LastKnown {
     pub identity: Option<RegistryId>,
     /// The last revision that was carried over to the kernel.
     pub revision: Revision,
-    /// What is held though the registry has left it out, with the networks and nodes that it needs.
-    pub held: Snapshot,
-    /// What stands in the places of rows that can't be read or break a rule.
-    #[serde(default)]
-    pub unfollowed: Snapshot,
+    /// What else the next agent has to know.
+    #[serde(flatten)]
+    pub former: Former,
 }
 
 impl LastKnown {
@@ -80,8 +78,7 @@ pub(super) async fn keep(
             identity: now.0,
             // Nothing is followed while all that is known is held.
             revision: if now.1 == 0 { former } else { now.1 },
-            held: view.mirror.held(),
-            unfollowed: view.mirror.in_places_of(view.rejected.keys()),
+            former: view.former(),
         };
         drop(view);
         let path = paths.last_known.clone();

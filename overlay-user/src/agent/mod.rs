@@ -259,10 +259,10 @@ async fn serve(
             .ok(),
         misses: datapath.misses()?,
     });
-    let reconciler = reconciler
-        .measured_by(Arc::clone(&counters) as _)
-        .holding(last_known.held, last_known.unfollowed)
-        .await;
+    let mut reconciler = reconciler.measured_by(Arc::clone(&counters) as _);
+    if last_known.revision > 0 {
+        reconciler = reconciler.after(last_known.former).await;
+    }
     let watchdog = Arc::clone(observer.watchdog());
     watchdog::start(Arc::clone(&watchdog)).context("no thread for the watchdog")?;
     let reconciling = tokio::spawn(reconciler.run());

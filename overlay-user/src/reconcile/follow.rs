@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move, vet};
 use crate::{
-    model::{Delta, Endpoint, Name, Rejected, RejectedRows, Revision, Vni},
+    model::{Delta, Endpoint, Name, Rejected, RejectedRows, Revision, RowId, Vni},
     registry::{Reading, RegistryError, Scope, WatchEvent},
 };
 
@@ -248,6 +248,18 @@ impl Reconciler {
             Ok(reading) => reading,
             Err(error) => return self.fail_reading(error).await,
         };
+        let is_whole = under_way.network.is_none();
+        if !is_whole {
+            let mut view = self.view.write().await;
+            if !view.mirror.begin_reading_of_network(reading.revision) {
+                drop(view);
+                let put_back = "it was put back to a former state: reading all of it".to_owned();
+                self.reader.wants_whole = true;
+                return self
+                    .fail_reading(RegistryError::Unavailable(put_back))
+                    .await;
+            }
+        }
         under_way.heard = Instant::now();
         under_way.revision = Some(reading.revision);
         let (mut networks, mut nodes) = (reading.networks, reading.nodes);
@@ -256,18 +268,14 @@ impl Reconciler {
         vet::nodes(&mut nodes, &own, &mut rejected);
         under_way.unreadable = reading.rejected;
         under_way.rejected.clone_from(&rejected);
-        let is_whole = under_way.network.is_none();
         self.inputs.pages = Some(reading.endpoints);
         self.regain().await;
         let before = self.on_demand_networks().await;
         let revision = reading.revision;
         let is_same_history = self
             .change(|mirror, witness| {
-                let is_same_history = if is_whole {
-                    mirror.begin_reading(revision, networks, nodes, witness)
-                } else {
-                    mirror.begin_reading_of_network(revision, witness)
-                };
+                let is_same_history =
+                    !is_whole || mirror.begin_reading(revision, networks, nodes, witness);
                 for rejected in &rejected {
                     mirror.hold(&rejected.row);
                 }
@@ -276,7 +284,6 @@ impl Reconciler {
             .await;
         if !is_same_history {
             tracing::warn!(revision, "the registry was put back to a former state");
-            self.cache.clear();
             self.history += 1;
             // Deltas that came before it were taken for old ones.
             self.reader.wants_whole = true;
@@ -298,7 +305,7 @@ impl Reconciler {
         }
         let view = self.view.read().await;
         let mut rejected = Vec::new();
-        let network = |endpoint: &Endpoint| view.mirror.network(endpoint.vni);
+        let network = |endpoint: &Endpoint| view.mirror.read_network(endpoint.vni);
         vet::endpoints(&mut page, network, &mut rejected);
         // A network may have become on-demand since the reading was asked for.
         let cached = page.iter().filter(|endpoint| {
@@ -329,8 +336,11 @@ impl Reconciler {
             let mut view = self.view.write().await;
             while !view.mirror.withhold(&mut position, CHUNK) {}
         } else {
+            if self.view.read().await.mirror.is_set_back() {
+                self.cache.clear();
+            }
             while let Some(moves) = self
-                .change(|mirror, witness| mirror.read_former(CHUNK, witness))
+                .change(|mirror, witness| mirror.believe(CHUNK, witness))
                 .await
             {
                 self.tell_of_moves(moves);
@@ -344,6 +354,7 @@ impl Reconciler {
             if network.is_none() {
                 self.is_adopting = false;
                 self.forget_guests().await;
+                self.revisit_cached().await;
             }
         }
         self.follow_modes(&before).await;
@@ -361,21 +372,28 @@ impl Reconciler {
             self.reader.has_gap = self.reader.wants_whole;
             let pause = self.reader.reread.max(took * REREAD_SHARE);
             self.reader.routine = Some(Instant::now() + pause);
-            self.revisit_cached().await;
         }
     }
 
-    /// After the first reading that is believed: who was removed before is nobody's guest any more.
+    /// After the first reading that is believed: who was removed since the last agent of this boot is nobody's
+    /// guest any more. After a reboot nothing is known that the registry could be held against.
     async fn forget_guests(&mut self) {
-        if self.reader.has_read() {
+        if !std::mem::take(&mut self.has_former) {
             return;
         }
         let view = self.view.read().await;
-        let local = view.mirror.local_endpoints();
-        let local = local.map(|known| known.name().clone()).collect();
+        let local = view
+            .mirror
+            .local_endpoints()
+            .map(|known| known.name().clone());
+        let unreadable = view.rejected.keys().filter_map(|row| match row {
+            RowId::Endpoint(name) => Some(name.clone()),
+            _ => None,
+        });
+        let stay = local.chain(unreadable).collect();
         drop(view);
-        if let Err(error) = self.applier.platform.forget_guests_but(&local).await {
-            tracing::warn!(%error, "not forgotten");
+        if let Err(error) = self.applier.platform.forget_guests_but(&stay).await {
+            tracing::warn!(%error, "whose namespaces were used is remembered for longer");
         }
     }
 

@@ -25,7 +25,7 @@ mod store;
 
 pub use self::absence::Absent;
 use self::{
-    absence::Withheld,
+    absence::{Doubted, Withheld},
     intake::Since,
     nodes::Nodes,
     store::{Record, Store},
@@ -89,6 +89,7 @@ pub struct Mirror {
     /// once in the present one; 0: there is none. Readings may fail half-way.
     set_back_from: Revision,
     withheld: Withheld,
+    doubted: Doubted,
     /// How many endpoints came too late.
     fenced: u64,
 }
@@ -239,6 +240,7 @@ impl Mirror {
             since: None,
             set_back_from: 0,
             withheld: Withheld::default(),
+            doubted: Doubted::default(),
             fenced: 0,
         }
     }

@@ -44,7 +44,7 @@ mod withheld;
 mod work;
 mod write;
 
-pub use self::withheld::Lost;
+pub use self::withheld::{Former, Lost};
 use self::{
     apply::{Applier, Standing},
     cache::{Cache, Limits},
@@ -340,6 +340,8 @@ pub struct Reconciler {
     errors: Vec<String>,
     /// Whether it was told that endpoints are withheld.
     has_told_withheld: bool,
+    /// Whether an agent of this boot was before this one, and nothing is yet forgotten for that.
+    has_former: bool,
     /// Whether the next reading is believed whatever it leaves out.
     is_adopting: bool,
     /// Whether this node is on its way back into the registry.
@@ -395,6 +397,7 @@ impl Reconciler {
             counters: Counters::default(),
             errors: Vec::new(),
             has_told_withheld: false,
+            has_former: false,
             is_adopting: false,
             is_joining: false,
             next_joining: now,

@@ -212,6 +212,10 @@ impl Reconciler {
     async fn unseat(&mut self, lookup: Lookup, keeper: Option<&Name>, asked: Revision) {
         loop {
             let view = self.view.read().await;
+            // A registry that is not followed says of nobody that he is gone.
+            if !view.mirror.withheld().is_empty() {
+                return;
+            }
             let owner = lookup.owner(&view.mirror).filter(|owner| {
                 Some(owner.name()) != keeper && !owner.is_resident() && owner.generation() <= asked
             });

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Reconciler, View, event::Event, follow::CHUNK, mirror::Absent, vet};
@@ -21,7 +22,30 @@ pub struct Lost {
     pub is_foreign: bool,
 }
 
+/// What an earlier agent knew of the registry beside what that says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// What is held though the registry has left it out, with the networks and nodes that it needs.
+    pub held: Snapshot,
+    /// Rows of the registry that are not believed meanwhile.
+    #[serde(default)]
+    pub doubted: Snapshot,
+    /// What stands in the places of rows that can't be read or break a rule.
+    #[serde(default)]
+    pub unfollowed: Snapshot,
+}
+
 impl View {
+    /// What the next agent has to know.
+    #[must_use]
+    pub fn former(&self) -> Former {
+        Former {
+            held: self.mirror.held(),
+            doubted: self.mirror.doubted(),
+            unfollowed: self.mirror.in_places_of(self.rejected.keys()),
+        }
+    }
+
     /// Why changes are refused: the registry is out of reach, or is not followed; and since when.
     #[must_use]
     pub fn refusal(&self) -> Option<Lost> {
@@ -154,14 +178,14 @@ impl Reconciler {
         absent.is_suspicious() || view.mirror.is_withholding()
     }
 
-    /// The same loop; it holds what an earlier agent's held when it ended, and knows what that one had in the
-    /// places of rows that it could not follow.
+    /// The same loop; it knows what an earlier agent of this boot did.
     #[must_use]
-    pub async fn holding(self, held: Snapshot, unfollowed: Snapshot) -> Self {
+    pub async fn after(mut self, former: Former) -> Self {
         let mut view = self.view.write().await;
-        view.mirror.recall(unfollowed);
-        view.mirror.withhold_again(held);
+        view.mirror.recall(former.unfollowed);
+        view.mirror.withhold_again(former.held, former.doubted);
         drop(view);
+        self.has_former = true;
         self
     }
 

@@ -1,10 +1,13 @@
 //! What a reading of the registry does not have. A delta says that something was removed; a reading
 //! only leaves it out, and so does a store that was restored to an old state or has lost rows.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::take,
+};
 
 use super::{Known, Mirror, Witness};
-use crate::model::{Name, RowId, Snapshot, Vni};
+use crate::model::{Endpoint, Name, Network, Node, RowId, Snapshot, Vni};
 
 /// Endpoints that a reading leaves out, of those that this host holds whatever its endpoints talk to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,6 +58,12 @@ impl Withheld {
         self.most = 0;
     }
 
+    /// These rows are doubted from now on.
+    fn doubt(&mut self, doubted: &mut Doubted, rows: Doubted) {
+        self.version += u64::from(*doubted != rows);
+        *doubted = rows;
+    }
+
     fn extend(&mut self, names: impl IntoIterator<Item = Name>) {
         let former = self.names.len();
         self.names.extend(names);
@@ -63,7 +72,58 @@ impl Withheld {
     }
 }
 
+/// Rows of a reading that is not believed, or not yet. What is known stays in their places.
+///
+/// A registry that was put back need not lack a row to take something away: the row may say what once was. So
+/// long as the registry may be in a former state, whatever is not as it is known is doubtful; and afterwards
+/// the same rows are, until that state is believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Doubted {
+    pub(super) networks: BTreeMap<Vni, Network>,
+    pub(super) nodes: BTreeMap<Name, Node>,
+    pub(super) endpoints: BTreeMap<Name, Endpoint>,
+}
+
+impl Doubted {
+    /// The networks and nodes.
+    pub(super) fn take_frame(&mut self) -> (Vec<Network>, Vec<Node>) {
+        let (networks, nodes) = (take(&mut self.networks), take(&mut self.nodes));
+        (
+            networks.into_values().collect(),
+            nodes.into_values().collect(),
+        )
+    }
+
+    /// Up to `limit` endpoints.
+    pub(super) fn take_endpoints(&mut self, limit: usize) -> Vec<Endpoint> {
+        let next = std::iter::from_fn(|| self.endpoints.pop_first());
+        next.take(limit).map(|(_, endpoint)| endpoint).collect()
+    }
+}
+
 impl Mirror {
+    pub(super) fn is_doubtful_network(&self, row: &Network) -> bool {
+        self.network(row.vni) != Some(row)
+            && (self.is_set_back() || self.doubted.networks.get(&row.vni) == Some(row))
+    }
+
+    pub(super) fn is_doubtful_node(&self, row: &Node) -> bool {
+        let doubted = self.doubted.nodes.get(&row.name);
+        !self
+            .node(&row.name)
+            .is_some_and(|known| known.is_told_as(row))
+            && (self.is_set_back() || doubted.is_some_and(|doubted| doubted.is_told_as(row)))
+    }
+
+    /// Also without a set-back that was noticed: in one history an endpoint's generations only grow.
+    pub(super) fn is_doubtful(&self, row: &Endpoint) -> bool {
+        let known = self.endpoint(&row.name);
+        !known.is_some_and(|known| known.stands_as(row))
+            && (self.is_set_back()
+                || self.doubted.endpoints.get(&row.name) == Some(row)
+                || known.is_some_and(|known| known.generation() > row.generation))
+    }
+
     /// Counts what the reading did not have, and no delta has removed: looks at up to `limit` endpoints
     /// from `*position` on, which it moves on. `true`: it has seen all.
     pub fn count_absent(&self, position: &mut usize, limit: usize, absent: &mut Absent) -> bool {
@@ -94,7 +154,9 @@ impl Mirror {
             return true;
         };
         let Some(seen) = self.endpoints.walk(position, limit) else {
-            self.since = None;
+            let waited = self.since.take().map(|since| since.waiting);
+            self.withheld
+                .doubt(&mut self.doubted, waited.unwrap_or_default());
             self.set_back_from = 0;
             return true;
         };
@@ -148,8 +210,31 @@ impl Mirror {
         }
     }
 
-    /// Holds what an earlier agent held, before anything is read.
-    pub fn withhold_again(&mut self, held: Snapshot) {
+    /// The rows that are not believed while something is withheld: for [`Self::withhold_again`].
+    #[must_use]
+    pub fn doubted(&self) -> Snapshot {
+        let Doubted {
+            networks,
+            nodes,
+            endpoints,
+        } = self.doubted.clone();
+        Snapshot {
+            revision: self.revision,
+            networks: networks.into_values().collect(),
+            nodes: nodes.into_values().collect(),
+            endpoints: endpoints.into_values().collect(),
+        }
+    }
+
+    /// Holds what an earlier agent held, and doubts what it doubted, before anything is read.
+    pub fn withhold_again(&mut self, held: Snapshot, doubted: Snapshot) {
+        let (networks, nodes) = (doubted.networks.into_iter(), doubted.nodes.into_iter());
+        let endpoints = doubted.endpoints.into_iter();
+        self.doubted = Doubted {
+            networks: networks.map(|network| (network.vni, network)).collect(),
+            nodes: nodes.map(|node| (node.name.clone(), node)).collect(),
+            endpoints: endpoints.map(|it| (it.name.clone(), it)).collect(),
+        };
         let names: Vec<Name> = held
             .endpoints
             .iter()

@@ -2,12 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem::take,
     net::IpAddr,
 };
 
-use super::{Key, Mirror, Move, Record, Witness, rows};
-use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, Snapshot, Vni};
+use super::{Key, Mirror, Move, Record, Witness, absence::Doubted, rows};
+use crate::model::{Delta, Endpoint, Name, Network, Node, Resolve, Revision, Vni};
 
 /// What a reading that was asked for must not undo, with the revisions of the deltas that said it.
 #[derive(Debug, Default)]
@@ -24,9 +23,10 @@ pub(super) struct Since {
     pub(super) told: BTreeSet<Name>,
     /// The networks and nodes that a reading of the whole has.
     pub(super) present: Option<(BTreeSet<Vni>, BTreeSet<Name>)>,
-    /// Rows of the reading that are of an older state than what is known in their places: they wait until
-    /// it is clear whether the reading is believed.
-    former: Snapshot,
+    /// Rows of the reading that wait until it is believed.
+    pub(super) waiting: Doubted,
+    /// Whether it is.
+    is_believed: bool,
 }
 
 impl Since {
@@ -124,7 +124,11 @@ impl Mirror {
     ) -> Option<Move> {
         let known = self.endpoints.get(&endpoint.name);
         // What a delta brought since may be newer than the answer.
-        if known.is_some_and(|known| self.is_newer(known, asked.max(endpoint.generation))) {
+        let is_overtaken =
+            known.is_some_and(|known| self.is_newer(known, asked.max(endpoint.generation)));
+        // What was asked for of a registry that is believed is right, whatever its generations.
+        let is_believed = !self.is_set_back() && self.withheld.is_empty();
+        if is_overtaken || (!is_believed && self.is_doubtful(&endpoint)) {
             self.fenced += 1;
             return None;
         }
@@ -150,21 +154,16 @@ impl Mirror {
     }
 
     /// A reading of one network has come, as of `revision`; its endpoints follow. Of all else the deltas
-    /// up to there are still to come. `false`: as for [`Self::begin_reading`].
-    pub fn begin_reading_of_network(&mut self, revision: Revision, witness: Witness<'_>) -> bool {
+    /// up to there are still to come. `false`: the registry is back at a former state, which only a reading of
+    /// the whole can tell about.
+    pub fn begin_reading_of_network(&mut self, revision: Revision) -> bool {
         let since = self.since.get_or_insert_default();
         since.at = revision;
-        let asked = since.asked;
-        if revision < asked {
-            self.set_back_from = asked;
-            self.revision = revision;
-            self.forget_cached(witness);
-        }
-        revision >= asked
+        revision >= since.asked
     }
 
     /// The reading has come, as of `revision`; its endpoints follow. `false`: the registry is back at a
-    /// former state, and what this host had asked it for is forgotten.
+    /// former state.
     pub fn begin_reading(
         &mut self,
         revision: Revision,
@@ -172,57 +171,55 @@ impl Mirror {
         nodes: Vec<Node>,
         witness: Witness<'_>,
     ) -> bool {
-        let is_same_history = self.begin_reading_of_network(revision, witness);
         let mut since = self.since.take().unwrap_or_default();
+        since.at = revision;
+        let is_same_history = revision >= since.asked;
+        if !is_same_history {
+            self.set_back_from = since.asked;
+            self.revision = revision;
+        }
         self.revision = self.revision.max(revision);
 
         let has_networks = networks.iter().map(|network| network.vni).collect();
         let has_nodes = nodes.iter().map(|node| node.name.clone()).collect();
-        // These rows don't tell by themselves which of two is the older one.
-        let is_doubtful = !is_same_history || !self.withheld.is_empty();
+        since.present = Some((has_networks, has_nodes));
         for network in networks {
-            let known = self.network(network.vni);
             if since.is_outdated(&since.networks, &network.vni) {
                 continue;
             }
-            if is_doubtful && known.is_some_and(|known| *known != network) {
-                since.former.networks.push(network);
+            if self.is_doubtful_network(&network) {
+                since.waiting.networks.insert(network.vni, network);
             } else {
                 self.put_network(network, witness);
             }
         }
-        if !is_same_history {
-            // Networks that were proactive in the other history may be on demand in this one.
-            self.forget_cached(witness);
-        }
         for node in nodes {
-            let known = self.node(&node.name);
             if since.is_outdated(&since.nodes, &node.name) {
                 continue;
             }
-            if is_doubtful && known.is_some_and(|known| !known.is_told_as(&node)) {
-                since.former.nodes.push(node);
+            if self.is_doubtful_node(&node) {
+                since.waiting.nodes.insert(node.name.clone(), node);
             } else {
                 self.put_node(node, witness);
             }
         }
-        since.present = Some((has_networks, has_nodes));
         self.since = Some(since);
         is_same_history
     }
 
-    /// Takes some of the reading's endpoints in. Whether rows of an older state are believed is only to be
-    /// said of the whole.
+    /// Takes some of the reading's endpoints in. Those that are doubtful wait for its end; in a reading of one
+    /// network they change nothing.
     pub fn read(&mut self, page: Vec<Endpoint>, witness: Witness<'_>) -> Vec<Move> {
         let mut moves = Vec::new();
         for endpoint in page {
             if self.is_overtaken(&endpoint.name) {
                 continue;
             }
-            if !self.is_former(&endpoint) {
+            if !self.is_doubtful(&endpoint) {
                 moves.extend(self.put(endpoint, self.reading, witness));
             } else if let Some(whole) = self.since.as_mut().filter(|it| it.present.is_some()) {
-                whole.former.endpoints.push(endpoint);
+                let waiting = &mut whole.waiting.endpoints;
+                waiting.insert(endpoint.name.clone(), endpoint);
             } else {
                 self.endpoints.mark(&endpoint.name, self.reading);
             }
@@ -230,32 +227,33 @@ impl Mirror {
         moves
     }
 
-    /// Takes in what waited until the reading is believed: the networks and nodes, and up to `limit` of the
-    /// endpoints. `None`: nothing is left.
-    pub fn read_former(&mut self, limit: usize, witness: Witness<'_>) -> Option<Vec<Move>> {
-        let former = &mut self.since.as_mut()?.former;
-        if *former == Snapshot::default() {
+    /// The reading is believed: takes in what waited for that, the networks and nodes first, then up to `limit`
+    /// endpoints. `None`: nothing is left. After a set-back what this host had asked for is forgotten.
+    pub fn believe(&mut self, limit: usize, witness: Witness<'_>) -> Option<Vec<Move>> {
+        let since = self.since.as_mut()?;
+        let mut moves = Vec::new();
+        if !std::mem::replace(&mut since.is_believed, true) {
+            let (networks, nodes) = since.waiting.take_frame();
+            for network in networks {
+                if !self.has_news(|since| since.is_outdated(&since.networks, &network.vni)) {
+                    self.put_network(network, witness);
+                }
+            }
+            if self.is_set_back() {
+                // By the modes that the networks have now.
+                self.forget_cached(witness);
+            }
+            for node in nodes {
+                if !self.has_news(|since| since.is_outdated(&since.nodes, &node.name)) {
+                    self.put_node(node, witness);
+                }
+            }
+            return Some(moves);
+        }
+        let endpoints = since.waiting.take_endpoints(limit);
+        if endpoints.is_empty() {
             return None;
         }
-        let (networks, nodes) = (take(&mut former.networks), take(&mut former.nodes));
-        let rest = former.endpoints.len().saturating_sub(limit);
-        let endpoints = former.endpoints.split_off(rest);
-        let has_networks = !networks.is_empty();
-        for network in networks {
-            if !self.has_news(|since| since.is_outdated(&since.networks, &network.vni)) {
-                self.put_network(network, witness);
-            }
-        }
-        if has_networks && self.is_set_back() {
-            // As in [`Self::begin_reading`].
-            self.forget_cached(witness);
-        }
-        for node in nodes {
-            if !self.has_news(|since| since.is_outdated(&since.nodes, &node.name)) {
-                self.put_node(node, witness);
-            }
-        }
-        let mut moves = Vec::new();
         for endpoint in endpoints {
             if !self.is_overtaken(&endpoint.name) {
                 moves.extend(self.put(endpoint, self.reading, witness));
@@ -277,13 +275,6 @@ impl Mirror {
         })
     }
 
-    /// Whether a row is of an older state of the registry than what is known, and says otherwise. In one
-    /// history an endpoint's generations only grow.
-    fn is_former(&self, row: &Endpoint) -> bool {
-        self.endpoint(&row.name)
-            .is_some_and(|known| known.generation() > row.generation && !known.stands_as(row))
-    }
-
     /// Forgets what the reading did not have, of one network if it was of one: looks at up to `limit`
     /// endpoints from `*position` on, which it moves on. `true`: it has seen all, and the reading is over.
     pub fn end_reading(
@@ -299,8 +290,13 @@ impl Mirror {
         let Some(seen) = self.endpoints.walk(position, limit) else {
             self.forget_absent(witness);
             if scope.is_none() {
+                // Those whose network is on demand by now, of which the reading says nothing.
+                for name in self.withheld().clone() {
+                    self.forget(&name, witness);
+                }
                 self.set_back_from = 0;
                 self.withheld.forget_most();
+                self.doubted = Doubted::default();
             }
             return true;
         };
@@ -315,8 +311,13 @@ impl Mirror {
 
     /// Whether the reading, of one network if it is one of that, should have had it and did not.
     pub(super) fn is_absent(&self, record: &Record, since: &Since, scope: Option<Vni>) -> bool {
-        // What a whole reading left out is only to be missed in the next whole one.
-        scope.is_none_or(|vni| record.vni == vni && !self.withheld.contains(&record.name))
+        // What is withheld, or here, is only to be missed in a whole reading.
+        let is_of = |vni| {
+            let is_whole_ones =
+                self.withheld.contains(&record.name) || self.known(record).is_local();
+            record.vni == vni && !is_whole_ones
+        };
+        scope.is_none_or(is_of)
             && record.reading != self.reading
             && self.is_expected(record, since)
             && !self.is_newer(record, since.at)
@@ -329,7 +330,20 @@ impl Mirror {
         let is_gone = networks.is_some_and(|networks| {
             !networks.contains(&record.vni) && !since.is_outdated(&since.networks, &record.vni)
         });
-        is_gone || self.known(record).is_resident()
+        is_gone || self.known(record).is_local() || !self.read_network_is_on_demand(record.vni)
+    }
+
+    /// A network as the reading under way has it.
+    #[must_use]
+    pub fn read_network(&self, vni: Vni) -> Option<&Network> {
+        let waiting = self.since.as_ref().map(|since| &since.waiting.networks);
+        let waiting = waiting.and_then(|networks| networks.get(&vni));
+        waiting.or_else(|| self.network(vni))
+    }
+
+    fn read_network_is_on_demand(&self, vni: Vni) -> bool {
+        self.read_network(vni)
+            .is_some_and(|network| network.resolve == Resolve::OnDemand)
     }
 
     /// The reading could not be had whole: what it brought stays, and nothing is missing in it.
@@ -347,7 +361,8 @@ impl Mirror {
 
     /// Whether the registry was put back to a former state and was not read through since: it then is
     /// right in everything.
-    fn is_set_back(&self) -> bool {
+    #[must_use]
+    pub fn is_set_back(&self) -> bool {
         self.set_back_from != 0
     }
 

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::model::{Delta, RowId, Vtep};
+use crate::model::{Delta, Vtep};
+
+mod absence;
 
 fn vni(number: u32) -> Vni {
     Vni::try_from(number).unwrap()
@@ -57,7 +59,7 @@ fn begin(mirror: &mut Mirror, revision: Revision, networks: Vec<Network>) -> boo
 
 /// Ends a reading that is believed.
 fn finish(mirror: &mut Mirror) {
-    while mirror.read_former(1, &mut |_, _| ()).is_some() {}
+    while mirror.believe(1, &mut |_, _| ()).is_some() {}
     let mut position = 0;
     while !mirror.end_reading(&mut position, 2, None, &mut |_, _| ()) {}
 }
@@ -270,7 +272,7 @@ fn a_registry_that_is_put_back_is_right_in_everything() {
 fn a_reading_of_one_network_forgets_nothing_of_another() {
     let mut mirror = mirror();
     mirror.expect_reading();
-    mirror.begin_reading_of_network(6, &mut |_, _| ());
+    mirror.begin_reading_of_network(6);
     let mut position = 0;
     while !mirror.end_reading(&mut position, 100, Some(vni(43)), &mut |_, _| ()) {}
     assert_eq!(mirror.counts(), (1, 1));
@@ -320,7 +322,7 @@ fn what_another_history_had_of_a_network_that_is_on_demand_in_this_one_is_forgot
 fn after_a_reading_of_one_network_the_deltas_up_to_it_still_count_for_others() {
     let mut mirror = mirror();
     mirror.expect_reading();
-    mirror.begin_reading_of_network(7, &mut |_, _| ());
+    mirror.begin_reading_of_network(7);
     mirror.read(vec![endpoint("near", 2, "h1", 7)], &mut |_, _| ());
     let mut delta = put(6, vec![endpoint("near", 4, "h1", 6)]);
     delta.endpoints_removed = vec![name("far")];
@@ -437,165 +439,4 @@ fn a_million_endpoints_fit_150_megabytes() {
     println!("{megabytes} MB, {took:?}");
     assert_eq!(mirror.counts(), (5025, 994_975));
     assert!(megabytes < 150, "{megabytes} MB");
-}
-
-/// Ends a reading that is not believed.
-fn withhold(mirror: &mut Mirror) {
-    let mut position = 0;
-    while !mirror.withhold(&mut position, 2) {}
-}
-
-fn absent(mirror: &Mirror) -> Absent {
-    let (mut position, mut absent) = (0, Absent::default());
-    while !mirror.count_absent(&mut position, 2, &mut absent) {}
-    absent
-}
-
-/// A reading as of this revision that has these endpoints, and is not over.
-fn read(mirror: &mut Mirror, revision: Revision, page: Vec<Endpoint>) {
-    mirror.expect_reading();
-    begin(mirror, revision, vec![network(42, Resolve::Proactive)]);
-    mirror.read(page, &mut |_, _| ());
-}
-
-#[test]
-fn what_a_reading_leaves_out_is_counted_by_where_it_was() {
-    let mut mirror = mirror();
-    read(&mut mirror, 6, vec![endpoint("far", 3, "h2", 5)]);
-    let counted = absent(&mirror);
-    assert_eq!((counted.local, counted.known_local), (1, 1));
-    assert_eq!((counted.all, counted.known), (1, 2));
-    assert!(counted.is_suspicious());
-    withhold(&mut mirror);
-    assert_eq!(mirror.counts(), (1, 1));
-    assert!(mirror.withheld().contains(&name("near")));
-}
-
-#[test]
-fn what_a_delta_removed_is_not_missed_in_a_reading_whichever_comes_first() {
-    let removed = || Delta {
-        revision: 6,
-        endpoints_removed: vec![name("near"), name("far")],
-        ..Delta::default()
-    };
-    let mut mirror = mirror();
-    read(&mut mirror, 6, Vec::new());
-    apply(&mut mirror, removed());
-    assert!(!absent(&mirror).is_suspicious());
-    finish(&mut mirror);
-    assert_eq!(mirror.counts(), (0, 0));
-
-    let mut mirror = self::mirror();
-    read(&mut mirror, 6, Vec::new());
-    assert!(absent(&mirror).is_suspicious());
-    withhold(&mut mirror);
-    apply(&mut mirror, removed());
-    assert_eq!(mirror.counts(), (0, 0));
-    assert!(mirror.withheld().is_empty());
-}
-
-#[test]
-fn what_is_withheld_gives_way_to_who_has_its_address_in_the_registry() {
-    let mut mirror = mirror();
-    read(&mut mirror, 6, Vec::new());
-    withhold(&mut mirror);
-    apply(&mut mirror, put(7, vec![endpoint("new", 2, "h2", 7)]));
-    assert_eq!(generation(&mirror, "near"), None);
-    assert_eq!(generation(&mirror, "new"), Some(7));
-    assert_eq!(generation(&mirror, "far"), Some(5));
-}
-
-#[test]
-fn a_loss_stays_one_however_much_is_made_after_it() {
-    let mut mirror = mirror();
-    read(&mut mirror, 6, Vec::new());
-    withhold(&mut mirror);
-    let many = || (10..20).map(|last| endpoint(&format!("e{last}"), last, "h2", 7));
-    apply(&mut mirror, put(7, many().collect()));
-    read(&mut mirror, 8, many().collect());
-    assert!(!absent(&mirror).is_suspicious() || mirror.is_withholding());
-    assert!(mirror.is_withholding());
-    // Most of it is back.
-    read(
-        &mut mirror,
-        9,
-        many()
-            .chain([endpoint("near", 2, "h1", 4), endpoint("far", 3, "h2", 5)])
-            .collect(),
-    );
-    assert!(!mirror.is_withholding() && !absent(&mirror).is_suspicious());
-    finish(&mut mirror);
-    assert_eq!(mirror.counts(), (1, 11));
-}
-
-#[test]
-fn rows_that_are_left_out_stay_as_they_were() {
-    let mut mirror = mirror();
-    mirror.expect_reading();
-    mirror.begin_reading(6, Vec::new(), Vec::new(), &mut |_, _| ());
-    mirror.hold(&RowId::Network(vni(42)));
-    mirror.hold(&RowId::Node(name("h2")));
-    mirror.hold(&RowId::Endpoint(name("near")));
-    mirror.hold(&RowId::Endpoint(name("far")));
-    assert_eq!(absent(&mirror).all, 0);
-    finish(&mut mirror);
-    assert!(mirror.network(vni(42)).is_some());
-    assert!(mirror.node(&name("h2")).is_some() && mirror.node(&name("h1")).is_none());
-    assert_eq!(mirror.counts(), (1, 1));
-}
-
-#[test]
-fn rows_of_an_older_state_take_nothing_away_until_the_reading_is_believed() {
-    let mut mirror = mirror();
-    let moved = || vec![endpoint("near", 2, "h2", 2), endpoint("far", 3, "h2", 5)];
-    // The registry was put back to a state in which `near` was elsewhere.
-    read(&mut mirror, 3, moved());
-    let is_here = |mirror: &Mirror| mirror.endpoint(&name("near")).unwrap().is_local();
-    let counted = absent(&mirror);
-    assert_eq!((counted.local, counted.all), (1, 1));
-    assert!(counted.is_suspicious() && is_here(&mirror));
-    withhold(&mut mirror);
-    assert!(mirror.withheld().contains(&name("near")) && is_here(&mirror));
-    // That is so in the next readings too, which go on from there.
-    read(&mut mirror, 8, moved());
-    assert!(absent(&mirror).is_suspicious() && is_here(&mirror));
-    // If somebody says that it is right, it is followed.
-    finish(&mut mirror);
-    assert!(!is_here(&mirror) && mirror.withheld().is_empty());
-}
-
-#[test]
-fn networks_and_nodes_of_an_older_state_wait_like_its_endpoints() {
-    let mut mirror = mirror();
-    let (vtep, older) = (
-        mirror.node(&name("h2")).unwrap().vtep,
-        node("h2", "10.0.0.77"),
-    );
-    let begin = |mirror: &mut Mirror, revision| {
-        mirror.expect_reading();
-        let networks = vec![network(42, Resolve::OnDemand)];
-        mirror.begin_reading(revision, networks, vec![older.clone()], &mut |_, _| ());
-    };
-    let is_as_it_was = |mirror: &Mirror| {
-        !mirror.is_on_demand(vni(42)) && mirror.node(&name("h2")).unwrap().vtep == vtep
-    };
-    begin(&mut mirror, 3);
-    assert!(is_as_it_was(&mirror));
-    withhold(&mut mirror);
-    begin(&mut mirror, 8);
-    assert!(is_as_it_was(&mirror));
-    finish(&mut mirror);
-    assert!(mirror.is_on_demand(vni(42)));
-    assert_eq!(mirror.node(&name("h2")).unwrap().vtep, older.vtep);
-}
-
-#[test]
-fn a_reading_of_one_network_leaves_rows_of_an_older_state_to_the_whole() {
-    let mut mirror = mirror();
-    mirror.expect_reading();
-    mirror.begin_reading_of_network(3, &mut |_, _| ());
-    mirror.read(vec![endpoint("near", 2, "h2", 2)], &mut |_, _| ());
-    let mut position = 0;
-    while !mirror.end_reading(&mut position, 2, Some(vni(42)), &mut |_, _| ()) {}
-    assert!(mirror.endpoint(&name("near")).unwrap().is_local());
 }
