@@ -13,12 +13,13 @@ use tokio::time::timeout;
 use super::{
     api::{AdoptRequest, AdoptView, ErrorKind, OperationError},
     claim::Record,
+    former::retain_unwanted,
     operations::{Agent, COMMIT, no_answer},
     teardown::remove_file,
 };
 use crate::{
     config::{Config, InstancePaths},
-    model::{Endpoint, Name, RegistryId, Snapshot, Vni},
+    model::{Name, RegistryId, Snapshot, Vni},
     platform::Platform,
     reconcile::{View, mirror::Known},
     registry,
@@ -79,17 +80,13 @@ impl AtStart {
         let record = Record::read(&paths).map_err(internal)?;
         let (identity, snapshot) = peek(&self.config).await?;
         let ports = self.platform.ports().await;
-        let ports = ports.map_err(|error| internal(error.into()))?;
-        let mut endpoints: BTreeSet<Name> = ports.into_iter().map(|port| port.endpoint).collect();
-        let here = snapshot.endpoints.iter();
-        for endpoint in here.filter(|endpoint| endpoint.node == self.config.node) {
-            endpoints.remove(&endpoint.name);
-        }
+        let mut ports = ports.map_err(|error| internal(error.into()))?;
+        retain_unwanted(&mut ports, &snapshot.endpoints, &self.config.node);
         let mut view = AdoptView {
             adopted: false,
             identity,
             former: record.and_then(|record| record.registry.identity),
-            endpoints: endpoints.into_iter().collect(),
+            endpoints: ports.into_iter().map(|port| port.endpoint).collect(),
             remote_endpoints: None,
             networks: Vec::new(),
             nodes: Vec::new(),
@@ -148,16 +145,16 @@ fn internal(error: anyhow::Error) -> OperationError {
     OperationError::new(ErrorKind::Internal, format_args!("{error:#}"))
 }
 
-/// What this host knows and the registry does not have, or has otherwise.
+/// What this host knows and the registry does not have. What is here is not had elsewhere.
 fn compare(view: &View, snapshot: &Snapshot) -> AdoptView {
     let mirror = &view.mirror;
-    let rows: BTreeMap<&Name, &Endpoint> =
-        snapshot.endpoints.iter().map(|it| (&it.name, it)).collect();
+    let rows = snapshot.endpoints.iter();
+    let nodes_of: BTreeMap<&Name, &Name> = rows.map(|row| (&row.name, &row.node)).collect();
     let vnis: BTreeSet<Vni> = snapshot.networks.iter().map(|it| it.vni).collect();
     let nodes: BTreeSet<&Name> = snapshot.nodes.iter().map(|it| &it.name).collect();
     let stays = |known: &Known<'_>| {
-        rows.get(known.name())
-            .is_some_and(|row| known.stands_as(row))
+        let node = nodes_of.get(known.name());
+        node.is_some_and(|node| !known.is_local() || *node == known.node())
     };
     let gone = mirror.endpoints().filter(|known| !stays(known));
     let (local, remote): (Vec<_>, Vec<_>) = gone.partition(Known::is_local);

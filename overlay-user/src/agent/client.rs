@@ -73,7 +73,7 @@ pub enum ClientError {
     /// The agent said no.
     #[error(transparent)]
     Operation(#[from] OperationError),
-    /// Somebody has stopped the agent's process, or traces it.
+    /// Somebody has stopped the agent's process.
     #[error(
         "the agent of instance {instance} (pid {pid}) is stopped: have it go on with `kill -CONT {pid}`, or \
          end it with `kill -9 {pid}`; traffic goes on"
@@ -117,6 +117,9 @@ impl From<ClientError> for OperationError {
         }
     }
 }
+
+/// The agent's process, if it can be told.
+type AgentPid = Option<i32>;
 
 /// A way to one instance's agent.
 #[derive(Debug, Clone)]
@@ -182,10 +185,11 @@ impl Client {
         ];
         let query: Vec<_> = query.into_iter().flatten().collect();
         let path = format!("/v1/endpoints?{}", query.join("&"));
-        let lines = self.open(&path).await?;
+        let (lines, agent) = self.open(&path).await?;
         Ok(EndpointList {
             client: self.clone(),
             lines,
+            agent,
         })
     }
 
@@ -236,7 +240,7 @@ impl Client {
 
     /// What happens from now on.
     pub async fn monitor(&self) -> Result<Events, ClientError> {
-        let lines = self.open("/v1/monitor").await?;
+        let (lines, _) = self.open("/v1/monitor").await?;
         Ok(Events {
             client: self.clone(),
             lines,
@@ -291,32 +295,36 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let answer = self.answer(method, path, body).await?;
-        let body = self.in_time(answer.collect()).await?;
+        let (answer, agent) = self.answer(method, path, body).await?;
+        let body = self.in_time(agent, answer.collect()).await?;
         self.parse(&body.to_bytes())
     }
 
     /// An answer that is read line by line.
-    async fn open(&self, path: &str) -> Result<Lines, ClientError> {
-        let answer = self.answer(Method::GET, path, Bytes::new()).await?;
-        Ok(Lines::new(answer))
+    async fn open(&self, path: &str) -> Result<(Lines, AgentPid), ClientError> {
+        let (answer, agent) = self.answer(Method::GET, path, Bytes::new()).await?;
+        Ok((Lines::new(answer), agent))
     }
 
-    /// The body of a good answer.
+    /// The body of a good answer, and whose it is.
     async fn answer(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<Incoming, ClientError> {
+    ) -> Result<(Incoming, AgentPid), ClientError> {
         let stream = self.connect().await?;
-        let response = self.in_time(exchange(stream, method, path, body)).await?;
+        // The process that listens (unix(7), SO_PEERCRED).
+        let agent = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let response = self
+            .in_time(agent, exchange(stream, method, path, body))
+            .await?;
         let status = response.status();
         let body = response.into_body();
         if status.is_success() {
-            return Ok(body);
+            return Ok((body, agent));
         }
-        let body = self.in_time(body.collect()).await?.to_bytes();
+        let body = self.in_time(agent, body.collect()).await?.to_bytes();
         match serde_json::from_slice::<ErrorView>(&body) {
             Ok(view) => Err(view.error.into()),
             Err(_) => Err(self.broken(format_args!("it said HTTP {status}"))),
@@ -325,35 +333,30 @@ impl Client {
 
     async fn in_time<T, E: fmt::Display>(
         &self,
+        agent: AgentPid,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ClientError> {
         let (mut work, begun) = (pin!(work), Instant::now());
         while begun.elapsed() < PATIENCE {
             match timeout(LOOK, &mut work).await {
                 Ok(done) => return done.map_err(|error| self.broken(error)),
-                Err(_) => self.check_agent().await?,
+                Err(_) => self.check_agent(agent)?,
             }
         }
         Err(self.broken(format_args!("nothing within {} s", PATIENCE.as_secs())))
     }
 
     /// Fails if the agent's process is stopped. Whatever can't be told is left to the request.
-    async fn check_agent(&self) -> Result<(), ClientError> {
-        let stream = self.connect().await.ok();
-        // Those of the process that listens (unix(7), SO_PEERCRED).
-        let credentials = stream.and_then(|stream| stream.peer_cred().ok());
-        let pid = credentials.and_then(|credentials| credentials.pid());
-        let process = pid.and_then(|pid| Process::new(pid).and_then(|it| it.stat()).ok());
-        let state = process.as_ref().and_then(|process| process.state().ok());
-        match (pid, state) {
-            (Some(pid), Some(ProcState::Stopped | ProcState::Tracing)) => {
-                Err(ClientError::Stopped {
-                    instance: self.instance.clone(),
-                    pid,
-                })
-            }
-            _ => Ok(()),
+    fn check_agent(&self, agent: AgentPid) -> Result<(), ClientError> {
+        let Some(pid) = agent else { return Ok(()) };
+        let state = Process::new(pid).and_then(|process| process.stat()?.state());
+        if matches!(state, Ok(ProcState::Stopped)) {
+            return Err(ClientError::Stopped {
+                instance: self.instance.clone(),
+                pid,
+            });
         }
+        Ok(())
     }
 
     fn parse<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, ClientError> {
@@ -362,7 +365,9 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
-        use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
+        use io::ErrorKind::{
+            ConnectionRefused, NotADirectory, NotFound, PermissionDenied, WouldBlock,
+        };
         UnixStream::connect(&self.socket)
             .await
             .map_err(|error| match error.kind() {
@@ -371,6 +376,7 @@ impl Client {
                     socket: self.socket.clone(),
                 },
                 PermissionDenied => ClientError::Denied(self.socket.clone()),
+                WouldBlock => self.broken("too many clients wait for it, it may be stopped"),
                 _ => self.broken(error),
             })
     }
@@ -388,6 +394,7 @@ impl Client {
 pub struct EndpointList {
     client: Client,
     lines: Lines,
+    agent: AgentPid,
 }
 
 impl EndpointList {
@@ -395,7 +402,7 @@ impl EndpointList {
     pub async fn page(&mut self) -> Result<Option<Vec<EndpointView>>, ClientError> {
         let mut page = Vec::new();
         while page.len() < PAGE {
-            let line = self.client.in_time(self.lines.next()).await?;
+            let line = self.client.in_time(self.agent, self.lines.next()).await?;
             let Some(line) = line else { break };
             let element = line.strip_suffix(b",").unwrap_or(&line);
             match element {

@@ -17,14 +17,18 @@ const LEAST: u64 = 256;
 /// need the low default; this one does not (systemd.exec(5), `LimitNOFILE=`).
 pub(super) fn raise_limit() -> anyhow::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if hard < LEAST {
+    let mut limit = soft;
+    if soft < hard {
+        match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => limit = hard,
+            Err(errno) => tracing::warn!(%errno, soft, "the limit of open files stays as it is"),
+        }
+    }
+    if limit < LEAST {
         bail!(
-            "the agent may have {hard} files open, and needs {LEAST}: raise the limit (`ulimit -n`, \
+            "the agent may have {limit} files open, and needs {LEAST}: raise the limit (`ulimit -n`, \
              `LimitNOFILE=` of a unit)"
         );
-    }
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(())
 }

@@ -62,11 +62,19 @@ impl Keeper {
         };
         let mut backoff = MIN_BACKOFF;
         loop {
-            let found = match timeout(PATIENCE, self.ensure()).await {
-                Ok(ensured) => ensured.unwrap_or_else(|error| Some(format!("{error:#}"))),
-                Err(_) => Some(format!("no answer of the kernel within {PATIENCE:?}")),
+            let ensured = timeout(PATIENCE, self.ensure()).await.ok();
+            // One that gets no answer has not turned, however often it tries.
+            let turned = || {
+                if ensured.is_some() {
+                    watchdog.turned(Part::Devices);
+                }
             };
-            watchdog.turned(Part::Devices);
+            turned();
+            let found = match &ensured {
+                Some(Ok(problem)) => problem.clone(),
+                Some(Err(error)) => Some(format!("{error:#}")),
+                None => Some(format!("no answer of the kernel within {PATIENCE:?}")),
+            };
             let longest = if changes.is_some() { ROUTINE } else { CHECK };
             let wait = if found.is_some() { backoff } else { longest };
             backoff = match &found {
@@ -91,7 +99,7 @@ impl Keeper {
                 .await
                 .is_err()
             {
-                watchdog.turned(Part::Devices);
+                turned();
             }
         }
     }

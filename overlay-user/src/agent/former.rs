@@ -1,7 +1,7 @@
 //! What an earlier agent of this instance, or another host's, was: nothing of theirs is taken over
 //! by mistake.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::bail;
 
@@ -9,8 +9,8 @@ use super::{ALIVE, claim::Record, last_known::LastKnown};
 use crate::{
     config::{Config, InstancePaths},
     datapath,
-    model::{Name, Node, Vtep},
-    platform::{Platform, netns::Netns},
+    model::{Endpoint, Name, Node, Vtep},
+    platform::{Platform, Port, netns::Netns},
     registry::{self, Registry, RegistryError, Scope},
 };
 
@@ -71,18 +71,13 @@ pub(super) async fn check_history(
     if reading.revision >= last_known.revision {
         return Ok(());
     }
-    let ports = platform.ports().await?.into_iter();
-    let mut absent: BTreeSet<Name> = ports.map(|port| port.endpoint).collect();
+    let mut absent = platform.ports().await?;
     // What was held before is held in any case.
-    for held in &last_known.former.held.endpoints {
-        absent.remove(&held.name);
-    }
+    let held = &last_known.former.held.endpoints;
+    absent.retain(|port| held.iter().all(|held| held.name != port.endpoint));
     let all = absent.len();
     while let Some(page) = reading.endpoints.recv().await {
-        let here = page?.into_iter().filter(|it| it.node == config.node);
-        for endpoint in here {
-            absent.remove(&endpoint.name);
-        }
+        retain_unwanted(&mut absent, &page?, &config.node);
     }
     if absent.len() * 2 <= all {
         return Ok(());
@@ -95,6 +90,15 @@ pub(super) async fn check_history(
         absent.len()
     );
     Err(RegistryError::Foreign(why).into())
+}
+
+/// Keeps those ports that none of these rows of the registry wants on this node, where they are.
+pub(super) fn retain_unwanted(ports: &mut Vec<Port>, rows: &[Endpoint], node: &Name) {
+    let rows: BTreeMap<&Name, &Endpoint> = rows.iter().map(|row| (&row.name, row)).collect();
+    ports.retain(|port| {
+        let row = rows.get(&port.endpoint);
+        !row.is_some_and(|row| port.is_wanted_by(row, node))
+    });
 }
 
 /// Refuses a registry that does not know what this instance has made, which would all be removed;

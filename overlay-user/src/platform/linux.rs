@@ -357,18 +357,21 @@ impl Platform for Linux {
                 .map(|(_, endpoint)| endpoint.clone()),
         };
         let links = host.links().await.tried(reading)?;
-        Ok(links
-            .into_iter()
-            .filter(Link::is_veth)
-            .filter_map(|link| {
-                Some(Port {
-                    endpoint: endpoint_of(&link)?,
-                    host_ifindex: link.index,
-                    is_up: link.is_up(),
-                    host_ifname: link.name,
-                })
-            })
-            .collect())
+        let mut ports = Vec::new();
+        for link in links.into_iter().filter(Link::is_veth) {
+            let Some(endpoint) = endpoint_of(&link) else {
+                continue;
+            };
+            let netns = self.records.ports.get(endpoint.as_str()).tried(reading)?;
+            ports.push(Port {
+                endpoint,
+                host_ifindex: link.index,
+                is_up: link.is_up(),
+                host_ifname: link.name,
+                netns: netns.and_then(|netns| netns.parse().ok()),
+            });
+        }
+        Ok(ports)
     }
 
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use crate::model::{IfName, Mac, Name};
+use crate::model::{Endpoint, IfName, Mac, Name};
 
 mod condition;
 mod devices;
@@ -61,6 +61,17 @@ pub struct Port {
     pub host_ifname: String,
     /// Whether the host side was set up.
     pub is_up: bool,
+    /// The namespace that it leads into, as far as that is recorded.
+    pub netns: Option<Name>,
+}
+
+impl Port {
+    /// Whether a row of the registry has its endpoint on `node`, in this namespace.
+    #[must_use]
+    pub fn is_wanted_by(&self, row: &Endpoint, node: &Name) -> bool {
+        let is_elsewhere = self.netns.is_some() && self.netns != row.netns;
+        self.endpoint == row.name && row.node == *node && !is_elsewhere
+    }
 }
 
 /// What somebody changed, that ports are to be looked at for.

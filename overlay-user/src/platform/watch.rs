@@ -219,10 +219,10 @@ fn listen(
     let mut buffer = vec![0; LONGEST_EVENT];
     let mut heard = Heard::default();
     while !sender.is_closed() {
-        let mut flags = if heard.changes.is_empty() {
-            MsgFlags::empty()
-        } else {
+        let mut flags = if heard.is_pending() {
             MsgFlags::MSG_DONTWAIT
+        } else {
+            MsgFlags::empty()
         };
         let mut is_idle = true;
         for _ in 0..AT_ONCE {
@@ -251,7 +251,7 @@ fn listen(
             let told = sender.try_send(change.clone());
             matches!(told, Err(TrySendError::Full(_)))
         });
-        if is_idle && !heard.changes.is_empty() {
+        if is_idle && heard.is_pending() {
             thread::sleep(ROOM);
         }
     }
@@ -269,6 +269,11 @@ struct Heard {
 }
 
 impl Heard {
+    /// Whether there is something to do though no event comes.
+    fn is_pending(&self) -> bool {
+        self.are_lost || !self.changes.is_empty()
+    }
+
     /// Has all ports looked at if events were lost, but not again and again.
     fn make_up(&mut self, now: Instant) {
         let is_due = self.made_up.is_none_or(|last| now >= last + LOST);
@@ -355,6 +360,7 @@ mod tests {
             host_ifindex: OUTSIDE,
             host_ifname: "ovl1".to_owned(),
             is_up: true,
+            netns: Some(spec().netns),
         };
         ports.insert(&spec(), &port, (Some(NSID), INSIDE));
         ports

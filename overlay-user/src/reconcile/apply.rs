@@ -81,9 +81,11 @@ pub(super) enum Unmended {
     Failed,
 }
 
-/// What the kernel could be asked for.
+/// What the kernel could be asked for, and what was there before.
 #[derive(Debug, Default)]
 pub(super) struct Readings {
+    /// An agent of this boot was before this one, and what it remembered is not yet sifted.
+    pub(super) has_former: bool,
     /// The host's interfaces were listed: until then it is not known which are missing.
     pub(super) has_ports: bool,
     /// It gave no next hops: nobody vouches for those that are known.

@@ -378,7 +378,7 @@ impl Reconciler {
     /// After the first reading that is believed: who was removed since the last agent of this boot is nobody's
     /// guest any more. After a reboot nothing is known that the registry could be held against.
     async fn forget_guests(&mut self) {
-        if !std::mem::take(&mut self.has_former) {
+        if !std::mem::take(&mut self.applier.readings.has_former) {
             return;
         }
         let view = self.view.read().await;

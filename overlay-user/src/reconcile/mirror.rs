@@ -195,8 +195,7 @@ impl<'a> Known<'a> {
     }
 
     /// Whether it is the same whatever its generation, as far as this host holds it.
-    #[must_use]
-    pub fn stands_as(&self, endpoint: &Endpoint) -> bool {
+    fn stands_as(&self, endpoint: &Endpoint) -> bool {
         let interface = endpoint.netns.as_ref().zip(endpoint.ifname.as_ref());
         (self.vni(), self.mac()) == (endpoint.vni, endpoint.mac)
             && *self.node() == endpoint.node

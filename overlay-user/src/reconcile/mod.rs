@@ -340,8 +340,6 @@ pub struct Reconciler {
     errors: Vec<String>,
     /// Whether it was told that endpoints are withheld.
     has_told_withheld: bool,
-    /// Whether an agent of this boot was before this one, and nothing is yet forgotten for that.
-    has_former: bool,
     /// Whether the next reading is believed whatever it leaves out.
     is_adopting: bool,
     /// Whether this node is on its way back into the registry.
@@ -397,7 +395,6 @@ impl Reconciler {
             counters: Counters::default(),
             errors: Vec::new(),
             has_told_withheld: false,
-            has_former: false,
             is_adopting: false,
             is_joining: false,
             next_joining: now,

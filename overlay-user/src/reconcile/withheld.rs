@@ -185,7 +185,7 @@ impl Reconciler {
         view.mirror.recall(former.unfollowed);
         view.mirror.withhold_again(former.held, former.doubted);
         drop(view);
-        self.has_former = true;
+        self.applier.readings.has_former = true;
         self
     }
 

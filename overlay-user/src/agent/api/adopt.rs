@@ -25,7 +25,7 @@ pub struct AdoptView {
     pub identity: Option<RegistryId>,
     /// The identity of the registry that was followed so far; null: it had none.
     pub former: Option<RegistryId>,
-    /// This host's endpoints that it does not have: they go with their interfaces and namespaces.
+    /// This host's endpoints that it does not have, or has on other hosts: they go with their interfaces and namespaces.
     pub endpoints: Vec<Name>,
     /// How many endpoints of other hosts it does not have; null: an agent that waits at its start can't tell,
     /// nor of networks and nodes.

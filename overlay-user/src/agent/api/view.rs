@@ -234,7 +234,7 @@ pub struct StatusView {
 /// A part of the agent that has not turned for too long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StalledView {
-    /// `loop`, `host`, `lease`, `routes`, `misses`, `underlay` or `registry`.
+    /// `loop`, `host`, `lease`, `routes`, `misses`, `underlay`, `devices` or `registry`.
     pub part: String,
     /// For how many seconds it has not.
     pub for_s: u64,

@@ -404,11 +404,12 @@ impl Platform for Host {
         let inner = self.lock();
         let ports = inner.kernel.ports.iter();
         Ok(ports
-            .map(|(endpoint, (ifindex, ..))| Port {
+            .map(|(endpoint, (ifindex, netns, _))| Port {
                 endpoint: endpoint.clone(),
                 host_ifindex: *ifindex,
                 host_ifname: format!("ov{ifindex}"),
                 is_up: inner.kernel.up.contains(ifindex),
+                netns: Some(netns.clone()),
             })
             .collect())
     }
@@ -456,6 +457,7 @@ impl Platform for Host {
             host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(&ifindex),
+            netns: Some(spec.netns.clone()),
         })
     }
 
@@ -470,6 +472,7 @@ impl Platform for Host {
             host_ifindex: *ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(ifindex),
+            netns: Some(spec.netns.clone()),
         }))
     }
 

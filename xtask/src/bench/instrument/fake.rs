@@ -51,6 +51,10 @@ impl Platform for NoPlatform {
         Ok(())
     }
 
+    async fn forget_guests_but(&self, _: &BTreeSet<Name>) -> Result<(), PlatformError> {
+        Ok(())
+    }
+
     async fn ensure_vxlan(&self, _: u16) -> Result<TunnelDevices, PlatformError> {
         Ok(TunnelDevices::default())
     }
