@@ -1,7 +1,10 @@
 //! What an earlier agent of this instance, or another host's, was: nothing of theirs is taken over
 //! by mistake.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::bail;
 
@@ -73,8 +76,9 @@ pub(super) async fn check_history(
     }
     let mut absent = platform.ports().await?;
     // What was held before is held in any case.
-    let held = &last_known.former.held.endpoints;
-    absent.retain(|port| held.iter().all(|held| held.name != port.endpoint));
+    let held = last_known.held.endpoints.iter();
+    let held: BTreeSet<&Name> = held.map(|endpoint| &endpoint.name).collect();
+    absent.retain(|port| !held.contains(&port.endpoint));
     let all = absent.len();
     while let Some(page) = reading.endpoints.recv().await {
         retain_unwanted(&mut absent, &page?, &config.node);

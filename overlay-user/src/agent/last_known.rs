@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::claim;
 use crate::{
     config::InstancePaths,
-    model::{RegistryId, Revision},
+    model::{RegistryId, Revision, Snapshot},
     reconcile::{Former, Observer},
     registry::Registry,
 };
@@ -26,12 +26,26 @@ pub(super) struct LastKnown {
     pub identity: Option<RegistryId>,
     /// The last revision that was carried over to the kernel.
     pub revision: Revision,
-    /// What else the next agent has to know.
-    #[serde(flatten)]
-    pub former: Former,
+    /// See [`Former::held`].
+    pub held: Snapshot,
+    /// See [`Former::doubted`].
+    #[serde(default)]
+    pub doubted: Snapshot,
+    /// See [`Former::unfollowed`].
+    #[serde(default)]
+    pub unfollowed: Snapshot,
 }
 
 impl LastKnown {
+    /// What the loop takes in of it.
+    pub(super) fn former(self) -> Former {
+        Former {
+            held: self.held,
+            doubted: self.doubted,
+            unfollowed: self.unfollowed,
+        }
+    }
+
     /// What the instance's last agent knew of this registry; nothing, if it knew another one.
     pub(super) fn read(
         paths: &InstancePaths,
@@ -74,11 +88,18 @@ pub(super) async fn keep(
         if written.as_ref() == Some(&now) {
             continue;
         }
+        let Former {
+            held,
+            doubted,
+            unfollowed,
+        } = view.former();
         let known = LastKnown {
             identity: now.0,
             // Nothing is followed while all that is known is held.
             revision: if now.1 == 0 { former } else { now.1 },
-            former: view.former(),
+            held,
+            doubted,
+            unfollowed,
         };
         drop(view);
         let path = paths.last_known.clone();

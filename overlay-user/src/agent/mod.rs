@@ -259,9 +259,10 @@ async fn serve(
             .ok(),
         misses: datapath.misses()?,
     });
+    let followed = last_known.revision;
     let mut reconciler = reconciler.measured_by(Arc::clone(&counters) as _);
-    if last_known.revision > 0 {
-        reconciler = reconciler.after(last_known.former).await;
+    if last_known != LastKnown::default() {
+        reconciler = reconciler.after(last_known.former());
     }
     let watchdog = Arc::clone(observer.watchdog());
     watchdog::start(Arc::clone(&watchdog)).context("no thread for the watchdog")?;
@@ -285,7 +286,7 @@ async fn serve(
         observer.clone(),
         Arc::clone(&registry),
         paths.clone(),
-        last_known.revision,
+        followed,
     ));
     let clients = Clients::start().context("no threads for clients")?;
     if let Some(listener) = measured_at {

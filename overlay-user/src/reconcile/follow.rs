@@ -332,11 +332,17 @@ impl Reconciler {
             .await;
         let (mut position, network) = (0, reading.network);
         let before = self.on_demand_networks().await;
+        if network.is_none() {
+            let released = self.view.write().await.mirror.release_unexpected();
+            self.hold(&released).await;
+        }
         if network.is_none() && self.is_suspicious().await {
-            let mut view = self.view.write().await;
-            while !view.mirror.withhold(&mut position, CHUNK) {}
+            while !self
+                .change(|mirror, witness| mirror.withhold(&mut position, CHUNK, witness))
+                .await
+            {}
         } else {
-            if self.view.read().await.mirror.is_set_back() {
+            if network.is_none() && self.view.read().await.mirror.is_doubting() {
                 self.cache.clear();
             }
             while let Some(moves) = self

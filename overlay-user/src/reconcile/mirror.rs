@@ -7,7 +7,7 @@
 //! may be newer than both. Generations and revisions say which is which.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -90,6 +90,9 @@ pub struct Mirror {
     set_back_from: Revision,
     withheld: Withheld,
     doubted: Doubted,
+    /// Endpoints that are held with generations of a history from which the registry was put back: whatever
+    /// it says of them is newer.
+    ahead: BTreeSet<Name>,
     /// How many endpoints came too late.
     fenced: u64,
 }
@@ -240,6 +243,7 @@ impl Mirror {
             set_back_from: 0,
             withheld: Withheld::default(),
             doubted: Doubted::default(),
+            ahead: BTreeSet::new(),
             fenced: 0,
         }
     }

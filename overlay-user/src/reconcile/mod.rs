@@ -340,6 +340,8 @@ pub struct Reconciler {
     errors: Vec<String>,
     /// Whether it was told that endpoints are withheld.
     has_told_withheld: bool,
+    /// What an earlier agent has left, until it is taken in.
+    former: Option<Former>,
     /// Whether the next reading is believed whatever it leaves out.
     is_adopting: bool,
     /// Whether this node is on its way back into the registry.
@@ -395,6 +397,7 @@ impl Reconciler {
             counters: Counters::default(),
             errors: Vec::new(),
             has_told_withheld: false,
+            former: None,
             is_adopting: false,
             is_joining: false,
             next_joining: now,
@@ -420,6 +423,7 @@ impl Reconciler {
         self.inputs.events = Some(self.registry.watch().await?);
         self.watchdog.turned(Part::Loop);
         self.list_ports().await;
+        self.recall().await;
         loop {
             let chore = self.next_chore();
             let wake = self.inputs.next(chore).await;

@@ -213,7 +213,7 @@ impl Reconciler {
         loop {
             let view = self.view.read().await;
             // A registry that is not followed says of nobody that he is gone.
-            if !view.mirror.withheld().is_empty() {
+            if view.mirror.is_doubting() || !view.mirror.withheld().is_empty() {
                 return;
             }
             let owner = lookup.owner(&view.mirror).filter(|owner| {

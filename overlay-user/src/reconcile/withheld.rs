@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Reconciler, View, event::Event, follow::CHUNK, mirror::Absent, vet};
@@ -23,15 +22,13 @@ pub struct Lost {
 }
 
 /// What an earlier agent knew of the registry beside what that says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Former {
     /// What is held though the registry has left it out, with the networks and nodes that it needs.
     pub held: Snapshot,
-    /// Rows of the registry that are not believed meanwhile.
-    #[serde(default)]
+    /// The former state of the registry that is not believed: its revision, its networks and nodes.
     pub doubted: Snapshot,
     /// What stands in the places of rows that can't be read or break a rule.
-    #[serde(default)]
     pub unfollowed: Snapshot,
 }
 
@@ -180,13 +177,22 @@ impl Reconciler {
 
     /// The same loop; it knows what an earlier agent of this boot did.
     #[must_use]
-    pub async fn after(mut self, former: Former) -> Self {
-        let mut view = self.view.write().await;
-        view.mirror.recall(former.unfollowed);
-        view.mirror.withhold_again(former.held, former.doubted);
-        drop(view);
-        self.applier.readings.has_former = true;
+    pub fn after(mut self, former: Former) -> Self {
+        self.former = Some(former);
         self
+    }
+
+    /// Takes in what the earlier agent knew: its interfaces are known by now.
+    pub(super) async fn recall(&mut self) {
+        let Some(former) = self.former.take() else {
+            return;
+        };
+        self.change(|mirror, witness| {
+            mirror.recall(former.unfollowed, witness);
+            mirror.withhold_again(former.held, former.doubted, witness);
+        })
+        .await;
+        self.applier.readings.has_former = true;
     }
 
     /// The store is to be followed as it is now, whatever it does not have.

@@ -1,13 +1,10 @@
 //! What a reading of the registry does not have. A delta says that something was removed; a reading
 //! only leaves it out, and so does a store that was restored to an old state or has lost rows.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem::take,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Known, Mirror, Witness};
-use crate::model::{Endpoint, Name, Network, Node, RowId, Snapshot, Vni};
+use super::{Known, Mirror, Record, Witness};
+use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, RowId, Snapshot, Vni};
 
 /// Endpoints that a reading leaves out, of those that this host holds whatever its endpoints talk to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,10 +55,12 @@ impl Withheld {
         self.most = 0;
     }
 
-    /// These rows are doubted from now on.
-    fn doubt(&mut self, doubted: &mut Doubted, rows: Doubted) {
-        self.version += u64::from(*doubted != rows);
-        *doubted = rows;
+    /// One is withheld no more, and not because the registry has it again.
+    pub(super) fn release(&mut self, name: &Name) {
+        if self.names.remove(name) {
+            self.version += 1;
+            self.most = self.most.saturating_sub(1);
+        }
     }
 
     fn extend(&mut self, names: impl IntoIterator<Item = Name>) {
@@ -72,36 +71,41 @@ impl Withheld {
     }
 }
 
-/// Rows of a reading that is not believed, or not yet. What is known stays in their places.
+/// A former state of the registry that is not believed. What is known stays in the places of its rows.
 ///
 /// A registry that was put back need not lack a row to take something away: the row may say what once was. So
-/// long as the registry may be in a former state, whatever is not as it is known is doubtful; and afterwards
-/// the same rows are, until that state is believed.
+/// long as it may be in a former state, whatever is not as it is known is doubtful. If that state is not believed,
+/// its rows stay doubtful: of endpoints those with its generations, of networks and nodes, which have none, the
+/// same rows. What is made or changed after it is followed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Doubted {
+    /// The former state's revision; 0: there is none.
+    pub(super) until: Revision,
     pub(super) networks: BTreeMap<Vni, Network>,
     pub(super) nodes: BTreeMap<Name, Node>,
-    pub(super) endpoints: BTreeMap<Name, Endpoint>,
 }
 
 impl Doubted {
-    /// The networks and nodes.
-    pub(super) fn take_frame(&mut self) -> (Vec<Network>, Vec<Node>) {
-        let (networks, nodes) = (take(&mut self.networks), take(&mut self.nodes));
-        (
-            networks.into_values().collect(),
-            nodes.into_values().collect(),
-        )
-    }
-
-    /// Up to `limit` endpoints.
-    pub(super) fn take_endpoints(&mut self, limit: usize) -> Vec<Endpoint> {
-        let next = std::iter::from_fn(|| self.endpoints.pop_first());
-        next.take(limit).map(|(_, endpoint)| endpoint).collect()
+    /// A delta's word on a network or a node is none of the former state's.
+    pub(super) fn heed(&mut self, delta: &Delta) {
+        let networks = delta.networks.iter().map(|network| network.vni);
+        for vni in networks.chain(delta.networks_removed.iter().copied()) {
+            self.networks.remove(&vni);
+        }
+        let nodes = delta.nodes.iter().map(|node| &node.name);
+        for name in nodes.chain(&delta.nodes_removed) {
+            self.nodes.remove(name);
+        }
     }
 }
 
 impl Mirror {
+    /// Whether the registry is in a former state, or was, that is not believed.
+    #[must_use]
+    pub fn is_doubting(&self) -> bool {
+        self.is_set_back() || self.doubted.until != 0
+    }
+
     pub(super) fn is_doubtful_network(&self, row: &Network) -> bool {
         self.network(row.vni) != Some(row)
             && (self.is_set_back() || self.doubted.networks.get(&row.vni) == Some(row))
@@ -119,9 +123,40 @@ impl Mirror {
     pub(super) fn is_doubtful(&self, row: &Endpoint) -> bool {
         let known = self.endpoint(&row.name);
         !known.is_some_and(|known| known.stands_as(row))
-            && (self.is_set_back()
-                || self.doubted.endpoints.get(&row.name) == Some(row)
+            && (self.is_of_former_state(row)
                 || known.is_some_and(|known| known.generation() > row.generation))
+    }
+
+    /// Whether a row of a former state says otherwise than what is known, or claims an address of what is
+    /// withheld. Who is asked for, and unknown, is believed to be where he was.
+    pub(super) fn contradicts(&self, row: &Endpoint) -> bool {
+        let stands_as = |known: Known<'_>| known.stands_as(row);
+        let by_ip = row.ips().filter_map(|ip| self.by_ip(row.vni, ip));
+        let mut owners = by_ip.chain(self.by_mac(row.vni, row.mac));
+        self.is_of_former_state(row)
+            && match self.endpoint(&row.name) {
+                Some(known) => !stands_as(known),
+                None => owners.any(|owner| self.withheld.contains(owner.name())),
+            }
+    }
+
+    fn is_of_former_state(&self, row: &Endpoint) -> bool {
+        self.is_set_back() || row.generation <= self.doubted.until
+    }
+
+    /// Takes in what the former state says of the network and the node of an endpoint that was made since, if
+    /// nothing else is known of them.
+    pub(super) fn complete(&mut self, endpoint: &Endpoint, witness: Witness<'_>) {
+        if self.network(endpoint.vni).is_none()
+            && let Some(network) = self.doubted.networks.remove(&endpoint.vni)
+        {
+            self.put_network(network, witness);
+        }
+        if self.node(&endpoint.node).is_none()
+            && let Some(node) = self.doubted.nodes.remove(&endpoint.node)
+        {
+            self.put_node(node, witness);
+        }
     }
 
     /// Counts what the reading did not have, and no delta has removed: looks at up to `limit` endpoints
@@ -148,30 +183,77 @@ impl Mirror {
         false
     }
 
-    /// Ends the reading like [`Self::end_reading`], and holds what it did not have. `true`: it has seen all.
-    pub fn withhold(&mut self, position: &mut usize, limit: usize) -> bool {
+    /// Takes out of what is withheld those of which the reading would say nothing: their networks are on
+    /// demand by now. Gives them.
+    pub fn release_unexpected(&mut self) -> Vec<Name> {
+        let Some(since) = &self.since else {
+            return Vec::new();
+        };
+        let is_expected = |name: &&Name| {
+            let record = self.endpoints.get(name);
+            record.is_some_and(|record| self.is_expected(record, since))
+        };
+        let names = self.withheld().iter().filter(|name| !is_expected(name));
+        let released: Vec<Name> = names.cloned().collect();
+        for name in &released {
+            self.withheld.release(name);
+        }
+        released
+    }
+
+    /// Ends the reading like [`Self::end_reading`], and holds what it did not have, unless a delta has removed
+    /// it. `true`: it has seen all.
+    pub fn withhold(&mut self, position: &mut usize, limit: usize, witness: Witness<'_>) -> bool {
         let Some(since) = &self.since else {
             return true;
         };
         let Some(seen) = self.endpoints.walk(position, limit) else {
-            let waited = self.since.take().map(|since| since.waiting);
-            self.withheld
-                .doubt(&mut self.doubted, waited.unwrap_or_default());
+            let Some(since) = self.since.take() else {
+                return true;
+            };
+            let mut former = since.waiting;
+            former.until = if self.is_set_back() {
+                since.at
+            } else {
+                self.doubted.until
+            };
+            self.doubt(former);
             self.set_back_from = 0;
             return true;
         };
         let absent = seen
-            .into_iter()
+            .iter()
             .filter(|record| self.is_absent(record, since, None));
-        let absent: Vec<Name> = absent.map(|record| record.name.clone()).collect();
+        let (told, absent): (Vec<Name>, Vec<Name>) = absent
+            .map(|record| record.name.clone())
+            .partition(|name| since.told.contains(name));
+        let is_ahead = |record: &&&Record| {
+            self.is_set_back() && record.generation > since.at && record.reading != self.reading
+        };
+        let ahead = seen.iter().filter(is_ahead);
+        let ahead: Vec<Name> = ahead.map(|record| record.name.clone()).collect();
+        self.ahead.extend(ahead);
         self.withheld.extend(absent);
+        for name in told {
+            self.forget(&name, witness);
+        }
         false
+    }
+
+    pub(super) fn doubt(&mut self, former: Doubted) {
+        self.withheld.version += u64::from(self.doubted != former);
+        self.doubted = former;
     }
 
     /// What is withheld, with the networks and nodes that it needs: for [`Self::withhold_again`].
     #[must_use]
     pub fn held(&self) -> Snapshot {
-        self.part(&self.withheld.names, BTreeSet::new(), BTreeSet::new())
+        // What stands in the places of doubted rows is not in the registry either.
+        let Doubted {
+            networks, nodes, ..
+        } = &self.doubted;
+        let vnis = networks.keys().copied().collect();
+        self.part(&self.withheld.names, vnis, nodes.keys().collect())
     }
 
     /// What stands here in the places of rows that can't be read or break a rule, with the networks and
@@ -210,59 +292,55 @@ impl Mirror {
         }
     }
 
-    /// The rows that are not believed while something is withheld: for [`Self::withhold_again`].
+    /// The former state that is not believed: its revision, its networks and nodes. For
+    /// [`Self::withhold_again`].
     #[must_use]
     pub fn doubted(&self) -> Snapshot {
-        let Doubted {
-            networks,
-            nodes,
-            endpoints,
-        } = self.doubted.clone();
         Snapshot {
-            revision: self.revision,
-            networks: networks.into_values().collect(),
-            nodes: nodes.into_values().collect(),
-            endpoints: endpoints.into_values().collect(),
+            revision: self.doubted.until,
+            networks: self.doubted.networks.values().cloned().collect(),
+            nodes: self.doubted.nodes.values().cloned().collect(),
+            endpoints: Vec::new(),
         }
     }
 
     /// Holds what an earlier agent held, and doubts what it doubted, before anything is read.
-    pub fn withhold_again(&mut self, held: Snapshot, doubted: Snapshot) {
+    pub fn withhold_again(&mut self, held: Snapshot, doubted: Snapshot, witness: Witness<'_>) {
         let (networks, nodes) = (doubted.networks.into_iter(), doubted.nodes.into_iter());
-        let endpoints = doubted.endpoints.into_iter();
         self.doubted = Doubted {
+            until: doubted.revision,
             networks: networks.map(|network| (network.vni, network)).collect(),
             nodes: nodes.map(|node| (node.name.clone(), node)).collect(),
-            endpoints: endpoints.map(|it| (it.name.clone(), it)).collect(),
         };
         let names: Vec<Name> = held
             .endpoints
             .iter()
             .map(|held| held.name.clone())
             .collect();
-        self.recall(held);
+        self.recall(held, witness);
         self.withheld.extend(names);
     }
 
     /// Takes in what an earlier agent knew, before anything is read: it stays if the first reading has rows
     /// for it, whether or not they can be read.
-    pub fn recall(&mut self, known: Snapshot) {
+    pub fn recall(&mut self, known: Snapshot, witness: Witness<'_>) {
         let Snapshot {
             networks,
             nodes,
             endpoints,
             ..
         } = known;
-        // Nothing is written yet, and the first reading has all rows compared.
-        let nobody: Witness<'_> = &mut |_, _| ();
         for network in networks {
-            self.put_network(network, nobody);
+            self.put_network(network, witness);
         }
         for node in nodes {
-            self.put_node(node, nobody);
+            self.put_node(node, witness);
         }
         for endpoint in endpoints {
-            self.put(endpoint, self.no_reading(), nobody);
+            let name = endpoint.name.clone();
+            self.put(endpoint, self.no_reading(), witness);
+            // The registry may have been put back meanwhile.
+            self.ahead.insert(name);
         }
     }
 
@@ -287,6 +365,9 @@ impl Mirror {
             (RowId::Endpoint(name), _) => {
                 self.withheld.remove(name);
                 self.endpoints.mark(name, self.reading);
+                if self.is_set_back() {
+                    self.ahead.insert(name.clone());
+                }
             }
             _ => {}
         }

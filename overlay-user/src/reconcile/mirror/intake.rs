@@ -14,7 +14,7 @@ pub(super) struct Since {
     /// The mirror's revision when the reading was asked for.
     asked: Revision,
     /// The reading's own, once it has come.
-    at: Revision,
+    pub(super) at: Revision,
     pub(super) networks: BTreeMap<Vni, Revision>,
     pub(super) nodes: BTreeMap<Name, Revision>,
     /// Endpoints that were removed, or are held no more by this host.
@@ -25,6 +25,7 @@ pub(super) struct Since {
     pub(super) present: Option<(BTreeSet<Vni>, BTreeSet<Name>)>,
     /// Rows of the reading that wait until it is believed.
     pub(super) waiting: Doubted,
+    waiting_endpoints: Vec<Endpoint>,
     /// Whether it is.
     is_believed: bool,
 }
@@ -65,6 +66,7 @@ impl Mirror {
             return moves;
         }
         self.revision = delta.revision;
+        self.doubted.heed(&delta);
         if let Some(since) = &mut self.since {
             since.note(&delta);
         }
@@ -95,6 +97,7 @@ impl Mirror {
                 || !self.is_on_demand(endpoint.vni)
                 || admitted.contains(&endpoint.name)
             {
+                self.complete(&endpoint, witness);
                 moves.extend(self.put(endpoint, self.no_reading(), witness));
             } else if let Some(since) = &mut self.since {
                 // It may have been elsewhere when the reading was made.
@@ -126,9 +129,7 @@ impl Mirror {
         // What a delta brought since may be newer than the answer.
         let is_overtaken =
             known.is_some_and(|known| self.is_newer(known, asked.max(endpoint.generation)));
-        // What was asked for of a registry that is believed is right, whatever its generations.
-        let is_believed = !self.is_set_back() && self.withheld.is_empty();
-        if is_overtaken || (!is_believed && self.is_doubtful(&endpoint)) {
+        if is_overtaken || self.contradicts(&endpoint) {
             self.fenced += 1;
             return None;
         }
@@ -137,7 +138,8 @@ impl Mirror {
 
     /// Forgets an endpoint.
     pub fn forget(&mut self, name: &Name, witness: Witness<'_>) {
-        self.withheld.remove(name);
+        self.withheld.release(name);
+        self.ahead.remove(name);
         self.tell_of(name, witness);
         if let Some(removed) = self.endpoints.remove(name) {
             self.discount(&removed);
@@ -215,13 +217,16 @@ impl Mirror {
             if self.is_overtaken(&endpoint.name) {
                 continue;
             }
-            if !self.is_doubtful(&endpoint) {
-                moves.extend(self.put(endpoint, self.reading, witness));
-            } else if let Some(whole) = self.since.as_mut().filter(|it| it.present.is_some()) {
-                let waiting = &mut whole.waiting.endpoints;
-                waiting.insert(endpoint.name.clone(), endpoint);
+            let is_whole = self.is_reading_where(|since| since.present.is_some());
+            let is_doubtful = if is_whole {
+                self.is_doubtful(&endpoint)
             } else {
-                self.endpoints.mark(&endpoint.name, self.reading);
+                self.contradicts(&endpoint)
+            };
+            match &mut self.since {
+                Some(since) if is_doubtful && is_whole => since.waiting_endpoints.push(endpoint),
+                _ if is_doubtful => self.endpoints.mark(&endpoint.name, self.reading),
+                _ => moves.extend(self.put(endpoint, self.reading, witness)),
             }
         }
         moves
@@ -233,27 +238,31 @@ impl Mirror {
         let since = self.since.as_mut()?;
         let mut moves = Vec::new();
         if !std::mem::replace(&mut since.is_believed, true) {
-            let (networks, nodes) = since.waiting.take_frame();
-            for network in networks {
-                if !self.has_news(|since| since.is_outdated(&since.networks, &network.vni)) {
+            let Doubted {
+                networks, nodes, ..
+            } = std::mem::take(&mut since.waiting);
+            for network in networks.into_values() {
+                if !self.is_reading_where(|since| since.is_outdated(&since.networks, &network.vni))
+                {
                     self.put_network(network, witness);
                 }
             }
-            if self.is_set_back() {
+            if self.is_doubting() {
                 // By the modes that the networks have now.
                 self.forget_cached(witness);
             }
-            for node in nodes {
-                if !self.has_news(|since| since.is_outdated(&since.nodes, &node.name)) {
+            for node in nodes.into_values() {
+                if !self.is_reading_where(|since| since.is_outdated(&since.nodes, &node.name)) {
                     self.put_node(node, witness);
                 }
             }
             return Some(moves);
         }
-        let endpoints = since.waiting.take_endpoints(limit);
-        if endpoints.is_empty() {
+        let waiting = &mut since.waiting_endpoints;
+        if waiting.is_empty() {
             return None;
         }
+        let endpoints = waiting.split_off(waiting.len().saturating_sub(limit));
         for endpoint in endpoints {
             if !self.is_overtaken(&endpoint.name) {
                 moves.extend(self.put(endpoint, self.reading, witness));
@@ -262,7 +271,8 @@ impl Mirror {
         Some(moves)
     }
 
-    fn has_news(&self, of: impl FnOnce(&Since) -> bool) -> bool {
+    /// Whether there is a reading under way of which this holds.
+    fn is_reading_where(&self, of: impl FnOnce(&Since) -> bool) -> bool {
         self.since.as_ref().is_some_and(of)
     }
 
@@ -290,20 +300,17 @@ impl Mirror {
         let Some(seen) = self.endpoints.walk(position, limit) else {
             self.forget_absent(witness);
             if scope.is_none() {
-                // Those whose network is on demand by now, of which the reading says nothing.
-                for name in self.withheld().clone() {
-                    self.forget(&name, witness);
-                }
                 self.set_back_from = 0;
                 self.withheld.forget_most();
-                self.doubted = Doubted::default();
+                self.doubt(Doubted::default());
             }
             return true;
         };
         let absent = seen
-            .into_iter()
+            .iter()
             .filter(|record| self.is_absent(record, since, scope));
-        for name in absent.map(|record| record.name.clone()).collect::<Vec<_>>() {
+        let absent: Vec<Name> = absent.map(|record| record.name.clone()).collect();
+        for name in absent {
             self.forget(&name, witness);
         }
         false
@@ -357,12 +364,12 @@ impl Mirror {
         known.generation > than
             && !(self.is_set_back() && known.reading != self.reading)
             && !self.withheld.contains(&known.name)
+            && !self.ahead.contains(&known.name)
     }
 
     /// Whether the registry was put back to a former state and was not read through since: it then is
     /// right in everything.
-    #[must_use]
-    pub fn is_set_back(&self) -> bool {
+    pub(super) fn is_set_back(&self) -> bool {
         self.set_back_from != 0
     }
 
@@ -387,6 +394,7 @@ impl Mirror {
             .is_some_and(|known| known.is(&endpoint))
         {
             self.withheld.remove(&endpoint.name);
+            self.ahead.remove(&endpoint.name);
             // What the reading has seen stays seen, whoever says it once more.
             if reading == self.reading {
                 self.endpoints.mark(&endpoint.name, reading);
@@ -394,6 +402,7 @@ impl Mirror {
             return None;
         }
         self.withheld.remove(&endpoint.name);
+        self.ahead.remove(&endpoint.name);
         self.give_way(&endpoint, witness);
         self.tell_of(&endpoint.name, witness);
         for key in rows(endpoint.vni, endpoint.mac, endpoint.ips()) {
@@ -529,7 +538,7 @@ impl Mirror {
     }
 
     /// What an endpoint, as it is, bears upon.
-    fn tell_of(&self, name: &Name, witness: Witness<'_>) {
+    pub(super) fn tell_of(&self, name: &Name, witness: Witness<'_>) {
         if let Some(known) = self.endpoint(name) {
             known.keys().for_each(|key| witness(self, key));
         }

@@ -25,10 +25,11 @@ use super::{
 use crate::{
     model::{
         Endpoint, FdbKey, FdbRow, FdbTarget, IfName, Mac, Miss, Name, NeighborKey, NeighborRow,
-        Network, Node, Resolve, Vni, Vtep, Wanted,
+        Network, Node, Resolve, Revision, Vni, Vtep, Wanted,
     },
     reconcile::{
-        Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, event::Event, plan::Local,
+        Former, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, event::Event,
+        plan::Local,
     },
 };
 
@@ -50,6 +51,8 @@ pub(super) struct World {
     agent: JoinHandle<()>,
     pub(super) observer: Observer,
     routes: mpsc::Sender<()>,
+    /// What an agent has left for the next one.
+    former: Option<Former>,
     pub(super) limits: Limits,
     pace: Pace,
     /// Whether the loop reads the registry now and then for no reason. Where it does not, the watch
@@ -123,7 +126,7 @@ impl World {
         if !has_net {
             pace.reread = Duration::from_hours(24);
         }
-        let (agent, observer, routes) = start(&store, &host, limits, pace);
+        let (agent, observer, routes) = start(&store, &host, limits, pace, None);
         let events = observer.events().listen();
         let mut world = Self {
             dice,
@@ -132,6 +135,7 @@ impl World {
             agent,
             observer,
             routes,
+            former: None,
             limits,
             pace,
             has_net,
@@ -212,8 +216,9 @@ impl World {
                 self.store.change(Inner::compact);
             }
             88 if self.dice.of_256(128) => self.lose().await,
-            88 => self.set_back(),
-            89..=91 => self.restart(),
+            88 if self.dice.of_256(128) => self.set_back_in_calm().await,
+            88 => drop(self.set_back()),
+            89..=91 => self.restart().await,
             92..=93 => {
                 let _ = self.routes.try_send(());
             }
@@ -501,13 +506,15 @@ impl World {
         });
     }
 
-    fn set_back(&mut self) {
+    /// Gives by how many revisions.
+    pub(super) fn set_back(&mut self) -> Revision {
         let back = self.dice.below(6);
         self.store.change(|inner| {
             let to = inner.state.revision.saturating_sub(back).max(1);
             inner.set_back(to);
         });
         self.note(|| format!("registry put back by {back} revisions"));
+        back
     }
 
     /// The loop does not end by itself.
@@ -517,12 +524,18 @@ impl World {
         }
     }
 
-    fn restart(&mut self) {
+    async fn restart(&mut self) {
         self.judge_agent();
         self.note(|| "agent killed and started again".to_owned());
         self.agent.abort();
+        let view = self.observer.view().await;
+        if view.counters.readings > 0 {
+            self.former = Some(view.former());
+        }
+        drop(view);
+        let former = self.former.clone();
         (self.agent, self.observer, self.routes) =
-            start(&self.store, &self.host, self.limits, self.pace);
+            start(&self.store, &self.host, self.limits, self.pace, former);
         self.events = self.observer.events().listen();
     }
 
@@ -546,6 +559,7 @@ fn start(
     host: &Host,
     limits: Limits,
     pace: Pace,
+    former: Option<Former>,
 ) -> (JoinHandle<()>, Observer, mpsc::Sender<()>) {
     let (routes, changes) = mpsc::channel(1);
     let local = Local {
@@ -564,6 +578,10 @@ fn start(
         misses: host.listen(),
     });
     let agent = tokio::spawn(async move {
+        let reconciler = match former {
+            Some(former) => reconciler.after(former),
+            None => reconciler,
+        };
         let _ = reconciler.run().await;
     });
     (agent, observer, routes)

@@ -6,7 +6,7 @@ use crate::model::RowId;
 /// Ends a reading that is not believed.
 fn withhold(mirror: &mut Mirror) {
     let mut position = 0;
-    while !mirror.withhold(&mut position, 2) {}
+    while !mirror.withhold(&mut position, 2, &mut |_, _| ()) {}
 }
 
 fn absent(mirror: &Mirror) -> Absent {
@@ -173,7 +173,7 @@ fn what_is_new_in_an_older_state_waits_too_and_takes_no_address_of_what_is_withh
     assert_eq!(generation(&held, "older"), None);
     // Nor does it for the next agent.
     let mut next = Mirror::new(name("h1"));
-    next.withhold_again(held.held(), held.doubted());
+    next.withhold_again(held.held(), held.doubted(), &mut |_, _| ());
     for mirror in [&mut held, &mut next] {
         read(mirror, 8, vec![older(), endpoint("other", 7, "h2", 7)]);
         assert!(absent(mirror).is_suspicious() || mirror.is_withholding());
@@ -217,4 +217,108 @@ fn what_was_asked_for_stays_until_an_older_state_is_believed() {
     begin(&mut mirror, 2, vec![network(42, Resolve::OnDemand)]);
     finish(&mut mirror);
     assert_eq!(generation(&mirror, "far"), None);
+}
+
+/// h1 holds what it knew against a former state, of revision 3, that has nothing but `rows`.
+fn put_back(rows: Vec<Endpoint>) -> Mirror {
+    let mut mirror = mirror();
+    read(&mut mirror, 3, rows);
+    assert!(absent(&mirror).is_suspicious());
+    withhold(&mut mirror);
+    mirror
+}
+
+#[test]
+fn the_next_agent_knows_what_stands_in_the_places_of_doubted_networks_and_nodes() {
+    let mut mirror = mirror();
+    let older = |mirror: &mut Mirror, revision| {
+        mirror.expect_reading();
+        let (networks, nodes) = (
+            vec![network(42, Resolve::OnDemand)],
+            vec![node("h2", "10.0.0.77")],
+        );
+        mirror.begin_reading(revision, networks, nodes, &mut |_, _| ());
+        mirror.read(vec![endpoint("far", 3, "h2", 3)], &mut |_, _| ());
+        withhold(mirror);
+    };
+    older(&mut mirror, 3);
+    assert_eq!(mirror.withheld().len(), 1);
+    let mut next = Mirror::new(name("h1"));
+    next.withhold_again(mirror.held(), mirror.doubted(), &mut |_, _| ());
+    older(&mut next, 8);
+    let vtep = next.node(&name("h2")).map(|node| node.vtep.ip.to_string());
+    assert_eq!(vtep.as_deref(), Some("10.0.0.2"));
+    assert!(next.network(vni(42)).is_some() && !next.is_on_demand(vni(42)));
+}
+
+#[test]
+fn what_deltas_say_after_a_former_state_wins_though_its_generations_are_lower() {
+    let mut mirror = on_demand();
+    apply(&mut mirror, put(9, vec![endpoint("far", 3, "h2", 9)]));
+    mirror.expect_reading();
+    begin(&mut mirror, 3, vec![network(42, Resolve::OnDemand)]);
+    withhold(&mut mirror);
+    assert!(
+        !mirror.withheld().contains(&name("far")),
+        "it was asked for"
+    );
+    apply(&mut mirror, put(4, vec![endpoint("far", 7, "h2", 4)]));
+    assert_eq!(generation(&mirror, "far"), Some(4));
+    apply(&mut mirror, removal(5, "far"));
+    assert_eq!(generation(&mirror, "far"), None);
+}
+
+#[test]
+fn an_answer_of_a_former_state_takes_no_address_of_what_is_withheld() {
+    let mut mirror = put_back(Vec::new());
+    let mut both = endpoint("older", 2, "h2", 3);
+    both.addresses.push("7.7.7.9/24".parse().unwrap());
+    mirror.answer(both, 3, &mut |_, _| ());
+    assert_eq!(generation(&mirror, "near"), Some(4));
+    mirror.answer(endpoint("another", 9, "h2", 3), 3, &mut |_, _| ());
+    assert_eq!(
+        generation(&mirror, "another"),
+        Some(3),
+        "it is in nobody's way"
+    );
+}
+
+#[test]
+fn those_of_a_network_that_is_on_demand_by_now_are_not_missed() {
+    let mut mirror = put_back(Vec::new());
+    assert!(mirror.is_withholding());
+    let delta = Delta {
+        revision: 4,
+        networks: vec![network(42, Resolve::OnDemand)],
+        ..Delta::default()
+    };
+    apply(&mut mirror, delta);
+    mirror.expect_reading();
+    begin(&mut mirror, 5, vec![network(42, Resolve::OnDemand)]);
+    mirror.read(vec![endpoint("near", 2, "h1", 4)], &mut |_, _| ());
+    assert_eq!(mirror.release_unexpected(), [name("far")]);
+    assert!(!absent(&mirror).is_suspicious() && !mirror.is_withholding());
+}
+
+#[test]
+fn what_gives_way_makes_the_rest_of_a_loss_no_smaller() {
+    let mut mirror = mirror();
+    let more = (10..16).map(|last| endpoint(&format!("e{last}"), last, "h2", 5));
+    apply(&mut mirror, put(6, more.collect()));
+    read(&mut mirror, 7, Vec::new());
+    withhold(&mut mirror);
+    let others = (10..15).map(|last| endpoint(&format!("o{last}"), last, "h3", 8));
+    apply(&mut mirror, put(8, others.collect()));
+    assert_eq!(mirror.withheld().len(), 3);
+    assert!(mirror.is_withholding());
+}
+
+#[test]
+fn what_a_delta_removes_during_a_reading_that_is_not_believed_goes() {
+    let mut mirror = mirror();
+    read(&mut mirror, 7, Vec::new());
+    apply(&mut mirror, removal(6, "far"));
+    withhold(&mut mirror);
+    assert_eq!(generation(&mirror, "far"), None);
+    assert_eq!(mirror.withheld().len(), 1);
 }
