@@ -197,17 +197,28 @@ impl Applier {
                 Err(error) => self.fail(name, error.to_string()),
             }
         }
-        let mut errors = Vec::new();
-        errors.extend(self.settle(mirror, draft).err());
-        errors.extend(self.attach().await.err());
-        match errors.first() {
-            Some(error) => self.doubt(standing, error),
-            None if self.is_in_doubt || self.unmended.is_some() => {}
-            None => standing
-                .iter()
-                .for_each(|name| drop(self.doubtful.remove(name))),
+        let written = self.settle(mirror, draft).err();
+        let attached = self.attach().await.err();
+        // What is wrong with another's interface is not wrong with these.
+        let is_served = |name: &Name| {
+            let ifindex = self.found.ports.get(name);
+            ifindex.is_some_and(|ifindex| {
+                self.attached.up.contains(ifindex)
+                    && self.datapath.is_attached(*ifindex) == Some(true)
+            })
+        };
+        let error = written.as_ref().or(attached.as_ref());
+        let is_hit = |name: &Name| written.is_some() || (attached.is_some() && !is_served(name));
+        let (hit, well): (Vec<Name>, Vec<Name>) = standing.into_iter().partition(is_hit);
+        if let Some(error) = error {
+            self.doubt(hit, error);
         }
-        errors
+        if !self.is_in_doubt && self.unmended.is_none() {
+            for name in &well {
+                self.doubtful.remove(name);
+            }
+        }
+        written.into_iter().chain(attached).collect()
     }
 
     fn fail(&mut self, name: Name, reason: String) {

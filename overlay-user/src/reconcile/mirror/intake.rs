@@ -361,10 +361,9 @@ impl Mirror {
     /// Whether what is known is of a later generation, and of the same history of the registry. What a
     /// reading did not have may be of another one.
     fn is_newer(&self, known: &Record, than: Revision) -> bool {
-        known.generation > than
-            && !(self.is_set_back() && known.reading != self.reading)
-            && !self.withheld.contains(&known.name)
-            && !self.ahead.contains(&known.name)
+        let is_of_another_history = self.is_set_back() && known.reading != self.reading;
+        let is_held = self.withheld.contains(&known.name) || self.ahead.contains(&known.name);
+        known.generation > than && !is_of_another_history && !is_held
     }
 
     /// Whether the registry was put back to a former state and was not read through since: it then is
