@@ -61,6 +61,8 @@ pub(super) struct Reader {
     is_lost: bool,
     /// The revision of this watch's last delta.
     last_delta: Revision,
+    /// What was withheld when all was last read because most of that was back.
+    withheld: u64,
 }
 
 impl Reader {
@@ -78,6 +80,7 @@ impl Reader {
             watch_at: None,
             is_lost: false,
             last_delta: 0,
+            withheld: 0,
         }
     }
 
@@ -107,6 +110,14 @@ impl Reader {
             None => self.not_before.max(self.routine.unwrap_or(self.not_before)),
         };
         self.watch_at.map_or(reading, |at| at.min(reading))
+    }
+
+    /// Most of what was withheld is back, one by one: only a reading can tell whether the rest is. Once for
+    /// each change of it.
+    pub(super) fn verify_withheld(&mut self, version: u64) {
+        if self.under_way.is_none() && std::mem::replace(&mut self.withheld, version) != version {
+            self.wants_whole = true;
+        }
     }
 
     /// Something may have been missed: what is under way does not have it.

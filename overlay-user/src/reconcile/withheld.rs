@@ -103,6 +103,9 @@ impl Reconciler {
     /// Notes whether endpoints are held that the registry does not have, and tells it if that lasts.
     pub(super) fn tell_of_withheld(&mut self, view: &mut View) {
         let is_over = view.mirror.withheld().is_empty();
+        if !is_over && !view.mirror.is_withholding() {
+            self.reader.verify_withheld(view.mirror.withheld_version());
+        }
         if is_over != view.withheld_since.is_none() {
             view.withheld_since = (!is_over).then(Instant::now);
             if is_over {
