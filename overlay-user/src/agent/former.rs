@@ -4,15 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::bail;
+use tokio::sync::Mutex;
 
 use super::{ALIVE, claim::Record, last_known::LastKnown};
 use crate::{
     config::{Config, InstancePaths},
     datapath,
-    model::{Endpoint, Name, Node, Vtep},
+    model::{Endpoint, Name, Node, Revision, Vtep},
     platform::{Platform, Port, netns::Netns},
     registry::{self, Registry, RegistryError, Scope},
 };
@@ -59,6 +61,12 @@ pub(super) async fn open(
     }
 }
 
+/// A registry that was refused because it was put back: when, at which revision, and why.
+type Refused = Option<(Instant, Revision, String)>;
+
+/// How long a refused one is not read again at the same revision: a thousand hosts may wait for another.
+const REFUSED: Duration = Duration::from_mins(1);
+
 /// Does not follow a registry that was put back to a former state while no agent ran, and lacks more than
 /// half of this host's endpoints now or has them elsewhere.
 pub(super) async fn check_history(
@@ -66,6 +74,7 @@ pub(super) async fn check_history(
     last_known: &LastKnown,
     registry: &dyn Registry,
     platform: &dyn Platform,
+    refused: &Mutex<Refused>,
 ) -> anyhow::Result<()> {
     if last_known.revision == 0 {
         return Ok(());
@@ -73,6 +82,13 @@ pub(super) async fn check_history(
     let mut reading = registry.read(Scope::Resident(config.node.clone())).await?;
     if reading.revision >= last_known.revision {
         return Ok(());
+    }
+    let mut refused = refused.lock().await;
+    let is_same = |(at, revision, _): &&(Instant, Revision, String)| {
+        *revision == reading.revision && at.elapsed() < REFUSED
+    };
+    if let Some((.., why)) = refused.as_ref().filter(is_same) {
+        return Err(RegistryError::Foreign(why.clone()).into());
     }
     let mut absent = platform.ports().await?;
     // What was held before is held in any case.
@@ -88,11 +104,13 @@ pub(super) async fn check_history(
     }
     let why = format!(
         "the registry was put back from revision {} to {}, and has lost {} of the {all} endpoints of this \
-         host or has them elsewhere: put a backup back that has them, or see what `overlay registry adopt` would remove",
+         host or has them elsewhere: put a backup back that has them, or see what `overlay registry \
+         adopt` would remove",
         last_known.revision,
         reading.revision,
         absent.len()
     );
+    *refused = Some((Instant::now(), reading.revision, why.clone()));
     Err(RegistryError::Foreign(why).into())
 }
 

@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Mutex, watch},
     task::JoinHandle,
     time::{MissedTickBehavior, timeout},
 };
@@ -151,6 +151,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         ip: underlay.ip.into(),
         port: config.port,
     };
+    let refused = Mutex::default();
     let (registry, last_known) = waiting
         .until_done(|| async {
             let opening = former::open(config, former.as_ref(), adoption.is_adopted());
@@ -158,7 +159,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
             let nodes = registry.nodes().await?;
             former::check_node(config, former.as_ref(), vtep, &nodes)?;
             let last_known = LastKnown::read(paths, registry.identity())?;
-            former::check_history(config, &last_known, &*registry, &*platform).await?;
+            former::check_history(config, &last_known, &*registry, &*platform, &refused).await?;
             Ok((registry, last_known))
         })
         .await?;
