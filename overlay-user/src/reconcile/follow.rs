@@ -341,38 +341,11 @@ impl Reconciler {
         reading.rejected.extend(reading.unreadable.take());
         self.hold_rejected(reading.rejected, reading.network.is_none())
             .await;
-        let (mut position, network) = (0, reading.network);
+        let network = reading.network;
         let before = self.on_demand_networks().await;
-        if network.is_none() {
-            let released = self.view.write().await.mirror.release_unexpected();
-            self.hold(&released).await;
-        }
-        if network.is_none() && self.is_suspicious().await {
-            while !self
-                .change(|mirror, witness| mirror.withhold(&mut position, CHUNK, witness))
-                .await
-            {}
-        } else {
-            if network.is_none() && self.view.read().await.mirror.is_doubting() {
-                self.cache.clear();
-            }
-            while let Some(moves) = self
-                .change(|mirror, witness| mirror.believe(CHUNK, witness))
-                .await
-            {
-                self.tell_of_moves(moves);
-            }
-            while !self
-                .change(|mirror, witness| {
-                    mirror.end_reading(&mut position, CHUNK, network, witness)
-                })
-                .await
-            {}
-            if network.is_none() {
-                self.is_adopting = false;
-                self.forget_guests().await;
-                self.revisit_cached().await;
-            }
+        match network {
+            Some(_) => self.forget_unread(network).await,
+            None => self.end_whole_reading().await,
         }
         self.follow_modes(&before).await;
         let took = reading.started.elapsed();
@@ -390,6 +363,42 @@ impl Reconciler {
             let pause = self.reader.reread.max(took * REREAD_SHARE);
             self.reader.routine = Some(Instant::now() + pause);
         }
+    }
+
+    /// Believes what was read, or holds what it does not have.
+    async fn end_whole_reading(&mut self) {
+        let released = self.view.write().await.mirror.release_unexpected();
+        self.hold(&released).await;
+        if self.is_suspicious().await {
+            let mut position = 0;
+            while !self
+                .change(|mirror, witness| mirror.withhold(&mut position, CHUNK, witness))
+                .await
+            {}
+            return;
+        }
+        if self.view.read().await.mirror.is_doubting() {
+            self.cache.clear();
+        }
+        while let Some(moves) = self
+            .change(|mirror, witness| mirror.believe(CHUNK, witness))
+            .await
+        {
+            self.tell_of_moves(moves);
+        }
+        self.forget_unread(None).await;
+        self.is_adopting = false;
+        self.forget_guests().await;
+        self.revisit_cached().await;
+    }
+
+    /// Ends a reading, of one network or of the whole: what it did not have goes.
+    async fn forget_unread(&mut self, network: Option<Vni>) {
+        let mut position = 0;
+        while !self
+            .change(|mirror, witness| mirror.end_reading(&mut position, CHUNK, network, witness))
+            .await
+        {}
     }
 
     /// After the first reading that is believed: who was removed since the last agent of this boot is nobody's

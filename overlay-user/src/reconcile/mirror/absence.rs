@@ -130,12 +130,11 @@ impl Mirror {
     /// Whether a row of a former state says otherwise than what is known, or claims an address of what is
     /// withheld. Who is asked for, and unknown, is believed to be where he was.
     pub(super) fn contradicts(&self, row: &Endpoint) -> bool {
-        let stands_as = |known: Known<'_>| known.stands_as(row);
         let by_ip = row.ips().filter_map(|ip| self.by_ip(row.vni, ip));
         let mut owners = by_ip.chain(self.by_mac(row.vni, row.mac));
         self.is_of_former_state(row)
             && match self.endpoint(&row.name) {
-                Some(known) => !stands_as(known),
+                Some(known) => !known.stands_as(row),
                 None => owners.any(|owner| self.withheld.contains(owner.name())),
             }
     }
@@ -208,9 +207,7 @@ impl Mirror {
             return true;
         };
         let Some(seen) = self.endpoints.walk(position, limit) else {
-            let Some(since) = self.since.take() else {
-                return true;
-            };
+            let since = self.since.take().unwrap_or_default();
             let mut former = since.waiting;
             former.until = if self.is_set_back() {
                 since.at

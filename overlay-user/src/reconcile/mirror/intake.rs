@@ -388,20 +388,18 @@ impl Mirror {
         reading: u16,
         witness: Witness<'_>,
     ) -> Option<Move> {
+        self.withheld.remove(&endpoint.name);
+        self.ahead.remove(&endpoint.name);
         if self
             .endpoint(&endpoint.name)
             .is_some_and(|known| known.is(&endpoint))
         {
-            self.withheld.remove(&endpoint.name);
-            self.ahead.remove(&endpoint.name);
             // What the reading has seen stays seen, whoever says it once more.
             if reading == self.reading {
                 self.endpoints.mark(&endpoint.name, reading);
             }
             return None;
         }
-        self.withheld.remove(&endpoint.name);
-        self.ahead.remove(&endpoint.name);
         self.give_way(&endpoint, witness);
         self.tell_of(&endpoint.name, witness);
         for key in rows(endpoint.vni, endpoint.mac, endpoint.ips()) {
