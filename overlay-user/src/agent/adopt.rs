@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{
     api::{AdoptRequest, AdoptView, ErrorKind, OperationError},
     claim::Record,
-    former::retain_unwanted,
+    former::{standing, take_out},
     operations::{Agent, COMMIT, no_answer},
     teardown::remove_file,
 };
@@ -79,14 +79,14 @@ impl AtStart {
         let paths = InstancePaths::new(&self.config.instance);
         let record = Record::read(&paths).map_err(internal)?;
         let (identity, snapshot) = peek(&self.config).await?;
-        let ports = self.platform.ports().await;
-        let mut ports = ports.map_err(|error| internal(error.into()))?;
-        retain_unwanted(&mut ports, &snapshot.endpoints, &self.config.node);
+        let standing = standing(&*self.platform).await;
+        let mut gone = standing.map_err(|error| internal(error.into()))?;
+        take_out(&mut gone, &snapshot.endpoints, &self.config.node);
         let mut view = AdoptView {
             adopted: false,
             identity,
             former: record.and_then(|record| record.registry.identity),
-            endpoints: ports.into_iter().map(|port| port.endpoint).collect(),
+            endpoints: gone.into_keys().collect(),
             remote_endpoints: None,
             networks: Vec::new(),
             nodes: Vec::new(),

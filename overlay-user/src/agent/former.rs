@@ -2,7 +2,7 @@
 //! by mistake.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use crate::{
     config::{Config, InstancePaths},
     datapath,
     model::{Endpoint, Name, Node, Revision, Vtep},
-    platform::{Platform, Port, netns::Netns},
+    platform::{Platform, PlatformError, netns::Netns},
     registry::{self, Registry, RegistryError, Scope},
 };
 
@@ -90,14 +90,14 @@ pub(super) async fn check_history(
     if let Some((.., why)) = refused.as_ref().filter(is_same) {
         return Err(RegistryError::Foreign(why.clone()).into());
     }
-    let mut absent = platform.ports().await?;
+    let mut absent = standing(platform).await?;
     // What was held before is held in any case.
-    let held = last_known.held.endpoints.iter();
-    let held: BTreeSet<&Name> = held.map(|endpoint| &endpoint.name).collect();
-    absent.retain(|port| !held.contains(&port.endpoint));
+    for held in &last_known.held.endpoints {
+        absent.remove(&held.name);
+    }
     let all = absent.len();
     while let Some(page) = reading.endpoints.recv().await {
-        retain_unwanted(&mut absent, &page?, &config.node);
+        take_out(&mut absent, &page?, &config.node);
     }
     if absent.len() * 2 <= all {
         return Ok(());
@@ -114,13 +114,31 @@ pub(super) async fn check_history(
     Err(RegistryError::Foreign(why).into())
 }
 
-/// Keeps those ports that none of these rows of the registry wants on this node, where they are.
-pub(super) fn retain_unwanted(ports: &mut Vec<Port>, rows: &[Endpoint], node: &Name) {
-    let rows: BTreeMap<&Name, &Endpoint> = rows.iter().map(|row| (&row.name, row)).collect();
-    ports.retain(|port| {
-        let row = rows.get(&port.endpoint);
-        !row.is_some_and(|row| port.is_wanted_by(row, node))
+/// Endpoints that stand on this host, with the namespaces that they are recorded to be in.
+pub(super) async fn standing(
+    platform: &dyn Platform,
+) -> Result<BTreeMap<Name, Option<Name>>, PlatformError> {
+    let mut places = platform.places().await?;
+    let ports = platform.ports().await?.into_iter();
+    let standing = ports.map(|port| {
+        let place = places.remove(&port.endpoint);
+        (port.endpoint, place)
     });
+    Ok(standing.collect())
+}
+
+/// Takes out those that one of these rows of the registry has on this node, where they stand.
+pub(super) fn take_out(
+    standing: &mut BTreeMap<Name, Option<Name>>,
+    rows: &[Endpoint],
+    node: &Name,
+) {
+    for row in rows.iter().filter(|row| row.node == *node) {
+        let place = standing.get(&row.name);
+        if place.is_some_and(|place| place.is_none() || *place == row.netns) {
+            standing.remove(&row.name);
+        }
+    }
 }
 
 /// Refuses a registry that does not know what this instance has made, which would all be removed;

@@ -44,6 +44,26 @@ pub struct Delta {
     pub rejected: Vec<Rejected>,
 }
 
+impl Delta {
+    /// The networks that it speaks of.
+    pub fn named_networks(&self) -> impl Iterator<Item = Vni> {
+        let put = self.networks.iter().map(|network| network.vni);
+        put.chain(self.networks_removed.iter().copied())
+    }
+
+    /// The nodes that it speaks of.
+    pub fn named_nodes(&self) -> impl Iterator<Item = &Name> {
+        let put = self.nodes.iter().map(|node| &node.name);
+        put.chain(&self.nodes_removed)
+    }
+
+    /// The endpoints that it speaks of.
+    pub fn named_endpoints(&self) -> impl Iterator<Item = &Name> {
+        let put = self.endpoints.iter().map(|endpoint| &endpoint.name);
+        put.chain(&self.endpoints_removed)
+    }
+}
+
 /// One wish of a commit. A commit is all or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

@@ -357,21 +357,30 @@ impl Platform for Linux {
                 .map(|(_, endpoint)| endpoint.clone()),
         };
         let links = host.links().await.tried(reading)?;
-        let mut ports = Vec::new();
-        for link in links.into_iter().filter(Link::is_veth) {
-            let Some(endpoint) = endpoint_of(&link) else {
-                continue;
-            };
-            let netns = self.records.ports.get(endpoint.as_str()).tried(reading)?;
-            ports.push(Port {
-                endpoint,
-                host_ifindex: link.index,
-                is_up: link.is_up(),
-                host_ifname: link.name,
-                netns: netns.and_then(|netns| netns.parse().ok()),
-            });
+        Ok(links
+            .into_iter()
+            .filter(Link::is_veth)
+            .filter_map(|link| {
+                Some(Port {
+                    endpoint: endpoint_of(&link)?,
+                    host_ifindex: link.index,
+                    is_up: link.is_up(),
+                    host_ifname: link.name,
+                })
+            })
+            .collect())
+    }
+
+    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
+        let reading = || "reading which ports are ours".to_owned();
+        let ports = &self.records.ports;
+        let mut places = BTreeMap::new();
+        for endpoint in ports.names().tried(reading)? {
+            let netns = ports.get(endpoint.as_str()).tried(reading)?;
+            let netns = netns.and_then(|netns| netns.parse().ok());
+            places.extend(netns.map(|netns| (endpoint, netns)));
         }
-        Ok(ports)
+        Ok(places)
     }
 
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
@@ -436,15 +445,11 @@ impl Platform for Linux {
             .tried(|| "reading which namespaces are ours".to_owned())?;
         // A namespace with a port is no orphan, and need not be looked into.
         let reading = || "reading which ports are ours".to_owned();
-        let ports = &self.records.ports;
-        let mut in_use = BTreeSet::new();
-        for endpoint in ports.names().tried(reading)? {
-            in_use.extend(ports.get(endpoint.as_str()).tried(reading)?);
-        }
+        let in_use: BTreeSet<Name> = self.places().await?.into_values().collect();
         let mut result = Ok(());
         for name in &names {
             let is_whole = netns::is_mounted(name).tried(reading)?;
-            if is_whole && in_use.contains(name.as_str()) {
+            if is_whole && in_use.contains(name) {
                 continue;
             }
             // One that fails keeps none of the others.

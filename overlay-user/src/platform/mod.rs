@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use crate::model::{Endpoint, IfName, Mac, Name};
+use crate::model::{IfName, Mac, Name};
 
 mod condition;
 mod devices;
@@ -61,17 +61,6 @@ pub struct Port {
     pub host_ifname: String,
     /// Whether the host side was set up.
     pub is_up: bool,
-    /// The namespace that it leads into, as far as that is recorded.
-    pub netns: Option<Name>,
-}
-
-impl Port {
-    /// Whether a row of the registry has its endpoint on `node`, in this namespace.
-    #[must_use]
-    pub fn is_wanted_by(&self, row: &Endpoint, node: &Name) -> bool {
-        let is_elsewhere = self.netns.is_some() && self.netns != row.netns;
-        self.endpoint == row.name && row.node == *node && !is_elsewhere
-    }
 }
 
 /// What somebody changed, that ports are to be looked at for.
@@ -168,6 +157,9 @@ fn errno(cause: &io::Error) -> Errno {
 pub trait Platform: Send + Sync + 'static {
     /// Every port that carries this instance's mark, half-made ones included.
     async fn ports(&self) -> Result<Vec<Port>, PlatformError>;
+
+    /// Where ports lead, as far as that is recorded: endpoint -> namespace.
+    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError>;
 
     /// Makes the namespace, the veth, its addresses and its MTU what `spec` says. The host side of a
     /// new one is down: see [`Self::set_ports_up`].

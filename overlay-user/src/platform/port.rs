@@ -373,7 +373,6 @@ impl Linux {
             host_ifindex: outside.index,
             host_ifname: Device::Port(endpoint).name(&self.instance),
             is_up: outside.is_up(),
-            netns: Some(spec.netns.clone()),
         };
         self.watched
             .insert(spec, &port, (outside.peer_nsid, inside.index));

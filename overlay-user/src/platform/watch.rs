@@ -360,7 +360,6 @@ mod tests {
             host_ifindex: OUTSIDE,
             host_ifname: "ovl1".to_owned(),
             is_up: true,
-            netns: Some(spec().netns),
         };
         ports.insert(&spec(), &port, (Some(NSID), INSIDE));
         ports

@@ -461,8 +461,7 @@ impl Reconciler {
             for lookup in std::mem::take(&mut answered).into_values().flatten() {
                 self.cache.doubt(lookup);
             }
-            let changed = delta.endpoints.iter().map(|endpoint| &endpoint.name);
-            self.revisit(changed.chain(&delta.endpoints_removed)).await;
+            self.revisit(delta.named_endpoints()).await;
         }
         // Who talked to its address has another MAC in mind, and asks for neither.
         let misremembered = delta
@@ -471,8 +470,7 @@ impl Reconciler {
             .filter(|endpoint| self.applier.is_misremembered(endpoint));
         let admitted = misremembered.map(|endpoint| &endpoint.name);
         let admitted: BTreeSet<Name> = admitted.chain(answered.keys()).cloned().collect();
-        let put = delta.endpoints.iter().map(|endpoint| &endpoint.name);
-        let named: Vec<Name> = put.chain(&delta.endpoints_removed).cloned().collect();
+        let named: Vec<Name> = delta.named_endpoints().cloned().collect();
         let has_networks = !(delta.networks.is_empty() && delta.networks_removed.is_empty());
         let before = if has_networks {
             self.on_demand_networks().await

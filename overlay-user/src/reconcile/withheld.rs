@@ -219,16 +219,13 @@ fn note(rejected: Vec<Rejected>, former: &BTreeMap<RowId, String>) -> BTreeMap<R
 
 /// Rows that the delta replaces or removes are no longer left out.
 fn forget_rejected(rejected: &mut BTreeMap<RowId, String>, delta: &Delta) {
-    let networks = delta.networks.iter().map(|network| network.vni);
-    for vni in networks.chain(delta.networks_removed.iter().copied()) {
+    for vni in delta.named_networks() {
         rejected.remove(&RowId::Network(vni));
     }
-    let nodes = delta.nodes.iter().map(|node| &node.name);
-    for name in nodes.chain(&delta.nodes_removed) {
+    for name in delta.named_nodes() {
         rejected.remove(&RowId::Node(name.clone()));
     }
-    let endpoints = delta.endpoints.iter().map(|endpoint| &endpoint.name);
-    for name in endpoints.chain(&delta.endpoints_removed) {
+    for name in delta.named_endpoints() {
         rejected.remove(&RowId::Endpoint(name.clone()));
     }
 }

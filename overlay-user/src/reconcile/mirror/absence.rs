@@ -88,12 +88,10 @@ pub(super) struct Doubted {
 impl Doubted {
     /// A delta's word on a network or a node is none of the former state's.
     pub(super) fn heed(&mut self, delta: &Delta) {
-        let networks = delta.networks.iter().map(|network| network.vni);
-        for vni in networks.chain(delta.networks_removed.iter().copied()) {
+        for vni in delta.named_networks() {
             self.networks.remove(&vni);
         }
-        let nodes = delta.nodes.iter().map(|node| &node.name);
-        for name in nodes.chain(&delta.nodes_removed) {
+        for name in delta.named_nodes() {
             self.nodes.remove(name);
         }
     }

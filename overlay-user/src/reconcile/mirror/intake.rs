@@ -33,13 +33,10 @@ pub(super) struct Since {
 impl Since {
     fn note(&mut self, delta: &Delta) {
         let revision = delta.revision;
-        let changed = delta.networks.iter().map(|network| network.vni);
-        let networks = changed.chain(delta.networks_removed.iter().copied());
-        self.networks.extend(networks.map(|vni| (vni, revision)));
-        let changed = delta.nodes.iter().map(|node| &node.name);
-        let nodes = changed.chain(&delta.nodes_removed);
-        self.nodes
-            .extend(nodes.map(|name| (name.clone(), revision)));
+        let networks = delta.named_networks().map(|vni| (vni, revision));
+        self.networks.extend(networks);
+        let nodes = delta.named_nodes().map(|name| (name.clone(), revision));
+        self.nodes.extend(nodes);
         let removed = delta.endpoints_removed.iter();
         self.removed
             .extend(removed.map(|name| (name.clone(), revision)));

@@ -404,14 +404,17 @@ impl Platform for Host {
         let inner = self.lock();
         let ports = inner.kernel.ports.iter();
         Ok(ports
-            .map(|(endpoint, (ifindex, netns, _))| Port {
+            .map(|(endpoint, (ifindex, ..))| Port {
                 endpoint: endpoint.clone(),
                 host_ifindex: *ifindex,
                 host_ifname: format!("ov{ifindex}"),
                 is_up: inner.kernel.up.contains(ifindex),
-                netns: Some(netns.clone()),
             })
             .collect())
+    }
+
+    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
+        Ok(BTreeMap::new())
     }
 
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
@@ -457,7 +460,6 @@ impl Platform for Host {
             host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(&ifindex),
-            netns: Some(spec.netns.clone()),
         })
     }
 
@@ -472,7 +474,6 @@ impl Platform for Host {
             host_ifindex: *ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(ifindex),
-            netns: Some(spec.netns.clone()),
         }))
     }
 

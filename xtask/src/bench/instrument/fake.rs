@@ -24,6 +24,10 @@ impl Platform for NoPlatform {
         Ok(Vec::new())
     }
 
+    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
+        Ok(BTreeMap::new())
+    }
+
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
         let endpoint = &spec.endpoint;
         Err(PlatformError::Refused(format!(
