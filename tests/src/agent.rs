@@ -120,6 +120,11 @@ impl Agent {
         agent
     }
 
+    /// Starts one on each of these hosts; returns when all are ready.
+    pub fn on_each<const N: usize>(lab: &Lab, hosts: &[Host; N], options: &str) -> [Self; N] {
+        hosts.each_ref().map(|host| Self::start(lab, host, options))
+    }
+
     /// The same without waiting.
     pub fn spawn(lab: &Lab, host: &Host, options: &str) -> Self {
         Self::spawn_through(lab, host, &[], options)

@@ -28,7 +28,7 @@ impl World {
     fn new(network: &str) -> Self {
         let lab = Lab::new();
         let hosts: [Host; 2] = lab.hosts();
-        let [one, two] = hosts.each_ref().map(|host| Agent::start(&lab, host, ""));
+        let [one, two] = Agent::on_each(&lab, &hosts, "");
         one.does(&format!("network create n42 --vni 42 {network}"));
         two.does("network ls");
         let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);

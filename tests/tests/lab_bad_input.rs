@@ -69,9 +69,7 @@ struct World {
 fn world() -> World {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
-    let [one, two] = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, "--vni 42"));
+    let [one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
     one.does("network create fifty --vni 50 --subnet 10.50.0.0/29 --subnet fd50::/64");
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);

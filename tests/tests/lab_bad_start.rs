@@ -351,9 +351,7 @@ fn run_refuses_to_go_without_the_right_to_load_programs() {
 fn a_start_that_is_refused_leaves_a_former_datapath_working() {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
-    let [mut one, two] = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, "--vni 42"));
+    let [mut one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches("7.7.7.3");

@@ -125,9 +125,7 @@ fn an_interface_without_a_record_is_collected_with_its_namespace() {
 fn map_entries_without_a_record_are_collected() {
     let lab = Lab::new();
     let hosts: [_; 2] = lab.hosts();
-    let [mut agent, _peer] = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, "--vni 42"));
+    let [mut agent, _peer] = Agent::on_each(&lab, &hosts, "--vni 42");
     agent.endpoint(&lab.name("e1"), 42, &["7.7.7.2/24"]);
     until("the other host's VTEP", || !agent.dump("vteps").is_empty());
     agent.kill();

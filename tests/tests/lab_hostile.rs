@@ -101,9 +101,7 @@ fn bytes_that_are_no_text_on_a_tenants_link_hold_nobody_up() {
 /// Agents of two hosts.
 fn agents(lab: &Lab, options: &str) -> [Agent; 2] {
     let hosts: [Host; 2] = lab.hosts();
-    hosts
-        .each_ref()
-        .map(|host| Agent::start(lab, host, options))
+    Agent::on_each(lab, &hosts, options)
 }
 
 /// Two endpoints of one agent and one of another, which reach each other.

@@ -34,9 +34,7 @@ struct World {
 fn world() -> World {
     let lab = Lab::new();
     let hosts = lab.hosts();
-    let agents = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, OPTIONS));
+    let agents = Agent::on_each(&lab, &hosts, OPTIONS);
     let [one, two] = &agents;
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
@@ -297,9 +295,7 @@ fn between_underlays_of_9000_and_1500_bytes_an_automatic_mtu_is_the_least() {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     hosts[0].netns.ip("link set u0 mtu 9000");
-    let agents = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, OPTIONS));
+    let agents = Agent::on_each(&lab, &hosts, OPTIONS);
     let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     await_mtu(&blue, 1450);

@@ -39,9 +39,7 @@ impl World {
     fn with_registry(lab: Lab, file: PathBuf) -> Self {
         let options = format!("--vni 42 --registry sqlite://{}", file.display());
         let hosts: [Host; 2] = lab.hosts();
-        let agents = hosts
-            .each_ref()
-            .map(|host| Agent::start(&lab, host, &options));
+        let agents = Agent::on_each(&lab, &hosts, &options);
         let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
         let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
         blue.reaches("7.7.7.3");

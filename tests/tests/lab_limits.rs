@@ -231,9 +231,7 @@ fn a_lock_on_the_folder_of_namespaces_keeps_no_endpoint_waiting() {
 fn an_agent_that_may_have_too_few_files_is_refused_and_takes_nothing_away() {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
-    let [mut one, two] = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, "--vni 42"));
+    let [mut one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches("7.7.7.3");

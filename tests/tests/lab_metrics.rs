@@ -49,9 +49,7 @@ fn world() -> (Lab, [Agent; 2], Netns, Netns) {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     let options = format!("--vni 42 --metrics {ADDRESS}");
-    let agents = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, &options));
+    let agents = Agent::on_each(&lab, &hosts, &options);
     let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches("7.7.7.3");

@@ -20,9 +20,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 fn two_agents(lab: &Lab, options: &str) -> [Agent; 2] {
     let hosts: [_; 2] = lab.hosts();
-    hosts
-        .each_ref()
-        .map(|host| Agent::start(lab, host, options))
+    Agent::on_each(lab, &hosts, options)
 }
 
 /// Runs a command line with each agent at the same time.

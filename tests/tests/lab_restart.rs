@@ -21,9 +21,7 @@ struct World {
 fn world() -> World {
     let lab = Lab::new();
     let hosts: [_; 2] = lab.hosts();
-    let agents = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, "--vni 42"));
+    let agents = Agent::on_each(&lab, &hosts, "--vni 42");
     let [one, two] = &agents;
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
     let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);

@@ -35,9 +35,7 @@ struct World {
 fn world() -> World {
     let lab = Lab::new();
     let hosts: [_; 2] = lab.hosts();
-    let mut agents = hosts
-        .each_ref()
-        .map(|host| Agent::start(&lab, host, OPTIONS));
+    let mut agents = Agent::on_each(&lab, &hosts, OPTIONS);
     let [one, two] = &agents;
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
     let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
