@@ -23,7 +23,7 @@ use overlay_user::{
     datapath::{self, Datapath as _, DatapathError, Kernel, Settings},
     model::{
         EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, Miss, NeighborKey, NeighborRow, NetworkRow,
-        Tables, Traffic, Vni, VtepRow, Wanted,
+        Tables, Traffic, Vni, VtepPath, VtepRow, Wanted,
     },
 };
 use tokio::sync::mpsc::Receiver;
@@ -174,7 +174,7 @@ fn residents(ifindex: u32) -> Tables {
     };
     let vtep = VtepRow {
         port: 4789,
-        next_hop: None,
+        path: VtepPath::default(),
     };
     Tables {
         networks: [(vni(), network)].into(),

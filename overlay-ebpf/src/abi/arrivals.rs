@@ -1,4 +1,4 @@
-//! `arrivals`: what each CPU remembers of TCP packets out of tunnels.
+//! `arrivals`: what each CPU remembers of packets out of tunnels.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -7,10 +7,12 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Arrivals {
-    /// When the last aggregate came.
+    /// When the last aggregate of TCP came.
     pub aggregate_ns: u64,
+    /// When the last aggregate came that the kernel has to unpack: of UDP or SCTP.
+    pub kernel_ns: u64,
     /// When the last segment was sent through the veth's queue.
     pub queued_ns: u64,
 }
 
-super::assert_layout!(Arrivals, 16, { aggregate_ns: 0, queued_ns: 8 });
+super::assert_layout!(Arrivals, 24, { aggregate_ns: 0, kernel_ns: 8, queued_ns: 16 });

@@ -49,6 +49,25 @@ counters! {
     MissesLimitedEndpoint = 6, "misses_limited_endpoint";
     /// Misses that were put off because one network raised too many; the next frame tries again.
     MissesLimitedNetwork = 7, "misses_limited_network";
+    /// Frames that the VXLAN device encapsulates because the programs can't: of a tunnel inside, forwarded out
+    /// of one, aggregates of SCTP.
+    SlowSendRefused = 8, "slow_send_refused";
+    /// ARP packets of endpoints to other hosts, which the VXLAN device encapsulates.
+    SlowSendArp = 9, "slow_send_arp";
+    /// IPv4 packets that may be fragmented and are longer than the path takes: the VXLAN device does it.
+    SlowSendFragmented = 10, "slow_send_fragmented";
+    /// Aggregates of UDP or SCTP out of tunnels, which the VXLAN device unpacks.
+    SlowReceiveAggregate = 11, "slow_receive_aggregate";
+    /// Packets that follow such an aggregate and must not overtake it.
+    SlowReceiveOrder = 12, "slow_receive_order";
+    /// First fragments of tunnel packets, which the kernel puts together and the VXLAN device unpacks.
+    SlowReceiveFragment = 13, "slow_receive_fragment";
+    /// Packets out of tunnels that the programs could not unpack, and the VXLAN device does.
+    SlowReceiveRefused = 14, "slow_receive_refused";
+    /// Packets too long for the network or the path whose sender was told by ICMP.
+    TooBigAnswered = 15, "too_big_answered";
+    /// Packets too long whose sender was not told because it was told so often before; counted as drops.
+    TooBigLimited = 16, "too_big_limited";
 }
 
 impl Counter {

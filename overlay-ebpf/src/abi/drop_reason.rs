@@ -42,7 +42,7 @@ drop_reasons! {
     SourceMac = 3, "source_mac";
     /// The source IP, or an ARP sender field, is not the endpoint's.
     SourceIp = 4, "source_ip";
-    /// An ARP packet that is no Ethernet/IPv4 request, or asks for an impossible target.
+    /// An ARP packet that is neither request nor reply for Ethernet and IPv4, or has an impossible target.
     ArpMalformed = 5, "arp_malformed";
     /// Gratuitous ARP, or an address probe: noted, not answered.
     ArpGratuitous = 6, "arp_gratuitous";
@@ -58,13 +58,13 @@ drop_reasons! {
     Multicast = 11, "multicast";
     /// No endpoint of the network has the destination MAC.
     DestinationUnknown = 12, "destination_unknown";
-    /// The packet is longer than the network's MTU.
+    /// The packet is longer than the network or the path to its host takes, and its sender can't be told.
     TooBig = 13, "too_big";
-    /// The kernel refused to grow the frame by the outer headers.
+    /// The kernel refused to grow the frame by the outer headers, and its VXLAN device can't do it either.
     EncapFailed = 14, "encap_failed";
     /// The outer header's checksum is wrong, or its lengths contradict each other or the frame.
     OuterMalformed = 15, "outer_malformed";
-    /// The outer packet is a fragment: VTEPs must not fragment (RFC 7348 section 4.3).
+    /// The outer packet is a fragment that is too short to be judged, or nobody is there to put it together.
     OuterFragment = 16, "outer_fragment";
     /// The outer IPv4 header has options.
     OuterOptions = 17, "outer_options";
@@ -82,13 +82,13 @@ drop_reasons! {
     InnerVlan = 23, "inner_vlan";
     /// The outer packet was marked for congestion and the inner one can't carry that (RFC 6040).
     EcnNotCapable = 24, "ecn_not_capable";
-    /// The kernel refused to shrink the frame.
+    /// The kernel refused to shrink the frame, and its VXLAN device can't do it either.
     DecapFailed = 25, "decap_failed";
     /// The kernel refused to hand the frame to its next interface.
     RedirectFailed = 26, "redirect_failed";
     /// The endpoint's frame has two VLAN tags, or one that the kernel could not take off.
     VlanTag = 27, "vlan_tag";
-    /// A router's or neighbour's announcement, or a redirect: only the network speaks of addresses.
+    /// A router's announcement, a redirect, or a neighbour's of an address that is not its own.
     NdForged = 28, "nd_forged";
     /// The network resolves on demand, and the agent is looking for the destination.
     Resolving = 29, "resolving";

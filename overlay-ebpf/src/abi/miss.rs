@@ -64,7 +64,7 @@ pub struct Quiet {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct MeterKey {
-    /// [`MeterKey::ENDPOINT`], [`MeterKey::NETWORK`] or [`MeterKey::TUNNEL`].
+    /// [`MeterKey::ENDPOINT`], [`MeterKey::NETWORK`], [`MeterKey::TUNNEL`] or [`MeterKey::ERRORS`].
     pub kind: u32,
     /// The host side's interface index, or the VNI.
     pub id: u32,
@@ -77,6 +77,8 @@ impl MeterKey {
     pub const NETWORK: u32 = 2;
     /// `kind` of the meter of a network's frames out of tunnels.
     pub const TUNNEL: u32 = 3;
+    /// `kind` of the meter of the ICMP errors that an endpoint is sent.
+    pub const ERRORS: u32 = 4;
 
     /// The meter of the endpoint behind an interface of the host.
     #[must_use]
@@ -95,6 +97,16 @@ impl MeterKey {
         Self {
             kind: Self::NETWORK,
             id: vni,
+        }
+    }
+
+    /// The meter of the ICMP errors that the endpoint behind an interface of the host is sent.
+    #[must_use]
+    #[inline(always)]
+    pub const fn errors(ifindex: u32) -> Self {
+        Self {
+            kind: Self::ERRORS,
+            id: ifindex,
         }
     }
 

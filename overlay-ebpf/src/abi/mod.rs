@@ -44,6 +44,8 @@ pub mod map {
     /// Until when the agent vouches for the VTEPs' next hops: one `u64`, nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub const LEASE: &str = "lease";
+    /// The VXLAN device that does what the programs can't: one `u32`, its interface index; 0: there is none.
+    pub const EXTERNAL: &str = "external";
     /// Per-CPU counters by `DropReason` number. `u32` -> `u64`.
     pub const DROPS: &str = "drops";
     /// Ring buffer of `MissEvent`: what frames of on-demand networks did not find.
@@ -56,8 +58,9 @@ pub mod map {
     pub const COUNTERS: &str = "counters";
 
     /// Every map of the datapath.
-    pub const ALL: [&str; 11] = [
-        FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, LEASE, DROPS, MISSES, QUIET, TRAFFIC, COUNTERS,
+    pub const ALL: [&str; 12] = [
+        FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, LEASE, EXTERNAL, DROPS, MISSES, QUIET, TRAFFIC,
+        COUNTERS,
     ];
 }
 
@@ -67,7 +70,8 @@ pub mod program {
     pub const ENDPOINT_INGRESS: &str = "endpoint_ingress";
     /// TC ingress on the underlay device.
     pub const UNDERLAY_INGRESS: &str = "underlay_ingress";
-    /// TC ingress on the kernel's VXLAN device: drops all that comes in there.
+    /// TC ingress on the kernel's VXLAN device: delivers what `underlay_ingress` left to it, and drops all
+    /// else.
     pub const EXTERNAL_INGRESS: &str = "external_ingress";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
     /// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (Linux 5.13), without which there is no encapsulation.

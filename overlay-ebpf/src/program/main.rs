@@ -29,22 +29,33 @@ mod stage {
     pub mod deliver;
     pub mod encap;
     pub mod miss;
+    pub mod mtu;
     pub mod neighbor;
     pub mod sender;
+    pub mod slow_path;
     pub mod source;
 }
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use overlay_ebpf::{
-    abi::{DropReason, MeterKey},
-    wire::eth::{self, Mac},
+    abi::{Counter, DropReason, EndpointEntry, FdbEntry, MeterKey},
+    rule::{flow::Flow, mtu as rule},
+    wire::{
+        eth::{self, Mac},
+        vxlan::INNER_L3,
+    },
 };
 
 use packet::{DROP, Frame, PASS, Verdict};
 use stage::{
-    count, decap, deliver, encap, miss, miss::Asker, neighbor, neighbor::Question, sender,
-    sender::Origin, source,
+    count, decap, deliver, encap, miss,
+    miss::Asker,
+    mtu, neighbor,
+    neighbor::{Discovery, Question},
+    sender,
+    sender::Origin,
+    slow_path, source,
 };
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
@@ -66,11 +77,17 @@ pub fn underlay_ingress(ctx: TcContext) -> Verdict {
     .unwrap_or_else(|reason| dropped(&frame, reason))
 }
 
-/// TC ingress on the kernel's VXLAN device, which is there for its port alone. What it takes in came
-/// past [`underlay_ingress`]: by another interface, over IPv6 or over loopback.
+/// TC ingress on the kernel's VXLAN device: what [`underlay_ingress`] left to it. All else came past that: by
+/// another interface, over IPv6 or over loopback.
 #[classifier]
 pub fn external_ingress(ctx: TcContext) -> Verdict {
-    dropped(&Frame::new(ctx), DropReason::VxlanDevice)
+    let mut frame = Frame::new(ctx);
+    if frame.is_vouched() {
+        from_device(&mut frame)
+    } else {
+        Err(DropReason::VxlanDevice)
+    }
+    .unwrap_or_else(|reason| dropped(&frame, reason))
 }
 
 /// Run by the agent alone, on a frame of its own: sends it out of the interface that the frame's
@@ -99,13 +116,30 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
     let header = eth::Header::parse(frame.header(0)?);
     source::check_mac(&endpoint, &header)?;
     let flow = match header.ether_type {
-        eth::ARP => return neighbor::answer_arp(frame, &endpoint, &header, miss_of),
-        eth::IPV6 if neighbor::is_solicitation(frame)? => {
-            return neighbor::advertise(frame, &endpoint, &header, miss_of);
+        eth::ARP => {
+            if let Some(answer) = neighbor::answer_arp(frame, &endpoint, &header, miss_of)? {
+                return Ok(answer);
+            }
+            Flow { hash: 0, ecn: 0 }
+        }
+        eth::IPV6 => {
+            let discovery = neighbor::discovery(frame)?;
+            match discovery {
+                Discovery::No => {}
+                Discovery::Advertisement => neighbor::check_advertisement(frame, &endpoint)?,
+                Discovery::Solicitation => {
+                    if let Some(answer) = neighbor::advertise(frame, &endpoint, &header, miss_of)? {
+                        return Ok(answer);
+                    }
+                }
+            }
+            if header.destination.is_group() {
+                return Err(DropReason::Multicast);
+            }
+            source::check_ipv6(frame, &endpoint, discovery != Discovery::No)?
         }
         _ if header.destination.is_group() => return Err(DropReason::Multicast),
         eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
-        eth::IPV6 => source::check_ipv6(frame, &endpoint)?,
         _ => return Err(DropReason::EtherType),
     };
     let Some(target) = maps::fdb_used(endpoint.vni, header.destination) else {
@@ -115,16 +149,44 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
             DropReason::DestinationUnknown,
         ));
     };
-    encap::check_mtu(frame, &endpoint, &flow)?;
-    let volume = count::volume(frame, header.ether_type);
+    let segments = frame.segments(header.ether_type);
+    let longest = segments.longest_packet(frame);
+    if longest > endpoint.mtu {
+        return mtu::refuse(frame, &header, endpoint.mtu);
+    }
     let verdict = if target.ifindex != 0 {
-        count::received(target.slot, volume);
+        count::received(target.slot, count::volume_of(&segments));
         frame.redirect_to_peer(target.ifindex)
     } else {
-        encap::send(frame, endpoint.vni, &header, &flow, &target)
+        to_vtep(frame, &endpoint, &header, &flow, &target, longest)
     }?;
-    count::sent(endpoint.slot, volume);
+    count::sent(endpoint.slot, count::volume_of(&segments));
     Ok(verdict)
+}
+
+/// Into a tunnel, unless the packet, or the longest of an aggregate's, is more than the path takes.
+#[inline(always)]
+fn to_vtep(
+    frame: &mut Frame,
+    endpoint: &EndpointEntry,
+    header: &eth::Header,
+    flow: &Flow,
+    target: &FdbEntry,
+    longest: u32,
+) -> Result<Verdict, DropReason> {
+    let vni = endpoint.vni;
+    if header.ether_type == eth::ARP {
+        return encap::send_by_device(frame, vni, target, Counter::SlowSendArp);
+    }
+    let path = maps::path(target.vtep);
+    let limit = rule::limit(endpoint.mtu, path.mtu);
+    if longest <= limit {
+        encap::send(frame, vni, header, flow, target, path)
+    } else if mtu::may_fragment(frame, header.ether_type, longest) {
+        encap::send_by_device(frame, vni, target, Counter::SlowSendFragmented)
+    } else {
+        mtu::refuse(frame, header, limit)
+    }
 }
 
 #[inline(always)]
@@ -138,15 +200,39 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
         meter: MeterKey::tunnel(vni),
     };
     let origin = sender::check_mac(vni, tunnel.sender, inner)?;
-    let target = deliver::local_entry(vni, inner)?;
+    let target = deliver::local_entry(frame, vni, inner, INNER_L3)?;
     // Asked for last: a frame that goes nowhere is not worth the agent's work.
     if origin == Origin::Unknown {
         miss::seek_mac(asker, inner.source, DropReason::SourceVtep)?;
     }
     sender::check_addresses(frame, vni, inner, origin)?;
-    let protocol = decap::unpack(frame, &tunnel)?;
+    if let Some(cause) = slow_path::cause(frame, inner.ether_type, tunnel.is_fragment) {
+        let otherwise = if tunnel.is_fragment {
+            DropReason::OuterFragment
+        } else {
+            DropReason::DecapFailed
+        };
+        return slow_path::leave(frame, cause, otherwise);
+    }
+    let protocol = match decap::unpack(frame, &tunnel) {
+        Err(reason @ DropReason::DecapFailed) => {
+            return slow_path::leave(frame, Counter::SlowReceiveRefused, reason);
+        }
+        unpacked => unpacked?,
+    };
     count::received(target.slot, count::volume(frame, protocol));
     deliver::to_endpoint(frame, target.ifindex, protocol)
+}
+
+/// What the kernel has unpacked, after [`from_tunnel`] found it sound.
+#[inline(always)]
+fn from_device(frame: &mut Frame) -> Result<Verdict, DropReason> {
+    frame.take_voucher();
+    let vni = frame.vni_of_device()?;
+    let header = eth::Header::parse(frame.header(0)?);
+    let target = deliver::local_entry(frame, vni, &header, eth::LEN)?;
+    count::received(target.slot, count::volume(frame, header.ether_type));
+    deliver::to_endpoint_queued(frame, target.ifindex)
 }
 
 /// Counts the drop; tells it too where the agent asked for that. The log level is a constant to

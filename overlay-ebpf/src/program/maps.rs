@@ -22,6 +22,9 @@ use overlay_ebpf::{
 /// writes these maps, so no program ever waits for an allocation.
 const NO_PREALLOC: usize = 1;
 
+/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`, newer than the bindings.
+pub const DECAP_L4_UDP: u64 = 1 << 10;
+
 /// Entries that the object asks for; the loader sets what the configuration says.
 const DEFAULT_ENTRIES: usize = 262_144;
 
@@ -43,6 +46,9 @@ static NETWORKS: HashMap<u32, NetworkEntry, 65_536, NO_PREALLOC> = HashMap::new(
 
 #[btf_map(name = "lease")]
 static LEASE: Array<u64, 1> = Array::new();
+
+#[btf_map(name = "external")]
+static EXTERNAL: Array<u32, 1> = Array::new();
 
 #[btf_map(name = "drops")]
 static DROPS: PerCpuArray<u64, { DropReason::SLOTS as usize }> = PerCpuArray::new();
@@ -120,6 +126,12 @@ pub fn decap_flags_ipv4() -> u64 {
 #[inline(always)]
 pub fn decap_flags_ipv6() -> u64 {
     DECAP_FLAGS_IPV6.load()
+}
+
+/// Whether this kernel takes the marks of a tunnel off what is unpacked.
+#[inline(always)]
+pub fn clears_tunnel_marks() -> bool {
+    decap_flags_ipv4() & DECAP_L4_UDP != 0
 }
 
 /// A key on the stack, where the verifier wants aligned accesses only. Keys begin with a number of
@@ -213,16 +225,40 @@ lookup! {
     network, NETWORKS, u32 => NetworkEntry
 }
 
-/// The next hop towards a VTEP, order of the wire. `None`: the kernel's routing table has to be
-/// asked, because the agent could not tell or no longer follows the routes.
-#[inline(always)]
-pub fn next_hop(vtep_ip: [u8; 4]) -> Option<[u8; 4]> {
-    let next_hop = vtep(VtepKey { ip: vtep_ip })?.next_hop;
-    let lease = *LEASE.get(0)?;
-    (u32::from_ne_bytes(next_hop) != 0 && now() < lease).then_some(next_hop)
+/// The way to a VTEP.
+#[derive(Clone, Copy)]
+pub struct Path {
+    /// Its next hop, order of the wire. `None`: the kernel's routing table has to be asked, because the agent
+    /// could not tell or no longer follows the routes.
+    pub next_hop: Option<[u8; 4]>,
+    /// As in [`overlay_ebpf::abi::VtepEntry`]: what was last known of it, with or without the agent.
+    pub mtu: u16,
 }
 
-/// Lends this CPU's memory of TCP packets out of tunnels.
+/// The way to the VTEP at an underlay address.
+#[inline(always)]
+pub fn path(vtep_ip: [u8; 4]) -> Path {
+    let Some(entry) = vtep(VtepKey { ip: vtep_ip }) else {
+        return Path {
+            next_hop: None,
+            mtu: 0,
+        };
+    };
+    let lease = LEASE.get(0).copied().unwrap_or_default();
+    let is_known = u32::from_ne_bytes(entry.next_hop) != 0 && now() < lease;
+    Path {
+        next_hop: is_known.then_some(entry.next_hop),
+        mtu: entry.mtu,
+    }
+}
+
+/// Index of the VXLAN device that does what the programs can't. `None`: there is none now.
+#[inline(always)]
+pub fn external() -> Option<u32> {
+    EXTERNAL.get(0).copied().filter(|ifindex| *ifindex != 0)
+}
+
+/// Lends this CPU's memory of packets out of tunnels.
 #[inline(always)]
 pub fn with_arrivals<T>(work: impl FnOnce(&mut Arrivals) -> T) -> Option<T> {
     let arrivals = ARRIVALS.get_ptr_mut(0)?;

@@ -4,6 +4,9 @@
 //! by `&mut`, so the compiler refuses a reference that would outlive it; what has to is copied into
 //! a [`Held`].
 
+mod extension;
+mod slow_path;
+
 use core::{ops::Deref, ptr};
 
 use aya_ebpf::{
@@ -16,8 +19,9 @@ use aya_ebpf::{
     },
     cty::c_long,
     helpers::{
-        bpf_clone_redirect, bpf_csum_level, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_vlan_pop,
+        bpf_clone_redirect, bpf_csum_diff, bpf_csum_level, bpf_csum_update, bpf_redirect,
+        bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_proto, bpf_skb_change_tail,
+        bpf_skb_change_type, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -25,12 +29,14 @@ use overlay_ebpf::{
     abi::DropReason,
     wire::{
         arp::ArpHdr,
+        checksum::Sum,
         eth::{self, EthHdr},
-        icmpv6::{Advertisement, Solicitation},
-        ipv4::Ipv4Hdr,
-        ipv6::Ipv6Hdr,
+        icmp::TooBigHdr,
+        icmpv6::{Advertisement, Solicitation, TargetLinkLayer},
+        ipv4::{self, Ipv4Hdr},
+        ipv6::{self, Ipv6Hdr},
         tcp::TcpHdr,
-        udp::UdpHdr,
+        udp::{self, UdpHdr},
         vxlan::{Encapsulation, OVERHEAD_IPV4, VxlanHdr},
     },
 };
@@ -47,6 +53,14 @@ const ENCAP_L2_LEN: u64 = (eth::LEN as u64) << 56;
 /// `FIXED_GSO`: the endpoint's MTU leaves room for the outer headers, so segments keep their size.
 /// `NO_CSUM_RESET`: what hardware verified inside stays verified.
 const KEEP: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET) as u64;
+
+/// `gso_size` of an aggregate that is cut where its parts were joined: SCTP's (`GSO_BY_FRAGS` of
+/// `linux/skbuff.h`).
+const BY_PARTS: u32 = 0xffff;
+
+/// Bytes of a packet that an ICMP error quotes: past the headers of a tunnel in it, so that who made that one
+/// learns of it too. A multiple of four.
+pub const QUOTED: usize = 128;
 
 /// By how much an IPv6 header is longer than one of IPv4, bytes.
 pub const IPV6_IS_LONGER: u32 = 20;
@@ -78,6 +92,12 @@ unsafe impl Header for Encapsulation {}
 unsafe impl Header for Solicitation {}
 // SAFETY: as above.
 unsafe impl Header for Advertisement {}
+// SAFETY: as above.
+unsafe impl Header for TargetLinkLayer {}
+// SAFETY: as above.
+unsafe impl Header for TooBigHdr {}
+// SAFETY: bytes.
+unsafe impl Header for [u8; QUOTED] {}
 // SAFETY: four bytes.
 unsafe impl Header for [u8; 4] {}
 // SAFETY: two bytes.
@@ -110,6 +130,29 @@ pub const PASS: Verdict = TC_ACT_UNSPEC;
 pub const DROP: Verdict = TC_ACT_SHOT as Verdict;
 /// To where the last redirect helper said.
 const REDIRECT: Verdict = TC_ACT_REDIRECT as Verdict;
+
+/// What becomes of a frame on the wire.
+#[derive(Clone, Copy)]
+pub struct Segments {
+    /// Bytes of the whole frame, Ethernet header included.
+    pub len: u32,
+    /// Bytes of an aggregate's headers, Ethernet's included, which each segment repeats.
+    pub headers_len: u32,
+    /// Bytes of payload of each segment; 0: the frame is none but itself, or its parts have lengths of their own.
+    pub payload_len: u32,
+}
+
+impl Segments {
+    /// Bytes of the longest IP packet among them; 0: it can't be told.
+    #[inline(always)]
+    pub fn longest_packet(&self, frame: &Frame) -> u32 {
+        match (frame.gso_size(), self.payload_len) {
+            (0, _) => self.len - eth::LEN as u32,
+            (_, 0) => 0,
+            (_, payload) => payload + self.headers_len - eth::LEN as u32,
+        }
+    }
+}
 
 /// The frame that the program was called for.
 pub struct Frame {
@@ -161,6 +204,78 @@ impl Frame {
         unsafe { (*self.skb()).gso_size }
     }
 
+    /// How long the packets are that the frame becomes on the wire, and how many.
+    #[inline(always)]
+    pub fn segments(&self, protocol: u16) -> Segments {
+        let whole = Segments {
+            len: self.len(),
+            headers_len: 0,
+            payload_len: 0,
+        };
+        match self.gso_size() {
+            0 | BY_PARTS => whole,
+            payload_len => Segments {
+                headers_len: self.headers_len(protocol),
+                payload_len,
+                ..whole
+            },
+        }
+    }
+
+    /// Bytes of an aggregate's headers, which each of its segments has. Aggregates are of TCP or UDP.
+    #[inline(always)]
+    fn headers_len(&self, protocol: u16) -> u32 {
+        let (transport, offset) = if protocol == eth::IPV6 {
+            let ip = self.header::<Ipv6Hdr>(eth::LEN);
+            (ip.map_or(0, |ip| ip.next_header), eth::LEN + ipv6::LEN)
+        } else {
+            match self.header::<Ipv4Hdr>(eth::LEN) {
+                Ok(ip) => (ip.proto, eth::LEN + ipv4::header_len(ip)),
+                Err(_) => (0, eth::LEN + ipv4::LEN),
+            }
+        };
+        /// Where TCP has its header's length, in words, in the upper half of a byte.
+        const DATA_OFFSET: usize = 12;
+        let len = if transport == ipv4::TCP {
+            let words = self.load::<u8>(offset + DATA_OFFSET);
+            words.map_or(0, |words| u32::from(words >> 4) * 4)
+        } else {
+            udp::LEN as u32
+        };
+        offset as u32 + len
+    }
+
+    /// The sum of the [`QUOTED`] bytes at `offset`, which [`Self::require`] made sure of.
+    #[inline(always)]
+    pub fn sum_of_quoted(&self, offset: usize) -> Result<Sum, DropReason> {
+        let quoted: *const [u8; QUOTED] = self.header(offset)?;
+        // SAFETY: the helper reads `QUOTED` bytes, which were just found to be there, and nothing of the
+        // other pointer, whose length is 0.
+        let sum =
+            unsafe { bpf_csum_diff(ptr::null_mut(), 0, quoted as *mut u32, QUOTED as u32, 0) };
+        u32::try_from(sum)
+            .map(Sum::of_kernel)
+            .map_err(|_| DropReason::Truncated)
+    }
+
+    /// Makes room for `len` bytes behind the Ethernet header.
+    #[inline(always)]
+    pub fn grow(&mut self, len: usize) -> Result<(), DropReason> {
+        self.ctx
+            .adjust_room(len as i32, BPF_ADJ_ROOM_MAC, 0)
+            .map_err(|_| DropReason::Truncated)
+    }
+
+    /// Tells the kernel, where it holds the sum of the whole frame (`CHECKSUM_COMPLETE`), that two of its bytes
+    /// changed.
+    #[inline(always)]
+    pub fn mend_sum(&mut self, from: [u8; 2], to: [u8; 2]) {
+        // RFC 1624: the new sum is the old one, without what was there and with what is.
+        let change = u32::from(!u16::from_ne_bytes(from)) + u32::from(u16::from_ne_bytes(to));
+        // SAFETY: the helper takes the context, which is valid. A failure means that the kernel holds no sum.
+        unsafe { bpf_csum_update(self.skb(), change) };
+    }
+
     /// Whether the frame was addressed to this host's interface (`PACKET_HOST`).
     #[inline(always)]
     pub fn is_for_this_host(&self) -> bool {
@@ -173,6 +288,15 @@ impl Frame {
     pub fn has_vlan_tag(&self) -> bool {
         // SAFETY: as for `ifindex`.
         unsafe { (*self.skb()).vlan_present != 0 }
+    }
+
+    /// The VLAN that a tag beside the frame names; 0: none, the tag is there for the priority's sake
+    /// (IEEE 802.1Q section 6.9).
+    #[inline(always)]
+    pub fn vlan(&self) -> u32 {
+        const VLAN_MASK: u32 = 0x0fff;
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).vlan_tci & VLAN_MASK }
     }
 
     /// Makes sure that the first `len` bytes can be read in place, which may move them.

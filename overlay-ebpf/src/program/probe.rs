@@ -6,10 +6,10 @@ use aya_ebpf::{
     bindings::BPF_F_ADJ_ROOM_DECAP_L3_IPV6, cty::c_long, macros::classifier, programs::TcContext,
 };
 
-use crate::packet::{Frame, Verdict};
-
-/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`, newer than the bindings.
-const DECAP_L4_UDP: u64 = 1 << 10;
+use crate::{
+    maps::DECAP_L4_UDP,
+    packet::{Frame, Verdict},
+};
 
 /// Does it grow a frame for a tunnel with an inner Ethernet header (Linux 5.13)?
 #[classifier]

@@ -49,6 +49,18 @@ pub const fn wants_gro(arrivals: &mut Arrivals, packet: Packet, now: u64) -> boo
     now < arrivals.queued_ns + QUEUED
 }
 
+/// Whether the kernel has to unpack a packet that is not TCP's, which came at `now`: an aggregate, whose marks
+/// of the tunnel the programs can't take off, or one that must not overtake such an aggregate.
+#[must_use]
+#[inline(always)]
+pub const fn wants_kernel(arrivals: &mut Arrivals, is_aggregate: bool, now: u64) -> bool {
+    if is_aggregate {
+        arrivals.kernel_ns = now;
+        return true;
+    }
+    now < arrivals.kernel_ns + QUEUED
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +97,15 @@ mod tests {
             assert!(wants_gro(&mut arrivals, packet, START));
         }
         assert!(!wants_gro(&mut arrivals, LAST, START + QUEUED));
+    }
+
+    #[test]
+    fn what_follows_an_aggregate_that_the_kernel_unpacks_does_not_overtake_it() {
+        let mut arrivals = Arrivals::default();
+        assert!(!wants_kernel(&mut arrivals, false, START));
+        assert!(wants_kernel(&mut arrivals, true, START));
+        assert!(wants_kernel(&mut arrivals, false, START + QUEUED - 1));
+        assert!(!wants_kernel(&mut arrivals, false, START + QUEUED));
     }
 
     #[test]

@@ -8,9 +8,6 @@ pub struct Flow {
     pub hash: u32,
     /// The ECN field.
     pub ecn: u8,
-    /// Bytes of the L3 and the smallest L4 header: with a segment's payload, the least that a
-    /// segment takes.
-    pub headers_len: u32,
 }
 
 /// First port of the range that RFC 7348 section 5 recommends.

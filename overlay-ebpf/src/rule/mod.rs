@@ -4,6 +4,7 @@ pub mod arrival;
 pub mod ecn;
 pub mod flow;
 pub mod miss;
+pub mod mtu;
 pub mod sender;
 pub mod source;
 pub mod volume;

@@ -10,6 +10,13 @@ impl Sum {
     /// The sum of nothing.
     pub const ZERO: Self = Self(0);
 
+    /// Goes on from the kernel's sum of some bytes (`bpf_csum_diff`).
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_kernel(sum: u32) -> Self {
+        Self(sum as u64)
+    }
+
     /// Adds four bytes, order of the wire.
     #[must_use]
     #[inline(always)]
@@ -38,6 +45,13 @@ impl Sum {
     pub const fn six(self, bytes: [u8; 6]) -> Self {
         let [first @ .., fifth, sixth] = bytes;
         self.bytes(first).pair([fifth, sixth])
+    }
+
+    /// Adds another sum.
+    #[must_use]
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The checksum field, order of the wire.

@@ -2,7 +2,8 @@
 
 use super::{
     checksum::Sum,
-    ipv6::{ALL_NODES, ICMPV6, Ipv6Hdr, is_unspecified},
+    eth::Mac,
+    ipv6::{self, ALL_NODES, ICMPV6, Ipv6Hdr, is_unspecified},
 };
 
 /// Bytes of a neighbour solicitation without options.
@@ -17,11 +18,6 @@ const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
-/// Next-header numbers of the extension headers (RFC 8200 section 4).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 /// Only hop limit 255 proves that a message comes from the link (RFC 4861 section 7.1).
 const HOP_LIMIT: u8 = 255;
@@ -71,20 +67,40 @@ pub struct Advertisement {
 const _: () = assert!(size_of::<Advertisement>() == ADVERTISEMENT_LEN);
 const _: () = assert!(u16::from_be_bytes(ADVERTISEMENT_PAYLOAD) as usize == ADVERTISEMENT_LEN);
 
+/// The option that an advertisement ends with (RFC 4861 section 4.6.1).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TargetLinkLayer {
+    /// 2.
+    pub kind: u8,
+    /// 1: in units of eight bytes.
+    pub len: u8,
+    /// The target's MAC.
+    pub mac: [u8; 6],
+}
+
+const _: () = assert!(size_of::<TargetLinkLayer>() == ADVERTISEMENT_LEN - SOLICITATION_LEN);
+
+/// Whether an `ICMPv6` message of this type is a neighbour advertisement.
+#[must_use]
+#[inline(always)]
+pub const fn is_advertisement(kind: u8) -> bool {
+    kind == NEIGHBOR_ADVERTISEMENT
+}
+
+/// Whether a message of this type is an error, of which no error may tell (RFC 4443 section 2.4).
+#[must_use]
+#[inline(always)]
+pub const fn is_error(kind: u8) -> bool {
+    kind < 128
+}
+
 /// Whether an `ICMPv6` message of this type is a neighbour solicitation; whether it is a good one
 /// is [`is_valid_solicitation`]'s question.
 #[must_use]
 #[inline(always)]
 pub const fn is_solicitation(kind: u8) -> bool {
     kind == NEIGHBOR_SOLICITATION
-}
-
-/// Whether a message of this type tells its receiver where addresses are (RFC 4861 section 4):
-/// router and neighbour advertisement, redirect.
-#[must_use]
-#[inline(always)]
-pub const fn is_announcement(kind: u8) -> bool {
-    matches!(claim(kind), Claim::Target | Claim::Others)
 }
 
 /// What a neighbour discovery message (RFC 4861 section 4) makes its receiver believe.
@@ -112,16 +128,24 @@ pub const fn claim(kind: u8) -> Claim {
     }
 }
 
-/// Whether a neighbour discovery message could follow behind an extension header, where nobody here
-/// looks: only packets with hop limit 255 are taken for such.
+/// Whether a neighbour discovery message could follow behind an extension header: only packets with hop
+/// limit 255 are taken for such.
 #[must_use]
 #[inline(always)]
 pub const fn may_hide_discovery(ip: &Ipv6Hdr) -> bool {
-    ip.hop_limit == HOP_LIMIT
-        && matches!(
-            ip.next_header,
-            HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-        )
+    ip.hop_limit == HOP_LIMIT && ipv6::is_extension(ip.next_header)
+}
+
+/// Whether a neighbour advertisement of `len` bytes, whose option this is, tells of the MAC `mac` alone.
+/// There is one option, the target's address, or none.
+#[must_use]
+#[inline(always)]
+pub fn tells_only_of(len: usize, option: &TargetLinkLayer, mac: [u8; 6]) -> bool {
+    len == SOLICITATION_LEN
+        || (len == ADVERTISEMENT_LEN
+            && option.kind == TARGET_LINK_LAYER_ADDRESS
+            && option.len == 1
+            && Mac::new(option.mac) == Mac::new(mac))
 }
 
 /// The checks of RFC 4861 section 7.1.1 that need no options. The checksum is left to the
@@ -244,9 +268,19 @@ mod tests {
     }
 
     #[test]
-    fn whoever_speaks_of_addresses_announces() {
-        let announcements: Vec<u8> = (0..=255).filter(|kind| is_announcement(*kind)).collect();
-        assert_eq!(announcements, [134, 136, 137]);
+    fn an_advertisement_tells_of_its_senders_mac_or_of_none() {
+        let option = |kind, len, mac| TargetLinkLayer { kind, len, mac };
+        let own = option(2, 1, MAC);
+        assert!(tells_only_of(SOLICITATION_LEN, &option(0, 0, [0; 6]), MAC));
+        assert!(tells_only_of(ADVERTISEMENT_LEN, &own, MAC));
+        assert!(!tells_only_of(
+            ADVERTISEMENT_LEN,
+            &option(2, 1, [2; 6]),
+            MAC
+        ));
+        assert!(!tells_only_of(ADVERTISEMENT_LEN, &option(1, 1, MAC), MAC));
+        // Another option follows.
+        assert!(!tells_only_of(ADVERTISEMENT_LEN + 8, &own, MAC));
     }
 
     #[test]

@@ -8,6 +8,10 @@ use super::checksum::{self, Sum};
 pub const LEN: usize = Ipv4Hdr::LEN;
 /// Version 4, five words: no options.
 pub const NO_OPTIONS: u8 = 0x45;
+/// Protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// Protocol number of SCTP.
+pub const SCTP: u8 = 132;
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.
@@ -18,6 +22,28 @@ const TTL: u8 = 64;
 pub const ECN_MASK: u8 = 0b11;
 /// Don't fragment.
 const DF: [u8; 2] = [0x40, 0x00];
+
+/// Bytes of the header, options included.
+#[must_use]
+#[inline(always)]
+pub const fn header_len(ip: &Ipv4Hdr) -> usize {
+    (ip.vihl & 0x0f) as usize * 4
+}
+
+/// Whether no router may cut the packet up.
+#[must_use]
+#[inline(always)]
+pub const fn must_not_fragment(ip: &Ipv4Hdr) -> bool {
+    ip.frags[0] & DF[0] != 0
+}
+
+/// The header of an ICMP error about `ip`: to its sender, as if from where it goes to. `payload_len`
+/// bytes follow.
+#[must_use]
+#[inline(always)]
+pub const fn error_about(ip: &Ipv4Hdr, payload_len: u16) -> Ipv4Hdr {
+    header(ip.dst_addr, ip.src_addr, LEN as u16 + payload_len, 0, ICMP)
+}
 
 /// Whether the packet is a fragment, first, middle or last.
 #[must_use]
@@ -38,6 +64,17 @@ pub const fn is_first_fragment(ip: &Ipv4Hdr) -> bool {
 #[must_use]
 #[inline(always)]
 pub const fn outer(source: [u8; 4], destination: [u8; 4], total_len: u16, ecn: u8) -> Ipv4Hdr {
+    header(source, destination, total_len, ecn, UDP)
+}
+
+#[inline(always)]
+const fn header(
+    source: [u8; 4],
+    destination: [u8; 4],
+    total_len: u16,
+    ecn: u8,
+    protocol: u8,
+) -> Ipv4Hdr {
     let mut ip = Ipv4Hdr {
         vihl: NO_OPTIONS,
         tos: ecn,
@@ -45,7 +82,7 @@ pub const fn outer(source: [u8; 4], destination: [u8; 4], total_len: u16, ecn: u
         id: [0; 2],
         frags: DF,
         ttl: TTL,
-        proto: UDP,
+        proto: protocol,
         check: [0; 2],
         src_addr: source,
         dst_addr: destination,
@@ -54,7 +91,7 @@ pub const fn outer(source: [u8; 4], destination: [u8; 4], total_len: u16, ecn: u
         .pair([NO_OPTIONS, ecn])
         .pair(ip.tot_len)
         .pair(DF)
-        .pair([TTL, UDP])
+        .pair([TTL, protocol])
         .bytes(source)
         .bytes(destination)
         .finish();

@@ -12,6 +12,14 @@ pub const ICMPV6: u8 = 58;
 pub const TCP: u8 = 6;
 /// Next-header number of UDP.
 pub const UDP: u8 = 17;
+/// Next-header number of the hop-by-hop options (RFC 8200 section 4).
+pub const HOP_BY_HOP: u8 = 0;
+/// Next-header number of a routing header.
+pub const ROUTING: u8 = 43;
+/// Next-header number of a fragment header.
+pub const FRAGMENT: u8 = 44;
+/// Next-header number of the destination options.
+pub const DESTINATION_OPTIONS: u8 = 60;
 /// All nodes on the link (RFC 4291 section 2.7.1).
 pub const ALL_NODES: [u8; 16] = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// The MAC that [`ALL_NODES`] maps to (RFC 2464 section 7).
@@ -88,6 +96,36 @@ pub fn is_mapped(ip: [u8; 16]) -> bool {
     first | second == 0 && third == u32::from_ne_bytes([0, 0, 0xff, 0xff])
 }
 
+/// Whether a header of this number is followed by another, which it names.
+#[must_use]
+#[inline(always)]
+pub const fn is_extension(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+    )
+}
+
+/// Whether the address is of the link alone (RFC 4291 section 2.5.6).
+#[must_use]
+#[inline(always)]
+pub const fn is_link_local(ip: [u8; 16]) -> bool {
+    ip[0] == 0xfe && ip[1] & 0xc0 == 0x80
+}
+
+/// Whether the address is the link-local one that an interface with this MAC makes itself (RFC 4291
+/// appendix A): no other is taken for its own without the registry's word.
+#[must_use]
+#[inline(always)]
+pub fn is_link_local_of(ip: [u8; 16], mac: [u8; 6]) -> bool {
+    let [a, b, c, d, e, f] = mac;
+    let own = [
+        [0xfe, 0x80, 0, 0, 0, 0, 0, 0],
+        [a ^ 0x02, b, c, 0xff, 0xfe, d, e, f],
+    ];
+    halves(ip) == own.map(u64::from_ne_bytes)
+}
+
 /// Whether every bit of the address is zero.
 #[must_use]
 #[inline(always)]
@@ -126,6 +164,21 @@ mod tests {
             ip[byte] ^= 1;
             assert!(!is_mapped(ip), "byte {byte}");
         }
+    }
+
+    #[test]
+    fn a_link_local_address_is_of_the_mac_that_it_is_made_from() {
+        let mac = [0x02, 0x42, 7, 7, 7, 2];
+        let own = [
+            0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x00, 0x42, 7, 0xff, 0xfe, 7, 7, 2,
+        ];
+        assert!(is_link_local(own) && is_link_local_of(own, mac));
+        for byte in 0..16 {
+            let mut other = own;
+            other[byte] ^= 1;
+            assert!(!is_link_local_of(other, mac), "byte {byte}");
+        }
+        assert!(!is_link_local([0xff; 16]));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod eth;
+pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;

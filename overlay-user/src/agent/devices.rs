@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    datapath::{Datapath, DatapathError},
+    datapath::Datapath,
     platform::{Platform, PlatformError},
     reconcile::{
         apply::on_kernel,
@@ -45,8 +45,13 @@ impl Keeper {
     /// Makes the devices what they shall be. Gives what is wrong with those that the tunnels can do
     /// without; an error says why they can't begin.
     pub(super) async fn ensure(&self) -> anyhow::Result<Problem> {
-        let devices = self.platform.ensure_vxlan(self.port).await?;
-        self.guard(&devices.ifindexes)?;
+        let external = self.platform.ensure_vxlan(self.port).await?;
+        on_kernel(|| self.datapath.attach_external(&BTreeSet::from([external])))?;
+        let opened = self.platform.open_vxlan(self.port, external).await;
+        let slow_path = opened.is_ok().then_some(external);
+        on_kernel(|| self.datapath.set_slow_path(slow_path))?;
+        let devices = opened?;
+        on_kernel(|| self.datapath.attach_external(&devices.ifindexes))?;
         Ok(devices.no_headroom.as_ref().map(headroom_problem))
     }
 
@@ -102,11 +107,6 @@ impl Keeper {
                 turned();
             }
         }
-    }
-
-    /// Puts the program on the VXLAN devices that drops what they take in.
-    fn guard(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
-        on_kernel(|| self.datapath.attach_external(ifindexes))
     }
 }
 

@@ -7,7 +7,7 @@ use overlay_ebpf::abi;
 use super::slots::Slots;
 use crate::model::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Revision,
-    Vni, VtepRow,
+    Vni, VtepPath, VtepRow,
 };
 
 /// What entries carry that the model leaves to the datapath.
@@ -158,10 +158,13 @@ impl Row for VtepRow {
     type AbiValue = abi::VtepEntry;
 
     fn to_abi(key: &Ipv4Addr, row: &Self, _: &Stamp<'_>) -> (abi::VtepKey, abi::VtepEntry) {
-        (
-            abi::VtepKey { ip: key.octets() },
-            abi::VtepEntry::new(row.port, row.next_hop.map_or([0; 4], |ip| ip.octets())),
-        )
+        let VtepPath { next_hop, mtu } = row.path;
+        let next_hop = next_hop.map_or([0; 4], |ip| ip.octets());
+        let entry = abi::VtepEntry {
+            mtu: mtu.unwrap_or_default(),
+            ..abi::VtepEntry::new(row.port, next_hop)
+        };
+        (abi::VtepKey { ip: key.octets() }, entry)
     }
 
     fn from_abi(key: &abi::VtepKey, value: &abi::VtepEntry) -> Option<(Ipv4Addr, Self)> {
@@ -169,7 +172,11 @@ impl Row for VtepRow {
             Ipv4Addr::from(key.ip),
             Self {
                 port: u16::from_be_bytes(value.port),
-                next_hop: Some(Ipv4Addr::from(value.next_hop)).filter(|ip| !ip.is_unspecified()),
+                path: VtepPath {
+                    next_hop: Some(Ipv4Addr::from(value.next_hop))
+                        .filter(|ip| !ip.is_unspecified()),
+                    mtu: Some(value.mtu).filter(|mtu| *mtu != 0),
+                },
             },
         ))
     }

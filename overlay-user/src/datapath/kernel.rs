@@ -375,14 +375,19 @@ impl Datapath for Kernel {
 
     fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {
         let mut state = self.state();
-        state.external.clone_from(ifindexes);
+        state.external.retain(|ifindex| !is_gone(*ifindex));
+        state.external.extend(ifindexes);
         self.guard_external(&mut state)?;
         for former in self.pins.external_links()? {
-            if !ifindexes.contains(&former) {
+            if is_gone(former) {
                 unpin(&self.pins.external_link(former))?;
             }
         }
         Ok(())
+    }
+
+    fn set_slow_path(&self, ifindex: Option<u32>) -> Result<(), DatapathError> {
+        self.state().maps.set_external(ifindex)
     }
 
     fn restore_pins(&self) -> Result<(), DatapathError> {

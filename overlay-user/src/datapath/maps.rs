@@ -29,6 +29,7 @@ pub(super) struct Maps {
     vteps: Table<abi::VtepKey, abi::VtepEntry>,
     networks: Table<u32, abi::NetworkEntry>,
     lease: Array<MapData, u64>,
+    external: Array<MapData, u32>,
     drops: PerCpuArray<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, abi::Traffic>,
@@ -48,6 +49,7 @@ impl Maps {
             vteps: table(ebpf, map::VTEPS)?,
             networks: table(ebpf, map::NETWORKS)?,
             lease: typed(ebpf, map::LEASE)?,
+            external: typed(ebpf, map::EXTERNAL)?,
             drops: typed(ebpf, map::DROPS)?,
             counters: typed(ebpf, map::COUNTERS)?,
             traffic: typed(ebpf, map::TRAFFIC)?,
@@ -236,6 +238,13 @@ impl Maps {
         };
         let neighbors = self.neighbors.add::<NeighborRow>(neighbors, &stamp);
         worst([neighbors, self.fdb.add::<FdbRow>(fdb, &stamp)])
+    }
+
+    /// Names the VXLAN device that does what the programs can't, by its index.
+    pub(super) fn set_external(&mut self, ifindex: Option<u32>) -> Result<(), DatapathError> {
+        self.external
+            .set(0, ifindex.unwrap_or_default(), 0)
+            .map_err(|error| failed("write to", map::EXTERNAL, &error))
     }
 
     pub(super) fn renew_lease(&mut self, valid: Duration) -> Result<(), DatapathError> {
@@ -497,6 +506,7 @@ pub(super) fn sizes(name: &str) -> (u32, u32) {
         map::ENDPOINTS => pair::<u32, abi::EndpointEntry>(),
         map::VTEPS => pair::<abi::VtepKey, abi::VtepEntry>(),
         map::NETWORKS => pair::<u32, abi::NetworkEntry>(),
+        map::EXTERNAL => pair::<u32, u32>(),
         map::LEASE | map::DROPS | map::COUNTERS => pair::<u32, u64>(),
         map::QUIET => pair::<abi::MissKey, abi::Quiet>(),
         map::TRAFFIC => pair::<u32, abi::Traffic>(),

@@ -230,9 +230,13 @@ pub trait Datapath: Send + Sync + 'static {
     /// Makes this version's `underlay_ingress` attached to the underlay device, in the same way.
     fn attach_underlay(&self) -> Result<(), DatapathError>;
 
-    /// Makes this version's `external_ingress`, which drops all, attached to the VXLAN devices with
-    /// these indexes, and to no others.
+    /// Makes this version's `external_ingress`, which lets nothing in but what `underlay_ingress` left to it,
+    /// attached to the VXLAN devices with these indexes, besides those that have it and are still there.
     fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError>;
+
+    /// Names the VXLAN device, by its index, that encapsulates and unpacks what the programs can't. It is up and
+    /// has its program. `None`: there is none, and such packets are dropped.
+    fn set_slow_path(&self, ifindex: Option<u32>) -> Result<(), DatapathError>;
 
     /// Pins maps and programs again whose pins somebody removed: they are what a later agent finds. Attaches
     /// `external_ingress` again, likewise.

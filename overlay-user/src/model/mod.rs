@@ -31,5 +31,5 @@ pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
 pub use table::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables,
-    Traffic, VtepRow,
+    Traffic, VtepPath, VtepRow,
 };

@@ -79,9 +79,18 @@ pub struct NetworkRow {
 pub struct VtepRow {
     /// UDP port, host byte order.
     pub port: u16,
-    /// First router on the way to it, or itself on a shared link. `None`: the kernel's routing
+    /// The way to it.
+    pub path: VtepPath,
+}
+
+/// The way to a VTEP, as the kernel's routing table has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VtepPath {
+    /// First router on the way, or the VTEP itself on a shared link. `None`: the kernel's routing
     /// table is asked for each packet.
     pub next_hop: Option<Ipv4Addr>,
+    /// Longest outer packet that gets there, bytes. `None`: as long as the interface takes.
+    pub mtu: Option<u16>,
 }
 
 /// Value of the endpoints table; the key is the host side's interface index.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::Ipv4Addr,
-    sync::{self, Arc, PoisonError, Weak, atomic::AtomicBool},
+    sync::{self, Arc, PoisonError, Weak},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use super::{
     underlay::{self, Choice},
     watch::{self, WatchedPorts},
 };
-use crate::model::{IfName, Name};
+use crate::model::{IfName, Name, VtepPath};
 
 /// How long the links of a namespace that is gone may take to follow it.
 const DISMANTLING: Duration = Duration::from_secs(10);
@@ -45,8 +45,6 @@ pub struct Linux {
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,
     pub(super) records: Records,
-    /// Whether it turned out that this kernel has no filter of VNIs.
-    pub(super) lacks_vnifilter: AtomicBool,
     /// What events are held against.
     pub(super) watched: Arc<WatchedPorts>,
     /// One change of each endpoint's port at a time.
@@ -139,7 +137,6 @@ impl Linux {
             port_changes: Locks::default(),
             netns_changes: Locks::default(),
             device_changes: Mutex::default(),
-            lacks_vnifilter: AtomicBool::new(false),
             instance,
             iface,
             choice: Mutex::new(local_ip.map_or(Choice::Own, Choice::Named)),
@@ -469,26 +466,31 @@ impl Platform for Linux {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError> {
+    async fn ensure_vxlan(&self, port: u16) -> Result<u32, PlatformError> {
         let _turn = self.device_changes.lock().await;
         self.make_vxlan(port).await
     }
 
-    async fn next_hops(
+    async fn open_vxlan(&self, port: u16, external: u32) -> Result<TunnelDevices, PlatformError> {
+        let _turn = self.device_changes.lock().await;
+        self.set_vxlan_up(port, external).await
+    }
+
+    async fn paths(
         &self,
         vteps: &[Ipv4Addr],
-    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError> {
+    ) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError> {
         let underlay = self.underlay().await?;
         let host = self.open_host().await?;
-        let mut next_hops = BTreeMap::new();
+        let mut paths = BTreeMap::new();
         for &vtep in vteps {
-            let found = host
-                .next_hop(underlay.ifindex, underlay.ip, vtep)
+            let path = host
+                .path(underlay.ifindex, underlay.ip, vtep)
                 .await
                 .tried(|| format!("looking for the route to {vtep}"))?;
-            next_hops.extend(found.map(|next_hop| (vtep, next_hop)));
+            paths.insert(vtep, path);
         }
-        Ok(next_hops)
+        Ok(paths)
     }
 
     async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {

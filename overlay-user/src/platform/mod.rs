@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use crate::model::{IfName, Mac, Name};
+use crate::model::{IfName, Mac, Name, VtepPath};
 
 mod condition;
 mod devices;
@@ -22,6 +22,7 @@ mod netlink;
 mod netlink_socket;
 pub mod netns;
 mod offloads;
+mod path_mtu;
 mod port;
 mod records;
 mod route;
@@ -90,8 +91,7 @@ pub struct Underlay {
 /// The devices beside the endpoints' own that serve the tunnels.
 #[derive(Debug, Default)]
 pub struct TunnelDevices {
-    /// Indexes of the VXLAN devices, the one that opens the port among them. What comes in by them is
-    /// nobody's.
+    /// Indexes of the VXLAN devices, the one that opens the port among them.
     pub ifindexes: BTreeSet<u32>,
     /// Why veths reserve no head-room for the tunnels' headers, if they could.
     pub no_headroom: Option<PlatformError>,
@@ -191,24 +191,29 @@ pub trait Platform: Send + Sync + 'static {
     /// which endpoints are on this host: some may have been removed while nobody watched.
     async fn forget_guests_but(&self, endpoints: &BTreeSet<Name>) -> Result<(), PlatformError>;
 
-    /// Makes the VXLAN device in external mode on UDP `port` (host byte order) that opens the port
-    /// for receive GRO, and the bridge that spreads head-room, what they shall be.
-    async fn ensure_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError>;
+    /// Makes the VXLAN device in external mode on UDP `port` (host byte order) what it shall be; gives its
+    /// index. One that was not there is down.
+    async fn ensure_vxlan(&self, port: u16) -> Result<u32, PlatformError>;
+
+    /// Sets the VXLAN device up that [`Self::ensure_vxlan`] gave for this `port`, and makes the bridge that
+    /// spreads head-room. The device has its program by then: without it the host's own stack would take in
+    /// what comes there.
+    async fn open_vxlan(&self, port: u16, external: u32) -> Result<TunnelDevices, PlatformError>;
 
     /// Something arrives whenever one of these devices may have changed, also by
     /// [`Self::ensure_vxlan`]. Many changes may make one arrival. Ends if the kernel stops telling.
     async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError>;
 
-    /// The next hops on the underlay towards these addresses, from the kernel's routing table.
-    /// Left out are those with no route, with several paths, or with one that needs more than a
-    /// next hop to say.
-    async fn next_hops(
+    /// The ways on the underlay to these addresses, from the kernel's routing table. No next hop have those with
+    /// no route, with several, or with one that needs more than a next hop to say.
+    async fn paths(
         &self,
         vteps: &[Ipv4Addr],
-    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError>;
+    ) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError>;
 
-    /// Something arrives whenever a next hop may have changed since it was last asked for. Many
-    /// changes may make one arrival. Ends if the kernel stops telling.
+    /// Something arrives whenever such a way may have changed since it was last asked for, also when a router
+    /// says that a packet of this host was too long. Many changes may make one arrival. Ends if the kernel stops
+    /// telling.
     async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError>;
 
     /// Removes these devices.

@@ -92,8 +92,7 @@ pub(super) struct Vxlan {
     pub(super) external: bool,
     /// Whether it learns MACs from what it receives.
     pub(super) learning: bool,
-    /// Whether it receives nothing but the VNIs that it was given, of which there are none (Linux
-    /// 5.18).
+    /// Whether it receives nothing but the VNIs that it was given (Linux 5.18).
     pub(super) vnifilter: bool,
 }
 
@@ -445,16 +444,6 @@ impl<'a> Change<'a> {
         let attribute = LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(ISOLATED.to_vec())),
-        ]);
-        self.unless(already, attribute)
-    }
-
-    /// As a VXLAN device, with a filter of VNIs.
-    pub(super) fn filtered(self) -> Self {
-        let already = self.link.vxlan.is_some_and(|vxlan| vxlan.vnifilter);
-        let attribute = LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vxlan),
-            LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Vnifilter(true)])),
         ]);
         self.unless(already, attribute)
     }

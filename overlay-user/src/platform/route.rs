@@ -1,17 +1,18 @@
-//! The kernel's routing table: which way VTEPs are, and when that changes.
+//! The kernel's routing table: which way VTEPs are, how long packets may be on it, and when that changes.
 
 use std::{io, net::Ipv4Addr};
 
 use netlink_packet_core::Parseable as _;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType},
 };
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
-use super::{errno, events, netlink::Netlink, netns::Netns};
+use super::{errno, events, netlink::Netlink, netns::Netns, path_mtu::Listener};
+use crate::model::VtepPath;
 
 /// Whatever can change a next hop of IPv4. Links are not among them: the routes over one that goes
 /// down end with it, and come back with it.
@@ -23,21 +24,37 @@ const GROUPS: [MulticastGroup; 4] = [
 ];
 
 impl Netlink {
-    /// The next hop from `source` to `destination` through the interface with this index: a
-    /// router, or the destination itself. `None`: there is no route, or one that a next hop alone
-    /// does not describe.
-    pub(super) async fn next_hop(
+    /// The way from `source` to `destination` through the interface with this index.
+    pub(super) async fn path(
         &self,
         ifindex: u32,
         source: Ipv4Addr,
         destination: Ipv4Addr,
-    ) -> io::Result<Option<Ipv4Addr>> {
+    ) -> io::Result<VtepPath> {
+        // The route itself and not one path of it: several paths are told as such.
+        let route = self.route(ifindex, source, destination, RouteFlags::FibMatch);
+        let next_hop = route
+            .await?
+            .and_then(|route| describe(&route, ifindex, destination));
+        // What routers said of the path stands beside the route.
+        let entry = self.route(ifindex, source, destination, RouteFlags::empty());
+        let mtu = entry.await?.as_ref().and_then(mtu_of);
+        Ok(VtepPath { next_hop, mtu })
+    }
+
+    /// What the kernel's routing table says. `None`: there is no route.
+    async fn route(
+        &self,
+        ifindex: u32,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        flags: RouteFlags,
+    ) -> io::Result<Option<RouteMessage>> {
         let mut question = RouteMessage::default();
         question.header.address_family = AddressFamily::Inet;
         question.header.destination_prefix_length = 32;
         question.header.source_prefix_length = 32;
-        // The route itself and not one path of it: several paths are told as such.
-        question.header.flags = RouteFlags::FibMatch;
+        question.header.flags = flags;
         question.attributes = vec![
             RouteAttribute::Destination(RouteAddress::Inet(destination)),
             RouteAttribute::Source(RouteAddress::Inet(source)),
@@ -46,17 +63,28 @@ impl Netlink {
         let answer = self.request(RouteNetlinkMessage::GetRoute(question), 0);
         match answer.await {
             Ok(messages) => {
-                let Some(message) = messages.first() else {
-                    return Ok(None);
-                };
-                let route = RouteMessage::parse(message.as_slice());
-                let route = route.map_err(io::Error::other)?;
-                Ok(describe(&route, ifindex, destination))
+                let route = messages.first().map(Vec::as_slice).map(RouteMessage::parse);
+                route.transpose().map_err(io::Error::other)
             }
             Err(error) if is_no_route(errno(&error)) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The MTU that a route has for itself, or that a router told of. `None`: it is the interface's.
+fn mtu_of(route: &RouteMessage) -> Option<u16> {
+    let metrics = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Metrics(metrics) => Some(metrics),
+            _ => None,
+        })?;
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => u16::try_from(*mtu).ok(),
+        _ => None,
+    })
 }
 
 /// What `fib_lookup` says of destinations that it can't or may not reach.
@@ -98,7 +126,30 @@ fn describe(route: &RouteMessage, ifindex: u32, destination: Ipv4Addr) -> Option
 /// What the kernel says is not parsed: whatever comes is a change, of kinds that no library knows too
 /// (`RTM_NEWNEXTHOP`).
 pub(super) async fn changes(netns: &Netns) -> io::Result<mpsc::Receiver<()>> {
-    events::changes(netns, &GROUPS, |_| true).await
+    let mut routes = events::changes(netns, &GROUPS, |_| true).await?;
+    let routers = match Listener::open(netns).await {
+        Ok(routers) => routers,
+        Err(error) => {
+            tracing::warn!(%error, "what routers say of a path's MTU is noticed within half a minute");
+            return Ok(routes);
+        }
+    };
+    let (sender, changes) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                change = routes.recv() => if change.is_none() { return },
+                heard = routers.heard() => if let Err(error) = heard {
+                    tracing::debug!(%error, "a word of a router was not heard");
+                },
+                () = sender.closed() => return,
+            }
+            if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(changes)
 }
 
 #[cfg(test)]

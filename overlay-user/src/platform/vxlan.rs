@@ -1,9 +1,9 @@
 //! The VXLAN device that opens the tunnels' UDP port, and the bridge that spreads head-room.
 //!
-//! The device is in external mode and carries nothing. That it is up makes the kernel aggregate VXLAN
-//! packets (GRO) before the programs see them. It would also take in whatever comes to the port past
-//! the programs: by another interface, over IPv6, over loopback. So it has a filter of VNIs with none in
-//! it, where the kernel has that; a program that drops all is attached to it besides.
+//! The device is in external mode and carries what the programs can't. That it is up makes the kernel
+//! aggregate VXLAN packets (GRO) before the programs see them, and believe what routers say of the path's MTU.
+//! It would also take in whatever comes to the port past the programs: by another interface, over IPv6, over
+//! loopback. So it is not up before it has the program that drops such packets.
 //!
 //! A veth reserves no head-room for the headers that the programs put in front, so the kernel
 //! copies each such packet. Ports of a bridge reserve what the neediest of them asks for, and a
@@ -11,7 +11,7 @@
 //! nothing else. The bridge is down, so its ports are disabled. Should somebody set it up, its ports
 //! are isolated from one another.
 
-use std::{collections::BTreeSet, io, sync::atomic::Ordering};
+use std::{collections::BTreeSet, io};
 
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::errno::Errno;
@@ -28,8 +28,11 @@ use super::{
 /// agent of an earlier version would take the device for somebody else's.
 const UNUSED_PORT: u16 = 1;
 
+/// UDP ports that the device sends from: the dynamic ones (RFC 6335 section 6).
+const SOURCE_PORTS: (u16, u16) = (49152, 65535);
+
 impl Linux {
-    pub(super) async fn make_vxlan(&self, port: u16) -> Result<TunnelDevices, PlatformError> {
+    pub(super) async fn make_vxlan(&self, port: u16) -> Result<u32, PlatformError> {
         let making = || format!("making the VXLAN device on UDP port {port}");
         let host = self.open_host().await?;
         let links = host.links().await.tried(making)?;
@@ -46,7 +49,7 @@ impl Linux {
         }
 
         let link = match found {
-            Some(link) if self.is_usable(&host, &link, port).await.tried(making)? => link,
+            Some(link) if link.vxlan == Some(external(port)) => link,
             found => {
                 if let Some(former) = found {
                     host.delete(former.index).await.tried(making)?;
@@ -56,18 +59,33 @@ impl Linux {
         };
         self.mark(&host, &link, Device::Vxlan).await.tried(making)?;
         self.keep_silent(&host, &link).await;
-        let change = Change::of(&link)
-            .free()
-            .flags(LinkFlags::Up | LinkFlags::Noarp);
+        host.apply(Change::of(&link).free()).await.tried(making)?;
+        Ok(link.index)
+    }
+
+    pub(super) async fn set_vxlan_up(
+        &self,
+        port: u16,
+        index: u32,
+    ) -> Result<TunnelDevices, PlatformError> {
+        let opening = || format!("opening UDP port {port} by the VXLAN device");
+        let host = self.open_host().await?;
+        let link = host.link(index).await.tried(opening)?;
+        let link = link.ok_or_else(|| PlatformError::Kernel {
+            what: opening(),
+            cause: "somebody removed it".to_owned(),
+        })?;
+        let change = Change::of(&link).flags(LinkFlags::Up | LinkFlags::Noarp);
         if let Err(error) = host.apply(change).await {
             // Not even a device that is down stays when the port is somebody else's.
-            host.delete(link.index).await.tried(making)?;
+            host.delete(link.index).await.tried(opening)?;
             return Err(refusal(&error, port));
         }
         let mut devices = TunnelDevices {
             ifindexes: BTreeSet::from([link.index]),
             no_headroom: None,
         };
+        let links = host.links().await.tried(opening)?;
         let ifindexes = &mut devices.ifindexes;
         if let Err(error) = self.spread_headroom(&host, &links, ifindexes).await {
             tracing::debug!(%error, "veths reserve no head-room for the tunnel's headers");
@@ -131,56 +149,20 @@ impl Linux {
         self.find(host, device).await?.for_us()
     }
 
-    /// Whether the device is what [`Self::add_external`] makes.
-    async fn is_usable(&self, host: &Netlink, link: &Link, port: u16) -> io::Result<bool> {
-        let wanted = |vnifilter| Vxlan {
-            port,
-            external: true,
-            learning: false,
-            vnifilter,
-        };
-        if link.vxlan == Some(wanted(false)) {
-            return self.lacks_vnifilter(host, link).await;
-        }
-        Ok(link.vxlan == Some(wanted(true)))
-    }
-
-    /// Whether this kernel has no filter of VNIs. `link` has none: a former agent made it on such a kernel,
-    /// or knew of no filter.
-    async fn lacks_vnifilter(&self, host: &Netlink, link: &Link) -> io::Result<bool> {
-        if self.lacks_vnifilter.load(Ordering::Relaxed) {
-            return Ok(true);
-        }
-        // A kernel that has filters refuses one to a device that was made without (`vxlan_nl2flag` in
-        // drivers/net/vxlan/vxlan_core.c), and one that does not know the attribute says nothing.
-        let lacks = match host.apply(Change::of(link).filtered()).await {
-            Ok(()) => true,
-            Err(error) if errno(&error) == Errno::EOPNOTSUPP => false,
-            Err(error) => return Err(error),
-        };
-        self.lacks_vnifilter.store(lacks, Ordering::Relaxed);
-        Ok(lacks)
-    }
-
     async fn add_external(&self, host: &Netlink, port: u16) -> Result<Link, PlatformError> {
         let name = Device::Vxlan.name(&self.instance);
         let message = LinkMessageBuilder::<LinkVxlan>::new(&name)
             .collect_metadata(true)
-            .vnifilter(true)
             .learning(false)
             .port(port)
+            // As RFC 7348 section 5 recommends, and as the programs do.
+            .port_range(SOURCE_PORTS.0, SOURCE_PORTS.1)
             // RFC 6935: tunnels may send zero checksums over IPv6.
             .udp_zero_csum6_rx(true)
             .build();
-        let link = self
-            .add(host, Device::Vxlan, message)
+        self.add(host, Device::Vxlan, message)
             .await
-            .map_err(|error| refusal(&error, port))?;
-        // A kernel that does not know the attribute says nothing about it.
-        let lacks_vnifilter = link.vxlan.is_some_and(|vxlan| !vxlan.vnifilter);
-        self.lacks_vnifilter
-            .store(lacks_vnifilter, Ordering::Relaxed);
-        Ok(link)
+            .map_err(|error| refusal(&error, port))
     }
 
     /// Keeps the host from saying anything on the link of its own accord.
@@ -310,6 +292,15 @@ impl Linux {
         let alias = device.alias(&self.instance);
         host.apply(Change::of(link).alias(alias)).await?;
         self.records.devices.remove(&link.name)
+    }
+}
+
+/// The settings of the device in external mode.
+fn external(port: u16) -> Vxlan {
+    Vxlan {
+        port,
+        external: true,
+        ..Vxlan::default()
     }
 }
 

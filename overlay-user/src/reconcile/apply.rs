@@ -89,7 +89,7 @@ pub(super) struct Readings {
     /// The host's interfaces were listed: until then it is not known which are missing.
     pub(super) has_ports: bool,
     /// It gave no next hops: nobody vouches for those that are known.
-    lacks_next_hops: bool,
+    lacks_paths: bool,
 }
 
 /// Where programs are.
@@ -162,7 +162,7 @@ impl Applier {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.is_in_doubt
-            || self.readings.lacks_next_hops
+            || self.readings.lacks_paths
             || !self.failures.is_empty()
             || !self.doubtful.is_empty()
     }
@@ -195,9 +195,9 @@ impl Applier {
     pub async fn carry_over(&mut self, mirror: &Mirror, draft: Draft) -> Vec<String> {
         let mut errors = Vec::new();
         let touched: Vec<Name> = draft.ports().cloned().collect();
-        let were_unread = self.readings.lacks_next_hops;
-        self.find_next_hops(mirror, draft.vteps().collect()).await;
-        self.readings.lacks_next_hops |= were_unread;
+        let were_unread = self.readings.lacks_paths;
+        self.find_paths(mirror, draft.vteps().collect()).await;
+        self.readings.lacks_paths |= were_unread;
         let gone: Vec<Name> = touched
             .iter()
             .filter(|name| self.is_misplaced(mirror, name))
@@ -236,7 +236,7 @@ impl Applier {
             }
         }
         let vteps = self.desired(mirror).vteps().into_keys().collect();
-        self.find_next_hops(mirror, vteps).await;
+        self.find_paths(mirror, vteps).await;
         if self.datapath.attach_mode() == AttachMode::Clsact {
             // It does not tell of programs that were taken off, see `Datapath::detached`.
             self.datapath.doubt_attachments();
@@ -256,7 +256,7 @@ impl Applier {
     /// Follows the kernel's routes: asks for the next hops again and writes those that changed.
     pub async fn follow_routes(&mut self, mirror: &Mirror) -> Result<(), String> {
         let before = self.desired(mirror).vteps();
-        self.find_next_hops(mirror, before.keys().copied().collect())
+        self.find_paths(mirror, before.keys().copied().collect())
             .await;
         let after = self.desired(mirror).vteps();
         let is_new = |(ip, row): &(Ipv4Addr, VtepRow)| before.get(ip) != Some(row);
@@ -267,7 +267,7 @@ impl Applier {
 
     /// Vouches for the next hops for this long, if they are known to be written.
     pub fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
-        if self.unmended == Some(Unmended::Failed) || self.readings.lacks_next_hops {
+        if self.unmended == Some(Unmended::Failed) || self.readings.lacks_paths {
             return Ok(());
         }
         self.on_datapath(|datapath| datapath.renew_lease(valid))
@@ -312,29 +312,29 @@ impl Applier {
 
     /// Asks for the next hops of these VTEPs. Where the kernel can't be asked, those that are known stay,
     /// and without a lease on them the kernel finds each packet's way itself.
-    async fn find_next_hops(&mut self, mirror: &Mirror, vteps: Vec<Ipv4Addr>) {
+    async fn find_paths(&mut self, mirror: &Mirror, vteps: Vec<Ipv4Addr>) {
         let desired = self.desired(mirror);
         let (wanted, gone): (Vec<_>, Vec<_>) = vteps
             .into_iter()
             .partition(|ip| desired.vtep(*ip).is_some());
         for ip in &gone {
-            self.found.next_hops.remove(ip);
+            self.found.paths.remove(ip);
         }
         if wanted.is_empty() {
-            self.readings.lacks_next_hops = false;
+            self.readings.lacks_paths = false;
             return;
         }
-        match self.platform.next_hops(&wanted).await {
-            Ok(next_hops) => {
+        match self.platform.paths(&wanted).await {
+            Ok(paths) => {
                 for ip in &wanted {
-                    self.found.next_hops.remove(ip);
+                    self.found.paths.remove(ip);
                 }
-                self.found.next_hops.extend(next_hops);
-                self.readings.lacks_next_hops = false;
+                self.found.paths.extend(paths);
+                self.readings.lacks_paths = false;
             }
             Err(error) => {
                 tracing::warn!(%error, "no next hops: the kernel looks for each packet's");
-                self.readings.lacks_next_hops = true;
+                self.readings.lacks_paths = true;
             }
         }
     }

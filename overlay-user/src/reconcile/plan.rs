@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{
         ENCAPSULATION, EndpointRow, FdbKey, FdbRow, FdbTarget, Name, NeighborKey, NeighborRow,
-        Network, NetworkRow, Node, Revision, Tables, Vni, Vtep, VtepRow,
+        Network, NetworkRow, Node, Revision, Tables, Vni, Vtep, VtepPath, VtepRow,
     },
     platform::PortSpec,
 };
@@ -103,8 +103,8 @@ impl Local {
 pub struct Found {
     /// Host-side indexes of the endpoints that stand here.
     pub ports: BTreeMap<Name, u32>,
-    /// Next hops on the underlay by VTEP address.
-    pub next_hops: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// Ways on the underlay by VTEP address.
+    pub paths: BTreeMap<Ipv4Addr, VtepPath>,
 }
 
 /// What each row shall be, from all that is known.
@@ -254,7 +254,7 @@ impl Desired<'_> {
     fn vtep_row(&self, ip: Ipv4Addr, node: &Node) -> VtepRow {
         VtepRow {
             port: node.vtep.port,
-            next_hop: self.found.next_hops.get(&ip).copied(),
+            path: self.found.paths.get(&ip).copied().unwrap_or_default(),
         }
     }
 }

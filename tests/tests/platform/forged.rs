@@ -76,7 +76,7 @@ async fn next_port(changes: &mut Receiver<PortChange>) -> Option<Name> {
 #[tokio::test]
 async fn events_that_the_kernel_did_not_send_are_passed_over() {
     let host = Host::new();
-    host.platform.ensure_vxlan(UDP_PORT).await.unwrap();
+    host.open_devices(UDP_PORT).await.unwrap();
     let all = links(None);
     let is_ours = |link: &&Value| link["ifname"].as_str().unwrap().starts_with("ovx");
     let vxlan = all.iter().find(is_ours).unwrap()["ifname"]

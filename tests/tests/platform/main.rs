@@ -32,7 +32,7 @@ use nix::{
 use overlay_tests::netns::take_carrier;
 use overlay_user::{
     model::{Mac, Name},
-    platform::{Linux, Platform, PlatformError, Port, PortSpec},
+    platform::{Linux, Platform, PlatformError, Port, PortSpec, TunnelDevices},
 };
 use serde_json::Value;
 
@@ -115,6 +115,14 @@ impl Host {
         let mut names: Vec<_> = ports.iter().map(|port| port.endpoint.to_string()).collect();
         names.sort();
         names
+    }
+}
+
+impl Host {
+    /// Makes the devices that serve the tunnels, and opens the port.
+    pub(crate) async fn open_devices(&self, port: u16) -> Result<TunnelDevices, PlatformError> {
+        let external = self.platform.ensure_vxlan(port).await?;
+        self.platform.open_vxlan(port, external).await
     }
 }
 

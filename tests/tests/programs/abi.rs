@@ -46,7 +46,7 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 11] {
+fn shapes() -> [MapShape; 12] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
@@ -54,6 +54,7 @@ fn shapes() -> [MapShape; 11] {
         shape!(map::VTEPS, VtepKey => VtepEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),
         shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
+        shape!(map::EXTERNAL, u32 => u32, BPF_MAP_TYPE_ARRAY),
         shape!(map::DROPS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
         MapShape {
             name: map::MISSES,
@@ -125,7 +126,7 @@ fn layouts() -> [Layout; 12] {
             "Value",
             VtepEntry {
                 port,
-                reserved,
+                mtu,
                 next_hop
             }
         ),

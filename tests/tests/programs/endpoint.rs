@@ -5,11 +5,12 @@ use overlay_ebpf::abi::{DropReason, program::ENDPOINT_INGRESS};
 use crate::{
     datapath::{Case, Datapath, Outcome, Settings},
     frames::{
-        BROADCAST, Tunnel, echo4, echo6, fragment4, ipv4, ipv6, options4, other, patched,
-        source_port, tagged, udp4, udp4_of, udp6, udp6_of, with_tcp, with_udp,
+        BROADCAST, Tunnel, behind_extension, echo4, echo6, fragment4, ipv4, ipv6, options4, other,
+        patched, source_port, tagged, too_big, udp4, udp4_of, udp6, udp6_of, with_tcp, with_udp,
     },
     network::{
-        BLUE, BLUE_AGAIN, CYAN, GREEN, GREEN_VTEP, MTU, NOBODY, RED, RED_VTEP, VIOLET, Vtep,
+        BLUE, BLUE_AGAIN, CYAN, Endpoint, GREEN, GREEN_VTEP, MTU, NOBODY, RED, RED_VTEP, VIOLET,
+        Vtep,
     },
 };
 
@@ -18,7 +19,7 @@ fn check(table: &[Case]) {
 }
 
 /// A frame that goes into a tunnel to green's host. Its flow shows ports, or only addresses.
-fn encapsulated(name: &str, inner: Vec<u8>, has_ports: bool) -> Case {
+pub(crate) fn encapsulated(name: &str, inner: Vec<u8>, has_ports: bool) -> Case {
     encapsulated_to(GREEN_VTEP, name, inner, has_ports)
 }
 
@@ -33,6 +34,13 @@ fn delivered(name: &str, frame: Vec<u8>) -> Case {
     Case::redirect(name, frame.clone(), frame)
 }
 
+/// A frame of blue's that is too long, and of which blue is told so.
+fn told(name: &str, to: &Endpoint, frame: Vec<u8>) -> Case {
+    let mtu = u16::try_from(MTU).unwrap();
+    let answer = too_big(&BLUE, to, &frame, mtu);
+    Case::redirect(name, frame, answer)
+}
+
 pub(crate) fn encapsulation() -> Vec<Case> {
     vec![
         encapsulated("UDP over IPv4", udp4(&BLUE, &GREEN), true),
@@ -44,6 +52,25 @@ pub(crate) fn encapsulation() -> Vec<Case> {
         encapsulated("ports behind IPv4 options", options4(&BLUE, &GREEN), false),
         encapsulated("a first fragment", fragment4(&BLUE, &GREEN, 0, true), false),
         encapsulated("a last fragment", fragment4(&BLUE, &GREEN, 9, false), false),
+        encapsulated(
+            "IPv6 that stays on the link, behind hop-by-hop options",
+            behind_extension(udp6(&BLUE, &GREEN), 0),
+            false,
+        ),
+        encapsulated(
+            "a first fragment of IPv6 that stays on the link",
+            behind_extension(udp6(&BLUE, &GREEN), 44),
+            false,
+        ),
+        encapsulated(
+            "a last fragment of it, whatever its bytes look like",
+            patched(
+                behind_extension(udp6(&BLUE, &GREEN), 44),
+                54,
+                &[58, 0, 1, 0],
+            ),
+            false,
+        ),
         encapsulated(
             "an empty datagram",
             with_udp(ipv4(&BLUE, &GREEN, 0), &[]),
@@ -91,10 +118,10 @@ pub(crate) fn local_delivery() -> Vec<Case> {
         delivered("UDP over IPv4", udp4(&BLUE, &CYAN)),
         delivered("UDP over IPv6", udp6(&BLUE, &CYAN)),
         delivered("as long as the MTU", udp4_of(&BLUE, &CYAN, MTU as usize)),
-        Case::drop(
+        told(
             "longer than the MTU",
+            &CYAN,
             udp4_of(&BLUE, &CYAN, MTU as usize + 1),
-            DropReason::TooBig,
         ),
     ]
 }
@@ -202,23 +229,42 @@ pub(crate) fn refusals() -> Vec<Case> {
 /// The MTU counts from the IP header; an aggregate is as long as its segments.
 pub(crate) fn sizes() -> Vec<Case> {
     let mtu = MTU as usize;
-    let too_big = |name, frame| Case::drop(name, frame, DropReason::TooBig);
+    let lost = |name, frame| Case::drop(name, frame, DropReason::TooBig);
     vec![
         encapsulated("IPv4 as long as the MTU", udp4_of(&BLUE, &GREEN, mtu), true),
         encapsulated("IPv6 as long as the MTU", udp6_of(&BLUE, &GREEN, mtu), true),
-        too_big("IPv4 a byte longer", udp4_of(&BLUE, &GREEN, mtu + 1)),
-        too_big("IPv6 a byte longer", udp6_of(&BLUE, &GREEN, mtu + 1)),
+        told(
+            "IPv4 a byte longer",
+            &GREEN,
+            udp4_of(&BLUE, &GREEN, mtu + 1),
+        ),
+        told(
+            "IPv6 a byte longer",
+            &GREEN,
+            udp6_of(&BLUE, &GREEN, mtu + 1),
+        ),
+        lost("a byte longer, and to be fragmented", {
+            let frame = udp4_of(&BLUE, &GREEN, mtu + 1);
+            patched(frame, 20, &[0])
+        }),
+        lost("an error a byte longer", {
+            // ICMP: time exceeded.
+            patched(
+                patched(udp4_of(&BLUE, &GREEN, mtu + 1), 23, &[1]),
+                34,
+                &[11],
+            )
+        }),
         delivered(
             "segments that fit, on this host",
             udp4_of(&BLUE, &CYAN, mtu + 300),
         )
         .of_segments(MTU - 28),
-        too_big("IPv4 segments that don't fit", udp4(&BLUE, &GREEN)).of_segments(MTU - 27),
-        too_big("IPv6 segments that don't fit", udp6(&BLUE, &GREEN)).of_segments(MTU - 47),
-        Case::drop(
-            "segments of a kind that no tunnel can carry",
+        lost("IPv4 segments that don't fit", udp4(&BLUE, &GREEN)).of_segments(MTU - 27),
+        lost("IPv6 segments that don't fit", udp6(&BLUE, &GREEN)).of_segments(MTU - 47),
+        delivered(
+            "segments of a kind that the programs can't encapsulate, to the VXLAN device",
             udp4_of(&BLUE, &GREEN, mtu),
-            DropReason::EncapFailed,
         )
         .of_segments(1000),
     ]

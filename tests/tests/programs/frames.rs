@@ -2,9 +2,10 @@
 //! other code than theirs.
 
 use etherparse::{
-    ArpEthIpv4Packet, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv6Type,
+    ArpEthIpv4Packet, ArpOperation, ArpPacket, EtherType, Ethernet2Header, Icmpv4Type, Icmpv6Type,
     IpFragOffset, IpHeaders, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, PacketBuilder,
-    PacketBuilderStep, UdpHeader, icmpv6::NeighborAdvertisementHeader, ip_number,
+    PacketBuilderStep, UdpHeader, icmpv4::DestUnreachableHeader,
+    icmpv6::NeighborAdvertisementHeader, ip_number,
 };
 use overlay_ebpf::rule::flow;
 
@@ -134,6 +135,51 @@ pub(crate) fn fragment4(from: &Endpoint, to: &Endpoint, offset: u16, more: bool)
         start.ip(IpHeaders::Ipv4(ip, Ipv4Extensions::default())),
         &PAYLOAD,
     )
+}
+
+/// An IPv6 frame whose packet may have come no further than this link, with an extension header of eight bytes
+/// before what is in it.
+pub(crate) fn behind_extension(mut frame: Vec<u8>, header: u8) -> Vec<u8> {
+    // Of a fragment header the third and fourth byte say that it is the first one, and that more follow.
+    let extension = [
+        frame[nd::NEXT_HEADER],
+        0,
+        0,
+        u8::from(header == 44),
+        0,
+        0,
+        0,
+        0,
+    ];
+    frame.splice(ETH + 40..ETH + 40, extension);
+    let len = u16::try_from(frame.len() - ETH - 40).unwrap();
+    frame[nd::PAYLOAD_LEN..nd::PAYLOAD_LEN + 2].copy_from_slice(&len.to_be_bytes());
+    frame[nd::NEXT_HEADER] = header;
+    frame[nd::HOP_LIMIT] = 255;
+    frame
+}
+
+/// What tells `from` that its packet to `to` is longer than `mtu` bytes.
+pub(crate) fn too_big(from: &Endpoint, to: &Endpoint, packet: &[u8], mtu: u16) -> Vec<u8> {
+    let quoted = &packet[ETH..ETH + 128];
+    let start = PacketBuilder::ethernet2(to.mac, from.mac);
+    let mut frame = Vec::new();
+    if packet[12..14] == [0x08, 0x00] {
+        let ip = Ipv4Header::new(0, TTL, ip_number::ICMP, to.ipv4, from.ipv4).unwrap();
+        let error = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+        start
+            .ip(IpHeaders::Ipv4(ip, Ipv4Extensions::default()))
+            .icmpv4(Icmpv4Type::DestinationUnreachable(error))
+            .write_to_vec(&mut frame, quoted)
+            .unwrap();
+    } else {
+        start
+            .ipv6(to.ipv6, from.ipv6, TTL)
+            .icmpv6(Icmpv6Type::PacketTooBig { mtu: mtu.into() })
+            .write_to_vec(&mut frame, quoted)
+            .unwrap();
+    }
+    frame
 }
 
 /// A datagram with a four-byte IPv4 option (router alert, RFC 2113).

@@ -24,5 +24,6 @@ mod network;
 mod on_demand;
 mod reasons;
 mod sender;
+mod slow_path;
 mod traffic;
 mod underlay;

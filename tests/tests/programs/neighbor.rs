@@ -4,9 +4,10 @@ use overlay_ebpf::abi::{DropReason, program::ENDPOINT_INGRESS};
 
 use crate::{
     datapath::{Case, Datapath, Settings},
+    endpoint::encapsulated,
     frames::{
-        advertisement, arp, arp_reply, arp_request, nd, padded, patched, solicitation,
-        source_link_layer_address,
+        BROADCAST, advertisement, arp, arp_reply, arp_request, behind_extension, nd, padded,
+        patched, solicitation, source_link_layer_address,
     },
     network::{BLUE, BLUE_AGAIN, CYAN, Endpoint, GREEN, NOBODY, VIOLET},
 };
@@ -14,6 +15,28 @@ use crate::{
 const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const UNSPECIFIED: [u8; 16] = [0; 16];
+/// What blue's interface makes of its MAC (RFC 4291 appendix A).
+const LINK_LOCAL: [u8; 16] = {
+    let [a, b, c, d, e, f] = BLUE.mac;
+    [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ]
+};
 /// Length of the shortest Ethernet frame, without its check sequence.
 const SHORTEST_FRAME: usize = 60;
 
@@ -42,9 +65,112 @@ pub(crate) fn arp_answers() -> Vec<Case> {
             reply.clone(),
         ),
         Case::redirect(
+            "to a probe for another's address",
+            arp_request(&no_address(), GREEN.ipv4),
+            arp_reply(&GREEN, &no_address()),
+        ),
+        Case::redirect(
             "with the padding left in place",
             padded(request, SHORTEST_FRAME),
             padded(reply, SHORTEST_FRAME),
+        ),
+    ]
+}
+
+/// Blue before it has an address (RFC 5227).
+fn no_address() -> Endpoint {
+    Endpoint {
+        ipv4: [0; 4],
+        ..BLUE
+    }
+}
+
+/// What endpoints say to each other alone: the VXLAN device takes ARP to other hosts as it is.
+pub(crate) fn arp_between_endpoints() -> Vec<Case> {
+    let as_it_is = |name, frame: Vec<u8>| Case::redirect(name, frame.clone(), frame);
+    vec![
+        as_it_is("a reply to another host", arp_reply(&BLUE, &GREEN)),
+        as_it_is("a reply on this host", arp_reply(&BLUE, &CYAN)),
+        as_it_is(
+            "a request to one alone, for an address that nobody has",
+            patched(arp_request(&BLUE, NOBODY.ipv4), 0, &GREEN.mac),
+        ),
+        Case::drop(
+            "a reply with another's address",
+            arp_reply(
+                &Endpoint {
+                    ipv4: CYAN.ipv4,
+                    ..BLUE
+                },
+                &GREEN,
+            ),
+            DropReason::SourceIp,
+        ),
+        Case::drop(
+            "a reply with another's MAC",
+            patched(arp_reply(&BLUE, &GREEN), arp::SENDER_MAC, &CYAN.mac),
+            DropReason::SourceMac,
+        ),
+        Case::drop(
+            "a reply to all",
+            patched(arp_reply(&BLUE, &GREEN), 0, &BROADCAST),
+            DropReason::ArpGratuitous,
+        ),
+    ]
+}
+
+/// The same of neighbour discovery, which goes into tunnels like all of IPv6.
+pub(crate) fn nd_between_endpoints() -> Vec<Case> {
+    let link_local = Endpoint {
+        ipv6: LINK_LOCAL,
+        ..BLUE
+    };
+    let tell = |from: &Endpoint| advertisement(from, GREEN.mac, GREEN.ipv6, true);
+    let option = source_link_layer_address(BLUE.mac);
+    let forged = |name, frame| Case::drop(name, frame, DropReason::NdForged);
+    vec![
+        encapsulated("an advertisement", tell(&BLUE), false),
+        encapsulated(
+            "an advertisement of a second address",
+            tell(&BLUE_AGAIN),
+            false,
+        ),
+        encapsulated(
+            "an advertisement of the link-local address",
+            tell(&link_local),
+            false,
+        ),
+        encapsulated(
+            "a question to one alone, for an address that nobody has",
+            patched(
+                solicitation(BLUE.mac, LINK_LOCAL, NOBODY.ipv6, &option),
+                0,
+                &GREEN.mac,
+            ),
+            false,
+        ),
+        forged(
+            "an advertisement of another's address",
+            tell(&Endpoint {
+                ipv6: CYAN.ipv6,
+                ..BLUE
+            }),
+        ),
+        forged(
+            "an advertisement of another's MAC",
+            patched(tell(&BLUE), nd::OPTIONS + 2, &CYAN.mac),
+        ),
+        forged(
+            "an advertisement of a link-local address that is not made of its MAC",
+            tell(&Endpoint {
+                ipv6: patched(LINK_LOCAL.to_vec(), 15, &[9]).try_into().unwrap(),
+                ..BLUE
+            }),
+        ),
+        Case::drop(
+            "an advertisement to all",
+            advertisement(&BLUE, ALL_NODES_MAC, ALL_NODES, false),
+            DropReason::Multicast,
         ),
     ]
 }
@@ -69,7 +195,6 @@ pub(crate) fn arp_refusals() -> Vec<Case> {
         ),
         malformed("another hardware address length", arp::HARDWARE_LEN, &[8]),
         malformed("another protocol address length", arp::PROTOCOL_LEN, &[16]),
-        malformed("a reply", arp::OPERATION, &[0, 2]),
         malformed("reverse ARP", arp::OPERATION, &[0, 3]),
         target("this network as target", [0; 4], DropReason::ArpMalformed),
         target(
@@ -93,11 +218,6 @@ pub(crate) fn arp_refusals() -> Vec<Case> {
         target(
             "its own second address",
             BLUE_AGAIN.ipv4,
-            DropReason::ArpGratuitous,
-        ),
-        Case::drop(
-            "a probe for another's address",
-            arp_request(&sender([0; 4]), GREEN.ipv4),
             DropReason::ArpGratuitous,
         ),
         Case::drop(
@@ -172,6 +292,11 @@ pub(crate) fn nd_answers() -> Vec<Case> {
             answer,
         ),
         Case::redirect(
+            "to an asker by its link-local address",
+            ask(LINK_LOCAL, GREEN.ipv6, &option),
+            advertisement(&GREEN, BLUE.mac, LINK_LOCAL, true),
+        ),
+        Case::redirect(
             "to all, where somebody is about to take another's address",
             ask(UNSPECIFIED, GREEN.ipv6, &[]),
             warning.clone(),
@@ -201,17 +326,24 @@ pub(crate) fn nd_refusals() -> Vec<Case> {
         let frame = patched(ask(BLUE.ipv6, GREEN.ipv6), 0, &GREEN.mac);
         Case::drop(name, patched(frame, at, bytes), DropReason::NdForged)
     };
+    let hidden = |name, header| {
+        let frame = patched(ask(BLUE.ipv6, GREEN.ipv6), 0, &GREEN.mac);
+        Case::drop(name, behind_extension(frame, header), DropReason::NdForged)
+    };
     vec![
         forged("a router advertisement", nd::KIND, &[134]),
         forged("a neighbour advertisement", nd::KIND, &[136]),
         forged("a redirect", nd::KIND, &[137]),
-        forged("discovery behind hop-by-hop options", nd::NEXT_HEADER, &[0]),
-        forged("discovery behind a routing header", nd::NEXT_HEADER, &[43]),
-        forged("discovery in a fragment", nd::NEXT_HEADER, &[44]),
-        forged(
-            "discovery behind destination options",
-            nd::NEXT_HEADER,
-            &[60],
+        hidden("discovery behind hop-by-hop options", 0),
+        hidden("discovery behind a routing header", 43),
+        hidden("discovery in a fragment", 44),
+        hidden("discovery behind destination options", 60),
+        Case::drop(
+            "discovery behind more headers than anybody needs",
+            (0..8).fold(ask(BLUE.ipv6, GREEN.ipv6), |frame, _| {
+                patched(behind_extension(frame, 60), 0, &GREEN.mac)
+            }),
+            DropReason::NdForged,
         ),
         malformed(
             "a hop limit that a router has touched",
@@ -276,6 +408,12 @@ pub(crate) fn nd_refusals() -> Vec<Case> {
 #[test]
 fn arp_for_a_known_address_is_answered() {
     check(&arp_answers());
+}
+
+#[test]
+fn what_endpoints_tell_each_other_of_themselves_goes_on() {
+    check(&arp_between_endpoints());
+    check(&nd_between_endpoints());
 }
 
 #[test]

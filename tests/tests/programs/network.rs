@@ -94,6 +94,16 @@ pub(crate) const GENERATION: u64 = 7;
 const CYAN_IFINDEX: u32 = 8;
 const TWIN_IFINDEX: u32 = 9;
 
+/// Has green's host be reached by outer packets of `mtu` bytes at most.
+pub(crate) fn narrow_path(ebpf: &mut Ebpf, mtu: u16) {
+    let Vtep { ip, port } = GREEN_VTEP;
+    let entry = VtepEntry {
+        mtu,
+        ..VtepEntry::new(port, ip)
+    };
+    insert(ebpf, map::VTEPS, &[(VtepKey { ip }, entry)]);
+}
+
 /// Writes the network into a datapath's maps.
 pub(crate) fn fill(ebpf: &mut Ebpf) {
     let network = |slot| NetworkEntry {

@@ -6,7 +6,7 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    endpoint, neighbor, on_demand, sender, underlay,
+    endpoint, neighbor, on_demand, sender, slow_path, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
@@ -46,6 +46,8 @@ fn tables() -> Vec<Case> {
         sender::mapped_from_tunnel(),
         sender::mapped_from_endpoint(),
         sender::external(),
+        slow_path::lost_from_tunnel(),
+        slow_path::lost_from_endpoint(),
     ]
     .into_iter()
     .flatten()

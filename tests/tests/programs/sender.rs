@@ -8,8 +8,8 @@ use overlay_ebpf::abi::{
 use crate::{
     datapath::{Case, Datapath, Settings},
     frames::{
-        Tunnel, advertisement, arp, arp_reply, arp_request, fragment4, nd, patched, solicitation,
-        source_link_layer_address, tagged, udp4, udp6, valid_from_tunnel,
+        Tunnel, advertisement, arp, arp_reply, arp_request, behind_extension, fragment4, nd,
+        patched, solicitation, source_link_layer_address, tagged, udp4, udp6, valid_from_tunnel,
     },
     network::{
         BLUE, BLUE_AGAIN, CYAN, Endpoint, GENERATION, GREEN, GREEN_VTEP, MTU, NOBODY, OTHER_VNI,
@@ -126,7 +126,7 @@ pub(crate) fn claims() -> Vec<Case> {
     let asks = |source| to_blue(solicitation(GREEN.mac, source, BLUE.ipv6, &option));
     let tells = |endpoint: &Endpoint| advertisement(&as_green(endpoint), BLUE.mac, BLUE.ipv6, true);
     let kind = |kind| patched(tells(&GREEN), nd::KIND, &[kind]);
-    let hidden = |header| patched(tells(&GREEN), nd::NEXT_HEADER, &[header]);
+    let hidden = |header| behind_extension(tells(&GREEN), header);
     let source_ip = DropReason::SourceIp;
     let forged = DropReason::NdForged;
     let mut table = vec![

@@ -1,17 +1,11 @@
 //! What a frame adds to its network's traffic.
 
-use overlay_ebpf::{
-    rule::volume::Volume,
-    wire::{
-        eth,
-        ipv4::{self, Ipv4Hdr},
-        ipv6::{self, Ipv6Hdr},
-        tcp::TcpHdr,
-        udp,
-    },
-};
+use overlay_ebpf::rule::volume::Volume;
 
-use crate::{maps, packet::Frame};
+use crate::{
+    maps,
+    packet::{Frame, Segments},
+};
 
 /// Adds a frame to what the endpoints of the network with this slot sent.
 #[inline(always)]
@@ -34,27 +28,14 @@ pub fn received(slot: u16, volume: Volume) {
 /// How much the frame is, whose Ethernet header says `protocol`.
 #[inline(always)]
 pub fn volume(frame: &Frame, protocol: u16) -> Volume {
-    match frame.gso_size() {
-        0 => Volume::of_frame(frame.len()),
-        segment => Volume::of_aggregate(frame.len(), headers_len(frame, protocol), segment),
-    }
+    volume_of(&frame.segments(protocol))
 }
 
-/// Bytes of an aggregate's headers, which each of its segments has. Aggregates are of TCP or UDP.
+/// How much the frame is that becomes these segments.
 #[inline(always)]
-fn headers_len(frame: &Frame, protocol: u16) -> u32 {
-    let (transport, offset) = if protocol == eth::IPV6 {
-        let ip = frame.header::<Ipv6Hdr>(eth::LEN);
-        (ip.map_or(0, |ip| ip.next_header), eth::LEN + ipv6::LEN)
-    } else {
-        let ip = frame.header::<Ipv4Hdr>(eth::LEN);
-        (ip.map_or(0, |ip| ip.proto), eth::LEN + ipv4::LEN)
-    };
-    let len = if transport == ipv4::TCP {
-        let tcp = frame.header::<TcpHdr>(offset);
-        tcp.map_or(0, |tcp| u32::from(tcp.doff()) * 4)
-    } else {
-        udp::LEN as u32
-    };
-    offset as u32 + len
+pub fn volume_of(segments: &Segments) -> Volume {
+    match segments.payload_len {
+        0 => Volume::of_frame(segments.len),
+        payload => Volume::of_aggregate(segments.len, segments.headers_len, payload),
+    }
 }

@@ -34,12 +34,18 @@ pub struct Tunnel {
     pub inner: eth::Header,
     /// The outer ECN field.
     ecn: u8,
+    /// Whether the packet is the first fragment of one.
+    pub is_fragment: bool,
 }
 
-/// Whether the frame is a tunnel packet for this VTEP. Others pass untouched.
+/// Whether the frame is a tunnel packet for this VTEP, or the first fragment of one. Others pass untouched,
+/// those of a VLAN among them; a tag that names none is no reason (IEEE 802.1Q section 6.9).
 #[inline(always)]
 pub fn is_ours(frame: &mut Frame) -> Result<bool, DropReason> {
-    if frame.protocol() != eth::IPV4 || !frame.is_for_this_host() || frame.has_vlan_tag() {
+    if frame.protocol() != eth::IPV4
+        || !frame.is_for_this_host()
+        || (frame.has_vlan_tag() && frame.vlan() != 0)
+    {
         return Ok(false);
     }
     if frame.require(VXLAN).is_err() {
@@ -54,26 +60,22 @@ pub fn is_ours(frame: &mut Frame) -> Result<bool, DropReason> {
     if ip.vihl != ipv4::NO_OPTIONS {
         return refuse_options(frame, ip);
     }
-    let is_fragment = ipv4::is_fragment(ip);
     // Only a first fragment has the ports; later ones come to nothing in the kernel without it.
-    if is_fragment && !ipv4::is_first_fragment(ip) {
+    if ipv4::is_fragment(ip) && !ipv4::is_first_fragment(ip) {
         return Ok(false);
     }
-    if !is_our_port(frame.header::<UdpHdr>(OUTER_UDP)?.dst) {
-        return Ok(false);
-    }
-    if is_fragment {
-        Err(DropReason::OuterFragment)
-    } else {
-        Ok(true)
-    }
+    Ok(is_our_port(frame.header::<UdpHdr>(OUTER_UDP)?.dst))
 }
 
 /// What the outer headers of a packet that [`is_ours`] say, once they are found sound.
 #[inline(always)]
 pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
+    if frame.has_vlan_tag() {
+        frame.pop_vlan()?;
+    }
     frame.require(INNER_L3)?;
     let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
+    let is_fragment = ipv4::is_fragment(ip);
     check_outer(frame, ip, frame.header::<UdpHdr>(OUTER_UDP)?)?;
     // A UDP checksum other than zero may be left unverified (RFC 7348 section 5): the inner
     // packet has its own.
@@ -89,6 +91,7 @@ pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
         vni: vxlan::vni(header),
         inner: eth::Header::parse(frame.header(INNER)?),
         ecn: ip.tos & ipv4::ECN_MASK,
+        is_fragment,
     })
 }
 
@@ -114,7 +117,10 @@ pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
             let own = ip.ecn();
             let merged = ecn::decapsulate(tunnel.ecn, own)?;
             if merged != own {
+                let [version_class, class_flow, ..] = ip.version_class_flow;
                 ip.set_ecn(merged);
+                let [_, changed, ..] = ip.version_class_flow;
+                frame.mend_sum([version_class, class_flow], [version_class, changed]);
             }
             let flags = maps::decap_flags_ipv6();
             // Without them the frame's protocol would stay stale, the veth's queue would take it for
@@ -145,8 +151,9 @@ fn check_outer(frame: &Frame, ip: &Ipv4Hdr, udp: &UdpHdr) -> Result<(), DropReas
     let ip_len = u32::from(u16::from_be_bytes(ip.tot_len));
     let udp_len = u32::from(u16::from_be_bytes(udp.len));
     let least = (udp::LEN + vxlan::LEN + eth::LEN) as u32;
+    // Of a fragment the UDP length is the whole packet's.
     if udp_len < least
-        || udp_len + ipv4::LEN as u32 > ip_len
+        || (udp_len + ipv4::LEN as u32 > ip_len && !ipv4::is_fragment(ip))
         || ip_len + eth::LEN as u32 > frame.len()
     {
         return Err(DropReason::OuterMalformed);

@@ -4,7 +4,9 @@ use overlay_ebpf::{
     abi::{Counter, DropReason, FdbEntry},
     rule::arrival::{self, Packet},
     wire::{
-        eth,
+        arp::{self, ArpHdr},
+        eth::{self, Mac},
+        icmpv6::{self, Solicitation},
         ipv4::{self, Ipv4Hdr},
         ipv6::{self, Ipv6Hdr},
         tcp::TcpHdr,
@@ -16,12 +18,24 @@ use crate::{
     packet::{Frame, Verdict},
 };
 
-/// The entry of the endpoint of this host that the inner frame is for. Split horizon: what came
-/// from a tunnel never goes to one.
+/// The entry of the endpoint of this host that the inner frame is for, whose packet begins at `offset`. Split
+/// horizon: what came from a tunnel never goes to one.
+///
+/// Whom a question to all is for, the neighbour table knows: a peer that has no agent asks in that way.
 #[inline(always)]
-pub fn local_entry(vni: u32, inner: &eth::Header) -> Result<FdbEntry, DropReason> {
-    if !inner.destination.is_group() {
-        match maps::fdb(vni, inner.destination) {
+pub fn local_entry(
+    frame: &mut Frame,
+    vni: u32,
+    inner: &eth::Header,
+    offset: usize,
+) -> Result<FdbEntry, DropReason> {
+    let destination = if inner.destination.is_group() {
+        asked_for(frame, vni, inner.ether_type, offset)
+    } else {
+        Some(inner.destination)
+    };
+    if let Some(destination) = destination {
+        match maps::fdb(vni, destination) {
             Some(entry) if entry.ifindex != 0 => return Ok(entry),
             Some(_) => return Err(DropReason::NotLocal),
             None => {}
@@ -37,6 +51,37 @@ pub fn local_entry(vni: u32, inner: &eth::Header) -> Result<FdbEntry, DropReason
     })
 }
 
+/// The MAC of the endpoint whose address an ARP request or a neighbour solicitation asks for.
+#[inline(always)]
+fn asked_for(frame: &mut Frame, vni: u32, protocol: u16, offset: usize) -> Option<Mac> {
+    let neighbor = if protocol == eth::ARP {
+        frame.require(offset + arp::LEN).ok()?;
+        let request = frame.header::<ArpHdr>(offset).ok()?;
+        let is_question = arp::is_request(request)
+            && u32::from_ne_bytes(request.spa) != u32::from_ne_bytes(request.tpa);
+        maps::neighbor_ipv4(vni, is_question.then_some(request.tpa)?)
+    } else if protocol == eth::IPV6 {
+        let message = offset + ipv6::LEN;
+        frame.require(message + icmpv6::SOLICITATION_LEN).ok()?;
+        let ip = frame.header::<Ipv6Hdr>(offset).ok()?;
+        let question = frame.header::<Solicitation>(message).ok()?;
+        let is_question = ip.next_header == ipv6::ICMPV6
+            && icmpv6::is_solicitation(question.kind)
+            && !ipv6::is_mapped(question.target);
+        maps::neighbor_ipv6(vni, is_question.then_some(question.target)?)
+    } else {
+        None
+    };
+    neighbor.map(|neighbor| Mac::new(neighbor.mac))
+}
+
+/// Hands over what the kernel has unpacked: it classifies the frame anew.
+#[inline(always)]
+pub fn to_endpoint_queued(frame: &Frame, ifindex: u32) -> Result<Verdict, DropReason> {
+    maps::tally(Counter::SlowQueue);
+    frame.redirect_out(ifindex)
+}
+
 /// Hands the frame over. The short way needs `skb->protocol` to be right; where it still names
 /// the outer packet, the veth's other end classifies the frame anew. That is the long way, on
 /// which there is GRO too.
@@ -46,8 +91,7 @@ pub fn to_endpoint(frame: &mut Frame, ifindex: u32, protocol: u16) -> Result<Ver
     if is_fresh && !wants_gro(frame, protocol) {
         frame.redirect_to_peer(ifindex)
     } else {
-        maps::tally(Counter::SlowQueue);
-        frame.redirect_out(ifindex)
+        to_endpoint_queued(frame, ifindex)
     }
 }
 

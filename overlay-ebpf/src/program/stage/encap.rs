@@ -1,8 +1,10 @@
 //! Encapsulation: the outer headers are written once, behind the frame's own Ethernet header,
 //! whose place the outer one takes when the kernel's neighbour table writes it.
+//!
+//! What the programs can't encapsulate goes through the kernel's VXLAN device.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason, EndpointEntry, FdbEntry},
+    abi::{Counter, DropReason, FdbEntry},
     rule::{
         ecn,
         flow::{self, Flow},
@@ -16,23 +18,9 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
+    maps::Path,
     packet::{Frame, Verdict},
 };
-
-/// The packet, or each segment of an aggregate, fits the network's MTU: VTEPs must not fragment
-/// (RFC 7348 section 4.3).
-#[inline(always)]
-pub fn check_mtu(frame: &Frame, endpoint: &EndpointEntry, flow: &Flow) -> Result<(), DropReason> {
-    let len = match frame.gso_size() {
-        0 => frame.len() - eth::LEN as u32,
-        segment => segment + flow.headers_len,
-    };
-    if len <= endpoint.mtu {
-        Ok(())
-    } else {
-        Err(DropReason::TooBig)
-    }
-}
 
 /// Sends the frame to a VTEP.
 #[inline(always)]
@@ -42,14 +30,15 @@ pub fn send(
     inner: &eth::Header,
     flow: &Flow,
     target: &FdbEntry,
+    path: Path,
 ) -> Result<Verdict, DropReason> {
-    // Of an aggregate these lengths are only a start: segmentation writes each segment's own.
+    // Of an aggregate these lengths are only a start: segmentation writes each segment's own. What does not
+    // fit is 0, as `iph_set_totlen` has it in the kernel.
     let outer_len = frame.len() + (OVERHEAD_IPV4 - eth::LEN) as u32;
-    if outer_len > u32::from(u16::MAX) {
-        return Err(DropReason::TooBig);
+    let outer_len = u16::try_from(outer_len).unwrap_or(0);
+    if frame.grow_for_tunnel().is_err() {
+        return send_by_device(frame, vni, target, Counter::SlowSendRefused);
     }
-    let outer_len = outer_len as u16;
-    frame.grow_for_tunnel()?;
     let encapsulation = frame.header_mut::<Encapsulation>(eth::LEN)?;
     encapsulation.ip = ipv4::outer(
         maps::vtep_ip(),
@@ -60,14 +49,31 @@ pub fn send(
     encapsulation.udp = udp::outer(
         flow::source_port(flow.hash),
         target.vtep_port,
-        outer_len - ipv4::LEN as u16,
+        outer_len.saturating_sub(ipv4::LEN as u16),
     );
     encapsulation.vxlan = vxlan::header(vni);
     inner.emit(&mut encapsulation.inner);
     frame.header_mut::<EthHdr>(0)?.ether_type = eth::IPV4;
-    let next_hop = maps::next_hop(target.vtep);
-    if next_hop.is_none() {
+    if path.next_hop.is_none() {
         maps::tally(Counter::SlowRoute);
     }
-    frame.redirect_via_neighbor(maps::underlay_ifindex(), next_hop)
+    frame.redirect_via_neighbor(maps::underlay_ifindex(), path.next_hop)
+}
+
+/// Sends the frame to a VTEP through the kernel's VXLAN device, for the reason that `counter` says. The device
+/// sends to its own port alone.
+#[inline(always)]
+pub fn send_by_device(
+    frame: &mut Frame,
+    vni: u32,
+    target: &FdbEntry,
+    counter: Counter,
+) -> Result<Verdict, DropReason> {
+    let device = maps::external().ok_or(DropReason::EncapFailed)?;
+    if u16::from_ne_bytes(target.vtep_port) != u16::from_ne_bytes(maps::vtep_port()) {
+        return Err(DropReason::EncapFailed);
+    }
+    let verdict = frame.send_by_device(device, vni, maps::vtep_ip(), target.vtep)?;
+    maps::tally(counter);
+    Ok(verdict)
 }

@@ -1,5 +1,5 @@
 //! ARP and neighbour discovery answered on the spot, from the neighbour table, with the frame
-//! turned round in place.
+//! turned round in place. What endpoints say to each other alone goes on, if it is the truth.
 
 use overlay_ebpf::{
     abi::{DropReason, EndpointEntry, NeighborEntry},
@@ -7,7 +7,7 @@ use overlay_ebpf::{
     wire::{
         arp::{self, ArpHdr},
         eth::{self, EthHdr},
-        icmpv6::{self, Solicitation},
+        icmpv6::{self, Claim, Solicitation, TargetLinkLayer},
         ipv6::{self, Ipv6Hdr},
     },
 };
@@ -31,43 +31,55 @@ pub struct Question {
 /// Where an ICMPv6 message begins.
 const MESSAGE: usize = eth::LEN + ipv6::LEN;
 
-/// Answers an ARP request for a known address; what becomes of others `miss` says. Announcements
-/// and probes want no answer.
+/// Answers an ARP request for a known address, and a probe for somebody else's (RFC 5227 section 2.1.1); what
+/// becomes of others `miss` says. Announcements want no answer. `None`: the packet is for the endpoint that its
+/// destination MAC names, a reply or a request of one that asks that endpoint alone.
 #[inline(always)]
 pub fn answer_arp(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     header: &eth::Header,
     miss: impl FnOnce(Question) -> DropReason,
-) -> Result<Verdict, DropReason> {
+) -> Result<Option<Verdict>, DropReason> {
     frame.require(eth::LEN + arp::LEN)?;
     let request = Held(*frame.header::<ArpHdr>(eth::LEN)?);
-    if !arp::is_request(&request) {
+    let is_reply = arp::is_reply(&request);
+    if !is_reply && !arp::is_request(&request) {
         return Err(DropReason::ArpMalformed);
     }
     if !rule::same_mac(request.sha, endpoint.mac) {
         return Err(DropReason::SourceMac);
     }
     let sender = u32::from_ne_bytes(request.spa);
-    if sender == 0 {
-        return Err(DropReason::ArpGratuitous);
-    }
-    if !rule::is_first_ipv4(endpoint, request.spa)
+    let is_probe = sender == 0 && !is_reply;
+    if !is_probe
+        && !rule::is_first_ipv4(endpoint, request.spa)
         && !is_own(endpoint, maps::neighbor_ipv4(endpoint.vni, request.spa))
     {
         return Err(DropReason::SourceIp);
     }
-    if sender == u32::from_ne_bytes(request.tpa) {
+    if sender == u32::from_ne_bytes(request.tpa) || (is_reply && header.destination.is_group()) {
         return Err(DropReason::ArpGratuitous);
     }
     if !arp::can_be_target(request.tpa) {
         return Err(DropReason::ArpMalformed);
     }
+    if is_reply {
+        return Ok(None);
+    }
+    let otherwise = if is_probe {
+        DropReason::ArpGratuitous
+    } else {
+        DropReason::NeighborUnknown
+    };
     let Some(neighbor) = maps::neighbor_ipv4(endpoint.vni, request.tpa) else {
+        if !header.destination.is_group() {
+            return Ok(None);
+        }
         return Err(miss(Question {
             address: Held(ipv6::mapped(request.tpa)),
             asker: Held(ipv6::mapped(request.spa)),
-            otherwise: DropReason::NeighborUnknown,
+            otherwise,
         }));
     };
     if rule::owned_by(endpoint, &neighbor) {
@@ -79,38 +91,80 @@ pub fn answer_arp(
         src_addr: neighbor.mac,
         ether_type: eth::ARP,
     };
-    frame.redirect_out(frame.ifindex())
+    frame.redirect_out(frame.ifindex()).map(Some)
 }
 
-/// Whether this IPv6 frame carries a neighbour solicitation. `NdForged`: it carries, or may hide, a
-/// message that would tell its receiver where addresses are. As with ARP replies, only the network
-/// has a say in that.
+/// What an IPv6 frame has to do with neighbour discovery.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// Nothing.
+    No,
+    /// It asks where an address is.
+    Solicitation,
+    /// It says where one is.
+    Advertisement,
+}
+
+/// What this IPv6 frame has to do with neighbour discovery. `NdForged`: it carries, or may hide, a message
+/// that would tell its receiver where others are.
 #[inline(always)]
-pub fn is_solicitation(frame: &mut Frame) -> Result<bool, DropReason> {
+pub fn discovery(frame: &mut Frame) -> Result<Discovery, DropReason> {
     frame.require(eth::LEN + ipv6::LEN)?;
     let ip = frame.header::<Ipv6Hdr>(eth::LEN)?;
     if icmpv6::may_hide_discovery(ip) {
-        return Err(DropReason::NdForged);
+        frame.check_extensions(eth::LEN, ip.next_header)?;
     }
     if ip.next_header != ipv6::ICMPV6 {
-        return Ok(false);
+        return Ok(Discovery::No);
     }
     let kind = frame.load::<u8>(MESSAGE)?;
-    if icmpv6::is_announcement(kind) {
+    if icmpv6::is_solicitation(kind) {
+        Ok(Discovery::Solicitation)
+    } else if icmpv6::is_advertisement(kind) {
+        Ok(Discovery::Advertisement)
+    } else if icmpv6::claim(kind) == Claim::Others {
+        Err(DropReason::NdForged)
+    } else {
+        Ok(Discovery::No)
+    }
+}
+
+/// An advertisement speaks of an address and the MAC of its sender alone.
+#[inline(always)]
+pub fn check_advertisement(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<(), DropReason> {
+    frame.require(MESSAGE + icmpv6::SOLICITATION_LEN)?;
+    let ip = frame.header::<Ipv6Hdr>(eth::LEN)?;
+    let len = u16::from_be_bytes(ip.payload_len) as usize;
+    let target = frame.header::<Solicitation>(MESSAGE)?.target;
+    let option = frame
+        .load::<TargetLinkLayer>(MESSAGE + icmpv6::SOLICITATION_LEN)
+        .unwrap_or(TargetLinkLayer {
+            kind: 0,
+            len: 0,
+            mac: [0; 6],
+        });
+    if !icmpv6::tells_only_of(len, &option, endpoint.mac) {
         return Err(DropReason::NdForged);
     }
-    Ok(icmpv6::is_solicitation(kind))
+    let is_own = rule::is_first_ipv6(endpoint, target)
+        || ipv6::is_link_local_of(target, endpoint.mac)
+        || is_own(endpoint, maps::neighbor_ipv6(endpoint.vni, target));
+    if is_own {
+        Ok(())
+    } else {
+        Err(DropReason::NdForged)
+    }
 }
 
 /// Answers a solicitation for a known address, and a duplicate address detection for somebody
-/// else's; what becomes of others `miss` says.
+/// else's; what becomes of others `miss` says. `None`: it is for the endpoint that its destination MAC names.
 #[inline(always)]
 pub fn advertise(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     header: &eth::Header,
     miss: impl FnOnce(Question) -> DropReason,
-) -> Result<Verdict, DropReason> {
+) -> Result<Option<Verdict>, DropReason> {
     frame.require(MESSAGE + icmpv6::SOLICITATION_LEN)?;
     let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
     let message = Held(*frame.header::<Solicitation>(MESSAGE)?);
@@ -122,7 +176,9 @@ pub fn advertise(
         return Err(DropReason::Ipv4Mapped);
     }
     let detection = ipv6::is_unspecified(ip.source);
+    // The answer goes to nobody but the endpoint, so it need not be proved whose a link-local address is.
     if !detection
+        && !ipv6::is_link_local(ip.source)
         && !rule::is_first_ipv6(endpoint, ip.source)
         && !is_own(endpoint, maps::neighbor_ipv6(endpoint.vni, ip.source))
     {
@@ -134,6 +190,9 @@ pub fn advertise(
         DropReason::NeighborUnknown
     };
     let Some(neighbor) = maps::neighbor_ipv6(endpoint.vni, message.target) else {
+        if !header.destination.is_group() {
+            return Ok(None);
+        }
         return Err(miss(Question {
             address: Held(message.target),
             asker: Held(ip.source),
@@ -157,7 +216,7 @@ pub fn advertise(
         src_addr: neighbor.mac,
         ether_type: eth::IPV6,
     };
-    frame.redirect_out(frame.ifindex())
+    frame.redirect_out(frame.ifindex()).map(Some)
 }
 
 /// Whether the neighbour table gives the address to this endpoint.

@@ -97,7 +97,7 @@ fn check_ipv6(
         return Err(DropReason::Ipv4Mapped);
     }
     if icmpv6::may_hide_discovery(ip) {
-        return Err(DropReason::NdForged);
+        frame.check_extensions(INNER_L3, ip.next_header)?;
     }
     if ip.next_header != ipv6::ICMPV6 {
         return Ok(());
@@ -118,6 +118,10 @@ fn check_ipv6(
         frame.require(INNER_MESSAGE + icmpv6::SOLICITATION_LEN)?;
         frame.header::<Solicitation>(INNER_MESSAGE)?.target
     };
+    // Neighbours probe each other from these (RFC 4861 section 7.2.2), and nobody registers them.
+    if ipv6::is_link_local_of(address, inner.source.octets()) {
+        return Ok(());
+    }
     match maps::neighbor_ipv6(vni, address) {
         Some(neighbor) if source::same_mac(neighbor.mac, inner.source.octets()) => Ok(()),
         _ => Err(DropReason::SourceIp),

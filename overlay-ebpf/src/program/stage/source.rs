@@ -52,19 +52,23 @@ pub fn check_ipv4(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, D
     Ok(Flow {
         hash,
         ecn: ip.tos & ipv4::ECN_MASK,
-        headers_len: (ipv4::LEN + 8) as u32,
     })
 }
 
-/// The IPv6 source is the endpoint's.
+/// The IPv6 source is the endpoint's; in neighbour discovery it may be the link-local one of its MAC too.
 #[inline(always)]
-pub fn check_ipv6(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, DropReason> {
+pub fn check_ipv6(
+    frame: &mut Frame,
+    endpoint: &EndpointEntry,
+    is_discovery: bool,
+) -> Result<Flow, DropReason> {
     require_with_ports(frame, eth::LEN + ipv6::LEN)?;
     let ip = frame.header::<Ipv6Hdr>(eth::LEN)?;
     if ipv6::is_mapped(ip.source) || ipv6::is_mapped(ip.destination) {
         return Err(DropReason::Ipv4Mapped);
     }
-    if !owns_ipv6(endpoint, ip.source) {
+    let is_own_link_local = is_discovery && ipv6::is_link_local_of(ip.source, endpoint.mac);
+    if !is_own_link_local && !owns_ipv6(endpoint, ip.source) {
         return Err(DropReason::SourceIp);
     }
     let hash = match frame.hash() {
@@ -80,7 +84,6 @@ pub fn check_ipv6(frame: &mut Frame, endpoint: &EndpointEntry) -> Result<Flow, D
     Ok(Flow {
         hash,
         ecn: ip.ecn(),
-        headers_len: (ipv6::LEN + 8) as u32,
     })
 }
 

@@ -68,7 +68,13 @@ fn found() -> Found {
     let peer = Ipv4Addr::new(10, 0, 0, 2);
     Found {
         ports: BTreeMap::from([("a".parse().unwrap(), 7)]),
-        next_hops: BTreeMap::from([(peer, peer)]),
+        paths: BTreeMap::from([(
+            peer,
+            VtepPath {
+                next_hop: Some(peer),
+                mtu: Some(4000),
+            },
+        )]),
     }
 }
 
@@ -111,11 +117,12 @@ fn only_other_nodes_are_vteps_to_accept_from() {
 }
 
 #[test]
-fn a_next_hop_that_is_not_known_is_left_to_the_kernel() {
+fn a_path_that_is_not_known_is_left_to_the_kernel() {
     let (mirror, local, peer) = (mirror(), local(), Ipv4Addr::new(10, 0, 0, 2));
-    let next_hop = |found: &Found| desired(&mirror, &local, found).vtep(peer).unwrap().next_hop;
-    assert_eq!(next_hop(&found()), Some(peer));
-    assert_eq!(next_hop(&Found::default()), None);
+    let path = |found: &Found| desired(&mirror, &local, found).vtep(peer).unwrap().path;
+    assert_eq!(path(&found()).next_hop, Some(peer));
+    assert_eq!(path(&found()).mtu, Some(4000));
+    assert_eq!(path(&Found::default()), VtepPath::default());
 }
 
 #[test]
@@ -269,7 +276,7 @@ proptest! {
                 .iter()
                 .map(|(ip, port)| {
                     let port = u16::try_from(*port % 7).unwrap();
-                    (Ipv4Addr::from_bits(*ip % 64), VtepRow { port, next_hop: None })
+                    (Ipv4Addr::from_bits(*ip % 64), VtepRow { port, path: VtepPath::default() })
                 })
                 .collect(),
             ..Tables::default()

@@ -366,6 +366,10 @@ impl Datapath for Host {
         Ok(())
     }
 
+    fn set_slow_path(&self, _: Option<u32>) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
     fn restore_pins(&self) -> Result<(), DatapathError> {
         Ok(())
     }
@@ -528,7 +532,11 @@ impl Platform for Host {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, _: u16) -> Result<TunnelDevices, PlatformError> {
+    async fn ensure_vxlan(&self, _: u16) -> Result<u32, PlatformError> {
+        Ok(0)
+    }
+
+    async fn open_vxlan(&self, _: u16, _: u32) -> Result<TunnelDevices, PlatformError> {
         Ok(TunnelDevices::default())
     }
 
@@ -536,14 +544,18 @@ impl Platform for Host {
         Ok(mpsc::channel(1).1)
     }
 
-    async fn next_hops(
+    async fn paths(
         &self,
         vteps: &[Ipv4Addr],
-    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError> {
+    ) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError> {
         if self.fails(|faults| faults.ports) {
             return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
         }
-        Ok(vteps.iter().map(|vtep| (*vtep, *vtep)).collect())
+        let path = |vtep: &Ipv4Addr| VtepPath {
+            next_hop: Some(*vtep),
+            mtu: None,
+        };
+        Ok(vteps.iter().map(|vtep| (*vtep, path(vtep))).collect())
     }
 
     async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {

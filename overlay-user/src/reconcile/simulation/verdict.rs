@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         Digest, Endpoint, FdbKey, FdbRow, FdbTarget, Installed, Miss, Name, NeighborKey,
-        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, VtepRow,
+        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, VtepPath, VtepRow,
     },
     reconcile::digest::Survey,
 };
@@ -260,7 +260,10 @@ impl World {
                 .map(|(ip, port)| {
                     let row = VtepRow {
                         port,
-                        next_hop: Some(ip),
+                        path: VtepPath {
+                            next_hop: Some(ip),
+                            mtu: None,
+                        },
                     };
                     (ip, row)
                 })

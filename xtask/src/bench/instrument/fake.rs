@@ -59,7 +59,11 @@ impl Platform for NoPlatform {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, _: u16) -> Result<TunnelDevices, PlatformError> {
+    async fn ensure_vxlan(&self, _: u16) -> Result<u32, PlatformError> {
+        Ok(0)
+    }
+
+    async fn open_vxlan(&self, _: u16, _: u32) -> Result<TunnelDevices, PlatformError> {
         Ok(TunnelDevices::default())
     }
 
@@ -67,10 +71,7 @@ impl Platform for NoPlatform {
         Ok(mpsc::channel(1).1)
     }
 
-    async fn next_hops(
-        &self,
-        _: &[Ipv4Addr],
-    ) -> Result<BTreeMap<Ipv4Addr, Ipv4Addr>, PlatformError> {
+    async fn paths(&self, _: &[Ipv4Addr]) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError> {
         Ok(BTreeMap::new())
     }
 
@@ -208,6 +209,10 @@ impl Datapath for Tabled {
     fn doubt_attachments(&self) {}
 
     fn attach_external(&self, _: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn set_slow_path(&self, _: Option<u32>) -> Result<(), DatapathError> {
         Ok(())
     }
 

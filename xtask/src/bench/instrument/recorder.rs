@@ -201,6 +201,10 @@ impl<D: Datapath> Datapath for Recorder<D> {
         self.inner.attach_external(ifindexes)
     }
 
+    fn set_slow_path(&self, ifindex: Option<u32>) -> Result<(), DatapathError> {
+        self.inner.set_slow_path(ifindex)
+    }
+
     fn restore_pins(&self) -> Result<(), DatapathError> {
         self.inner.restore_pins()
     }

@@ -1,0 +1,109 @@
+//! The slow path: what the programs can't encapsulate or unpack, the kernel's VXLAN device does.
+//!
+//! Out, the frame gets a tunnel key and goes to the device. In, [`Frame::vouch`] has the packet go on
+//! through the host's stack, which hands it to the device; there [`Frame::is_vouched`] knows it again. The
+//! packet carries the voucher in `tc_index`, which no packet filter can set.
+
+use core::mem::offset_of;
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_ZERO_CSUM_TX, TC_ACT_OK, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1,
+        bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
+    },
+    helpers::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+};
+use overlay_ebpf::abi::DropReason;
+
+use super::{Frame, Verdict, redirected};
+
+/// Hops that an outer packet may take: as the programs write it.
+const TTL: u8 = 64;
+
+/// What a packet carries that `underlay_ingress` found sound: "OV" in ASCII.
+const VOUCHER: u32 = 0x4f56;
+
+/// Bytes of the tunnel key that kernels before 6.0 know, which choose the source address themselves.
+const SHORT_KEY: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
+
+impl Frame {
+    /// Sends the frame through the VXLAN device with this index, from one underlay address to another, both in
+    /// the order of the wire. The device fragments what the path does not take.
+    #[inline(always)]
+    pub fn send_by_device(
+        &mut self,
+        device: u32,
+        vni: u32,
+        from: [u8; 4],
+        to: [u8; 4],
+    ) -> Result<Verdict, DropReason> {
+        let mut key = key();
+        key.tunnel_id = vni;
+        key.tunnel_ttl = TTL;
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(to);
+        key.__bindgen_anon_3.local_ipv4 = u32::from_be_bytes(from);
+        if !self.set_key(&mut key, size_of::<bpf_tunnel_key>() as u32)
+            && !self.set_key(&mut key, SHORT_KEY)
+        {
+            return Err(DropReason::EncapFailed);
+        }
+        self.scrub();
+        // SAFETY: takes no pointer.
+        redirected(unsafe { bpf_redirect(device, 0) })
+    }
+
+    #[inline(always)]
+    fn set_key(&mut self, key: &mut bpf_tunnel_key, size: u32) -> bool {
+        // SAFETY: the key has `size` bytes at least, all of them set.
+        unsafe { bpf_skb_set_tunnel_key(self.skb(), key, size, BPF_F_ZERO_CSUM_TX as u64) == 0 }
+    }
+
+    /// Lets the packet go on to the kernel's stack, past all other programs on this interface.
+    #[inline(always)]
+    pub fn vouch(&mut self) -> Verdict {
+        // SAFETY: the verifier allows this store; with the verdict, the kernel makes it the `tc_index`.
+        unsafe { (*self.skb()).tc_classid = VOUCHER };
+        TC_ACT_OK as Verdict
+    }
+
+    /// Whether the frame came out of a packet that [`Self::vouch`] let go.
+    #[inline(always)]
+    pub fn is_vouched(&self) -> bool {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).tc_index == VOUCHER }
+    }
+
+    /// Takes the voucher off, so that it goes no further than here.
+    #[inline(always)]
+    pub fn take_voucher(&mut self) {
+        // SAFETY: the verifier allows this store; the context is valid for the whole program.
+        unsafe { (*self.skb()).tc_index = 0 };
+    }
+
+    /// The VNI that the VXLAN device found on the frame.
+    #[inline(always)]
+    pub fn vni_of_device(&self) -> Result<u32, DropReason> {
+        let mut key = key();
+        // SAFETY: the key has `SHORT_KEY` bytes at least.
+        match unsafe { bpf_skb_get_tunnel_key(self.skb(), &raw mut key, SHORT_KEY, 0) } {
+            0 => Ok(key.tunnel_id),
+            _ => Err(DropReason::VxlanDevice),
+        }
+    }
+}
+
+/// A key with nothing in it.
+#[inline(always)]
+const fn key() -> bpf_tunnel_key {
+    bpf_tunnel_key {
+        tunnel_id: 0,
+        __bindgen_anon_1: bpf_tunnel_key__bindgen_ty_1 {
+            remote_ipv6: [0; 4],
+        },
+        tunnel_tos: 0,
+        tunnel_ttl: 0,
+        __bindgen_anon_2: bpf_tunnel_key__bindgen_ty_2 { tunnel_ext: 0 },
+        tunnel_label: 0,
+        __bindgen_anon_3: bpf_tunnel_key__bindgen_ty_3 { local_ipv6: [0; 4] },
+    }
+}

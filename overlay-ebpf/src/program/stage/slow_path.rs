@@ -1,0 +1,65 @@
+//! Tunnel packets that are left to the kernel once they are found sound. It puts fragments together, and takes
+//! the marks of the tunnel off aggregates: `bpf_skb_adjust_room` leaves them there (up to Linux 6.18), and
+//! what carries them can't be cut up for a socket that wants single datagrams.
+
+use overlay_ebpf::{
+    abi::{Counter, DropReason},
+    rule::arrival,
+    wire::{
+        eth,
+        ipv4::{self, Ipv4Hdr},
+        ipv6::Ipv6Hdr,
+        vxlan::INNER_L3,
+    },
+};
+
+use crate::{
+    maps,
+    packet::{Frame, Verdict},
+};
+
+/// Why the kernel has to unpack the tunnel packet, with what `protocol` says inside. `None`: the programs can.
+#[inline(always)]
+pub fn cause(frame: &Frame, protocol: u16, is_fragment: bool) -> Option<Counter> {
+    if is_fragment {
+        return Some(Counter::SlowReceiveFragment);
+    }
+    let transport = transport(frame, protocol)?;
+    if transport != ipv4::UDP && transport != ipv4::SCTP {
+        return None;
+    }
+    let can_clear = transport == ipv4::UDP && maps::clears_tunnel_marks();
+    let is_aggregate = frame.gso_size() != 0 && !can_clear;
+    let wants_kernel = maps::with_arrivals(|arrivals| {
+        // Where no aggregate ever came, the clock is not asked.
+        (is_aggregate || arrivals.kernel_ns != 0)
+            && arrival::wants_kernel(arrivals, is_aggregate, maps::now())
+    });
+    match wants_kernel {
+        Some(true) if is_aggregate => Some(Counter::SlowReceiveAggregate),
+        Some(true) => Some(Counter::SlowReceiveOrder),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn transport(frame: &Frame, protocol: u16) -> Option<u8> {
+    match protocol {
+        eth::IPV4 => Some(frame.header::<Ipv4Hdr>(INNER_L3).ok()?.proto),
+        eth::IPV6 => Some(frame.header::<Ipv6Hdr>(INNER_L3).ok()?.next_header),
+        _ => None,
+    }
+}
+
+/// Leaves the packet, which was found sound, to the kernel and its VXLAN device. `otherwise` is the reason to
+/// drop it where there is none.
+#[inline(always)]
+pub fn leave(
+    frame: &mut Frame,
+    cause: Counter,
+    otherwise: DropReason,
+) -> Result<Verdict, DropReason> {
+    maps::external().ok_or(otherwise)?;
+    maps::tally(cause);
+    Ok(frame.vouch())
+}

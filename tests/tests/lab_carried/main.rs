@@ -1,0 +1,14 @@
+//! What Linux' own VXLAN with a bridge carries between two endpoints, the overlay carries too: the same traffic
+//! goes through a pair of the kernel's and through one of ours, and what arrives is compared.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fails here fails the test, with its line"
+)]
+
+mod fabric;
+mod kinds;
+mod reference;
+mod settings;
+mod slow_path;

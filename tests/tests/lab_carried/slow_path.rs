@@ -1,0 +1,1 @@
+//! The slow path, cause by cause.
