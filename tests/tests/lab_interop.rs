@@ -9,7 +9,12 @@
 
 use std::{fs, path::PathBuf};
 
-use overlay_tests::{Agent, Lab, Netns, lab::Host, traffic, until};
+use overlay_tests::{
+    Agent, Lab, Netns,
+    lab::Host,
+    traffic::{self, Stream},
+    until,
+};
 
 const GREEN_MAC: &str = "02:42:07:07:07:03";
 const BLUE_MAC: &str = "02:42:07:07:07:02";
@@ -96,6 +101,76 @@ fn payloads_go_both_ways_between_ours_and_the_kernels_vxlan() {
 #[test]
 fn a_kernel_that_fills_in_udp_checksums_is_understood_too() {
     exchange("udpcsum");
+}
+
+/// The same kind of host, which knows nobody: it floods to our VTEP, learns, and asks again and again.
+fn asking_kernel_host(lab: &Lab, host: &Host, peer: &Host) -> Netns {
+    let green = kernel_host(lab, host, peer, "");
+    host.netns.ip("link set vx0 type vxlan learning");
+    host.netns.run(
+        "bridge",
+        &format!("fdb del {BLUE_MAC} dev vx0 self dst {}", peer.ip),
+    );
+    host.netns.run(
+        "bridge",
+        &format!("fdb del {BLUE_MAC} dev vx0 master static"),
+    );
+    host.netns.run(
+        "bridge",
+        &format!("fdb append 00:00:00:00:00:00 dev vx0 dst {}", peer.ip),
+    );
+    green.ip("neigh flush dev eth0 nud permanent");
+    for (family, setting, value) in [
+        ("ipv4", "base_reachable_time_ms", 500),
+        ("ipv6", "base_reachable_time_ms", 500),
+        ("ipv4", "delay_first_probe_time", 1),
+        ("ipv6", "delay_first_probe_time", 1),
+    ] {
+        green.run(
+            "sysctl",
+            &format!("-qw net.{family}.neigh.eth0.{setting}={value}"),
+        );
+    }
+    green
+}
+
+#[test]
+fn a_peer_whose_neighbours_are_dynamic_loses_nothing() {
+    let lab = Lab::new();
+    let [ours, theirs] = lab.hosts();
+    let one = Agent::start(&lab, &ours, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let green = asking_kernel_host(&lab, &theirs, &ours);
+    let folder = arpd_folder(&lab, "10.0.0.2");
+    one.does(&format!("import arpd {} --vni 42", folder.display()));
+    for ip in ["7.7.7.2", "fd07::2"] {
+        green.reaches(ip);
+    }
+    let before = one.json("drops");
+    let streams = [
+        Stream::start(&green, &blue, "7.7.7.2"),
+        Stream::start(&green, &blue, "fd07::2"),
+        Stream::start(&blue, &green, "7.7.7.3"),
+    ];
+    // Some twenty rounds of probes, by unicast and, where an entry went, by broadcast.
+    for round in 0..20 {
+        for stream in &streams {
+            stream.flows(2000);
+        }
+        if round % 5 == 4 {
+            for ip in ["7.7.7.2", "fd07::2"] {
+                green.ip(&format!("neigh del {ip} dev eth0"));
+            }
+        }
+    }
+    for stream in streams {
+        let (sent, lost) = stream.finish();
+        assert!(lost.is_empty(), "{} of {sent}: {lost:?}", lost.len());
+    }
+    let after = one.json("drops");
+    for reason in ["arp_malformed", "nd_forged", "source_ip", "source_mac"] {
+        assert_eq!(after[reason], before[reason], "{reason}");
+    }
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn fragments(world: &World) -> String {
     ALL_OF_IT.to_owned()
 }
 
-fn segments(world: &World) -> String {
+pub(crate) fn segments(world: &World) -> String {
     [GREEN.ipv4, GREEN.ipv6]
         .map(|ip| arrivals(&world.blue, &world.green, ip, 1200, 20, 25))
         .join(", ")

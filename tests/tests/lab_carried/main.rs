@@ -9,6 +9,7 @@
 
 mod fabric;
 mod kinds;
+mod path_mtu;
 mod reference;
 mod settings;
 mod slow_path;
