@@ -42,7 +42,7 @@ counters! {
     MissesLimited = 3, "misses_limited";
     /// Packets into tunnels whose next hop the kernel's routing table had to be asked for.
     SlowRoute = 4, "slow_route";
-    /// Packets out of tunnels that went through the queue of the endpoint's veth.
+    /// Packets that went through the queue of the endpoint's veth.
     SlowQueue = 5, "slow_queue";
     /// Misses that were put off because one endpoint, or one network's tunnels, raised too many; the next
     /// frame tries again.

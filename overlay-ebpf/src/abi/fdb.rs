@@ -39,7 +39,7 @@ pub struct FdbEntry {
     pub ifindex: u32,
     /// Underlay address of a remote endpoint's VTEP, order of the wire.
     pub vtep: [u8; 4],
-    /// UDP port of that VTEP, order of the wire.
+    /// UDP port of that VTEP, order of the wire. Of a local endpoint: [`FdbEntry::QUEUED`] or zero.
     pub vtep_port: [u8; 2],
     /// Where a local endpoint's network is counted in `traffic`; 0: nowhere.
     pub slot: u16,
@@ -54,6 +54,17 @@ super::assert_layout!(FdbEntry, 24, {
 super::user_pod!(FdbKey, FdbEntry);
 
 impl FdbEntry {
+    /// In place of a local endpoint's port: its frames go through the queue of its veth, where an XDP program
+    /// of its own sees them.
+    pub const QUEUED: [u8; 2] = [0, 1];
+
+    /// Whether a local endpoint's frames go through the queue of its veth.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_queued(&self) -> bool {
+        self.vtep_port[1] == Self::QUEUED[1]
+    }
+
     /// An endpoint on this host.
     #[must_use]
     pub const fn local(generation: u64, ifindex: u32) -> Self {

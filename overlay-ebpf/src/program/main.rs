@@ -156,7 +156,7 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
     }
     let verdict = if target.ifindex != 0 {
         count::received(target.slot, count::volume_of(&segments));
-        frame.redirect_to_peer(target.ifindex)
+        deliver::from_endpoint(frame, &target)
     } else {
         to_vtep(frame, &endpoint, &header, &flow, &target, longest)
     }?;
@@ -221,7 +221,7 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
         unpacked => unpacked?,
     };
     count::received(target.slot, count::volume(frame, protocol));
-    deliver::to_endpoint(frame, target.ifindex, protocol)
+    deliver::to_endpoint(frame, &target, protocol)
 }
 
 /// What the kernel has unpacked, after [`from_tunnel`] found it sound.

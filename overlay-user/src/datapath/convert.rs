@@ -41,13 +41,16 @@ impl Row for FdbRow {
 
     fn to_abi(key: &FdbKey, row: &Self, stamp: &Stamp<'_>) -> (abi::FdbKey, abi::FdbEntry) {
         let mut entry = match row.target {
-            FdbTarget::Local { ifindex } => abi::FdbEntry::local(row.generation, ifindex),
+            FdbTarget::Local { ifindex, .. } => abi::FdbEntry::local(row.generation, ifindex),
             FdbTarget::Remote { vtep, port } => {
                 abi::FdbEntry::remote(row.generation, vtep.octets(), port)
             }
         };
-        if let FdbTarget::Local { .. } = row.target {
+        if let FdbTarget::Local { is_queued, .. } = row.target {
             entry.slot = stamp.slots.of(key.vni);
+            if is_queued {
+                entry.vtep_port = abi::FdbEntry::QUEUED;
+            }
         }
         if row.ages {
             entry.used_s = stamp.now_s;
@@ -64,6 +67,7 @@ impl Row for FdbRow {
         } else {
             FdbTarget::Local {
                 ifindex: value.ifindex,
+                is_queued: value.is_queued(),
             }
         };
         let key = FdbKey {
@@ -255,7 +259,10 @@ mod tests {
         comes_back(
             key,
             FdbRow {
-                target: FdbTarget::Local { ifindex: 7 },
+                target: FdbTarget::Local {
+                    ifindex: 7,
+                    is_queued: true,
+                },
                 generation: 9,
                 ages: false,
             },

@@ -25,6 +25,8 @@ pub enum FdbTarget {
     Local {
         /// The host side's interface index.
         ifindex: u32,
+        /// Whether frames go through the veth's queue, because a native XDP program waits for them there.
+        is_queued: bool,
     },
     /// Into a tunnel.
     Remote {

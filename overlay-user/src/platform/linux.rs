@@ -362,6 +362,7 @@ impl Platform for Linux {
                     endpoint: endpoint_of(&link)?,
                     host_ifindex: link.index,
                     is_up: link.is_up(),
+                    has_xdp: false,
                     host_ifname: link.name,
                 })
             })

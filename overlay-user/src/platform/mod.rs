@@ -62,6 +62,9 @@ pub struct Port {
     pub host_ifname: String,
     /// Whether the host side was set up.
     pub is_up: bool,
+    /// Whether a native XDP program is attached inside, past which `bpf_redirect_peer` goes. Not known from
+    /// a listing.
+    pub has_xdp: bool,
 }
 
 /// What somebody changed, that ports are to be looked at for.

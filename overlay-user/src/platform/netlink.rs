@@ -24,7 +24,7 @@ use netlink_packet_route::{
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
-        LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
+        LinkHeader, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -73,6 +73,8 @@ pub(super) struct Link {
     pub(super) gso_max_size: Option<u32>,
     /// The same for IPv4, where the kernel has it apart (Linux 6.3).
     pub(super) gso_ipv4_max_size: Option<u32>,
+    /// Whether a native XDP program is attached.
+    pub(super) has_xdp: bool,
     /// Of a VXLAN device.
     pub(super) vxlan: Option<Vxlan>,
     /// Of a bridge's port: the settings of [`Change::isolated`] that it has.
@@ -514,6 +516,12 @@ impl Link {
             LinkAttribute::LinkNetNsId(id) => self.peer_nsid = Some(id),
             LinkAttribute::GsoMaxSize(size) => self.gso_max_size = Some(size),
             LinkAttribute::GsoIpv4MaxSize(size) => self.gso_ipv4_max_size = Some(size),
+            LinkAttribute::Xdp(settings) => {
+                self.has_xdp = settings.iter().any(|setting| {
+                    let native = [XdpAttached::Driver, XdpAttached::Multiple];
+                    matches!(setting, LinkXdp::Attached(mode) if native.contains(mode))
+                });
+            }
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     self.take_info(info);

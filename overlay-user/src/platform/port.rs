@@ -373,6 +373,7 @@ impl Linux {
             host_ifindex: outside.index,
             host_ifname: Device::Port(endpoint).name(&self.instance),
             is_up: outside.is_up(),
+            has_xdp: inside.has_xdp,
         };
         self.watched
             .insert(spec, &port, (outside.peer_nsid, inside.index));
@@ -446,7 +447,7 @@ impl Linux {
         // The host has no business of its own on this link: no addresses, so no ARP.
         let change = Change::of(link)
             .alias(alias)
-            .mtu(spec.mtu)
+            .mtu(host_mtu(spec))
             .flags(LinkFlags::Noarp);
         let is_new = !change.is_done() || !link.is_up();
         host.apply(change).await.tried(setting)?;
@@ -473,6 +474,15 @@ fn check(spec: &PortSpec) -> Result<(), PlatformError> {
     )))
 }
 
+/// MTU of the host side, bytes. A veth takes in nothing that is longer than its own, so that the programs could
+/// neither count it nor tell its sender: so it is longer than the endpoint's, in case somebody raises that, but
+/// not so long that native XDP programs without fragments could no more be attached inside (`veth_xdp_set` in
+/// drivers/net/veth.c).
+pub(super) fn host_mtu(spec: &PortSpec) -> u32 {
+    const LONGEST_FOR_XDP: u32 = 3500;
+    spec.mtu.max(LONGEST_FOR_XDP)
+}
+
 /// The request for a pair with one end already where it belongs, so that it never shows elsewhere.
 fn veth(name: &str, spec: &PortSpec, netns: &Netns) -> LinkMessage {
     let inside = LinkMessageBuilder::<LinkUnspec>::new()
@@ -482,7 +492,7 @@ fn veth(name: &str, spec: &PortSpec, netns: &Netns) -> LinkMessage {
         .setns_by_fd(netns.as_fd().as_raw_fd())
         .build();
     LinkVeth::new(name, spec.ifname.as_str())
-        .mtu(spec.mtu)
+        .mtu(host_mtu(spec))
         .set_info_data(InfoData::Veth(InfoVeth::Peer(inside)))
         .build()
 }

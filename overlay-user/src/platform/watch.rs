@@ -88,6 +88,7 @@ struct Watched {
     container_side: LinkId,
     host_ifname: String,
     spec: PortSpec,
+    has_xdp: bool,
 }
 
 impl WatchedPorts {
@@ -103,6 +104,7 @@ impl WatchedPorts {
             container_side,
             host_ifname: port.host_ifname.clone(),
             spec: spec.clone(),
+            has_xdp: port.has_xdp,
         };
         let mut index = self.lock();
         index.remove(&spec.endpoint);
@@ -168,10 +170,14 @@ impl Watched {
         } else {
             self.spec.ifname.as_ref()
         };
-        link.is_up()
+        // Of a host side that is right the kernel tells too when an XDP program comes or goes inside, which
+        // changes what the pair can take, and of nothing else that would be often.
+        !is_host_side
+            && link.is_up()
             && link.mtu == self.spec.mtu
             && link.name == *name
-            && (is_host_side || link.address == self.spec.mac.octets())
+            && link.has_xdp == self.has_xdp
+            && link.address == self.spec.mac.octets()
     }
 }
 
@@ -360,6 +366,7 @@ mod tests {
             host_ifindex: OUTSIDE,
             host_ifname: "ovl1".to_owned(),
             is_up: true,
+            has_xdp: false,
         };
         ports.insert(&spec(), &port, (Some(NSID), INSIDE));
         ports

@@ -2,7 +2,7 @@
 //! makes of those that it bears upon. Pure.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -103,8 +103,26 @@ impl Local {
 pub struct Found {
     /// Host-side indexes of the endpoints that stand here.
     pub ports: BTreeMap<Name, u32>,
+    /// Those of them in whose endpoint a native XDP program is attached.
+    pub queued: BTreeSet<u32>,
     /// Ways on the underlay by VTEP address.
     pub paths: BTreeMap<Ipv4Addr, VtepPath>,
+}
+
+impl Found {
+    /// Notes whether a native XDP program is attached in the endpoint with this interface, and forgets what
+    /// was known of interfaces that are no endpoint's any more.
+    pub fn note_xdp(&mut self, ifindex: u32, has_xdp: bool) {
+        if has_xdp {
+            self.queued.insert(ifindex);
+        } else {
+            self.queued.remove(&ifindex);
+        }
+        if !self.queued.is_empty() {
+            let there: BTreeSet<u32> = self.ports.values().copied().collect();
+            self.queued.retain(|ifindex| there.contains(ifindex));
+        }
+    }
 }
 
 /// What each row shall be, from all that is known.
@@ -231,7 +249,10 @@ impl Desired<'_> {
         self.mirror.network(endpoint.vni())?;
         if endpoint.is_local() {
             let ifindex = *self.found.ports.get(endpoint.name())?;
-            return Some(FdbTarget::Local { ifindex });
+            return Some(FdbTarget::Local {
+                ifindex,
+                is_queued: self.found.queued.contains(&ifindex),
+            });
         }
         let vtep = endpoint.known_node()?.vtep;
         match vtep.ip {

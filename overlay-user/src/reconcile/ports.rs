@@ -186,10 +186,15 @@ impl Applier {
             let name = spec.endpoint;
             self.note_endpoint(mirror, &name, &mut draft);
             match made {
-                Ok(Port { host_ifindex, .. }) => {
+                Ok(Port {
+                    host_ifindex,
+                    has_xdp,
+                    ..
+                }) => {
                     self.failures.remove(&name);
                     self.places.insert(name.clone(), (spec.netns, spec.ifname));
                     self.found.ports.insert(name.clone(), host_ifindex);
+                    self.found.note_xdp(host_ifindex, has_xdp);
                     self.attached.up.remove(&host_ifindex);
                     standing.push(name);
                 }
@@ -246,6 +251,7 @@ impl Applier {
             Ok(Some(port))
                 if wanted == Ok(spec)
                     && known == Some(port.host_ifindex)
+                    && self.found.queued.contains(&port.host_ifindex) == port.has_xdp
                     && !self.failures.contains_key(&name) =>
             {
                 // The look puts right all but this, which needs to know of programs.

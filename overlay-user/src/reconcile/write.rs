@@ -133,7 +133,7 @@ impl Applier {
         }
         let error = error.to_string();
         let to = plan.put.fdb.values().filter_map(|row| match row.target {
-            FdbTarget::Local { ifindex } => Some(ifindex),
+            FdbTarget::Local { ifindex, .. } => Some(ifindex),
             FdbTarget::Remote { .. } => None,
         });
         let ifindexes = to.chain(plan.put.endpoints.keys().copied()).collect();

@@ -121,3 +121,41 @@ fn neighbours_that_are_probed_again_and_again_stay() {
         neighbors.contains(GREEN.ipv4) && !neighbors.contains("FAILED")
     });
 }
+
+/// An XDP program that drops all; fixtures/README.md has more.
+const XDP_DROP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xdp-drop.bpf.o");
+
+#[test]
+fn a_native_xdp_program_of_an_endpoint_sees_what_is_delivered() {
+    let world = World::new(Fabric::Overlay);
+    let senders = [&world.green, &world.cyan];
+    world
+        .blue
+        .ip(&format!("link set dev eth0 xdpdrv obj {XDP_DROP} sec xdp"));
+    for sender in senders {
+        for ip in [BLUE.ipv4, BLUE.ipv6] {
+            until("the program to see frames", || {
+                !sender.pings(ip, "-c 1 -W 1")
+            });
+        }
+    }
+    world.blue.ip("link set dev eth0 xdpdrv off");
+    for sender in senders {
+        sender.reaches(BLUE.ipv4);
+        sender.reaches(BLUE.ipv6);
+    }
+}
+
+#[test]
+fn an_endpoint_that_raised_its_mtu_is_told_also_where_no_agent_runs() {
+    let mut world = World::new(Fabric::Overlay);
+    world.agents[0].kill();
+    world.blue.ip("link set eth0 mtu 3000");
+    for ip in [GREEN.ipv4, GREEN.ipv6] {
+        until("the endpoint to know", || {
+            let _ = world.blue.pings(ip, "-c 1 -W 1 -M do -s 2500");
+            let route = world.blue.ip(&format!("route get {ip}"));
+            route.contains(&format!("mtu {}", crate::fabric::MTU))
+        });
+    }
+}

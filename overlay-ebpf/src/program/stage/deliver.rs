@@ -75,6 +75,16 @@ fn asked_for(frame: &mut Frame, vni: u32, protocol: u16, offset: usize) -> Optio
     neighbor.map(|neighbor| Mac::new(neighbor.mac))
 }
 
+/// Hands over what another endpoint of this host sent.
+#[inline(always)]
+pub fn from_endpoint(frame: &mut Frame, target: &FdbEntry) -> Result<Verdict, DropReason> {
+    if target.is_queued() {
+        to_endpoint_queued(frame, target.ifindex)
+    } else {
+        frame.redirect_to_peer(target.ifindex)
+    }
+}
+
 /// Hands over what the kernel has unpacked: it classifies the frame anew.
 #[inline(always)]
 pub fn to_endpoint_queued(frame: &Frame, ifindex: u32) -> Result<Verdict, DropReason> {
@@ -86,12 +96,16 @@ pub fn to_endpoint_queued(frame: &Frame, ifindex: u32) -> Result<Verdict, DropRe
 /// the outer packet, the veth's other end classifies the frame anew. That is the long way, on
 /// which there is GRO too.
 #[inline(always)]
-pub fn to_endpoint(frame: &mut Frame, ifindex: u32, protocol: u16) -> Result<Verdict, DropReason> {
+pub fn to_endpoint(
+    frame: &mut Frame,
+    target: &FdbEntry,
+    protocol: u16,
+) -> Result<Verdict, DropReason> {
     let is_fresh = frame.protocol() == protocol && (protocol == eth::IPV4 || protocol == eth::IPV6);
-    if is_fresh && !wants_gro(frame, protocol) {
-        frame.redirect_to_peer(ifindex)
+    if is_fresh && !target.is_queued() && !wants_gro(frame, protocol) {
+        frame.redirect_to_peer(target.ifindex)
     } else {
-        to_endpoint_queued(frame, ifindex)
+        to_endpoint_queued(frame, target.ifindex)
     }
 }
 

@@ -97,7 +97,13 @@ fn fdb_key(number: u32, last: u8) -> FdbKey {
 fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
     let (mirror, local, found) = (mirror(), local(), found());
     let target = |key| desired(&mirror, &local, &found).fdb(key).unwrap().target;
-    assert_eq!(target(fdb_key(42, 2)), FdbTarget::Local { ifindex: 7 });
+    assert_eq!(
+        target(fdb_key(42, 2)),
+        FdbTarget::Local {
+            ifindex: 7,
+            is_queued: false
+        }
+    );
     let remote = FdbTarget::Remote {
         vtep: [10, 0, 0, 2].into(),
         port: 4789,

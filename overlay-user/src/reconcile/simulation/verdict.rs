@@ -62,7 +62,10 @@ impl Oracle<'_> {
     fn fdb_row(&self, endpoint: &Endpoint) -> Option<FdbRow> {
         let target = if Self::is_local(endpoint) {
             let (ifindex, ..) = self.kernel.ports.get(&endpoint.name)?;
-            FdbTarget::Local { ifindex: *ifindex }
+            FdbTarget::Local {
+                ifindex: *ifindex,
+                is_queued: false,
+            }
         } else {
             let vtep = self.state.nodes[&endpoint.node].vtep;
             let IpAddr::V4(ip) = vtep.ip else {
