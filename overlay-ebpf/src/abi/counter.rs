@@ -68,6 +68,10 @@ counters! {
     TooBigAnswered = 15, "too_big_answered";
     /// Packets too long whose sender was not told because it was told so often before; counted as drops.
     TooBigLimited = 16, "too_big_limited";
+    /// Echoes of other hosts that were sent back.
+    EchoAnswered = 17, "echo_answered";
+    /// Answers to this host's echoes.
+    EchoReceived = 18, "echo_received";
 }
 
 impl Counter {

@@ -98,6 +98,8 @@ drop_reasons! {
     VxlanDevice = 31, "vxlan_device";
     /// An IPv6 address is an IPv4 one mapped into it, which no packet may carry (RFC 4291 section 2.5.5.2).
     Ipv4Mapped = 32, "ipv4_mapped";
+    /// An echo of a VTEP that sends more of them than are answered.
+    EchoLimited = 33, "echo_limited";
 }
 
 impl DropReason {

@@ -64,9 +64,9 @@ pub struct Quiet {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct MeterKey {
-    /// [`MeterKey::ENDPOINT`], [`MeterKey::NETWORK`], [`MeterKey::TUNNEL`] or [`MeterKey::ERRORS`].
+    /// [`MeterKey::ENDPOINT`], [`MeterKey::NETWORK`], [`MeterKey::TUNNEL`], [`MeterKey::ERRORS`] or [`MeterKey::ECHOES`].
     pub kind: u32,
-    /// The host side's interface index, or the VNI.
+    /// The host side's interface index, the VNI, or the VTEP's address as it lies in memory.
     pub id: u32,
 }
 
@@ -79,6 +79,8 @@ impl MeterKey {
     pub const TUNNEL: u32 = 3;
     /// `kind` of the meter of the ICMP errors that an endpoint is sent.
     pub const ERRORS: u32 = 4;
+    /// `kind` of the meter of a VTEP's echoes.
+    pub const ECHOES: u32 = 5;
 
     /// The meter of the endpoint behind an interface of the host.
     #[must_use]
@@ -107,6 +109,16 @@ impl MeterKey {
         Self {
             kind: Self::ERRORS,
             id: ifindex,
+        }
+    }
+
+    /// The meter of the echoes of the VTEP at an underlay address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn echoes(vtep: [u8; 4]) -> Self {
+        Self {
+            kind: Self::ECHOES,
+            id: u32::from_ne_bytes(vtep),
         }
     }
 

@@ -7,6 +7,7 @@
 mod arrivals;
 mod counter;
 mod drop_reason;
+mod echo;
 mod endpoint;
 mod fdb;
 mod miss;
@@ -18,6 +19,7 @@ mod vtep;
 pub use arrivals::Arrivals;
 pub use counter::Counter;
 pub use drop_reason::DropReason;
+pub use echo::EchoEvent;
 pub use endpoint::EndpointEntry;
 pub use fdb::{FdbEntry, FdbKey};
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Quiet};
@@ -64,6 +66,9 @@ pub mod map {
     ];
 }
 
+/// Name of the ring of `EchoEvent`, which is not pinned: it is of no use without the agent that made it.
+pub const ECHOES: &str = "echoes";
+
 /// Names of the programs.
 pub mod program {
     /// TC ingress on the host side of an endpoint's interface.
@@ -85,6 +90,9 @@ pub mod program {
     /// Run by the agent, never attached: sends a frame of the agent's out of the interface whose
     /// index is in the context's `mark`.
     pub const INJECT: &str = "inject";
+    /// Likewise: sends a tunnel packet of the agent's through the VXLAN device whose index is in `mark`, on the
+    /// way that encapsulated frames take.
+    pub const INJECT_ECHO: &str = "inject_echo";
 }
 
 /// What the probe programs are run on: a tunnel packet as far as they look. An IPv4 header, and

@@ -27,6 +27,7 @@ mod stage {
     pub mod count;
     pub mod decap;
     pub mod deliver;
+    pub mod echo;
     pub mod encap;
     pub mod miss;
     pub mod mtu;
@@ -42,6 +43,7 @@ use overlay_ebpf::{
     abi::{Counter, DropReason, EndpointEntry, FdbEntry, MeterKey},
     rule::{flow::Flow, mtu as rule},
     wire::{
+        self,
         eth::{self, Mac},
         vxlan::INNER_L3,
     },
@@ -49,7 +51,7 @@ use overlay_ebpf::{
 
 use packet::{DROP, Frame, PASS, Verdict};
 use stage::{
-    count, decap, deliver, encap, miss,
+    count, decap, deliver, echo, encap, miss,
     miss::Asker,
     mtu, neighbor,
     neighbor::{Discovery, Question},
@@ -84,6 +86,9 @@ pub fn external_ingress(ctx: TcContext) -> Verdict {
     let mut frame = Frame::new(ctx);
     if frame.is_vouched() {
         from_device(&mut frame)
+    } else if frame.is_own_echo() {
+        frame.take_voucher();
+        echo::send(&mut frame)
     } else {
         Err(DropReason::VxlanDevice)
     }
@@ -95,6 +100,13 @@ pub fn external_ingress(ctx: TcContext) -> Verdict {
 #[classifier]
 pub fn inject(ctx: TcContext) -> Verdict {
     Verdict::from(Frame::new(ctx).inject().is_ok())
+}
+
+/// Run by the agent alone, on a tunnel packet of its own: has it come in by the VXLAN device that the frame's
+/// mark names, where [`external_ingress`] sends it on. 1: it was sent.
+#[classifier]
+pub fn inject_echo(ctx: TcContext) -> Verdict {
+    Verdict::from(Frame::new(ctx).inject_echo().is_ok())
 }
 
 #[inline(always)]
@@ -193,6 +205,9 @@ fn to_vtep(
 fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
     let tunnel = decap::parse(frame)?;
     let (vni, inner) = (tunnel.vni, &tunnel.inner);
+    if vni == wire::echo::VNI {
+        return echo::take(frame, tunnel.sender, inner.ether_type, tunnel.is_fragment);
+    }
     let asker = Asker {
         ifindex: frame.ifindex(),
         vni,

@@ -6,14 +6,15 @@ use aya_ebpf::{
     Global,
     bindings::BPF_ANY,
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
-    helpers::bpf_ktime_get_coarse_ns,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Arrivals, Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, Meter, MeterKey, MissEvent,
-        MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
+        Arrivals, Counter, DropReason, EchoEvent, EndpointEntry, FdbEntry, FdbKey, Meter, MeterKey,
+        MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry,
+        VtepKey,
     },
     wire::eth::Mac,
 };
@@ -58,6 +59,12 @@ const MISSES_SIZE: usize = 256 << 10;
 
 #[btf_map(name = "misses")]
 static MISSES: RingBuf<MissEvent, MISSES_SIZE> = RingBuf::new();
+
+/// Bytes of the ring: some eight hundred echoes.
+const ECHOES_SIZE: usize = 32 << 10;
+
+#[btf_map(name = "echoes")]
+static ECHOES: RingBuf<EchoEvent, ECHOES_SIZE> = RingBuf::new();
 
 #[btf_map(name = "quiet")]
 static QUIET: LruHashMap<MissKey, Quiet, 16_384> = LruHashMap::new();
@@ -339,6 +346,22 @@ pub fn raise(event: &MissEvent, until_ns: u64) -> bool {
     record.write(*event);
     record.submit(0);
     true
+}
+
+/// Tells the agent of an echo; not where the ring is full.
+#[inline(always)]
+pub fn tell_of_echo(event: &EchoEvent) {
+    if let Some(mut record) = ECHOES.reserve(0) {
+        record.write(*event);
+        record.submit(0);
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub fn exactly_now() -> u64 {
+    // SAFETY: takes no pointer.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC` as of the last tick.

@@ -30,6 +30,7 @@ use overlay_ebpf::{
     wire::{
         arp::ArpHdr,
         checksum::Sum,
+        echo::EchoHdr,
         eth::{self, EthHdr},
         icmp::TooBigHdr,
         icmpv6::{Advertisement, Solicitation, TargetLinkLayer},
@@ -96,6 +97,8 @@ unsafe impl Header for Advertisement {}
 unsafe impl Header for TargetLinkLayer {}
 // SAFETY: as above.
 unsafe impl Header for TooBigHdr {}
+// SAFETY: as above.
+unsafe impl Header for EchoHdr {}
 // SAFETY: bytes.
 unsafe impl Header for [u8; QUOTED] {}
 // SAFETY: four bytes.
@@ -357,11 +360,17 @@ impl Frame {
     /// Sends the frame out of the interface whose index is the frame's mark, without that mark.
     #[inline(always)]
     pub fn inject(&mut self) -> Result<(), DropReason> {
+        self.inject_with(0)
+    }
+
+    /// The same with flags of `bpf_clone_redirect`.
+    #[inline(always)]
+    fn inject_with(&mut self, flags: u64) -> Result<(), DropReason> {
         // SAFETY: as for `ifindex`.
         let ifindex = unsafe { (*self.skb()).mark };
         self.scrub();
         // SAFETY: the helper takes the context, which is valid.
-        match unsafe { bpf_clone_redirect(self.skb(), ifindex, 0) } {
+        match unsafe { bpf_clone_redirect(self.skb(), ifindex, flags) } {
             0 => Ok(()),
             _ => Err(DropReason::RedirectFailed),
         }

@@ -17,6 +17,9 @@ pub const NETWORK_LIMIT: u64 = 1024;
 /// Misses of one CPU in a window, some 7600 a second. What is left where many networks scan.
 pub const CPU_LIMIT: u64 = 4096;
 
+/// Echoes of one VTEP in a window: some 240 a second.
+pub const ECHO_LIMIT: u64 = 128;
+
 /// For how long a miss that was raised rests until it is raised again, nanoseconds.
 pub const REST: u64 = 1_000_000_000;
 

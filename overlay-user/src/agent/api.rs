@@ -31,7 +31,8 @@ pub use findings::{
 };
 pub use view::{
     AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
-    RegistryView, RejectedView, StalledView, StatusView, VtepRemovedView, VtepView,
+    PathState, PathView, RegistryView, RejectedView, StalledView, StatusView, VtepRemovedView,
+    VtepView, milliseconds,
 };
 
 /// What the agent does for whoever may open its socket.

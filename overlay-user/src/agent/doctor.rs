@@ -9,11 +9,12 @@ use std::{
 };
 
 use overlay_ebpf::abi::ABI_VERSION;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+mod paths;
 mod underlays;
 
-use self::underlays::judge_underlays;
+use self::{paths::judge_paths, underlays::judge_underlays};
 use super::{
     api::{DoctorView, Finding, NodeState},
     operations::Agent,
@@ -29,6 +30,10 @@ use crate::{
 
 /// Longer than a registry in reach takes to tell the nodes.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than it takes to find out that nothing comes back.
+const PATHS: Duration = Duration::from_secs(4);
+/// How often it is looked whether all paths are known.
+const POLL: Duration = Duration::from_millis(50);
 /// A registry that takes so long makes every change slow.
 const SLOW: Duration = Duration::from_secs(1);
 /// Clocks may differ by so much before the times that hosts tell each other mislead.
@@ -91,9 +96,25 @@ impl Agent {
             judge_underlays(&mut found, &own, &nodes, &networks);
             let states = self.liveness.states(&nodes);
             judge_nodes(&mut found, &own, &nodes, &states);
+            self.try_paths().await;
+            judge_paths(&mut found, &own, &self.vteps_of(nodes.clone()));
             judge_clocks(&mut found, &own, &nodes, SystemTime::now());
         }
         found.concluded()
+    }
+}
+
+impl Agent {
+    /// Tries the ways to all other hosts, and waits for what comes of it.
+    async fn try_paths(&self) {
+        self.paths.try_now();
+        let known = async {
+            while !self.paths.are_known() {
+                sleep(POLL).await;
+            }
+        };
+        // Where the longest packet is still looked for, what is known of it says enough.
+        let _ = timeout(PATHS, known).await;
     }
 }
 

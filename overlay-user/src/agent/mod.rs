@@ -31,6 +31,8 @@ mod map_reader;
 mod metrics;
 mod monitor;
 mod operations;
+mod paths;
+mod prober;
 mod run_dir;
 pub mod server;
 mod teardown;
@@ -50,6 +52,8 @@ use self::{
     map_reader::MapReader,
     metrics::Sources,
     operations::{Agent, Parts},
+    paths::Paths,
+    prober::Prober,
     underlay::Moved,
     waiting::Waiting,
 };
@@ -289,6 +293,15 @@ async fn serve(
         paths.clone(),
         followed,
     ));
+    let paths_to_hosts = Arc::<Paths>::default();
+    let prober = Prober {
+        paths: Arc::clone(&paths_to_hosts),
+        datapath: Arc::clone(&datapath) as Arc<dyn Datapath>,
+        observer: observer.clone(),
+        node: config.node.clone(),
+        mtu: underlay.mtu,
+    };
+    let probing = tokio::spawn(prober.run());
     let clients = Clients::start().context("no threads for clients")?;
     if let Some(listener) = measured_at {
         let sources = Sources {
@@ -316,6 +329,7 @@ async fn serve(
         observer: observer.clone(),
         session,
         fast_path_problem,
+        paths: paths_to_hosts,
         reconciling,
         keeping,
         remembering,
@@ -344,6 +358,7 @@ async fn serve(
     serving.await.context("the agent's socket died")??;
     living.abort();
     announcing.abort();
+    probing.abort();
     claim.release(paths);
     reason
 }

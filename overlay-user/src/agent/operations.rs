@@ -23,7 +23,9 @@ use super::{
     devices::Problem,
     liveness::Liveness,
     map_reader::MapReader,
-    monitor, teardown,
+    monitor,
+    paths::Paths,
+    teardown,
     verify::Verifier,
 };
 use crate::{
@@ -54,6 +56,7 @@ pub(super) struct Agent {
     pub(super) observer: Observer,
     session: Session,
     pub(super) fast_path_problem: watch::Receiver<Problem>,
+    pub(super) paths: Arc<Paths>,
     reconciling: Mutex<Option<Reconciling>>,
     keeping: Mutex<Option<JoinHandle<()>>>,
     remembering: Mutex<Option<JoinHandle<()>>>,
@@ -75,6 +78,8 @@ pub(super) struct Parts {
     pub session: Session,
     /// Why the fast path is off.
     pub fast_path_problem: watch::Receiver<Problem>,
+    /// Whether tunnel packets get to other hosts.
+    pub paths: Arc<Paths>,
     pub reconciling: Reconciling,
     /// What puts the devices back.
     pub keeping: JoinHandle<()>,
@@ -96,6 +101,7 @@ impl From<Parts> for Agent {
             observer: parts.observer,
             session: parts.session,
             fast_path_problem: parts.fast_path_problem,
+            paths: parts.paths,
             reconciling: Mutex::new(Some(parts.reconciling)),
             keeping: Mutex::new(Some(parts.keeping)),
             remembering: Mutex::new(Some(parts.remembering)),
@@ -213,6 +219,7 @@ impl Operations for Agent {
             },
             networks: view.mirror.networks().len(),
             endpoints: EndpointCounts { local, remote },
+            paths: self.paths.count(),
             datapath: DatapathView {
                 attach: self.datapath.attach_mode(),
                 abi: ABI_VERSION,

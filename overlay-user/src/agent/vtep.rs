@@ -1,6 +1,6 @@
 //! The nodes and their tunnel ends as clients want them: listed, removed.
 
-use std::time::SystemTime;
+use std::{net::IpAddr, time::SystemTime};
 
 use super::{
     api::{ErrorKind, NodeState, OperationError, VtepRef, VtepRemovedView, VtepView},
@@ -14,15 +14,23 @@ use crate::{
 impl Agent {
     /// Every node, in the order of their names.
     pub(super) async fn list_vteps(&self) -> Result<Vec<VtepView>, OperationError> {
-        let nodes = self.registry.nodes().await?;
+        Ok(self.vteps_of(self.registry.nodes().await?))
+    }
+
+    /// These nodes, and what this host knows of the ways there.
+    pub(super) fn vteps_of(&self, nodes: Vec<Node>) -> Vec<VtepView> {
         let states = self.liveness.states(&nodes);
-        Ok(nodes
+        nodes
             .into_iter()
             .map(|node| {
                 let state = states.get(&node.name).copied();
-                VtepView::new(node, state.unwrap_or(NodeState::NoAgent))
+                let path = match node.vtep.ip {
+                    IpAddr::V4(ip) => self.paths.view(ip),
+                    IpAddr::V6(_) => None,
+                };
+                VtepView::new(node, state.unwrap_or(NodeState::NoAgent)).with_path(path)
             })
-            .collect())
+            .collect()
     }
 
     /// Removes a node whose host is gone for good, and its endpoints' rows. Refused while it lives, by

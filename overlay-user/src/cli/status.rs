@@ -1,8 +1,10 @@
 //! `overlay status`: the agent's state.
 
+use std::collections::BTreeMap;
+
 use super::{Failure, Session};
 use crate::{
-    agent::api::{AttachMode, StatusView},
+    agent::api::{AttachMode, PathState, StatusView},
     model::Vtep,
     observe::table::Table,
 };
@@ -69,6 +71,7 @@ fn table(status: &StatusView) -> Table {
                 status.endpoints.local, status.endpoints.remote
             ),
         ),
+        ("Paths", paths_line(&status.paths)),
         (
             "Datapath",
             format!(
@@ -96,4 +99,15 @@ fn table(status: &StatusView) -> Table {
             .chain(problems)
             .chain(rejected),
     )
+}
+
+/// How many ways to other hosts are in each state.
+fn paths_line(paths: &BTreeMap<PathState, usize>) -> String {
+    if paths.is_empty() {
+        return "no other host".to_owned();
+    }
+    let states = paths
+        .iter()
+        .map(|(state, count)| format!("{count} {}", state.name()));
+    states.collect::<Vec<_>>().join(", ")
 }

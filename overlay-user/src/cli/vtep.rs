@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{Failure, Session};
 use crate::{
-    agent::api::{NodeState, VtepRef, VtepRemovedView, VtepView},
+    agent::api::{NodeState, PathState, PathView, VtepRef, VtepRemovedView, VtepView},
     observe::table::{Table, or_dash},
 };
 
@@ -79,7 +79,18 @@ fn line(vtep: &VtepRef, removed: Option<&VtepRemovedView>) -> String {
 }
 
 fn table(vteps: &[VtepView], now: Timestamp) -> Table {
-    let mut table = Table::new(["NODE", "IP", "PORT", "MTU", "LAST-SEEN", "STATE", "VERSION"]);
+    let mut table = Table::new([
+        "NODE",
+        "IP",
+        "PORT",
+        "MTU",
+        "LAST-SEEN",
+        "STATE",
+        "PATH",
+        "RTT",
+        "LARGEST",
+        "VERSION",
+    ]);
     for vtep in vteps {
         table.row([
             vtep.node.to_string(),
@@ -94,10 +105,33 @@ fn table(vteps: &[VtepView], now: Timestamp) -> Table {
                 NodeState::NoAgent => "no agent",
             }
             .to_owned(),
+            or_dash(vtep.path.as_ref().map(|path| path_state(path, now))),
+            or_dash(
+                vtep.path
+                    .as_ref()
+                    .and_then(|path| path.rtt_us)
+                    .map(round_trip),
+            ),
+            or_dash(vtep.path.as_ref().and_then(|path| path.largest)),
             or_dash(vtep.version.as_ref()),
         ]);
     }
     table
+}
+
+/// Since when is said of what is not well.
+fn path_state(path: &PathView, now: Timestamp) -> String {
+    match (path.state, path.since) {
+        (PathState::OneWay | PathState::Lost, Some(since)) => {
+            format!("{} since {}", path.state.name(), age(since, now))
+        }
+        _ => path.state.name().to_owned(),
+    }
+}
+
+/// A round trip of so many microseconds.
+fn round_trip(us: u64) -> String {
+    format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
 }
 
 /// One unit is enough, as in `kubectl get`.

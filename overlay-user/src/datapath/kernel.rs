@@ -26,12 +26,13 @@ use nix::{
     net::if_::if_indextoname,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use overlay_ebpf::abi::{Counter, global, map, program};
+use overlay_ebpf::abi::{Counter, ECHOES, global, map, program};
 use tokio::sync::mpsc;
 
 use super::{
     AttachMode, Before, Datapath, DatapathError, Settings, answer,
     attach::{self, Hook},
+    echo,
     features::{self, DecapFlags, chain, classifier},
     former::Former,
     maps::{self, Maps, Outgrown},
@@ -41,7 +42,8 @@ use super::{
     restore::{self, PinnedMaps},
 };
 use crate::model::{
-    FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables,
+    Traffic, Vni, Wanted,
 };
 
 /// The BPF object: an ELF file with the programs, their maps and BTF.
@@ -69,6 +71,8 @@ struct State {
     attached: BTreeSet<u32>,
     /// The VXLAN devices that have `external_ingress`.
     external: BTreeSet<u32>,
+    /// The one of them that does what the programs can't.
+    slow_path: Option<u32>,
     /// The underlay device, if it has this version's `underlay_ingress`.
     underlay: Option<u32>,
     /// The last endpoint's interface that [`Datapath::detached`] looked at.
@@ -110,7 +114,9 @@ impl Kernel {
         for name in restore::PROGRAMS {
             load_and_pin(&mut ebpf, &pins, name)?;
         }
-        load(&mut ebpf, program::INJECT)?;
+        for name in [program::INJECT, program::INJECT_ECHO] {
+            load(&mut ebpf, name)?;
+        }
         if settings.log_drops {
             forward_log(&mut ebpf)?;
         }
@@ -121,6 +127,7 @@ impl Kernel {
             pinned,
             attached: BTreeSet::new(),
             external: BTreeSet::new(),
+            slow_path: None,
             underlay: None,
             seen: 0,
         });
@@ -214,16 +221,44 @@ impl Datapath for Kernel {
 
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {
         match answer::frame(miss, mac) {
-            Some(frame) => inject(&mut self.state().ebpf, &frame, miss.ifindex),
+            Some(frame) => inject(
+                &mut self.state().ebpf,
+                program::INJECT,
+                &frame,
+                miss.ifindex,
+            ),
             None => Ok(()),
         }
     }
 
     fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
         match answer::announcement(ip, mac) {
-            Some(frame) => inject(&mut self.state().ebpf, &frame, ifindex),
+            Some(frame) => inject(&mut self.state().ebpf, program::INJECT, &frame, ifindex),
             None => Ok(()),
         }
+    }
+
+    fn send_echo(&self, request: &EchoRequest) -> Result<(), DatapathError> {
+        let mut state = self.state();
+        let failed = |cause: &str| DatapathError::Kernel {
+            what: format!("can't send an echo to {}", request.vtep),
+            cause: cause.to_owned(),
+        };
+        let device = state
+            .slow_path
+            .ok_or_else(|| failed("the VXLAN device is missing"))?;
+        let frame = echo::request(self.settings.vtep_ip, request)
+            .ok_or_else(|| failed("it would be too long"))?;
+        inject(&mut state.ebpf, program::INJECT_ECHO, &frame, device)
+    }
+
+    fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {
+        let ring = self.state().ebpf.take_map(ECHOES);
+        let ring = ring.and_then(|ring| ring.try_into().ok());
+        ring.map(echo::listen).ok_or_else(|| DatapathError::Kernel {
+            what: "can't listen to echoes".to_owned(),
+            cause: "somebody does already".to_owned(),
+        })
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
@@ -387,7 +422,9 @@ impl Datapath for Kernel {
     }
 
     fn set_slow_path(&self, ifindex: Option<u32>) -> Result<(), DatapathError> {
-        self.state().maps.set_external(ifindex)
+        let mut state = self.state();
+        state.slow_path = ifindex;
+        state.maps.set_external(ifindex)
     }
 
     fn restore_pins(&self) -> Result<(), DatapathError> {
@@ -485,8 +522,8 @@ fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, D
     Ok(program)
 }
 
-/// Sends a frame out of an interface of this network namespace.
-fn inject(ebpf: &mut Ebpf, frame: &[u8], ifindex: u32) -> Result<(), DatapathError> {
+/// Has `program` send a frame by an interface of this network namespace.
+fn inject(ebpf: &mut Ebpf, program: &str, frame: &[u8], ifindex: u32) -> Result<(), DatapathError> {
     // `struct __sk_buff` up to and with `mark`, its third word, which names the interface.
     let mut context = [0; 12];
     context[8..].copy_from_slice(&ifindex.to_ne_bytes());
@@ -495,14 +532,14 @@ fn inject(ebpf: &mut Ebpf, frame: &[u8], ifindex: u32) -> Result<(), DatapathErr
         ctx_in: Some(&context),
         ..TestRunOptions::default()
     };
-    let result = classifier(ebpf, program::INJECT)?
+    let result = classifier(ebpf, program)?
         .test_run(options)
-        .map_err(|error| features::failed("run", program::INJECT, &error))?;
+        .map_err(|error| features::failed("run", program, &error))?;
     if result.return_value == 1 {
         return Ok(());
     }
     Err(DatapathError::Kernel {
-        what: format!("can't send an answer to the interface with index {ifindex}"),
+        what: format!("can't send a frame by the interface with index {ifindex}"),
         cause: "the kernel refused the frame".to_owned(),
     })
 }

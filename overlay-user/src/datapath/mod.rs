@@ -11,13 +11,15 @@ use overlay_ebpf::abi::map;
 use tokio::sync::mpsc;
 
 use crate::model::{
-    FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables,
+    Traffic, Vni, Wanted,
 };
 
 mod answer;
 mod attach;
 mod batch;
 mod convert;
+mod echo;
 mod features;
 mod former;
 mod kernel;
@@ -194,6 +196,12 @@ pub trait Datapath: Send + Sync + 'static {
     /// Tells the endpoint behind an interface of this host that an address is at `mac` from now on:
     /// gratuitous ARP, or an unsolicited neighbour advertisement.
     fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError>;
+
+    /// Sends an echo to another host, on the way that encapsulated frames take.
+    fn send_echo(&self, request: &EchoRequest) -> Result<(), DatapathError>;
+
+    /// What comes of echoes, this host's and others'. To be called once.
+    fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError>;
 
     /// How full each map is, by name.
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError>;

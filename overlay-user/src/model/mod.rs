@@ -5,6 +5,7 @@
 
 mod address;
 mod change;
+mod echo;
 mod endpoint;
 pub mod fair;
 mod identity;
@@ -20,6 +21,7 @@ mod table;
 
 pub use address::{AddressError, Mac, Vni};
 pub use change::{Change, Delta, Revision, Snapshot};
+pub use echo::{Echo, EchoKind, EchoRequest};
 pub use endpoint::{Endpoint, EndpointState};
 pub use identity::RegistryId;
 pub use miss::{Miss, Wanted};

@@ -28,6 +28,9 @@ use super::{
 /// agent of an earlier version would take the device for somebody else's.
 const UNUSED_PORT: u16 = 1;
 
+/// MTU of the device, bytes: it limits nothing, and is as long as the kernel lets it be.
+const LONGEST: u32 = 65_485;
+
 /// UDP ports that the device sends from: the dynamic ones (RFC 6335 section 6).
 const SOURCE_PORTS: (u16, u16) = (49152, 65535);
 
@@ -59,7 +62,9 @@ impl Linux {
         };
         self.mark(&host, &link, Device::Vxlan).await.tried(making)?;
         self.keep_silent(&host, &link).await;
-        host.apply(Change::of(&link).free()).await.tried(making)?;
+        host.apply(Change::of(&link).free().mtu(LONGEST))
+            .await
+            .tried(making)?;
         Ok(link.index)
     }
 
@@ -155,6 +160,7 @@ impl Linux {
             .collect_metadata(true)
             .learning(false)
             .port(port)
+            .mtu(LONGEST)
             // As RFC 7348 section 5 recommends, and as the programs do.
             .port_range(SOURCE_PORTS.0, SOURCE_PORTS.1)
             // RFC 6935: tunnels may send zero checksums over IPv6.

@@ -8,12 +8,15 @@ use core::mem::offset_of;
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ZERO_CSUM_TX, TC_ACT_OK, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1,
+        BPF_F_INGRESS, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1,
         bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
     },
     helpers::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
 };
-use overlay_ebpf::abi::DropReason;
+use overlay_ebpf::{
+    abi::DropReason,
+    wire::{eth, ipv4::Ipv4Hdr},
+};
 
 use super::{Frame, Verdict, redirected};
 
@@ -22,6 +25,9 @@ const TTL: u8 = 64;
 
 /// What a packet carries that `underlay_ingress` found sound: "OV" in ASCII.
 const VOUCHER: u32 = 0x4f56;
+
+/// What a tunnel packet of the agent's carries.
+const OWN_ECHO: u32 = VOUCHER + 1;
 
 /// Bytes of the tunnel key that kernels before 6.0 know, which choose the source address themselves.
 const SHORT_KEY: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
@@ -71,6 +77,24 @@ impl Frame {
     pub fn is_vouched(&self) -> bool {
         // SAFETY: as for `ifindex`.
         unsafe { (*self.skb()).tc_index == VOUCHER }
+    }
+
+    /// Has the frame come in by the VXLAN device whose index is the frame's mark, known there as the agent's own.
+    /// Zeros are added up to the length that its IP header says: what the agent hands over can't be as long.
+    #[inline(always)]
+    pub fn inject_echo(&mut self) -> Result<(), DropReason> {
+        let len = u16::from_be_bytes(self.header::<Ipv4Hdr>(eth::LEN)?.tot_len);
+        self.resize(u32::from(len) + eth::LEN as u32)?;
+        // SAFETY: the verifier allows this store; the context is valid for the whole program.
+        unsafe { (*self.skb()).tc_index = OWN_ECHO };
+        self.inject_with(BPF_F_INGRESS as u64)
+    }
+
+    /// Whether the frame is one that [`Self::inject_echo`] sent.
+    #[inline(always)]
+    pub fn is_own_echo(&self) -> bool {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).tc_index == OWN_ECHO }
     }
 
     /// Takes the voucher off, so that it goes no further than here.

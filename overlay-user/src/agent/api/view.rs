@@ -140,6 +140,52 @@ pub struct VtepView {
     pub abi: Option<u32>,
     /// Its underlay's MTU, bytes; null if it has told none.
     pub mtu: Option<u32>,
+    /// Whether tunnel packets get there and back, as the host that was asked found out; null where nobody
+    /// answers: for this host itself, and for VTEPs without an agent.
+    #[serde(default)]
+    pub path: Option<PathView>,
+}
+
+/// Whether tunnel packets get to another host and back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathView {
+    /// The outcome.
+    pub state: PathState,
+    /// Since when it is so, RFC 3339; null if it is not known yet.
+    pub since: Option<Timestamp>,
+    /// The last round trip, microseconds; null if nothing came back lately.
+    pub rtt_us: Option<u64>,
+    /// The longest IP packet of an endpoint that gets there and back, bytes; null if it is not known.
+    pub largest: Option<u32>,
+    /// The same as the underlays' MTUs say.
+    pub expected: u32,
+}
+
+/// Whether tunnel packets get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathState {
+    /// Nobody has tried yet.
+    Unknown,
+    /// There and back.
+    Ok,
+    /// The other host's come here, and this one's do not get there.
+    OneWay,
+    /// Nothing comes from there.
+    Lost,
+}
+
+impl PathState {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+            Self::OneWay => "one way",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// A node that was removed.
@@ -192,11 +238,21 @@ impl VtepView {
             version: node.version,
             abi: node.abi,
             mtu: node.mtu,
+            path: None,
         }
+    }
+
+    /// The same, and how the path there is.
+    #[must_use]
+    pub fn with_path(mut self, path: Option<PathView>) -> Self {
+        self.path = path;
+        self
     }
 }
 
-fn milliseconds(time: SystemTime) -> Option<Timestamp> {
+/// The time in whole milliseconds.
+#[must_use]
+pub fn milliseconds(time: SystemTime) -> Option<Timestamp> {
     let exact = Timestamp::try_from(time).ok()?;
     Timestamp::from_millisecond(exact.as_millisecond()).ok()
 }
@@ -222,6 +278,9 @@ pub struct StatusView {
     pub networks: usize,
     /// How many endpoints there are.
     pub endpoints: EndpointCounts,
+    /// How many ways to other hosts are in each state.
+    #[serde(default)]
+    pub paths: BTreeMap<PathState, usize>,
     /// The datapath.
     pub datapath: DatapathView,
     /// What could not be done and is tried again, a line each; empty if ready.

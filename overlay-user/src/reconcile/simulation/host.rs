@@ -23,8 +23,8 @@ use super::{
 use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
-        FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables, Traffic, Vni,
-        Wanted,
+        Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
+        Tables, Traffic, Vni, Wanted,
     },
     platform::{Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
@@ -301,6 +301,14 @@ impl Datapath for Host {
                 .insert(NeighborKey { vni: row.vni, ip }, mac);
         }
         Ok(())
+    }
+
+    fn send_echo(&self, _: &EchoRequest) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {
+        Ok(mpsc::channel(1).1)
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables, Traffic, Vni,
-    Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables,
+    Traffic, Vni, Wanted,
 };
 use overlay_user::platform::{Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices};
 use tokio::sync::mpsc;
@@ -176,6 +176,14 @@ impl Datapath for Tabled {
 
     fn announce(&self, _: u32, _: IpAddr, _: Mac) -> Result<(), DatapathError> {
         Ok(())
+    }
+
+    fn send_echo(&self, _: &EchoRequest) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {
+        Ok(mpsc::channel(1).1)
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {

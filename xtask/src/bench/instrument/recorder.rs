@@ -11,7 +11,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables, Traffic, Vni, Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables,
+    Traffic, Vni, Wanted,
 };
 use tokio::sync::mpsc;
 
@@ -163,6 +164,14 @@ impl<D: Datapath> Datapath for Recorder<D> {
 
     fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
         self.inner.announce(ifindex, ip, mac)
+    }
+
+    fn send_echo(&self, request: &EchoRequest) -> Result<(), DatapathError> {
+        self.inner.send_echo(request)
+    }
+
+    fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {
+        self.inner.echoes()
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {

@@ -1,0 +1,395 @@
+//! Whether tunnel packets get to another host and back: what echoes tell of one path, and of all of them.
+//!
+//! Pure but for the lock: [`super::prober`] sends and hears.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::Notify;
+
+use super::api::{PathState, PathView};
+use crate::model::{ENCAPSULATION, EchoRequest};
+
+/// Bytes of an echo that asks for no more than an answer.
+pub(super) const SHORT: u16 = 128;
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Echoes in a row that have to be lost before the path is.
+const TRIES: u8 = 3;
+/// Between two rounds: a short echo and one as long as both underlays take.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// The same on a path that is lost.
+const LOST_INTERVAL: Duration = Duration::from_secs(10);
+/// For how long after its last echo the other host counts as heard: three of its rounds.
+const HEARD: Duration = Duration::from_secs(90);
+/// How near the search for the longest packet has to come, bytes.
+const NEAR: u16 = 8;
+
+/// What is known of each path, by the other host's underlay address.
+#[derive(Default)]
+pub(super) struct Paths {
+    table: Mutex<BTreeMap<Ipv4Addr, Path>>,
+    /// Somebody wants to know now.
+    pub(super) asked: Notify,
+}
+
+/// A way to another host, and back.
+#[derive(Debug)]
+pub(super) struct Path {
+    /// The longest outer packet that both underlays take, bytes.
+    longest: u16,
+    state: PathState,
+    since: SystemTime,
+    rtt: Option<Duration>,
+    /// The longest outer packet that came back, bytes.
+    largest: Option<u16>,
+    /// When the other host was last heard of.
+    heard: Option<Duration>,
+    /// When the next round begins.
+    next: Duration,
+    under_way: Vec<Sent>,
+    /// Short ones in a row that were lost.
+    lost: u8,
+    /// Long ones of one length in a row that were lost.
+    lost_long: u8,
+    /// Where the longest packet is looked for: between one that passes and one that does not.
+    search: Option<(u16, u16)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    id: u64,
+    len: u16,
+    at: Duration,
+}
+
+impl Paths {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, Path>> {
+        // Each change is a whole one.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the path to a host. `None`: it is none that is tried.
+    pub(super) fn view(&self, ip: Ipv4Addr) -> Option<PathView> {
+        self.lock().get(&ip).map(Path::view)
+    }
+
+    /// How many paths are in each state.
+    pub(super) fn count(&self) -> BTreeMap<PathState, usize> {
+        let mut count = BTreeMap::new();
+        for path in self.lock().values() {
+            *count.entry(path.state).or_default() += 1;
+        }
+        count
+    }
+
+    /// Has every path tried now.
+    pub(super) fn try_now(&self) {
+        for path in self.lock().values_mut() {
+            path.next = Duration::ZERO;
+        }
+        self.asked.notify_one();
+    }
+
+    /// Whether it is known of every path what became of its last round.
+    pub(super) fn are_known(&self) -> bool {
+        self.lock()
+            .values()
+            .all(|path| path.next > Duration::ZERO && path.is_at_rest())
+    }
+}
+
+impl Path {
+    /// One that is tried for the first time at `next`.
+    pub(super) fn new(longest: u16, next: Duration) -> Self {
+        Self {
+            longest,
+            state: PathState::Unknown,
+            since: SystemTime::now(),
+            rtt: None,
+            largest: None,
+            heard: None,
+            next,
+            under_way: Vec::new(),
+            lost: 0,
+            lost_long: 0,
+            search: None,
+        }
+    }
+
+    /// The underlays take packets of this length now.
+    pub(super) fn set_longest(&mut self, longest: u16) {
+        if self.longest != longest {
+            self.longest = longest;
+            self.largest = self.largest.filter(|largest| *largest <= longest);
+            self.search = None;
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.under_way.is_empty() && self.search.is_none()
+    }
+
+    /// What is to be sent `now`, each under an id that `id` gives: the lengths.
+    pub(super) fn due(&mut self, now: Duration, mut id: impl FnMut() -> u64) -> Vec<(u64, u16)> {
+        let mut wanted = self.after_losses(now);
+        if wanted.is_empty() && self.is_at_rest() && now >= self.next {
+            self.next = now + INTERVAL;
+            wanted = vec![SHORT, self.longest];
+        }
+        let sent: Vec<Sent> = wanted
+            .into_iter()
+            .map(|len| Sent {
+                id: id(),
+                len,
+                at: now,
+            })
+            .collect();
+        self.under_way.extend(&sent);
+        sent.into_iter().map(|sent| (sent.id, sent.len)).collect()
+    }
+
+    /// What is to be sent because something did not come back.
+    fn after_losses(&mut self, now: Duration) -> Vec<u16> {
+        let is_lost = |sent: &Sent| now.saturating_sub(sent.at) >= TIMEOUT;
+        let lost: Vec<u16> = self
+            .under_way
+            .extract_if(.., |sent| is_lost(sent))
+            .map(|sent| sent.len)
+            .collect();
+        let mut wanted = Vec::new();
+        if lost.contains(&SHORT) {
+            self.lost += 1;
+            if self.lost < TRIES {
+                wanted.push(SHORT);
+            } else {
+                self.give_up(now);
+                return Vec::new();
+            }
+        }
+        if let Some(len) = lost.into_iter().find(|len| *len != SHORT) {
+            wanted.extend(self.without(len));
+        }
+        wanted
+    }
+
+    /// Nothing came back at all.
+    fn give_up(&mut self, now: Duration) {
+        let is_heard = self
+            .heard
+            .is_some_and(|heard| now.saturating_sub(heard) < HEARD);
+        self.turn(if is_heard {
+            PathState::OneWay
+        } else {
+            PathState::Lost
+        });
+        (self.lost, self.lost_long, self.search, self.rtt) = (0, 0, None, None);
+        self.under_way.clear();
+        self.next = now + LOST_INTERVAL;
+    }
+
+    /// A long one of this length did not come back: what is tried next.
+    fn without(&mut self, len: u16) -> Option<u16> {
+        self.lost_long += 1;
+        if self.lost_long < TRIES {
+            return Some(len);
+        }
+        self.lost_long = 0;
+        match self.search {
+            // What passed the last time does perhaps still.
+            None => {
+                let known = self.largest.take().filter(|known| *known < len);
+                self.search = Some((SHORT, len));
+                known.or_else(|| self.narrow(SHORT, len))
+            }
+            Some((passes, _)) => self.narrow(passes, len),
+        }
+    }
+
+    /// The longest one is between these.
+    fn narrow(&mut self, passes: u16, fails: u16) -> Option<u16> {
+        if fails - passes <= NEAR {
+            self.largest = Some(passes);
+            self.search = None;
+            return None;
+        }
+        self.search = Some((passes, fails));
+        Some(passes + (fails - passes) / 2)
+    }
+
+    /// Takes an answer in that came at `at`. Gives the length that is to be tried next, if one is.
+    pub(super) fn answered(&mut self, id: u64, at: Duration) -> Option<u16> {
+        let place = self.under_way.iter().position(|sent| sent.id == id)?;
+        let sent = self.under_way.swap_remove(place);
+        self.heard = Some(at);
+        self.turn(PathState::Ok);
+        if sent.len == SHORT {
+            self.lost = 0;
+            self.rtt = Some(at.saturating_sub(sent.at));
+            return None;
+        }
+        self.lost_long = 0;
+        match self.search {
+            None => {
+                self.largest = Some(sent.len);
+                None
+            }
+            Some((_, fails)) => self.narrow(sent.len, fails),
+        }
+    }
+
+    /// Notes an echo that is to be sent at once.
+    pub(super) fn note(&mut self, id: u64, len: u16, at: Duration) {
+        self.under_way.push(Sent { id, len, at });
+    }
+
+    /// The other host sent an echo of its own.
+    pub(super) fn hear(&mut self, at: Duration) {
+        self.heard = Some(at);
+        if self.state == PathState::Lost {
+            self.turn(PathState::OneWay);
+        }
+    }
+
+    fn turn(&mut self, state: PathState) {
+        if self.state != state {
+            self.state = state;
+            self.since = SystemTime::now();
+        }
+    }
+
+    /// Its state.
+    pub(super) fn state(&self) -> PathState {
+        self.state
+    }
+
+    fn view(&self) -> PathView {
+        let is_known = self.state != PathState::Unknown;
+        let inner = |outer: u16| u32::from(outer).saturating_sub(ENCAPSULATION);
+        PathView {
+            state: self.state,
+            since: is_known
+                .then_some(self.since)
+                .and_then(super::api::milliseconds),
+            rtt_us: self.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
+            largest: self.largest.map(inner),
+            expected: inner(self.longest),
+        }
+    }
+}
+
+/// The longest outer packet that two underlays with these MTUs take, bytes.
+pub(super) fn longest(own: u32, other: Option<u32>) -> u16 {
+    let least = own.min(other.unwrap_or(own));
+    u16::try_from(least)
+        .unwrap_or(u16::MAX)
+        .max(EchoRequest::SHORTEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: u16 = 1500;
+
+    /// A network that lets packets of up to `passes` bytes through, and answers a millisecond later.
+    fn try_for(path: &mut Path, from: Duration, to: Duration, passes: u16) {
+        let mut ids = 0..;
+        let mut now = from;
+        while now < to {
+            let mut sent = path.due(now, || ids.next().unwrap());
+            let at = now + Duration::from_millis(1);
+            while let Some((id, len)) = sent.pop() {
+                if len <= passes
+                    && let Some(next) = path.answered(id, at)
+                {
+                    let id = ids.next().unwrap();
+                    path.note(id, next, at);
+                    sent.push((id, next));
+                }
+            }
+            now += Duration::from_millis(250);
+        }
+    }
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn path() -> Path {
+        Path::new(LONGEST, seconds(1))
+    }
+
+    #[test]
+    fn a_path_that_answers_is_ok_with_a_round_trip_and_the_longest_packet() {
+        let mut path = path();
+        try_for(&mut path, seconds(0), seconds(5), LONGEST);
+        let view = path.view();
+        assert_eq!((view.state, view.rtt_us), (PathState::Ok, Some(1000)));
+        assert_eq!((view.largest, view.expected), (Some(1450), 1450));
+    }
+
+    #[test]
+    fn the_longest_packet_of_a_narrow_path_is_found_and_found_again() {
+        let mut path = path();
+        try_for(&mut path, seconds(0), seconds(60), 1000);
+        let found = path.view().largest.unwrap();
+        assert!((950 - u32::from(NEAR)..=950).contains(&found), "{found}");
+        assert_eq!(path.view().state, PathState::Ok);
+        try_for(&mut path, seconds(60), seconds(120), 1000);
+        assert_eq!(path.view().largest, Some(found));
+        try_for(&mut path, seconds(120), seconds(180), LONGEST);
+        assert_eq!(path.view().largest, Some(1450));
+    }
+
+    #[test]
+    fn a_path_is_lost_after_three_echoes_and_not_after_two() {
+        let mut path = path();
+        try_for(&mut path, seconds(0), seconds(5), LONGEST);
+        try_for(&mut path, seconds(30), seconds(33), 0);
+        assert_eq!(path.view().state, PathState::Ok);
+        try_for(&mut path, seconds(33), seconds(36), 0);
+        assert_eq!(path.view().state, PathState::Lost);
+        try_for(&mut path, seconds(36), seconds(50), LONGEST);
+        assert_eq!(path.view().state, PathState::Ok);
+    }
+
+    #[test]
+    fn a_host_that_is_heard_and_does_not_answer_makes_it_one_way() {
+        let mut path = path();
+        try_for(&mut path, seconds(0), seconds(5), 0);
+        assert_eq!(path.view().state, PathState::Lost);
+        path.hear(seconds(5));
+        assert_eq!(path.view().state, PathState::OneWay);
+        try_for(&mut path, seconds(10), seconds(60), 0);
+        assert_eq!(path.view().state, PathState::OneWay);
+        try_for(&mut path, seconds(60), seconds(120), 0);
+        assert_eq!(path.view().state, PathState::Lost);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_changes_nothing() {
+        let mut path = path();
+        assert_eq!(path.answered(7, seconds(1)), None);
+        assert_eq!(path.view().state, PathState::Unknown);
+    }
+
+    #[test]
+    fn a_path_costs_four_packets_a_minute() {
+        let mut path = path();
+        let mut ids = 0..;
+        let mut sent = 0;
+        for tick in 0..40 * 60 * 10 {
+            let now = Duration::from_millis(tick * 25);
+            for (id, _) in path.due(now, || ids.next().unwrap()) {
+                sent += 1;
+                path.answered(id, now);
+            }
+        }
+        assert_eq!(sent, 4 * 10);
+    }
+}

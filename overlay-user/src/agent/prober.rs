@@ -1,0 +1,194 @@
+//! Tries the ways to all other hosts by echoes, a few a minute, and at once when somebody asks.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    api::PathState,
+    paths::{self, Path, Paths},
+};
+use crate::{
+    datapath::Datapath,
+    model::{Echo, EchoKind, EchoRequest, Name, Node},
+    reconcile::{Observer, apply::on_kernel},
+};
+
+/// How often it is looked what is due.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks between two looks at which hosts there are.
+const HOSTS: u32 = 4;
+/// Within which time of a host's coming it is tried first.
+const SPREAD_MS: u64 = 1000;
+
+/// What tries the paths.
+pub(super) struct Prober {
+    pub paths: Arc<Paths>,
+    pub datapath: Arc<dyn Datapath>,
+    pub observer: Observer,
+    pub node: Name,
+    /// MTU of this host's underlay, bytes.
+    pub mtu: u32,
+}
+
+impl Prober {
+    /// Does not end.
+    pub(super) async fn run(self) {
+        let mut echoes = match self.datapath.echoes() {
+            Ok(echoes) => echoes,
+            Err(error) => return tracing::warn!(%error, "the ways to other hosts are not tried"),
+        };
+        let mut ids = Ids::default();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut until_hosts = 0;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    if until_hosts == 0 {
+                        self.note_hosts(&mut ids).await;
+                        until_hosts = HOSTS;
+                    }
+                    until_hosts -= 1;
+                    self.send_due(&mut ids).await;
+                }
+                () = self.paths.asked.notified() => self.send_due(&mut ids).await,
+                echo = echoes.recv() => match echo {
+                    Some(echo) => self.take(echo, &mut echoes, &mut ids).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Takes hosts in that came, and forgets those that went.
+    async fn note_hosts(&self, ids: &mut Ids) {
+        let now = now();
+        let view = self.observer.view().await;
+        let hosts: Vec<(Ipv4Addr, u16)> = view
+            .mirror
+            .nodes()
+            .filter_map(|node| self.host(node))
+            .collect();
+        drop(view);
+        let mut paths = self.paths.lock();
+        paths.retain(|ip, _| hosts.iter().any(|(host, _)| host == ip));
+        for (ip, longest) in hosts {
+            let mut first = || now + Duration::from_millis(ids.next() % SPREAD_MS);
+            paths
+                .entry(ip)
+                .or_insert_with(|| Path::new(longest, first()))
+                .set_longest(longest);
+        }
+    }
+
+    /// The address of a node whose program answers, and the longest packet that both underlays take.
+    fn host(&self, node: &Node) -> Option<(Ipv4Addr, u16)> {
+        let IpAddr::V4(ip) = node.vtep.ip else {
+            return None;
+        };
+        let is_peer = node.agent && node.name != self.node;
+        is_peer.then(|| (ip, paths::longest(self.mtu, node.underlay_mtu())))
+    }
+
+    async fn send_due(&self, ids: &mut Ids) {
+        let now = now();
+        let mut due = Vec::new();
+        for (ip, path) in self.paths.lock().iter_mut() {
+            let before = path.state();
+            let sent = path.due(now, || ids.next());
+            due.extend(sent.into_iter().map(|(id, len)| (*ip, id, len)));
+            tell_of(*ip, before, path.state());
+        }
+        for (ip, id, len) in due {
+            self.send(ip, id, len).await;
+        }
+    }
+
+    async fn send(&self, vtep: Ipv4Addr, id: u64, len: u16) {
+        let port = {
+            let view = self.observer.view().await;
+            let mut nodes = view.mirror.nodes();
+            let node = nodes.find(|node| node.vtep.ip == IpAddr::V4(vtep));
+            node.map(|node| node.vtep.port)
+        };
+        let Some(port) = port else {
+            return;
+        };
+        let request = EchoRequest {
+            id,
+            vtep,
+            port,
+            len,
+        };
+        if let Err(error) = on_kernel(|| self.datapath.send_echo(&request)) {
+            tracing::debug!(%error, %vtep, "an echo was not sent");
+        }
+    }
+
+    /// Takes in what was heard, and all that waits behind it.
+    async fn take(&self, first: Echo, echoes: &mut mpsc::Receiver<Echo>, ids: &mut Ids) {
+        let mut next = Vec::new();
+        let mut heard = Some(first);
+        while let Some(echo) = heard {
+            if let Some(path) = self.paths.lock().get_mut(&echo.vtep) {
+                let before = path.state();
+                match echo.kind {
+                    EchoKind::Theirs => path.hear(echo.at),
+                    EchoKind::Ours => {
+                        if let Some(len) = path.answered(echo.id, echo.at) {
+                            let id = ids.next();
+                            path.note(id, len, now());
+                            next.push((echo.vtep, id, len));
+                        }
+                    }
+                }
+                tell_of(echo.vtep, before, path.state());
+            }
+            heard = echoes.try_recv().ok();
+        }
+        for (vtep, id, len) in next {
+            self.send(vtep, id, len).await;
+        }
+    }
+}
+
+fn tell_of(vtep: Ipv4Addr, before: PathState, after: PathState) {
+    match after {
+        _ if before == after => {}
+        PathState::Ok => tracing::info!(%vtep, "tunnel packets get there and back"),
+        PathState::OneWay => {
+            tracing::warn!(%vtep, "tunnel packets come from there and do not get there")
+        }
+        PathState::Lost => tracing::warn!(%vtep, "no tunnel packet comes from there"),
+        PathState::Unknown => {}
+    }
+}
+
+/// Numbers that nobody can guess.
+#[derive(Default)]
+struct Ids {
+    keys: RandomState,
+    count: u64,
+}
+
+impl Ids {
+    fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.keys.hash_one(self.count)
+    }
+}
+
+/// As the programs tell when an echo came.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}

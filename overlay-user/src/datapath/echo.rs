@@ -1,0 +1,149 @@
+//! Echoes on their way to and from the programs.
+
+use std::{net::Ipv4Addr, os::fd::AsFd as _, thread, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, UdpHeader};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use overlay_ebpf::{
+    abi::EchoEvent,
+    wire::{echo, vxlan},
+};
+use tokio::sync::mpsc;
+
+use crate::model::{Echo, EchoKind, EchoRequest};
+
+/// Echoes that wait for the agent. More are forgotten: they come again.
+const BACKLOG: usize = 1024;
+
+/// First of the UDP ports that echoes are sent from: those of encapsulated frames.
+const FIRST_PORT: u16 = 49152;
+
+/// Hops that an echo may take.
+const TTL: u8 = 64;
+
+/// Reads the ring for as long as somebody listens, on a thread of its own.
+pub(super) fn listen(mut ring: RingBuf<MapData>) -> mpsc::Receiver<Echo> {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    thread::spawn(move || {
+        while !sender.is_closed() {
+            while let Some(record) = ring.next() {
+                if let Some(echo) = parse(&record) {
+                    // One that finds no place is like one that was lost.
+                    let _ = sender.try_send(echo);
+                }
+            }
+            let mut readable = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut readable, PollTimeout::from(u16::MAX)) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return tracing::warn!(%errno, "no more echoes are heard of"),
+            }
+        }
+    });
+    receiver
+}
+
+/// `None`: no record that this version's programs make.
+fn parse(record: &[u8]) -> Option<Echo> {
+    let event: EchoEvent = bytemuck::try_pod_read_unaligned(record).ok()?;
+    Some(Echo {
+        id: u64::from_ne_bytes(event.id),
+        vtep: Ipv4Addr::from(event.vtep),
+        kind: match u8::try_from(event.kind).ok()? {
+            echo::REQUEST => EchoKind::Theirs,
+            echo::REPLY => EchoKind::Ours,
+            _ => return None,
+        },
+        len: u16::try_from(event.len).ok()?,
+        at: Duration::from_nanos(event.at_ns),
+    })
+}
+
+/// The tunnel packet that asks for an echo, without the zeros that it ends with: the program adds them.
+pub(super) fn request(from: Ipv4Addr, request: &EchoRequest) -> Option<Vec<u8>> {
+    let EchoRequest {
+        id,
+        vtep,
+        port,
+        len,
+    } = *request;
+    let udp_len = len.max(EchoRequest::SHORTEST) - Ipv4Header::MIN_LEN_U16;
+    let mut ip = Ipv4Header::new(udp_len, TTL, IpNumber::UDP, from.octets(), vtep.octets()).ok()?;
+    ip.dont_fragment = true;
+    ip.header_checksum = ip.calc_header_checksum();
+    let [low, high, ..] = id.to_ne_bytes();
+    let udp = UdpHeader {
+        // Each echo may take another of several paths.
+        source_port: FIRST_PORT | u16::from_ne_bytes([low, high]),
+        destination_port: port,
+        length: udp_len,
+        checksum: 0,
+    };
+    // Nobody reads the MACs: the kernel writes the outer ones, and the inner frame reaches no endpoint.
+    let outer = Ethernet2Header {
+        ether_type: EtherType::IPV4,
+        ..Ethernet2Header::default()
+    };
+    let inner = Ethernet2Header {
+        ether_type: EtherType(u16::from_be(echo::ETHER_TYPE)),
+        ..Ethernet2Header::default()
+    };
+    Some(
+        [
+            &outer.to_bytes()[..],
+            &ip.to_bytes(),
+            &udp.to_bytes(),
+            &vxlan::header(echo::VNI),
+            &inner.to_bytes(),
+            &echo::MAGIC,
+            &[echo::REQUEST, 0, 0, 0],
+            &id.to_ne_bytes(),
+        ]
+        .concat(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_a_tunnel_packet_of_no_network() {
+        let from = Ipv4Addr::new(10, 0, 0, 1);
+        let wanted = EchoRequest {
+            id: 0x0123_4567_89ab_cdef,
+            vtep: Ipv4Addr::new(10, 0, 0, 2),
+            port: 4789,
+            len: EchoRequest::SHORTEST,
+        };
+        let frame = request(from, &wanted).unwrap();
+        assert_eq!(frame.len(), 14 + usize::from(EchoRequest::SHORTEST));
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        let Some(TransportSlice::Udp(udp)) = packet.transport else {
+            panic!("no UDP");
+        };
+        assert_eq!((udp.destination_port(), udp.checksum()), (4789, 0));
+        assert!(udp.source_port() >= FIRST_PORT);
+        let (vxlan, inner) = udp.payload().split_at(8);
+        assert_eq!(vxlan, [8, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(inner[12..18], [0x88, 0xb5, b'O', b'V', b'E', b'1']);
+    }
+
+    #[test]
+    fn a_longer_one_says_so_and_leaves_the_zeros_to_the_program() {
+        let wanted = EchoRequest {
+            id: 1,
+            vtep: Ipv4Addr::new(10, 0, 0, 2),
+            port: 4789,
+            len: 9000,
+        };
+        let frame = request(Ipv4Addr::new(10, 0, 0, 1), &wanted).unwrap();
+        assert_eq!(frame.len(), 14 + usize::from(EchoRequest::SHORTEST));
+        assert_eq!(frame[16..18], 9000_u16.to_be_bytes());
+    }
+}
