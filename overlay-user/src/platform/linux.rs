@@ -271,6 +271,12 @@ impl Linux {
         }
     }
 
+    /// Lets the link `name` in a namespace have IPv6 addresses.
+    pub(super) async fn enable_ipv6(&self, netns: &Netns, name: &str) -> io::Result<()> {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+        netns.run(move || fs::write(path, "0")).await
+    }
+
     /// Whether we made `netns`, which is found under `name` now.
     pub(super) async fn made(&self, name: &Name, netns: &Netns) -> io::Result<bool> {
         match self.records.namespaces.get(name.as_str())? {

@@ -8,6 +8,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
+use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkFlags, LinkMessage};
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
@@ -363,7 +364,8 @@ impl Linux {
             renamed.tried(setting)?;
         }
         set_inside(&inner, &inside, spec).await.tried(setting)?;
-        self.set_addresses(&inner, inside.index, spec).await?;
+        self.set_addresses(&netns, &inner, inside.index, spec)
+            .await?;
         self.set_outside(host, &outside, spec).await?;
         if outside.controller.is_none() {
             self.share_headroom(host, &outside).await;
@@ -385,6 +387,7 @@ impl Linux {
     /// any number of them.
     async fn set_addresses(
         &self,
+        netns: &Netns,
         inner: &Netlink,
         index: u32,
         spec: &PortSpec,
@@ -409,11 +412,7 @@ impl Linux {
         for net in &spec.addresses {
             match inner.add_address(index, *net).await {
                 Err(error) if errno(&error) == Errno::EACCES && net.addr().is_ipv6() => {
-                    return Err(PlatformError::Refused(format!(
-                        "{net} can't be set: IPv6 is off in namespace {}: write 0 to \
-                         net.ipv6.conf.{}.disable_ipv6 there",
-                        spec.netns, spec.ifname
-                    )));
+                    self.add_disabled(netns, inner, index, *net, spec).await?;
                 }
                 added => added.tried(setting)?,
             }
@@ -422,6 +421,33 @@ impl Linux {
             records.put(endpoint, &wanted.join("\n")).tried(setting)?;
         }
         Ok(())
+    }
+
+    /// Gives the inside an IPv6 address that IPv6 is off for: container runtimes turn it off for all that
+    /// come, and an endpoint that has such an address is to have it.
+    async fn add_disabled(
+        &self,
+        netns: &Netns,
+        inner: &Netlink,
+        index: u32,
+        net: IpNet,
+        spec: &PortSpec,
+    ) -> Result<(), PlatformError> {
+        let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
+        let gone = || io::Error::from(Errno::ENODEV);
+        let link = inner.link(index).await.tried(setting)?;
+        let name = link.ok_or_else(gone).tried(setting)?.name;
+        let enabled = match self.enable_ipv6(netns, &name).await {
+            Ok(()) => inner.add_address(index, net).await,
+            failed => failed,
+        };
+        enabled.map_err(|error| {
+            PlatformError::Refused(format!(
+                "{net} can't be set: IPv6 is off in namespace {} and can't be turned on there ({error}): write \
+                 0 to net.ipv6.conf.{name}.disable_ipv6 in it, or leave the IPv6 addresses out",
+                spec.netns
+            ))
+        })
     }
 
     /// Lets the inside aggregate what comes through the pair's queue (ADR 17). A veth does so
