@@ -11,14 +11,14 @@ use super::Network;
 /// length. `None`: the network has no subnet, or all are full.
 ///
 /// Never handed out are a subnet's first host address, which is the gateway's, the network and
-/// broadcast addresses of IPv4 (but for /31, RFC 3021) and the subnet-router anycast address of
-/// IPv6 (RFC 4291 section 2.6.1; but for /127, RFC 6164).
+/// broadcast addresses of IPv4 and the subnet-router anycast address of IPv6 (RFC 4291 section 2.6.1).
+/// Subnets of one or two addresses have none of these, and are handed out whole (RFC 3021, RFC 6164).
 ///
 /// Takes one question to `used` per address below the answer.
 #[must_use]
 pub fn next_free(network: &Network, used: impl Fn(IpAddr) -> bool) -> Option<IpNet> {
     network.subnets.iter().find_map(|subnet| {
-        let (first, last) = pool(subnet)?;
+        let (first, last) = pool(subnet);
         (first..=last)
             .map(|number| address(subnet, number))
             .find(|ip| !used(*ip))
@@ -70,16 +70,15 @@ impl Block {
     }
 }
 
-/// The pools of a network, in the order in which they are used. One whose gateway takes the only
-/// address has none.
+/// The pools of a network, in the order in which they are used.
 pub fn pools(network: &Network) -> impl Iterator<Item = Pool> + '_ {
-    network.subnets.iter().filter_map(|subnet| {
-        let (first, last) = pool(subnet)?;
-        Some(Pool {
+    network.subnets.iter().map(|subnet| {
+        let (first, last) = pool(subnet);
+        Pool {
             subnet: *subnet,
             first,
             last,
-        })
+        }
     })
 }
 
@@ -111,16 +110,21 @@ impl Pool {
     }
 }
 
-/// First and last number that may be handed out; `None` if the gateway takes the only address.
-fn pool(subnet: &IpNet) -> Option<(u128, u128)> {
+/// Whether a subnet has none of the addresses that mean the subnet or all of it: it has one or two.
+#[must_use]
+pub fn is_point_to_point(subnet: &IpNet) -> bool {
+    subnet.max_prefix_len() - subnet.prefix_len() <= 1
+}
+
+/// First and last number that may be handed out.
+fn pool(subnet: &IpNet) -> (u128, u128) {
     let (network, last) = (number(subnet.network()), number(subnet.broadcast()));
-    let is_point_to_point = subnet.max_prefix_len() - subnet.prefix_len() <= 1;
-    let (gateway, last) = match subnet {
-        _ if is_point_to_point => (network, last),
-        IpNet::V4(_) => (network + 1, last - 1),
-        IpNet::V6(_) => (network + 1, last),
-    };
-    (gateway < last).then(|| (gateway + 1, last))
+    match subnet {
+        _ if is_point_to_point(subnet) => (network, last),
+        // The gateway's is the one after the network's.
+        IpNet::V4(_) => (network + 2, last - 1),
+        IpNet::V6(_) => (network + 2, last),
+    }
 }
 
 fn number(ip: IpAddr) -> u128 {
@@ -194,16 +198,23 @@ mod tests {
     }
 
     #[test]
-    fn point_to_point_subnets_have_one_address_beside_the_gateway() {
+    fn both_addresses_of_a_point_to_point_subnet_are_handed_out() {
         assert_eq!(
             hand_out_all(&network(&["10.0.0.4/31", "fd00::4/127"])),
-            ["10.0.0.5/31", "fd00::5/127"]
+            ["10.0.0.4/31", "10.0.0.5/31", "fd00::4/127", "fd00::5/127"]
         );
     }
 
     #[test]
-    fn single_addresses_and_missing_subnets_give_nothing() {
-        assert!(hand_out_all(&network(&["10.0.0.4/32", "fd00::4/128"])).is_empty());
+    fn the_one_address_of_a_subnet_is_handed_out() {
+        assert_eq!(
+            hand_out_all(&network(&["10.0.0.4/32", "fd00::4/128"])),
+            ["10.0.0.4/32", "fd00::4/128"]
+        );
+    }
+
+    #[test]
+    fn without_a_subnet_nothing_is_handed_out() {
         assert_eq!(next_free(&network(&[]), |_| false), None);
     }
 
@@ -272,14 +283,15 @@ mod tests {
             let mut network = network(&[]);
             network.subnets = vec![subnet];
 
-            let hosts = (0..=number(subnet.broadcast()) - base)
+            let small = subnet.max_prefix_len() - subnet.prefix_len() <= 1;
+            let mut hosts = (0..=number(subnet.broadcast()) - base)
                 .map(|offset| address(&subnet, base + offset))
                 .filter(|ip| {
-                    let small = subnet.max_prefix_len() - subnet.prefix_len() <= 1;
                     small || (*ip != subnet.network()
                         && (subnet.network().is_ipv6() || *ip != subnet.broadcast()))
-                });
-            let expected = hosts.skip(1).find(|ip| !is_used(*ip));
+                })
+                .skip(usize::from(!small));
+            let expected = hosts.find(|ip| !is_used(*ip));
 
             let got = next_free(&network, is_used);
             prop_assert_eq!(got.map(|net| net.addr()), expected);
