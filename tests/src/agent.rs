@@ -34,6 +34,13 @@ pub const FAILED: i32 = 1;
 /// Exit code of bad usage.
 pub const USAGE: i32 = 2;
 
+/// The names under `/run/netns` that begin so.
+pub fn netns_names(prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir("/run/netns").unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
 /// How a run of the command line ended.
 #[derive(Debug)]
 pub struct Run {

@@ -27,6 +27,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod container;
 pub mod delay;
 pub mod disk;
 pub mod etcd;
@@ -38,6 +39,7 @@ pub mod traffic;
 pub mod wait;
 
 pub use agent::{Agent, Run, overlay};
+pub use container::Container;
 pub use disk::Disk;
 pub use etcd::Cluster;
 pub use lab::{Host, Lab, Switch};

@@ -53,6 +53,8 @@ pub struct Linux {
     /// another, the last one in it, takes with it. Taken after the port's.
     pub(super) netns_changes: Locks,
     device_changes: Mutex<()>,
+    /// Names of namespaces that endpoints are just being attached to.
+    pub(super) attaching: sync::Mutex<Vec<Name>>,
 }
 
 /// Locks by name: one change at a time of what has the name, while all others go on.
@@ -137,6 +139,7 @@ impl Linux {
             port_changes: Locks::default(),
             netns_changes: Locks::default(),
             device_changes: Mutex::default(),
+            attaching: sync::Mutex::default(),
             instance,
             iface,
             choice: Mutex::new(local_ip.map_or(Choice::Own, Choice::Named)),
@@ -459,7 +462,7 @@ impl Platform for Linux {
             // One that fails keeps none of the others.
             result = result.and(self.retire_netns(name).await);
         }
-        result
+        result.and(self.detach_all_unused().await)
     }
 
     async fn forget_guests_but(&self, endpoints: &BTreeSet<Name>) -> Result<(), PlatformError> {
@@ -518,6 +521,7 @@ impl Platform for Linux {
         // The instance's last objects: what is remembered of ports that are gone is of no use any more.
         let forgetting = || "removing the records of endpoints".to_owned();
         self.records.guests.clear().tried(forgetting)?;
+        self.detach_all_unused().await?;
         self.records.addresses.clear().tried(forgetting)
     }
 }

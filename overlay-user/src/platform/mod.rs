@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{IfName, Mac, Name, VtepPath};
 
+mod attach;
 mod condition;
 mod devices;
 mod events;

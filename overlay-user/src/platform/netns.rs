@@ -223,7 +223,8 @@ async fn abroad<T: Send + 'static>(
     .await
 }
 
-fn path_of(name: &Name) -> PathBuf {
+/// Where the namespace `name` is.
+pub(super) fn path_of(name: &Name) -> PathBuf {
     Path::new(NETNS_DIR).join(name.as_str())
 }
 
@@ -254,6 +255,15 @@ pub(super) async fn find(name: &Name) -> io::Result<Named> {
         }
         Err(error) => return Err(error),
     };
+    kind_of(file).await
+}
+
+/// What `path` stands for, which is there.
+pub(super) async fn open(path: &Path) -> io::Result<Named> {
+    kind_of(File::open(path)?).await
+}
+
+async fn kind_of(file: File) -> io::Result<Named> {
     if !is_namespace(&file)? {
         let metadata = file.metadata()?;
         return Ok(if metadata.is_file() && metadata.len() == 0 {

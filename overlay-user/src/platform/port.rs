@@ -89,6 +89,7 @@ impl Linux {
             && former != spec.netns
         {
             self.retire_netns(&former).await?;
+            self.detach_unused(&former).await?;
         }
         made
     }
@@ -108,7 +109,12 @@ impl Linux {
         let removing = || format!("removing the records of endpoint {endpoint}");
         let (guests, addresses) = (&self.records.guests, &self.records.addresses);
         addresses.remove(endpoint.as_str()).tried(removing)?;
-        guests.remove(endpoint.as_str()).tried(removing)
+        let place = guests.get(endpoint.as_str()).tried(removing)?;
+        guests.remove(endpoint.as_str()).tried(removing)?;
+        match place.and_then(|place| place.parse().ok()) {
+            Some(place) => self.detach_unused(&place).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes what there is of a port. Remembers whose its namespace was.
@@ -231,6 +237,7 @@ impl Linux {
         } = spec;
         let looking = || format!("looking into namespace {netns}");
         let named = netns::find(netns).await.tried(looking)?;
+        self.check_attached(endpoint, netns, &named).await?;
         match named {
             // `bpf_redirect_peer` drops what would not leave its namespace.
             Named::Netns(namespace) if namespace.is(&self.host).tried(looking)? => {
@@ -247,7 +254,7 @@ impl Linux {
         if host.as_deref() == Some(netns.as_str()) {
             return Err(PlatformError::Refused(format!(
                 "namespace {netns} is gone, and the agent did not make it: whoever did has to make \
-                 it again, under the same name"
+                 it again, under the same name; or put the endpoint into another with `overlay endpoint move {endpoint} --netns`"
             )));
         }
         match named {

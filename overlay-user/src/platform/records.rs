@@ -29,6 +29,9 @@ pub(super) struct Records {
     pub(super) ports: Folder,
     /// Endpoint -> the namespace that its port is or was in, if somebody else made that.
     pub(super) guests: Lasting,
+    /// Name of a link to a namespace of somebody else's -> that one's identity and the link's target, a line
+    /// each.
+    pub(super) links: Folder,
     /// Endpoint -> the addresses that it was given, one a line.
     pub(super) addresses: Folder,
     /// Name of a link that is neither -> nothing: we are making it.
@@ -46,6 +49,7 @@ impl Records {
                 Folder(root.join("guests")),
                 Folder(guests_on_disk(instance)),
             ),
+            links: Folder(root.join("links")),
             addresses: Folder(root.join("addresses")),
             devices: Folder(root.join("devices")),
         }
