@@ -91,7 +91,7 @@ async fn a_port_that_fails_half_way_leaves_nothing() {
     ip(&format!("netns add {}", spec.netns));
     // The kernel takes none of multicast, and that last of all.
     spec.addresses.push("ff05::5/64".parse().unwrap());
-    host.refusal(&spec).await;
+    assert!(host.platform.ensure_port(&spec).await.is_err());
     assert_eq!(links(None).len(), 1);
     assert_eq!(links(Some(&spec.netns)).len(), 1);
 }
