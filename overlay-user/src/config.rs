@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::{
-    model::{IfName, Name, Vni},
+    model::{IfName, Name, NetworkRef},
     registry::Settings as RegistrySettings,
 };
 
@@ -178,15 +178,16 @@ pub struct Settings {
     /// This host's interface on the underlay.
     #[arg(long, value_name = "IF", env = "OVERLAY_IFACE")]
     pub iface: Option<IfName>,
-    /// A network to make if the registry has none with this VNI; may be repeated.
+    /// A network to make if the registry has none with this VNI, or of this name, which then gets a free
+    /// VNI from 4096; may be repeated
     #[arg(
         long = "vni",
-        value_name = "N",
+        value_name = "N|NAME",
         env = "OVERLAY_VNI",
         value_delimiter = ','
     )]
     #[serde(rename = "vni")]
-    pub vnis: Vec<Vni>,
+    pub vnis: Vec<NetworkRef>,
     /// This host's name in the registry [default: the hostname]
     #[arg(long, value_name = "NAME", env = "OVERLAY_NODE")]
     pub node: Option<Name>,
@@ -305,7 +306,7 @@ pub struct Config {
     /// This host's interface on the underlay.
     pub iface: IfName,
     /// Networks to make if the registry lacks them; each VNI once, in the order given.
-    pub vnis: Vec<Vni>,
+    pub vnis: Vec<NetworkRef>,
     /// The way to the registry; its files were there when this was made.
     pub registry: RegistrySettings,
     /// This host's name in the registry.

@@ -86,11 +86,11 @@ fn world() -> World {
 const MALFORMED: &str = "
     endpoint add x --vni 0 --ip 7.7.7.9                   | VNI | 1 to 16777215
     endpoint add x --vni 16777216 --ip 7.7.7.9            | VNI | 1 to 16777215
-    endpoint add x --vni many --ip 7.7.7.9                | VNI | 1 to 16777215
     endpoint add x --vni -1 --ip 7.7.7.9                  | -1
     network create x --vni 16777216                       | VNI | 1 to 16777215
     network create x --vni 60 --subnet 10.0.0.0/33        | subnet | 7.7.7.0/24
-    network create x --vni 60 --mtu 65536                 | MTU | 65535
+    network create x --vni 60 --mtu 65536                 | MTU | 65485
+    network create x --vni 60 --mtu 100                   | MTU | 576
     network create x --vni 60 --flood sometimes           | flood | head-end
     endpoint add x --vni 42 --ip 7.7.7                    | IP | 7.7.7.2/24
     endpoint add x --vni 42 --ip 7.7.7.256                | IP | 7.7.7.2/24
@@ -98,7 +98,9 @@ const MALFORMED: &str = "
     endpoint add x --vni 42 --ip 224.0.0.1                | 224.0.0.1 | unicast
     endpoint add x --vni 42 --ip 127.0.0.1                | 127.0.0.1 | unicast
     endpoint add x --vni 42 --ip 0.0.0.0                  | 0.0.0.0 | unicast
-    endpoint add x --vni 42 --ip 7.7.7.255/24             | 7.7.7.255 | last address
+    endpoint add x --vni 42 --ip 7.7.7.255/24             | 7.7.7.255 | broadcast address
+    endpoint add x --vni 42 --ip 7.7.7.0/24               | 7.7.7.0 | network address
+    endpoint add x --vni 42 --ip fd00::/64                | fd00:: | anycast address
     endpoint add x --vni 42 --mac 02:42                   | MAC | six hexadecimal octets
     endpoint add x --vni 42 --mac 02:42:00:00:00:0g       | MAC | six hexadecimal octets
     endpoint add x --vni 42 --mac ff:ff:ff:ff:ff:ff       | MAC | unicast
@@ -107,7 +109,8 @@ const MALFORMED: &str = "
     endpoint add .. --vni 42 --ip 7.7.7.9                 | name | a-z A-Z 0-9
     endpoint add x/y --vni 42 --ip 7.7.7.9                | x/y | a-z A-Z 0-9
     endpoint add x;reboot --vni 42 --ip 7.7.7.9           | a-z A-Z 0-9
-    endpoint add x --vni 42 --netns ../../etc/x           | a-z A-Z 0-9
+    endpoint add x --vni 42 --netns a:b                   | a-z A-Z 0-9 | process ID
+    endpoint add x --vni 42 --netns 0                     | process ID | /run/netns/0
     endpoint add x --vni 42 --ifname a/b                  | interface name | 1 to 15
     endpoint add x --vni 42 --ifname sixteen-letters0     | interface name | 1 to 15
     endpoint rm ../x                                      | a-z A-Z 0-9
@@ -165,10 +168,42 @@ fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing
             &["VNI 41", "overlay network create"],
         ),
         (
+            format!("endpoint add {x} --vni many --ip 7.7.7.9/24"),
+            &["no network many", "overlay network create"],
+        ),
+        (
             format!("endpoint add {x} --vni 50 --ip 7.7.7.9/24"),
             &["7.7.7.9", "10.50.0.0/29"],
         ),
+        (
+            format!("endpoint add {x} --vni 50 --ip 10.50.0.3/8"),
+            &["10.50.0.0/29", "write 10.50.0.3/29"],
+        ),
+        (
+            format!("endpoint add {x} --vni 50 --ip 10.50.0.7"),
+            &["10.50.0.7/29", "broadcast"],
+        ),
+        (
+            format!("endpoint add {x} --vni 50 --ip fd50::"),
+            &["fd50::/64", "anycast"],
+        ),
         (format!("endpoint add {x} --vni 42"), &["no subnet", "--ip"]),
+        (
+            "network create other --vni 52 --subnet 10.52.0.1/24".to_owned(),
+            &["host bits", "write 10.52.0.0/24"],
+        ),
+        (
+            "network create other --vni 52 --subnet 10.52.0.0/24 --subnet 10.52.0.0/28".to_owned(),
+            &["10.52.0.0/24", "10.52.0.0/28", "overlap"],
+        ),
+        (
+            "network create other --vni 52 --subnet 127.0.0.0/24".to_owned(),
+            &["127.0.0.0/24", "loopback", "choose another"],
+        ),
+        (
+            "network create other --vni 52 --subnet fd52::/64 --mtu 1000".to_owned(),
+            &["MTU 1000", "1280"],
+        ),
         (
             "network create other --vni 42".to_owned(),
             &["VNI 42", "taken by"],
@@ -201,7 +236,7 @@ fn a_subnet_that_is_used_up_is_refused() {
     }
     let before = State::of(one, lab);
     let words = format!("endpoint add {} --vni 60", lab.name("n7"));
-    refused(one, &words, FAILED, &["small", "no free address"]);
+    refused(one, &words, FAILED, &["small", "no free IPv4 address"]);
     assert_eq!(State::of(one, lab), before);
 }
 

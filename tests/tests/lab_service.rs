@@ -9,7 +9,7 @@
 use std::process::Command;
 
 use overlay_tests::{
-    Agent, Host, Lab, Run,
+    Agent, Container, Host, Lab, Run,
     agent::{self, FAILED},
     lab::traces,
     traffic::Stream,
@@ -22,6 +22,8 @@ const NOBODY: &str = "65534";
 
 /// What the agent needs to hear of changes in namespaces at once; without it, it looks every half a minute.
 const LISTENS: &str = "CAP_NET_BROADCAST";
+/// What it needs to attach endpoints to the namespaces of others' processes.
+const ATTACHES: &str = "CAP_SYS_PTRACE";
 
 /// The words of the unit's only `KEY=` line.
 fn setting(key: &str) -> Vec<&'static str> {
@@ -109,7 +111,10 @@ fn an_agent_with_the_units_capabilities_alone_carries_endpoints_and_restarts_wit
 #[test]
 fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
     let capabilities = setting("AmbientCapabilities");
-    for missing in capabilities.iter().filter(|name| **name != LISTENS) {
+    for missing in capabilities
+        .iter()
+        .filter(|name| ![LISTENS, ATTACHES].contains(name))
+    {
         let lab = Lab::new();
         let [host] = lab.hosts();
         let others: Vec<_> = capabilities
@@ -141,6 +146,33 @@ fn without_the_capability_to_listen_to_all_namespaces_endpoints_are_carried() {
     let green = agent.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches("7.7.7.3");
     green.reaches("7.7.7.2");
+}
+
+#[test]
+fn an_endpoint_is_attached_to_another_users_process_with_the_capability_for_that() {
+    let capabilities = setting("AmbientCapabilities");
+    let others: Vec<_> = capabilities
+        .iter()
+        .filter(|name| **name != ATTACHES)
+        .copied()
+        .collect();
+    let lab = Lab::new();
+    let [one, two] = lab.hosts();
+    let one = Agent::spawn_through(&lab, &one, &starter(&capabilities), "--vni 42");
+    let two = Agent::spawn_through(&lab, &two, &starter(&others), "--vni 42");
+    one.await_ready();
+    two.await_ready();
+    let container = Container::start();
+    let words = format!(
+        "endpoint add {} --vni 42 --ip 7.7.7.2/24 --netns {}",
+        lab.name("web"),
+        container.pid()
+    );
+    let line = two.overlay(&words).error(FAILED);
+    assert!(line.contains(ATTACHES), "{line}");
+    one.does(&words);
+    one.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
+    container.reaches("7.7.7.3");
 }
 
 #[test]

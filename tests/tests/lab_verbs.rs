@@ -415,12 +415,18 @@ fn listings_are_of_one_network_or_one_node_if_they_are_asked_for_so() {
             .map(|endpoint| endpoint["name"].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(names("endpoint ls"), [a.clone(), b.clone(), c.clone()]);
+    assert_eq!(names("endpoint ls"), [a.clone(), c.clone(), b.clone()]);
     assert_eq!(names("endpoint ls --vni 42"), [a.clone(), c.clone()]);
     let on_one = format!("endpoint ls --node {}", one.instance());
     assert_eq!(names(&on_one), [a, b.clone()]);
     assert_eq!(names(&format!("{on_one} --vni 43")), [b]);
-    assert!(names("endpoint ls --vni 77").is_empty());
+    let by_name = names("endpoint ls --vni vni-42");
+    assert_eq!(by_name, names("endpoint list --vni 42"));
+    for nowhere in ["77", "nowhere"] {
+        let line = two.overlay(&format!("endpoint ls --vni {nowhere}"));
+        let line = line.error(FAILED);
+        assert!(line.contains("there is no network"), "{line}");
+    }
 }
 
 #[test]

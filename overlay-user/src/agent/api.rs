@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     datapath::DatapathError,
-    model::{IfName, Mac, Name, NameError, Network, Node, Vni, ipam},
+    model::{
+        IfName, Mac, Name, NameError, NetnsRef, Network, NetworkRef, NetworkSettings, Node, ipam,
+    },
     platform::PlatformError,
     registry::RegistryError,
 };
@@ -20,6 +22,7 @@ use crate::{
 mod adopt;
 mod event;
 mod findings;
+mod network;
 mod view;
 
 pub use crate::registry::{Counts, Finding as RegistryFinding, Findings, Imported, Repair};
@@ -29,10 +32,11 @@ pub use findings::{
     Difference, DoctorView, EntryView, Finding, HostView, Severity, Verdict, VerifyRequest,
     VerifyView,
 };
+pub use network::NetworkRequest;
 pub use view::{
     AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
-    PathState, PathView, RegistryView, RejectedView, StalledView, StatusView, VtepRemovedView,
-    VtepView, milliseconds,
+    PathState, PathView, RegistryView, RejectedView, RemovedView, StalledView, StatusView,
+    VtepRemovedView, VtepView, milliseconds,
 };
 
 /// What the agent does for whoever may open its socket.
@@ -41,13 +45,20 @@ pub use view::{
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
     /// Makes a network. It has passed [`check_network`].
-    async fn network_create(&self, network: Network) -> Result<NetworkView, OperationError>;
+    async fn network_create(&self, request: NetworkRequest) -> Result<NetworkView, OperationError>;
+
+    /// Changes a network while traffic runs, and returns when this host has followed.
+    async fn network_set(
+        &self,
+        name: &Name,
+        settings: NetworkSettings,
+    ) -> Result<NetworkView, OperationError>;
 
     /// Every network, in the order of their VNIs.
     async fn network_ls(&self) -> Result<Vec<NetworkView>, OperationError>;
 
-    /// Removes a network that has no endpoints.
-    async fn network_rm(&self, name: &Name) -> Result<(), OperationError>;
+    /// Removes a network that has no endpoints. Gone already: nothing to do.
+    async fn network_rm(&self, name: &Name) -> Result<RemovedView, OperationError>;
 
     /// Makes an endpoint on this node and returns when it is ready.
     async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError>;
@@ -66,7 +77,7 @@ pub trait Operations: Send + Sync + 'static {
     ) -> Result<EndpointView, OperationError>;
 
     /// Removes an endpoint. Gone already: nothing to do.
-    async fn endpoint_rm(&self, name: &Name) -> Result<(), OperationError>;
+    async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError>;
 
     /// The nodes and their VTEPs, in the order of the nodes' names.
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError>;
@@ -222,21 +233,31 @@ pub struct AddressRequest {
 }
 
 impl AddressRequest {
-    /// The address that an endpoint gets in `network`: a missing prefix length is that of the
-    /// subnet it lies in. Refused: there is neither.
+    /// The address that an endpoint gets in `network`: its prefix length is that of the subnet it lies in,
+    /// whether that was asked for or not. Refused: there is none, it is another, or a host can't have the
+    /// address.
     pub fn in_network(self, network: &Network) -> Result<IpNet, OperationError> {
         let refused = |message| OperationError::new(ErrorKind::Refused, message);
-        let subnet_len = || network.subnet_of(self.ip).map(|subnet| subnet.prefix_len());
-        match self.prefix_len.or_else(subnet_len) {
-            Some(length) => host_address(self.ip, length).map_err(refused),
+        let Self { ip, prefix_len } = self;
+        let subnet = network.subnet_of(ip);
+        if let (Some(subnet), Some(length)) = (subnet, prefix_len)
+            && length != subnet.prefix_len()
+        {
+            return Err(refused(format!(
+                "IP {ip}/{length} has another prefix length than subnet {subnet} of network {}: write {ip}/{}",
+                network.name,
+                subnet.prefix_len()
+            )));
+        }
+        match prefix_len.or(subnet.map(|subnet| subnet.prefix_len())) {
+            Some(length) => host_address(ip, length).map_err(refused),
             // The registry says which subnets there are.
-            None if !network.subnets.is_empty() => Ok(self.ip.into()),
+            None if !network.subnets.is_empty() => Ok(ip.into()),
             None => Err(refused(format!(
                 "IP {ip} has no prefix length, and network {name} no subnet to take it from: write \
                  for example {ip}/{usual}",
-                ip = self.ip,
                 name = network.name,
-                usual = if self.ip.is_ipv4() { 24 } else { 64 },
+                usual = if ip.is_ipv4() { 24 } else { 64 },
             ))),
         }
     }
@@ -251,17 +272,17 @@ fn host_address(ip: IpAddr, prefix_len: u8) -> Result<IpNet, String> {
     }
     let address = IpNet::new(ip, prefix_len)
         .map_err(|_| format!("IP {ip}/{prefix_len} is malformed: the prefix length is too long"))?;
-    // RFC 3021: with 31 bits both addresses are hosts.
-    if let IpNet::V4(v4) = address
-        && v4.prefix_len() < 31
-        && (v4.addr() == v4.network() || v4.addr() == v4.broadcast())
-    {
-        return Err(format!(
-            "IP {address} is the first or last address of {}: choose one between them",
-            v4.trunc()
-        ));
-    }
-    Ok(address)
+    let subnet = address.trunc();
+    let meaning = match address {
+        _ if ipam::is_point_to_point(&address) => return Ok(address),
+        IpNet::V4(_) if ip == subnet.network() => "the network address (the first)",
+        IpNet::V4(_) if ip == subnet.broadcast() => "the broadcast address (the last address)",
+        IpNet::V6(_) if ip == subnet.network() => "the routers' anycast address (the first)",
+        _ => return Ok(address),
+    };
+    Err(format!(
+        "IP {address} is {meaning} of {subnet}: choose another in it"
+    ))
 }
 
 impl FromStr for AddressRequest {
@@ -312,16 +333,16 @@ pub struct EndpointRequest {
     /// Its name.
     pub name: Name,
     /// Its network.
-    pub vni: Vni,
-    /// Its addresses. Empty: one is taken from the network's first subnet.
+    pub vni: NetworkRef,
+    /// Its addresses. Empty: one of each family that the network has subnets of.
     #[serde(default)]
     pub addresses: Vec<AddressRequest>,
-    /// Its MAC; `None`: [`Mac::from_ipv4`].
+    /// Its MAC; `None`: [`Mac::from_ipv4`], or [`Mac::spare`] if that is taken.
     #[serde(default)]
     pub mac: Option<Mac>,
     /// Its namespace; `None`: one with the endpoint's name.
     #[serde(default)]
-    pub netns: Option<Name>,
+    pub netns: Option<NetnsRef>,
     /// Its interface's name; `None`: eth0.
     #[serde(default)]
     pub ifname: Option<IfName>,
@@ -333,7 +354,7 @@ pub struct EndpointRequest {
 pub struct EndpointFilter {
     /// Only those of this network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vni: Option<Vni>,
+    pub vni: Option<NetworkRef>,
     /// Only those that live on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Name>,
@@ -348,7 +369,7 @@ pub struct MoveRequest {
     pub node: Option<Name>,
     /// Its namespace there; `None`: as it was.
     #[serde(default)]
-    pub netns: Option<Name>,
+    pub netns: Option<NetnsRef>,
     /// Its interface there; `None`: as it was.
     #[serde(default)]
     pub ifname: Option<IfName>,
@@ -417,36 +438,54 @@ impl fmt::Display for VtepRef {
 #[serde(deny_unknown_fields)]
 pub struct ImportArpdRequest {
     /// The network that its endpoints are on.
-    pub vni: Vni,
+    pub vni: NetworkRef,
     /// Absolute; the agent reads it.
     pub dir: PathBuf,
 }
 
+/// What no subnet may hold, and what that is.
+const SPECIAL: [(&str, &str); 6] = [
+    ("0.0.0.0/8", "which means this host"),
+    ("127.0.0.0/8", "which is loopback"),
+    ("224.0.0.0/4", "which is multicast"),
+    ("::/127", "which is unspecified and loopback"),
+    ("::ffff:0:0/96", "which are IPv4 addresses"),
+    ("ff00::/8", "which is multicast"),
+];
+
+/// The least MTU that each family asks for (RFC 791, RFC 8200), and what VXLAN leaves of the longest packet
+/// of the underlay.
+const MTU: [u32; 3] = [576, 1280, 65_535 - 50];
+
 /// Refuses a network that can't work, whatever the registry holds; the registry has its own rules
-/// beside these. The agent calls this before [`Operations::network_create`].
-pub fn check_network(network: &Network) -> Result<(), OperationError> {
+/// beside these. The agent calls this before [`Operations::network_create`]. Networks that earlier
+/// versions took are not held against it.
+pub fn check_network(subnets: &[IpNet], mtu: u32) -> Result<(), OperationError> {
     let refused = |message: String| Err(OperationError::new(ErrorKind::Refused, message));
-    for subnet in &network.subnets {
-        if subnet.addr().is_multicast() || subnet.addr().is_loopback() {
+    for subnet in subnets {
+        let overlaps = SPECIAL.iter().find(|(special, _)| {
+            let special: Result<IpNet, _> = special.parse();
+            special.is_ok_and(|special| special.contains(subnet) || subnet.contains(&special))
+        });
+        if let Some((special, meaning)) = overlaps {
             return refused(format!(
-                "subnet {subnet} holds no addresses that an interface can have: choose another"
+                "subnet {subnet} has addresses of {special}, {meaning}, that no interface can have: choose \
+                 another, for example of 10.0.0.0/8 or fd00::/8"
             ));
         }
     }
-    let has_ipv6 = network
-        .subnets
-        .iter()
-        .any(|net| matches!(net, IpNet::V6(_)));
-    match (network.mtu, has_ipv6) {
-        (0 | 1280..=65535, _) | (68..=1279, false) => Ok(()),
-        (68..=1279, true) => refused(format!(
-            "MTU {} is too small for IPv6: it needs 1280 (RFC 8200 section 5)",
-            network.mtu
-        )),
-        (mtu, _) => refused(format!(
-            "MTU {mtu} is out of range: use 68 to 65535, or 0 for what the underlay leaves"
-        )),
+    let [v4, v6, most] = MTU;
+    let (least, family) = if subnets.iter().any(|net| net.addr().is_ipv6()) {
+        (v6, " with IPv6")
+    } else {
+        (v4, "")
+    };
+    if mtu == 0 || (least..=most).contains(&mtu) {
+        return Ok(());
     }
+    refused(format!(
+        "MTU {mtu} is out of range: a network{family} has {least} to {most}, or 0 for what the underlay leaves"
+    ))
 }
 
 #[cfg(test)]

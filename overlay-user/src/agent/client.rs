@@ -28,12 +28,13 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
-    ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError,
-    StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
+    ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView,
+    OperationError, RemovedView, StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView,
+    VtepView,
 };
 use crate::{
     config::InstancePaths,
-    model::{Name, Network},
+    model::{Name, NetworkSettings},
 };
 
 mod lines;
@@ -155,8 +156,22 @@ impl Client {
     }
 
     /// Makes a network.
-    pub async fn network_create(&self, network: &Network) -> Result<NetworkView, ClientError> {
-        self.post("/v1/networks", network).await
+    pub async fn network_create(
+        &self,
+        request: &NetworkRequest,
+    ) -> Result<NetworkView, ClientError> {
+        self.post("/v1/networks", request).await
+    }
+
+    /// Changes a network while traffic runs.
+    pub async fn network_set(
+        &self,
+        name: &Name,
+        settings: &NetworkSettings,
+    ) -> Result<NetworkView, ClientError> {
+        let body = serde_json::to_vec(settings).map_err(|error| self.broken(error))?;
+        let path = format!("/v1/networks/{name}");
+        self.call(Method::PATCH, &path, body.into()).await
     }
 
     /// Every network.
@@ -165,7 +180,7 @@ impl Client {
     }
 
     /// Removes a network.
-    pub async fn network_rm(&self, name: &Name) -> Result<(), ClientError> {
+    pub async fn network_rm(&self, name: &Name) -> Result<RemovedView, ClientError> {
         self.delete(&format!("/v1/networks/{name}")).await
     }
 
@@ -180,7 +195,7 @@ impl Client {
     /// The endpoints of every node that pass `filter`, to be read page by page.
     pub async fn endpoint_ls(&self, filter: &EndpointFilter) -> Result<EndpointList, ClientError> {
         let query = [
-            filter.vni.map(|vni| format!("vni={vni}")),
+            filter.vni.as_ref().map(|vni| format!("vni={vni}")),
             filter.node.as_ref().map(|node| format!("node={node}")),
         ];
         let query: Vec<_> = query.into_iter().flatten().collect();
@@ -208,7 +223,7 @@ impl Client {
     }
 
     /// Removes an endpoint.
-    pub async fn endpoint_rm(&self, name: &Name) -> Result<(), ClientError> {
+    pub async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, ClientError> {
         self.delete(&format!("/v1/endpoints/{name}")).await
     }
 
@@ -224,8 +239,7 @@ impl Client {
 
     /// Removes a node whose host is gone for good. `None`: it was gone already.
     pub async fn vtep_rm(&self, vtep: &VtepRef) -> Result<Option<VtepRemovedView>, ClientError> {
-        let path = format!("/v1/vteps/{vtep}");
-        self.call(Method::DELETE, &path, Bytes::new()).await
+        self.delete(&format!("/v1/vteps/{vtep}")).await
     }
 
     /// The agent's state.
@@ -275,9 +289,8 @@ impl Client {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
-    async fn delete(&self, path: &str) -> Result<(), ClientError> {
-        let _: Value = self.call(Method::DELETE, path, Bytes::new()).await?;
-        Ok(())
+    async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.call(Method::DELETE, path, Bytes::new()).await
     }
 
     async fn post<T: DeserializeOwned>(

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter, mem,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -13,17 +14,20 @@ use super::{
         EndpointFilter, EndpointPages, EndpointRequest, EndpointView, ErrorKind, MoveRequest,
         NodeState, OperationError,
     },
+    networks::no_network,
     operations::{Agent, CARRYING},
 };
 use crate::{
     config,
-    model::{Change, Endpoint, EndpointState, Mac, Name, Network, Revision, Vni},
+    model::{Change, Endpoint, EndpointState, Mac, Name, NetnsRef, Network, Revision},
     reconcile::View,
-    registry::{Reading, RegistryError, Scope},
+    registry::{PAGE, Reading, RegistryError, Scope},
 };
 
 /// How often an address that is handed out may turn out to be taken by somebody faster.
 const ADDRESS_ATTEMPTS: usize = 64;
+/// Endpoints that a list has in their order at most: some 20 MB.
+const SORTED: usize = 100_000;
 /// Pages that wait for a slow reader.
 const PAGES_AHEAD: usize = 2;
 
@@ -34,7 +38,18 @@ impl Agent {
         request: &EndpointRequest,
     ) -> Result<EndpointView, OperationError> {
         self.check_reach().await?;
-        let (endpoint, revision) = self.commit_endpoint(request).await?;
+        let netns = self.place_of(request).await?;
+        let added = self.add_in(request, &netns).await;
+        self.platform.end_attach(&netns).await;
+        added
+    }
+
+    async fn add_in(
+        &self,
+        request: &EndpointRequest,
+        netns: &Name,
+    ) -> Result<EndpointView, OperationError> {
+        let (endpoint, revision) = self.commit_endpoint(request, netns).await?;
         self.carried_over(revision).await?;
         let name = endpoint.name.clone();
         let Some(reason) = self.failure(&name).await else {
@@ -55,14 +70,48 @@ impl Agent {
     ) -> Result<EndpointView, OperationError> {
         self.check_reach().await?;
         let former = self.find(name).await?;
-        let node = to.node.unwrap_or_else(|| self.config.node.clone());
+        let node = to.node.clone().unwrap_or_else(|| self.config.node.clone());
         self.check_destination(&node).await?;
+        let netns = match &to.netns {
+            Some(NetnsRef::Name(netns)) => netns.clone(),
+            Some(netns) if node == self.config.node => self.platform.attach(netns).await?,
+            Some(netns) => {
+                return Err(OperationError::new(
+                    ErrorKind::Refused,
+                    format_args!(
+                        "{netns} would be looked for on this host, and the endpoint is to live on {node}: move \
+                         it from there, or write a namespace's name"
+                    ),
+                ));
+            }
+            // What a process of this host is in has no such name elsewhere.
+            None => match &former.netns {
+                Some(netns) if node == former.node || !self.platform.is_attached(netns) => {
+                    netns.clone()
+                }
+                _ => name.clone(),
+            },
+        };
+        let place = former.netns.clone();
+        let moved = self.relocate_to(former, to, node, &netns).await;
+        self.platform.end_attach(&netns).await;
+        if let Some(place) = place {
+            self.platform.leave(&place).await;
+        }
+        moved
+    }
+
+    async fn relocate_to(
+        &self,
+        former: Endpoint,
+        to: MoveRequest,
+        node: Name,
+        netns: &Name,
+    ) -> Result<EndpointView, OperationError> {
+        let name = &former.name;
         let moved = Endpoint {
             node: node.clone(),
-            netns: to
-                .netns
-                .or_else(|| former.netns.clone())
-                .or_else(|| Some(name.clone())),
+            netns: Some(netns.clone()),
             ifname: to
                 .ifname
                 .or_else(|| former.ifname.clone())
@@ -71,15 +120,20 @@ impl Agent {
         };
         let generation = self.commit(&[move_to(&moved)]).await?;
         match self.failure(name).await {
-            Some(reason) if node == self.config.node && former.node != node => {
+            _ if moved == former => self.view_of(former).await,
+            Some(reason) if node == self.config.node => {
                 tracing::warn!(endpoint = %name, %reason, "putting the endpoint back");
                 self.commit(&[move_to(&former)]).await?;
+                let place = if former.node == node {
+                    "where it was".to_owned()
+                } else {
+                    format!("on node {}", former.node)
+                };
                 Err(OperationError::new(
                     ErrorKind::Refused,
-                    format_args!("{reason}; endpoint {name} is back on node {}", former.node),
+                    format_args!("{reason}; endpoint {name} is back {place}"),
                 ))
             }
-            _ if former.node == node => self.view_of(former).await,
             _ => {
                 self.view_of(Endpoint {
                     generation,
@@ -120,18 +174,30 @@ impl Agent {
         })
     }
 
-    /// The endpoints that pass `filter`, from the registry.
+    /// The endpoints that pass `filter`, from the registry, in the order of their VNIs and names as far as
+    /// [`SORTED`] goes.
     pub(super) async fn list(
         &self,
         filter: EndpointFilter,
     ) -> Result<EndpointPages, OperationError> {
         self.check_reach().await?;
-        let scope = filter.vni.map_or(Scope::All, Scope::Network);
+        let scope = match &filter.vni {
+            Some(network) => Scope::Network(self.vni_of(network).await?),
+            None => Scope::All,
+        };
         let Reading {
+            networks,
             nodes,
+            rejected,
             endpoints: mut pages,
             ..
-        } = self.registry.read(scope).await?;
+        } = self.registry.read(scope.clone()).await?;
+        if let (Scope::Network(vni), Some(wanted)) = (scope, &filter.vni)
+            && !networks.iter().any(|network| network.vni == vni)
+            && !rejected.networks().contains(&vni)
+        {
+            return Err(no_network(wanted));
+        }
         let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
         let listing = Listing {
             filter,
@@ -143,12 +209,26 @@ impl Agent {
         };
         let (observer, node) = (self.observer.clone(), self.config.node.clone());
         tokio::spawn(async move {
+            let mut sorted = Sorted::default();
             while let Some(page) = pages.recv().await {
-                let views = match page {
-                    Ok(page) => Ok(listing.views(page, &*observer.view().await, &node)),
-                    Err(error) => Err(error.into()),
+                let page = match page {
+                    Ok(page) => page,
+                    Err(error) => {
+                        // Nobody there: nobody wants it.
+                        let _ = sender.send(Err(error.into())).await;
+                        return;
+                    }
                 };
-                if sender.send(views).await.is_err() {
+                for page in sorted.add(listing.filter(page)) {
+                    let views = listing.views(page, &*observer.view().await, &node);
+                    if sender.send(Ok(views)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            for page in sorted.rest() {
+                let views = listing.views(page, &*observer.view().await, &node);
+                if sender.send(Ok(views)).await.is_err() {
                     return;
                 }
             }
@@ -186,16 +266,42 @@ impl Agent {
         failure.or_else(|| made.is_err().then(late))
     }
 
-    /// Commits the endpoint that is asked for, with the next free address if it names none.
+    /// The name of the namespace that the endpoint is to be in.
+    async fn place_of(&self, request: &EndpointRequest) -> Result<Name, OperationError> {
+        match &request.netns {
+            Some(netns) => Ok(self.platform.attach(netns).await?),
+            None => Ok(request.name.clone()),
+        }
+    }
+
+    /// Commits the endpoint that is asked for, with free addresses if it names none, and with a free MAC
+    /// if it names none and its usual one is taken.
     async fn commit_endpoint(
         &self,
         request: &EndpointRequest,
+        netns: &Name,
     ) -> Result<(Endpoint, Revision), OperationError> {
-        let network = self.network(request.vni).await?;
+        let network = self.network(&request.vni).await?;
         let mut refused = BTreeSet::new();
-        for _ in 0..ADDRESS_ATTEMPTS {
+        let mut spare = None;
+        for attempt in 0..ADDRESS_ATTEMPTS {
             let addresses = self.addresses_for(request, &network, &refused).await?;
-            let endpoint = self.endpoint(request, addresses.clone());
+            let mac = request.mac.or(spare);
+            let endpoint = Endpoint {
+                name: request.name.clone(),
+                vni: network.vni,
+                mac: mac.unwrap_or_else(|| default_mac(&addresses)),
+                addresses,
+                node: self.config.node.clone(),
+                netns: Some(netns.clone()),
+                ifname: Some(
+                    request
+                        .ifname
+                        .clone()
+                        .unwrap_or_else(config::default_ifname),
+                ),
+                generation: 0,
+            };
             let error = match self
                 .in_registry(&[Change::CreateEndpoint(endpoint.clone())])
                 .await?
@@ -209,39 +315,27 @@ impl Agent {
                 }
                 Err(error) => error,
             };
-            // Somebody was faster: on another agent, or with a MAC made from the same address.
-            let another_address_helps = match &error {
-                RegistryError::Conflict { what, .. } | RegistryError::Quarantined { what, .. } => {
-                    *what == "IP" || (*what == "MAC" && request.mac.is_none())
-                }
-                _ => false,
-            };
-            if !request.addresses.is_empty() || !another_address_helps {
-                return Err(error.into());
+            // Somebody was faster, on another agent, or has chosen a MAC that others get by their address.
+            match &error {
+                RegistryError::Conflict { what, value, .. }
+                | RegistryError::Quarantined { what, value, .. } => match (*what, value.parse()) {
+                    ("IP", Ok(ip)) if request.addresses.is_empty() => drop(refused.insert(ip)),
+                    ("MAC", _) if request.mac.is_none() => {
+                        spare = Some(Mac::spare(request.name.as_str(), attempt));
+                    }
+                    _ => return Err(error.into()),
+                },
+                _ => return Err(error.into()),
             }
-            refused.extend(addresses.iter().map(IpNet::addr));
         }
         Err(OperationError::new(
             ErrorKind::Unavailable,
             format_args!(
                 "{ADDRESS_ATTEMPTS} addresses were taken by others before endpoint {} could have \
-                 one: try again, or give --ip",
+                 one: try again, or give --ip and --mac",
                 request.name
             ),
         ))
-    }
-
-    async fn network(&self, vni: Vni) -> Result<Network, OperationError> {
-        let view = self.observer.view().await;
-        view.mirror.network(vni).cloned().ok_or_else(|| {
-            OperationError::new(
-                ErrorKind::NotFound,
-                format_args!(
-                    "there is no network with VNI {vni}: make one with `overlay network create \
-                     NAME --vni {vni}`"
-                ),
-            )
-        })
     }
 
     async fn addresses_for(
@@ -257,36 +351,35 @@ impl Agent {
                 .map(|address| address.in_network(network))
                 .collect();
         }
-        match self.registry.next_ip(network, refused).await? {
-            Some(address) => Ok(vec![address]),
-            None if network.subnets.is_empty() => Err(OperationError::new(
+        let mut addresses = Vec::new();
+        for family in network.by_family() {
+            let free = self.registry.next_ip(&family, refused).await?;
+            addresses.push(free.ok_or_else(|| is_full(&family))?);
+        }
+        if addresses.is_empty() {
+            return Err(OperationError::new(
                 ErrorKind::Refused,
                 format_args!(
                     "network {} has no subnet to take an address from: give --ip",
                     network.name
                 ),
-            )),
-            None => Err(OperationError::new(
-                ErrorKind::Refused,
-                format_args!("network {} has no free address left", network.name),
-            )),
+            ));
         }
+        Ok(addresses)
     }
+}
 
-    fn endpoint(&self, request: &EndpointRequest, addresses: Vec<IpNet>) -> Endpoint {
-        let netns = request.netns.clone();
-        let ifname = request.ifname.clone();
-        Endpoint {
-            name: request.name.clone(),
-            vni: request.vni,
-            mac: request.mac.unwrap_or_else(|| default_mac(&addresses)),
-            addresses,
-            node: self.config.node.clone(),
-            netns: Some(netns.unwrap_or_else(|| request.name.clone())),
-            ifname: Some(ifname.unwrap_or_else(config::default_ifname)),
-            generation: 0,
-        }
-    }
+/// A network has no address left in its subnets, which are of one family.
+fn is_full(family: &Network) -> OperationError {
+    let version = if family.has_ipv6() { "IPv6" } else { "IPv4" };
+    OperationError::new(
+        ErrorKind::Refused,
+        format_args!(
+            "network {} has no free {version} address left: remove an endpoint, or give --ip for the \
+             addresses that it shall have",
+            family.name
+        ),
+    )
 }
 
 /// The change that puts an endpoint where it says.
@@ -299,6 +392,38 @@ fn move_to(endpoint: &Endpoint) -> Change {
     }
 }
 
+/// Endpoints that are brought into order, which a store does not keep: only as many as the agent has memory
+/// for, and of more each page by itself.
+#[derive(Default)]
+struct Sorted {
+    held: Vec<Endpoint>,
+    is_too_long: bool,
+}
+
+impl Sorted {
+    /// Takes more; gives back what is not held.
+    fn add(&mut self, page: Vec<Endpoint>) -> Vec<Vec<Endpoint>> {
+        self.held.extend(page);
+        self.is_too_long |= self.held.len() > SORTED;
+        if self.is_too_long {
+            self.rest()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// What is held, in order and in pages.
+    fn rest(&mut self) -> Vec<Vec<Endpoint>> {
+        let mut held = mem::take(&mut self.held);
+        held.sort_unstable_by(|one, other| (one.vni, &one.name).cmp(&(other.vni, &other.name)));
+        let mut held = held.into_iter();
+        let page = || -> Vec<Endpoint> { held.by_ref().take(PAGE).collect() };
+        iter::repeat_with(page)
+            .take_while(|page| !page.is_empty())
+            .collect()
+    }
+}
+
 /// What an endpoint's view takes from elsewhere.
 struct Listing {
     filter: EndpointFilter,
@@ -307,16 +432,18 @@ struct Listing {
 }
 
 impl Listing {
-    /// Those of a page that pass, in the order of their names.
+    /// Those of a page that pass.
+    fn filter(&self, mut page: Vec<Endpoint>) -> Vec<Endpoint> {
+        if let Some(wanted) = &self.filter.node {
+            page.retain(|endpoint| endpoint.node == *wanted);
+        }
+        page
+    }
+
     fn views(&self, page: Vec<Endpoint>, view: &View, node: &Name) -> Vec<EndpointView> {
-        let wanted = self.filter.node.as_ref();
-        let mut views: Vec<_> = page
-            .into_iter()
-            .filter(|endpoint| wanted.is_none_or(|wanted| endpoint.node == *wanted))
-            .map(|endpoint| self.view(endpoint, view, node))
-            .collect();
-        views.sort_by(|one, other| one.name.cmp(&other.name));
-        views
+        let page = page.into_iter();
+        page.map(|endpoint| self.view(endpoint, view, node))
+            .collect()
     }
 
     fn view(&self, endpoint: Endpoint, view: &View, node: &Name) -> EndpointView {
@@ -350,4 +477,52 @@ fn default_mac(addresses: &[IpNet]) -> Mac {
         })
     };
     Mac::from_ipv4(ipv4.or_else(from_ipv6).unwrap_or(Ipv4Addr::UNSPECIFIED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Vni;
+
+    fn endpoint(vni: u32, name: &str) -> Endpoint {
+        Endpoint {
+            name: name.parse().unwrap(),
+            vni: Vni::try_from(vni).unwrap(),
+            mac: "02:42:07:07:07:02".parse().unwrap(),
+            addresses: Vec::new(),
+            node: "h1".parse().unwrap(),
+            netns: None,
+            ifname: None,
+            generation: 1,
+        }
+    }
+
+    #[test]
+    fn a_list_is_in_the_order_of_vni_and_name_whatever_the_stores_is() {
+        let mut sorted = Sorted::default();
+        for page in [[(43, "a"), (42, "c")], [(100, "a"), (42, "b")]] {
+            let page = page.map(|(vni, name)| endpoint(vni, name));
+            assert!(sorted.add(page.into()).is_empty());
+        }
+        let pages = sorted.rest();
+        let order: Vec<_> = pages
+            .iter()
+            .flatten()
+            .map(|endpoint| (endpoint.vni.get(), endpoint.name.as_str()))
+            .collect();
+        assert_eq!(order, [(42, "b"), (42, "c"), (43, "a"), (100, "a")]);
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_to_be_held_comes_in_pages_all_the_same() {
+        let mut sorted = Sorted::default();
+        let page = || vec![endpoint(42, "a"); PAGE];
+        let mut given: usize = 0;
+        for _ in 0..=SORTED / PAGE {
+            given += sorted.add(page()).iter().map(Vec::len).sum::<usize>();
+        }
+        assert_eq!(given, SORTED + PAGE);
+        assert_eq!(sorted.add(page()).len(), 1);
+        assert!(sorted.rest().is_empty());
+    }
 }

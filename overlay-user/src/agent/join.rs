@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::time::Instant;
 
 use crate::{
     config::Config,
-    model::{Change, Name, Network, Node, Session, Vni, Vtep},
+    model::{Change, Name, Network, NetworkRef, Node, Session, Vni, Vtep, free_vni},
     registry::{Registry, RegistryError, Scope},
 };
 
@@ -86,16 +87,32 @@ impl<'a> Join<'a> {
             let mut known: BTreeSet<Vni> = reading.networks.iter().map(|known| known.vni).collect();
             // One that can't be read is there all the same.
             known.extend(reading.rejected.networks());
+            let is_known =
+                |name: &str| reading.networks.iter().any(|net| net.name.as_str() == name);
             let mut changes = vec![Change::PutNode(node.clone())];
-            for vni in &self.config.vnis {
-                if !known.contains(vni) {
-                    let network = Network::new(format!("vni-{vni}").parse()?, *vni);
-                    changes.push(Change::CreateNetwork(network));
-                }
+            for wanted in &self.config.vnis {
+                let network = match wanted {
+                    NetworkRef::Vni(vni) if known.contains(vni) => continue,
+                    NetworkRef::Vni(vni) => Network::new(format!("vni-{vni}").parse()?, *vni),
+                    NetworkRef::Name(_) if reading.networks.iter().any(|net| wanted.is(net)) => {
+                        continue;
+                    }
+                    NetworkRef::Name(name) => {
+                        let vni = free_vni(&known).context("no VNI is free")?;
+                        Network::new(name.clone(), vni)
+                    }
+                };
+                known.insert(network.vni);
+                changes.push(Change::CreateNetwork(network));
             }
             match registry.commit(&changes).await {
                 // Another agent made the same network just now: then it exists, which is the point.
                 Err(RegistryError::Conflict { what: "VNI", .. }) => {}
+                Err(RegistryError::Conflict {
+                    what: "network name",
+                    value,
+                    ..
+                }) if self.is_wanted(&value) && !is_known(&value) => {}
                 Err(conflict @ RegistryError::Conflict { what: "VTEP", .. }) => {
                     self.claim(registry, conflict).await?;
                 }
@@ -106,6 +123,12 @@ impl<'a> Join<'a> {
                 }
             }
         }
+    }
+
+    /// Whether a network of this name is to be there.
+    fn is_wanted(&self, name: &str) -> bool {
+        let mut wanted = self.config.vnis.iter();
+        wanted.any(|wanted| matches!(wanted, NetworkRef::Name(wanted) if wanted.as_str() == name))
     }
 
     /// Another node has the address: takes it over if that can be. This host's former one is free from

@@ -30,6 +30,7 @@ mod liveness;
 mod map_reader;
 mod metrics;
 mod monitor;
+mod networks;
 mod operations;
 mod paths;
 mod prober;

@@ -15,9 +15,9 @@ use super::{
     api::{
         AdoptRequest, AdoptView, DatapathView, DoctorView, EndpointCounts, EndpointFilter,
         EndpointPages, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
-        ImportView, MoveRequest, NetworkView, OperationError, Operations, RegistryView,
-        RejectedView, StalledView, StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView,
-        VtepView,
+        ImportView, MoveRequest, NetworkRequest, NetworkView, OperationError, Operations,
+        RegistryView, RejectedView, RemovedView, StalledView, StatusView, VerifyRequest,
+        VerifyView, VtepRef, VtepRemovedView, VtepView,
     },
     descriptors,
     devices::Problem,
@@ -26,13 +26,13 @@ use super::{
     monitor,
     paths::Paths,
     teardown,
-    verify::Verifier,
+    verify::{Asked, Verifier},
 };
 use crate::{
     config::{Config, InstancePaths},
     datapath::Datapath,
     integration::arpd,
-    model::{Change, Name, Network, Revision, Session},
+    model::{Change, Name, NetworkSettings, Revision, Session},
     platform::{Linux, Platform, Underlay, netns::Netns},
     reconcile::{Lost, Observer},
     registry::{Registry, RegistryError, Scope},
@@ -113,10 +113,16 @@ impl From<Parts> for Agent {
 
 #[async_trait]
 impl Operations for Agent {
-    async fn network_create(&self, network: Network) -> Result<NetworkView, OperationError> {
-        let view = NetworkView::from(network.clone());
-        self.commit(&[Change::CreateNetwork(network)]).await?;
-        Ok(view)
+    async fn network_create(&self, request: NetworkRequest) -> Result<NetworkView, OperationError> {
+        self.create_network(&request).await
+    }
+
+    async fn network_set(
+        &self,
+        name: &Name,
+        settings: NetworkSettings,
+    ) -> Result<NetworkView, OperationError> {
+        self.set_network(name, settings).await
     }
 
     async fn network_ls(&self) -> Result<Vec<NetworkView>, OperationError> {
@@ -129,19 +135,8 @@ impl Operations for Agent {
             .collect())
     }
 
-    async fn network_rm(&self, name: &Name) -> Result<(), OperationError> {
-        self.check_reach().await?;
-        let vni = {
-            let view = self.observer.view().await;
-            let mut networks = view.mirror.networks();
-            networks
-                .find(|network| network.name == *name)
-                .map(|network| network.vni)
-        };
-        match vni {
-            Some(vni) => self.commit(&[Change::RemoveNetwork(vni)]).await.map(drop),
-            None => Ok(()),
-        }
+    async fn network_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
+        self.remove_network(name).await
     }
 
     async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError> {
@@ -165,10 +160,12 @@ impl Operations for Agent {
         self.relocate(name, to).await
     }
 
-    async fn endpoint_rm(&self, name: &Name) -> Result<(), OperationError> {
-        self.commit(&[Change::RemoveEndpoint(name.clone())])
-            .await
-            .map(drop)
+    async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
+        self.check_reach().await?;
+        let removed = self.registry.find_endpoint(name).await?.is_some();
+        // Also of one whose row can't be found that way: a removal is never wrong.
+        self.commit(&[Change::RemoveEndpoint(name.clone())]).await?;
+        Ok(RemovedView { removed })
     }
 
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
@@ -244,7 +241,11 @@ impl Operations for Agent {
 
     async fn verify(&self, request: VerifyRequest) -> Result<VerifyView, OperationError> {
         self.check_reach().await?;
-        Verifier::new(&*self.registry).compare(request).await
+        let vni = match &request.vni {
+            Some(network) => Some(self.vni_of(network).await?),
+            None => None,
+        };
+        Verifier::new(&*self.registry).compare(Asked { vni }).await
     }
 
     async fn doctor(&self) -> Result<DoctorView, OperationError> {
@@ -261,6 +262,7 @@ impl Operations for Agent {
             .await
             .map_err(|error| OperationError::new(ErrorKind::Internal, error))?;
         self.check_reach().await?;
+        let vni = self.vni_of(&vni).await?;
         let snapshot = self
             .registry
             .read(Scope::Network(vni))

@@ -31,14 +31,15 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
-    ErrorView, ImportArpdRequest, ImportView, MoveRequest, NetworkView, OperationError, Operations,
-    StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView, check_network,
+    ErrorView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView,
+    OperationError, Operations, RemovedView, StatusView, VerifyRequest, VerifyView, VtepRef,
+    VtepRemovedView, VtepView, check_network,
 };
 use super::{
     connections::{self, Limits},
     descriptors, run_dir,
 };
-use crate::model::{Name, Network};
+use crate::model::{Name, NetworkSettings};
 
 mod stream;
 
@@ -170,7 +171,10 @@ pub(super) fn limits() -> Limits {
 pub fn router(operations: Arc<dyn Operations>) -> Router {
     Router::new()
         .route("/v1/networks", get(network_ls).post(network_create))
-        .route("/v1/networks/{name}", axum::routing::delete(network_rm))
+        .route(
+            "/v1/networks/{name}",
+            axum::routing::delete(network_rm).patch(network_set),
+        )
         .route("/v1/endpoints", get(endpoint_ls).post(endpoint_add))
         .route(
             "/v1/endpoints/{name}",
@@ -192,19 +196,28 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .with_state(operations)
 }
 
-async fn network_create(State(agent): Shared, body: Body<Network>) -> Answer<NetworkView> {
-    let Json(network) = body?;
-    check_network(&network)?;
-    through(async move { agent.network_create(network).await }).await
+async fn network_create(State(agent): Shared, body: Body<NetworkRequest>) -> Answer<NetworkView> {
+    let Json(request) = body?;
+    check_network(&request.subnets, request.mtu)?;
+    through(async move { agent.network_create(request).await }).await
+}
+
+async fn network_set(
+    State(agent): Shared,
+    name: NameInUrl,
+    body: Body<NetworkSettings>,
+) -> Answer<NetworkView> {
+    let (UrlPath(name), Json(settings)) = (name?, body?);
+    through(async move { agent.network_set(&name, settings).await }).await
 }
 
 async fn network_ls(State(agent): Shared) -> Answer<Vec<NetworkView>> {
     agent.network_ls().await.map(Json)
 }
 
-async fn network_rm(State(agent): Shared, name: NameInUrl) -> Answer<Value> {
+async fn network_rm(State(agent): Shared, name: NameInUrl) -> Answer<RemovedView> {
     let UrlPath(name) = name?;
-    through(async move { agent.network_rm(&name).await.map(nothing) }).await
+    through(async move { agent.network_rm(&name).await }).await
 }
 
 async fn endpoint_add(State(agent): Shared, body: Body<EndpointRequest>) -> Answer<EndpointView> {
@@ -234,9 +247,9 @@ async fn endpoint_move(
     through(async move { agent.endpoint_move(&name, to).await }).await
 }
 
-async fn endpoint_rm(State(agent): Shared, name: NameInUrl) -> Answer<Value> {
+async fn endpoint_rm(State(agent): Shared, name: NameInUrl) -> Answer<RemovedView> {
     let UrlPath(name) = name?;
-    through(async move { agent.endpoint_rm(&name).await.map(nothing) }).await
+    through(async move { agent.endpoint_rm(&name).await }).await
 }
 
 async fn vtep_ls(State(agent): Shared) -> Answer<Vec<VtepView>> {

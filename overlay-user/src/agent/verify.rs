@@ -12,9 +12,7 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::{Instant, sleep};
 
-use super::api::{
-    Difference, ErrorKind, HostView, OperationError, Verdict, VerifyRequest, VerifyView,
-};
+use super::api::{Difference, ErrorKind, HostView, OperationError, Verdict, VerifyView};
 use crate::{
     model::{
         Digest, Name, Network, Node, Question, QuestionId, Report, Resolve, Revision, Subject, Vni,
@@ -39,6 +37,13 @@ const LONGEST_ANSWER: u64 = 2000;
 const PASS: usize = 200_000;
 /// Networks that are looked at at once.
 const AT_ONCE: usize = 8;
+
+/// What is to be compared.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// The only network to look at; `None`: all of them.
+    pub(super) vni: Option<Vni>,
+}
 
 /// What one look found.
 #[derive(Default)]
@@ -90,10 +95,7 @@ impl<'a> Verifier<'a> {
     }
 
     /// Compares what every host has installed with the registry.
-    pub(super) async fn compare(
-        &self,
-        request: VerifyRequest,
-    ) -> Result<VerifyView, OperationError> {
+    pub(super) async fn compare(&self, request: Asked) -> Result<VerifyView, OperationError> {
         let first = self.look(request).await?;
         if first.differences.is_empty() {
             return Ok(concluded(first));
@@ -106,7 +108,7 @@ impl<'a> Verifier<'a> {
         Ok(concluded(second))
     }
 
-    async fn look(&self, request: VerifyRequest) -> Result<Look, OperationError> {
+    async fn look(&self, request: Asked) -> Result<Look, OperationError> {
         let scope = request.vni.map_or(Scope::All, Scope::Network);
         let mut reading = self.registry.read(scope).await?;
         let networks = networks(&reading, request)?;
@@ -283,10 +285,7 @@ impl<'a> Verifier<'a> {
 }
 
 /// The networks that are to be looked at.
-fn networks(
-    reading: &Reading,
-    request: VerifyRequest,
-) -> Result<BTreeMap<Vni, Resolve>, OperationError> {
+fn networks(reading: &Reading, request: Asked) -> Result<BTreeMap<Vni, Resolve>, OperationError> {
     let is_asked = |network: &&Network| request.vni.is_none_or(|vni| vni == network.vni);
     let networks: BTreeMap<Vni, Resolve> = reading
         .networks
@@ -308,7 +307,7 @@ fn suspects(
     networks: &BTreeMap<Vni, Resolve>,
     wanted: &[Digest],
     answers: &BTreeMap<Name, Report>,
-    request: VerifyRequest,
+    request: Asked,
 ) -> Vec<Suspect> {
     let of = |digests: &[Digest]| -> BTreeMap<Vni, (u64, u64)> {
         let digests = digests.iter();
@@ -376,11 +375,7 @@ async fn for_each_row(
 }
 
 /// Every node that has an agent, with what it said; whether it agrees is found out later.
-fn host_views(
-    nodes: &[Node],
-    answers: &BTreeMap<Name, Report>,
-    request: VerifyRequest,
-) -> Vec<HostView> {
+fn host_views(nodes: &[Node], answers: &BTreeMap<Name, Report>, request: Asked) -> Vec<HostView> {
     let nodes = nodes.iter().filter(|node| node.agent);
     let mut views: Vec<_> = nodes
         .map(|node| {

@@ -14,7 +14,9 @@ use crate::{
 impl Agent {
     /// Every node, in the order of their names.
     pub(super) async fn list_vteps(&self) -> Result<Vec<VtepView>, OperationError> {
-        Ok(self.vteps_of(self.registry.nodes().await?))
+        let mut nodes = self.registry.nodes().await?;
+        nodes.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(self.vteps_of(nodes))
     }
 
     /// These nodes, and what this host knows of the ways there.

@@ -1,14 +1,12 @@
 //! `overlay endpoint`: endpoints of every node.
 
-use clap::{Args, Subcommand};
-use serde_json::json;
-
-use super::{Failure, Session};
+use super::{Failure, Session, removal};
 use crate::{
     agent::api::{AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest},
-    model::{EndpointState, IfName, Mac, Name, Vni},
+    model::{EndpointState, IfName, Mac, Name, NetnsRef, NetworkRef},
     observe::table::{Table, list, or_dash},
 };
+use clap::{Args, Subcommand};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -21,13 +19,17 @@ Examples:
 const ADD_EXAMPLES: &str = "\
 Examples:
   overlay endpoint add web --vni 42
-      a namespace `web`, and in it eth0 with the next free address of the network's subnet
+      a namespace `web`, and in it eth0 with the next free address of the network's subnet, of IPv4 and
+      of IPv6 if it has both
   overlay endpoint add web --vni 42 --ip 7.7.7.2/24
       this address, and the MAC 02:42:07:07:07:02 that follows from it
   overlay endpoint add db --vni 42 --ip 7.7.7.3 --ip fd00::3/64 --mac 02:00:00:00:00:03
       an address without a length takes the subnet's
   overlay endpoint add web-lab --vni 43 --netns web --ifname eth1
       a second interface in the same namespace, on another network
+  overlay endpoint add c1 --vni 42 --netns 13332
+      an interface for the container that has this process; when it ends, the endpoint waits
+  overlay endpoint add c2 --vni 42 --netns /run/docker/netns/3e1fd9b5b8a2
 
 The verb returns when the endpoint is ready: `ip netns exec web ping ...` works.";
 
@@ -35,10 +37,11 @@ const LS_EXAMPLES: &str = "\
 Examples:
   overlay endpoint ls
   overlay endpoint ls --vni 42 --node h2
+  overlay endpoint ls --vni blue       a network's name is as good as its VNI
   overlay -o json endpoint ls | jq -r '.[] | select(.state == \"failed\") | .name'
 
 States: ready, pending and failed are this host's; remote is elsewhere; down is on a node that has not
-been heard of for longer than --node-grace. Listed by name, a thousand at a time.";
+been heard of for longer than --node-grace. Listed by VNI and name, up to 100,000; more come in the registry's order.";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -50,13 +53,15 @@ Examples:
   overlay endpoint move web            from wherever it lives to this host
   overlay endpoint move web --node h2
   overlay endpoint move web --node h2 --netns web-2 --ifname eth1
+  overlay endpoint move c1 --netns 14441            its container was started again
 
 Name, MAC and addresses stay, in one commit: every host sends to the new node from then on, and the
 old one takes its interface away. From a node that is down too.";
 
 const RM_EXAMPLES: &str = "\
 Examples:
-  overlay endpoint rm web              a second time is fine too";
+  overlay endpoint rm web              a second time is fine too, and says that there is none
+  overlay endpoint rm web db cache     one that can't be removed keeps none of the others";
 
 /// What to do with endpoints.
 #[derive(Debug, Subcommand)]
@@ -65,7 +70,7 @@ pub enum EndpointVerb {
     #[command(after_help = ADD_EXAMPLES)]
     Add(AddArgs),
     /// List the endpoints of every node
-    #[command(after_help = LS_EXAMPLES)]
+    #[command(after_help = LS_EXAMPLES, visible_alias = "list")]
     Ls(LsArgs),
     /// Show one endpoint
     #[command(after_help = SHOW_EXAMPLES)]
@@ -76,11 +81,12 @@ pub enum EndpointVerb {
     /// Put an endpoint onto another node, with its MAC and addresses
     #[command(after_help = MOVE_EXAMPLES)]
     Move(MoveArgs),
-    /// Remove an endpoint; one that is gone already is fine
-    #[command(after_help = RM_EXAMPLES)]
+    /// Remove endpoints; one that is gone already is fine
+    #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
-        /// The endpoint
-        name: Name,
+        /// The endpoints
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<Name>,
     },
 }
 
@@ -89,18 +95,20 @@ pub enum EndpointVerb {
 pub struct AddArgs {
     /// Its name, unique among all nodes
     name: Name,
-    /// Its network's VNI
-    #[arg(long, value_name = "N")]
-    vni: Vni,
-    /// Its address; may be repeated. Without: one from the network's subnet
+    /// Its network, by VNI or name
+    #[arg(long, value_name = "N|NAME")]
+    vni: NetworkRef,
+    /// Its address; may be repeated. Without: one of each family that the network has subnets of
     #[arg(long = "ip", value_name = "A/len")]
     addresses: Vec<AddressRequest>,
-    /// Its MAC [default: 02:42 and the four bytes of the IPv4 address]
+    /// Its MAC [default: 02:42 and the four bytes of the IPv4 address, or the last four of the IPv6
+    /// address; another one if that is taken]
     #[arg(long)]
     mac: Option<Mac>,
-    /// Its namespace, made if it is missing [default: NAME]
-    #[arg(long, value_name = "NS")]
-    netns: Option<Name>,
+    /// Its namespace: a name, made if it is missing; the ID of a process in it; or a path with a slash in
+    /// it, as /proc/PID/ns/net [default: NAME]
+    #[arg(long, value_name = "NS|PID|PATH")]
+    netns: Option<NetnsRef>,
     /// Its interface's name in the namespace [default: eth0]
     #[arg(long, value_name = "IF")]
     ifname: Option<IfName>,
@@ -113,9 +121,17 @@ impl From<AddArgs> for EndpointRequest {
             vni: args.vni,
             addresses: args.addresses,
             mac: args.mac,
-            netns: args.netns,
+            netns: args.netns.map(anchored),
             ifname: args.ifname,
         }
+    }
+}
+
+/// The same for an agent, whose folder is another. What can't be made out is left to it to refuse.
+fn anchored(netns: NetnsRef) -> NetnsRef {
+    match netns {
+        NetnsRef::Path(path) => NetnsRef::Path(std::path::absolute(&path).unwrap_or(path)),
+        other => other,
     }
 }
 
@@ -123,8 +139,8 @@ impl From<AddArgs> for EndpointRequest {
 #[derive(Debug, Args)]
 pub struct LsArgs {
     /// Only those of this network
-    #[arg(long, value_name = "N")]
-    vni: Option<Vni>,
+    #[arg(long, value_name = "N|NAME")]
+    vni: Option<NetworkRef>,
     /// Only those that live on this node
     #[arg(long, value_name = "NODE")]
     node: Option<Name>,
@@ -138,9 +154,9 @@ pub struct MoveArgs {
     /// The node that it is to live on [default: this one]
     #[arg(long, value_name = "NODE")]
     node: Option<Name>,
-    /// Its namespace there, made if it is missing [default: as it was]
-    #[arg(long, value_name = "NS")]
-    netns: Option<Name>,
+    /// Its namespace there, as for `add`; a process or a path on this host alone [default: as it was]
+    #[arg(long, value_name = "NS|PID|PATH")]
+    netns: Option<NetnsRef>,
     /// Its interface there [default: as it was]
     #[arg(long, value_name = "IF")]
     ifname: Option<IfName>,
@@ -187,7 +203,7 @@ impl EndpointVerb {
             }) => {
                 let to = MoveRequest {
                     node,
-                    netns,
+                    netns: netns.map(anchored),
                     ifname,
                 };
                 let work = format!("moving endpoint {name}");
@@ -202,12 +218,14 @@ impl EndpointVerb {
                     )
                 })?;
             }
-            Self::Rm { name } => {
-                let work = format!("removing endpoint {name}");
-                output.during(work, client.endpoint_rm(&name)).await?;
-                output.show(&json!({}), |_, out| {
-                    writeln!(out, "endpoint {name} removed")
-                })?;
+            Self::Rm { names } => {
+                let removal = removal::each(output, "endpoint", names, async |name| {
+                    let view = client.endpoint_rm(name).await?;
+                    Ok(view.removed.then_some(()))
+                })
+                .await;
+                removal.show(output, "endpoint")?;
+                removal.conclude()?;
             }
         }
         Ok(())

@@ -23,6 +23,8 @@ const USAGE: u8 = 2;
 pub enum Failure {
     /// It was refused or it failed.
     Operation(OperationError),
+    /// Some of it was refused or failed, each for its reason; the rest was done.
+    Several(Vec<OperationError>),
     /// It was done, but the answer can't be printed.
     Output(io::Error),
 }
@@ -43,31 +45,30 @@ impl Failure {
         Self::Operation(OperationError::new(ErrorKind::Internal, message))
     }
 
-    /// Prints one line and gives the exit code.
+    /// Prints a line for each error, of which there is one as a rule, and gives the exit code.
     pub fn report(&self, format: Format, stderr: &mut dyn Write) -> u8 {
-        let error = match self {
+        let errors = match self {
             // The reader has seen enough, as in `overlay endpoint ls | head -1`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
-            Self::Output(error) => OperationError::new(
+            Self::Output(error) => vec![OperationError::new(
                 ErrorKind::Internal,
                 format_args!("can't write the output: {error}"),
-            ),
-            Self::Operation(error) => error.clone(),
+            )],
+            Self::Operation(error) => vec![error.clone()],
+            Self::Several(errors) => errors.clone(),
         };
-        let kind = error.kind;
-        let error = OperationError::new(kind, one_line(&error.message));
-        // With stderr closed the exit code alone has to do.
-        let _ = match format {
-            Format::Table => writeln!(stderr, "error: {error}"),
-            Format::Json => serde_json::to_writer(&mut *stderr, &ErrorView { error })
-                .map_err(io::Error::from)
-                .and_then(|()| writeln!(stderr)),
-        };
-        if kind == ErrorKind::Usage {
-            USAGE
-        } else {
-            FAILED
+        let is_usage = errors.iter().all(|error| error.kind == ErrorKind::Usage);
+        for error in errors {
+            let error = OperationError::new(error.kind, one_line(&error.message));
+            // With stderr closed the exit code alone has to do.
+            let _ = match format {
+                Format::Table => writeln!(stderr, "error: {error}"),
+                Format::Json => serde_json::to_writer(&mut *stderr, &ErrorView { error })
+                    .map_err(io::Error::from)
+                    .and_then(|()| writeln!(stderr)),
+            };
         }
+        if is_usage { USAGE } else { FAILED }
     }
 }
 
@@ -169,7 +170,7 @@ fn refused_value(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
-    let flag = flag.split(' ').next()?;
+    let flag = flag.split(' ').next()?.trim_end_matches("...");
     let cause = std::error::Error::source(error)?;
     Some(format!("{flag}: {cause}"))
 }

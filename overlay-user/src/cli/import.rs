@@ -5,7 +5,7 @@ use std::path::absolute;
 use clap::{Args, Subcommand};
 
 use super::{Failure, Session};
-use crate::{agent::api::ImportArpdRequest, model::Vni};
+use crate::{agent::api::ImportArpdRequest, model::NetworkRef};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -33,9 +33,9 @@ pub enum ImportVerb {
 pub struct ArpdArgs {
     /// The folder, on the agent's host
     dir: String,
-    /// The VNI of the network that its endpoints are on
-    #[arg(long, value_name = "N")]
-    vni: Vni,
+    /// The network that its endpoints are on, by VNI or name
+    #[arg(long, value_name = "N|NAME")]
+    vni: NetworkRef,
 }
 
 impl ImportVerb {

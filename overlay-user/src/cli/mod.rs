@@ -26,6 +26,7 @@ mod monitor;
 mod network;
 mod output;
 mod registry;
+mod removal;
 mod run;
 mod status;
 mod verify;

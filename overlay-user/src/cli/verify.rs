@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Failure, Session};
 use crate::{
     agent::api::{Verdict, VerifyRequest, VerifyView},
-    model::Vni,
+    model::NetworkRef,
     observe::table::{Table, or_dash},
 };
 
@@ -24,9 +24,9 @@ has to be right, and need not be all.";
 /// What to compare.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Only this network
-    #[arg(long, value_name = "N")]
-    vni: Option<Vni>,
+    /// Only this network, by VNI or name
+    #[arg(long, value_name = "N|NAME")]
+    vni: Option<NetworkRef>,
 }
 
 impl VerifyArgs {

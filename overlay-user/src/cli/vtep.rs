@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use jiff::Timestamp;
 
-use super::{Failure, Session};
+use super::{Failure, Session, removal};
 use crate::{
     agent::api::{NodeState, PathState, PathView, VtepRef, VtepRemovedView, VtepView},
     observe::table::{Table, or_dash},
@@ -29,10 +29,10 @@ Refused while the host's agent lives. A second time is fine too. Move away what 
 #[derive(Debug, Subcommand)]
 pub enum VtepVerb {
     /// List the nodes, their VTEPs and when their agents were last seen
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = EXAMPLES, visible_alias = "list")]
     Ls,
     /// Remove nodes whose hosts are gone for good, and their endpoints
-    #[command(after_help = RM_EXAMPLES)]
+    #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
         /// The nodes, by name or by their VTEP's address
         #[arg(required = true, value_name = "NODE|IP")]
@@ -51,17 +51,19 @@ impl VtepVerb {
                 })?;
             }
             Self::Rm { vteps } => {
-                let mut removed = Vec::new();
-                for vtep in &vteps {
-                    let work = format!("removing node {vtep}");
-                    removed.push(output.during(work, client.vtep_rm(vtep)).await?);
+                let removal = removal::each(output, "node", vteps, async |vtep| {
+                    client.vtep_rm(vtep).await
+                })
+                .await;
+                if !removal.done.is_empty() {
+                    let known: Vec<_> = removal.done.iter().flat_map(|(_, view)| view).collect();
+                    output.show(&known, |_, out| {
+                        removal.done.iter().try_for_each(|(vtep, removed)| {
+                            writeln!(out, "{}", line(vtep, removed.as_ref()))
+                        })
+                    })?;
                 }
-                let known: Vec<_> = removed.iter().flatten().collect();
-                output.show(&known, |_, out| {
-                    vteps.iter().zip(&removed).try_for_each(|(vtep, removed)| {
-                        writeln!(out, "{}", line(vtep, removed.as_ref()))
-                    })
-                })?;
+                removal.conclude()?;
             }
         }
         Ok(())

@@ -142,7 +142,7 @@ fn a_wrong_value_in_the_file_is_refused_in_the_words_of_the_flag() {
     for (text, expected) in [
         (
             "\nvni = [0]",
-            "configuration file FILE, line 2: VNI \"0\" is not a number from 1 to 16777215",
+            "configuration file FILE, line 2: VNI \"0\" is not a number from 1 to 16777215, nor a network's name",
         ),
         (
             "port = 0",

@@ -1,6 +1,11 @@
 //! VNI and MAC: the numbers that the wire carries.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher as _},
+    net::Ipv4Addr,
+    str::FromStr,
+};
 
 use macaddr::MacAddr6;
 use serde::{Deserialize, Serialize};
@@ -88,6 +93,18 @@ impl Mac {
     pub const fn from_ipv4(ip: Ipv4Addr) -> Self {
         let [a, b, c, d] = ip.octets();
         Self([0x02, 0x42, a, b, c, d])
+    }
+}
+
+impl Mac {
+    /// One for an endpoint whose usual address somebody else has, number `attempt`: locally administered
+    /// (IEEE 802 section 8.4), spread over 2^40 and apart from all of [`Self::from_ipv4`].
+    #[must_use]
+    pub fn spare(endpoint: &str, attempt: usize) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (endpoint, attempt).hash(&mut hasher);
+        let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
+        Self([0x06, a, b, c, d, e])
     }
 }
 
@@ -194,6 +211,16 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn spare_macs_are_unicast_and_each_attempt_has_another() {
+        let spares: Vec<_> = (0..64).map(|attempt| Mac::spare("web", attempt)).collect();
+        for (position, mac) in spares.iter().enumerate() {
+            assert_eq!(Mac::try_from(mac.octets()), Ok(*mac));
+            assert!(!spares.iter().take(position).any(|earlier| earlier == mac));
+        }
+        assert_ne!(Mac::spare("web", 0), Mac::spare("db", 0));
     }
 
     #[test]

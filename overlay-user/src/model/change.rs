@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use super::Vtep;
-use super::{Endpoint, IfName, Name, Network, Node, Rejected, Vni};
+use super::{Endpoint, IfName, Name, Network, NetworkSettings, Node, Rejected, Vni};
 
 /// The registry's version: grows with every commit, starts at 1.
 pub type Revision = u64;
@@ -69,6 +69,9 @@ impl Delta {
 pub enum Change {
     /// Makes a network; its name and its VNI must be free.
     CreateNetwork(Network),
+    /// Changes what of a network may change while traffic runs. It must exist. As it is already: nothing to
+    /// do.
+    SetNetwork(Vni, NetworkSettings),
     /// Removes a network; it must have no endpoints. Gone already: nothing to do.
     RemoveNetwork(Vni),
     /// Makes or updates a node; another node's VTEP is a conflict.

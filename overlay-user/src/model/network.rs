@@ -145,7 +145,33 @@ pub struct Network {
     pub resolve: Resolve,
 }
 
+/// What of a network may change while traffic runs. `None`: stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSettings {
+    /// See [`Network::mtu`].
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// See [`Network::flood`].
+    #[serde(default)]
+    pub flood: Option<FloodMode>,
+    /// See [`Network::learning`].
+    #[serde(default)]
+    pub learning: Option<bool>,
+}
+
 impl Network {
+    /// The network with these settings.
+    #[must_use]
+    pub fn with(self, settings: NetworkSettings) -> Self {
+        Self {
+            mtu: settings.mtu.unwrap_or(self.mtu),
+            flood: settings.flood.unwrap_or(self.flood),
+            learning: settings.learning.unwrap_or(self.learning),
+            ..self
+        }
+    }
+
     /// A network with the defaults: no subnet, MTU from the underlay, no flooding, no learning,
     /// proactive.
     #[must_use]
@@ -168,6 +194,34 @@ impl Network {
             .iter()
             .find(|subnet| subnet.contains(&ip))
             .copied()
+    }
+
+    /// The network with its subnets of one address family alone, once for each that it has, in the order
+    /// of their first subnets.
+    #[must_use]
+    pub fn by_family(&self) -> Vec<Self> {
+        let mut families: Vec<Self> = Vec::new();
+        for subnet in &self.subnets {
+            let is_v6 = subnet.addr().is_ipv6();
+            let known = families.iter_mut().find(|family| {
+                let mut subnets = family.subnets.iter();
+                subnets.any(|other| other.addr().is_ipv6() == is_v6)
+            });
+            match known {
+                Some(family) => family.subnets.push(*subnet),
+                None => families.push(Self {
+                    subnets: vec![*subnet],
+                    ..self.clone()
+                }),
+            }
+        }
+        families
+    }
+
+    /// Whether it has subnets of IPv6.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.subnets.iter().any(|net| net.addr().is_ipv6())
     }
 
     /// Whether an endpoint may have `ip`.
@@ -211,6 +265,22 @@ mod tests {
         for text in ["", "Proactive", "on_demand", "lazy"] {
             assert!(text.parse::<Resolve>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn subnets_are_told_apart_by_their_family() {
+        let mut network = Network::new("blue".parse().unwrap(), Vni::try_from(42).unwrap());
+        assert!(network.by_family().is_empty());
+        network.subnets = ["fd00::/64", "10.0.0.0/24", "fd01::/64"]
+            .map(|net| net.parse().unwrap())
+            .into();
+        let families = network.by_family().into_iter();
+        let subnets: Vec<_> = families.map(|family| family.subnets).collect();
+        let expected = [
+            vec!["fd00::/64".parse().unwrap(), "fd01::/64".parse().unwrap()],
+            vec!["10.0.0.0/24".parse().unwrap()],
+        ];
+        assert_eq!(subnets, expected);
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use overlay_user::{
-    model::{Change, Endpoint, FloodMode, Network, Node, Resolve, Revision, Snapshot, Wanted},
+    model::{
+        Change, Endpoint, FloodMode, Network, NetworkSettings, Node, Resolve, Revision, Snapshot,
+        Wanted,
+    },
     registry::{Registry, RegistryError, Scope},
 };
 
@@ -28,6 +31,7 @@ for_every_backend! {
     tenants_may_use_the_same_addresses,
     a_network_with_endpoints_stays,
     a_network_goes_with_its_last_endpoints_in_one_commit,
+    a_network_changes_what_is_named_and_keeps_the_rest,
     a_node_takes_its_endpoints_with_it,
     only_an_empty_node_is_removed_as_empty,
     a_node_that_moves_gives_its_vtep_free,
@@ -313,6 +317,42 @@ async fn a_network_goes_with_its_last_endpoints_in_one_commit(bed: Bed) {
         .commit(&[Change::CreateNetwork(network(42, &[]))])
         .await
         .unwrap();
+}
+
+async fn a_network_changes_what_is_named_and_keeps_the_rest(bed: Bed) {
+    let registry = bed.furnished().await;
+    let mut reader = Reader::start(&registry).await;
+    let settings = NetworkSettings {
+        mtu: Some(1400),
+        learning: Some(true),
+        ..NetworkSettings::default()
+    };
+    let set = [Change::SetNetwork(vni(42), settings)];
+    let before = registry.snapshot().await.unwrap();
+    let revision = registry.commit(&set).await.unwrap();
+    let after = registry.snapshot().await.unwrap();
+    let network = |snapshot: &Snapshot| -> Network {
+        let mut networks = snapshot.networks.iter();
+        networks.find(|net| net.vni == vni(42)).unwrap().clone()
+    };
+    let expected = Network {
+        mtu: 1400,
+        learning: true,
+        ..network(&before)
+    };
+    assert_eq!(network(&after), expected);
+    assert_eq!(after.endpoints, before.endpoints);
+    while reader.revision < revision {
+        reader.step().await;
+    }
+    assert_eq!(reader.networks[&vni(42)], expected);
+    // Once more: nothing to do.
+    registry.commit(&set).await.unwrap();
+    let again = content(registry.snapshot().await.unwrap());
+    assert_eq!(again, content(after));
+    let missing = [Change::SetNetwork(vni(99), settings)];
+    let text = refusal(&*registry, &missing).await;
+    assert!(text.contains("network 99 does not exist"), "{text}");
 }
 
 async fn a_node_takes_its_endpoints_with_it(bed: Bed) {

@@ -181,6 +181,13 @@ pub(crate) fn removed_vtep(vtep: &VtepRef) -> Option<VtepRemovedView> {
     })
 }
 
+/// Nothing is called nope.
+fn removed(name: &Name) -> RemovedView {
+    RemovedView {
+        removed: name.as_str() != "nope",
+    }
+}
+
 /// The fake agent.
 #[derive(Default)]
 pub(crate) struct Fake {
@@ -212,16 +219,25 @@ impl Fake {
 
 #[async_trait]
 impl Operations for Fake {
-    async fn network_create(&self, network: Network) -> Result<NetworkView, OperationError> {
-        self.answer(format!("network_create {network:?}"), network.into())
+    async fn network_create(&self, request: NetworkRequest) -> Result<NetworkView, OperationError> {
+        self.answer(format!("network_create {request:?}"), network().into())
+    }
+
+    async fn network_set(
+        &self,
+        name: &Name,
+        settings: NetworkSettings,
+    ) -> Result<NetworkView, OperationError> {
+        let view = network().with(settings).into();
+        self.answer(format!("network_set {name} {settings:?}"), view)
     }
 
     async fn network_ls(&self) -> Result<Vec<NetworkView>, OperationError> {
         self.answer("network_ls".into(), vec![network().into()])
     }
 
-    async fn network_rm(&self, name: &Name) -> Result<(), OperationError> {
-        self.answer(format!("network_rm {name}"), ())
+    async fn network_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
+        self.answer(format!("network_rm {name}"), removed(name))
     }
 
     async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError> {
@@ -253,8 +269,11 @@ impl Operations for Fake {
         self.answer(format!("endpoint_show {name}"), endpoint())
     }
 
-    async fn endpoint_rm(&self, name: &Name) -> Result<(), OperationError> {
-        self.answer(format!("endpoint_rm {name}"), ())
+    async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
+        if name.as_str() == "stuck" {
+            return Err(OperationError::new(ErrorKind::Refused, "stuck stays"));
+        }
+        self.answer(format!("endpoint_rm {name}"), removed(name))
     }
 
     async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
@@ -302,7 +321,7 @@ impl Operations for Fake {
 
     async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {
         let answer = ImportView {
-            vni: request.vni,
+            vni: network().vni,
             endpoints: 3,
             vteps: 2,
         };

@@ -4,15 +4,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Mac, Name, Revision, Vni};
+use crate::model::{Mac, Name, NetworkRef, Revision, Vni};
 
 /// What `overlay verify` is asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
     /// The only network to look at; `None`: all of them.
     #[serde(default)]
-    pub vni: Option<Vni>,
+    pub vni: Option<NetworkRef>,
 }
 
 /// Whether the hosts have what the registry wants.

@@ -199,6 +199,13 @@ pub struct VtepRemovedView {
     pub endpoints: usize,
 }
 
+/// What was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedView {
+    /// Whether there was one.
+    pub removed: bool,
+}
+
 /// How a node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

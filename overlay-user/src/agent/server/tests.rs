@@ -71,11 +71,20 @@ async fn every_operation_gets_there_and_its_answer_back() {
         dir: "/var/lib/arpd".into(),
     };
 
-    let network = client.network_create(&fake::network()).await.unwrap();
+    let network = client
+        .network_create(&fake::network().into())
+        .await
+        .unwrap();
     assert_eq!(network, fake::network().into());
+    let settings = NetworkSettings {
+        mtu: Some(1400),
+        ..NetworkSettings::default()
+    };
+    let set = client.network_set(&web, &settings).await.unwrap();
+    assert_eq!(set.mtu, 1400);
     let networks = client.network_ls().await.unwrap();
     assert_eq!(networks, [fake::network().into()]);
-    client.network_rm(&web).await.unwrap();
+    assert!(client.network_rm(&web).await.unwrap().removed);
     let endpoint = client.endpoint_add(&request()).await.unwrap();
     assert_eq!(endpoint, fake::endpoint());
     let filter = EndpointFilter {
@@ -95,7 +104,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
     };
     let moved = client.endpoint_move(&web, &to).await.unwrap();
     assert_eq!(moved, fake::endpoint());
-    client.endpoint_rm(&web).await.unwrap();
+    assert!(client.endpoint_rm(&web).await.unwrap().removed);
     assert_eq!(client.vtep_ls().await.unwrap(), fake::vteps());
     let ipv6: VtepRef = "fd00::9".parse().unwrap();
     let removed = client.vtep_rm(&ipv6).await.unwrap();
@@ -117,7 +126,8 @@ async fn every_operation_gets_there_and_its_answer_back() {
     assert_eq!(
         fake.calls(),
         [
-            format!("network_create {:?}", fake::network()),
+            format!("network_create {:?}", NetworkRequest::from(fake::network())),
+            format!("network_set web {settings:?}"),
             "network_ls".into(),
             "network_rm web".into(),
             format!("endpoint_add {:?}", request()),
@@ -159,11 +169,15 @@ async fn an_error_comes_back_as_it_was() {
 #[tokio::test]
 async fn a_network_that_cannot_work_does_not_get_to_the_agent() {
     let agent = start(Fake::default());
-    let network = Network {
+    let network = crate::model::Network {
         mtu: 1,
         ..fake::network()
     };
-    let error = agent.client.network_create(&network).await.unwrap_err();
+    let error = agent
+        .client
+        .network_create(&network.into())
+        .await
+        .unwrap_err();
     assert!(error.to_string().starts_with("MTU 1 is out of range"));
     assert!(agent.fake.calls().is_empty());
 }

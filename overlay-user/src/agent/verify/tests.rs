@@ -82,7 +82,7 @@ impl Cluster {
             registry: &*self.registry,
             patience: Duration::from_secs(3),
         };
-        verifier.compare(VerifyRequest::default()).await.unwrap()
+        verifier.compare(Asked::default()).await.unwrap()
     }
 }
 
@@ -238,7 +238,7 @@ async fn an_endpoint_that_nobody_has_is_missing_on_its_own_on_demand_host() {
 #[tokio::test]
 async fn a_network_that_does_not_exist_is_refused() {
     let cluster = Cluster::new(Resolve::Proactive).await;
-    let request = VerifyRequest {
+    let request = Asked {
         vni: Some("43".parse().unwrap()),
     };
     let refused = Verifier::new(&*cluster.registry).compare(request).await;

@@ -10,7 +10,9 @@ use super::{
     members::Members,
     values::{self, EndpointValue, NodeValue},
 };
-use crate::model::{Change, Endpoint, IfName, Mac, Name, Network, Node, Revision, Vni};
+use crate::model::{
+    Change, Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Revision, Vni,
+};
 
 /// An address that another endpoint had until a moment ago: refused once it is known for how long.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, change: &Change, is_kept: bool) -> Re
     };
     match change {
         Change::CreateNetwork(network) => work.create_network(network),
+        Change::SetNetwork(vni, settings) => work.set_network(*vni, *settings),
         Change::RemoveNetwork(vni) => work.remove_network(*vni),
         Change::PutNode(node) => work.put_node(node),
         Change::RemoveNode(name) => work.remove_node(name, false),
@@ -84,6 +87,19 @@ impl Work<'_, '_> {
         }
         self.draft.put(key, values::write(network)?);
         self.draft.put(claim, vni.to_string());
+        Ok(())
+    }
+
+    fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), Stop> {
+        let key = keys::network(vni);
+        let Some(value) = self.draft.get(&key)? else {
+            return Err(rules::missing_network(vni).into());
+        };
+        let former: Network = values::read(key.as_bytes(), &value)?;
+        let network = former.clone().with(settings);
+        if network != former {
+            self.draft.put(key, values::write(&network)?);
+        }
         Ok(())
     }
 

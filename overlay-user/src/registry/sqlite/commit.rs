@@ -15,7 +15,9 @@ use super::{
     read,
     session::Limits,
 };
-use crate::model::{Change, Endpoint, IfName, Name, NameError, Network, Node, Revision, Vni};
+use crate::model::{
+    Change, Endpoint, IfName, Name, NameError, Network, NetworkSettings, Node, Revision, Vni,
+};
 
 /// Carries out all changes or none. Tombstones older than `limits.history` revisions are
 /// forgotten.
@@ -72,6 +74,7 @@ impl Commit<'_> {
     fn apply(&mut self, change: &Change) -> Result<(), Failure> {
         match change {
             Change::CreateNetwork(network) => self.create_network(network),
+            Change::SetNetwork(vni, settings) => self.set_network(*vni, *settings),
             Change::RemoveNetwork(vni) => self.remove_network(*vni),
             Change::PutNode(node) => self.put_node(node),
             Change::RemoveNode(node) => self.remove_node(node),
@@ -130,6 +133,27 @@ impl Commit<'_> {
                 (vni, position, subnet.to_string()),
             )?;
         }
+        self.note_made("network", &vni.to_string())
+    }
+
+    fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), Failure> {
+        let Some(former) = read::network(&self.transaction, vni)? else {
+            return Err(rules::missing_network(vni).into());
+        };
+        let network = former.clone().with(settings);
+        if network == former {
+            return Ok(());
+        }
+        self.execute(
+            "UPDATE network SET mtu = ?2, flood = ?3, learning = ?4, revision = ?5 WHERE vni = ?1",
+            (
+                vni.get(),
+                network.mtu,
+                network.flood.to_string(),
+                network.learning,
+                self.revision,
+            ),
+        )?;
         self.note_made("network", &vni.to_string())
     }
 
