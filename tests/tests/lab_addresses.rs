@@ -133,3 +133,37 @@ fn link_local_subnets_are_as_good_as_others() {
     Netns::named(&a).reaches("169.254.0.3");
     Netns::named(&a).reaches("fe80::3%eth0");
 }
+
+#[test]
+fn an_endpoint_gets_other_addresses_while_it_runs_and_every_host_follows() {
+    let (lab, [one, two]) = world();
+    one.does("network create dual --vni 50 --subnet 10.1.0.0/16 --subnet fd00:1::/64");
+    let [a, b] = ["a", "b"].map(|name| lab.name(name));
+    add(&one, &a, "--vni 50");
+    add(&two, &b, "--vni 50");
+    let [blue, green] = [&a, &b].map(Netns::named);
+    green.reaches("10.1.0.2");
+    let words = format!("endpoint set {a} --ip 10.1.0.9 --ip fd00:1::9 --mac 02:00:00:00:00:09");
+    let set = one.json(&words);
+    assert_eq!(set["state"], "ready");
+    assert_eq!(set["addresses"], json!(["10.1.0.9/16", "fd00:1::9/64"]));
+    assert_eq!(blue.mac("eth0"), "02:00:00:00:00:09");
+    assert!(!blue.ip("-br address show dev eth0").contains("10.1.0.2"));
+    for ip in ["10.1.0.9", "fd00:1::9"] {
+        green.reaches(ip);
+    }
+    assert!(!green.pings("10.1.0.2", "-c 1 -W 1"));
+    // From another host too, and not with another's.
+    two.does(&format!("endpoint set {a} --ip 10.1.0.10"));
+    green.reaches("10.1.0.10");
+    for (words, part) in [
+        ("--ip 10.1.0.3", "taken by"),
+        ("--ip 10.1.0.10/8", "write 10.1.0.10/16"),
+        ("--ip 10.2.0.1/16", "outside the subnets"),
+    ] {
+        let line = one
+            .overlay(&format!("endpoint set {a} {words}"))
+            .error(FAILED);
+        assert!(line.contains(part), "{line}");
+    }
+}

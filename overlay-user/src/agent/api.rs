@@ -76,6 +76,13 @@ pub trait Operations: Send + Sync + 'static {
         to: MoveRequest,
     ) -> Result<EndpointView, OperationError>;
 
+    /// Changes an endpoint while traffic runs, and returns when this host has followed.
+    async fn endpoint_set(
+        &self,
+        name: &Name,
+        request: SetRequest,
+    ) -> Result<EndpointView, OperationError>;
+
     /// Removes an endpoint. Gone already: nothing to do.
     async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError>;
 
@@ -373,6 +380,18 @@ pub struct MoveRequest {
     /// Its interface there; `None`: as it was.
     #[serde(default)]
     pub ifname: Option<IfName>,
+}
+
+/// What of an endpoint is to change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRequest {
+    /// All its addresses from now on. Empty: as they were.
+    #[serde(default)]
+    pub addresses: Vec<AddressRequest>,
+    /// Its MAC; `None`: as it was.
+    #[serde(default)]
+    pub mac: Option<Mac>,
 }
 
 /// A node, by its name or by its VTEP's address.

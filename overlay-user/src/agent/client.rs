@@ -29,8 +29,8 @@ use tokio::{net::UnixStream, time::timeout};
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
     ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView,
-    OperationError, RemovedView, StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView,
-    VtepView,
+    OperationError, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView, VtepRef,
+    VtepRemovedView, VtepView,
 };
 use crate::{
     config::InstancePaths,
@@ -169,9 +169,7 @@ impl Client {
         name: &Name,
         settings: &NetworkSettings,
     ) -> Result<NetworkView, ClientError> {
-        let body = serde_json::to_vec(settings).map_err(|error| self.broken(error))?;
-        let path = format!("/v1/networks/{name}");
-        self.call(Method::PATCH, &path, body.into()).await
+        self.patch(&format!("/v1/networks/{name}"), settings).await
     }
 
     /// Every network.
@@ -220,6 +218,15 @@ impl Client {
         to: &MoveRequest,
     ) -> Result<EndpointView, ClientError> {
         self.post(&format!("/v1/endpoints/{name}/move"), to).await
+    }
+
+    /// Changes an endpoint while traffic runs.
+    pub async fn endpoint_set(
+        &self,
+        name: &Name,
+        request: &SetRequest,
+    ) -> Result<EndpointView, ClientError> {
+        self.patch(&format!("/v1/endpoints/{name}"), request).await
     }
 
     /// Removes an endpoint.
@@ -291,6 +298,15 @@ impl Client {
 
     async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.call(Method::DELETE, path, Bytes::new()).await
+    }
+
+    async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.broken(error))?;
+        self.call(Method::PATCH, path, body.into()).await
     }
 
     async fn post<T: DeserializeOwned>(

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{
     api::{
         EndpointFilter, EndpointPages, EndpointRequest, EndpointView, ErrorKind, MoveRequest,
-        NodeState, OperationError,
+        NodeState, OperationError, SetRequest,
     },
     networks::no_network,
     operations::{Agent, CARRYING},
@@ -141,6 +141,44 @@ impl Agent {
                 })
                 .await
             }
+        }
+    }
+
+    /// Gives an endpoint another MAC or other addresses and waits until this host has followed; puts it back
+    /// if it lives here and can't have them.
+    pub(super) async fn readdress(
+        &self,
+        name: &Name,
+        request: SetRequest,
+    ) -> Result<EndpointView, OperationError> {
+        self.check_reach().await?;
+        let former = self.find(name).await?;
+        let network = self.network(&former.vni.into()).await?;
+        let mut wanted = former.clone();
+        wanted.mac = request.mac.unwrap_or(former.mac);
+        if !request.addresses.is_empty() {
+            let addresses = request.addresses.iter();
+            wanted.addresses = addresses
+                .map(|address| address.in_network(&network))
+                .collect::<Result<_, _>>()?;
+        }
+        if wanted == former {
+            return self.view_of(former).await;
+        }
+        wanted.generation = self
+            .commit(&[readdress_to(&wanted, former.generation)])
+            .await?;
+        match self.failure(name).await {
+            Some(reason) if former.node == self.config.node => {
+                tracing::warn!(endpoint = %name, %reason, "giving the endpoint its former addresses back");
+                self.commit(&[readdress_to(&former, wanted.generation)])
+                    .await?;
+                Err(OperationError::new(
+                    ErrorKind::Refused,
+                    format_args!("{reason}; endpoint {name} has its former addresses back"),
+                ))
+            }
+            _ => self.view_of(wanted).await,
         }
     }
 
@@ -421,6 +459,17 @@ impl Sorted {
         iter::repeat_with(page)
             .take_while(|page| !page.is_empty())
             .collect()
+    }
+}
+
+/// The change that gives an endpoint the MAC and the addresses that it has here, if it is still of this
+/// generation.
+fn readdress_to(endpoint: &Endpoint, generation: Revision) -> Change {
+    Change::ReaddressEndpoint {
+        name: endpoint.name.clone(),
+        mac: endpoint.mac,
+        addresses: endpoint.addresses.clone(),
+        generation,
     }
 }
 

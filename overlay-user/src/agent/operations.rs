@@ -16,8 +16,8 @@ use super::{
         AdoptRequest, AdoptView, DatapathView, DoctorView, EndpointCounts, EndpointFilter,
         EndpointPages, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
         ImportView, MoveRequest, NetworkRequest, NetworkView, OperationError, Operations,
-        RegistryView, RejectedView, RemovedView, StalledView, StatusView, VerifyRequest,
-        VerifyView, VtepRef, VtepRemovedView, VtepView,
+        RegistryView, RejectedView, RemovedView, SetRequest, StalledView, StatusView,
+        VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
     },
     descriptors,
     devices::Problem,
@@ -158,6 +158,14 @@ impl Operations for Agent {
         to: MoveRequest,
     ) -> Result<EndpointView, OperationError> {
         self.relocate(name, to).await
+    }
+
+    async fn endpoint_set(
+        &self,
+        name: &Name,
+        request: SetRequest,
+    ) -> Result<EndpointView, OperationError> {
+        self.readdress(name, request).await
     }
 
     async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {

@@ -32,8 +32,8 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
     ErrorView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView,
-    OperationError, Operations, RemovedView, StatusView, VerifyRequest, VerifyView, VtepRef,
-    VtepRemovedView, VtepView, check_network,
+    OperationError, Operations, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView,
+    VtepRef, VtepRemovedView, VtepView, check_network,
 };
 use super::{
     connections::{self, Limits},
@@ -178,7 +178,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/endpoints", get(endpoint_ls).post(endpoint_add))
         .route(
             "/v1/endpoints/{name}",
-            get(endpoint_show).delete(endpoint_rm),
+            get(endpoint_show).delete(endpoint_rm).patch(endpoint_set),
         )
         .route("/v1/endpoints/{name}/move", post(endpoint_move))
         .route("/v1/vteps", get(vtep_ls))
@@ -245,6 +245,15 @@ async fn endpoint_move(
 ) -> Answer<EndpointView> {
     let (UrlPath(name), Json(to)) = (name?, body?);
     through(async move { agent.endpoint_move(&name, to).await }).await
+}
+
+async fn endpoint_set(
+    State(agent): Shared,
+    name: NameInUrl,
+    body: Body<SetRequest>,
+) -> Answer<EndpointView> {
+    let (UrlPath(name), Json(request)) = (name?, body?);
+    through(async move { agent.endpoint_set(&name, request).await }).await
 }
 
 async fn endpoint_rm(State(agent): Shared, name: NameInUrl) -> Answer<RemovedView> {

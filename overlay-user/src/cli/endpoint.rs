@@ -2,7 +2,9 @@
 
 use super::{Failure, Session, removal};
 use crate::{
-    agent::api::{AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest},
+    agent::api::{
+        AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest, SetRequest,
+    },
     model::{EndpointState, IfName, Mac, Name, NetnsRef, NetworkRef},
     observe::table::{Table, list, or_dash},
 };
@@ -58,6 +60,15 @@ Examples:
 Name, MAC and addresses stay, in one commit: every host sends to the new node from then on, and the
 old one takes its interface away. From a node that is down too.";
 
+const SET_EXAMPLES: &str = "\
+Examples:
+  overlay endpoint set web --ip 7.7.7.9
+  overlay endpoint set web --ip 7.7.7.9/24 --ip fd00::9/64 --mac 02:00:00:00:00:09
+
+The addresses that are named replace all that it had; without --ip they stay, without --mac the MAC does.
+Its interface and every host follow at once. What it gives up is kept free for --quarantine. Refused if
+somebody else changed it at the same moment.";
+
 const RM_EXAMPLES: &str = "\
 Examples:
   overlay endpoint rm web              a second time is fine too, and says that there is none
@@ -81,6 +92,9 @@ pub enum EndpointVerb {
     /// Put an endpoint onto another node, with its MAC and addresses
     #[command(after_help = MOVE_EXAMPLES)]
     Move(MoveArgs),
+    /// Change an endpoint's addresses or MAC while traffic runs
+    #[command(after_help = SET_EXAMPLES)]
+    Set(SetArgs),
     /// Remove endpoints; one that is gone already is fine
     #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
@@ -144,6 +158,19 @@ pub struct LsArgs {
     /// Only those that live on this node
     #[arg(long, value_name = "NODE")]
     node: Option<Name>,
+}
+
+/// What is to change.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// The endpoint
+    name: Name,
+    /// Its address, in place of all that it has; may be repeated
+    #[arg(long = "ip", value_name = "A/len")]
+    addresses: Vec<AddressRequest>,
+    /// Its MAC
+    #[arg(long)]
+    mac: Option<Mac>,
 }
 
 /// What is to live where.
@@ -215,6 +242,31 @@ impl EndpointVerb {
                         out,
                         "endpoint {} lives on {} now, generation {}",
                         moved.name, moved.node, moved.generation
+                    )
+                })?;
+            }
+            Self::Set(SetArgs {
+                name,
+                addresses,
+                mac,
+            }) => {
+                let request = SetRequest { addresses, mac };
+                if request == SetRequest::default() {
+                    return Err(Failure::usage("nothing to change: give --ip or --mac"));
+                }
+                let work = format!("changing endpoint {name}");
+                let set = output
+                    .during(work, client.endpoint_set(&name, &request))
+                    .await?;
+                output.show(&set, |set, out| {
+                    writeln!(
+                        out,
+                        "endpoint {} is {}: {} {}, generation {}",
+                        set.name,
+                        state(set.state),
+                        list(&set.addresses),
+                        set.mac,
+                        set.generation
                     )
                 })?;
             }

@@ -49,9 +49,10 @@ pub(super) async fn each<R: Display, T>(
 impl<R, T> Removal<R, T> {
     /// Ends with what was refused.
     pub(super) fn conclude(self) -> Result<(), Failure> {
-        match self.failures.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::Several(self.failures)),
+        if self.failures.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::Several(self.failures))
         }
     }
 }

@@ -235,6 +235,10 @@ async fn verbs_print_tables_for_people() {
             "endpoint move web --node h1",
             "endpoint web lives on h1 now, generation 7\n",
         ),
+        (
+            "endpoint set web --mac 02:42:07:07:07:02",
+            "endpoint web is ready: 7.7.7.2/24,fd00::2/64 02:42:07:07:07:02, generation 7\n",
+        ),
         ("endpoint rm web", "endpoint web removed\n"),
         (
             "endpoint delete web nope",
@@ -390,7 +394,7 @@ async fn what_can_not_be_removed_has_a_line_and_keeps_none_of_the_others() {
 #[tokio::test]
 async fn a_change_of_nothing_is_bad_usage() {
     let agent = agent(fake::Fake::default());
-    for line in ["network set blue"] {
+    for line in ["network set blue", "endpoint set web"] {
         let failure = agent.run(line).await.unwrap_err();
         let mut stderr = Vec::new();
         assert_eq!(failure.report(Format::Table, &mut stderr), 2);

@@ -103,8 +103,9 @@ impl Mac {
     pub fn spare(endpoint: &str, attempt: usize) -> Self {
         let mut hasher = DefaultHasher::new();
         (endpoint, attempt).hash(&mut hasher);
-        let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
-        Self([0x06, a, b, c, d, e])
+        let [_, _, mut octets @ ..] = hasher.finish().to_be_bytes();
+        octets[0] = 0x06;
+        Self(octets)
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the registry hands out and takes: snapshots, deltas and changes.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use super::Vtep;
-use super::{Endpoint, IfName, Name, Network, NetworkSettings, Node, Rejected, Vni};
+use super::{Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Rejected, Vni};
 
 /// The registry's version: grows with every commit, starts at 1.
 pub type Revision = u64;
@@ -100,6 +101,18 @@ pub enum Change {
         netns: Option<Name>,
         /// Its interface there.
         ifname: Option<IfName>,
+    },
+    /// Gives an endpoint another MAC or other addresses, if it is still of this generation, which grows. What
+    /// it gives up is in quarantine as after a removal. Of another generation: refused.
+    ReaddressEndpoint {
+        /// The endpoint.
+        name: Name,
+        /// Its MAC from now on.
+        mac: Mac,
+        /// All its addresses from now on.
+        addresses: Vec<IpNet>,
+        /// The generation that was looked at.
+        generation: Revision,
     },
     /// Removes an endpoint. Gone already: nothing to do.
     RemoveEndpoint(Name),

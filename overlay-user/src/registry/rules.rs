@@ -123,6 +123,14 @@ pub(super) fn missing_endpoint(name: &Name) -> RegistryError {
     missing("endpoint", name, advice)
 }
 
+/// An endpoint was to be changed that somebody has changed since it was looked at.
+pub(super) fn changed_meanwhile(name: &Name) -> RegistryError {
+    RegistryError::Refused(format!(
+        "endpoint {name} was changed by somebody else meanwhile: look at it with `overlay endpoint show {name}` \
+         and try again"
+    ))
+}
+
 fn missing(what: &'static str, value: &impl Display, advice: String) -> RegistryError {
     RegistryError::Missing {
         what,

@@ -38,6 +38,7 @@ for_every_backend! {
     a_commit_that_changes_nothing_gives_a_revision_that_is_reached,
     addresses_move_between_endpoints_in_one_commit,
     an_endpoint_moves_with_its_name_mac_and_addresses,
+    an_endpoint_gets_other_addresses_if_nobody_else_changed_it,
     only_the_generation_that_was_named_is_removed,
     an_address_that_was_removed_is_kept_from_others_for_a_while,
     a_nodes_addresses_are_kept_from_others_too,
@@ -522,6 +523,90 @@ async fn an_endpoint_moves_with_its_name_mac_and_addresses(bed: Bed) {
         .unwrap();
     reader.reach(gone).await;
     assert!(reader.endpoints.is_empty() && reader.nodes.is_empty());
+}
+
+async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(bed: Bed) {
+    let registry = bed.furnished().await;
+    let mut reader = Reader::start(&registry).await;
+    registry.commit(&[create("green", 9)]).await.unwrap();
+    let generation = registry.commit(&[create("blue", 2)]).await.unwrap();
+    let former = endpoint("blue", 2);
+    let set = |mac, addresses: &[&str], generation| Change::ReaddressEndpoint {
+        name: name("blue"),
+        mac,
+        addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+        generation,
+    };
+    let kept = former.addresses[0].to_string();
+    let wanted = [kept.as_str(), "7.7.9.9/16"];
+    let second = registry
+        .commit(&[set(former.mac, &wanted, generation)])
+        .await
+        .unwrap();
+    assert!(second > generation);
+    reader.reach(second).await;
+    let now = &reader.endpoints[&name("blue")];
+    let addresses: Vec<_> = now.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (addresses, now.generation),
+        (wanted.map(String::from).to_vec(), second)
+    );
+    // Fenced, checked and unique.
+    let other = endpoint("green", 9);
+    let taken = other.addresses[0].to_string();
+    for (change, part) in [
+        (
+            set(former.mac, &["7.7.9.8/16"], generation),
+            "somebody else",
+        ),
+        (
+            set(former.mac, &[&taken], second),
+            "is taken by endpoint green",
+        ),
+        (
+            set(other.mac, &["7.7.9.9/16"], second),
+            "is taken by endpoint green",
+        ),
+        (
+            set(former.mac, &["9.9.9.9/16"], second),
+            "outside the subnets",
+        ),
+    ] {
+        let text = refusal(&*registry, &[change]).await;
+        assert!(text.contains(part), "{text}");
+    }
+    // What it gives up is kept free for a while, and its own again at once.
+    let third = registry
+        .commit(&[set(
+            "02:00:00:00:00:77".parse().unwrap(),
+            &["7.7.9.9/16"],
+            second,
+        )])
+        .await
+        .unwrap();
+    let newcomer = Endpoint {
+        addresses: vec![kept.parse().unwrap()],
+        ..endpoint("red", 3)
+    };
+    let text = refusal(&*registry, &[Change::CreateEndpoint(newcomer)]).await;
+    assert!(text.contains("was endpoint blue's"), "{text}");
+    let back = [set(former.mac, &[&kept], third)];
+    registry.commit(&back).await.unwrap();
+    let text = bed_is_sound(&*registry).await;
+    assert_eq!(text, "");
+}
+
+/// What a check of the registry finds.
+async fn bed_is_sound(registry: &dyn Registry) -> String {
+    let findings = overlay_user::registry::check(registry, false)
+        .await
+        .unwrap();
+    let all: Vec<_> = findings
+        .findings
+        .into_iter()
+        .map(|found| found.what)
+        .collect();
+    all.join("; ")
 }
 
 async fn only_the_generation_that_was_named_is_removed(bed: Bed) {

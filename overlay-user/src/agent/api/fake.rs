@@ -269,6 +269,14 @@ impl Operations for Fake {
         self.answer(format!("endpoint_show {name}"), endpoint())
     }
 
+    async fn endpoint_set(
+        &self,
+        name: &Name,
+        request: SetRequest,
+    ) -> Result<EndpointView, OperationError> {
+        self.answer(format!("endpoint_set {name} {request:?}"), endpoint())
+    }
+
     async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
         if name.as_str() == "stuck" {
             return Err(OperationError::new(ErrorKind::Refused, "stuck stays"));

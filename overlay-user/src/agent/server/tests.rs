@@ -104,6 +104,12 @@ async fn every_operation_gets_there_and_its_answer_back() {
     };
     let moved = client.endpoint_move(&web, &to).await.unwrap();
     assert_eq!(moved, fake::endpoint());
+    let set = SetRequest {
+        mac: Some("02:42:07:07:07:02".parse().unwrap()),
+        ..SetRequest::default()
+    };
+    let changed = client.endpoint_set(&web, &set).await.unwrap();
+    assert_eq!(changed, fake::endpoint());
     assert!(client.endpoint_rm(&web).await.unwrap().removed);
     assert_eq!(client.vtep_ls().await.unwrap(), fake::vteps());
     let ipv6: VtepRef = "fd00::9".parse().unwrap();
@@ -134,6 +140,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
             format!("endpoint_ls {filter:?}"),
             "endpoint_show web".into(),
             format!("endpoint_move web {to:?}"),
+            format!("endpoint_set web {set:?}"),
             "endpoint_rm web".into(),
             "vtep_ls".into(),
             "vtep_rm fd00::9".into(),

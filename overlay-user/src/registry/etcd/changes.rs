@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     super::{RegistryError, rules},
     draft::{Draft, Stop},
@@ -58,6 +60,12 @@ pub(super) fn apply(draft: &mut Draft<'_>, change: &Change, is_kept: bool) -> Re
             netns,
             ifname,
         } => work.move_endpoint(name, node, netns.as_ref(), ifname.as_ref()),
+        Change::ReaddressEndpoint {
+            name,
+            mac,
+            addresses,
+            generation,
+        } => work.readdress_endpoint(name, *mac, addresses, *generation),
         Change::RemoveEndpoint(name) => work.remove_endpoint(name, None),
         Change::RemoveGeneration(name, generation) => work.remove_endpoint(name, Some(*generation)),
     }?;
@@ -286,17 +294,7 @@ impl Work<'_, '_> {
             let owner = self.owner(vni, name)?;
             return Err(rules::conflict("endpoint name", name, owner).into());
         }
-        for claim in &claims {
-            if let Some(value) = self.draft.get(&claim.key)? {
-                let owner = values::word(claim.key.as_bytes(), &value)?;
-                let owner = self.owner(*vni, &owner)?;
-                return Err(rules::conflict(claim.what, &claim.value, owner).into());
-            }
-        }
-        for claim in claims {
-            self.leave_quarantine(&claim, name)?;
-            self.draft.put(claim.key, name.as_str());
-        }
+        self.take_claims(*vni, name, claims)?;
         self.draft.put(name_key, vni.to_string());
         self.draft
             .put(keys::on_node(&endpoint.node, *vni, name), "");
@@ -304,6 +302,80 @@ impl Work<'_, '_> {
             keys::endpoint(*vni, name),
             values::write(&EndpointValue::from(endpoint))?,
         );
+        Ok(())
+    }
+
+    /// Takes addresses that nobody has.
+    fn take_claims(&mut self, vni: Vni, name: &Name, claims: Vec<Claim>) -> Result<(), Stop> {
+        for claim in &claims {
+            if let Some(value) = self.draft.get(&claim.key)? {
+                let owner = values::word(claim.key.as_bytes(), &value)?;
+                let owner = self.owner(vni, &owner)?;
+                return Err(rules::conflict(claim.what, &claim.value, owner).into());
+            }
+        }
+        for claim in claims {
+            self.leave_quarantine(&claim, name)?;
+            self.draft.put(claim.key, name.as_str());
+        }
+        Ok(())
+    }
+
+    fn readdress_endpoint(
+        &mut self,
+        name: &Name,
+        mac: Mac,
+        addresses: &[IpNet],
+        generation: Revision,
+    ) -> Result<(), Stop> {
+        let name_key = keys::endpoint_name(name);
+        let Some(value) = self.draft.get(&name_key)? else {
+            return Err(rules::missing_endpoint(name).into());
+        };
+        let vni: Vni = values::word(name_key.as_bytes(), &value)?;
+        let (key, network_key) = (keys::endpoint(vni, name), keys::network(vni));
+        self.draft.need(&[key.clone(), network_key.clone()])?;
+        let Some(former) = self.endpoint(vni, name)? else {
+            return Err(rules::missing_endpoint(name).into());
+        };
+        if self.draft.generation(&key) != Some(generation) {
+            return Err(rules::changed_meanwhile(name).into());
+        }
+        let value = EndpointValue {
+            mac,
+            addresses: addresses.to_vec(),
+            ..former.clone()
+        };
+        if value == former {
+            return Ok(());
+        }
+        let Some(network) = self.draft.get(&network_key)? else {
+            return Err(rules::missing_network(vni).into());
+        };
+        let network: Network = values::read(network_key.as_bytes(), &network)?;
+        let endpoint = value.clone().into_endpoint(vni, name.clone(), generation);
+        rules::check_addresses(&endpoint, &network)?;
+        let of = |value: &EndpointValue| -> Vec<Claim> {
+            let ips: Vec<IpAddr> = value.addresses.iter().map(IpNet::addr).collect();
+            claims(vni, value.mac, ips.into_iter()).collect()
+        };
+        let has = |all: &[Claim], claim: &Claim| all.iter().any(|other| other.key == claim.key);
+        let (mut new, mut old) = (of(&value), of(&former));
+        let kept: Vec<Claim> = of(&value);
+        new.retain(|claim| !has(&old, claim));
+        old.retain(|claim| !has(&kept, claim));
+        let needed = new
+            .iter()
+            .flat_map(|claim| [claim.key.clone(), claim.quarantine.clone()]);
+        self.draft.need(&needed.collect::<Vec<_>>())?;
+        self.take_claims(vni, name, new)?;
+        for claim in old {
+            self.draft.delete(claim.key);
+            if self.is_quarantined {
+                self.draft.quarantine(claim.quarantine, name.as_str());
+            }
+        }
+        self.draft.put(key, values::write(&value)?);
         Ok(())
     }
 
@@ -385,7 +457,7 @@ impl Work<'_, '_> {
         let Some(endpoint) = self.endpoint(vni, name)? else {
             return Ok(());
         };
-        let ips = endpoint.addresses.iter().map(ipnet::IpNet::addr);
+        let ips = endpoint.addresses.iter().map(IpNet::addr);
         for claim in claims(vni, endpoint.mac, ips) {
             self.draft.delete(claim.key);
             if self.is_quarantined {

@@ -5,6 +5,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     session::Limits,
 };
 use crate::model::{
-    Change, Endpoint, IfName, Name, NameError, Network, NetworkSettings, Node, Revision, Vni,
+    Change, Endpoint, IfName, Mac, Name, NameError, Network, NetworkSettings, Node, Revision, Vni,
 };
 
 /// Carries out all changes or none. Tombstones older than `limits.history` revisions are
@@ -91,6 +92,12 @@ impl Commit<'_> {
                 netns,
                 ifname,
             } => self.move_endpoint(name, node, netns.as_ref(), ifname.as_ref()),
+            Change::ReaddressEndpoint {
+                name,
+                mac,
+                addresses,
+                generation,
+            } => self.readdress_endpoint(name, *mac, addresses, *generation),
             Change::RemoveEndpoint(name) => self.remove_endpoint(name, None),
             Change::RemoveGeneration(name, generation) => {
                 self.remove_endpoint(name, Some(*generation))
@@ -265,7 +272,11 @@ impl Commit<'_> {
         );
         explained(inserted, || self.endpoint_conflict(endpoint))?;
         self.check_quarantine(endpoint)?;
-        let id = self.transaction.last_insert_rowid();
+        self.put_addresses(self.transaction.last_insert_rowid(), endpoint)?;
+        self.note_made("endpoint", endpoint.name.as_str())
+    }
+
+    fn put_addresses(&self, id: i64, endpoint: &Endpoint) -> Result<(), Failure> {
         for (position, address) in endpoint.addresses.iter().enumerate() {
             let ip = address.addr();
             let inserted = self.execute(
@@ -280,7 +291,51 @@ impl Commit<'_> {
             );
             explained(inserted, || self.address_conflict(endpoint.vni, ip))?;
         }
-        self.note_made("endpoint", endpoint.name.as_str())
+        Ok(())
+    }
+
+    fn readdress_endpoint(
+        &mut self,
+        name: &Name,
+        mac: Mac,
+        addresses: &[IpNet],
+        generation: Revision,
+    ) -> Result<(), Failure> {
+        let Some(former) = read::find_endpoint(&self.transaction, name)? else {
+            return Err(rules::missing_endpoint(name).into());
+        };
+        if former.generation != generation {
+            return Err(rules::changed_meanwhile(name).into());
+        }
+        let endpoint = Endpoint {
+            mac,
+            addresses: addresses.to_vec(),
+            ..former.clone()
+        };
+        if endpoint == former {
+            return Ok(());
+        }
+        self.check_addresses(&endpoint)?;
+        // Of these it may have back at once what it keeps.
+        self.quarantine("e.name = ?1", name)?;
+        let id = self.transaction.query_row(
+            "SELECT id FROM endpoint WHERE name = ?1",
+            [name.as_str()],
+            |row| row.get(0),
+        )?;
+        self.execute("DELETE FROM address WHERE endpoint = ?1", [id])?;
+        let mac = endpoint.mac.to_string();
+        let updated = self.execute(
+            "UPDATE endpoint SET mac = ?2, revision = ?3 WHERE id = ?1",
+            (id, &mac, self.revision),
+        );
+        explained(updated, || {
+            let owner = self.owner("e.vni = ?1 AND e.mac = ?2", (endpoint.vni.get(), &mac))?;
+            Ok(owner.map(|owner| rules::conflict("MAC", &mac, owner)))
+        })?;
+        self.put_addresses(id, &endpoint)?;
+        self.check_quarantine(&endpoint)?;
+        self.note_made("endpoint", name.as_str())
     }
 
     fn move_endpoint(
