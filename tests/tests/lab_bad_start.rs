@@ -389,3 +389,48 @@ fn a_start_that_is_refused_leaves_a_former_datapath_working() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(!blue.exists());
 }
+
+#[test]
+fn run_refuses_mounts_that_nobody_else_would_see_and_says_how_to_start() {
+    let fresh = Fresh::new();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", fresh.instance()]);
+    command.arg(agent::binary());
+    let line = fresh.run_with(command, "--iface u0 --vni 42").error(FAILED);
+    let start = format!("nsenter --net=/run/netns/{} overlay run", fresh.instance());
+    assert!(line.contains(&start), "{line}");
+    assert_eq!(traces(fresh.instance()), NOTHING);
+    assert_eq!(fresh.host.netns.links(), ["u0"]);
+    assert!(fresh.is_unregistered());
+    drop(Agent::start(&fresh.lab, &fresh.host, "--vni 42"));
+}
+
+#[test]
+fn run_names_the_instance_that_has_the_port_and_offers_no_interface_of_the_overlay() {
+    let fresh = Fresh::new();
+    let one = Agent::start(&fresh.lab, &fresh.host, "--vni 42");
+    one.endpoint(&fresh.lab.name("blue"), 42, &["7.7.7.2/24"]);
+    let other = fresh.lab.name("other");
+    let run = |options: &str| {
+        let mut run = fresh.host.netns.command(agent::binary().to_str().unwrap());
+        run.args([
+            "--log",
+            "off",
+            "--instance",
+            &other,
+            "run",
+            "--node",
+            &other,
+        ]);
+        run.args(["--registry", &fresh.lab.registry()]);
+        Run::of(run.args(options.split_whitespace())).error(FAILED)
+    };
+    let line = run("--iface u0");
+    assert!(
+        line.contains("4789") && line.contains(one.instance()) && line.contains("--port"),
+        "{line}"
+    );
+    assert!(!line.contains("link del"), "{line}");
+    let line = run("--iface nosuch");
+    assert!(line.ends_with(": u0"), "{line}");
+}

@@ -113,13 +113,36 @@ impl Place {
         match self {
             Self::Free => Ok(None),
             Self::Ours(link) => Ok(Some(link)),
-            Self::Foreign(Link { name, alias, .. }) => Err(PlatformError::Refused(format!(
-                "interface {name} (alias: {}) is in the way and not ours: rename it, or remove it \
-                 with `ip link del {name}`",
-                alias.as_deref().unwrap_or("none")
-            ))),
+            Self::Foreign(link) => Err(PlatformError::Refused(in_the_way(&link))),
         }
     }
+}
+
+/// That somebody else's link has the name of one of ours.
+fn in_the_way(link: &Link) -> String {
+    let name = &link.name;
+    if let Some(instance) = mark::instance_of(link) {
+        return format!(
+            "interface {name} is overlay instance {instance}'s and has the name of one of ours: choose \
+             another --instance for this agent, or another name for the endpoint"
+        );
+    }
+    format!(
+        "interface {name} (alias: {}) is in the way and not ours: rename it, or remove it with `ip link del \
+         {name}`",
+        link.alias.as_deref().unwrap_or("none")
+    )
+}
+
+/// What an instance has made outside of BPF.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Endpoints that have an interface.
+    pub endpoints: BTreeSet<Name>,
+    /// Namespaces that it made.
+    pub namespaces: BTreeSet<Name>,
+    /// Links on the host.
+    pub devices: BTreeSet<String>,
 }
 
 impl Linux {
@@ -203,6 +226,28 @@ impl Linux {
                 mac,
             }),
             Err(why) => Look::Gone(why),
+        })
+    }
+
+    /// What of this instance is on the host.
+    pub async fn inventory(&self) -> Result<Inventory, PlatformError> {
+        let reading = || "reading what is here of the instance".to_owned();
+        let host = self.open_host().await?;
+        let links = host.links().await.tried(reading)?;
+        let ours = links
+            .into_iter()
+            .filter(|link| mark::instance_of(link) == Some(self.instance.as_str()));
+        let (mut endpoints, mut devices) = (BTreeSet::new(), BTreeSet::new());
+        for link in ours {
+            endpoints.extend(mark::endpoint_of(&link, &self.instance));
+            devices.insert(link.name);
+        }
+        endpoints.extend(self.records.ports.names().tried(reading)?);
+        let namespaces = self.records.namespaces.names().tried(reading)?;
+        Ok(Inventory {
+            endpoints,
+            namespaces: namespaces.into_iter().collect(),
+            devices,
         })
     }
 
@@ -372,6 +417,7 @@ impl Platform for Linux {
                     host_ifindex: link.index,
                     is_up: link.is_up(),
                     has_xdp: false,
+                    mended: Vec::new(),
                     host_ifname: link.name,
                 })
             })

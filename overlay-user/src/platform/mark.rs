@@ -79,6 +79,15 @@ pub(super) fn endpoint_of(link: &Link, instance: &Name) -> Option<Name> {
         .flatten()
 }
 
+/// The instance that marked `link`, this one or another.
+pub(super) fn instance_of(link: &Link) -> Option<&str> {
+    let marked = link.alias.as_deref()?.strip_prefix("overlay:")?;
+    let instance = marked
+        .split_once(':')
+        .map_or(marked, |(instance, _)| instance);
+    (!instance.is_empty()).then_some(instance)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +125,24 @@ mod tests {
         ];
         for (index, one) in names.iter().enumerate() {
             assert!(!names[index + 1..].contains(one), "{one}");
+        }
+    }
+
+    #[test]
+    fn an_alias_names_its_instance_to_every_other() {
+        let (blue, other) = (name("blue"), name("other"));
+        let of = |alias: &str| {
+            let alias = Some(alias.to_owned());
+            let link = Link {
+                alias,
+                ..Link::default()
+            };
+            instance_of(&link).map(str::to_owned)
+        };
+        assert_eq!(of(&Device::Port(&blue).alias(&other)), Some("other".into()));
+        assert_eq!(of(&Device::Vxlan.alias(&other)), Some("other".into()));
+        for alias in ["overlay:", "uplink", ""] {
+            assert_eq!(of(alias), None, "{alias}");
         }
     }
 

@@ -19,6 +19,7 @@ mod devices;
 mod events;
 mod linux;
 mod mark;
+mod mounts;
 mod netlink;
 mod netlink_socket;
 pub mod netns;
@@ -32,7 +33,8 @@ mod vxlan;
 mod watch;
 
 pub use condition::{Condition, Offloads, VxlanDevice};
-pub use linux::{Linux, Look};
+pub use linux::{Inventory, Linux, Look};
+pub use mounts::require_shared;
 pub use records::forget_lasting;
 
 /// What an endpoint's interface shall be.
@@ -66,6 +68,8 @@ pub struct Port {
     /// Whether a native XDP program is attached inside, past which `bpf_redirect_peer` goes. Not known from
     /// a listing.
     pub has_xdp: bool,
+    /// What somebody had changed and was put right, each in a few words.
+    pub mended: Vec<String>,
 }
 
 /// What somebody changed, that ports are to be looked at for.
@@ -99,6 +103,8 @@ pub struct TunnelDevices {
     pub ifindexes: BTreeSet<u32>,
     /// Why veths reserve no head-room for the tunnels' headers, if they could.
     pub no_headroom: Option<PlatformError>,
+    /// What was not there or not as it shall be, and is now, each in a few words.
+    pub mended: Vec<String>,
 }
 
 /// Why the platform refused or failed. Each text is one line for the user.

@@ -270,15 +270,15 @@ impl Netlink {
 
     /// Gives a link an address, without IPv6's duplicate address detection: who has which address
     /// is the registry's to say.
-    pub(super) async fn add_address(&self, index: u32, net: IpNet) -> io::Result<()> {
+    pub(super) async fn add_address(&self, index: u32, net: IpNet) -> io::Result<bool> {
         let mut message = address_message(index, net);
         if let IpNet::V6(_) = net {
             message.header.flags |= AddressHeaderFlags::Nodad;
         }
         let message = RouteNetlinkMessage::NewAddress(message);
         match self.request(message, NLM_F_CREATE | NLM_F_EXCL).await {
-            Err(error) if errno(&error) == Errno::EEXIST => Ok(()),
-            added => added.map(drop),
+            Err(error) if errno(&error) == Errno::EEXIST => Ok(false),
+            added => added.map(|_| true),
         }
     }
 

@@ -318,7 +318,12 @@ impl Linux {
             ),
         })?;
         match self.look(host, spec).await? {
-            Found::Pair(pair) => self.converge(host, spec, pair).await,
+            Found::Pair(pair) => {
+                let port = self.converge(host, spec, pair).await?;
+                // It had nothing yet that somebody could have changed.
+                let mended = Vec::new();
+                Ok(Port { mended, ..port })
+            }
             Found::Parts { .. } => Err(PlatformError::Kernel {
                 what: format!("making the veth of endpoint {}", spec.endpoint),
                 cause: "somebody removed it meanwhile".to_owned(),
@@ -364,15 +369,21 @@ impl Linux {
                     tracing::debug!(%endpoint, %error, "TCP segments will not be aggregated");
                 });
         }
+        let mut mended = changes(&inside, &outside, spec);
         if is_name_taken {
             tracing::debug!(%endpoint, name = inside.name, "the interface keeps a name that is not ours");
         } else if inside.name != spec.ifname.as_str() {
             let renamed = inner.rename(&inside, spec.ifname.as_str()).await;
             renamed.tried(setting)?;
+            mended.push(format!("its interface's name was {}", inside.name));
         }
         set_inside(&inner, &inside, spec).await.tried(setting)?;
-        self.set_addresses(&netns, &inner, inside.index, spec)
-            .await?;
+        for net in self
+            .set_addresses(&netns, &inner, inside.index, spec)
+            .await?
+        {
+            mended.push(format!("its address {net} was gone"));
+        }
         self.set_outside(host, &outside, spec).await?;
         if outside.controller.is_none() {
             self.share_headroom(host, &outside).await;
@@ -383,6 +394,7 @@ impl Linux {
             host_ifname: Device::Port(endpoint).name(&self.instance),
             is_up: outside.is_up(),
             has_xdp: inside.has_xdp,
+            mended,
         };
         self.watched
             .insert(spec, &port, (outside.peer_nsid, inside.index));
@@ -391,14 +403,14 @@ impl Linux {
 
     /// Gives the inside the addresses of `spec`, and takes those off that the endpoint had before. All
     /// others are the affair of whoever owns the namespace, and are not even looked at: there may be
-    /// any number of them.
+    /// any number of them. Gives those that were not there.
     async fn set_addresses(
         &self,
         netns: &Netns,
         inner: &Netlink,
         index: u32,
         spec: &PortSpec,
-    ) -> Result<(), PlatformError> {
+    ) -> Result<Vec<IpNet>, PlatformError> {
         let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
         let records = &self.records.addresses;
         let endpoint = spec.endpoint.as_str();
@@ -415,19 +427,21 @@ impl Linux {
                 inner.remove_address(index, net).await.tried(setting)?;
             }
         }
+        let mut missed = Vec::new();
         // Afterwards: with a primary IPv4 address the kernel removes its secondaries.
         for net in &spec.addresses {
             match inner.add_address(index, *net).await {
                 Err(error) if errno(&error) == Errno::EACCES && net.addr().is_ipv6() => {
-                    self.add_disabled(netns, inner, index, *net, spec).await?;
+                    let added = self.add_disabled(netns, inner, index, *net, spec).await?;
+                    missed.extend(added.then_some(*net));
                 }
-                added => added.tried(setting)?,
+                added => missed.extend(added.tried(setting)?.then_some(*net)),
             }
         }
         if !is_as_recorded {
             records.put(endpoint, &wanted.join("\n")).tried(setting)?;
         }
-        Ok(())
+        Ok(missed)
     }
 
     /// Gives the inside an IPv6 address that IPv6 is off for: container runtimes turn it off for all that
@@ -439,14 +453,14 @@ impl Linux {
         index: u32,
         net: IpNet,
         spec: &PortSpec,
-    ) -> Result<(), PlatformError> {
+    ) -> Result<bool, PlatformError> {
         let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
         let gone = || io::Error::from(Errno::ENODEV);
         let link = inner.link(index).await.tried(setting)?;
         let name = link.ok_or_else(gone).tried(setting)?.name;
         let enabled = match self.enable_ipv6(netns, &name).await {
             Ok(()) => inner.add_address(index, net).await,
-            failed => failed,
+            Err(error) => Err(error),
         };
         enabled.map_err(|error| {
             PlatformError::Refused(format!(
@@ -491,6 +505,25 @@ impl Linux {
         }
         Ok(())
     }
+}
+
+/// What of the pair itself is not as `spec` says, each in a few words.
+fn changes(inside: &Link, outside: &Link, spec: &PortSpec) -> Vec<String> {
+    let mut changes = Vec::new();
+    if inside.address != spec.mac.octets() {
+        let bytes = inside.address.iter().map(|byte| format!("{byte:02x}"));
+        let mac = bytes.collect::<Vec<_>>().join(":");
+        changes.push(format!("its MAC was {mac}"));
+    }
+    for (link, whose) in [(inside, "its"), (outside, "its host side's")] {
+        if link.mtu != spec.mtu {
+            changes.push(format!("{whose} MTU was {}", link.mtu));
+        }
+    }
+    if !inside.is_up() {
+        changes.push("its interface was down".to_owned());
+    }
+    changes
 }
 
 /// Refuses what the kernel would refuse half-way.

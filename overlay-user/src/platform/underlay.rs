@@ -8,7 +8,7 @@ use std::{
 use netlink_packet_route::link::{LinkFlags, LinkLayerType};
 
 use super::{
-    PlatformError,
+    PlatformError, mark,
     netlink::{Address, Link},
 };
 use crate::model::{ENCAPSULATION, IfName, SMALLEST_UNDERLAY_MTU};
@@ -30,7 +30,7 @@ pub(super) fn missing(iface: &IfName, links: &[Link]) -> PlatformError {
     let names = listed(
         links
             .iter()
-            .filter(|link| carries_ethernet(link))
+            .filter(|link| carries_ethernet(link) && mark::instance_of(link).is_none())
             .map(|link| &link.name),
     );
     PlatformError::Refused(format!(
@@ -183,6 +183,17 @@ mod tests {
         assert!(text.contains("eth9"), "{text}");
         assert!(text.ends_with(": eth0, eth1"), "{text}");
         assert!(refused_missing("eth9", &[]).ends_with("there is none"));
+    }
+
+    #[test]
+    fn the_overlays_own_interfaces_are_not_offered_as_its_underlay() {
+        let own = |alias: &str| Link {
+            alias: Some(alias.to_owned()),
+            ..link("ovl83f21644423b")
+        };
+        let links = [own("overlay:h1:web"), link("eth0"), own("overlay:other")];
+        let text = refused_missing("eth9", &links);
+        assert!(text.ends_with(": eth0"), "{text}");
     }
 
     #[test]

@@ -39,11 +39,22 @@ impl Linux {
         let making = || format!("making the VXLAN device on UDP port {port}");
         let host = self.open_host().await?;
         let links = host.links().await.tried(making)?;
+        let absent = [Device::Vxlan, Device::Bridge, Device::Headroom].map(|device| {
+            let name = device.name(&self.instance);
+            (!links.iter().any(|link| link.name == name)).then_some(device)
+        });
         let found = self.seek(&host, &links, Device::Vxlan).await?;
+        let was_down = found.as_ref().is_some_and(|link| !link.is_up());
         let ours = found.as_ref().map(|link| link.index);
         let rival = links.iter().find(|link| {
             Some(link.index) != ours && link.vxlan.is_some_and(|vxlan| vxlan.port == port)
         });
+        if let Some(instance) = rival.and_then(mark::instance_of) {
+            return Err(PlatformError::Refused(format!(
+                "UDP port {port} is overlay instance {instance}'s in this network namespace, which has its \
+                 tunnels there: choose another port with --port"
+            )));
+        }
         if let Some(Link { name, .. }) = rival {
             return Err(PlatformError::Refused(format!(
                 "UDP port {port} is taken by VXLAN device {name} in this network namespace: remove \
@@ -89,12 +100,26 @@ impl Linux {
         let mut devices = TunnelDevices {
             ifindexes: BTreeSet::from([link.index]),
             no_headroom: None,
+            mended: Vec::new(),
         };
         let links = host.links().await.tried(opening)?;
         let ifindexes = &mut devices.ifindexes;
         if let Err(error) = self.spread_headroom(&host, &links, ifindexes).await {
             tracing::debug!(%error, "veths reserve no head-room for the tunnel's headers");
             devices.no_headroom = Some(error);
+        }
+        if was_down {
+            devices
+                .mended
+                .push(format!("device {} was down", link.name));
+        }
+        for device in absent.into_iter().flatten() {
+            // A kernel without bridges has none now either.
+            if let Place::Ours(link) = self.find(&host, device).await? {
+                devices
+                    .mended
+                    .push(format!("device {} was gone", link.name));
+            }
         }
         Ok(devices)
     }

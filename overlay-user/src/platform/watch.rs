@@ -367,6 +367,7 @@ mod tests {
             host_ifname: "ovl1".to_owned(),
             is_up: true,
             has_xdp: false,
+            mended: Vec::new(),
         };
         ports.insert(&spec(), &port, (Some(NSID), INSIDE));
         ports
