@@ -249,6 +249,42 @@ fn monitor_prints_misses_drops_moves_and_changes_of_the_registry_until_ctrl_c() 
 }
 
 #[test]
+fn monitor_tells_what_the_agent_puts_back_and_so_does_its_log() {
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let one = Agent::start(&lab, &host, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+    let monitor = Monitor::start(&one);
+    let repaired = |what: &str| {
+        monitor.next(|event| {
+            event["event"] == "repaired" && event["what"].as_str().unwrap().contains(what)
+        })
+    };
+    blue.ip("link set eth0 address 02:00:00:00:00:99");
+    let mac = repaired("its MAC was 02:00:00:00:00:99");
+    assert_eq!(mac["endpoint"], blue.name());
+    blue.ip("address del 7.7.7.2/24 dev eth0");
+    repaired("its address 7.7.7.2/24 was gone");
+    blue.ip("link del eth0");
+    repaired("its interface was gone");
+    let links = one.netns().links();
+    let vxlan = links.iter().find(|name| name.starts_with("ovx")).unwrap();
+    one.netns().ip(&format!("link del {vxlan}"));
+    let device = repaired(&format!("device {vxlan} was gone"));
+    assert_eq!(device["endpoint"], Value::Null);
+    one.does(&format!("endpoint rm {}", blue.name()));
+    monitor.next(|event| event["event"] == "gone" && event["endpoint"] == blue.name());
+    let log = one.log();
+    let has = |level: &str, what: &str| {
+        log.lines()
+            .any(|line| line.contains(level) && line.contains(what))
+    };
+    assert!(has("WARN", "02:00:00:00:00:99"), "{log}");
+    assert!(has("INFO", "endpoint stands"), "{log}");
+    assert!(has("INFO", "endpoint is gone"), "{log}");
+}
+
+#[test]
 fn monitor_ends_with_its_agent_and_does_not_keep_it_from_ending() {
     let lab = Lab::new();
     let [host] = lab.hosts();

@@ -13,6 +13,7 @@ use crate::{
     platform::{Platform, PlatformError},
     reconcile::{
         apply::on_kernel,
+        event::{Event, Events},
         watchdog::{Part, Watchdog},
     },
 };
@@ -41,22 +42,40 @@ pub(super) struct Keeper {
 /// Why the devices are not what they shall be, in a line. `None`: they are.
 pub(super) type Problem = Option<String>;
 
+/// What came of it.
+pub(super) struct Ensured {
+    pub problem: Problem,
+    /// What was not as it shall be.
+    mended: Vec<String>,
+}
+
 impl Keeper {
     /// Makes the devices what they shall be. Gives what is wrong with those that the tunnels can do
     /// without; an error says why they can't begin.
-    pub(super) async fn ensure(&self) -> anyhow::Result<Problem> {
+    pub(super) async fn ensure(&self) -> anyhow::Result<Ensured> {
         let external = self.platform.ensure_vxlan(self.port).await?;
-        on_kernel(|| self.datapath.attach_external(&BTreeSet::from([external])))?;
+        on_kernel(|| {
+            let guarded = BTreeSet::from([external.ifindex]);
+            self.datapath.attach_external(&guarded)
+        })?;
         let opened = self.platform.open_vxlan(self.port, external).await;
-        let slow_path = opened.is_ok().then_some(external);
+        let slow_path = opened.is_ok().then_some(external.ifindex);
         on_kernel(|| self.datapath.set_slow_path(slow_path))?;
         let devices = opened?;
         on_kernel(|| self.datapath.attach_external(&devices.ifindexes))?;
-        Ok(devices.no_headroom.as_ref().map(headroom_problem))
+        Ok(Ensured {
+            problem: devices.no_headroom.as_ref().map(headroom_problem),
+            mended: devices.mended,
+        })
     }
 
     /// Keeps them that way. Tells `problem` what is wrong; does not end.
-    pub(super) async fn run(self, problem: watch::Sender<Problem>, watchdog: Arc<Watchdog>) {
+    pub(super) async fn run(
+        self,
+        problem: watch::Sender<Problem>,
+        events: Events,
+        watchdog: Arc<Watchdog>,
+    ) {
         watchdog.turned(Part::Devices);
         let mut changes = match self.platform.device_changes().await {
             Ok(changes) => Some(changes),
@@ -76,7 +95,13 @@ impl Keeper {
             };
             turned();
             let found = match &ensured {
-                Some(Ok(problem)) => problem.clone(),
+                Some(Ok(ensured)) => {
+                    for what in ensured.mended.iter().cloned() {
+                        let endpoint = None;
+                        events.tell(Event::Repaired { endpoint, what });
+                    }
+                    ensured.problem.clone()
+                }
                 Some(Err(error)) => Some(format!("{error:#}")),
                 None => Some(format!("no answer of the kernel within {PATIENCE:?}")),
             };

@@ -31,8 +31,10 @@ mod map_reader;
 mod metrics;
 mod monitor;
 mod networks;
+pub mod offline;
 mod operations;
 mod paths;
+mod pinned;
 mod prober;
 mod run_dir;
 pub mod server;
@@ -62,7 +64,7 @@ use crate::{
     config::{Config, InstancePaths},
     datapath::{self, Datapath, Kernel},
     model::{Name, Node, SESSION_TTL, Session, Vtep},
-    platform::{Linux, Platform, Underlay},
+    platform::{Linux, Platform, Underlay, require_shared},
     reconcile::{
         self, Observer, Reconciler,
         apply::Applier,
@@ -131,6 +133,7 @@ struct Begun {
 /// Looks at all that can be refused first, then makes what the agent needs. The registry comes
 /// last: the others hear of a node that stands.
 async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> {
+    require_shared()?;
     let platform = Arc::new(Linux::new(
         config.instance.clone(),
         config.iface.clone(),
@@ -182,7 +185,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
         datapath: Arc::clone(&datapath) as Arc<dyn Datapath>,
         port: config.port,
     };
-    let fast_path_problem = keeper.ensure().await?;
+    let fast_path_problem = keeper.ensure().await?.problem;
     let session = record.session(&config.instance);
     let join = Join::new(config, vtep, underlay.mtu, &session, former.is_none());
     let node = waiting
@@ -280,7 +283,8 @@ async fn serve(
         Arc::clone(&watchdog),
     ));
     let (problem, fast_path_problem) = watch::channel(fast_path_problem);
-    let keeping = tokio::spawn(keeper.run(problem, Arc::clone(&watchdog)));
+    let keeping =
+        tokio::spawn(keeper.run(problem, observer.events().clone(), Arc::clone(&watchdog)));
     let watching = tokio::spawn(underlay::watch(
         Arc::clone(&platform),
         underlay,

@@ -150,6 +150,8 @@ fn of_loop(event: reconcile::Event) -> Option<Event> {
             endpoint,
             error: Some(reason),
         },
+        Told::EndpointGone { endpoint } => Event::Gone { endpoint },
+        Told::Repaired { endpoint, what } => Event::Repaired { endpoint, what },
         Told::RegistryRead {
             revision,
             endpoints,

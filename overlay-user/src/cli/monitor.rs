@@ -1,5 +1,7 @@
 //! `overlay monitor`: what happens, as it happens.
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{Failure, Session};
 
 pub(super) const EXAMPLES: &str = "\
@@ -10,18 +12,17 @@ Examples:
 
 Events: miss (an endpoint wants what an on-demand network's cache does not hold), resolved, unresolved,
 evict, move, drop (by reason, once a second), registry (lost, restored, and every change), endpoint
-(it stands, or not), mended, failed, lost (this reader is too slow). JSON is an object a line.";
+(it stands, or not), gone (from this host), repaired (somebody changed what the agent made, and it was put
+back), mended, failed, lost (this reader is too slow). JSON is an object a line.";
 
 pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
-    let Session { client, output } = session;
+    let Session { client, output, .. } = session;
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
     let mut events = client.monitor().await?;
     loop {
         tokio::select! {
             event = events.next() => output.line(&event?)?,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(Failure::internal)?;
-                return Ok(());
-            }
+            _ = interrupts.recv() => return Ok(()),
         }
     }
 }

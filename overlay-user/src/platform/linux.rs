@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Platform, PlatformError, Port, PortChange, PortSpec, Tried, TunnelDevices, Underlay, devices,
+    External, Platform, PlatformError, Port, PortChange, PortSpec, Tried, TunnelDevices, Underlay, devices,
     mark::{self, Device},
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
@@ -522,12 +522,16 @@ impl Platform for Linux {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, port: u16) -> Result<u32, PlatformError> {
+    async fn ensure_vxlan(&self, port: u16) -> Result<External, PlatformError> {
         let _turn = self.device_changes.lock().await;
         self.make_vxlan(port).await
     }
 
-    async fn open_vxlan(&self, port: u16, external: u32) -> Result<TunnelDevices, PlatformError> {
+    async fn open_vxlan(
+        &self,
+        port: u16,
+        external: External,
+    ) -> Result<TunnelDevices, PlatformError> {
         let _turn = self.device_changes.lock().await;
         self.set_vxlan_up(port, external).await
     }

@@ -96,6 +96,15 @@ pub struct Underlay {
     pub mac: [u8; 6],
 }
 
+/// The VXLAN device that opens the port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct External {
+    /// Its index.
+    pub ifindex: u32,
+    /// Whether it was not there before.
+    pub is_new: bool,
+}
+
 /// The devices beside the endpoints' own that serve the tunnels.
 #[derive(Debug, Default)]
 pub struct TunnelDevices {
@@ -201,14 +210,18 @@ pub trait Platform: Send + Sync + 'static {
     /// which endpoints are on this host: some may have been removed while nobody watched.
     async fn forget_guests_but(&self, endpoints: &BTreeSet<Name>) -> Result<(), PlatformError>;
 
-    /// Makes the VXLAN device in external mode on UDP `port` (host byte order) what it shall be; gives its
-    /// index. One that was not there is down.
-    async fn ensure_vxlan(&self, port: u16) -> Result<u32, PlatformError>;
+    /// Makes the VXLAN device in external mode on UDP `port` (host byte order) what it shall be. One that was
+    /// not there is down.
+    async fn ensure_vxlan(&self, port: u16) -> Result<External, PlatformError>;
 
     /// Sets the VXLAN device up that [`Self::ensure_vxlan`] gave for this `port`, and makes the bridge that
     /// spreads head-room. The device has its program by then: without it the host's own stack would take in
     /// what comes there.
-    async fn open_vxlan(&self, port: u16, external: u32) -> Result<TunnelDevices, PlatformError>;
+    async fn open_vxlan(
+        &self,
+        port: u16,
+        external: External,
+    ) -> Result<TunnelDevices, PlatformError>;
 
     /// Something arrives whenever one of these devices may have changed, also by
     /// [`Self::ensure_vxlan`]. Many changes may make one arrival. Ends if the kernel stops telling.

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkVxlan};
 
 use super::{
-    PlatformError, Tried, TunnelDevices, errno,
+    External, PlatformError, Tried, TunnelDevices, errno,
     linux::{Linux, Place},
     mark::{self, Device},
     netlink::{Change, Link, Netlink, Vxlan},
@@ -35,16 +35,11 @@ const LONGEST: u32 = 65_485;
 const SOURCE_PORTS: (u16, u16) = (49152, 65535);
 
 impl Linux {
-    pub(super) async fn make_vxlan(&self, port: u16) -> Result<u32, PlatformError> {
+    pub(super) async fn make_vxlan(&self, port: u16) -> Result<External, PlatformError> {
         let making = || format!("making the VXLAN device on UDP port {port}");
         let host = self.open_host().await?;
         let links = host.links().await.tried(making)?;
-        let absent = [Device::Vxlan, Device::Bridge, Device::Headroom].map(|device| {
-            let name = device.name(&self.instance);
-            (!links.iter().any(|link| link.name == name)).then_some(device)
-        });
         let found = self.seek(&host, &links, Device::Vxlan).await?;
-        let was_down = found.as_ref().is_some_and(|link| !link.is_up());
         let ours = found.as_ref().map(|link| link.index);
         let rival = links.iter().find(|link| {
             Some(link.index) != ours && link.vxlan.is_some_and(|vxlan| vxlan.port == port)
@@ -62,6 +57,7 @@ impl Linux {
             )));
         }
 
+        let is_new = found.is_none();
         let link = match found {
             Some(link) if link.vxlan == Some(external(port)) => link,
             found => {
@@ -76,17 +72,20 @@ impl Linux {
         host.apply(Change::of(&link).free().mtu(LONGEST))
             .await
             .tried(making)?;
-        Ok(link.index)
+        Ok(External {
+            ifindex: link.index,
+            is_new,
+        })
     }
 
     pub(super) async fn set_vxlan_up(
         &self,
         port: u16,
-        index: u32,
+        external: External,
     ) -> Result<TunnelDevices, PlatformError> {
         let opening = || format!("opening UDP port {port} by the VXLAN device");
         let host = self.open_host().await?;
-        let link = host.link(index).await.tried(opening)?;
+        let link = host.link(external.ifindex).await.tried(opening)?;
         let link = link.ok_or_else(|| PlatformError::Kernel {
             what: opening(),
             cause: "somebody removed it".to_owned(),
@@ -102,16 +101,20 @@ impl Linux {
             no_headroom: None,
             mended: Vec::new(),
         };
+        if external.is_new {
+            devices.mended.push(format!("device {} was gone", link.name));
+        } else if !link.is_up() {
+            devices.mended.push(format!("device {} was down", link.name));
+        }
         let links = host.links().await.tried(opening)?;
+        let absent = [Device::Bridge, Device::Headroom].map(|device| {
+            let name = device.name(&self.instance);
+            (!links.iter().any(|link| link.name == name)).then_some(device)
+        });
         let ifindexes = &mut devices.ifindexes;
         if let Err(error) = self.spread_headroom(&host, &links, ifindexes).await {
             tracing::debug!(%error, "veths reserve no head-room for the tunnel's headers");
             devices.no_headroom = Some(error);
-        }
-        if was_down {
-            devices
-                .mended
-                .push(format!("device {} was down", link.name));
         }
         for device in absent.into_iter().flatten() {
             // A kernel without bridges has none now either.

@@ -26,6 +26,7 @@ use super::{
     mirror::{Key, Mirror},
     plan::{Desired, Draft, Found, Local, Plan},
     ports::AtWork,
+    telling::Repair,
     write::{Behind, MANY},
 };
 use crate::{
@@ -70,6 +71,10 @@ pub struct Applier {
     /// sweep takes the rows away.
     pub(super) disowned: BTreeSet<Lookup>,
     pub(super) announcer: Announcer,
+    /// What was put back since it was last told of.
+    pub(super) repairs: Vec<Repair>,
+    /// Endpoints whose interfaces stood, and were not there when they were looked for.
+    pub(super) missed: BTreeSet<Name>,
 }
 
 /// Why the small tables may not be right.
@@ -139,6 +144,8 @@ impl Applier {
             refused: 0,
             disowned: BTreeSet::new(),
             announcer: Announcer::new(Instant::now()),
+            repairs: Vec::new(),
+            missed: BTreeSet::new(),
         }
     }
 
@@ -381,7 +388,10 @@ impl Applier {
             self.note_endpoint(mirror, &name, &mut draft);
             match ifindex {
                 Some(ifindex) => self.found.ports.insert(name, ifindex),
-                None => self.found.ports.remove(&name),
+                None => {
+                    self.missed.insert(name.clone());
+                    self.found.ports.remove(&name)
+                }
             };
         }
         self.settle(mirror, draft)?;

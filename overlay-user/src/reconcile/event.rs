@@ -84,6 +84,18 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// An endpoint that stood or failed on this node is not wanted here any more.
+    EndpointGone {
+        /// The endpoint.
+        endpoint: Name,
+    },
+    /// Somebody changed what the agent made on this host, and it was put back.
+    Repaired {
+        /// The endpoint that it is of, if of one.
+        endpoint: Option<Name>,
+        /// What it was, in a line.
+        what: String,
+    },
     /// A node's agent says again that it lives.
     NodeAlive {
         /// The node.
@@ -153,6 +165,7 @@ impl Events {
 
     /// Tells those who listen, if anybody does. Never waits for them.
     pub fn tell(&self, event: Event) {
+        log(&event);
         // Nobody listens most of the time.
         let _ = self.0.send(event);
     }
@@ -161,5 +174,32 @@ impl Events {
     #[must_use]
     pub fn listen(&self) -> broadcast::Receiver<Event> {
         self.0.subscribe()
+    }
+}
+
+/// Writes into the log what happens to this host's endpoints and to its peers. What goes wrong, and what happens
+/// to the registry, is logged where it does.
+fn log(event: &Event) {
+    match event {
+        Event::EndpointReady { endpoint } => tracing::info!(%endpoint, "endpoint stands"),
+        Event::EndpointGone { endpoint } => tracing::info!(%endpoint, "endpoint is gone from here"),
+        Event::Moved {
+            endpoint,
+            vni,
+            from,
+            to,
+            generation,
+        } => tracing::info!(%endpoint, %vni, %from, %to, generation, "endpoint has moved"),
+        Event::Repaired {
+            endpoint: Some(endpoint),
+            what,
+        } => tracing::warn!(%endpoint, what, "somebody changed the endpoint: put back"),
+        Event::Repaired {
+            endpoint: None,
+            what,
+        } => tracing::warn!(what, "somebody changed what the agent made: put back"),
+        Event::NodeAlive { node } => tracing::info!(%node, "node lives"),
+        Event::NodeSilent { node } => tracing::info!(%node, "node is silent"),
+        _ => {}
     }
 }

@@ -477,6 +477,7 @@ impl Reconciler {
         } else {
             BTreeSet::new()
         };
+        self.log_nodes(&delta).await;
         let moves = self
             .change(|mirror, witness| mirror.apply(delta, &admitted, witness))
             .await;

@@ -261,9 +261,27 @@ impl Reconciler {
                 tracing::warn!(?detached, "interfaces have lost their programs");
                 self.applier.datapath.doubt_attachments();
                 self.check().await;
+                self.tell_of_programs(&detached);
             }
             // The next look at the host asks again, and tells.
             Err(error) => tracing::debug!(%error, "it is not known whether programs are attached"),
+        }
+    }
+
+    /// Tells which of these interfaces have their programs again.
+    fn tell_of_programs(&mut self, detached: &BTreeSet<u32>) {
+        let names: BTreeMap<u32, Name> = {
+            let ports = self.applier.found.ports.iter();
+            ports
+                .map(|(name, ifindex)| (*ifindex, name.clone()))
+                .collect()
+        };
+        for ifindex in detached {
+            if self.applier.datapath.is_attached(*ifindex) == Some(true) {
+                let what = format!("the program of interface {ifindex} was taken off");
+                let endpoint = names.get(ifindex).cloned();
+                self.applier.note_repair(endpoint, what);
+            }
         }
     }
 

@@ -38,6 +38,7 @@ mod resolve;
 #[cfg(test)]
 mod simulation;
 pub mod sweep;
+mod telling;
 mod vet;
 pub mod watchdog;
 mod withheld;
@@ -46,7 +47,7 @@ mod write;
 
 pub use self::withheld::{Former, Lost};
 use self::{
-    apply::{Applier, Standing},
+    apply::Applier,
     cache::{Cache, Limits},
     event::{Event, Events},
     follow::Reader,
@@ -545,32 +546,8 @@ impl Reconciler {
         }
         let view = Arc::clone(&self.view);
         let mut view = view.write().await;
-        let now = Instant::now();
-        for (endpoint, standing) in self.applier.take_news(&view.mirror) {
-            match standing {
-                Standing::Gone => self.looks.remove(&endpoint),
-                Standing::Ready(_) | Standing::Failed(_) => self.looks.insert(&endpoint, now),
-            }
-            let (former_port, former_failure) = (
-                view.ports.remove(&endpoint),
-                view.failures.remove(&endpoint),
-            );
-            match standing {
-                Standing::Ready(ifindex) => {
-                    view.ports.insert(endpoint.clone(), ifindex);
-                    if former_port.is_none() {
-                        self.events.tell(Event::EndpointReady { endpoint });
-                    }
-                }
-                Standing::Failed(reason) => {
-                    view.failures.insert(endpoint.clone(), reason.clone());
-                    if former_failure.as_ref() != Some(&reason) {
-                        self.events.tell(Event::EndpointFailed { endpoint, reason });
-                    }
-                }
-                Standing::Gone => {}
-            }
-        }
+        self.tell_of_repairs();
+        self.take_news(&mut view);
         for error in self.errors.drain(..) {
             if !view.errors.contains(&error) {
                 view.errors.push(error);

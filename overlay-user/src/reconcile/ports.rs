@@ -97,6 +97,7 @@ impl Applier {
                 Some(Ok(spec)) => specs.push(spec),
                 Some(Err(reason)) => impossible.push((name, reason)),
                 None => {
+                    self.missed.remove(&name);
                     self.doubtful.remove(&name);
                     if self.failures.remove(&name).is_some() {
                         unmade.push(name);
@@ -192,6 +193,10 @@ impl Applier {
                     ..
                 }) => {
                     self.failures.remove(&name);
+                    if self.missed.remove(&name) {
+                        let what = "its interface was gone and is made anew".to_owned();
+                        self.note_repair(Some(name.clone()), what);
+                    }
                     self.places.insert(name.clone(), (spec.netns, spec.ifname));
                     self.found.ports.insert(name.clone(), host_ifindex);
                     self.found.note_xdp(host_ifindex, has_xdp);
@@ -254,6 +259,13 @@ impl Applier {
                     && self.found.queued.contains(&port.host_ifindex) == port.has_xdp
                     && !self.failures.contains_key(&name) =>
             {
+                let mut mended = port.mended;
+                if !port.is_up && self.attached.up.contains(&port.host_ifindex) {
+                    mended.push("its host side was down".to_owned());
+                }
+                if !mended.is_empty() {
+                    self.note_repair(Some(name.clone()), mended.join(", "));
+                }
                 // The look puts right all but this, which needs to know of programs.
                 self.attached.up.remove(&port.host_ifindex);
                 let set = self.set_up(&BTreeSet::from([port.host_ifindex])).await;
@@ -262,7 +274,12 @@ impl Applier {
                 }
                 set.err().into_iter().collect()
             }
-            Ok(_) => self.ensure_ports(mirror, vec![name]).await,
+            Ok(looked) => {
+                if looked.is_none() && known.is_some() {
+                    self.missed.insert(name.clone());
+                }
+                self.ensure_ports(mirror, vec![name]).await
+            }
             Err(error) => {
                 self.fail(name, error.to_string());
                 Vec::new()

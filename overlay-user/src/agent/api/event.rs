@@ -108,6 +108,18 @@ pub enum Event {
         /// Why it can't be made; null: it stands.
         error: Option<String>,
     },
+    /// An endpoint is gone from this host.
+    Gone {
+        /// The endpoint.
+        endpoint: Name,
+    },
+    /// Somebody changed what the agent made on this host, and it was put back.
+    Repaired {
+        /// The endpoint that it is of; null: of none.
+        endpoint: Option<Name>,
+        /// What it was.
+        what: String,
+    },
     /// Entries of the maps were not what they shall be.
     Mended {
         /// So many were missing or wrong.
@@ -260,6 +272,11 @@ impl fmt::Display for Event {
             Self::Endpoint { endpoint, error } => match error {
                 None => write!(f, "endpoint  {endpoint} stands"),
                 Some(error) => write!(f, "endpoint  {endpoint} can't be made: {error}"),
+            },
+            Self::Gone { endpoint } => write!(f, "gone      {endpoint} from this host"),
+            Self::Repaired { endpoint, what } => match endpoint {
+                Some(endpoint) => write!(f, "repaired  {endpoint}: {what}"),
+                None => write!(f, "repaired  {what}"),
             },
             Self::Mended { put, removed } => write!(
                 f,

@@ -26,7 +26,7 @@ use crate::{
         Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
         Tables, Traffic, Vni, Wanted,
     },
-    platform::{Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
+    platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
 
 struct Inner {
@@ -421,6 +421,7 @@ impl Platform for Host {
                 host_ifindex: *ifindex,
                 host_ifname: format!("ov{ifindex}"),
                 is_up: inner.kernel.up.contains(ifindex),
+                mended: Vec::new(),
             })
             .collect())
     }
@@ -472,6 +473,7 @@ impl Platform for Host {
             host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(&ifindex),
+            mended: Vec::new(),
         })
     }
 
@@ -486,6 +488,7 @@ impl Platform for Host {
             host_ifindex: *ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(ifindex),
+            mended: Vec::new(),
         }))
     }
 
@@ -540,11 +543,11 @@ impl Platform for Host {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, _: u16) -> Result<u32, PlatformError> {
-        Ok(0)
+    async fn ensure_vxlan(&self, _: u16) -> Result<External, PlatformError> {
+        Ok(External::default())
     }
 
-    async fn open_vxlan(&self, _: u16, _: u32) -> Result<TunnelDevices, PlatformError> {
+    async fn open_vxlan(&self, _: u16, _: External) -> Result<TunnelDevices, PlatformError> {
         Ok(TunnelDevices::default())
     }
 

@@ -12,7 +12,9 @@ use overlay_user::model::{
     Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables,
     Traffic, Vni, Wanted,
 };
-use overlay_user::platform::{Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices};
+use overlay_user::platform::{
+    External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
+};
 use tokio::sync::mpsc;
 
 /// A host on which nothing stands: the driver's endpoints are all elsewhere.
@@ -59,11 +61,11 @@ impl Platform for NoPlatform {
         Ok(())
     }
 
-    async fn ensure_vxlan(&self, _: u16) -> Result<u32, PlatformError> {
-        Ok(0)
+    async fn ensure_vxlan(&self, _: u16) -> Result<External, PlatformError> {
+        Ok(External::default())
     }
 
-    async fn open_vxlan(&self, _: u16, _: u32) -> Result<TunnelDevices, PlatformError> {
+    async fn open_vxlan(&self, _: u16, _: External) -> Result<TunnelDevices, PlatformError> {
         Ok(TunnelDevices::default())
     }
 
