@@ -25,17 +25,17 @@ use access::URL_FORMS;
 pub use access::{RegistryFlags, RegistryUrl};
 pub use value::{
     CacheEntries, CacheIdle, Entries, LogFormat, LogSetting, MetricsAddress, NegativeTtl,
-    NodeGrace, Port, Quarantine,
+    NodeGrace, Patience, Port, Quarantine, WatchPeriod,
 };
 
 const DEFAULT_INSTANCE: &str = "default";
 const DEFAULT_REGISTRY: &str = "sqlite:///var/lib/overlay/registry.db";
 const DEFAULT_LOG: &str = "info";
 /// IANA's port for VXLAN (RFC 7348 section 8).
-const DEFAULT_PORT: u16 = 4789;
+pub(crate) const DEFAULT_PORT: u16 = 4789;
 const DEFAULT_ENTRIES: u32 = 262_144;
 const DEFAULT_CACHE_ENTRIES: u32 = 65_536;
-const DEFAULT_NODE_GRACE: Duration = Duration::from_mins(1);
+pub(crate) const DEFAULT_NODE_GRACE: Duration = Duration::from_mins(1);
 const DEFAULT_CACHE_IDLE: Duration = Duration::from_mins(5);
 const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 

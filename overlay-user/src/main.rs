@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, stderr, stdout},
+    io::{self, IsTerminal as _, stderr, stdout},
     os::unix::process::CommandExt as _,
     process::{Command, ExitCode},
 };
@@ -61,7 +61,8 @@ fn dispatch(cli: Cli) -> Result<Ending, Failure> {
             });
             let mut out = stdout().lock();
             let output = Output::new(cli.output, &mut out);
-            let mut session = Session::new(cli.instance, output);
+            let output = output.on_terminal(stdout().is_terminal());
+            let mut session = Session::new(cli.instance, output).with_patience(cli.timeout);
             let executed = runtime.block_on(command.execute(&mut session));
             executed.map(|()| Ending::Stopped)
         }

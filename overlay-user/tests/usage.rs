@@ -29,6 +29,30 @@ fn help_and_version_go_to_stdout_with_exit_code_0() {
 }
 
 #[test]
+fn the_options_of_every_verb_are_explained_once() {
+    let explained = |args: &[&str]| {
+        let output = run(args);
+        text(&output.stdout).contains("--instance <NAME>")
+    };
+    assert!(explained(&["--help"]));
+    assert!(!explained(&["endpoint", "add", "--help"]));
+    let add = run(&["endpoint", "add", "--help"]);
+    let add = text(&add.stdout);
+    assert!(add.contains("see `overlay --help`"), "{add}");
+    // They are options of the verb all the same.
+    let output = run(&["status", "--instance", "usage-test-without-agent"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_time_to_wait_for_answers_is_checked_like_any_other_value() {
+    let output = run(&["--timeout", "soon", "status"]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("error: --timeout: \"soon\""), "{stderr}");
+}
+
+#[test]
 fn a_verb_that_is_missing_gets_the_help_on_stderr_with_exit_code_2() {
     for args in [&[][..], &["endpoint"]] {
         let output = run(args);

@@ -6,7 +6,11 @@
     reason = "what fails here fails the test, with its line"
 )]
 
-use std::path::Path;
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use overlay_tests::{
     Agent, Lab, Netns,
@@ -182,4 +186,58 @@ fn an_instance_whose_host_is_gone_is_forgotten() {
     for path in ["/run/overlay", "/sys/fs/bpf/overlay"] {
         assert!(!Path::new(path).join(agent.instance()).exists(), "{path}");
     }
+}
+
+#[test]
+fn a_person_at_a_terminal_sees_what_goes_and_is_asked() {
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let mut agent = Agent::start(&lab, &host, "--vni 42");
+    let blue = agent.endpoint(&lab.name("blue"), VNI, &["7.7.7.2/24"]);
+    let down =
+        |options: &str, answer: &str| at_terminal(&agent, &format!("down {options}"), answer);
+    let asked = down("", "n\n");
+    for part in [
+        blue.name(),
+        "endpoints",
+        "namespaces",
+        "/sys/fs/bpf/overlay",
+        "[y/N]",
+    ] {
+        assert!(asked.contains(part), "{part}: {asked}");
+    }
+    assert!(!asked.contains("is down") && agent.is_ready());
+    let done = down("", "y\n");
+    assert!(done.contains("is down"), "{done}");
+    agent.wait();
+    agent.restart("--vni 42");
+    agent.await_ready();
+    let done = at_terminal(&agent, "down --yes", "");
+    assert!(
+        done.contains("is down") && !done.contains("[y/N]"),
+        "{done}"
+    );
+    agent.wait();
+    assert_eq!(all_of(&agent), NOTHING);
+}
+
+/// What a person sees who types these words, and this answer.
+fn at_terminal(agent: &Agent, words: &str, answer: &str) -> String {
+    let binary = overlay_tests::agent::binary();
+    let line = format!(
+        "{} --instance {} {words}",
+        binary.display(),
+        agent.instance()
+    );
+    let mut script = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = script.stdin.take().unwrap();
+    keyboard.write_all(answer.as_bytes()).unwrap();
+    let output = script.wait_with_output().unwrap();
+    drop(keyboard);
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

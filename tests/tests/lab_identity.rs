@@ -287,7 +287,9 @@ fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
         });
         agent.kill();
         agent.restart("--vni 42");
-        until("the next one answers", || agent.overlay("status").code == 0);
+        until("the next one answers", || {
+            agent.json("status")["agent"] == true
+        });
     }
     world.await_refusal("an older registry after a restart");
     world.put_back(&newer);

@@ -64,7 +64,7 @@ pub trait Operations: Send + Sync + 'static {
     async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError>;
 
     /// The endpoints of every node that pass `filter`, page by page. After an error nothing follows.
-    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointPages, OperationError>;
+    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointListing, OperationError>;
 
     /// One endpoint.
     async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError>;
@@ -119,6 +119,18 @@ pub trait Operations: Send + Sync + 'static {
 
 /// Endpoints in pages, so that neither side holds a million of them.
 pub type EndpointPages = mpsc::Receiver<Result<Vec<EndpointView>, OperationError>>;
+
+/// Endpoints, and whether they are all that there are.
+#[derive(Debug)]
+pub struct EndpointListing {
+    /// The endpoints.
+    pub pages: EndpointPages,
+    /// Why they may not be, in a line.
+    pub note: Option<String>,
+}
+
+/// The header that carries [`EndpointListing::note`].
+pub const NOTE: &str = "overlay-note";
 
 /// What kind of failure it is; decides the HTTP status and the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

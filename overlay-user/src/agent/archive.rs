@@ -19,11 +19,13 @@ use super::claim::Record;
 use crate::{
     config::InstancePaths,
     model::Name,
-    registry::{self, Counts, Findings, Imported, Registry, Settings},
+    registry::{self, Counts, Findings, Imported, Registry, Settings, limited},
 };
 
 /// For how long a registry that does not answer is waited for.
 const OPENING: Duration = Duration::from_secs(15);
+/// The same for each answer of one that is open.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Writes the whole registry into `file`, which is replaced only once all is written.
 pub async fn export(
@@ -117,7 +119,7 @@ fn which(named: Option<Settings>, instance: &Name) -> anyhow::Result<Settings> {
     }
 }
 
-fn is_denied(error: &anyhow::Error) -> bool {
+pub(super) fn is_denied(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
@@ -138,7 +140,8 @@ async fn open_existing(
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Registry>> {
-    let opened = timeout(OPENING, registry::open(settings)).await;
+    let opening = limited::open(&settings.url, ANSWER, registry::open(settings));
+    let opened = timeout(OPENING, opening).await;
     let opened = opened.with_context(|| {
         format!(
             "registry {} has not answered within {} s: see whether it runs and can be reached",

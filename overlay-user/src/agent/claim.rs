@@ -37,6 +37,9 @@ pub(super) struct Record {
     /// 0.1 left none.
     #[serde(default)]
     pub vtep: Option<Ipv4Addr>,
+    /// The VTEP's UDP port; agents of version 0.2 left none.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 impl Record {
@@ -48,6 +51,7 @@ impl Record {
             registry: config.registry.clone(),
             netns: Netns::current()?.identity().await?,
             vtep: Some(vtep),
+            port: Some(config.port),
         })
     }
 
@@ -224,6 +228,7 @@ mod tests {
             registry: registry::Settings::new("etcd://10.0.0.1:2379".to_owned()),
             netns: "boot:1".to_owned(),
             vtep: Some(Ipv4Addr::new(10, 0, 0, 1)),
+            port: Some(4789),
         };
         // What a killed agent of an earlier version may leave.
         fs::write(paths.record.with_extension("json.new"), "").unwrap();

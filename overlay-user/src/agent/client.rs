@@ -1,7 +1,14 @@
 //! The command line's side of the agent's socket: one connection a request.
 
 /// What verbs do themselves where no agent answers.
-pub use super::{archive, doctor::without_agent as examine, teardown::down as take_down};
+pub use super::{
+    archive,
+    doctor::without_agent as examine,
+    offline::Left,
+    teardown::{Doomed, down as take_down},
+};
+
+pub use crate::platform::Inventory;
 
 use std::{
     collections::BTreeMap,
@@ -28,9 +35,9 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::api::{
     AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
-    ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView,
-    OperationError, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView, VtepRef,
-    VtepRemovedView, VtepView,
+    ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NOTE, NetworkRequest,
+    NetworkView, OperationError, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView,
+    VtepRef, VtepRemovedView, VtepView,
 };
 use crate::{
     config::InstancePaths,
@@ -44,7 +51,8 @@ use lines::Lines;
 /// Endpoints that are handed out at once.
 const PAGE: usize = 1000;
 
-/// Longer than any operation takes; only an agent that hangs gets there.
+/// How long an answer is waited for unless somebody says otherwise: longer than any operation takes, so
+/// that only an agent that hangs gets there.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// How often it is looked meanwhile whether the agent is stopped.
 const LOOK: Duration = Duration::from_secs(2);
@@ -85,6 +93,21 @@ pub enum ClientError {
         /// The agent's process.
         pid: i32,
     },
+    /// The agent does not do what it was asked for.
+    #[error(
+        "the agent of instance {instance} has not answered `overlay {verb}` within {} s: whether it was \
+         done is not known, look before you try again; its log says what holds it up, and --timeout waits \
+         longer",
+        patience.as_secs_f64()
+    )]
+    Late {
+        /// The instance.
+        instance: Name,
+        /// What it was asked for.
+        verb: String,
+        /// How long it had.
+        patience: Duration,
+    },
     /// The agent ended while it was listened to.
     #[error("the agent of instance {0} has ended")]
     Ended(Name),
@@ -110,9 +133,10 @@ impl From<ClientError> for OperationError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Operation(error) => error,
-            ClientError::NoAgent { .. } | ClientError::Stopped { .. } | ClientError::Ended(_) => {
-                Self::new(ErrorKind::Unavailable, error)
-            }
+            ClientError::NoAgent { .. }
+            | ClientError::Stopped { .. }
+            | ClientError::Late { .. }
+            | ClientError::Ended(_) => Self::new(ErrorKind::Unavailable, error),
             ClientError::Denied(_) => Self::new(ErrorKind::Refused, error),
             ClientError::Broken { .. } => Self::new(ErrorKind::Internal, error),
         }
@@ -127,6 +151,14 @@ type AgentPid = Option<i32>;
 pub struct Client {
     instance: Name,
     socket: PathBuf,
+    patience: Duration,
+}
+
+/// A request that is under way.
+#[derive(Debug, Clone)]
+struct Asked {
+    agent: AgentPid,
+    verb: String,
 }
 
 impl Client {
@@ -140,7 +172,26 @@ impl Client {
     /// The agent of `instance` that listens on `socket`.
     #[must_use]
     pub fn at(instance: Name, socket: PathBuf) -> Self {
-        Self { instance, socket }
+        Self {
+            instance,
+            socket,
+            patience: PATIENCE,
+        }
+    }
+
+    /// The same, with so long for each answer.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// That nobody listens.
+    #[must_use]
+    pub fn no_agent(&self) -> ClientError {
+        ClientError::NoAgent {
+            instance: self.instance.clone(),
+            socket: self.socket.clone(),
+        }
     }
 
     /// The instance.
@@ -198,11 +249,14 @@ impl Client {
         ];
         let query: Vec<_> = query.into_iter().flatten().collect();
         let path = format!("/v1/endpoints?{}", query.join("&"));
-        let (lines, agent) = self.open(&path).await?;
+        let (answer, asked) = self.answer(Method::GET, &path, Bytes::new()).await?;
+        let note = answer.headers().get(NOTE);
+        let note = note.map(|note| String::from_utf8_lossy(note.as_bytes()).into_owned());
         Ok(EndpointList {
             client: self.clone(),
-            lines,
-            agent,
+            lines: Lines::new(answer.into_body()),
+            asked,
+            note,
         })
     }
 
@@ -261,10 +315,13 @@ impl Client {
 
     /// What happens from now on.
     pub async fn monitor(&self) -> Result<Events, ClientError> {
-        let (lines, _) = self.open("/v1/monitor").await?;
+        let (answer, asked) = self
+            .answer(Method::GET, "/v1/monitor", Bytes::new())
+            .await?;
         Ok(Events {
             client: self.clone(),
-            lines,
+            lines: Lines::new(answer.into_body()),
+            asked,
         })
     }
 
@@ -324,36 +381,33 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        let (answer, agent) = self.answer(method, path, body).await?;
-        let body = self.in_time(agent, answer.collect()).await?;
+        let (answer, asked) = self.answer(method, path, body).await?;
+        let body = self.in_time(&asked, answer.into_body().collect()).await?;
         self.parse(&body.to_bytes())
     }
 
-    /// An answer that is read line by line.
-    async fn open(&self, path: &str) -> Result<(Lines, AgentPid), ClientError> {
-        let (answer, agent) = self.answer(Method::GET, path, Bytes::new()).await?;
-        Ok((Lines::new(answer), agent))
-    }
-
-    /// The body of a good answer, and whose it is.
+    /// A good answer whose body is still to come, and what was asked.
     async fn answer(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<(Incoming, AgentPid), ClientError> {
+    ) -> Result<(Response<Incoming>, Asked), ClientError> {
         let stream = self.connect().await?;
-        // The process that listens (unix(7), SO_PEERCRED).
-        let agent = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let asked = Asked {
+            // The process that listens (unix(7), SO_PEERCRED).
+            agent: stream.peer_cred().ok().and_then(|peer| peer.pid()),
+            verb: verb(&method, path),
+        };
         let response = self
-            .in_time(agent, exchange(stream, method, path, body))
+            .in_time(&asked, exchange(stream, method, path, body))
             .await?;
         let status = response.status();
-        let body = response.into_body();
         if status.is_success() {
-            return Ok((body, agent));
+            return Ok((response, asked));
         }
-        let body = self.in_time(agent, body.collect()).await?.to_bytes();
+        let body = response.into_body();
+        let body = self.in_time(&asked, body.collect()).await?.to_bytes();
         match serde_json::from_slice::<ErrorView>(&body) {
             Ok(view) => Err(view.error.into()),
             Err(_) => Err(self.broken(format_args!("it said HTTP {status}"))),
@@ -362,17 +416,24 @@ impl Client {
 
     async fn in_time<T, E: fmt::Display>(
         &self,
-        agent: AgentPid,
+        asked: &Asked,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ClientError> {
         let (mut work, begun) = (pin!(work), Instant::now());
-        while begun.elapsed() < PATIENCE {
-            match timeout(LOOK, &mut work).await {
+        loop {
+            let left = self.patience.saturating_sub(begun.elapsed());
+            match timeout(left.min(LOOK), &mut work).await {
                 Ok(done) => return done.map_err(|error| self.broken(error)),
-                Err(_) => self.check_agent(agent)?,
+                Err(_) => self.check_agent(asked.agent)?,
+            }
+            if left <= LOOK {
+                return Err(ClientError::Late {
+                    instance: self.instance.clone(),
+                    verb: asked.verb.clone(),
+                    patience: self.patience,
+                });
             }
         }
-        Err(self.broken(format_args!("nothing within {} s", PATIENCE.as_secs())))
     }
 
     /// Fails if the agent's process is stopped. Whatever can't be told is left to the request.
@@ -400,10 +461,7 @@ impl Client {
         UnixStream::connect(&self.socket)
             .await
             .map_err(|error| match error.kind() {
-                NotFound | NotADirectory | ConnectionRefused => ClientError::NoAgent {
-                    instance: self.instance.clone(),
-                    socket: self.socket.clone(),
-                },
+                NotFound | NotADirectory | ConnectionRefused => self.no_agent(),
                 PermissionDenied => ClientError::Denied(self.socket.clone()),
                 WouldBlock => self.broken("too many clients wait for it, it may be stopped"),
                 _ => self.broken(error),
@@ -423,15 +481,22 @@ impl Client {
 pub struct EndpointList {
     client: Client,
     lines: Lines,
-    agent: AgentPid,
+    asked: Asked,
+    note: Option<String>,
 }
 
 impl EndpointList {
+    /// Why they may not be all that there are, in a line.
+    #[must_use]
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
     /// The next ones. `None`: these were all.
     pub async fn page(&mut self) -> Result<Option<Vec<EndpointView>>, ClientError> {
         let mut page = Vec::new();
         while page.len() < PAGE {
-            let line = self.client.in_time(self.agent, self.lines.next()).await?;
+            let line = self.client.in_time(&self.asked, self.lines.next()).await?;
             let Some(line) = line else { break };
             let element = line.strip_suffix(b",").unwrap_or(&line);
             match element {
@@ -460,15 +525,43 @@ impl EndpointList {
 pub struct Events {
     client: Client,
     lines: Lines,
+    asked: Asked,
 }
 
 impl Events {
-    /// The next one, however long it takes. [`ClientError::Ended`]: the agent has.
+    /// The next one, however long it takes. [`ClientError::Ended`]: the agent has; one that is stopped tells
+    /// of nothing.
     pub async fn next(&mut self) -> Result<EventView, ClientError> {
-        match self.lines.next().await {
+        let line = loop {
+            match timeout(LOOK, self.lines.next()).await {
+                Ok(line) => break line,
+                Err(_) => self.client.check_agent(self.asked.agent)?,
+            }
+        };
+        match line {
             Ok(Some(line)) => self.client.parse(&line),
             Ok(None) | Err(_) => Err(ClientError::Ended(self.client.instance.clone())),
         }
+    }
+}
+
+/// The words of the command line that ask for this.
+fn verb(method: &Method, path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    let words: Vec<&str> = path.split('/').skip(2).collect();
+    let done = |made: &'static str| match (method.as_str(), words.len()) {
+        ("POST", 1) => made,
+        ("POST", _) => "move",
+        ("DELETE", _) => "rm",
+        ("PATCH", _) => "set",
+        (_, 1) => "ls",
+        _ => "show",
+    };
+    match words.first() {
+        Some(&"networks") => format!("network {}", done("create")),
+        Some(&"endpoints") => format!("endpoint {}", done("add")),
+        Some(&"vteps") => format!("vtep {}", done("add")),
+        _ => words.join(" "),
     }
 }
 
@@ -489,4 +582,25 @@ async fn exchange(
     // an error of it is the request's too.
     tokio::spawn(connection);
     Ok(sender.send_request(request).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_named_as_the_command_line_names_them() {
+        for (method, path, expected) in [
+            (Method::POST, "/v1/networks", "network create"),
+            (Method::GET, "/v1/endpoints?vni=42", "endpoint ls"),
+            (Method::GET, "/v1/endpoints/web", "endpoint show"),
+            (Method::POST, "/v1/endpoints/web/move", "endpoint move"),
+            (Method::DELETE, "/v1/vteps/h2", "vtep rm"),
+            (Method::PATCH, "/v1/networks/blue", "network set"),
+            (Method::POST, "/v1/registry/adopt", "registry adopt"),
+            (Method::GET, "/v1/status", "status"),
+        ] {
+            assert_eq!(verb(&method, path), expected);
+        }
+    }
 }

@@ -1,36 +1,25 @@
 //! Endpoints as clients want them: made, moved, listed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    iter, mem,
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::IpNet;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 
 use super::{
-    api::{
-        EndpointFilter, EndpointPages, EndpointRequest, EndpointView, ErrorKind, MoveRequest,
-        NodeState, OperationError, SetRequest,
-    },
-    networks::no_network,
+    api::{EndpointRequest, EndpointView, ErrorKind, MoveRequest, OperationError, SetRequest},
     operations::{Agent, CARRYING},
 };
 use crate::{
     config,
-    model::{Change, Endpoint, EndpointState, Mac, Name, NetnsRef, Network, Revision},
-    reconcile::View,
-    registry::{PAGE, Reading, RegistryError, Scope},
+    model::{Change, Endpoint, Mac, Name, NetnsRef, Network, Revision},
+    registry::RegistryError,
 };
 
 /// How often an address that is handed out may turn out to be taken by somebody faster.
 const ADDRESS_ATTEMPTS: usize = 64;
-/// Endpoints that a list has in their order at most: some 20 MB.
-const SORTED: usize = 100_000;
-/// Pages that wait for a slow reader.
-const PAGES_AHEAD: usize = 2;
-
 impl Agent {
     /// Makes the endpoint that is asked for and waits until it stands; takes it back if it can't.
     pub(super) async fn add(
@@ -49,7 +38,13 @@ impl Agent {
         request: &EndpointRequest,
         netns: &Name,
     ) -> Result<EndpointView, OperationError> {
-        let (endpoint, revision) = self.commit_endpoint(request, netns).await?;
+        let (endpoint, revision) = match self.commit_endpoint(request, netns).await {
+            // Its name is taken, or its network has no more addresses to hand out.
+            Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Refused) => {
+                return self.find_same(request, netns, error).await;
+            }
+            committed => committed?,
+        };
         self.carried_over(revision).await?;
         let name = endpoint.name.clone();
         let Some(reason) = self.failure(&name).await else {
@@ -59,6 +54,38 @@ impl Agent {
         self.commit(&[Change::RemoveGeneration(name, revision)])
             .await?;
         Err(OperationError::new(ErrorKind::Refused, reason))
+    }
+
+    /// The endpoint that is there already just as it is asked for; otherwise what it was refused for.
+    async fn find_same(
+        &self,
+        request: &EndpointRequest,
+        netns: &Name,
+        refusal: OperationError,
+    ) -> Result<EndpointView, OperationError> {
+        let Some(found) = self.registry.find_endpoint(&request.name).await? else {
+            return Err(refusal);
+        };
+        let network = self.network(&request.vni).await?;
+        let addresses = request.addresses.iter();
+        let addresses: Result<BTreeSet<IpNet>, _> = addresses
+            .map(|address| address.in_network(&network))
+            .collect();
+        let addresses = addresses?;
+        let wanted = self.endpoint(request, &network, netns, found.addresses.clone());
+        let is_same = Endpoint {
+            generation: found.generation,
+            mac: request.mac.unwrap_or(found.mac),
+            ..wanted
+        } == found;
+        if !is_same || !(addresses.is_empty() || addresses.iter().eq(sorted(&found.addresses))) {
+            return Err(refusal);
+        }
+        let view = self.view_of(found).await?;
+        Ok(EndpointView {
+            existed: true,
+            ..view
+        })
     }
 
     /// Puts an endpoint onto another node and waits until this host has followed; puts it back if
@@ -212,83 +239,6 @@ impl Agent {
         })
     }
 
-    /// The endpoints that pass `filter`, from the registry, in the order of their VNIs and names as far as
-    /// [`SORTED`] goes.
-    pub(super) async fn list(
-        &self,
-        filter: EndpointFilter,
-    ) -> Result<EndpointPages, OperationError> {
-        self.check_reach().await?;
-        let scope = match &filter.vni {
-            Some(network) => Scope::Network(self.vni_of(network).await?),
-            None => Scope::All,
-        };
-        let Reading {
-            networks,
-            nodes,
-            rejected,
-            endpoints: mut pages,
-            ..
-        } = self.registry.read(scope.clone()).await?;
-        if let (Scope::Network(vni), Some(wanted)) = (scope, &filter.vni)
-            && !networks.iter().any(|network| network.vni == vni)
-            && !rejected.networks().contains(&vni)
-        {
-            return Err(no_network(wanted));
-        }
-        let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
-        let listing = Listing {
-            filter,
-            states: self.liveness.states(&nodes),
-            vteps: nodes
-                .into_iter()
-                .map(|node| (node.name, node.vtep.ip))
-                .collect(),
-        };
-        let (observer, node) = (self.observer.clone(), self.config.node.clone());
-        tokio::spawn(async move {
-            let mut sorted = Sorted::default();
-            while let Some(page) = pages.recv().await {
-                let page = match page {
-                    Ok(page) => page,
-                    Err(error) => {
-                        // Nobody there: nobody wants it.
-                        let _ = sender.send(Err(error.into())).await;
-                        return;
-                    }
-                };
-                for page in sorted.add(listing.filter(page)) {
-                    let views = listing.views(page, &*observer.view().await, &node);
-                    if sender.send(Ok(views)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            for page in sorted.rest() {
-                let views = listing.views(page, &*observer.view().await, &node);
-                if sender.send(Ok(views)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(receiver)
-    }
-
-    /// How an endpoint looks from here.
-    pub(super) async fn view_of(&self, endpoint: Endpoint) -> Result<EndpointView, OperationError> {
-        let nodes = self.registry.nodes().await?;
-        let listing = Listing {
-            filter: EndpointFilter::default(),
-            states: self.liveness.states(&nodes),
-            vteps: nodes
-                .into_iter()
-                .map(|node| (node.name, node.vtep.ip))
-                .collect(),
-        };
-        let view = self.observer.view().await;
-        Ok(listing.view(endpoint, &view, &self.config.node))
-    }
-
     /// Why an endpoint of this host does not stand, once that is known: one whose interface is still being made
     /// is waited for.
     async fn failure(&self, name: &Name) -> Option<String> {
@@ -324,21 +274,10 @@ impl Agent {
         let mut spare = None;
         for attempt in 0..ADDRESS_ATTEMPTS {
             let addresses = self.addresses_for(request, &network, &refused).await?;
-            let mac = request.mac.or(spare);
+            let endpoint = self.endpoint(request, &network, netns, addresses);
             let endpoint = Endpoint {
-                name: request.name.clone(),
-                vni: network.vni,
-                mac: mac.unwrap_or_else(|| default_mac(&addresses)),
-                addresses,
-                node: self.config.node.clone(),
-                netns: Some(netns.clone()),
-                ifname: Some(
-                    request
-                        .ifname
-                        .clone()
-                        .unwrap_or_else(config::default_ifname),
-                ),
-                generation: 0,
+                mac: request.mac.or(spare).unwrap_or(endpoint.mac),
+                ..endpoint
             };
             let error = match self
                 .in_registry(&[Change::CreateEndpoint(endpoint.clone())])
@@ -405,6 +344,27 @@ impl Agent {
         }
         Ok(addresses)
     }
+
+    /// The endpoint that is asked for, on this node.
+    fn endpoint(
+        &self,
+        request: &EndpointRequest,
+        network: &Network,
+        netns: &Name,
+        addresses: Vec<IpNet>,
+    ) -> Endpoint {
+        let ifname = request.ifname.clone();
+        Endpoint {
+            name: request.name.clone(),
+            vni: network.vni,
+            mac: request.mac.unwrap_or_else(|| default_mac(&addresses)),
+            addresses,
+            node: self.config.node.clone(),
+            netns: Some(netns.clone()),
+            ifname: Some(ifname.unwrap_or_else(config::default_ifname)),
+            generation: 0,
+        }
+    }
 }
 
 /// A network has no address left in its subnets, which are of one family.
@@ -420,6 +380,11 @@ fn is_full(family: &Network) -> OperationError {
     )
 }
 
+fn sorted(addresses: &[IpNet]) -> impl Iterator<Item = &IpNet> {
+    let sorted: BTreeSet<&IpNet> = addresses.iter().collect();
+    sorted.into_iter()
+}
+
 /// The change that puts an endpoint where it says.
 fn move_to(endpoint: &Endpoint) -> Change {
     Change::MoveEndpoint {
@@ -427,38 +392,6 @@ fn move_to(endpoint: &Endpoint) -> Change {
         node: endpoint.node.clone(),
         netns: endpoint.netns.clone(),
         ifname: endpoint.ifname.clone(),
-    }
-}
-
-/// Endpoints that are brought into order, which a store does not keep: only as many as the agent has memory
-/// for, and of more each page by itself.
-#[derive(Default)]
-struct Sorted {
-    held: Vec<Endpoint>,
-    is_too_long: bool,
-}
-
-impl Sorted {
-    /// Takes more; gives back what is not held.
-    fn add(&mut self, page: Vec<Endpoint>) -> Vec<Vec<Endpoint>> {
-        self.held.extend(page);
-        self.is_too_long |= self.held.len() > SORTED;
-        if self.is_too_long {
-            self.rest()
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// What is held, in order and in pages.
-    fn rest(&mut self) -> Vec<Vec<Endpoint>> {
-        let mut held = mem::take(&mut self.held);
-        held.sort_unstable_by(|one, other| (one.vni, &one.name).cmp(&(other.vni, &other.name)));
-        let mut held = held.into_iter();
-        let page = || -> Vec<Endpoint> { held.by_ref().take(PAGE).collect() };
-        iter::repeat_with(page)
-            .take_while(|page| !page.is_empty())
-            .collect()
     }
 }
 
@@ -470,43 +403,6 @@ fn readdress_to(endpoint: &Endpoint, generation: Revision) -> Change {
         mac: endpoint.mac,
         addresses: endpoint.addresses.clone(),
         generation,
-    }
-}
-
-/// What an endpoint's view takes from elsewhere.
-struct Listing {
-    filter: EndpointFilter,
-    states: BTreeMap<Name, NodeState>,
-    vteps: BTreeMap<Name, IpAddr>,
-}
-
-impl Listing {
-    /// Those of a page that pass.
-    fn filter(&self, mut page: Vec<Endpoint>) -> Vec<Endpoint> {
-        if let Some(wanted) = &self.filter.node {
-            page.retain(|endpoint| endpoint.node == *wanted);
-        }
-        page
-    }
-
-    fn views(&self, page: Vec<Endpoint>, view: &View, node: &Name) -> Vec<EndpointView> {
-        let page = page.into_iter();
-        page.map(|endpoint| self.view(endpoint, view, node))
-            .collect()
-    }
-
-    fn view(&self, endpoint: Endpoint, view: &View, node: &Name) -> EndpointView {
-        let vtep = self.vteps.get(&endpoint.node).copied();
-        let state = if endpoint.node == *node {
-            view.state_of(&endpoint.name)
-        } else if self.states.get(&endpoint.node) == Some(&NodeState::Down) {
-            EndpointState::Down
-        } else {
-            EndpointState::Remote
-        };
-        let error = view.failures.get(&endpoint.name).cloned();
-        let vtep = vtep.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        EndpointView::new(endpoint, vtep, state).with_error(error)
     }
 }
 
@@ -526,52 +422,4 @@ fn default_mac(addresses: &[IpNet]) -> Mac {
         })
     };
     Mac::from_ipv4(ipv4.or_else(from_ipv6).unwrap_or(Ipv4Addr::UNSPECIFIED))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Vni;
-
-    fn endpoint(vni: u32, name: &str) -> Endpoint {
-        Endpoint {
-            name: name.parse().unwrap(),
-            vni: Vni::try_from(vni).unwrap(),
-            mac: "02:42:07:07:07:02".parse().unwrap(),
-            addresses: Vec::new(),
-            node: "h1".parse().unwrap(),
-            netns: None,
-            ifname: None,
-            generation: 1,
-        }
-    }
-
-    #[test]
-    fn a_list_is_in_the_order_of_vni_and_name_whatever_the_stores_is() {
-        let mut sorted = Sorted::default();
-        for page in [[(43, "a"), (42, "c")], [(100, "a"), (42, "b")]] {
-            let page = page.map(|(vni, name)| endpoint(vni, name));
-            assert!(sorted.add(page.into()).is_empty());
-        }
-        let pages = sorted.rest();
-        let order: Vec<_> = pages
-            .iter()
-            .flatten()
-            .map(|endpoint| (endpoint.vni.get(), endpoint.name.as_str()))
-            .collect();
-        assert_eq!(order, [(42, "b"), (42, "c"), (43, "a"), (100, "a")]);
-    }
-
-    #[test]
-    fn a_list_that_is_too_long_to_be_held_comes_in_pages_all_the_same() {
-        let mut sorted = Sorted::default();
-        let page = || vec![endpoint(42, "a"); PAGE];
-        let mut given: usize = 0;
-        for _ in 0..=SORTED / PAGE {
-            given += sorted.add(page()).iter().map(Vec::len).sum::<usize>();
-        }
-        assert_eq!(given, SORTED + PAGE);
-        assert_eq!(sorted.add(page()).len(), 1);
-        assert!(sorted.rest().is_empty());
-    }
 }

@@ -206,6 +206,7 @@ mod tests {
             registry: config().registry,
             netns: String::new(),
             vtep: None,
+            port: None,
         }
     }
 

@@ -26,6 +26,7 @@ mod endpoints;
 mod former;
 mod join;
 mod last_known;
+mod listing;
 mod liveness;
 mod map_reader;
 mod metrics;

@@ -14,7 +14,7 @@ use super::{
     Reconciling,
     api::{
         AdoptRequest, AdoptView, DatapathView, DoctorView, EndpointCounts, EndpointFilter,
-        EndpointPages, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
+        EndpointListing, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
         ImportView, MoveRequest, NetworkRequest, NetworkView, OperationError, Operations,
         RegistryView, RejectedView, RemovedView, SetRequest, StalledView, StatusView,
         VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
@@ -32,9 +32,9 @@ use crate::{
     config::{Config, InstancePaths},
     datapath::Datapath,
     integration::arpd,
-    model::{Change, Name, NetworkSettings, Revision, Session},
+    model::{Change, EndpointState, Name, NetworkSettings, Revision, Session},
     platform::{Linux, Platform, Underlay, netns::Netns},
-    reconcile::{Lost, Observer},
+    reconcile::{Lost, Observer, View},
     registry::{Registry, RegistryError, Scope},
 };
 
@@ -143,7 +143,7 @@ impl Operations for Agent {
         self.add(&request).await
     }
 
-    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointPages, OperationError> {
+    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointListing, OperationError> {
         self.list(filter).await
     }
 
@@ -196,12 +196,12 @@ impl Operations for Agent {
         let stalled = self.observer.watchdog().stalled();
         let fast_path_error = self.fast_path_problem.borrow().clone();
         let view = self.observer.view().await;
-        let (local, remote) = view.mirror.counts();
         let refusal = view.refusal();
         Ok(StatusView {
             instance: self.config.instance.clone(),
             node: self.config.node.clone(),
             ready: view.is_ready() && unread.is_none() && stalled.is_empty(),
+            agent: true,
             iface: self.config.iface.clone(),
             vtep: self.underlay.ip.into(),
             port: self.config.port,
@@ -223,7 +223,7 @@ impl Operations for Agent {
                     .collect(),
             },
             networks: view.mirror.networks().len(),
-            endpoints: EndpointCounts { local, remote },
+            endpoints: count(&view),
             paths: self.paths.count(),
             datapath: DatapathView {
                 attach: self.datapath.attach_mode(),
@@ -388,6 +388,30 @@ impl Agent {
         };
         Err(OperationError::new(ErrorKind::Internal, message))
     }
+}
+
+fn count(view: &View) -> EndpointCounts {
+    let (local, remote) = view.mirror.counts();
+    let own = view.mirror.local_endpoints();
+    let states = own.map(|known| view.state_of(known.name()));
+    states.fold(
+        EndpointCounts {
+            local,
+            remote,
+            ..EndpointCounts::default()
+        },
+        |counts, state| match state {
+            EndpointState::Failed => EndpointCounts {
+                failed: counts.failed + 1,
+                ..counts
+            },
+            EndpointState::Pending => EndpointCounts {
+                waiting: counts.waiting + 1,
+                ..counts
+            },
+            _ => counts,
+        },
+    )
 }
 
 fn named<T>((name, value): (&str, T)) -> (String, T) {

@@ -17,7 +17,7 @@ use axum::{
         Path as UrlPath, Query, State,
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
     serve::Listener,
@@ -30,10 +30,10 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use super::api::{
-    AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorKind,
-    ErrorView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView,
-    OperationError, Operations, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView,
-    VtepRef, VtepRemovedView, VtepView, check_network,
+    AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointListing, EndpointRequest,
+    EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView, MoveRequest, NOTE,
+    NetworkRequest, NetworkView, OperationError, Operations, RemovedView, SetRequest, StatusView,
+    VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView, check_network,
 };
 use super::{
     connections::{self, Limits},
@@ -230,7 +230,14 @@ async fn endpoint_ls(
     filter: Result<Query<EndpointFilter>, QueryRejection>,
 ) -> Result<Response, OperationError> {
     let Query(filter) = filter?;
-    stream::array(agent.endpoint_ls(filter).await?).await
+    let EndpointListing { pages, note } = agent.endpoint_ls(filter).await?;
+    let mut answer = stream::array(pages).await?;
+    // A header is one line of bytes.
+    let note = note.map(|note| note.replace(|c: char| c.is_control(), " "));
+    if let Some(note) = note.and_then(|note| HeaderValue::from_bytes(note.as_bytes()).ok()) {
+        answer.headers_mut().insert(NOTE, note);
+    }
+    Ok(answer)
 }
 
 async fn endpoint_show(State(agent): Shared, name: NameInUrl) -> Answer<EndpointView> {

@@ -1,6 +1,14 @@
 //! Takes an instance away: programs, interfaces, namespaces, its rows in the registry.
 
-use std::{collections::BTreeSet, fs, future::Future, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    future::Future,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::time::timeout;
@@ -10,7 +18,7 @@ use crate::{
     config::{Config, InstancePaths},
     datapath,
     model::{Change, Name, Session},
-    platform::{Linux, Platform, forget_lasting, netns::Netns},
+    platform::{Inventory, Linux, Platform, forget_lasting, netns::Netns},
     registry::{self, Registry, RegistryError},
 };
 
@@ -50,6 +58,44 @@ pub async fn down(instance: &Name) -> anyhow::Result<()> {
     errors.extend(what_stays(&record.node, leaving).await);
     // The claim last: whoever has it next begins after this.
     forget(&paths, name, &errors).map(|()| drop(claim))
+}
+
+/// What [`down`] takes away.
+#[derive(Debug)]
+pub struct Doomed {
+    /// What is on the host, if its network namespace is there.
+    pub host: Inventory,
+    /// The folder on bpffs, if there is one.
+    pub pins: Option<PathBuf>,
+    /// The node, whose rows go with those of its endpoints.
+    pub node: Name,
+    /// The registry that has them.
+    pub registry: String,
+}
+
+impl Doomed {
+    /// Looks at what there is. `None`: nothing.
+    pub async fn find(instance: &Name) -> anyhow::Result<Option<Self>> {
+        let paths = InstancePaths::new(instance);
+        let Some(record) = Record::read(&paths)? else {
+            return Ok(None);
+        };
+        let host = match Netns::with_identity(&record.netns).await? {
+            Some(netns) => {
+                let (instance, iface) = (instance.clone(), record.iface.clone());
+                let linux =
+                    netns.run(move || Linux::new(instance, iface, None).map_err(io::Error::other));
+                linux.await?.inventory().await?
+            }
+            None => Inventory::default(),
+        };
+        Ok(Some(Self {
+            host,
+            pins: paths.pins.exists().then_some(paths.pins),
+            node: record.node,
+            registry: record.registry.url,
+        }))
+    }
 }
 
 /// Takes the node's rows out of the registry, unless another host's agent has its name by now.

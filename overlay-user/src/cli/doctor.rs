@@ -18,7 +18,7 @@ the peers as the registry knows them (version, ABI, port, whether they live). Wo
 too, as far as that goes.";
 
 pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
-    let Session { client, output } = session;
+    let Session { client, output, .. } = session;
     let work = "examining this host and its peers".to_owned();
     let examination = async {
         match client.doctor().await {

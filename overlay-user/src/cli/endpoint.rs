@@ -1,6 +1,6 @@
 //! `overlay endpoint`: endpoints of every node.
 
-use super::{Failure, Session, removal};
+use super::{ASKING, Failure, Session, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
         AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest, SetRequest,
@@ -42,8 +42,10 @@ Examples:
   overlay endpoint ls --vni blue       a network's name is as good as its VNI
   overlay -o json endpoint ls | jq -r '.[] | select(.state == \"failed\") | .name'
 
-States: ready, pending and failed are this host's; remote is elsewhere; down is on a node that has not
-been heard of for longer than --node-grace. Listed by VNI and name, up to 100,000; more come in the registry's order.";
+States: ready, pending and failed are this host's, and unknown where no agent runs; remote is elsewhere;
+down is on a node that has not been heard of for longer than --node-grace. Listed by VNI and name, up to
+100,000; more come in the registry's order. Without an agent, and while the registry is away, a note on stderr
+says where the list is from.";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -158,6 +160,45 @@ pub struct LsArgs {
     /// Only those that live on this node
     #[arg(long, value_name = "NODE")]
     node: Option<Name>,
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+impl LsArgs {
+    async fn list(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let filter = EndpointFilter {
+            vni: self.vni,
+            node: self.node,
+        };
+        let show = async |session: &mut Session<'_>| list_all(session, &filter).await;
+        self.watch.repeat(session, show).await
+    }
+}
+
+async fn list_all(session: &mut Session<'_>, filter: &EndpointFilter) -> Result<(), Failure> {
+    let mut endpoints = match session.client.endpoint_ls(filter).await {
+        Ok(endpoints) => endpoints,
+        Err(error) => {
+            let left = session.left_in_registry(error)?;
+            let reading = left.endpoints(filter.clone());
+            let pages = session.in_time("reading the registry", ASKING, reading);
+            let mut pages = pages.await?;
+            let mut list = session.output.list();
+            while let Some(page) = pages.recv().await {
+                list.page(&page?, table)?;
+            }
+            return Ok(list.end(|| table(&[]))?);
+        }
+    };
+    if let Some(note) = endpoints.note() {
+        session.output.note(note)?;
+    }
+    let mut list = session.output.list();
+    while let Some(page) = endpoints.page().await? {
+        list.page(&page, table)?;
+    }
+    list.end(|| table(&[]))?;
+    Ok(())
 }
 
 /// What is to change.
@@ -191,7 +232,7 @@ pub struct MoveArgs {
 
 impl EndpointVerb {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Session { client, output } = session;
+        let Session { client, output, .. } = session;
         match self {
             Self::Add(args) => {
                 let work = format!("adding endpoint {}", args.name);
@@ -200,8 +241,13 @@ impl EndpointVerb {
                 output.show(&made, |made, out| {
                     writeln!(
                         out,
-                        "endpoint {} is {}: {} {} on {} in namespace {}",
+                        "endpoint {} {} {}: {} {} on {} in namespace {}",
                         made.name,
+                        if made.existed {
+                            "was there already and is"
+                        } else {
+                            "is"
+                        },
                         state(made.state),
                         list(&made.addresses),
                         made.mac,
@@ -210,14 +256,7 @@ impl EndpointVerb {
                     )
                 })?;
             }
-            Self::Ls(LsArgs { vni, node }) => {
-                let mut endpoints = client.endpoint_ls(&EndpointFilter { vni, node }).await?;
-                let mut list = output.list();
-                while let Some(page) = endpoints.page().await? {
-                    list.page(&page, table)?;
-                }
-                list.end(|| table(&[]))?;
-            }
+            Self::Ls(args) => return args.list(session).await,
             Self::Show { name } => {
                 let endpoint = client.endpoint_show(&name).await?;
                 output.show(&endpoint, |endpoint, out| details(endpoint).write(out))?;
@@ -291,6 +330,7 @@ fn state(state: EndpointState) -> &'static str {
         EndpointState::Ready => "ready",
         EndpointState::Pending => "pending",
         EndpointState::Failed => "failed",
+        EndpointState::Unknown => "unknown",
     }
 }
 

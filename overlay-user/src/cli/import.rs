@@ -45,7 +45,7 @@ impl ImportVerb {
             vni,
             dir: absolute(&dir).map_err(|error| Failure::usage(format_args!("<DIR>: {error}")))?,
         };
-        let Session { client, output } = session;
+        let Session { client, output, .. } = session;
         let work = format!("importing {dir}");
         let taken = output.during(work, client.import_arpd(&request)).await?;
         output.show(&taken, |taken, out| {

@@ -4,13 +4,17 @@
 //! parsed into the model's types here, so that a malformed one is a usage error (exit 2) before
 //! anything happens; what the agent refuses is a failure (exit 1).
 
-use std::ffi::OsString;
+use std::{ffi::OsString, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::time::timeout;
 
 use crate::{
-    agent::client::Client,
-    config::{self, LogSetting},
+    agent::{
+        api::{ErrorKind, OperationError},
+        client::{Client, ClientError, Left},
+    },
+    config::{self, LogSetting, Patience},
     model::Name,
 };
 
@@ -31,6 +35,7 @@ mod run;
 mod status;
 mod verify;
 mod vtep;
+mod watch;
 
 pub use failure::{Failure, Stop};
 pub use output::{Format, Output};
@@ -48,6 +53,10 @@ Examples:
 Exit codes: 0 done, 1 failed (one line on stderr says why), 2 usage.";
 
 const GLOBAL: &str = "Options of every verb";
+
+/// Where a verb's help says that these are.
+const ELSEWHERE: &str =
+    "Options of every verb (--instance, --output, --log, --timeout): see `overlay --help`.";
 
 /// One layer-2/3 network for containers, namespaces and virtual machines on many hosts
 #[derive(Debug, Parser)]
@@ -91,6 +100,16 @@ pub struct Cli {
         env = "OVERLAY_LOG"
     )]
     pub log: Option<LogSetting>,
+    /// How long to wait for each answer of the agent, and for a registry that is asked without one: 30s,
+    /// 5m [default: 2m, for the registry as a whole 1h]
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_name = "TIME",
+        env = "OVERLAY_TIMEOUT"
+    )]
+    pub timeout: Option<Patience>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -121,7 +140,7 @@ pub enum Command {
     Vtep(vtep::VtepVerb),
     /// Show the agent's state
     #[command(after_help = status::EXAMPLES)]
-    Status,
+    Status(status::StatusArgs),
     /// Show dropped packets by reason
     #[command(after_help = drops::EXAMPLES)]
     Drops(drops::DropsArgs),
@@ -142,7 +161,7 @@ pub enum Command {
     Registry(registry::RegistryVerb),
     /// Remove all that this instance made: datapath, veths, namespaces, registry rows
     #[command(after_help = down::EXAMPLES)]
-    Down,
+    Down(down::DownArgs),
     /// Print the completions for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
@@ -155,17 +174,45 @@ impl Cli {
     /// Parses what the shell hands over, the program's name first.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
         let args: Vec<OsString> = args.into_iter().collect();
-        Self::command()
+        for_people()
             .try_get_matches_from(&args)
             .and_then(|matches| Self::from_arg_matches(&matches))
             .map_err(|error| Stop::new(error, Format::asked_for(&args)))
     }
 }
 
+/// The definition of the command line, in which a verb's help shows its own options.
+fn for_people() -> clap::Command {
+    let mut command = Cli::command();
+    // From here on each verb has the options of every verb too.
+    command.build();
+    without_global(command)
+}
+
+fn without_global(mut command: clap::Command) -> clap::Command {
+    let verbs = command
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned());
+    for verb in verbs.collect::<Vec<_>>() {
+        command = command.mut_subcommand(verb, |verb| {
+            let hidden = verb.mut_args(|arg| {
+                let is_global = arg.is_global_set();
+                let is_hidden = is_global || arg.is_hide_set();
+                arg.hide(is_hidden)
+            });
+            let examples = hidden.get_after_help().map(ToString::to_string);
+            let told = format!("{}\n\n{ELSEWHERE}", examples.unwrap_or_default());
+            without_global(hidden.after_help(told.trim_start().to_owned()))
+        });
+    }
+    command
+}
+
 /// What a verb needs: the way to the agent and the way to the user.
 pub struct Session<'a> {
     client: Client,
     output: Output<'a>,
+    patience: Option<Duration>,
 }
 
 impl<'a> Session<'a> {
@@ -179,9 +226,78 @@ impl<'a> Session<'a> {
     /// A session through `client`.
     #[must_use]
     pub fn with_client(client: Client, output: Output<'a>) -> Self {
-        Self { client, output }
+        Self {
+            client,
+            output,
+            patience: None,
+        }
+    }
+
+    /// The same, with so long for each answer that is waited for.
+    #[must_use]
+    pub fn with_patience(self, patience: Option<Patience>) -> Self {
+        let patience = patience.map(Patience::get);
+        let client = match patience {
+            Some(patience) => self.client.with_patience(patience),
+            None => self.client,
+        };
+        Self {
+            client,
+            patience,
+            ..self
+        }
+    }
+
+    /// Waits for what is done without an agent, for `usual` unless the user has said for how long.
+    async fn in_time<T>(
+        &mut self,
+        what: &str,
+        usual: Duration,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> Result<T, Failure> {
+        let patience = self.patience.unwrap_or(usual);
+        let working = self.output.during(what.to_owned(), work);
+        match timeout(patience, working).await {
+            Ok(done) => done.map_err(|error| Failure::from(&error)),
+            Err(_) => Err(OperationError::new(
+                ErrorKind::Unavailable,
+                format_args!(
+                    "{what} has not ended within {} s: see whether the registry's disk or servers hang, or \
+                     wait longer with --timeout",
+                    patience.as_secs_f64()
+                ),
+            )
+            .into()),
+        }
+    }
+
+    /// What the last agent left, if none runs; for a verb that can do without one. Says so to people.
+    fn left(&mut self, error: ClientError) -> Result<Left, Failure> {
+        let ClientError::NoAgent { .. } = error else {
+            return Err(error.into());
+        };
+        match Left::find(self.client.instance()) {
+            Ok(Some(left)) => Ok(left),
+            Ok(None) => Err(error.into()),
+            Err(error) => Err(Failure::from(&error)),
+        }
+    }
+
+    /// The same, for what the registry tells: says on stderr that no agent does.
+    fn left_in_registry(&mut self, error: ClientError) -> Result<Left, Failure> {
+        let left = self.left(error)?;
+        self.output.note(&format!(
+            "no agent of instance {} runs: this is what its registry holds",
+            self.client.instance()
+        ))?;
+        Ok(left)
     }
 }
+
+/// How long a registry that is asked without an agent may take over a list.
+const ASKING: Duration = Duration::from_secs(30);
+/// The same for what is done with the whole of it.
+const WHOLE: Duration = Duration::from_hours(1);
 
 impl Command {
     /// Does it.
@@ -190,14 +306,14 @@ impl Command {
             Self::Network(verb) => verb.execute(session).await,
             Self::Endpoint(verb) => verb.execute(session).await,
             Self::Vtep(verb) => verb.execute(session).await,
-            Self::Status => status::execute(session).await,
+            Self::Status(args) => args.execute(session).await,
             Self::Drops(args) => args.execute(session).await,
             Self::Monitor => monitor::execute(session).await,
             Self::Verify(args) => args.execute(session).await,
             Self::Doctor => doctor::execute(session).await,
             Self::Import(verb) => verb.execute(session).await,
             Self::Registry(verb) => verb.execute(session).await,
-            Self::Down => down::execute(session).await,
+            Self::Down(args) => args.execute(session).await,
             Self::Completions(args) => args.execute(session),
             Self::Manual(args) => args.execute(session),
         }

@@ -5,7 +5,7 @@ use std::slice;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
-use super::{Failure, Session, removal};
+use super::{ASKING, Failure, Session, removal, watch::WatchArgs};
 use crate::{
     agent::api::{NetworkRequest, NetworkView},
     model::{FloodMode, Name, NetworkSettings, Resolve, VniChoice},
@@ -57,7 +57,7 @@ pub enum NetworkVerb {
     Set(SetArgs),
     /// List the networks
     #[command(after_help = LS_EXAMPLES, visible_alias = "list")]
-    Ls,
+    Ls(WatchArgs),
     /// Remove networks that have no endpoints; one that is gone already is fine
     #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
@@ -134,7 +134,7 @@ fn mtu(text: &str) -> Result<u32, String> {
 
 impl NetworkVerb {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Session { client, output } = session;
+        let Session { client, output, .. } = session;
         match self {
             Self::Create(args) => {
                 let work = format!("creating network {}", args.name);
@@ -174,10 +174,7 @@ impl NetworkVerb {
                     .await?;
                 output.show(&set, |set, out| table(slice::from_ref(set)).write(out))?;
             }
-            Self::Ls => {
-                let networks = client.network_ls().await?;
-                output.show(&networks, |networks, out| table(networks).write(out))?;
-            }
+            Self::Ls(watch) => return watch.repeat(session, list_all).await,
             Self::Rm { names } => {
                 let removal = removal::each(output, "network", names, async |name| {
                     let view = client.network_rm(name).await?;
@@ -190,6 +187,21 @@ impl NetworkVerb {
         }
         Ok(())
     }
+}
+
+async fn list_all(session: &mut Session<'_>) -> Result<(), Failure> {
+    let networks = match session.client.network_ls().await {
+        Ok(networks) => networks,
+        Err(error) => {
+            let left = session.left_in_registry(error)?;
+            let reading = session.in_time("reading the registry", ASKING, left.networks());
+            reading.await?
+        }
+    };
+    session
+        .output
+        .show(&networks, |networks, out| table(networks).write(out))?;
+    Ok(())
 }
 
 fn table(networks: &[NetworkView]) -> Table {

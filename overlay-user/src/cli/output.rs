@@ -4,13 +4,14 @@ use std::{
     ffi::OsString,
     fmt::Display,
     future::Future,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     time::Duration,
 };
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::observe::table::{Layout, Table};
 
@@ -45,16 +46,64 @@ impl Format {
     }
 }
 
+/// Asks a person at a terminal. `None`: there is none.
+pub(super) fn is_confirmed(question: &str) -> io::Result<Option<bool>> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    write!(io::stderr(), "{question} [y/N] ")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(Some(matches!(answer.trim(), "y" | "yes")))
+}
+
 /// Where a verb's answer goes.
 pub struct Output<'a> {
     format: Format,
     out: &'a mut dyn Write,
+    is_terminal: bool,
 }
 
 impl<'a> Output<'a> {
     /// Prints to `out`.
     pub fn new(format: Format, out: &'a mut dyn Write) -> Self {
-        Self { format, out }
+        Self {
+            format,
+            out,
+            is_terminal: false,
+        }
+    }
+
+    /// The same, where `out` is a terminal or not.
+    #[must_use]
+    pub fn on_terminal(self, is_terminal: bool) -> Self {
+        Self {
+            is_terminal,
+            ..self
+        }
+    }
+
+    /// For whom it prints.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether a person looks at it who can be shown another picture in the place of this one.
+    pub(super) fn is_redrawn(&self) -> bool {
+        self.is_terminal && self.format == Format::Table
+    }
+
+    /// Says what has to be known of the answer: on stderr, or above it where it is redrawn.
+    pub(super) fn note(&mut self, note: &str) -> io::Result<()> {
+        let note = note.replace(|c: char| c.is_control(), " ");
+        if self.is_redrawn() {
+            return writeln!(self.out, "note: {note}");
+        }
+        let mut stderr = io::stderr().lock();
+        match self.format {
+            Format::Table => writeln!(stderr, "note: {note}"),
+            Format::Json => writeln!(stderr, "{}", json!({"note": note})),
+        }
     }
 
     /// Prints `value` as JSON, or as `people` wants to read it.
@@ -128,7 +177,7 @@ impl List<'_, '_> {
         values: &[T],
         table: impl FnOnce(&[T]) -> Table,
     ) -> io::Result<()> {
-        let Output { format, out } = self.output;
+        let Output { format, out, .. } = self.output;
         match format {
             Format::Table => self.layout.write(table(values), *out),
             Format::Json => {
@@ -145,7 +194,7 @@ impl List<'_, '_> {
 
     /// Prints what belongs behind the last page.
     pub fn end(self, table: impl FnOnce() -> Table) -> io::Result<()> {
-        let Output { format, out } = self.output;
+        let Output { format, out, .. } = self.output;
         match format {
             Format::Table if self.layout.is_begun() => {}
             Format::Table => table().write(*out)?,

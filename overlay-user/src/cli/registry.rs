@@ -1,13 +1,13 @@
 //! `overlay registry`: the whole of it, without an agent.
 
 use std::{
-    io::{self, IsTerminal as _, Write},
+    io::{self, Write},
     path::PathBuf,
 };
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Session};
+use super::{Failure, Session, WHOLE, output};
 use crate::{
     agent::{
         api::{AdoptRequest, AdoptView, Counts, Findings, Imported, Repair},
@@ -116,32 +116,28 @@ impl RegistryVerb {
 
 impl FileArgs {
     async fn export(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Session { client, output } = session;
         let (named, file) = (self.registry.named()?, self.file);
+        let instance = session.client.instance().clone();
         let work = format!("writing {}", file.display());
-        let counts = output
-            .during(work, archive::export(named, client.instance(), &file))
-            .await
-            .map_err(|error| Failure::from(&error))?;
+        let writing = archive::export(named, &instance, &file);
+        let counts = session.in_time(&work, WHOLE, writing).await?;
         // What goes to a pipe is the export itself.
         if file.starts_with("/dev") {
             return Ok(());
         }
-        output.show(&counts, |counts, out| {
+        session.output.show(&counts, |counts, out| {
             writeln!(out, "{}: {}", file.display(), told(counts))
         })?;
         Ok(())
     }
 
     async fn import(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Session { client, output } = session;
         let (named, file) = (self.registry.named()?, self.file);
+        let instance = session.client.instance().clone();
         let work = format!("importing {}", file.display());
-        let imported = output
-            .during(work, archive::import(named, client.instance(), &file))
-            .await
-            .map_err(|error| Failure::from(&error))?;
-        output.show(&imported, write_imported)?;
+        let importing = archive::import(named, &instance, &file);
+        let imported = session.in_time(&work, WHOLE, importing).await?;
+        session.output.show(&imported, write_imported)?;
         match imported.refused {
             0 => Ok(()),
             refused => Err(Failure::finding(format_args!(
@@ -156,9 +152,24 @@ impl AdoptArgs {
     async fn adopt(self, session: &mut Session<'_>) -> Result<(), Failure> {
         let client = session.client.clone();
         let found = client.registry_adopt(&AdoptRequest::default()).await?;
+        // What is held may be there all the same, as it once was.
+        let is_followed = async || {
+            let status = client.status().await;
+            status.is_ok_and(|status| status.ready && status.registry.followed)
+        };
+        if found.is_needless() && is_followed().await {
+            session.output.show(&found, |_, out| {
+                writeln!(
+                    out,
+                    "there is nothing to adopt: the registry is the one that is followed, and it lacks nothing \
+                     that this host has"
+                )
+            })?;
+            return Ok(());
+        }
         if !self.yes {
             session.output.show(&found, write_adoption)?;
-            if !is_confirmed()? {
+            if output::is_confirmed("Follow it?")? != Some(true) {
                 return Ok(());
             }
         }
@@ -172,27 +183,14 @@ impl AdoptArgs {
     }
 }
 
-/// Asks a person at a terminal. Where there is none, the answer is no.
-fn is_confirmed() -> io::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    write!(io::stderr(), "Follow it? [y/N] ")?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "yes"))
-}
-
 impl CheckArgs {
     async fn check(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Session { client, output } = session;
         let named = self.registry.named()?;
-        let checking = archive::check(named, client.instance(), self.repair);
-        let found = output
-            .during("checking the registry".to_owned(), checking)
-            .await
-            .map_err(|error| Failure::from(&error))?;
-        output.show(&found, write_findings)?;
+        let instance = session.client.instance().clone();
+        let checking = archive::check(named, &instance, self.repair);
+        let work = "checking the registry";
+        let found = session.in_time(work, WHOLE, checking).await?;
+        session.output.show(&found, write_findings)?;
         let done = found
             .findings
             .iter()

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Failure, Session};
+use clap::Args;
+
+use super::{ASKING, Failure, Session, watch::WatchArgs};
 use crate::{
-    agent::api::{AttachMode, PathState, StatusView},
+    agent::api::{AttachMode, EndpointCounts, PathState, StatusView},
     model::Vtep,
     observe::table::Table,
 };
@@ -13,10 +15,35 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay status
   overlay -o json status | jq '.registry.stale_for_s, .datapath.maps.fdb'
-  until overlay -o json status | jq -s -e '.[0].ready'; do sleep 1; done";
+  overlay status --watch
+  until overlay -o json status | jq -s -e '.[0].ready'; do sleep 1; done
 
-pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
-    let status = session.client.status().await?;
+Where no agent runs it says so, and shows what the last one left: the datapath goes on.";
+
+/// How to show it.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+impl StatusArgs {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        self.watch.repeat(session, show).await
+    }
+}
+
+async fn show(session: &mut Session<'_>) -> Result<(), Failure> {
+    let status = match session.client.status().await {
+        Ok(status) => status,
+        Err(error) => {
+            let why = error.to_string();
+            let left = session.left(error)?;
+            session
+                .in_time("reading the datapath's state", ASKING, left.status(why))
+                .await?
+        }
+    };
     session
         .output
         .show(&status, |status, out| table(status).write(out))?;
@@ -24,9 +51,17 @@ pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
 }
 
 fn table(status: &StatusView) -> Table {
-    let ready = if status.ready { "ready" } else { "not ready" };
+    let is_up = !status.datapath.maps.is_empty();
+    let ready = match (status.agent, status.ready) {
+        (true, true) => "ready",
+        (true, false) => "not ready",
+        (false, _) if is_up => "no agent; the datapath is up",
+        (false, _) => "no agent and no datapath",
+    };
     let registry = &status.registry;
-    let connected = if !registry.followed {
+    let connected = if !status.agent {
+        "nobody follows it".to_owned()
+    } else if !registry.followed {
         "not followed".to_owned()
     } else if registry.connected {
         "connected".to_owned()
@@ -37,20 +72,28 @@ fn table(status: &StatusView) -> Table {
         .datapath
         .maps
         .iter()
-        .map(|(name, usage)| format!("{name} {}/{}", usage.entries, usage.capacity))
+        .map(|(name, usage)| match usage.capacity {
+            0 => format!("{name} {}", usage.entries),
+            capacity => format!("{name} {}/{capacity}", usage.entries),
+        })
         .collect();
     let attach = match status.datapath.attach {
         AttachMode::Tcx => "tcx",
         AttachMode::Clsact => "clsact",
     };
-    let fast_path = if status.datapath.fast_path {
-        "on"
-    } else {
-        "off"
+    let fast_path = match (status.agent, status.datapath.fast_path) {
+        (true, true) => ", fast path on",
+        (true, false) => ", fast path off",
+        (false, _) => "",
     };
     let vtep = Vtep {
         ip: status.vtep,
         port: status.port,
+    };
+    let paths = if status.agent {
+        paths_line(&status.paths)
+    } else {
+        "nobody tries them".to_owned()
     };
     let always = [
         ("Instance", format!("{} ({ready})", status.instance)),
@@ -64,20 +107,15 @@ fn table(status: &StatusView) -> Table {
             ),
         ),
         ("Networks", status.networks.to_string()),
-        (
-            "Endpoints",
-            format!(
-                "{} local, {} remote",
-                status.endpoints.local, status.endpoints.remote
-            ),
-        ),
-        ("Paths", paths_line(&status.paths)),
+        ("Endpoints", endpoints(status.endpoints)),
+        ("Paths", paths),
         (
             "Datapath",
-            format!(
-                "{attach}, ABI {}, fast path {fast_path}",
-                status.datapath.abi
-            ),
+            if is_up {
+                format!("{attach}, ABI {}{fast_path}", status.datapath.abi)
+            } else {
+                "-".to_owned()
+            },
         ),
         ("Maps", maps.join(", ")),
     ];
@@ -110,4 +148,57 @@ fn paths_line(paths: &BTreeMap<PathState, usize>) -> String {
         .iter()
         .map(|(state, count)| format!("{count} {}", state.name()));
     states.collect::<Vec<_>>().join(", ")
+}
+
+fn endpoints(counts: EndpointCounts) -> String {
+    let EndpointCounts {
+        local,
+        remote,
+        failed,
+        waiting,
+    } = counts;
+    let unwell: Vec<_> = [(failed, "failed"), (waiting, "waiting")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, state)| format!("{count} {state}"))
+        .collect();
+    if unwell.is_empty() {
+        format!("{local} local, {remote} remote")
+    } else {
+        format!("{local} local ({}), {remote} remote", unwell.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::api::fake;
+
+    fn text(status: &StatusView) -> String {
+        let mut text = Vec::new();
+        table(status).write(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn endpoints_that_failed_or_wait_are_counted_where_there_are_any() {
+        let mut status = fake::status();
+        assert!(text(&status).contains("3 local, 4 remote"));
+        (status.endpoints.failed, status.endpoints.waiting) = (1, 2);
+        assert!(text(&status).contains("3 local (1 failed, 2 waiting), 4 remote"));
+    }
+
+    #[test]
+    fn where_no_agent_runs_it_says_so_and_whether_the_datapath_is_up() {
+        let mut status = StatusView {
+            agent: false,
+            ready: false,
+            ..fake::status()
+        };
+        let told = text(&status);
+        assert!(told.contains("default (no agent; the datapath is up)"));
+        assert!(told.contains("nobody tries them"), "{told}");
+        status.datapath.maps.clear();
+        assert!(text(&status).contains("default (no agent and no datapath)"));
+    }
 }

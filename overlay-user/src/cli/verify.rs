@@ -31,7 +31,7 @@ pub struct VerifyArgs {
 
 impl VerifyArgs {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Session { client, output } = session;
+        let Session { client, output, .. } = session;
         let request = VerifyRequest { vni: self.vni };
         let work = "asking every host what it has installed".to_owned();
         let found = output.during(work, client.verify(&request)).await?;

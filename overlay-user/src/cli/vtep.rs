@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use jiff::Timestamp;
 
-use super::{Failure, Session, removal};
+use super::{ASKING, Failure, Session, removal, watch::WatchArgs};
 use crate::{
     agent::api::{NodeState, PathState, PathView, VtepRef, VtepRemovedView, VtepView},
     observe::table::{Table, or_dash},
@@ -30,7 +30,7 @@ Refused while the host's agent lives. A second time is fine too. Move away what 
 pub enum VtepVerb {
     /// List the nodes, their VTEPs and when their agents were last seen
     #[command(after_help = EXAMPLES, visible_alias = "list")]
-    Ls,
+    Ls(WatchArgs),
     /// Remove nodes whose hosts are gone for good, and their endpoints
     #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
@@ -42,14 +42,9 @@ pub enum VtepVerb {
 
 impl VtepVerb {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let Session { client, output } = session;
+        let Session { client, output, .. } = session;
         match self {
-            Self::Ls => {
-                let vteps = client.vtep_ls().await?;
-                output.show(&vteps, |vteps, out| {
-                    table(vteps, Timestamp::now()).write(out)
-                })?;
-            }
+            Self::Ls(watch) => return watch.repeat(session, list_all).await,
             Self::Rm { vteps } => {
                 let removal = removal::each(output, "node", vteps, async |vtep| {
                     client.vtep_rm(vtep).await
@@ -68,6 +63,21 @@ impl VtepVerb {
         }
         Ok(())
     }
+}
+
+async fn list_all(session: &mut Session<'_>) -> Result<(), Failure> {
+    let vteps = match session.client.vtep_ls().await {
+        Ok(vteps) => vteps,
+        Err(error) => {
+            let left = session.left_in_registry(error)?;
+            let reading = session.in_time("reading the registry", ASKING, left.vteps());
+            reading.await?
+        }
+    };
+    session.output.show(&vteps, |vteps, out| {
+        table(vteps, Timestamp::now()).write(out)
+    })?;
+    Ok(())
 }
 
 /// What became of a node that was to be removed.

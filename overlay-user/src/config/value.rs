@@ -70,6 +70,18 @@ pub type NodeGrace = Period<0, DAY>;
 pub type CacheIdle = Period<1_000, DAY>;
 /// How long the answer "nobody has it" is believed.
 pub type NegativeTtl = Period<100, { 60 * MINUTE }>;
+/// How often something is shown again.
+pub type WatchPeriod = Period<100, DAY>;
+/// How long an answer is waited for.
+pub type Patience = Period<1, DAY>;
+
+impl<const MIN: u64, const MAX: u64> Period<MIN, MAX> {
+    /// How long it is.
+    #[must_use]
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+}
 
 impl<const MIN: u64, const MAX: u64> FromStr for Period<MIN, MAX> {
     type Err = ConfigError;

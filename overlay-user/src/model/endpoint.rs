@@ -50,4 +50,6 @@ pub enum EndpointState {
     Pending,
     /// On this node and not to be made; the log and `endpoint show` say why.
     Failed,
+    /// On this node, where no agent runs that could tell.
+    Unknown,
 }

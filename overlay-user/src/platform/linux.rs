@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    External, Platform, PlatformError, Port, PortChange, PortSpec, Tried, TunnelDevices, Underlay, devices,
+    External, Platform, PlatformError, Port, PortChange, PortSpec, Tried, TunnelDevices, Underlay,
+    devices,
     mark::{self, Device},
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},

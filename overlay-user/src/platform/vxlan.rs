@@ -102,9 +102,13 @@ impl Linux {
             mended: Vec::new(),
         };
         if external.is_new {
-            devices.mended.push(format!("device {} was gone", link.name));
+            devices
+                .mended
+                .push(format!("device {} was gone", link.name));
         } else if !link.is_up() {
-            devices.mended.push(format!("device {} was down", link.name));
+            devices
+                .mended
+                .push(format!("device {} was down", link.name));
         }
         let links = host.links().await.tried(opening)?;
         let absent = [Device::Bridge, Device::Headroom].map(|device| {

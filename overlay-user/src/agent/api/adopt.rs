@@ -35,3 +35,17 @@ pub struct AdoptView {
     /// Nodes that it does not have.
     pub nodes: Vec<Name>,
 }
+
+impl AdoptView {
+    /// Whether the registry is the one that is followed, and following it removes nothing.
+    #[must_use]
+    pub fn is_needless(&self) -> bool {
+        !self.adopted
+            && self.identity.is_some()
+            && self.identity == self.former
+            && self.endpoints.is_empty()
+            && self.remote_endpoints == Some(0)
+            && self.networks.is_empty()
+            && self.nodes.is_empty()
+    }
+}

@@ -88,6 +88,7 @@ pub(crate) fn status() -> StatusView {
         instance: "default".parse().unwrap(),
         node: "h1".parse().unwrap(),
         ready: true,
+        agent: true,
         iface: "eth0".parse().unwrap(),
         vtep: "10.0.0.1".parse().unwrap(),
         port: 4789,
@@ -104,6 +105,8 @@ pub(crate) fn status() -> StatusView {
         endpoints: EndpointCounts {
             local: 3,
             remote: 4,
+            failed: 0,
+            waiting: 0,
         },
         datapath: DatapathView {
             attach: AttachMode::Tcx,
@@ -195,6 +198,8 @@ pub(crate) struct Fake {
     pub(crate) calls: Mutex<Vec<String>>,
     /// What every operation ends with, instead of its answer.
     pub(crate) refusal: Option<OperationError>,
+    /// What `endpoint_ls` says beside the endpoints.
+    pub(crate) note: Option<String>,
     /// If set, `endpoint_add` says so on the first and waits for the second.
     pub(crate) gate: Option<(Notify, Notify)>,
 }
@@ -248,13 +253,16 @@ impl Operations for Fake {
         self.answer(format!("endpoint_add {request:?}"), endpoint())
     }
 
-    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointPages, OperationError> {
+    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointListing, OperationError> {
         let (sender, pages) = mpsc::channel(2);
         self.answer(format!("endpoint_ls {filter:?}"), ())?;
         for page in [vec![imported_endpoint()], vec![endpoint()]] {
             sender.send(Ok(page)).await.unwrap();
         }
-        Ok(pages)
+        Ok(EndpointListing {
+            pages,
+            note: self.note.clone(),
+        })
     }
 
     async fn endpoint_move(

@@ -65,14 +65,14 @@ fn status_has_the_keys_of_the_contract() {
     assert_eq!(
         to_value(fake::status()).unwrap(),
         json!({
-            "instance": "default", "node": "h1", "ready": true,
+            "instance": "default", "node": "h1", "ready": true, "agent": true,
             "iface": "eth0", "vtep": "10.0.0.1", "port": 4789,
             "registry": {
                 "url": "sqlite:///var/lib/overlay/registry.db", "connected": true, "revision": 12,
                 "stale_for_s": 0, "error": null, "followed": true, "rejected": [],
             },
             "networks": 2,
-            "endpoints": {"local": 3, "remote": 4},
+            "endpoints": {"local": 3, "remote": 4, "failed": 0, "waiting": 0},
             "datapath": {
                 "attach": "tcx", "abi": 1, "fast_path": true, "fast_path_error": null, "counters": {},
                 "maps": {"fdb": {"entries": 7, "capacity": 262_144, "refused": 0, "stale": 0}},

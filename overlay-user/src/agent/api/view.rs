@@ -87,6 +87,9 @@ pub struct EndpointView {
     /// Why it failed; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether it was there already when it was asked for; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existed: bool,
 }
 
 impl EndpointView {
@@ -106,6 +109,7 @@ impl EndpointView {
             generation: endpoint.generation,
             state,
             error: None,
+            existed: false,
         }
     }
 
@@ -273,6 +277,9 @@ pub struct StatusView {
     pub node: Name,
     /// Whether the datapath is what the registry wants it to be.
     pub ready: bool,
+    /// Whether an agent runs; otherwise all this is what it left.
+    #[serde(default = "told_by_older_agents")]
+    pub agent: bool,
     /// The underlay interface.
     pub iface: IfName,
     /// This host's address on the underlay.
@@ -352,13 +359,23 @@ fn followed_by_older_agents() -> bool {
     true
 }
 
+fn told_by_older_agents() -> bool {
+    true
+}
+
 /// Endpoints here and elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointCounts {
     /// On this node.
     pub local: usize,
     /// On other nodes.
     pub remote: usize,
+    /// Of those on this node, the ones that can't be made.
+    #[serde(default)]
+    pub failed: usize,
+    /// Of those on this node, the ones that are not made yet.
+    #[serde(default)]
+    pub waiting: usize,
 }
 
 /// The datapath of one host.
@@ -373,7 +390,7 @@ pub struct DatapathView {
     pub fast_path: bool,
     /// Why they don't; null if they do.
     pub fast_path_error: Option<String>,
-    /// How full each map is, by its name.
+    /// How full each map is, by its name. Without an agent the capacities are not known, and 0.
     pub maps: BTreeMap<String, MapUsage>,
     /// What the programs count beside drops, since the maps were made.
     pub counters: BTreeMap<String, u64>,

@@ -30,7 +30,9 @@ impl Lines {
                 let _line_break = self.chunk.split_to(1);
                 return Ok(Some(std::mem::take(&mut self.begun)));
             }
-            self.begun.extend_from_slice(&self.chunk);
+            // Emptied before the wait, which the caller may give up and begin again.
+            self.begun
+                .extend_from_slice(&std::mem::take(&mut self.chunk));
             self.chunk = match self.body.frame().await.transpose()? {
                 Some(frame) => frame.into_data().unwrap_or_default(),
                 None => return Ok(None),

@@ -265,6 +265,41 @@ async fn an_operation_is_carried_through_when_its_client_goes_away() {
 }
 
 #[tokio::test]
+async fn an_operation_that_does_not_end_is_given_up_and_named() {
+    let agent = start(Fake {
+        gate: Some((Notify::new(), Notify::new())),
+        ..Fake::default()
+    });
+    let hasty = agent
+        .client
+        .clone()
+        .with_patience(Duration::from_millis(50));
+    let line = hasty
+        .endpoint_add(&request())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        line.contains("has not answered `overlay endpoint add` within 0.05 s"),
+        "{line}"
+    );
+    agent.fake.gate.as_ref().unwrap().1.notify_one();
+}
+
+#[tokio::test]
+async fn a_listing_says_why_it_may_lack_something() {
+    let note = "the registry is \u{e4}way".to_owned();
+    let agent = start(Fake {
+        note: Some(note.clone()),
+        ..Fake::default()
+    });
+    let filter = EndpointFilter::default();
+    let listed = agent.client.endpoint_ls(&filter).await.unwrap();
+    assert_eq!(listed.note(), Some(&*note));
+    assert_eq!(listed.all().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn stopping_lets_the_answer_under_way_go_out() {
     let agent = start(Fake {
         gate: Some((Notify::new(), Notify::new())),

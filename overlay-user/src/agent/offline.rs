@@ -1,0 +1,251 @@
+//! What can be told of an instance while no agent runs: its datapath from what is pinned, the lists from the
+//! registry that its last agent had.
+
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use overlay_ebpf::abi::{Counter, DropReason, map};
+use tokio::{task::spawn_blocking, time::timeout};
+
+use super::{
+    api::{
+        AttachMode, DatapathView, EndpointCounts, EndpointFilter, EndpointPages, NetworkView,
+        NodeState, RegistryView, StatusView, VtepView,
+    },
+    archive::is_denied,
+    claim::{self, Record},
+    last_known::LastKnown,
+    listing::{Listing, check_network_of, list_pages, scope_of},
+    liveness::Liveness,
+    networks::no_network,
+    pinned::Pinned,
+};
+use crate::{
+    config::{self, InstancePaths},
+    model::{MapUsage, Name, Network, NetworkRef, Vni},
+    registry::{self, Registry, Scope, limited},
+};
+
+/// How long the registry may take over an answer.
+const ANSWER: Duration = Duration::from_secs(15);
+/// How long the kernel may take to print the maps.
+const READING: Duration = Duration::from_secs(10);
+/// The maps that have a row for each thing that there is.
+const TABLES: [&str; 5] = [
+    map::FDB,
+    map::NEIGHBORS,
+    map::ENDPOINTS,
+    map::VTEPS,
+    map::NETWORKS,
+];
+
+/// What the last agent of an instance left on this host since it booted.
+#[derive(Debug)]
+pub struct Left {
+    instance: Name,
+    paths: InstancePaths,
+    record: Record,
+}
+
+impl Left {
+    /// `None`: nothing is left.
+    pub fn find(instance: &Name) -> anyhow::Result<Option<Self>> {
+        let paths = InstancePaths::new(instance);
+        match Record::read(&paths) {
+            Ok(record) => Ok(record.map(|record| Self {
+                instance: instance.clone(),
+                paths,
+                record,
+            })),
+            Err(error) if is_denied(&error) => bail!(
+                "no agent of instance {instance} runs, and only root may read what the last one left: be \
+                 root, or start it"
+            ),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The state of the datapath that is there; `why` says that no agent runs.
+    pub async fn status(&self, why: String) -> anyhow::Result<StatusView> {
+        let datapath = self.on_pins(read_datapath).await?;
+        let is_up = datapath.is_some();
+        let datapath = datapath.unwrap_or_else(no_datapath);
+        let rows = |map: &str| {
+            let entries = datapath.maps.get(map).map_or(0, |usage| usage.entries);
+            usize::try_from(entries).unwrap_or(usize::MAX)
+        };
+        let local = rows(map::ENDPOINTS);
+        let last_known: Option<LastKnown> = claim::find(&self.paths.last_known)?;
+        let Record {
+            node,
+            iface,
+            registry,
+            vtep,
+            port,
+            ..
+        } = &self.record;
+        let goes_on = if is_up {
+            "traffic goes on with what the maps hold"
+        } else {
+            "there is no datapath either"
+        };
+        Ok(StatusView {
+            instance: self.instance.clone(),
+            node: node.clone(),
+            ready: false,
+            agent: false,
+            iface: iface.clone(),
+            vtep: vtep.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            port: port.unwrap_or(config::DEFAULT_PORT),
+            registry: RegistryView {
+                url: registry.url.clone(),
+                connected: false,
+                revision: last_known.map_or(0, |known| known.revision),
+                followed: false,
+                stale_for_s: 0,
+                error: None,
+                rejected: Vec::new(),
+            },
+            networks: rows(map::NETWORKS),
+            endpoints: EndpointCounts {
+                local,
+                remote: rows(map::FDB).saturating_sub(local),
+                ..EndpointCounts::default()
+            },
+            paths: BTreeMap::new(),
+            datapath,
+            problems: vec![format!("{why}; {goes_on}")],
+            stalled: Vec::new(),
+        })
+    }
+
+    /// Dropped packets by reason. `None`: there is no datapath.
+    pub async fn drops(&self) -> anyhow::Result<Option<BTreeMap<String, u64>>> {
+        self.on_pins(|pinned| {
+            let counts = pinned.counters(map::DROPS)?;
+            let named = |reason: &DropReason| {
+                let count = counts.get(&reason.number()).copied();
+                (reason.name().to_owned(), count.unwrap_or(0))
+            };
+            Ok(DropReason::ALL.iter().map(named).collect())
+        })
+        .await
+    }
+
+    /// Every network, in the order of their VNIs.
+    pub async fn networks(&self) -> anyhow::Result<Vec<NetworkView>> {
+        let registry = self.registry().await?;
+        let mut networks = self.networks_in(&*registry).await?;
+        networks.sort_by_key(|network| network.vni);
+        Ok(networks.into_iter().map(NetworkView::from).collect())
+    }
+
+    /// Every node, in the order of their names. How the ways there are only an agent knows.
+    pub async fn vteps(&self) -> anyhow::Result<Vec<VtepView>> {
+        let mut nodes = self.registry().await?.nodes().await?;
+        nodes.sort_by(|one, other| one.name.cmp(&other.name));
+        let states = Liveness::new(config::DEFAULT_NODE_GRACE).states(&nodes);
+        let view = |node: crate::model::Node| {
+            let state = states.get(&node.name).copied();
+            VtepView::new(node, state.unwrap_or(NodeState::NoAgent))
+        };
+        Ok(nodes.into_iter().map(view).collect())
+    }
+
+    /// The endpoints that pass `filter`, page by page, in the same order as an agent has them.
+    pub async fn endpoints(&self, filter: EndpointFilter) -> anyhow::Result<EndpointPages> {
+        let registry = self.registry().await?;
+        let vni = match &filter.vni {
+            Some(network) => Some(self.vni_of(network, &*registry).await?),
+            None => None,
+        };
+        let reading = registry.read(scope_of(vni)).await?;
+        check_network_of(&filter, vni, &reading)?;
+        let liveness = Liveness::new(config::DEFAULT_NODE_GRACE);
+        let listing = Listing::new(filter, &liveness, reading.nodes);
+        Ok(list_pages(
+            reading.endpoints,
+            listing,
+            self.record.node.clone(),
+            None,
+        ))
+    }
+
+    /// The VNI of the network that is meant.
+    async fn vni_of(&self, wanted: &NetworkRef, registry: &dyn Registry) -> anyhow::Result<Vni> {
+        if let NetworkRef::Vni(vni) = wanted {
+            return Ok(*vni);
+        }
+        let networks = self.networks_in(registry).await?;
+        let found = networks.iter().find(|network| wanted.is(network));
+        let found = found.ok_or_else(|| no_network(wanted))?;
+        Ok(found.vni)
+    }
+
+    async fn networks_in(&self, registry: &dyn Registry) -> anyhow::Result<Vec<Network>> {
+        Ok(registry.read(self.few_endpoints()).await?.networks)
+    }
+
+    /// A reading is of all networks and nodes, and of as many endpoints as one asks for.
+    fn few_endpoints(&self) -> Scope {
+        Scope::Resident(self.record.node.clone())
+    }
+
+    async fn registry(&self) -> anyhow::Result<Arc<dyn Registry>> {
+        let settings = &self.record.registry;
+        let opening = registry::open_existing(settings);
+        Ok(limited::open(&settings.url, ANSWER, opening).await?)
+    }
+
+    /// Reads from the pinned maps. `None`: there are none.
+    async fn on_pins<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Pinned) -> io::Result<T> + Send + 'static,
+    ) -> anyhow::Result<Option<T>> {
+        let root = self.paths.pins.clone();
+        let reading = spawn_blocking(move || {
+            let pinned = Pinned::find(&root)?;
+            pinned.map(|pinned| read(&pinned)).transpose()
+        });
+        let read = timeout(READING, reading).await.with_context(|| {
+            format!(
+                "the kernel has not told what the maps hold within {} s: traffic goes on",
+                READING.as_secs()
+            )
+        })?;
+        read?.context("the pinned maps can't be read")
+    }
+}
+
+fn read_datapath(pinned: &Pinned) -> io::Result<DatapathView> {
+    let usage = |map: &str| -> io::Result<_> {
+        let usage = MapUsage {
+            entries: pinned.entries(map)?,
+            ..MapUsage::default()
+        };
+        Ok((map.to_owned(), usage))
+    };
+    let counted = pinned.counters(map::COUNTERS)?;
+    let named = |counter: &Counter| {
+        let count = counted.get(&counter.number()).copied();
+        (counter.name().to_owned(), count.unwrap_or(0))
+    };
+    Ok(DatapathView {
+        attach: pinned.attach_mode()?,
+        abi: pinned.abi(),
+        maps: TABLES.into_iter().map(usage).collect::<io::Result<_>>()?,
+        counters: Counter::ALL.iter().map(named).collect(),
+        ..no_datapath()
+    })
+}
+
+fn no_datapath() -> DatapathView {
+    DatapathView {
+        attach: AttachMode::Tcx,
+        abi: 0,
+        fast_path: false,
+        fast_path_error: None,
+        maps: BTreeMap::new(),
+        counters: BTreeMap::new(),
+    }
+}
