@@ -143,7 +143,7 @@ fn an_endpoint_that_can_not_be_made_is_counted_by_status() {
     assert_eq!(one.json("status")["endpoints"]["failed"], 0);
     // Its interface's name is somebody else's there.
     let users = lab.netns("users");
-    users.ip("link add eth0 type dummy");
+    users.ip("link add eth0 type bridge");
     let blue = Endpoint {
         name: lab.name("blue").parse().unwrap(),
         vni: "42".parse().unwrap(),
