@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{self, InstancePaths},
-    model::{MapUsage, Name, Network, NetworkRef, Vni},
+    model::{MapUsage, Name, Network, NetworkRef, Node, Vni},
     registry::{self, Registry, Scope, limited},
 };
 
@@ -66,7 +66,7 @@ impl Left {
     }
 
     /// The state of the datapath that is there; `why` says that no agent runs.
-    pub async fn status(&self, why: String) -> anyhow::Result<StatusView> {
+    pub async fn status(&self, why: &str) -> anyhow::Result<StatusView> {
         let datapath = self.on_pins(read_datapath).await?;
         let is_up = datapath.is_some();
         let datapath = datapath.unwrap_or_else(no_datapath);
@@ -145,7 +145,7 @@ impl Left {
         let mut nodes = self.registry().await?.nodes().await?;
         nodes.sort_by(|one, other| one.name.cmp(&other.name));
         let states = Liveness::new(config::DEFAULT_NODE_GRACE).states(&nodes);
-        let view = |node: crate::model::Node| {
+        let view = |node: Node| {
             let state = states.get(&node.name).copied();
             VtepView::new(node, state.unwrap_or(NodeState::NoAgent))
         };

@@ -40,7 +40,7 @@ async fn show(session: &mut Session<'_>) -> Result<(), Failure> {
             let why = error.to_string();
             let left = session.left(error)?;
             session
-                .in_time("reading the datapath's state", ASKING, left.status(why))
+                .in_time("reading the datapath's state", ASKING, left.status(&why))
                 .await?
         }
     };

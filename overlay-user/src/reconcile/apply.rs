@@ -386,13 +386,12 @@ impl Applier {
         let mut draft = Draft::default();
         for (name, ifindex) in changed {
             self.note_endpoint(mirror, &name, &mut draft);
-            match ifindex {
-                Some(ifindex) => self.found.ports.insert(name, ifindex),
-                None => {
-                    self.missed.insert(name.clone());
-                    self.found.ports.remove(&name)
-                }
-            };
+            if let Some(ifindex) = ifindex {
+                self.found.ports.insert(name, ifindex);
+            } else {
+                self.found.ports.remove(&name);
+                self.missed.insert(name);
+            }
         }
         self.settle(mirror, draft)?;
         Ok(orphans)
