@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(hidden(&own, None), Some(Hidden::Names));
         // Somebody made namespaces there, and with that a group of its own.
         let shared = HOST
-            .replace("2", "4")
+            .replace('2', "4")
             .replace("shared:4", "shared:9 master:4");
         assert_eq!(hidden(&table(&shared), Some(&first)), Some(Hidden::Names));
     }
