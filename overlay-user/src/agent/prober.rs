@@ -167,7 +167,7 @@ fn tell_of(vtep: Ipv4Addr, before: PathState, after: PathState) {
         _ if before == after => {}
         PathState::Ok => tracing::info!(%vtep, "tunnel packets get there and back"),
         PathState::OneWay => {
-            tracing::warn!(%vtep, "tunnel packets come from there and do not get there")
+            tracing::warn!(%vtep, "tunnel packets come from there and do not get there");
         }
         PathState::Lost => tracing::warn!(%vtep, "no tunnel packet comes from there"),
         PathState::Unknown => {}

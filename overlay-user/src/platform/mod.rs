@@ -13,10 +13,12 @@ use tokio::sync::mpsc;
 
 use crate::model::{IfName, Mac, Name, VtepPath};
 
+mod addresses;
 mod attach;
 mod condition;
 mod devices;
 mod events;
+mod link_change;
 mod linux;
 mod mark;
 mod mounts;

@@ -23,8 +23,8 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind,
-        InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
-        LinkHeader, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+        InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo,
+        LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -33,6 +33,7 @@ use rtnetlink::{AddressMessageBuilder, LinkUnspec};
 
 use super::{
     errno,
+    link_change::{Change, ISOLATED},
     netlink_socket::{NetlinkSocket, Payload},
     netns::{self, Netns},
 };
@@ -97,16 +98,6 @@ pub(super) struct Vxlan {
     /// Whether it receives nothing but the VNIs that it was given (Linux 5.18).
     pub(super) vnifilter: bool,
 }
-
-/// A bridge port that passes nothing on to other ports and takes nothing from them: `isolated`
-/// keeps two such ports apart. The others keep the bridge's own frames from them too.
-const ISOLATED: [InfoBridgePort; 5] = [
-    InfoBridgePort::Isolated(true),
-    InfoBridgePort::Learning(false),
-    InfoBridgePort::UnicastFlood(false),
-    InfoBridgePort::MulticastFlood(false),
-    InfoBridgePort::BroadcastFlood(false),
-];
 
 /// An address of a link.
 #[derive(Debug, Clone)]
@@ -204,7 +195,7 @@ impl Netlink {
         if change.is_done() {
             return Ok(());
         }
-        self.change(change.message).await
+        self.change(change.into_message()).await
     }
 
     /// Changes the link whose index `message` has.
@@ -377,107 +368,6 @@ impl Link {
                 _ => {}
             }
         }
-    }
-}
-
-/// What a link shall be; holds only that in which it isn't yet, so that a link that is right
-/// already causes neither work nor events.
-#[derive(Debug)]
-pub(super) struct Change<'a> {
-    link: &'a Link,
-    message: LinkMessage,
-}
-
-impl<'a> Change<'a> {
-    /// A change of `link` to nothing yet.
-    pub(super) fn of(link: &'a Link) -> Self {
-        Self {
-            link,
-            message: LinkUnspec::new_with_index(link.index).build(),
-        }
-    }
-
-    /// Whether the link is that way already.
-    pub(super) fn is_done(&self) -> bool {
-        self.message.attributes.is_empty() && self.message.header.change_mask.is_empty()
-    }
-
-    fn unless(mut self, already: bool, attribute: LinkAttribute) -> Self {
-        if !already {
-            self.message.attributes.push(attribute);
-        }
-        self
-    }
-
-    /// The alias.
-    pub(super) fn alias(self, alias: String) -> Self {
-        let already = self.link.alias.as_ref() == Some(&alias);
-        self.unless(already, LinkAttribute::IfAlias(alias))
-    }
-
-    /// The hardware address.
-    pub(super) fn address(self, address: [u8; 6]) -> Self {
-        let already = self.link.address == address;
-        self.unless(already, LinkAttribute::Address(address.to_vec()))
-    }
-
-    /// The MTU, bytes.
-    pub(super) fn mtu(self, mtu: u32) -> Self {
-        let already = self.link.mtu == mtu;
-        self.unless(already, LinkAttribute::Mtu(mtu))
-    }
-
-    /// A port of nothing.
-    pub(super) fn free(self) -> Self {
-        let already = self.link.controller.is_none();
-        self.unless(already, LinkAttribute::Controller(0))
-    }
-
-    /// The bridge that it is a port of.
-    pub(super) fn controller(self, index: u32) -> Self {
-        let already = self.link.controller == Some(index);
-        self.unless(already, LinkAttribute::Controller(index))
-    }
-
-    /// As a bridge's port, kept apart from all others.
-    pub(super) fn isolated(self) -> Self {
-        let port = &self.link.bridge_port;
-        let already = ISOLATED.iter().all(|setting| port.contains(setting));
-        let attribute = LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(ISOLATED.to_vec())),
-        ]);
-        self.unless(already, attribute)
-    }
-
-    /// No IPv6 addresses but those that somebody gives it.
-    pub(super) fn without_addresses(self) -> Self {
-        let already = !self.link.makes_addresses;
-        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        let attribute = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
-        self.unless(already, attribute)
-    }
-
-    /// At most `size` bytes in packets that are segmented later.
-    pub(super) fn limit_gso(self, size: u32) -> Self {
-        let within = |now: Option<u32>| now.is_none_or(|now| now <= size);
-        let (any, ipv4) = (self.link.gso_max_size, self.link.gso_ipv4_max_size);
-        self.unless(within(any), LinkAttribute::GsoMaxSize(size))
-            .unless(within(ipv4), LinkAttribute::GsoIpv4MaxSize(size))
-    }
-
-    /// These flags on.
-    pub(super) fn flags(mut self, flags: LinkFlags) -> Self {
-        let missing = flags - self.link.flags;
-        self.message.header.flags |= missing;
-        self.message.header.change_mask |= missing;
-        self
-    }
-
-    /// Down.
-    pub(super) fn down(mut self) -> Self {
-        self.message.header.change_mask |= self.link.flags & LinkFlags::Up;
-        self
     }
 }
 

@@ -8,16 +8,16 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkFlags, LinkMessage};
 use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
     PlatformError, Port, PortSpec, Tried, errno,
+    link_change::Change,
     linux::{Linux, Place},
     mark::{self, Device},
-    netlink::{Change, Link, Netlink},
+    netlink::{Link, Netlink},
     netns::{self, Named, Netns},
     offloads,
 };
@@ -401,76 +401,6 @@ impl Linux {
         Ok(port)
     }
 
-    /// Gives the inside the addresses of `spec`, and takes those off that the endpoint had before. All
-    /// others are the affair of whoever owns the namespace, and are not even looked at: there may be
-    /// any number of them. Gives those that were not there.
-    async fn set_addresses(
-        &self,
-        netns: &Netns,
-        inner: &Netlink,
-        index: u32,
-        spec: &PortSpec,
-    ) -> Result<Vec<IpNet>, PlatformError> {
-        let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
-        let records = &self.records.addresses;
-        let endpoint = spec.endpoint.as_str();
-        let recorded = records.get(endpoint).tried(setting)?;
-        let wanted: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
-        let mut former: Vec<_> = recorded.iter().flat_map(|text| text.lines()).collect();
-        former.retain(|net| !wanted.iter().any(|wanted| wanted == net));
-        let is_as_recorded = recorded.as_ref() == Some(&wanted.join("\n"));
-        if !is_as_recorded {
-            let all = wanted.iter().map(String::as_str);
-            let all: Vec<_> = all.chain(former.iter().copied()).collect();
-            records.put(endpoint, &all.join("\n")).tried(setting)?;
-            for net in former.iter().filter_map(|net| net.parse().ok()) {
-                inner.remove_address(index, net).await.tried(setting)?;
-            }
-        }
-        let mut missed = Vec::new();
-        // Afterwards: with a primary IPv4 address the kernel removes its secondaries.
-        for net in &spec.addresses {
-            match inner.add_address(index, *net).await {
-                Err(error) if errno(&error) == Errno::EACCES && net.addr().is_ipv6() => {
-                    let added = self.add_disabled(netns, inner, index, *net, spec).await?;
-                    missed.extend(added.then_some(*net));
-                }
-                added => missed.extend(added.tried(setting)?.then_some(*net)),
-            }
-        }
-        if !is_as_recorded {
-            records.put(endpoint, &wanted.join("\n")).tried(setting)?;
-        }
-        Ok(missed)
-    }
-
-    /// Gives the inside an IPv6 address that IPv6 is off for: container runtimes turn it off for all that
-    /// come, and an endpoint that has such an address is to have it.
-    async fn add_disabled(
-        &self,
-        netns: &Netns,
-        inner: &Netlink,
-        index: u32,
-        net: IpNet,
-        spec: &PortSpec,
-    ) -> Result<bool, PlatformError> {
-        let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
-        let gone = || io::Error::from(Errno::ENODEV);
-        let link = inner.link(index).await.tried(setting)?;
-        let name = link.ok_or_else(gone).tried(setting)?.name;
-        let enabled = match self.enable_ipv6(netns, &name).await {
-            Ok(()) => inner.add_address(index, net).await,
-            Err(error) => Err(error),
-        };
-        enabled.map_err(|error| {
-            PlatformError::Refused(format!(
-                "{net} can't be set: IPv6 is off in namespace {} and can't be turned on there ({error}): write \
-                 0 to net.ipv6.conf.{name}.disable_ipv6 in it, or leave the IPv6 addresses out",
-                spec.netns
-            ))
-        })
-    }
-
     /// Lets the inside aggregate what comes through the pair's queue (ADR 17). A veth does so
     /// only for a sender that leaves no segmentation to it. Done once, before the limit on GSO
     /// that every port has: what an administrator sets later is his affair.
@@ -515,8 +445,12 @@ fn changes(inside: &Link, outside: &Link, spec: &PortSpec) -> Vec<String> {
         let mac = bytes.collect::<Vec<_>>().join(":");
         changes.push(format!("its MAC was {mac}"));
     }
-    for (link, whose) in [(inside, "its"), (outside, "its host side's")] {
-        if link.mtu != spec.mtu {
+    let ends = [
+        (inside, spec.mtu, "its"),
+        (outside, host_mtu(spec), "its host side's"),
+    ];
+    for (link, mtu, whose) in ends {
+        if link.mtu != mtu {
             changes.push(format!("{whose} MTU was {}", link.mtu));
         }
     }
@@ -601,5 +535,41 @@ async fn set_inside(inner: &Netlink, link: &Link, spec: &PortSpec) -> io::Result
             Ok(())
         }
         applied => applied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_that_is_as_it_shall_be_was_changed_by_nobody() {
+        let spec = PortSpec {
+            endpoint: "web".parse().unwrap(),
+            netns: "web".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+            mac: "02:42:07:07:07:02".parse().unwrap(),
+            addresses: Vec::new(),
+            mtu: 1450,
+        };
+        let inside = Link {
+            address: spec.mac.octets().to_vec(),
+            mtu: spec.mtu,
+            flags: LinkFlags::Up,
+            ..Link::default()
+        };
+        let outside = Link {
+            mtu: host_mtu(&spec),
+            ..Link::default()
+        };
+        assert!(changes(&inside, &outside, &spec).is_empty());
+        let shorter = Link {
+            mtu: spec.mtu,
+            ..outside
+        };
+        assert_eq!(
+            changes(&inside, &shorter, &spec),
+            ["its host side's MTU was 1450"]
+        );
     }
 }

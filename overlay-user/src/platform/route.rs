@@ -127,8 +127,8 @@ fn describe(route: &RouteMessage, ifindex: u32, destination: Ipv4Addr) -> Option
 /// (`RTM_NEWNEXTHOP`).
 pub(super) async fn changes(netns: &Netns) -> io::Result<mpsc::Receiver<()>> {
     let mut routes = events::changes(netns, &GROUPS, |_| true).await?;
-    let routers = match Listener::open(netns).await {
-        Ok(routers) => routers,
+    let listener = match Listener::open(netns).await {
+        Ok(listener) => listener,
         Err(error) => {
             tracing::warn!(%error, "what routers say of a path's MTU is noticed within half a minute");
             return Ok(routes);
@@ -139,7 +139,7 @@ pub(super) async fn changes(netns: &Netns) -> io::Result<mpsc::Receiver<()>> {
         loop {
             tokio::select! {
                 change = routes.recv() => if change.is_none() { return },
-                heard = routers.heard() => if let Err(error) = heard {
+                heard = listener.heard() => if let Err(error) = heard {
                     tracing::debug!(%error, "a word of a router was not heard");
                 },
                 () = sender.closed() => return,

@@ -19,9 +19,10 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkVxlan};
 
 use super::{
     External, PlatformError, Tried, TunnelDevices, errno,
+    link_change::Change,
     linux::{Linux, Place},
     mark::{self, Device},
-    netlink::{Change, Link, Netlink, Vxlan},
+    netlink::{Link, Netlink, Vxlan},
 };
 
 /// UDP port of the device that asks for head-room, which is never opened. On the tunnels' own port an

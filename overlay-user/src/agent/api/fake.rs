@@ -108,6 +108,7 @@ pub(crate) fn status() -> StatusView {
             failed: 0,
             waiting: 0,
         },
+        paths: BTreeMap::from([(PathState::Ok, 1), (PathState::OneWay, 1)]),
         datapath: DatapathView {
             attach: AttachMode::Tcx,
             abi: 1,

@@ -75,6 +75,7 @@ fn found() -> Found {
                 mtu: Some(4000),
             },
         )]),
+        queued: BTreeSet::new(),
     }
 }
 
@@ -208,13 +209,9 @@ fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
 /// What a change makes of the rows that it bears upon.
 fn plan_of(mirror: &mut Mirror, books: &mut Books, delta: crate::model::Delta) -> Plan {
     let (local, found, mut draft) = (local(), found(), Draft::default());
-    mirror.apply(
-        delta,
-        &std::collections::BTreeSet::new(),
-        &mut |mirror, key| {
-            draft.note(&desired(mirror, &local, &found), key);
-        },
-    );
+    mirror.apply(delta, &BTreeSet::new(), &mut |mirror, key| {
+        draft.note(&desired(mirror, &local, &found), key);
+    });
     draft.settle(&desired(mirror, &local, &found), books)
 }
 

@@ -24,7 +24,7 @@ use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
         Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
-        Tables, Traffic, Vni, Wanted,
+        Tables, Traffic, Vni, VtepPath, Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
@@ -421,6 +421,7 @@ impl Platform for Host {
                 host_ifindex: *ifindex,
                 host_ifname: format!("ov{ifindex}"),
                 is_up: inner.kernel.up.contains(ifindex),
+                has_xdp: false,
                 mended: Vec::new(),
             })
             .collect())
@@ -473,6 +474,7 @@ impl Platform for Host {
             host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(&ifindex),
+            has_xdp: false,
             mended: Vec::new(),
         })
     }
@@ -488,6 +490,7 @@ impl Platform for Host {
             host_ifindex: *ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(ifindex),
+            has_xdp: false,
             mended: Vec::new(),
         }))
     }
