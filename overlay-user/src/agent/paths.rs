@@ -54,6 +54,8 @@ pub(super) struct Path {
     under_way: Vec<Sent>,
     /// Short ones in a row that were lost.
     lost: u8,
+    /// When the first of the short ones was sent that were lost since the last answer.
+    lost_since: Option<Duration>,
     /// Long ones of one length in a row that were lost.
     lost_long: u8,
     /// Where the longest packet is looked for: between one that passes and one that does not.
@@ -116,6 +118,7 @@ impl Path {
             next,
             under_way: Vec::new(),
             lost: 0,
+            lost_since: None,
             lost_long: 0,
             search: None,
         }
@@ -156,13 +159,13 @@ impl Path {
     /// What is to be sent because something did not come back.
     fn after_losses(&mut self, now: Duration) -> Vec<u16> {
         let is_lost = |sent: &Sent| now.saturating_sub(sent.at) >= TIMEOUT;
-        let lost: Vec<u16> = self
+        let lost: Vec<Sent> = self
             .under_way
             .extract_if(.., |sent| is_lost(sent))
-            .map(|sent| sent.len)
             .collect();
         let mut wanted = Vec::new();
-        if lost.contains(&SHORT) {
+        if let Some(short) = lost.iter().find(|sent| sent.len == SHORT) {
+            self.lost_since.get_or_insert(short.at);
             self.lost += 1;
             if self.lost < TRIES {
                 wanted.push(SHORT);
@@ -171,17 +174,18 @@ impl Path {
                 return Vec::new();
             }
         }
-        if let Some(len) = lost.into_iter().find(|len| *len != SHORT) {
-            wanted.extend(self.without(len));
+        if let Some(long) = lost.iter().find(|sent| sent.len != SHORT) {
+            wanted.extend(self.without(long.len));
         }
         wanted
     }
 
     /// Nothing came back at all.
     fn give_up(&mut self, now: Duration) {
-        let is_heard = self
-            .heard
-            .is_some_and(|heard| now.saturating_sub(heard) < HEARD);
+        // What was heard before says nothing of now.
+        let is_heard = self.heard.is_some_and(|heard| {
+            self.lost_since.is_some_and(|since| heard > since) && now.saturating_sub(heard) < HEARD
+        });
         self.turn(if is_heard {
             PathState::OneWay
         } else {
@@ -202,7 +206,7 @@ impl Path {
         match self.search {
             // What passed the last time does perhaps still.
             None => {
-                let known = self.largest.take().filter(|known| *known < len);
+                let known = self.largest.filter(|known| *known < len);
                 self.search = Some((SHORT, len));
                 known.or_else(|| self.narrow(SHORT, len))
             }
@@ -227,6 +231,7 @@ impl Path {
         let sent = self.under_way.swap_remove(place);
         self.heard = Some(at);
         self.turn(PathState::Ok);
+        self.lost_since = None;
         if sent.len == SHORT {
             self.lost = 0;
             self.rtt = Some(at.saturating_sub(sent.at));

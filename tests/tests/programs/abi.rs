@@ -187,7 +187,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
@@ -195,6 +195,7 @@ const PROGRAMS: [&str; 7] = [
     program::PROBE_DECAP_L3,
     program::PROBE_DECAP_L4,
     program::INJECT,
+    program::INJECT_ECHO,
 ];
 
 #[test]
@@ -235,7 +236,7 @@ fn the_objects_maps_are_those_of_the_abi() {
     assert_eq!(
         others,
         BTreeSet::from(
-            ["AYA_LOGS", "arrivals", "meter", "meter_cpu"]
+            ["AYA_LOGS", "arrivals", "echoes", "meter", "meter_cpu"]
                 .map(str::to_owned)
                 .each_ref()
         )

@@ -67,6 +67,8 @@ pub(crate) enum Outcome {
     Pass,
     /// It goes on to the kernel with a voucher, unchanged, and its VXLAN device takes care of it.
     Vouch,
+    /// It goes no further, because the agent was told of it.
+    Consume,
     /// It goes to another interface and reads so.
     Redirect(Vec<u8>),
     /// It goes no further, and this was counted once.
@@ -81,6 +83,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Pass => f.write_str("pass"),
             Self::Vouch => f.write_str("vouch"),
+            Self::Consume => f.write_str("told the agent"),
             Self::Redirect(frame) => {
                 write!(f, "redirect of {} bytes\n{}", frame.len(), dump(frame))
             }
@@ -212,6 +215,7 @@ impl Datapath {
         if !self.makes_short_ip && is_short_ip(frame) {
             return Ok(Outcome::NotMade);
         }
+        let received = self.counter(Counter::EchoReceived);
         let mut context = [0; CONTEXT_LEN];
         context[GSO_SIZE..].copy_from_slice(&gso_size.to_ne_bytes());
         let mut output = vec![0; LONGEST_FRAME];
@@ -235,6 +239,9 @@ impl Datapath {
             (OK, []) if output == frame => Ok(Outcome::Vouch),
             (UNSPEC | OK, []) => Err(format!("passed, but as\n{}", dump(&output))),
             (REDIRECT, []) => Ok(Outcome::Redirect(output)),
+            (SHOT, []) if self.counter(Counter::EchoReceived) == received + 1 => {
+                Ok(Outcome::Consume)
+            }
             (SHOT, &[(slot, 1)]) => DropReason::ALL
                 .iter()
                 .find(|reason| reason.number() == slot)

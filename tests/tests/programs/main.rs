@@ -15,6 +15,7 @@
 
 mod abi;
 mod datapath;
+mod echo;
 mod endpoint;
 mod frames;
 mod hostile;

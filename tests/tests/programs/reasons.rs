@@ -6,11 +6,15 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    endpoint, neighbor, on_demand, sender, slow_path, underlay,
+    echo, endpoint, neighbor, on_demand, sender, slow_path, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
-const OUT_OF_REACH: [(DropReason, &str); 2] = [
+const OUT_OF_REACH: [(DropReason, &str); 3] = [
+    (
+        DropReason::EchoLimited,
+        "it takes many frames: `echo::a_host_gets_so_many_back_and_no_more`",
+    ),
     (
         DropReason::RedirectFailed,
         "the redirect helpers refuse nothing but flags, and none is given to them",
@@ -46,6 +50,7 @@ fn tables() -> Vec<Case> {
         sender::mapped_from_tunnel(),
         sender::mapped_from_endpoint(),
         sender::external(),
+        echo::refusals(),
         slow_path::lost_from_tunnel(),
         slow_path::lost_from_endpoint(),
     ]
