@@ -14,9 +14,11 @@ use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{net::TcpListener, time::timeout};
 
 use super::{
+    api::PathState,
     connections::{self, Limits},
     descriptors,
     map_reader::MapReader,
+    paths::Paths,
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
@@ -47,6 +49,7 @@ pub(super) struct Sources {
     pub registry: Arc<dyn Registry>,
     pub maps: MapReader,
     pub observer: Observer,
+    pub paths: Arc<Paths>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -129,9 +132,19 @@ impl Sources {
                 failed: view.failures.len(),
             },
             peers,
+            paths: self.paths(),
             datapath,
             control: control(&view),
         }
+    }
+
+    /// How many paths are in each state; every state is there.
+    fn paths(&self) -> BTreeMap<&'static str, usize> {
+        let count = self.paths.count();
+        PathState::ALL
+            .into_iter()
+            .map(|state| (state.key(), count.get(&state).copied().unwrap_or_default()))
+            .collect()
     }
 
     async fn maps(&self) -> Option<Maps> {

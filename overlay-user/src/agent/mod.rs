@@ -315,6 +315,7 @@ async fn serve(
             registry: Arc::clone(&registry),
             maps: maps.clone(),
             observer: observer.clone(),
+            paths: Arc::clone(&paths_to_hosts),
             metrics: counters,
         };
         let listener = listener.into_std()?;

@@ -262,6 +262,7 @@ async fn verbs_print_tables_for_people() {
              Registry    sqlite:///var/lib/overlay/registry.db (connected, revision 12)\n\
              Networks    2\n\
              Endpoints   3 local, 4 remote\n\
+             Paths       1 ok, 1 one way\n\
              Datapath    tcx, ABI 1, fast path on\n\
              Maps        fdb 7/262144\n",
         ),
@@ -281,7 +282,9 @@ async fn verbs_print_tables_for_people() {
     let vteps = agent.run("vtep ls").await.unwrap();
     assert!(vteps.starts_with("NODE "), "{vteps}");
     assert!(
-        vteps.ends_with("10.0.0.9   4789   -      -           no agent   -\n"),
+        vteps.ends_with(
+            "10.0.0.9   4789   -      -           no agent   -      -     -         -\n"
+        ),
         "{vteps}"
     );
 }

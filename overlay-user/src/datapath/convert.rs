@@ -300,14 +300,17 @@ mod tests {
             vtep,
             VtepRow {
                 port: 4789,
-                next_hop: None,
+                path: VtepPath::default(),
             },
         );
         comes_back(
             vtep,
             VtepRow {
                 port: 4789,
-                next_hop: Some(vtep),
+                path: VtepPath {
+                    next_hop: Some(vtep),
+                    mtu: Some(4000),
+                },
             },
         );
         comes_back(

@@ -60,6 +60,8 @@ pub struct Reading {
     pub endpoints: Endpoints,
     /// The other nodes that have an agent; `None`: nobody could say.
     pub peers: Option<Peers>,
+    /// Other hosts, by whether tunnel packets get there and back.
+    pub paths: BTreeMap<&'static str, usize>,
     /// The BPF maps; `None`: they could not be read.
     pub datapath: Option<DatapathReading>,
     /// What the control loop counts.

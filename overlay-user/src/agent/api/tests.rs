@@ -52,10 +52,12 @@ fn vteps_have_the_keys_of_the_contract() {
         json!([
             {"node": "h1", "ip": "10.0.0.1", "port": 4789,
              "last_seen": "2026-08-01T12:00:00.123Z", "alive": true, "agent": true,
-             "state": "alive", "version": "0.2.0", "abi": 2, "mtu": 1500},
+             "state": "alive", "version": "0.2.0", "abi": 2, "mtu": 1500,
+             "path": null},
             {"node": "vtep-10.0.0.9", "ip": "10.0.0.9", "port": 4789,
              "last_seen": null, "alive": false, "agent": false,
-             "state": "no_agent", "version": null, "abi": null, "mtu": null},
+             "state": "no_agent", "version": null, "abi": null, "mtu": null,
+             "path": null},
         ])
     );
 }

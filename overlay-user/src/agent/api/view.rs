@@ -180,6 +180,20 @@ pub enum PathState {
 }
 
 impl PathState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Ok, Self::OneWay, Self::Lost];
+
+    /// For programs, as in JSON.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+            Self::OneWay => "one_way",
+            Self::Lost => "lost",
+        }
+    }
+
     /// For people.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -9,7 +9,7 @@ use crate::model::{MapUsage, Traffic};
 
 /// Counters of the programs that make one family: the beginning of their names, the family's name,
 /// the label that takes the rest, and help.
-const COUNTERS: [(&str, &str, &str, &str); 2] = [
+const COUNTERS: [(&str, &str, &str, &str); 4] = [
     (
         "misses_",
         "overlay_misses_total",
@@ -22,8 +22,23 @@ const COUNTERS: [(&str, &str, &str, &str); 2] = [
         "slow_",
         "overlay_slow_path_packets_total",
         "cause",
-        "Packets that took the longer way, by cause: route (the kernel's routing table was asked) or \
-         queue (they went through the queue of the endpoint's interface)",
+        "Packets that took the longer way, by cause: route (the kernel's routing table was asked), queue \
+         (they went through the queue of the endpoint's interface), send_* (the VXLAN device encapsulated \
+         them) or receive_* (it unpacked them)",
+    ),
+    (
+        "too_big_",
+        "overlay_too_big_packets_total",
+        "outcome",
+        "Packets too long for the network or the path, by outcome: answered (the sender was told by \
+         ICMP) or limited (it was told too often before)",
+    ),
+    (
+        "echo_",
+        "overlay_echoes_total",
+        "outcome",
+        "Echoes by which hosts try the way of tunnel packets: answered (another host's) or received \
+         (answers to this host's)",
     ),
 ];
 
@@ -100,6 +115,15 @@ impl Page {
                 wide(peers.alive),
             );
         }
+        self.gauges(
+            "overlay_paths",
+            "Other hosts by whether tunnel packets get there and back: ok, one_way (theirs arrive, this \
+             host's do not), lost (theirs do not arrive) or unknown (not tried yet)",
+            reading
+                .paths
+                .iter()
+                .map(|(state, count)| ([("state", (*state).to_owned())], wide(*count))),
+        );
     }
 
     fn registry(&mut self, reading: &Reading) {

@@ -27,6 +27,7 @@ fn full() -> Reading {
             failed: 1,
         },
         peers: Some(Peers { known: 4, alive: 3 }),
+        paths: BTreeMap::from([("ok", 2), ("lost", 1)]),
         datapath: Some(DatapathReading {
             drops: BTreeMap::from([("malformed", 0), ("vni_unknown", 5)]),
             traffic: vec![NetworkTraffic {
