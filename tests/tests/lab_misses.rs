@@ -156,7 +156,10 @@ fn neighbors(ips: [&str; 2], generation: u64) -> BTreeMap<NeighborKey, NeighborR
 /// What is in the maps whoever is talked to.
 fn residents(ifindex: u32) -> Tables {
     let fdb = FdbRow {
-        target: FdbTarget::Local { ifindex },
+        target: FdbTarget::Local {
+            ifindex,
+            is_queued: false,
+        },
         generation: GENERATION,
         ages: false,
     };

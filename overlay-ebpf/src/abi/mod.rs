@@ -95,6 +95,9 @@ pub mod program {
     pub const INJECT_ECHO: &str = "inject_echo";
 }
 
+/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP` of `linux/bpf.h`, newer than bindings have it.
+pub const DECAP_L4_UDP: u64 = 1 << 10;
+
 /// What the probe programs are run on: a tunnel packet as far as they look. An IPv4 header, and
 /// enough behind it to take an encapsulation away and leave an IPv6 header.
 pub const PROBE_PACKET: [u8; 128] = {

@@ -12,9 +12,9 @@ use aya_ebpf::{
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Arrivals, Counter, DropReason, EchoEvent, EndpointEntry, FdbEntry, FdbKey, Meter, MeterKey,
-        MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry,
-        VtepKey,
+        Arrivals, Counter, DECAP_L4_UDP, DropReason, EchoEvent, EndpointEntry, FdbEntry, FdbKey,
+        Meter, MeterKey, MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet,
+        Traffic, VtepEntry, VtepKey,
     },
     wire::eth::Mac,
 };
@@ -22,9 +22,6 @@ use overlay_ebpf::{
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
 /// writes these maps, so no program ever waits for an allocation.
 const NO_PREALLOC: usize = 1;
-
-/// `BPF_F_ADJ_ROOM_DECAP_L4_UDP`, newer than the bindings.
-pub const DECAP_L4_UDP: u64 = 1 << 10;
 
 /// Entries that the object asks for; the loader sets what the configuration says.
 const DEFAULT_ENTRIES: usize = 262_144;

@@ -228,6 +228,8 @@ impl Frame {
     /// Bytes of an aggregate's headers, which each of its segments has. Aggregates are of TCP or UDP.
     #[inline(always)]
     fn headers_len(&self, protocol: u16) -> u32 {
+        /// Where TCP has its header's length, in words, in the upper half of a byte.
+        const DATA_OFFSET: usize = 12;
         let (transport, offset) = if protocol == eth::IPV6 {
             let ip = self.header::<Ipv6Hdr>(eth::LEN);
             (ip.map_or(0, |ip| ip.next_header), eth::LEN + ipv6::LEN)
@@ -237,8 +239,6 @@ impl Frame {
                 Err(_) => (0, eth::LEN + ipv4::LEN),
             }
         };
-        /// Where TCP has its header's length, in words, in the upper half of a byte.
-        const DATA_OFFSET: usize = 12;
         let len = if transport == ipv4::TCP {
             let words = self.load::<u8>(offset + DATA_OFFSET);
             words.map_or(0, |words| u32::from(words >> 4) * 4)
@@ -252,10 +252,14 @@ impl Frame {
     #[inline(always)]
     pub fn sum_of_quoted(&self, offset: usize) -> Result<Sum, DropReason> {
         let quoted: *const [u8; QUOTED] = self.header(offset)?;
+        #[expect(
+            clippy::cast_ptr_alignment,
+            reason = "the kernel reads packets at any alignment"
+        )]
+        let words = quoted as *mut u32;
         // SAFETY: the helper reads `QUOTED` bytes, which were just found to be there, and nothing of the
         // other pointer, whose length is 0.
-        let sum =
-            unsafe { bpf_csum_diff(ptr::null_mut(), 0, quoted as *mut u32, QUOTED as u32, 0) };
+        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, words, QUOTED as u32, 0) };
         u32::try_from(sum)
             .map(Sum::of_kernel)
             .map_err(|_| DropReason::Truncated)

@@ -6,10 +6,9 @@ use aya_ebpf::{
     bindings::BPF_F_ADJ_ROOM_DECAP_L3_IPV6, cty::c_long, macros::classifier, programs::TcContext,
 };
 
-use crate::{
-    maps::DECAP_L4_UDP,
-    packet::{Frame, Verdict},
-};
+use overlay_ebpf::abi::DECAP_L4_UDP;
+
+use crate::packet::{Frame, Verdict};
 
 /// Does it grow a frame for a tunnel with an inner Ethernet header (Linux 5.13)?
 #[classifier]

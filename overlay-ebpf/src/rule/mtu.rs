@@ -15,16 +15,20 @@ pub const ERROR_LIMIT: u64 = 64;
 /// What every path has to take of IPv6 without telling the sender (RFC 8200 section 5), bytes.
 pub const IPV6_MINIMUM: u32 = 1280;
 
+/// What the tunnel takes of a path, bytes.
+#[expect(clippy::cast_possible_truncation, reason = "some dozen bytes")]
+const OVERHEAD: u32 = OVERHEAD_IPV4 as u32;
+
 /// The longest IP packet, bytes, of a network with this MTU to a VTEP to which outer packets of `path` bytes
 /// get; 0: as long as the interface takes.
 #[must_use]
 #[inline(always)]
 pub const fn limit(network: u32, path: u16) -> u32 {
-    let path = path as u32;
-    if path <= OVERHEAD_IPV4 as u32 || path - OVERHEAD_IPV4 as u32 >= network {
+    let left = (path as u32).saturating_sub(OVERHEAD);
+    if left == 0 || left >= network {
         network
     } else {
-        path - OVERHEAD_IPV4 as u32
+        left
     }
 }
 

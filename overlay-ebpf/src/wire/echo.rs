@@ -6,7 +6,8 @@ use super::eth::EtherType;
 /// The VNI of echoes: networks have 1 and more.
 pub const VNI: u32 = 0;
 
-/// What an echo's inner Ethernet header says, order of the wire: IEEE Std 802 local experimental EtherType 1.
+/// What an echo's inner Ethernet header says, order of the wire: the first local experimental `EtherType` of
+/// IEEE Std 802.
 pub const ETHER_TYPE: u16 = 0x88b5_u16.to_be();
 
 /// What an echo begins with.
@@ -38,7 +39,7 @@ const _: () = assert!(size_of::<EchoHdr>() == LEN);
 // A packet of another protocol is never taken for one.
 const _: () = assert!(ETHER_TYPE != EtherType::Ipv4 as u16 && ETHER_TYPE != EtherType::Ipv6 as u16);
 
-/// Whether this is an echo, by the inner EtherType and what follows.
+/// Whether this is an echo, by the inner `EtherType` and what follows.
 #[must_use]
 #[inline(always)]
 pub const fn is_echo(ether_type: u16, header: &EchoHdr) -> bool {

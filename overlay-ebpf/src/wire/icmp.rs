@@ -28,6 +28,11 @@ const DESTINATION_UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
 const PACKET_TOO_BIG: u8 = 2;
 
+/// [`LEN`] as it goes into a header.
+const HEADER_LEN: u16 = 8;
+
+const _: () = assert!(HEADER_LEN as usize == LEN);
+
 /// Hop limit of an error.
 const HOP_LIMIT: u8 = 64;
 
@@ -54,7 +59,7 @@ pub fn packet_too_big(
 ) -> (Ipv6Hdr, TooBigHdr) {
     let header = Ipv6Hdr {
         version_class_flow: [0x60, 0, 0, 0],
-        payload_len: (LEN as u16 + quoted_len).to_be_bytes(),
+        payload_len: (HEADER_LEN + quoted_len).to_be_bytes(),
         next_header: ICMPV6,
         hop_limit: HOP_LIMIT,
         source: ip.destination,
@@ -94,13 +99,13 @@ mod tests {
         (bytes, sum)
     }
 
-    fn bytes(message: &TooBigHdr) -> Vec<u8> {
+    fn bytes(message: TooBigHdr) -> Vec<u8> {
         let TooBigHdr {
             kind,
             code,
             checksum,
             mtu,
-        } = *message;
+        } = message;
         [&[kind, code], checksum.as_slice(), &mtu].concat()
     }
 
@@ -110,7 +115,7 @@ mod tests {
         let message = fragmentation_needed(3950, sum);
         assert_eq!((message.kind, message.code), (3, 4));
         assert_eq!(message.mtu, [0, 0, 0x0f, 0x6e]);
-        let whole = [bytes(&message), quoted].concat();
+        let whole = [bytes(message), quoted].concat();
         let words = whole.chunks(4).map(|word| word.try_into().unwrap());
         assert_eq!(words.fold(Sum::ZERO, Sum::bytes).finish(), [0, 0]);
     }
@@ -129,7 +134,7 @@ mod tests {
         let (header, message) = packet_too_big(&ip, 3930, sum, 128);
         assert_eq!((header.source, header.destination), ([3; 16], [2; 16]));
         assert_eq!(header.payload_len, [0, 136]);
-        let whole = [bytes(&message), quoted].concat();
+        let whole = [bytes(message), quoted].concat();
         let words = whole.chunks(4).map(|word| word.try_into().unwrap());
         assert_eq!(words.fold(header.pseudo_sum(), Sum::bytes).finish(), [0, 0]);
     }

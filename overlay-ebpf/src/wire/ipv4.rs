@@ -42,7 +42,9 @@ pub const fn must_not_fragment(ip: &Ipv4Hdr) -> bool {
 #[must_use]
 #[inline(always)]
 pub const fn error_about(ip: &Ipv4Hdr, payload_len: u16) -> Ipv4Hdr {
-    header(ip.dst_addr, ip.src_addr, LEN as u16 + payload_len, 0, ICMP)
+    const HEADER: u16 = 20;
+    const { assert!(HEADER as usize == LEN) };
+    header(ip.dst_addr, ip.src_addr, HEADER + payload_len, 0, ICMP)
 }
 
 /// Whether the packet is a fragment, first, middle or last.

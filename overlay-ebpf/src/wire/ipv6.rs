@@ -118,10 +118,20 @@ pub const fn is_link_local(ip: [u8; 16]) -> bool {
 #[must_use]
 #[inline(always)]
 pub fn is_link_local_of(ip: [u8; 16], mac: [u8; 6]) -> bool {
-    let [a, b, c, d, e, f] = mac;
+    let [first, second, third, rest @ ..] = mac;
+    let [fourth, fifth, sixth] = rest;
     let own = [
         [0xfe, 0x80, 0, 0, 0, 0, 0, 0],
-        [a ^ 0x02, b, c, 0xff, 0xfe, d, e, f],
+        [
+            first ^ 0x02,
+            second,
+            third,
+            0xff,
+            0xfe,
+            fourth,
+            fifth,
+            sixth,
+        ],
     ];
     halves(ip) == own.map(u64::from_ne_bytes)
 }

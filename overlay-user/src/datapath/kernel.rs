@@ -16,10 +16,7 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
-};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
 use aya_log::EbpfLogger;
 use nix::{
     errno::Errno,
@@ -35,6 +32,7 @@ use super::{
     echo,
     features::{self, DecapFlags, chain, classifier},
     former::Former,
+    inject::inject,
     maps::{self, Maps, Outgrown},
     misses,
     pins::{Pins, unpin},
@@ -520,28 +518,6 @@ fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, D
         .load()
         .map_err(|error| features::failed("load", name, &error))?;
     Ok(program)
-}
-
-/// Has `program` send a frame by an interface of this network namespace.
-fn inject(ebpf: &mut Ebpf, program: &str, frame: &[u8], ifindex: u32) -> Result<(), DatapathError> {
-    // `struct __sk_buff` up to and with `mark`, its third word, which names the interface.
-    let mut context = [0; 12];
-    context[8..].copy_from_slice(&ifindex.to_ne_bytes());
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        ctx_in: Some(&context),
-        ..TestRunOptions::default()
-    };
-    let result = classifier(ebpf, program)?
-        .test_run(options)
-        .map_err(|error| features::failed("run", program, &error))?;
-    if result.return_value == 1 {
-        return Ok(());
-    }
-    Err(DatapathError::Kernel {
-        what: format!("can't send a frame by the interface with index {ifindex}"),
-        cause: "the kernel refused the frame".to_owned(),
-    })
 }
 
 /// Loads a program and pins it over an older version's pin.

@@ -22,6 +22,7 @@ mod convert;
 mod echo;
 mod features;
 mod former;
+mod inject;
 mod kernel;
 mod maps;
 mod misses;

@@ -58,7 +58,7 @@ pub(crate) struct World {
     pub(crate) hosts: [Host; 2],
     /// Agents, where the overlay carries the frames.
     pub(crate) agents: Vec<Agent>,
-    pub(crate) lab: Lab,
+    _lab: Lab,
 }
 
 impl World {
@@ -85,7 +85,7 @@ impl World {
             green,
             hosts,
             agents,
-            lab,
+            _lab: lab,
         }
     }
 }

@@ -48,6 +48,10 @@ const RING: u32 = 4096;
 const LONGEST_FRAME: usize = 2048;
 
 /// How the programs are loaded.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own, most tests make none"
+)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settings {
     /// Drop VXLAN headers with reserved bits set.

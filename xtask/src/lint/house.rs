@@ -56,7 +56,10 @@ pub(super) const IMPORTS: [(&str, &[May]); 17] = [
         "program::maps",
         &[Import("ebpf::abi"), Import("ebpf::wire")],
     ),
-    ("program::probe", &[Import("program::packet")]),
+    (
+        "program::probe",
+        &[Import("program::packet"), Import("ebpf::abi")],
+    ),
     (
         "program::stage",
         &[
@@ -72,7 +75,12 @@ pub(super) const IMPORTS: [(&str, &[May]); 17] = [
     ("user::platform", &[Import("user::model")]),
     (
         "user::datapath",
-        &[Import("user::model"), Import("ebpf::abi")],
+        &[
+            Import("user::model"),
+            Import("ebpf::abi"),
+            // Echoes are made here and read by the programs.
+            Import("ebpf::wire"),
+        ],
     ),
     (
         "user::reconcile",
@@ -134,7 +142,7 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
 ];
 
 /// Files that may contain `unsafe`, and what for.
-pub(super) const UNSAFE: [(&str, &str); 7] = [
+pub(super) const UNSAFE: [(&str, &str); 8] = [
     (
         "overlay-ebpf/src/abi/mod.rs",
         "says to aya that its map types are plain old data",
@@ -142,6 +150,10 @@ pub(super) const UNSAFE: [(&str, &str); 7] = [
     (
         "overlay-ebpf/src/program/packet.rs",
         "reads and writes packets between checked bounds",
+    ),
+    (
+        "overlay-ebpf/src/program/packet/slow_path.rs",
+        "takes packets to and from the kernel's tunnel device",
     ),
     (
         "overlay-ebpf/src/program/maps.rs",

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
     Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables,
-    Traffic, Vni, Wanted,
+    Traffic, Vni, VtepPath, Wanted,
 };
 use overlay_user::platform::{
     External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
