@@ -88,6 +88,24 @@ fn two_endpoints_of_a_container_go_one_by_one() {
 }
 
 #[test]
+fn an_endpoint_that_is_asked_for_again_by_another_way_to_its_container_is_there_already() {
+    let World { one, lab } = world();
+    let (container, other, web) = (Container::start(), Container::start(), lab.name("web"));
+    let add = |netns: &str| format!("endpoint add {web} --vni 42 --ip 7.7.7.2/24 --netns {netns}");
+    let (pid, path) = (container.pid().to_string(), container.path());
+    one.does(&add(&pid));
+    for netns in [&pid, &path] {
+        let again = one.json(&add(netns));
+        assert_eq!(again["existed"], true, "{netns}");
+    }
+    let elsewhere = one.overlay(&add(&other.pid().to_string()));
+    assert!(elsewhere.error(FAILED).contains("is taken by"));
+    // What was not attached in the end has no name.
+    assert_eq!(links(&one).len(), 1);
+    container.reaches("7.7.7.3");
+}
+
+#[test]
 fn an_endpoint_whose_container_ends_is_not_ready_says_why_and_comes_back_in_the_next_one() {
     let World { mut one, lab } = world();
     let (first, web) = (Container::start(), lab.name("web"));

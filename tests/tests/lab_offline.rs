@@ -52,6 +52,7 @@ fn without_an_agent_status_and_drops_tell_what_the_datapath_holds_that_is_up() {
         assert_eq!(status[key], before[key], "{key}");
     }
     assert_eq!(status["endpoints"]["local"], 1);
+    assert_eq!(status["paths"], serde_json::json!({}));
     for key in ["attach", "abi"] {
         assert_eq!(status["datapath"][key], before["datapath"][key], "{key}");
     }
@@ -70,22 +71,33 @@ fn without_an_agent_the_lists_are_the_registrys() {
     let hosts: [_; 2] = lab.hosts();
     let [mut one, two] = Agent::on_each(&lab, &hosts, "--vni 42,43");
     let [blue, green] = ["blue", "green"].map(|short| lab.name(short));
-    one.endpoint(&blue, 42, &["7.7.7.2/24"]);
-    two.endpoint(&green, 43, &["7.7.7.3/24"]);
+    two.endpoint(&blue, 43, &["7.7.7.3/24"]);
+    one.endpoint(&green, 42, &["7.7.7.2/24"]);
     one.kill();
     let endpoints = one.json("endpoint ls");
     let told = |index: usize| {
         let endpoint = &endpoints[index];
         ["name", "state", "node"].map(|key| endpoint[key].as_str().unwrap())
     };
-    assert_eq!(told(0), [&blue, "unknown", one.instance()]);
-    assert_eq!(told(1), [&green, "remote", two.instance()]);
-    assert_eq!(
-        one.json("endpoint ls --vni 43").as_array().unwrap().len(),
-        1
-    );
+    // By VNI, then by name.
+    assert_eq!(told(0), [&green, "unknown", one.instance()]);
+    assert_eq!(told(1), [&blue, "remote", two.instance()]);
+    for network in ["43", "vni-43"] {
+        let listed = one.json(&format!("endpoint ls --vni {network}"));
+        let names: Vec<_> = listed.as_array().unwrap().iter().collect();
+        assert_eq!(names.len(), 1, "{network}");
+        assert_eq!(names[0]["name"], *blue);
+    }
+    for network in ["44", "nope"] {
+        let run = one.overlay(&format!("endpoint ls --vni {network}"));
+        assert_eq!(run.code, FAILED, "{run:?}");
+        assert!(run.stderr.contains("there is no network"), "{run:?}");
+    }
     assert_eq!(one.json("network ls").as_array().unwrap().len(), 2);
-    assert_eq!(one.json("vtep ls").as_array().unwrap().len(), 2);
+    let vteps = one.json("vtep ls");
+    assert_eq!(vteps.as_array().unwrap().len(), 2);
+    // How the ways there are only an agent knows.
+    assert_eq!(vteps[1]["path"], Value::Null);
     for words in ["endpoint ls", "network ls", "vtep ls"] {
         let run = one.overlay(words);
         assert_eq!(run.code, 0, "{run:?}");
@@ -109,8 +121,8 @@ fn while_the_registry_is_away_endpoints_are_listed_as_this_host_knows_them() {
     let hosts: [_; 2] = lab.hosts();
     let [one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
     let [blue, green] = ["blue", "green"].map(|short| lab.name(short));
-    one.endpoint(&blue, 42, &["7.7.7.2/24"]);
-    two.endpoint(&green, 42, &["7.7.7.3/24"]);
+    one.endpoint(&green, 42, &["7.7.7.2/24"]);
+    two.endpoint(&blue, 42, &["7.7.7.3/24"]);
     until("one knows both", || {
         one.json("status")["endpoints"]["remote"] == 1
     });
@@ -133,6 +145,9 @@ fn while_the_registry_is_away_endpoints_are_listed_as_this_host_knows_them() {
     };
     assert_eq!(told(&listed), told(&before));
     assert!(run.stderr.contains("this host knows of"), "{run:?}");
+    assert_eq!(told(&one.json("endpoint ls --vni vni-42")), told(&before));
+    let line = one.overlay("endpoint ls --vni nope").error(FAILED);
+    assert!(line.contains("there is no network nope"), "{line}");
 }
 
 #[test]
@@ -184,6 +199,16 @@ fn what_is_there_already_just_as_it_is_asked_for_is_told_so() {
             .error(FAILED);
         assert!(line.contains("is taken by"), "{line}");
     }
+    // The last address of its network is its own.
+    one.does("network create tiny --vni 43 --subnet 10.1.0.0/31");
+    let [first, last, more] = ["first", "last", "more"].map(|short| lab.name(short));
+    for name in [&first, &last] {
+        one.does(&format!("endpoint add {name} --vni tiny"));
+    }
+    let again = one.json(&format!("endpoint add {last} --vni tiny"));
+    assert_eq!(again["existed"], true);
+    let full = one.overlay(&format!("endpoint add {more} --vni tiny"));
+    assert!(full.error(FAILED).contains("no free IPv4 address"));
     let adopted = one.does("registry adopt --yes");
     assert!(adopted.contains("nothing to adopt"), "{adopted}");
 }
