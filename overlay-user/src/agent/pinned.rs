@@ -1,6 +1,7 @@
 //! What an instance's pinned maps hold, for when no agent runs that has them open: the kernel prints a
 //! pinned map whose types it knows as text (`bpffs_map_fops` in kernel/bpf/inode.c), one entry a line, the
-//! counters of each CPU on lines of their own.
+//! counters of each CPU on lines of their own. A byte of an array that Latin-1 has a letter for it prints as
+//! that letter (`btf_int_show` in kernel/bpf/btf.c), so not all of it is UTF-8.
 
 use std::{
     collections::BTreeMap,
@@ -81,10 +82,10 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 
 fn count_entries(text: impl BufRead) -> io::Result<u64> {
     let mut count = 0;
-    for line in text.lines() {
+    for line in text.split(b'\n') {
         // The kernel warns in comments that this is for people.
         let line = line?;
-        count += u64::from(!line.starts_with('#') && !line.is_empty());
+        count += u64::from(!line.starts_with(b"#") && !line.is_empty());
     }
     Ok(count)
 }
@@ -92,8 +93,9 @@ fn count_entries(text: impl BufRead) -> io::Result<u64> {
 fn add_up(text: impl BufRead) -> io::Result<BTreeMap<u32, u64>> {
     let mut sums = BTreeMap::new();
     let mut slot = None;
-    for line in text.lines() {
+    for line in text.split(b'\n') {
         let line = line?;
+        let line = String::from_utf8_lossy(&line);
         let Some((name, value)) = line.split_once(':') else {
             continue;
         };
@@ -135,6 +137,16 @@ mod tests {
     fn each_line_but_the_warnings_is_an_entry() {
         let text = format!("{WARNING}42: {{1450,0,1,}}\n43: {{1450,0,2,}}\n");
         assert_eq!(count_entries(text.as_bytes()).unwrap(), 2);
+    }
+
+    #[test]
+    fn entries_with_letters_that_are_no_utf_8_are_counted_too() {
+        let text = [
+            WARNING.as_bytes(),
+            b"{42,[2,'B',7,'\xe9','\xff',2,],}: {9,}\n",
+        ]
+        .concat();
+        assert_eq!(count_entries(text.as_slice()).unwrap(), 1);
     }
 
     #[test]
