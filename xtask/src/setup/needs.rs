@@ -240,6 +240,13 @@ pub(super) const ALL: &[Need] = &[
         work: &[Demo, Test, Bench],
     },
     Need {
+        what: "nft",
+        why: "drops and forwards packets in namespaces of the lab",
+        found: || host::program("nft").is_some(),
+        source: Source::Debian(&["nftables"]),
+        work: &[Test],
+    },
+    Need {
         what: "jq",
         why: "reads the JSON of tools in scripts",
         found: || host::program("jq").is_some(),
