@@ -39,7 +39,7 @@ fn run() -> Command {
 /// The key in the file that stands for a flag.
 fn key(flag: &clap::Arg) -> Option<String> {
     // These choose the file, or are for one call.
-    let aside = ["config", "help", "version", "output"];
+    let aside = ["config", "help", "version", "output", "timeout"];
     let flag = flag.get_long().filter(|flag| !aside.contains(flag))?;
     Some(flag.replace('-', "_"))
 }

@@ -68,7 +68,7 @@ fn usage_errors_are_one_line_on_stderr_with_exit_code_2() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         text(&output.stderr),
-        "error: --vni: VNI \"0\" is not a number from 1 to 16777215\n"
+        "error: --vni: VNI \"0\" is not a number from 1 to 16777215, nor a network's name\n"
     );
     assert!(output.stdout.is_empty());
 }
