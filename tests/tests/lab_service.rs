@@ -20,6 +20,8 @@ const UNIT: &str = include_str!("../../overlay-user/packaging/systemd/overlay.se
 /// A user and a group that own nothing.
 const NOBODY: &str = "65534";
 
+/// What the agent needs to hear at once of paths that are too narrow; without it, it looks every half a minute.
+const HEARS: &str = "CAP_NET_RAW";
 /// What the agent needs to hear of changes in namespaces at once; without it, it looks every half a minute.
 const LISTENS: &str = "CAP_NET_BROADCAST";
 /// What it needs to attach endpoints to the namespaces of others' processes.
@@ -113,7 +115,7 @@ fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
     let capabilities = setting("AmbientCapabilities");
     for missing in capabilities
         .iter()
-        .filter(|name| ![LISTENS, ATTACHES].contains(name))
+        .filter(|name| ![LISTENS, ATTACHES, HEARS].contains(name))
     {
         let lab = Lab::new();
         let [host] = lab.hosts();
@@ -146,6 +148,25 @@ fn without_the_capability_to_listen_to_all_namespaces_endpoints_are_carried() {
     let green = agent.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches("7.7.7.3");
     green.reaches("7.7.7.2");
+}
+
+#[test]
+fn without_the_capability_to_hear_routers_the_log_says_so_and_endpoints_are_carried() {
+    let capabilities = setting("AmbientCapabilities");
+    assert!(capabilities.contains(&HEARS));
+    let others: Vec<_> = capabilities
+        .iter()
+        .filter(|name| **name != HEARS)
+        .copied()
+        .collect();
+    let lab = Lab::new();
+    let [host] = lab.hosts();
+    let agent = Agent::spawn_through(&lab, &host, &starter(&others), "--vni 42");
+    agent.await_ready();
+    assert!(agent.log().contains("what routers say"), "{}", agent.log());
+    let blue = agent.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+    agent.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
+    blue.reaches("7.7.7.3");
 }
 
 #[test]
