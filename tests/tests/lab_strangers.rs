@@ -479,5 +479,26 @@ fn what_the_vxlan_device_takes_in_after_all_is_dropped_and_counted() {
     until("every frame to be dropped", || {
         world.one.drops("vxlan_device") - drops >= all.len() as u64
     });
+    // A tenant that is root in his namespace can mark what he sends as the programs mark theirs, but for the secret.
+    for link in third.netns.links() {
+        third
+            .netns
+            .run("tc", &format!("qdisc add dev {link} clsact"));
+        for (priority, class) in [(1, "1:4f56"), (2, "1:4f57")] {
+            let filter = format!(
+                "filter add dev {link} egress prio {priority} protocol ip u32 match u32 0 0 flowid {class}"
+            );
+            third.netns.run("tc", &filter);
+            let drops = world.one.drops("vxlan_device");
+            way.send(&all);
+            until("every marked frame to be dropped", || {
+                world.one.drops("vxlan_device") - drops >= all.len() as u64
+            });
+            third.netns.run(
+                "tc",
+                &format!("filter del dev {link} egress prio {priority}"),
+            );
+        }
+    }
     assert_eq!(asked_of(&first.netns), before, "{}", way.name);
 }

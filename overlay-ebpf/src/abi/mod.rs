@@ -9,6 +9,7 @@ mod counter;
 mod drop_reason;
 mod echo;
 mod endpoint;
+mod external;
 mod fdb;
 mod miss;
 mod neighbor;
@@ -21,6 +22,7 @@ pub use counter::Counter;
 pub use drop_reason::DropReason;
 pub use echo::EchoEvent;
 pub use endpoint::EndpointEntry;
+pub use external::External;
 pub use fdb::{FdbEntry, FdbKey};
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Quiet};
 pub use neighbor::{NeighborEntry, NeighborKey};
@@ -46,7 +48,7 @@ pub mod map {
     /// Until when the agent vouches for the VTEPs' next hops: one `u64`, nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub const LEASE: &str = "lease";
-    /// The VXLAN device that does what the programs can't: one `u32`, its interface index; 0: there is none.
+    /// The VXLAN device that does what the programs can't: `u32` by slot of `External`.
     pub const EXTERNAL: &str = "external";
     /// Per-CPU counters by `DropReason` number. `u32` -> `u64`.
     pub const DROPS: &str = "drops";

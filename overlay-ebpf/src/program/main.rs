@@ -84,13 +84,10 @@ pub fn underlay_ingress(ctx: TcContext) -> Verdict {
 #[classifier]
 pub fn external_ingress(ctx: TcContext) -> Verdict {
     let mut frame = Frame::new(ctx);
-    if frame.is_vouched() {
-        from_device(&mut frame)
-    } else if frame.is_own_echo() {
-        frame.take_voucher();
-        echo::send(&mut frame)
-    } else {
-        Err(DropReason::VxlanDevice)
+    match maps::voucher() {
+        Some(secret) if frame.is_vouched(secret) => from_device(&mut frame),
+        Some(secret) if frame.is_own_echo(secret) => echo::send(&mut frame),
+        _ => Err(DropReason::VxlanDevice),
     }
     .unwrap_or_else(|reason| dropped(&frame, reason))
 }
@@ -106,7 +103,8 @@ pub fn inject(ctx: TcContext) -> Verdict {
 /// mark names, where [`external_ingress`] sends it on. 1: it was sent.
 #[classifier]
 pub fn inject_echo(ctx: TcContext) -> Verdict {
-    Verdict::from(Frame::new(ctx).inject_echo().is_ok())
+    let sent = maps::voucher().map(|secret| Frame::new(ctx).inject_echo(secret));
+    Verdict::from(matches!(sent, Some(Ok(()))))
 }
 
 #[inline(always)]
@@ -220,7 +218,10 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
     if origin == Origin::Unknown {
         miss::seek_mac(asker, inner.source, DropReason::SourceVtep)?;
     }
-    sender::check_addresses(frame, vni, inner, origin)?;
+    sender::check_addresses(frame, vni, inner, origin, INNER_L3)?;
+    if inner.is_tagged() {
+        return Err(DropReason::InnerVlan);
+    }
     if let Some(cause) = slow_path::cause(frame, inner.ether_type, tunnel.is_fragment) {
         let otherwise = if tunnel.is_fragment {
             DropReason::OuterFragment
@@ -239,13 +240,19 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
     deliver::to_endpoint(frame, &target, protocol)
 }
 
-/// What the kernel has unpacked, after [`from_tunnel`] found it sound.
+/// What the kernel has unpacked, after [`from_tunnel`] found it sound. Of fragments that saw the first one
+/// alone, so the sender is asked for once more.
 #[inline(always)]
 fn from_device(frame: &mut Frame) -> Result<Verdict, DropReason> {
-    frame.take_voucher();
-    let vni = frame.vni_of_device()?;
+    frame.scrub();
+    if frame.has_vlan_tag() {
+        return Err(DropReason::InnerVlan);
+    }
+    let (vni, sender) = frame.tunnel_of_device()?;
     let header = eth::Header::parse(frame.header(0)?);
+    let origin = sender::check_mac(vni, sender, &header)?;
     let target = deliver::local_entry(frame, vni, &header, eth::LEN)?;
+    sender::check_addresses(frame, vni, &header, origin, eth::LEN)?;
     count::received(target.slot, count::volume(frame, header.ether_type));
     deliver::to_endpoint_queued(frame, target.ifindex)
 }

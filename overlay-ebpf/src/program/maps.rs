@@ -12,9 +12,9 @@ use aya_ebpf::{
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Arrivals, Counter, DECAP_L4_UDP, DropReason, EchoEvent, EndpointEntry, FdbEntry, FdbKey,
-        Meter, MeterKey, MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet,
-        Traffic, VtepEntry, VtepKey,
+        Arrivals, Counter, DECAP_L4_UDP, DropReason, EchoEvent, EndpointEntry, External, FdbEntry,
+        FdbKey, Meter, MeterKey, MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry,
+        Quiet, Traffic, VtepEntry, VtepKey,
     },
     wire::eth::Mac,
 };
@@ -46,7 +46,7 @@ static NETWORKS: HashMap<u32, NetworkEntry, 65_536, NO_PREALLOC> = HashMap::new(
 static LEASE: Array<u64, 1> = Array::new();
 
 #[btf_map(name = "external")]
-static EXTERNAL: Array<u32, 1> = Array::new();
+static EXTERNAL: Array<u32, { External::SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "drops")]
 static DROPS: PerCpuArray<u64, { DropReason::SLOTS as usize }> = PerCpuArray::new();
@@ -259,7 +259,19 @@ pub fn path(vtep_ip: [u8; 4]) -> Path {
 /// Index of the VXLAN device that does what the programs can't. `None`: there is none now.
 #[inline(always)]
 pub fn external() -> Option<u32> {
-    EXTERNAL.get(0).copied().filter(|ifindex| *ifindex != 0)
+    external_slot(External::IFINDEX)
+}
+
+/// What packets carry that one program leaves to another by the kernel's stack. `None`: the agent has not chosen
+/// it yet.
+#[inline(always)]
+pub fn voucher() -> Option<u32> {
+    external_slot(External::VOUCHER)
+}
+
+#[inline(always)]
+fn external_slot(slot: u32) -> Option<u32> {
+    EXTERNAL.get(slot).copied().filter(|value| *value != 0)
 }
 
 /// Lends this CPU's memory of packets out of tunnels.

@@ -349,30 +349,31 @@ impl Frame {
         self.ctx.load(offset).map_err(|_| DropReason::Truncated)
     }
 
-    /// Forgets the mark and the priority, which mean something to the namespace that set them and
+    /// Forgets the mark, the priority and the traffic class, which mean something to the namespace that set them and
     /// nothing, or something else, to the next: as a veth does between two namespaces
     /// (`skb_scrub_packet` and `____dev_forward_skb` in net/core). Redirects past a veth's queue don't.
     #[inline(always)]
-    fn scrub(&mut self) {
+    pub fn scrub(&mut self) {
         // SAFETY: the verifier allows these stores; the context is valid for the whole program.
         unsafe {
             (*self.skb()).mark = 0;
             (*self.skb()).priority = 0;
+            (*self.skb()).tc_index = 0;
         }
     }
 
     /// Sends the frame out of the interface whose index is the frame's mark, without that mark.
     #[inline(always)]
     pub fn inject(&mut self) -> Result<(), DropReason> {
-        self.inject_with(0)
-    }
-
-    /// The same with flags of `bpf_clone_redirect`.
-    #[inline(always)]
-    fn inject_with(&mut self, flags: u64) -> Result<(), DropReason> {
         // SAFETY: as for `ifindex`.
         let ifindex = unsafe { (*self.skb()).mark };
         self.scrub();
+        self.clone_to(ifindex, 0)
+    }
+
+    /// Sends a copy of the frame by an interface, with flags of `bpf_clone_redirect`.
+    #[inline(always)]
+    fn clone_to(&mut self, ifindex: u32, flags: u64) -> Result<(), DropReason> {
         // SAFETY: the helper takes the context, which is valid.
         match unsafe { bpf_clone_redirect(self.skb(), ifindex, flags) } {
             0 => Ok(()),

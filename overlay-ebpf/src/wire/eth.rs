@@ -83,6 +83,13 @@ impl Header {
         }
     }
 
+    /// Whether a VLAN tag follows.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_tagged(&self) -> bool {
+        self.ether_type == VLAN || self.ether_type == SERVICE_VLAN
+    }
+
     /// Writes it.
     #[inline(always)]
     pub fn emit(&self, header: &mut EthHdr) {

@@ -53,15 +53,29 @@ impl Keeper {
     /// Makes the devices what they shall be. Gives what is wrong with those that the tunnels can do
     /// without; an error says why they can't begin.
     pub(super) async fn ensure(&self) -> anyhow::Result<Ensured> {
+        let ensured = self.make().await;
+        if ensured.is_err() {
+            self.close_slow_path();
+        }
+        ensured
+    }
+
+    /// Nothing is left to a device that may not be there.
+    fn close_slow_path(&self) {
+        if let Err(error) = on_kernel(|| self.datapath.set_slow_path(None)) {
+            tracing::warn!(%error, "the programs may go on leaving packets to a VXLAN device that is gone");
+        }
+    }
+
+    async fn make(&self) -> anyhow::Result<Ensured> {
         let external = self.platform.ensure_vxlan(self.port).await?;
         on_kernel(|| {
             let guarded = BTreeSet::from([external.ifindex]);
             self.datapath.attach_external(&guarded)
         })?;
         let opened = self.platform.open_vxlan(self.port, external).await;
-        let slow_path = opened.is_ok().then_some(external.ifindex);
-        on_kernel(|| self.datapath.set_slow_path(slow_path))?;
         let devices = opened?;
+        on_kernel(|| self.datapath.set_slow_path(Some(external.ifindex)))?;
         on_kernel(|| self.datapath.attach_external(&devices.ifindexes))?;
         Ok(Ensured {
             problem: devices.no_headroom.as_ref().map(headroom_problem),
@@ -87,6 +101,9 @@ impl Keeper {
         let mut backoff = MIN_BACKOFF;
         loop {
             let ensured = timeout(PATIENCE, self.ensure()).await.ok();
+            if ensured.is_none() {
+                self.close_slow_path();
+            }
             // One that gets no answer has not turned, however often it tries.
             let turned = || {
                 if ensured.is_some() {

@@ -26,6 +26,10 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const LOST_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long after its last echo the other host counts as heard: three of its rounds.
 const HEARD: Duration = Duration::from_secs(90);
+/// Rounds between two searches for more than what passed before.
+const WIDEN: u32 = 10;
+/// The longest echo that can be made, bytes: `bpf_skb_change_tail` makes none longer than some 16,000.
+const LONGEST: u16 = 16_000;
 /// How near the search for the longest packet has to come, bytes.
 const NEAR: u16 = 8;
 
@@ -51,6 +55,8 @@ pub(super) struct Path {
     heard: Option<Duration>,
     /// When the next round begins.
     next: Duration,
+    /// How many rounds there were.
+    rounds: u32,
     under_way: Vec<Sent>,
     /// Short ones in a row that were lost.
     lost: u8,
@@ -116,6 +122,7 @@ impl Path {
             largest: None,
             heard: None,
             next,
+            rounds: 0,
             under_way: Vec::new(),
             lost: 0,
             lost_since: None,
@@ -142,6 +149,7 @@ impl Path {
         let mut wanted = self.after_losses(now);
         if wanted.is_empty() && self.is_at_rest() && now >= self.next {
             self.next = now + INTERVAL;
+            self.rounds = self.rounds.wrapping_add(1);
             wanted = vec![SHORT, self.longest];
         }
         let sent: Vec<Sent> = wanted
@@ -176,6 +184,10 @@ impl Path {
         }
         if let Some(long) = lost.iter().find(|sent| sent.len != SHORT) {
             wanted.extend(self.without(long.len));
+            // While the longest is looked for, the path may die.
+            if !wanted.is_empty() && !self.under_way.iter().any(|sent| sent.len == SHORT) {
+                wanted.push(SHORT);
+            }
         }
         wanted
     }
@@ -231,19 +243,32 @@ impl Path {
         let sent = self.under_way.swap_remove(place);
         self.heard = Some(at);
         self.turn(PathState::Ok);
-        self.lost_since = None;
+        (self.lost, self.lost_since) = (0, None);
         if sent.len == SHORT {
-            self.lost = 0;
             self.rtt = Some(at.saturating_sub(sent.at));
             return None;
         }
         self.lost_long = 0;
+        if self.search.is_some() && self.largest == Some(sent.len) && self.rounds % WIDEN != 0 {
+            // As it was: wider paths are looked for now and then.
+            self.search = None;
+            return None;
+        }
         match self.search {
             None => {
                 self.largest = Some(sent.len);
                 None
             }
             Some((_, fails)) => self.narrow(sent.len, fails),
+        }
+    }
+
+    /// An echo could not be sent: that says nothing of the path.
+    pub(super) fn unsent(&mut self, id: u64, now: Duration) {
+        self.under_way.retain(|sent| sent.id != id);
+        if self.under_way.is_empty() {
+            (self.lost, self.lost_long, self.lost_since, self.search) = (0, 0, None, None);
+            self.next = now + LOST_INTERVAL;
         }
     }
 
@@ -292,14 +317,14 @@ pub(super) fn longest(own: u32, other: Option<u32>) -> u16 {
     let least = own.min(other.unwrap_or(own));
     u16::try_from(least)
         .unwrap_or(u16::MAX)
-        .max(EchoRequest::SHORTEST)
+        .clamp(EchoRequest::SHORTEST, LONGEST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LONGEST: u16 = 1500;
+    const ETHERNET: u16 = 1500;
 
     /// A network that lets packets of up to `passes` bytes through, and answers a millisecond later.
     fn try_for(path: &mut Path, from: Duration, to: Duration, passes: u16) {
@@ -326,13 +351,13 @@ mod tests {
     }
 
     fn path() -> Path {
-        Path::new(LONGEST, seconds(1))
+        Path::new(ETHERNET, seconds(1))
     }
 
     #[test]
     fn a_path_that_answers_is_ok_with_a_round_trip_and_the_longest_packet() {
         let mut path = path();
-        try_for(&mut path, seconds(0), seconds(5), LONGEST);
+        try_for(&mut path, seconds(0), seconds(5), ETHERNET);
         let view = path.view();
         assert_eq!((view.state, view.rtt_us), (PathState::Ok, Some(1000)));
         assert_eq!((view.largest, view.expected), (Some(1450), 1450));
@@ -347,19 +372,19 @@ mod tests {
         assert_eq!(path.view().state, PathState::Ok);
         try_for(&mut path, seconds(60), seconds(120), 1000);
         assert_eq!(path.view().largest, Some(found));
-        try_for(&mut path, seconds(120), seconds(180), LONGEST);
+        try_for(&mut path, seconds(120), seconds(180), ETHERNET);
         assert_eq!(path.view().largest, Some(1450));
     }
 
     #[test]
     fn a_path_is_lost_after_three_echoes_and_not_after_two() {
         let mut path = path();
-        try_for(&mut path, seconds(0), seconds(5), LONGEST);
+        try_for(&mut path, seconds(0), seconds(5), ETHERNET);
         try_for(&mut path, seconds(30), seconds(33), 0);
         assert_eq!(path.view().state, PathState::Ok);
         try_for(&mut path, seconds(33), seconds(36), 0);
         assert_eq!(path.view().state, PathState::Lost);
-        try_for(&mut path, seconds(36), seconds(50), LONGEST);
+        try_for(&mut path, seconds(36), seconds(50), ETHERNET);
         assert_eq!(path.view().state, PathState::Ok);
     }
 

@@ -132,6 +132,9 @@ impl Prober {
         };
         if let Err(error) = on_kernel(|| self.datapath.send_echo(&request)) {
             tracing::debug!(%error, %vtep, "an echo was not sent");
+            if let Some(path) = self.paths.lock().get_mut(&vtep) {
+                path.unsent(id, now());
+            }
         }
     }
 

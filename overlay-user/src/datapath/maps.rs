@@ -7,7 +7,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues, RingBuf},
 };
 use nix::time::{ClockId, clock_gettime};
-use overlay_ebpf::abi::{self, Counter, DropReason, map};
+use overlay_ebpf::abi::{self, Counter, DropReason, External, map};
+use uuid::Uuid;
 
 use super::{
     DatapathError, Settings,
@@ -58,6 +59,7 @@ impl Maps {
             slots: Slots::default(),
         };
         maps.restore_slots()?;
+        maps.choose_voucher()?;
         Ok(maps)
     }
 
@@ -243,7 +245,20 @@ impl Maps {
     /// Names the VXLAN device that does what the programs can't, by its index.
     pub(super) fn set_external(&mut self, ifindex: Option<u32>) -> Result<(), DatapathError> {
         self.external
-            .set(0, ifindex.unwrap_or_default(), 0)
+            .set(External::IFINDEX, ifindex.unwrap_or_default(), 0)
+            .map_err(|error| failed("write to", map::EXTERNAL, &error))
+    }
+
+    /// Chooses what the programs know by which packets they left to the device, unless a former agent has: its
+    /// programs run until they are replaced one by one.
+    fn choose_voucher(&mut self) -> Result<(), DatapathError> {
+        let known = self.external.get(&External::VOUCHER, 0);
+        if known.map_err(|error| failed("read", map::EXTERNAL, &error))? != 0 {
+            return Ok(());
+        }
+        let (random, ..) = Uuid::new_v4().as_fields();
+        self.external
+            .set(External::VOUCHER, random | 1, 0)
             .map_err(|error| failed("write to", map::EXTERNAL, &error))
     }
 

@@ -127,7 +127,7 @@ fn describe(route: &RouteMessage, ifindex: u32, destination: Ipv4Addr) -> Option
 /// (`RTM_NEWNEXTHOP`).
 pub(super) async fn changes(netns: &Netns) -> io::Result<mpsc::Receiver<()>> {
     let mut routes = events::changes(netns, &GROUPS, |_| true).await?;
-    let listener = match Listener::open(netns).await {
+    let mut listener = match Listener::open(netns).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::warn!(%error, "what routers say of a path's MTU is noticed within half a minute");

@@ -102,8 +102,13 @@ impl Host {
         }
     }
 
+    /// Makes the port what it shall be; what had to be put right for that is left out.
     pub(crate) async fn ensure(&self, spec: &PortSpec) -> Port {
-        self.platform.ensure_port(spec).await.unwrap()
+        let port = self.platform.ensure_port(spec).await.unwrap();
+        Port {
+            mended: Vec::new(),
+            ..port
+        }
     }
 
     pub(crate) async fn refusal(&self, spec: &PortSpec) -> String {

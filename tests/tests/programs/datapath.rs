@@ -12,7 +12,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
-use overlay_ebpf::abi::{Counter, DropReason, MissEvent, Traffic, global, map, program};
+use overlay_ebpf::abi::{Counter, DropReason, External, MissEvent, Traffic, global, map, program};
 use overlay_user::datapath::OBJECT;
 
 use crate::{
@@ -176,7 +176,8 @@ impl Datapath {
         if !settings.without_device {
             let device = ebpf.map_mut(map::EXTERNAL).unwrap();
             let mut device: Array<_, u32> = device.try_into().unwrap();
-            device.set(0, LOOPBACK, 0).unwrap();
+            device.set(External::IFINDEX, LOOPBACK, 0).unwrap();
+            device.set(External::VOUCHER, 7, 0).unwrap();
         }
         let misses = ebpf.take_map(map::MISSES).unwrap().try_into().unwrap();
         let drops = ebpf.take_map(map::DROPS).unwrap().try_into().unwrap();

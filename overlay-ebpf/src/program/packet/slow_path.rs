@@ -2,14 +2,15 @@
 //!
 //! Out, the frame gets a tunnel key and goes to the device. In, [`Frame::vouch`] has the packet go on
 //! through the host's stack, which hands it to the device; there [`Frame::is_vouched`] knows it again. The
-//! packet carries the voucher in `tc_index`, which no packet filter can set.
+//! packet carries a voucher: a number in `tc_index` that says what it is, which no packet filter can set, and
+//! the agent's secret in a field that is cleared wherever a packet comes from another namespace.
 
 use core::mem::offset_of;
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_INGRESS, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1,
-        bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
+        BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_OK, bpf_tunnel_key,
+        bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
     },
     helpers::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
 };
@@ -28,6 +29,9 @@ const VOUCHER: u32 = 0x4f56;
 
 /// What a tunnel packet of the agent's carries.
 const OWN_ECHO: u32 = VOUCHER + 1;
+
+/// `bpf_skb_get_tunnel_key`: of a tunnel over IPv6.
+const IPV6: u64 = BPF_F_TUNINFO_IPV6 as u64;
 
 /// Bytes of the tunnel key that kernels before 6.0 know, which choose the source address themselves.
 const SHORT_KEY: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
@@ -64,55 +68,66 @@ impl Frame {
         unsafe { bpf_skb_set_tunnel_key(self.skb(), key, size, BPF_F_ZERO_CSUM_TX as u64) == 0 }
     }
 
-    /// Lets the packet go on to the kernel's stack, past all other programs on this interface.
+    /// Lets the packet go on to the kernel's stack, past all other programs on this interface. The priority
+    /// carries the secret: a veth and its like set it to 0 between namespaces (`____dev_forward_skb`).
     #[inline(always)]
-    pub fn vouch(&mut self) -> Verdict {
-        // SAFETY: the verifier allows this store; with the verdict, the kernel makes it the `tc_index`.
-        unsafe { (*self.skb()).tc_classid = VOUCHER };
+    pub fn vouch(&mut self, secret: u32) -> Verdict {
+        // SAFETY: the verifier allows these stores; with the verdict, the kernel makes the class the `tc_index`.
+        unsafe {
+            (*self.skb()).tc_classid = VOUCHER;
+            (*self.skb()).priority = secret;
+        }
         TC_ACT_OK as Verdict
     }
 
     /// Whether the frame came out of a packet that [`Self::vouch`] let go.
     #[inline(always)]
-    pub fn is_vouched(&self) -> bool {
+    pub fn is_vouched(&self, secret: u32) -> bool {
         // SAFETY: as for `ifindex`.
-        unsafe { (*self.skb()).tc_index == VOUCHER }
+        unsafe { (*self.skb()).tc_index == VOUCHER && (*self.skb()).priority == secret }
     }
 
     /// Has the frame come in by the VXLAN device whose index is the frame's mark, known there as the agent's own.
     /// Zeros are added up to the length that its IP header says: what the agent hands over can't be as long.
     #[inline(always)]
-    pub fn inject_echo(&mut self) -> Result<(), DropReason> {
+    pub fn inject_echo(&mut self, secret: u32) -> Result<(), DropReason> {
+        // SAFETY: as for `ifindex`.
+        let device = unsafe { (*self.skb()).mark };
         let len = u16::from_be_bytes(self.header::<Ipv4Hdr>(eth::LEN)?.tot_len);
         self.resize(u32::from(len) + eth::LEN as u32)?;
-        // SAFETY: the verifier allows this store; the context is valid for the whole program.
-        unsafe { (*self.skb()).tc_index = OWN_ECHO };
-        self.inject_with(BPF_F_INGRESS as u64)
+        // SAFETY: the verifier allows these stores; the context is valid for the whole program. The mark stays
+        // within one namespace, unlike the priority, which coming in by a device clears.
+        unsafe {
+            (*self.skb()).tc_index = OWN_ECHO;
+            (*self.skb()).mark = secret;
+        }
+        self.clone_to(device, BPF_F_INGRESS as u64)
     }
 
-    /// Whether the frame is one that [`Self::inject_echo`] sent.
+    /// Whether the frame is one that [`Self::inject_echo`] sent: it comes out of no tunnel.
     #[inline(always)]
-    pub fn is_own_echo(&self) -> bool {
+    pub fn is_own_echo(&self, secret: u32) -> bool {
         // SAFETY: as for `ifindex`.
-        unsafe { (*self.skb()).tc_index == OWN_ECHO }
+        let is_marked =
+            unsafe { (*self.skb()).tc_index == OWN_ECHO && (*self.skb()).mark == secret };
+        is_marked && self.key_of_device(0).is_none() && self.key_of_device(IPV6).is_none()
     }
 
-    /// Takes the voucher off, so that it goes no further than here.
+    /// The VNI that the VXLAN device found on the frame, and the sender's underlay address.
     #[inline(always)]
-    pub fn take_voucher(&mut self) {
-        // SAFETY: the verifier allows this store; the context is valid for the whole program.
-        unsafe { (*self.skb()).tc_index = 0 };
+    pub fn tunnel_of_device(&self) -> Result<(u32, [u8; 4]), DropReason> {
+        let key = self.key_of_device(0).ok_or(DropReason::VxlanDevice)?;
+        // SAFETY: without flags the helper writes this member.
+        let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+        Ok((key.tunnel_id, remote.to_be_bytes()))
     }
 
-    /// The VNI that the VXLAN device found on the frame.
     #[inline(always)]
-    pub fn vni_of_device(&self) -> Result<u32, DropReason> {
+    fn key_of_device(&self, flags: u64) -> Option<bpf_tunnel_key> {
         let mut key = key();
         // SAFETY: the key has `SHORT_KEY` bytes at least.
-        match unsafe { bpf_skb_get_tunnel_key(self.skb(), &raw mut key, SHORT_KEY, 0) } {
-            0 => Ok(key.tunnel_id),
-            _ => Err(DropReason::VxlanDevice),
-        }
+        let found = unsafe { bpf_skb_get_tunnel_key(self.skb(), &raw mut key, SHORT_KEY, flags) };
+        (found == 0).then_some(key)
     }
 }
 

@@ -13,14 +13,10 @@ use overlay_ebpf::{
         eth,
         icmpv6::{self, Claim, Solicitation},
         ipv6::{self, Ipv6Hdr},
-        vxlan::INNER_L3,
     },
 };
 
 use crate::{maps, packet::Frame};
-
-/// Where the inner frame's `ICMPv6` message begins.
-const INNER_MESSAGE: usize = INNER_L3 + ipv6::LEN;
 
 /// How much is known of a frame's sender.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,28 +45,34 @@ pub fn check_mac(vni: u32, vtep_ip: [u8; 4], inner: &eth::Header) -> Result<Orig
     Ok(Origin::Unknown)
 }
 
-/// What the inner packet says about addresses is its sender's to say.
+/// What the inner packet, which begins at `offset`, says about addresses is its sender's to say.
 #[inline(always)]
 pub fn check_addresses(
     frame: &mut Frame,
     vni: u32,
     inner: &eth::Header,
     origin: Origin,
+    offset: usize,
 ) -> Result<(), DropReason> {
     match inner.ether_type {
         eth::IPV4 => Ok(()),
-        eth::IPV6 => check_ipv6(frame, vni, inner, origin),
+        eth::IPV6 => check_ipv6(frame, vni, inner, origin, offset),
         _ if origin == Origin::Unknown => Err(DropReason::Resolving),
-        eth::ARP => check_arp(frame, vni, inner),
+        eth::ARP => check_arp(frame, vni, inner, offset),
         _ => Ok(()),
     }
 }
 
 /// An ARP packet speaks of the address and the MAC of its sender.
 #[inline(always)]
-fn check_arp(frame: &mut Frame, vni: u32, inner: &eth::Header) -> Result<(), DropReason> {
-    frame.require(INNER_L3 + arp::LEN)?;
-    let packet = frame.header::<ArpHdr>(INNER_L3)?;
+fn check_arp(
+    frame: &mut Frame,
+    vni: u32,
+    inner: &eth::Header,
+    offset: usize,
+) -> Result<(), DropReason> {
+    frame.require(offset + arp::LEN)?;
+    let packet = frame.header::<ArpHdr>(offset)?;
     if !arp::is_request(packet) && !arp::is_reply(packet) {
         return Err(DropReason::ArpMalformed);
     }
@@ -90,19 +92,21 @@ fn check_ipv6(
     vni: u32,
     inner: &eth::Header,
     origin: Origin,
+    offset: usize,
 ) -> Result<(), DropReason> {
-    frame.require(INNER_MESSAGE)?;
-    let ip = frame.header::<Ipv6Hdr>(INNER_L3)?;
+    let message = offset + ipv6::LEN;
+    frame.require(message)?;
+    let ip = frame.header::<Ipv6Hdr>(offset)?;
     if ipv6::is_mapped(ip.source) || ipv6::is_mapped(ip.destination) {
         return Err(DropReason::Ipv4Mapped);
     }
     if icmpv6::may_hide_discovery(ip) {
-        frame.check_extensions(INNER_L3, ip.next_header)?;
+        frame.check_extensions(offset, ip.next_header)?;
     }
     if ip.next_header != ipv6::ICMPV6 {
         return Ok(());
     }
-    let claim = icmpv6::claim(frame.load(INNER_MESSAGE)?);
+    let claim = icmpv6::claim(frame.load(message)?);
     match claim {
         Claim::Nothing => return Ok(()),
         Claim::Others => return Err(DropReason::NdForged),
@@ -115,8 +119,8 @@ fn check_ipv6(
         ip.source
     } else {
         // An advertisement has its target where a solicitation has it.
-        frame.require(INNER_MESSAGE + icmpv6::SOLICITATION_LEN)?;
-        frame.header::<Solicitation>(INNER_MESSAGE)?.target
+        frame.require(message + icmpv6::SOLICITATION_LEN)?;
+        frame.header::<Solicitation>(message)?.target
     };
     // Neighbours probe each other from these (RFC 4861 section 7.2.2), and nobody registers them.
     if ipv6::is_link_local_of(address, inner.source.octets()) {

@@ -20,10 +20,12 @@ use crate::{
 
 /// Why the kernel has to unpack the tunnel packet, with what `protocol` says inside. `None`: the programs can.
 #[inline(always)]
-pub fn cause(frame: &Frame, protocol: u16, is_fragment: bool) -> Option<Counter> {
+pub fn cause(frame: &mut Frame, protocol: u16, is_fragment: bool) -> Option<Counter> {
     if is_fragment {
         return Some(Counter::SlowReceiveFragment);
     }
+    // What is too short for that is no such packet.
+    let _ = frame.require(INNER_L3 + ipv4::LEN);
     let transport = transport(frame, protocol)?;
     if transport != ipv4::UDP && transport != ipv4::SCTP {
         return None;
@@ -60,6 +62,7 @@ pub fn leave(
     otherwise: DropReason,
 ) -> Result<Verdict, DropReason> {
     maps::external().ok_or(otherwise)?;
+    let secret = maps::voucher().ok_or(otherwise)?;
     maps::tally(cause);
-    Ok(frame.vouch())
+    Ok(frame.vouch(secret))
 }
