@@ -104,11 +104,7 @@ impl Host {
 
     /// Makes the port what it shall be; what had to be put right for that is left out.
     pub(crate) async fn ensure(&self, spec: &PortSpec) -> Port {
-        let port = self.platform.ensure_port(spec).await.unwrap();
-        Port {
-            mended: Vec::new(),
-            ..port
-        }
+        as_it_is(self.platform.ensure_port(spec).await.unwrap())
     }
 
     pub(crate) async fn refusal(&self, spec: &PortSpec) -> String {
@@ -141,6 +137,14 @@ impl Drop for Host {
             }
         }
         let _ = fs::remove_dir_all(self.records());
+    }
+}
+
+/// The port without what was put right of it.
+pub(crate) fn as_it_is(port: Port) -> Port {
+    Port {
+        mended: Vec::new(),
+        ..port
     }
 }
 

@@ -133,7 +133,8 @@ async fn addresses_that_others_added_stay_and_those_that_the_endpoint_lost_go() 
     // The kernel takes secondaries with their primary, if nothing says otherwise.
     let promote = "sysctl -qw net.ipv4.conf.all.promote_secondaries=1";
     ip(&format!("netns exec {} {promote}", spec.netns));
-    assert_eq!(host.restarted().ensure_port(&spec).await.unwrap(), port);
+    let restarted = host.restarted().ensure_port(&spec).await.unwrap();
+    assert_eq!(as_it_is(restarted), port);
     assert_eq!(
         addresses(&inside(&spec)),
         all(&["7.7.7.4/24", "fd07::2/64"])
@@ -176,7 +177,7 @@ async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
             .arg(OsStr::from_bytes(bytes));
         assert!(ip.status().unwrap().success(), "{words:?}");
         let ensured = timeout(PATIENCE, host.platform.ensure_port(&spec)).await;
-        assert_eq!(ensured.unwrap().unwrap(), port, "{words:?}");
+        assert_eq!(as_it_is(ensured.unwrap().unwrap()), port, "{words:?}");
     }
     // On the host's side too: what somebody else has there is listed and left out.
     ip("link add other type bridge");
