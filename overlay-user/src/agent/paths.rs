@@ -249,7 +249,10 @@ impl Path {
             return None;
         }
         self.lost_long = 0;
-        if self.search.is_some() && self.largest == Some(sent.len) && self.rounds % WIDEN != 0 {
+        if self.search.is_some()
+            && self.largest == Some(sent.len)
+            && !self.rounds.is_multiple_of(WIDEN)
+        {
             // As it was: wider paths are looked for now and then.
             self.search = None;
             return None;
