@@ -1,7 +1,10 @@
 //! The programs, loaded for one test with maps of their own and without pins, and what they did
 //! with a frame.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    time::Instant,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -62,6 +65,11 @@ pub(crate) struct Settings {
     pub without_network: bool,
     /// There is no VXLAN device.
     pub without_device: bool,
+}
+
+/// How many windows of the programs' meters there were since, at most.
+pub(crate) fn windows(begun: Instant) -> u64 {
+    begun.elapsed().as_secs() * 2 + 3
 }
 
 /// What became of a frame.
