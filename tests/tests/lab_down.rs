@@ -133,7 +133,7 @@ fn the_other_host_is_untouched_and_forgets() {
     // What an agent just writes has that name until it is whole.
     let settled = || {
         let mut all = all_of(two);
-        all.retain(|name| !name.ends_with(".new"));
+        all.retain(|name| name.rsplit_once('.').is_none_or(|(_, kind)| kind != "new"));
         all
     };
     let before = settled();
