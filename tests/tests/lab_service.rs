@@ -37,6 +37,14 @@ fn setting(key: &str) -> Vec<&'static str> {
     value.split_whitespace().collect()
 }
 
+/// The service's capabilities but for this one, which it has.
+fn without(missing: &str) -> Vec<&'static str> {
+    let mut capabilities = setting("AmbientCapabilities");
+    let place = capabilities.iter().position(|name| *name == missing);
+    capabilities.remove(place.unwrap_or_else(|| panic!("the service has no {missing}")));
+    capabilities
+}
+
 /// What starts a program with these capabilities and nothing else that root has.
 fn starter(capabilities: &[&str]) -> Vec<String> {
     let only = |option: &str| {
@@ -119,11 +127,7 @@ fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
     {
         let lab = Lab::new();
         let [host] = lab.hosts();
-        let others: Vec<_> = capabilities
-            .iter()
-            .filter(|name| *name != missing)
-            .copied()
-            .collect();
+        let others = without(missing);
         let mut run = run_through(&starter(&others), &lab, &host);
         let line = Run::of(&mut run).error(FAILED);
         assert!(line.contains(missing), "without {missing}: {line}");
@@ -133,13 +137,7 @@ fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
 
 #[test]
 fn without_the_capability_to_listen_to_all_namespaces_endpoints_are_carried() {
-    let capabilities = setting("AmbientCapabilities");
-    assert!(capabilities.contains(&LISTENS));
-    let others: Vec<_> = capabilities
-        .iter()
-        .filter(|name| **name != LISTENS)
-        .copied()
-        .collect();
+    let others = without(LISTENS);
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::spawn_through(&lab, &host, &starter(&others), "--vni 42");
@@ -152,13 +150,7 @@ fn without_the_capability_to_listen_to_all_namespaces_endpoints_are_carried() {
 
 #[test]
 fn without_the_capability_to_hear_routers_the_log_says_so_and_endpoints_are_carried() {
-    let capabilities = setting("AmbientCapabilities");
-    assert!(capabilities.contains(&HEARS));
-    let others: Vec<_> = capabilities
-        .iter()
-        .filter(|name| **name != HEARS)
-        .copied()
-        .collect();
+    let others = without(HEARS);
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::spawn_through(&lab, &host, &starter(&others), "--vni 42");
@@ -172,11 +164,7 @@ fn without_the_capability_to_hear_routers_the_log_says_so_and_endpoints_are_carr
 #[test]
 fn an_endpoint_is_attached_to_another_users_process_with_the_capability_for_that() {
     let capabilities = setting("AmbientCapabilities");
-    let others: Vec<_> = capabilities
-        .iter()
-        .filter(|name| **name != ATTACHES)
-        .copied()
-        .collect();
+    let others = without(ATTACHES);
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::spawn_through(&lab, &one, &starter(&capabilities), "--vni 42");

@@ -7,7 +7,7 @@ pub(crate) const VNI: u32 = 42;
 pub(crate) const MTU: u32 = 1450;
 
 /// An endpoint: its name, where it is, and its addresses.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Party {
     name: &'static str,
     /// Its host.

@@ -9,7 +9,7 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt};
 use overlay_tests::{Netns, traffic};
 
-use crate::fabric::{BLUE, CYAN, GREEN, World};
+use crate::fabric::{BLUE, CYAN, GREEN, Party, World};
 
 /// Traffic between endpoints, and how it is called.
 pub(crate) struct Kind {
@@ -91,26 +91,30 @@ fn fragments(world: &World) -> String {
 }
 
 pub(crate) fn segments(world: &World) -> String {
-    [GREEN.ipv4, GREEN.ipv6]
-        .map(|ip| arrivals(&world.blue, &world.green, ip, 1200, 20, 25))
-        .join(", ")
+    arrivals_at(world, GREEN, 1200, 20, 25)
 }
 
 fn segments_on_one_host(world: &World) -> String {
-    [CYAN.ipv4, CYAN.ipv6]
-        .map(|ip| arrivals(&world.blue, &world.cyan, ip, 1200, 20, 25))
-        .join(", ")
+    arrivals_at(world, CYAN, 1200, 20, 25)
 }
 
 fn largest_segments(world: &World) -> String {
-    [GREEN.ipv4, GREEN.ipv6]
-        .map(|ip| arrivals(&world.blue, &world.green, ip, 1400, 46, 10))
-        .join(", ")
+    arrivals_at(world, GREEN, 1400, 46, 10)
 }
 
 fn burst(world: &World) -> String {
-    [GREEN.ipv4, GREEN.ipv6]
-        .map(|ip| arrivals(&world.blue, &world.green, ip, 600, 1, 400))
+    arrivals_at(world, GREEN, 600, 1, 400)
+}
+
+/// [`arrivals`] from blue at one of the others, over IPv4 and over IPv6.
+fn arrivals_at(world: &World, to: Party, size: usize, segments: usize, sends: usize) -> String {
+    let server = if to == CYAN {
+        &world.cyan
+    } else {
+        &world.green
+    };
+    [to.ipv4, to.ipv6]
+        .map(|ip| arrivals(&world.blue, server, ip, size, segments, sends))
         .join(", ")
 }
 
