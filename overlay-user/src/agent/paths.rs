@@ -41,11 +41,19 @@ pub(super) struct Paths {
     pub(super) asked: Notify,
 }
 
+/// Another host, as the registry has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Host {
+    /// Its UDP port, host byte order.
+    pub port: u16,
+    /// The longest outer packet that both underlays take, bytes.
+    pub longest: u16,
+}
+
 /// A way to another host, and back.
 #[derive(Debug)]
 pub(super) struct Path {
-    /// The longest outer packet that both underlays take, bytes.
-    longest: u16,
+    host: Host,
     state: PathState,
     since: SystemTime,
     rtt: Option<Duration>,
@@ -113,9 +121,9 @@ impl Paths {
 
 impl Path {
     /// One that is tried for the first time at `next`.
-    pub(super) fn new(longest: u16, next: Duration) -> Self {
+    pub(super) fn new(host: Host, next: Duration) -> Self {
         Self {
-            longest,
+            host,
             state: PathState::Unknown,
             since: SystemTime::now(),
             rtt: None,
@@ -131,13 +139,18 @@ impl Path {
         }
     }
 
-    /// The underlays take packets of this length now.
-    pub(super) fn set_longest(&mut self, longest: u16) {
-        if self.longest != longest {
-            self.longest = longest;
-            self.largest = self.largest.filter(|largest| *largest <= longest);
+    /// The registry has the host so now.
+    pub(super) fn set_host(&mut self, host: Host) {
+        if self.host.longest != host.longest {
+            self.largest = self.largest.filter(|largest| *largest <= host.longest);
             self.search = None;
         }
+        self.host = host;
+    }
+
+    /// Its host's UDP port, host byte order.
+    pub(super) fn port(&self) -> u16 {
+        self.host.port
     }
 
     fn is_at_rest(&self) -> bool {
@@ -150,7 +163,7 @@ impl Path {
         if wanted.is_empty() && self.is_at_rest() && now >= self.next {
             self.next = now + INTERVAL;
             self.rounds = self.rounds.wrapping_add(1);
-            wanted = vec![SHORT, self.longest];
+            wanted = vec![SHORT, self.host.longest];
         }
         let sent: Vec<Sent> = wanted
             .into_iter()
@@ -310,7 +323,7 @@ impl Path {
                 .and_then(super::api::milliseconds),
             rtt_us: self.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
             largest: self.largest.map(inner),
-            expected: inner(self.longest),
+            expected: inner(self.host.longest),
         }
     }
 }
@@ -354,7 +367,11 @@ mod tests {
     }
 
     fn path() -> Path {
-        Path::new(ETHERNET, seconds(1))
+        let host = Host {
+            port: 4789,
+            longest: ETHERNET,
+        };
+        Path::new(host, seconds(1))
     }
 
     #[test]

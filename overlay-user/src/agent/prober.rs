@@ -1,6 +1,7 @@
 //! Tries the ways to all other hosts by echoes, a few a minute, and at once when somebody asks.
 
 use std::{
+    collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -15,7 +16,7 @@ use tokio::{
 
 use super::{
     api::PathState,
-    paths::{self, Path, Paths},
+    paths::{self, Host, Path, Paths},
 };
 use crate::{
     datapath::Datapath,
@@ -59,11 +60,11 @@ impl Prober {
                         until_hosts = HOSTS;
                     }
                     until_hosts -= 1;
-                    self.send_due(&mut ids).await;
+                    self.send_due(&mut ids);
                 }
-                () = self.paths.asked.notified() => self.send_due(&mut ids).await,
+                () = self.paths.asked.notified() => self.send_due(&mut ids),
                 echo = echoes.recv() => match echo {
-                    Some(echo) => self.take(echo, &mut echoes, &mut ids).await,
+                    Some(echo) => self.take(echo, &mut echoes, &mut ids),
                     None => return,
                 },
             }
@@ -74,33 +75,37 @@ impl Prober {
     async fn note_hosts(&self, ids: &mut Ids) {
         let now = now();
         let view = self.observer.view().await;
-        let hosts: Vec<(Ipv4Addr, u16)> = view
+        let hosts: BTreeMap<Ipv4Addr, Host> = view
             .mirror
             .nodes()
             .filter_map(|node| self.host(node))
             .collect();
         drop(view);
         let mut paths = self.paths.lock();
-        paths.retain(|ip, _| hosts.iter().any(|(host, _)| host == ip));
-        for (ip, longest) in hosts {
+        paths.retain(|ip, _| hosts.contains_key(ip));
+        for (ip, host) in hosts {
             let mut first = || now + Duration::from_millis(ids.next() % SPREAD_MS);
             paths
                 .entry(ip)
-                .or_insert_with(|| Path::new(longest, first()))
-                .set_longest(longest);
+                .or_insert_with(|| Path::new(host, first()))
+                .set_host(host);
         }
     }
 
-    /// The address of a node whose program answers, and the longest packet that both underlays take.
-    fn host(&self, node: &Node) -> Option<(Ipv4Addr, u16)> {
+    /// A node whose program answers, by its address.
+    fn host(&self, node: &Node) -> Option<(Ipv4Addr, Host)> {
         let IpAddr::V4(ip) = node.vtep.ip else {
             return None;
         };
         let is_peer = node.agent && node.name != self.node;
-        is_peer.then(|| (ip, paths::longest(self.mtu, node.underlay_mtu())))
+        let host = || Host {
+            port: node.vtep.port,
+            longest: paths::longest(self.mtu, node.underlay_mtu()),
+        };
+        is_peer.then(|| (ip, host()))
     }
 
-    async fn send_due(&self, ids: &mut Ids) {
+    fn send_due(&self, ids: &mut Ids) {
         let now = now();
         let mut due = Vec::new();
         for (ip, path) in self.paths.lock().iter_mut() {
@@ -110,18 +115,12 @@ impl Prober {
             tell_of(*ip, before, path.state());
         }
         for (ip, id, len) in due {
-            self.send(ip, id, len).await;
+            self.send(ip, id, len);
         }
     }
 
-    async fn send(&self, vtep: Ipv4Addr, id: u64, len: u16) {
-        let port = {
-            let view = self.observer.view().await;
-            let mut nodes = view.mirror.nodes();
-            let node = nodes.find(|node| node.vtep.ip == IpAddr::V4(vtep));
-            node.map(|node| node.vtep.port)
-        };
-        let Some(port) = port else {
+    fn send(&self, vtep: Ipv4Addr, id: u64, len: u16) {
+        let Some(port) = self.paths.lock().get(&vtep).map(Path::port) else {
             return;
         };
         let request = EchoRequest {
@@ -139,7 +138,7 @@ impl Prober {
     }
 
     /// Takes in what was heard, and all that waits behind it.
-    async fn take(&self, first: Echo, echoes: &mut mpsc::Receiver<Echo>, ids: &mut Ids) {
+    fn take(&self, first: Echo, echoes: &mut mpsc::Receiver<Echo>, ids: &mut Ids) {
         let mut next = Vec::new();
         let mut heard = Some(first);
         while let Some(echo) = heard {
@@ -160,7 +159,7 @@ impl Prober {
             heard = echoes.try_recv().ok();
         }
         for (vtep, id, len) in next {
-            self.send(vtep, id, len).await;
+            self.send(vtep, id, len);
         }
     }
 }
