@@ -164,13 +164,14 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
     if longest > endpoint.mtu {
         return mtu::refuse(frame, &header, endpoint.mtu);
     }
+    let volume = count::volume_of(&segments);
     let verdict = if target.ifindex != 0 {
-        count::received(target.slot, count::volume_of(&segments));
+        count::received(target.slot, volume);
         deliver::from_endpoint(frame, &target)
     } else {
         to_vtep(frame, &endpoint, &header, &flow, &target, longest)
     }?;
-    count::sent(endpoint.slot, count::volume_of(&segments));
+    count::sent(endpoint.slot, volume);
     Ok(verdict)
 }
 

@@ -130,7 +130,6 @@ pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
             }
             flags
         }
-        eth::VLAN | eth::SERVICE_VLAN => return Err(DropReason::InnerVlan),
         _ => 0,
     };
     frame.shrink_from_tunnel(retyped, flags)?;
