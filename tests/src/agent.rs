@@ -363,6 +363,18 @@ impl Agent {
         assert_eq!(run.code, 0, "{run:?}");
     }
 
+    /// Takes all entries out of the map `name`.
+    #[track_caller]
+    pub fn clear(&self, name: &str) {
+        for entry in self.entries(name) {
+            let key = entry["key"].as_array().unwrap().iter();
+            let mut bpftool = Command::new("bpftool");
+            bpftool.args(["map", "delete", "pinned", &self.map(name), "key"]);
+            let run = Run::of(bpftool.args(key.map(|byte| byte.as_str().unwrap())));
+            assert_eq!(run.code, 0, "{run:?}");
+        }
+    }
+
     fn entries(&self, name: &str) -> Vec<Value> {
         let map = self.map(name);
         let text = crate::netns::run("bpftool", &["-j", "map", "dump", "pinned", &map]);

@@ -33,20 +33,6 @@ fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Takes every entry out of a map, behind the agent's back.
-fn empty(agent: &Agent, map: &str) {
-    let pin = agent.map(map);
-    let dump = Run::of(Command::new("bpftool").args(["-j", "map", "dump", "pinned", &pin]));
-    for entry in parse(&dump.stdout).as_array().unwrap() {
-        let key = entry["key"].as_array().unwrap().iter();
-        let key = key.map(|byte| byte.as_str().unwrap());
-        let mut bpftool = Command::new("bpftool");
-        bpftool.args(["map", "delete", "pinned", &pin, "key"]);
-        let run = Run::of(bpftool.args(key));
-        assert_eq!(run.code, 0, "{run:?}");
-    }
-}
-
 /// What `verify` printed as JSON.
 fn verify(agent: &Agent) -> (i32, Value) {
     let run = agent.overlay("-o json verify");
@@ -70,7 +56,7 @@ fn verify_names_the_entry_that_one_host_lacks_and_is_content_once_it_is_mended()
     );
     assert_eq!(agreed["hosts"].as_array().unwrap().len(), 2);
 
-    empty(&two, "neighbors");
+    two.clear("neighbors");
     let (code, differing) = verify(&one);
     assert_eq!((code, &differing["agree"]), (FAILED, &Value::Bool(false)));
     let lacking: Vec<_> = differing["differences"]

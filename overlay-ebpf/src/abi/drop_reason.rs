@@ -100,6 +100,8 @@ drop_reasons! {
     Ipv4Mapped = 32, "ipv4_mapped";
     /// An echo of a VTEP that sends more of them than are answered.
     EchoLimited = 33, "echo_limited";
+    /// An echo that something on the way has changed.
+    EchoDamaged = 34, "echo_damaged";
 }
 
 impl DropReason {

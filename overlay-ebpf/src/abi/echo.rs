@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// A record of `echoes`: one that was answered here, or an answer.
+/// A record of `echoes`: a program has seen one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub struct EchoEvent {
@@ -12,14 +12,26 @@ pub struct EchoEvent {
     pub at_ns: u64,
     /// The other host's underlay address, order of the wire.
     pub vtep: [u8; 4],
-    /// [`crate::wire::echo::REQUEST`] or [`crate::wire::echo::REPLY`].
+    /// What became of it: [`EchoEvent::ASKED`], [`EchoEvent::BACK`], [`EchoEvent::LEFT`] or
+    /// [`EchoEvent::DROPPED`].
     pub kind: u32,
     /// Bytes of the outer IP packet.
     pub len: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The number of the [`super::DropReason`] of one that was dropped; 0 otherwise.
+    pub reason: u32,
+}
+
+impl EchoEvent {
+    /// It asked for an answer, and got one.
+    pub const ASKED: u32 = 1;
+    /// It is the answer to one of this host's.
+    pub const BACK: u32 = 2;
+    /// One between endpoints has left its host.
+    pub const LEFT: u32 = 3;
+    /// It was dropped, on its way there or back.
+    pub const DROPPED: u32 = 4;
 }
 
 super::assert_layout!(EchoEvent, 32, {
-    id: 0, at_ns: 8, vtep: 16, kind: 20, len: 24, reserved: 28
+    id: 0, at_ns: 8, vtep: 16, kind: 20, len: 24, reason: 28
 });

@@ -32,6 +32,7 @@ mod stage {
     pub mod miss;
     pub mod mtu;
     pub mod neighbor;
+    pub mod probe;
     pub mod sender;
     pub mod slow_path;
     pub mod source;
@@ -99,8 +100,9 @@ pub fn inject(ctx: TcContext) -> Verdict {
     Verdict::from(Frame::new(ctx).inject().is_ok())
 }
 
-/// Run by the agent alone, on a tunnel packet of its own: has it come in by the VXLAN device that the frame's
-/// mark names, where [`external_ingress`] sends it on. 1: it was sent.
+/// Run by the agent alone, on a frame of its own: has it come in by the interface that the frame's mark names, as
+/// long as its priority says. A tunnel packet by the VXLAN device, where [`external_ingress`] sends it on; a probe
+/// by an endpoint's. 1: it was sent.
 #[classifier]
 pub fn inject_echo(ctx: TcContext) -> Verdict {
     let sent = maps::voucher().map(|secret| Frame::new(ctx).inject_echo(secret));
@@ -117,6 +119,11 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
         mac: Mac::new(endpoint.mac),
         meter: MeterKey::endpoint(ifindex),
     };
+    if frame.is_marked()
+        && let Some(outcome) = stage::probe::send(frame, &endpoint, asker)
+    {
+        return outcome;
+    }
     let miss_of = |question: Question| {
         miss::of_ip(asker, question.address, question.asker, question.otherwise)
     };
@@ -205,14 +212,12 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
     let tunnel = decap::parse(frame)?;
     let (vni, inner) = (tunnel.vni, &tunnel.inner);
     if vni == wire::echo::VNI {
-        return echo::take(frame, tunnel.sender, inner.ether_type, tunnel.is_fragment);
+        return echo::take(frame, &tunnel);
     }
-    let asker = Asker {
-        ifindex: frame.ifindex(),
-        vni,
-        mac: inner.source,
-        meter: MeterKey::tunnel(vni),
-    };
+    if inner.ether_type == wire::echo::ETHER_TYPE {
+        return stage::probe::take(frame, &tunnel);
+    }
+    let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
     let origin = sender::check_mac(vni, tunnel.sender, inner)?;
     let target = deliver::local_entry(frame, vni, inner, INNER_L3)?;
     // Asked for last: a frame that goes nowhere is not worth the agent's work.

@@ -30,7 +30,7 @@ use overlay_ebpf::{
     wire::{
         arp::ArpHdr,
         checksum::Sum,
-        echo::EchoHdr,
+        echo::{self, EchoHdr},
         eth::{self, EthHdr},
         icmp::TooBigHdr,
         icmpv6::{Advertisement, Solicitation, TargetLinkLayer},
@@ -101,6 +101,8 @@ unsafe impl Header for TooBigHdr {}
 unsafe impl Header for EchoHdr {}
 // SAFETY: bytes.
 unsafe impl Header for [u8; QUOTED] {}
+// SAFETY: bytes.
+unsafe impl Header for [u8; echo::ZEROS] {}
 // SAFETY: four bytes.
 unsafe impl Header for [u8; 4] {}
 // SAFETY: two bytes.
@@ -248,18 +250,21 @@ impl Frame {
         offset as u32 + len
     }
 
-    /// The sum of the [`QUOTED`] bytes at `offset`, which [`Self::require`] made sure of.
+    /// The sum of the `LEN` bytes at `offset`, a multiple of four, which [`Self::require`] made sure of.
     #[inline(always)]
-    pub fn sum_of_quoted(&self, offset: usize) -> Result<Sum, DropReason> {
-        let quoted: *const [u8; QUOTED] = self.header(offset)?;
+    pub fn sum_of<const LEN: usize>(&self, offset: usize) -> Result<Sum, DropReason>
+    where
+        [u8; LEN]: Header,
+    {
+        let summed: *const [u8; LEN] = self.header(offset)?;
         #[expect(
             clippy::cast_ptr_alignment,
             reason = "the kernel reads packets at any alignment"
         )]
-        let words = quoted as *mut u32;
-        // SAFETY: the helper reads `QUOTED` bytes, which were just found to be there, and nothing of the
+        let words = summed as *mut u32;
+        // SAFETY: the helper reads `LEN` bytes, which were just found to be there, and nothing of the
         // other pointer, whose length is 0.
-        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, words, QUOTED as u32, 0) };
+        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, words, LEN as u32, 0) };
         u32::try_from(sum)
             .map(Sum::of_kernel)
             .map_err(|_| DropReason::Truncated)
@@ -288,6 +293,13 @@ impl Frame {
     pub fn is_for_this_host(&self) -> bool {
         // SAFETY: as for `ifindex`.
         unsafe { (*self.skb()).pkt_type == PACKET_HOST }
+    }
+
+    /// Whether somebody of this host has marked the frame: what comes out of another namespace has no mark.
+    #[inline(always)]
+    pub fn is_marked(&self) -> bool {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).mark != 0 }
     }
 
     /// Whether a VLAN tag travels beside the frame.

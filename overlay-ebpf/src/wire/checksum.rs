@@ -17,6 +17,13 @@ impl Sum {
         Self(sum as u64)
     }
 
+    /// Whether it is the sum of zeros alone.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
     /// Adds four bytes, order of the wire.
     #[must_use]
     #[inline(always)]

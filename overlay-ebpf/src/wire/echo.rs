@@ -1,9 +1,10 @@
-//! Echoes: what hosts send each other to try the way of tunnel packets. An echo is a tunnel packet of a VNI that
-//! no network has, and the other host's program sends it back.
+//! Echoes: what hosts send each other to try the way of tunnel packets, and the other host's program sends back.
+//! One between hosts has a VNI that no network has. One between endpoints, a probe, has their network's, and takes
+//! the way of their frames.
 
 use super::eth::EtherType;
 
-/// The VNI of echoes: networks have 1 and more.
+/// The VNI of echoes between hosts: networks have 1 and more.
 pub const VNI: u32 = 0;
 
 /// What an echo's inner Ethernet header says, order of the wire: the first local experimental `EtherType` of
@@ -26,14 +27,18 @@ pub struct EchoHdr {
     pub magic: [u8; 4],
     /// [`REQUEST`] or [`REPLY`].
     pub kind: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// Between hosts: the network of the endpoint that is asked for, order of the wire, whose MAC is the inner
+    /// destination. 0: none is asked for.
+    pub vni: [u8; 3],
     /// What the sender knows it by; nobody else can guess it.
     pub id: [u8; 8],
 }
 
 /// Bytes of the header.
 pub const LEN: usize = 16;
+
+/// Zeros behind the header that are looked at: others were put there on the way.
+pub const ZEROS: usize = 60;
 
 const _: () = assert!(size_of::<EchoHdr>() == LEN);
 // A packet of another protocol is never taken for one.

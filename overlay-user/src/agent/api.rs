@@ -20,13 +20,16 @@ use crate::{
 };
 
 mod adopt;
+mod cluster;
 mod event;
 mod findings;
 mod network;
 mod view;
 
+pub use crate::model::{PathState, PathView, Pinged};
 pub use crate::registry::{Counts, Finding as RegistryFinding, Findings, Imported, Repair};
 pub use adopt::{AdoptRequest, AdoptView};
+pub use cluster::{ClusterHost, ClusterPath, ClusterView, PingRequest, Way};
 pub use event::{Event, EventView, RegistryChange};
 pub use findings::{
     Difference, DoctorView, EntryView, Finding, HostView, Severity, Verdict, VerifyRequest,
@@ -35,8 +38,8 @@ pub use findings::{
 pub use network::NetworkRequest;
 pub use view::{
     AttachMode, DatapathView, EndpointCounts, EndpointView, ImportView, NetworkView, NodeState,
-    PathState, PathView, RegistryView, RejectedView, RemovedView, StalledView, StatusView,
-    VtepRemovedView, VtepView, milliseconds,
+    RegistryView, RejectedView, RemovedView, StalledView, StatusView, VtepRemovedView, VtepView,
+    milliseconds,
 };
 
 /// What the agent does for whoever may open its socket.
@@ -106,6 +109,12 @@ pub trait Operations: Send + Sync + 'static {
 
     /// Examines this host, and the peers as the registry knows them.
     async fn doctor(&self) -> Result<DoctorView, OperationError>;
+
+    /// Examines every pair of hosts.
+    async fn doctor_cluster(&self) -> Result<ClusterView, OperationError>;
+
+    /// Sends an echo from an endpoint or a node to another.
+    async fn ping(&self, request: PingRequest) -> Result<Pinged, OperationError>;
 
     /// Says what following the registry as it is now would remove here; follows it if the request says so.
     async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError>;

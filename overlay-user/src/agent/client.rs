@@ -34,10 +34,10 @@ use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::api::{
-    AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointRequest, EndpointView, ErrorView,
-    EventView, ImportArpdRequest, ImportView, MoveRequest, NOTE, NetworkRequest, NetworkView,
-    RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView,
-    VtepView,
+    AdoptRequest, AdoptView, ClusterView, DoctorView, EndpointFilter, EndpointRequest,
+    EndpointView, ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NOTE,
+    NetworkRequest, NetworkView, PingRequest, Pinged, RemovedView, SetRequest, StatusView,
+    VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
 };
 use crate::{
     config::InstancePaths,
@@ -249,6 +249,16 @@ impl Client {
     /// Examines the agent's host and its peers.
     pub async fn doctor(&self) -> Result<DoctorView, ClientError> {
         self.get("/v1/doctor").await
+    }
+
+    /// Examines every pair of hosts.
+    pub async fn doctor_cluster(&self) -> Result<ClusterView, ClientError> {
+        self.get("/v1/doctor/cluster").await
+    }
+
+    /// Sends an echo from an endpoint or a node to another.
+    pub async fn ping(&self, request: &PingRequest) -> Result<Pinged, ClientError> {
+        self.post("/v1/ping", request).await
     }
 
     /// Takes over a folder of `arp/<ip>` and `fdb/<mac>` files.

@@ -11,10 +11,11 @@ use std::{
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::time::{Instant, sleep, timeout};
 
+mod networks;
 mod paths;
 mod underlays;
 
-use self::{paths::judge_paths, underlays::judge_underlays};
+use self::{networks::judge_networks, paths::judge_paths, underlays::judge_underlays};
 use super::{
     api::{DoctorView, Finding, NodeState},
     operations::Agent,
@@ -22,7 +23,9 @@ use super::{
 use crate::{
     config::Config,
     datapath::{self, Before, Datapath, DatapathError},
-    model::{ENCAPSULATION, IfName, MapUsage, Name, Network, Node, RowId, SESSION_TTL, Vtep},
+    model::{
+        ENCAPSULATION, IfName, MapUsage, Name, Network, NetworkTold, Node, RowId, SESSION_TTL, Vtep,
+    },
     platform::{Condition, Offloads, PlatformError, VxlanDevice},
     reconcile::{Lost, watchdog::Stalled},
     registry::RegistryError,
@@ -46,6 +49,12 @@ const NEARLY_FULL: u64 = 85;
 impl Agent {
     /// Gathers the facts and judges them.
     pub(super) async fn examine(&self) -> DoctorView {
+        self.examine_all().await.0
+    }
+
+    /// The same, and the networks that do not get through to other hosts.
+    pub(super) async fn examine_all(&self) -> (DoctorView, Vec<NetworkTold>) {
+        let mut lost_networks = Vec::new();
         let mut found = DoctorView::default();
         judge_parts(&mut found, &self.observer.watchdog().stalled());
         judge_kernel(&mut found, kernel().await);
@@ -98,9 +107,11 @@ impl Agent {
             judge_nodes(&mut found, &own, &nodes, &states);
             self.try_paths().await;
             judge_paths(&mut found, &own, &self.vteps_of(nodes.clone()));
+            lost_networks = self.lost_networks().await;
+            judge_networks(&mut found, &lost_networks);
             judge_clocks(&mut found, &own, &nodes, SystemTime::now());
         }
-        found.concluded()
+        (found.concluded(), lost_networks)
     }
 }
 

@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, watch},
+    sync::{Mutex, mpsc, watch},
     task::JoinHandle,
     time::{MissedTickBehavior, timeout},
 };
@@ -18,12 +18,14 @@ pub mod archive;
 mod claim;
 pub mod client;
 mod clients;
+mod cluster;
 mod connections;
 mod descriptors;
 mod devices;
 mod doctor;
 mod endpoints;
 mod former;
+mod inquiries;
 mod join;
 mod last_known;
 mod listing;
@@ -35,10 +37,12 @@ mod networks;
 pub mod offline;
 mod operations;
 mod paths;
+mod ping;
 mod pinned;
 mod prober;
 mod run_dir;
 pub mod server;
+mod sightings;
 mod teardown;
 mod underlay;
 mod verify;
@@ -58,6 +62,7 @@ use self::{
     operations::{Agent, Parts},
     paths::Paths,
     prober::Prober,
+    sightings::Sightings,
     underlay::Moved,
     waiting::Waiting,
 };
@@ -270,7 +275,10 @@ async fn serve(
         misses: datapath.misses()?,
     });
     let followed = last_known.revision;
-    let mut reconciler = reconciler.measured_by(Arc::clone(&counters) as _);
+    let (inquiries, asked) = mpsc::channel(inquiries::WAITING);
+    let mut reconciler = reconciler
+        .measured_by(Arc::clone(&counters) as _)
+        .handing_on(inquiries);
     if last_known != LastKnown::default() {
         reconciler = reconciler.after(last_known.former());
     }
@@ -300,8 +308,10 @@ async fn serve(
         followed,
     ));
     let paths_to_hosts = Arc::<Paths>::default();
+    let sightings = Arc::<Sightings>::default();
     let prober = Prober {
         paths: Arc::clone(&paths_to_hosts),
+        sightings: Arc::clone(&sightings),
         datapath: Arc::clone(&datapath) as Arc<dyn Datapath>,
         observer: observer.clone(),
         node: config.node.clone(),
@@ -337,11 +347,13 @@ async fn serve(
         session,
         fast_path_problem,
         paths: paths_to_hosts,
+        sightings,
         reconciling,
         keeping,
         remembering,
         stop: stop.clone(),
     }));
+    let answering = tokio::spawn(Arc::clone(&agent).answer_inquiries(asked));
     let mut asked_to_stop = stopped.clone();
     let (listener, operations) = (listener.into_std()?, Arc::clone(&agent) as _);
     let serving = clients.spawn(async move {
@@ -366,6 +378,7 @@ async fn serve(
     living.abort();
     announcing.abort();
     probing.abort();
+    answering.abort();
     claim.release(paths);
     reason
 }

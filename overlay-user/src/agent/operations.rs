@@ -13,11 +13,11 @@ use tokio::{
 use super::{
     Reconciling,
     api::{
-        AdoptRequest, AdoptView, DatapathView, DoctorView, EndpointCounts, EndpointFilter,
-        EndpointListing, EndpointRequest, EndpointView, ErrorKind, EventView, ImportArpdRequest,
-        ImportView, MoveRequest, NetworkRequest, NetworkView, OperationError, Operations,
-        RegistryView, RejectedView, RemovedView, SetRequest, StalledView, StatusView,
-        VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
+        AdoptRequest, AdoptView, ClusterView, DatapathView, DoctorView, EndpointCounts,
+        EndpointFilter, EndpointListing, EndpointRequest, EndpointView, ErrorKind, EventView,
+        ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView, OperationError,
+        Operations, PingRequest, Pinged, RegistryView, RejectedView, RemovedView, SetRequest,
+        StalledView, StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
     },
     descriptors,
     devices::Problem,
@@ -25,6 +25,7 @@ use super::{
     map_reader::MapReader,
     monitor,
     paths::Paths,
+    sightings::Sightings,
     teardown,
     verify::{Asked, Verifier},
 };
@@ -57,6 +58,7 @@ pub(super) struct Agent {
     session: Session,
     pub(super) fast_path_problem: watch::Receiver<Problem>,
     pub(super) paths: Arc<Paths>,
+    pub(super) sightings: Arc<Sightings>,
     reconciling: Mutex<Option<Reconciling>>,
     keeping: Mutex<Option<JoinHandle<()>>>,
     remembering: Mutex<Option<JoinHandle<()>>>,
@@ -80,6 +82,8 @@ pub(super) struct Parts {
     pub fast_path_problem: watch::Receiver<Problem>,
     /// Whether tunnel packets get to other hosts.
     pub paths: Arc<Paths>,
+    /// What the programs have seen of echoes.
+    pub sightings: Arc<Sightings>,
     pub reconciling: Reconciling,
     /// What puts the devices back.
     pub keeping: JoinHandle<()>,
@@ -102,6 +106,7 @@ impl From<Parts> for Agent {
             session: parts.session,
             fast_path_problem: parts.fast_path_problem,
             paths: parts.paths,
+            sightings: parts.sightings,
             reconciling: Mutex::new(Some(parts.reconciling)),
             keeping: Mutex::new(Some(parts.keeping)),
             remembering: Mutex::new(Some(parts.remembering)),
@@ -258,6 +263,15 @@ impl Operations for Agent {
 
     async fn doctor(&self) -> Result<DoctorView, OperationError> {
         Ok(self.examine().await)
+    }
+
+    async fn doctor_cluster(&self) -> Result<ClusterView, OperationError> {
+        self.examine_cluster().await
+    }
+
+    async fn ping(&self, request: PingRequest) -> Result<Pinged, OperationError> {
+        self.check_reach().await?;
+        self.send_ping(&request).await
     }
 
     async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {

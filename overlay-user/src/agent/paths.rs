@@ -14,6 +14,10 @@ use tokio::sync::Notify;
 use super::api::{PathState, PathView};
 use crate::model::{ENCAPSULATION, EchoRequest};
 
+/// Echoes of the rounds that somebody asked for: enough to see a loss of some percent.
+const BURST: usize = 10;
+/// Hosts at most that so many are sent to.
+const FEW: usize = 64;
 /// Bytes of an echo that asks for no more than an answer.
 pub(super) const SHORT: u16 = 128;
 /// How long an answer may take.
@@ -74,6 +78,14 @@ pub(super) struct Path {
     lost_long: u8,
     /// Where the longest packet is looked for: between one that passes and one that does not.
     search: Option<(u16, u16)>,
+    /// When something came from the other host that was changed on the way.
+    damaged: Option<Duration>,
+    /// How many short ones the next round has.
+    burst: usize,
+    /// What became of the last short ones, a bit each, 1: lost.
+    losses: u32,
+    /// How many of these there are.
+    counted: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,9 +117,13 @@ impl Paths {
 
     /// Has every path tried now.
     pub(super) fn try_now(&self) {
-        for path in self.lock().values_mut() {
+        let mut paths = self.lock();
+        let burst = if paths.len() <= FEW { BURST } else { 1 };
+        for path in paths.values_mut() {
             path.next = Duration::ZERO;
+            path.burst = burst;
         }
+        drop(paths);
         self.asked.notify_one();
     }
 
@@ -136,6 +152,10 @@ impl Path {
             lost_since: None,
             lost_long: 0,
             search: None,
+            damaged: None,
+            burst: 1,
+            losses: 0,
+            counted: 0,
         }
     }
 
@@ -163,7 +183,8 @@ impl Path {
         if wanted.is_empty() && self.is_at_rest() && now >= self.next {
             self.next = now + INTERVAL;
             self.rounds = self.rounds.wrapping_add(1);
-            wanted = vec![SHORT, self.host.longest];
+            wanted = vec![SHORT; std::mem::replace(&mut self.burst, 1)];
+            wanted.push(self.host.longest);
         }
         let sent: Vec<Sent> = wanted
             .into_iter()
@@ -184,6 +205,9 @@ impl Path {
             .under_way
             .extract_if(.., |sent| is_lost(sent))
             .collect();
+        for _ in lost.iter().filter(|sent| sent.len == SHORT) {
+            self.count(true);
+        }
         let mut wanted = Vec::new();
         if let Some(short) = lost.iter().find(|sent| sent.len == SHORT) {
             self.lost_since.get_or_insert(short.at);
@@ -208,10 +232,15 @@ impl Path {
     /// Nothing came back at all.
     fn give_up(&mut self, now: Duration) {
         // What was heard before says nothing of now.
-        let is_heard = self.heard.is_some_and(|heard| {
-            self.lost_since.is_some_and(|since| heard > since) && now.saturating_sub(heard) < HEARD
-        });
-        self.turn(if is_heard {
+        let is_new = |heard: Option<Duration>| {
+            heard.is_some_and(|heard| {
+                self.lost_since.is_some_and(|since| heard > since)
+                    && now.saturating_sub(heard) < HEARD
+            })
+        };
+        self.turn(if is_new(self.damaged) {
+            PathState::Damaged
+        } else if is_new(self.heard) {
             PathState::OneWay
         } else {
             PathState::Lost
@@ -258,6 +287,7 @@ impl Path {
         self.turn(PathState::Ok);
         (self.lost, self.lost_since) = (0, None);
         if sent.len == SHORT {
+            self.count(false);
             self.rtt = Some(at.saturating_sub(sent.at));
             return None;
         }
@@ -293,6 +323,25 @@ impl Path {
         self.under_way.push(Sent { id, len, at });
     }
 
+    /// One came from the other host that was changed on the way.
+    pub(super) fn hear_damaged(&mut self, at: Duration) {
+        self.damaged = Some(at);
+        if matches!(self.state, PathState::Lost | PathState::OneWay) {
+            self.turn(PathState::Damaged);
+        }
+    }
+
+    fn count(&mut self, is_lost: bool) {
+        self.losses = self.losses << 1 | u32::from(is_lost);
+        self.counted = (self.counted + 1).min(u32::BITS);
+    }
+
+    /// How many of the last short ones were lost, percent.
+    fn loss(&self) -> Option<u8> {
+        let counted = u32::MAX.checked_shr(u32::BITS - self.counted)?;
+        u8::try_from((self.losses & counted).count_ones() * 100 / self.counted).ok()
+    }
+
     /// The other host sent an echo of its own.
     pub(super) fn hear(&mut self, at: Duration) {
         self.heard = Some(at);
@@ -324,6 +373,7 @@ impl Path {
             rtt_us: self.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
             largest: self.largest.map(inner),
             expected: inner(self.host.longest),
+            loss: self.loss(),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{BuildHasher as _, RandomState},
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
@@ -17,12 +16,14 @@ use tokio::{
 use super::{
     api::PathState,
     paths::{self, Host, Path, Paths},
+    sightings::{Ids, Sightings},
 };
 use crate::{
     datapath::Datapath,
     model::{Echo, EchoKind, EchoRequest, Name, Node},
     reconcile::{Observer, apply::on_kernel},
 };
+use overlay_ebpf::abi::DropReason;
 
 /// How often it is looked what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -34,6 +35,7 @@ const SPREAD_MS: u64 = 1000;
 /// What tries the paths.
 pub(super) struct Prober {
     pub paths: Arc<Paths>,
+    pub sightings: Arc<Sightings>,
     pub datapath: Arc<dyn Datapath>,
     pub observer: Observer,
     pub node: Name,
@@ -128,6 +130,7 @@ impl Prober {
             vtep,
             port,
             len,
+            target: None,
         };
         if let Err(error) = on_kernel(|| self.datapath.send_echo(&request)) {
             tracing::debug!(%error, %vtep, "an echo was not sent");
@@ -142,10 +145,13 @@ impl Prober {
         let mut next = Vec::new();
         let mut heard = Some(first);
         while let Some(echo) = heard {
+            self.sightings.note(echo);
             if let Some(path) = self.paths.lock().get_mut(&echo.vtep) {
                 let before = path.state();
                 match echo.kind {
                     EchoKind::Theirs => path.hear(echo.at),
+                    EchoKind::Dropped(DropReason::EchoDamaged) => path.hear_damaged(echo.at),
+                    EchoKind::Dropped(_) | EchoKind::Left => {}
                     EchoKind::Ours => {
                         if let Some(len) = path.answered(echo.id, echo.at) {
                             let id = ids.next();
@@ -172,25 +178,14 @@ fn tell_of(vtep: Ipv4Addr, before: PathState, after: PathState) {
             tracing::warn!(%vtep, "tunnel packets come from there and do not get there");
         }
         PathState::Lost => tracing::warn!(%vtep, "no tunnel packet comes from there"),
+        PathState::Damaged => {
+            tracing::warn!(%vtep, "tunnel packets from there are changed on the way");
+        }
         PathState::Unknown => {}
     }
 }
 
-/// Numbers that nobody can guess.
-#[derive(Default)]
-struct Ids {
-    keys: RandomState,
-    count: u64,
-}
-
-impl Ids {
-    fn next(&mut self) -> u64 {
-        self.count += 1;
-        self.keys.hash_one(self.count)
-    }
-}
-
 /// As the programs tell when an echo came.
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

@@ -30,10 +30,11 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use super::api::{
-    AdoptRequest, AdoptView, DoctorView, EndpointFilter, EndpointListing, EndpointRequest,
-    EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView, MoveRequest, NOTE,
-    NetworkRequest, NetworkView, OperationError, Operations, RemovedView, SetRequest, StatusView,
-    VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView, check_network,
+    AdoptRequest, AdoptView, ClusterView, DoctorView, EndpointFilter, EndpointListing,
+    EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView,
+    MoveRequest, NOTE, NetworkRequest, NetworkView, OperationError, Operations, PingRequest,
+    Pinged, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView, VtepRef,
+    VtepRemovedView, VtepView, check_network,
 };
 use super::{
     connections::{self, Limits},
@@ -189,6 +190,8 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/monitor", get(monitor))
         .route("/v1/verify", post(verify))
         .route("/v1/doctor", get(doctor))
+        .route("/v1/doctor/cluster", get(doctor_cluster))
+        .route("/v1/ping", post(ping))
         .route("/v1/import/arpd", post(import_arpd))
         .route("/v1/down", post(down))
         .fallback(unknown)
@@ -299,6 +302,15 @@ async fn verify(State(agent): Shared, body: Body<VerifyRequest>) -> Answer<Verif
 
 async fn doctor(State(agent): Shared) -> Answer<DoctorView> {
     agent.doctor().await.map(Json)
+}
+
+async fn doctor_cluster(State(agent): Shared) -> Answer<ClusterView> {
+    agent.doctor_cluster().await.map(Json)
+}
+
+async fn ping(State(agent): Shared, body: Body<PingRequest>) -> Answer<Pinged> {
+    let Json(request) = body?;
+    agent.ping(request).await.map(Json)
 }
 
 async fn registry_adopt(State(agent): Shared, body: Body<AdoptRequest>) -> Answer<AdoptView> {

@@ -264,6 +264,7 @@ impl<'a> Verifier<'a> {
             id: QuestionId::random(),
             subject,
             revision,
+            inquiry: None,
         };
         self.registry.ask(&question).await?;
         let deadline = Instant::now() + self.patience;

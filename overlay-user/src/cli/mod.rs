@@ -29,6 +29,7 @@ mod manual;
 mod monitor;
 mod network;
 mod output;
+mod ping;
 mod registry;
 mod removal;
 mod run;
@@ -152,7 +153,10 @@ pub enum Command {
     Verify(verify::VerifyArgs),
     /// Say what is wrong with this host and its peers, and what to do
     #[command(after_help = doctor::EXAMPLES)]
-    Doctor,
+    Doctor(doctor::DoctorArgs),
+    /// Try the way from one endpoint or host to another, and say where packets are lost
+    #[command(after_help = ping::EXAMPLES)]
+    Ping(ping::PingArgs),
     /// Take over what another tool kept
     #[command(subcommand, after_help = import::EXAMPLES)]
     Import(import::ImportVerb),
@@ -310,7 +314,8 @@ impl Command {
             Self::Drops(args) => args.execute(session).await,
             Self::Monitor => monitor::execute(session).await,
             Self::Verify(args) => args.execute(session).await,
-            Self::Doctor => doctor::execute(session).await,
+            Self::Doctor(args) => args.execute(session).await,
+            Self::Ping(args) => args.execute(session).await,
             Self::Import(verb) => verb.execute(session).await,
             Self::Registry(verb) => verb.execute(session).await,
             Self::Down(args) => args.execute(session).await,

@@ -380,6 +380,52 @@ async fn findings_are_printed_with_exit_code_1_and_a_line_that_sums_up() {
 }
 
 #[tokio::test]
+async fn pairs_of_hosts_are_a_matrix_of_who_sends_and_whom_it_is_for() {
+    let agent = agent(fake::Fake::default());
+    let (out, failure) = agent.run_through("doctor --cluster").await;
+    let hosts = fake::cluster().hosts;
+    let (one, two) = (hosts[0].node.as_str(), hosts[1].node.as_str());
+    let lines: Vec<Vec<&str>> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert!(lines.contains(&vec!["FROM", "\\", "TO", one, two]), "{out}");
+    assert!(lines.contains(&vec![one, "-", "LOST"]), "{out}");
+    assert!(lines.contains(&vec![two, "0.21", "ms", "-"]), "{out}");
+    assert!(failure.unwrap_err().starts_with("there is a problem"));
+}
+
+#[tokio::test]
+async fn an_echo_tells_its_way_and_its_round_trip_or_where_it_was_lost() {
+    let agent = agent(fake::Fake::default());
+    let (out, done) = agent.run_through("ping -c 1 --size auto web db").await;
+    assert_eq!(
+        out,
+        "web (h1) -> db (h2) via 10.0.0.2\n\
+         1: 84 bytes back in 0.21 ms\n\
+         1 sent, 0 lost, round trip min/mean/max 0.21 ms/0.21 ms/0.21 ms\n\
+         largest packet 1200 bytes, of 1450 that interfaces and network allow\n"
+    );
+    done.unwrap();
+    let (out, failure) = agent.run_through("ping -c 1 --size 1400 db").await;
+    assert!(
+        out.contains("1: 1400 bytes lost, last seen by h1\n1 sent, 1 lost\n"),
+        "{out}"
+    );
+    assert_eq!(
+        failure.unwrap_err(),
+        "1 of 1 echoes were lost: it left h1, and did not get to h2: let UDP through"
+    );
+    let (out, _) = agent.run_through("-o json ping -c 1 web db").await;
+    let view: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&view["sent"], &view["received"]), (&json!(1), &json!(1)));
+    assert_eq!(view["from_node"], "h1");
+    for wrong in ["ping", "ping a b c", "ping --size 63 a", "ping -c 0 a"] {
+        assert!(agent.run(wrong).await.is_err(), "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn what_can_not_be_removed_has_a_line_and_keeps_none_of_the_others() {
     let agent = agent(fake::Fake::default());
     let (out, failure) = agent.run_through("endpoint rm a stuck nope stuck b").await;

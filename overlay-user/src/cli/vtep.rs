@@ -134,7 +134,7 @@ fn table(vteps: &[VtepView], now: Timestamp) -> Table {
 /// Since when is said of what is not well.
 fn path_state(path: &PathView, now: Timestamp) -> String {
     match (path.state, path.since) {
-        (PathState::OneWay | PathState::Lost, Some(since)) => {
+        (PathState::OneWay | PathState::Lost | PathState::Damaged, Some(since)) => {
             format!("{} since {}", path.state.name(), age(since, now))
         }
         _ => path.state.name().to_owned(),
@@ -142,7 +142,7 @@ fn path_state(path: &PathView, now: Timestamp) -> String {
 }
 
 /// A round trip of so many microseconds.
-fn round_trip(us: u64) -> String {
+pub(super) fn round_trip(us: u64) -> String {
     format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
 }
 

@@ -9,12 +9,12 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use overlay_ebpf::{
-    abi::EchoEvent,
+    abi::{DropReason, EchoEvent},
     wire::{echo, vxlan},
 };
 use tokio::sync::mpsc;
 
-use crate::model::{Echo, EchoKind, EchoRequest};
+use crate::model::{Echo, EchoKind, EchoRequest, ProbeRequest};
 
 /// Echoes that wait for the agent. More are forgotten: they come again.
 const BACKLOG: usize = 1024;
@@ -52,14 +52,37 @@ fn parse(record: &[u8]) -> Option<Echo> {
     Some(Echo {
         id: u64::from_ne_bytes(event.id),
         vtep: Ipv4Addr::from(event.vtep),
-        kind: match u8::try_from(event.kind).ok()? {
-            echo::REQUEST => EchoKind::Theirs,
-            echo::REPLY => EchoKind::Ours,
+        kind: match event.kind {
+            EchoEvent::ASKED => EchoKind::Theirs,
+            EchoEvent::BACK => EchoKind::Ours,
+            EchoEvent::LEFT => EchoKind::Left,
+            EchoEvent::DROPPED => EchoKind::Dropped(reason(event.reason)?),
             _ => return None,
         },
         len: u16::try_from(event.len).ok()?,
         at: Duration::from_nanos(event.at_ns),
     })
+}
+
+fn reason(number: u32) -> Option<DropReason> {
+    let known = DropReason::ALL.iter().copied();
+    known.into_iter().find(|reason| reason.number() == number)
+}
+
+/// The frame that becomes a probe, without the zeros that it ends with. It says IPv4 until the program has made
+/// room for the outer headers.
+pub(super) fn probe(request: &ProbeRequest) -> Vec<u8> {
+    let ethernet = Ethernet2Header {
+        source: request.from.octets(),
+        destination: request.to.octets(),
+        ether_type: EtherType::IPV4,
+    };
+    [&ethernet.to_bytes()[..], &header([0; 3], request.id)].concat()
+}
+
+/// An echo's own header.
+fn header(vni: [u8; 3], id: u64) -> Vec<u8> {
+    [&echo::MAGIC[..], &[echo::REQUEST], &vni, &id.to_ne_bytes()].concat()
 }
 
 /// The tunnel packet that asks for an echo, without the zeros that it ends with: the program adds them.
@@ -69,6 +92,7 @@ pub(super) fn request(from: Ipv4Addr, request: &EchoRequest) -> Option<Vec<u8>> 
         vtep,
         port,
         len,
+        target,
     } = *request;
     let udp_len = len.max(EchoRequest::SHORTEST) - Ipv4Header::MIN_LEN_U16;
     let mut ip = Ipv4Header::new(udp_len, TTL, IpNumber::UDP, from.octets(), vtep.octets()).ok()?;
@@ -82,13 +106,18 @@ pub(super) fn request(from: Ipv4Addr, request: &EchoRequest) -> Option<Vec<u8>> 
         length: udp_len,
         checksum: 0,
     };
-    // Nobody reads the MACs: the kernel writes the outer ones, and the inner frame reaches no endpoint.
+    // Nobody reads the outer MACs: the kernel writes others.
     let outer = Ethernet2Header {
         ether_type: EtherType::IPV4,
         ..Ethernet2Header::default()
     };
+    let (vni, mac) = target.map_or(([0; 3], [0; 6]), |(vni, mac)| {
+        let [_, high, middle, low] = vni.get().to_be_bytes();
+        ([high, middle, low], mac.octets())
+    });
     let inner = Ethernet2Header {
         ether_type: EtherType(u16::from_be(echo::ETHER_TYPE)),
+        destination: mac,
         ..Ethernet2Header::default()
     };
     Some(
@@ -98,9 +127,7 @@ pub(super) fn request(from: Ipv4Addr, request: &EchoRequest) -> Option<Vec<u8>> 
             &udp.to_bytes(),
             &vxlan::header(echo::VNI),
             &inner.to_bytes(),
-            &echo::MAGIC,
-            &[echo::REQUEST, 0, 0, 0],
-            &id.to_ne_bytes(),
+            &header(vni, id),
         ]
         .concat(),
     )
@@ -120,6 +147,7 @@ mod tests {
             vtep: Ipv4Addr::new(10, 0, 0, 2),
             port: 4789,
             len: EchoRequest::SHORTEST,
+            target: None,
         };
         let frame = request(from, &wanted).unwrap();
         assert_eq!(frame.len(), 14 + usize::from(EchoRequest::SHORTEST));
@@ -141,6 +169,7 @@ mod tests {
             vtep: Ipv4Addr::new(10, 0, 0, 2),
             port: 4789,
             len: 9000,
+            target: None,
         };
         let frame = request(Ipv4Addr::new(10, 0, 0, 1), &wanted).unwrap();
         assert_eq!(frame.len(), 14 + usize::from(EchoRequest::SHORTEST));

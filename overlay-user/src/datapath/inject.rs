@@ -10,16 +10,18 @@ use super::{
     features::{self, classifier},
 };
 
-/// Has `program` send a frame by an interface of this network namespace.
+/// Has `program` send a frame by an interface of this network namespace; `inject_echo` with zeros behind it, so that
+/// it has `len` bytes.
 pub(super) fn inject(
     ebpf: &mut Ebpf,
     program: &str,
     frame: &[u8],
     ifindex: u32,
+    len: u32,
 ) -> Result<(), DatapathError> {
-    // `struct __sk_buff` up to and with `mark`, its third word, which names the interface.
-    let mut context = [0; 12];
-    context[8..].copy_from_slice(&ifindex.to_ne_bytes());
+    // `struct __sk_buff` up to and with `priority`, its ninth word. The third, `mark`, names the interface.
+    let words = [0, 0, ifindex, 0, 0, 0, 0, 0, len];
+    let context = words.map(u32::to_ne_bytes).concat();
     let options = TestRunOptions {
         data_in: Some(frame),
         ctx_in: Some(&context),

@@ -40,8 +40,8 @@ use super::{
     restore::{self, PinnedMaps},
 };
 use crate::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables,
-    Traffic, Vni, Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, ProbeRequest,
+    Tables, Traffic, Vni, Wanted,
 };
 
 /// The BPF object: an ELF file with the programs, their maps and BTF.
@@ -49,6 +49,9 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
 
 /// How many endpoints' interfaces are asked for their programs at a time: some two microseconds each.
 const GLANCE: usize = 512;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = overlay_ebpf::wire::eth::LEN as u32;
 
 /// Programs, maps and links of one instance.
 pub struct Kernel {
@@ -224,6 +227,7 @@ impl Datapath for Kernel {
                 program::INJECT,
                 &frame,
                 miss.ifindex,
+                0,
             ),
             None => Ok(()),
         }
@@ -231,7 +235,7 @@ impl Datapath for Kernel {
 
     fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
         match answer::announcement(ip, mac) {
-            Some(frame) => inject(&mut self.state().ebpf, program::INJECT, &frame, ifindex),
+            Some(frame) => inject(&mut self.state().ebpf, program::INJECT, &frame, ifindex, 0),
             None => Ok(()),
         }
     }
@@ -247,7 +251,20 @@ impl Datapath for Kernel {
             .ok_or_else(|| failed("the VXLAN device is missing"))?;
         let frame = echo::request(self.settings.vtep_ip, request)
             .ok_or_else(|| failed("it would be too long"))?;
-        inject(&mut state.ebpf, program::INJECT_ECHO, &frame, device)
+        let len = u32::from(request.len) + ETHERNET;
+        inject(&mut state.ebpf, program::INJECT_ECHO, &frame, device, len)
+    }
+
+    fn send_probe(&self, request: &ProbeRequest) -> Result<(), DatapathError> {
+        let frame = echo::probe(request);
+        let len = u32::from(request.len.max(ProbeRequest::SHORTEST)) + ETHERNET;
+        inject(
+            &mut self.state().ebpf,
+            program::INJECT_ECHO,
+            &frame,
+            request.ifindex,
+            len,
+        )
     }
 
     fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {

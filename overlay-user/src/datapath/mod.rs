@@ -11,8 +11,8 @@ use overlay_ebpf::abi::map;
 use tokio::sync::mpsc;
 
 use crate::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables,
-    Traffic, Vni, Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, ProbeRequest,
+    Tables, Traffic, Vni, Wanted,
 };
 
 mod answer;
@@ -200,6 +200,9 @@ pub trait Datapath: Send + Sync + 'static {
 
     /// Sends an echo to another host, on the way that encapsulated frames take.
     fn send_echo(&self, request: &EchoRequest) -> Result<(), DatapathError>;
+
+    /// Sends an echo from an endpoint of this host, by its program.
+    fn send_probe(&self, request: &ProbeRequest) -> Result<(), DatapathError>;
 
     /// What comes of echoes, this host's and others'. To be called once.
     fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError>;

@@ -9,6 +9,7 @@ mod echo;
 mod endpoint;
 pub mod fair;
 mod identity;
+mod inquiry;
 pub mod ipam;
 mod miss;
 mod name;
@@ -16,6 +17,7 @@ mod netns_ref;
 mod network;
 mod network_ref;
 mod node;
+mod path;
 mod rejected;
 mod rejected_rows;
 mod report;
@@ -23,15 +25,20 @@ mod table;
 
 pub use address::{AddressError, Mac, Vni};
 pub use change::{Change, Delta, Revision, Snapshot};
-pub use echo::{Echo, EchoKind, EchoRequest};
+pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};
 pub use endpoint::{Endpoint, EndpointState};
 pub use identity::RegistryId;
+pub use inquiry::{
+    Answer, Inquiry, LostAt, NetworkTold, PathTold, PathsTold, Ping, PingSize, PingTarget, Pinged,
+    Sighting, meaning_of,
+};
 pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};
 pub use netns_ref::NetnsRef;
 pub use network::{FloodMode, Network, NetworkError, NetworkSettings, Resolve};
 pub use network_ref::{AUTO_VNI, NetworkRef, VniChoice, free_vni};
 pub use node::{ENCAPSULATION, Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session, Vtep};
+pub use path::{PathState, PathView};
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{FdbKey, Mac, Name, NeighborKey, Revision, Vni, Vtep};
+use super::{Answer, FdbKey, Inquiry, Mac, Name, NeighborKey, Revision, Vni, Vtep};
 
 /// Tells one question from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,6 +76,9 @@ pub struct Question {
     pub subject: Subject,
     /// To be answered when this revision has been carried over to the kernel; 0: at once.
     pub revision: Revision,
+    /// What is asked instead of `subject`. Agents that do not know it answer to the subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inquiry: Option<Inquiry>,
 }
 
 /// What one host has installed.
@@ -92,6 +95,9 @@ pub struct Report {
     /// The rows, if they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<Installed>,
+    /// What was asked instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
 }
 
 /// Some rows in one number: hosts with the same rows have the same one, in whatever order they came.
@@ -171,6 +177,7 @@ mod tests {
                 },
                 generation: 5,
             }],
+            answer: None,
         };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);

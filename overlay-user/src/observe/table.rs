@@ -5,7 +5,9 @@ use std::{
     iter,
 };
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
+use comfy_table::{
+    Cell, Color, ColumnConstraint, ContentArrangement, Table as Grid, Width, presets,
+};
 
 /// Spaces between two columns.
 const GAP: u16 = 3;
@@ -24,6 +26,24 @@ impl Table {
             header: header.map(str::to_owned).into(),
             rows: Self::bare(),
         }
+    }
+
+    /// An empty table whose columns are known only when it is made.
+    #[must_use]
+    pub fn with_header(header: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            header: header.into_iter().collect(),
+            rows: Self::bare(),
+        }
+    }
+
+    /// Adds a row of as many cells as the header has. Those that are marked are red on a terminal.
+    pub fn marked(&mut self, cells: impl IntoIterator<Item = (String, bool)>) {
+        let cells = cells.into_iter().map(|(text, is_marked)| {
+            let cell = Cell::new(text);
+            if is_marked { cell.fg(Color::Red) } else { cell }
+        });
+        self.rows.add_row(cells);
     }
 
     /// Two columns, names and values, without a header.

@@ -153,6 +153,12 @@ impl Reconciler {
             }
             WatchEvent::Alive(node) => self.events.tell(Event::NodeAlive { node }),
             WatchEvent::Silent(node) => self.events.tell(Event::NodeSilent { node }),
+            WatchEvent::Question(question) if question.inquiry.is_some() => {
+                // One that finds no place is not answered, as if it had come too late.
+                if let Some(inquiries) = &self.inquiries {
+                    let _ = inquiries.try_send(question);
+                }
+            }
             WatchEvent::Question(question) => self.reporter.ask(question, Instant::now()),
         }
     }

@@ -60,7 +60,7 @@ use self::{
     watchdog::{Part, Watchdog},
 };
 use crate::{
-    model::{EndpointState, Miss, Name, Node, Revision, RowId},
+    model::{EndpointState, Miss, Name, Node, Question, Revision, RowId},
     platform::PortChange,
     registry::{Registry, RegistryError},
 };
@@ -328,6 +328,8 @@ pub struct Reconciler {
     reader: Reader,
     pace: Pace,
     reporter: Reporter,
+    /// Where questions go that are the agent's to answer.
+    inquiries: Option<mpsc::Sender<Question>>,
     inputs: Inputs,
     looks: Looks,
     /// Only the loop writes; it lets others read while it works on the kernel.
@@ -382,6 +384,7 @@ impl Reconciler {
             reader: Reader::new(now, parts.pace.reread),
             pace: parts.pace,
             reporter: Reporter::new(now),
+            inquiries: None,
             inputs: Inputs::new(
                 parts.routes,
                 parts.ports,
@@ -415,6 +418,13 @@ impl Reconciler {
     #[must_use]
     pub fn measured_by(mut self, meter: Arc<dyn Meter>) -> Self {
         self.meter = meter;
+        self
+    }
+
+    /// The same loop; questions that are not its own to answer go to `inquiries`.
+    #[must_use]
+    pub fn handing_on(mut self, inquiries: mpsc::Sender<Question>) -> Self {
+        self.inquiries = Some(inquiries);
         self
     }
 

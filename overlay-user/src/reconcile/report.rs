@@ -112,6 +112,7 @@ impl Reconciler {
             revision: self.view.read().await.mirror.revision(),
             digests,
             rows,
+            answer: None,
         };
         let registry = Arc::clone(&self.registry);
         self.inputs

@@ -11,22 +11,48 @@ use overlay_ebpf::{
 use crate::{
     datapath::{Case, Datapath, Outcome, Settings, windows},
     frames::{INNER, NEXT_HOP, OUTER_UDP, THIS_HOST, Tunnel, patched},
-    network::{GREEN_VTEP, STRANGE_VTEP, VTEP},
+    network::{
+        BLUE, CYAN, Endpoint, GREEN, GREEN_VTEP, NO_VNI, NOBODY, RED, STRANGE_VTEP, VIOLET, VNI,
+        VTEP,
+    },
 };
 
 const ID: [u8; 8] = *b"12345678";
 
-/// An inner frame with an echo and some zeros.
+/// Where the zeros begin that an echo carries.
+const ZEROS: usize = INNER + 14 + echo::LEN;
+
+/// An inner frame with an echo and its zeros.
 fn echo_frame(kind: u8) -> Vec<u8> {
-    let header = [
-        &[0; 12],
-        &echo::ETHER_TYPE.to_ne_bytes()[..],
+    frame([0; 6], [0; 6], 0, kind)
+}
+
+fn frame(to: [u8; 6], from: [u8; 6], vni: u32, kind: u8) -> Vec<u8> {
+    [
+        &to[..],
+        &from,
+        &echo::ETHER_TYPE.to_ne_bytes(),
         &echo::MAGIC,
-        &[kind, 0, 0, 0],
+        &[kind],
+        &vni.to_be_bytes()[1..],
         &ID,
+        &[0; echo::ZEROS],
     ]
-    .concat();
-    [header, vec![0; 40]].concat()
+    .concat()
+}
+
+/// A probe of one endpoint to another.
+fn probe(from: &Endpoint, to: &Endpoint, kind: u8) -> Tunnel {
+    Tunnel::to_this_host(frame(to.mac, from.mac, 0, kind))
+}
+
+/// An echo between hosts that asks for an endpoint.
+fn asking_for(vni: u32, endpoint: &Endpoint) -> Vec<u8> {
+    Tunnel {
+        vni: echo::VNI,
+        ..Tunnel::to_this_host(frame(endpoint.mac, [0; 6], vni, echo::REQUEST))
+    }
+    .frame()
 }
 
 fn from_green(kind: u8) -> Tunnel {
@@ -57,6 +83,11 @@ pub(crate) fn refusals() -> Vec<Case> {
         nobodys("another EtherType", INNER + 12, &[0x88, 0xb6]),
         nobodys("another beginning", INNER + 14, b"OVE2"),
         nobodys("neither request nor reply", INNER + 18, &[3]),
+        Case::drop(
+            "one that was changed",
+            patched(request(), ZEROS + 59, &[1]),
+            DropReason::EchoDamaged,
+        ),
         Case::drop(
             "a stranger's",
             Tunnel {
@@ -99,7 +130,7 @@ fn a_reply_is_told_to_the_agent_alone() {
     let event: EchoEvent = bytemuck::pod_read_unaligned(&record);
     assert_eq!(
         (event.id, event.vtep, event.kind, event.len),
-        (ID, GREEN_VTEP.ip, u32::from(echo::REPLY), len)
+        (ID, GREEN_VTEP.ip, EchoEvent::BACK, len)
     );
 }
 
@@ -126,4 +157,119 @@ fn a_host_gets_so_many_back_and_no_more() {
         (128..=128 * windows(begun)).contains(&answered),
         "{answered}"
     );
+}
+
+#[test]
+fn a_host_that_is_asked_for_an_endpoint_answers_if_it_has_it() {
+    let mut datapath = Datapath::load(Settings::default());
+    let outcome = datapath.run(UNDERLAY_INGRESS, &asking_for(VNI, &CYAN), 0);
+    assert!(matches!(outcome, Ok(Outcome::Redirect(_))));
+    datapath.check(
+        UNDERLAY_INGRESS,
+        &[
+            Case::drop("elsewhere", asking_for(VNI, &RED), DropReason::NotLocal),
+            Case::drop(
+                "nowhere",
+                asking_for(VNI, &NOBODY),
+                DropReason::DestinationUnknown,
+            ),
+            Case::drop(
+                "in no network",
+                asking_for(NO_VNI, &CYAN),
+                DropReason::VniUnknown,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_probe_is_sent_back_to_the_endpoint_that_it_is_of() {
+    let sent_back = Tunnel {
+        source_mac: NEXT_HOP,
+        destination_mac: THIS_HOST,
+        source: VTEP.ip,
+        destination: GREEN_VTEP,
+        ..probe(&CYAN, &GREEN, echo::REPLY)
+    };
+    let mut datapath = Datapath::load(Settings::default());
+    datapath.check(
+        UNDERLAY_INGRESS,
+        &[Case::redirect(
+            "as it came",
+            probe(&GREEN, &CYAN, echo::REQUEST).frame(),
+            sent_back.frame(),
+        )],
+    );
+    assert_eq!(datapath.counter(Counter::EchoAnswered), 1);
+}
+
+#[test]
+fn a_probe_that_could_be_no_frame_of_its_sender_is_dropped() {
+    let request = |from, to| probe(from, to, echo::REQUEST).frame();
+    let in_no_network = Tunnel {
+        vni: NO_VNI,
+        ..probe(&GREEN, &BLUE, echo::REQUEST)
+    };
+    Datapath::load(Settings::default()).check(
+        UNDERLAY_INGRESS,
+        &[
+            Case::drop(
+                "from another host's endpoint",
+                request(&RED, &BLUE),
+                DropReason::SourceVtep,
+            ),
+            Case::drop(
+                "from nobody",
+                request(&NOBODY, &BLUE),
+                DropReason::SourceVtep,
+            ),
+            Case::drop(
+                "for another host's endpoint",
+                request(&GREEN, &RED),
+                DropReason::NotLocal,
+            ),
+            Case::drop(
+                "for another tenant's",
+                request(&GREEN, &VIOLET),
+                DropReason::DestinationUnknown,
+            ),
+            Case::drop(
+                "of no network",
+                in_no_network.frame(),
+                DropReason::VniUnknown,
+            ),
+            Case::drop(
+                "changed on the way",
+                patched(request(&GREEN, &BLUE), ZEROS, &[1]),
+                DropReason::EchoDamaged,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn what_becomes_of_a_probe_is_told_with_its_number_and_the_reason() {
+    let mut datapath = Datapath::load(Settings::default());
+    for (frame, outcome) in [
+        (probe(&GREEN, &BLUE, echo::REPLY), Outcome::Consume),
+        (
+            probe(&GREEN, &RED, echo::REQUEST),
+            Outcome::Drop(DropReason::NotLocal),
+        ),
+    ] {
+        let frame = frame.frame();
+        datapath.check(UNDERLAY_INGRESS, &[Case::new("a probe", frame, outcome)]);
+    }
+    let ring = datapath.ebpf.take_map(ECHOES).unwrap();
+    let mut ring: RingBuf<_> = ring.try_into().unwrap();
+    for (kind, reason) in [
+        (EchoEvent::BACK, 0),
+        (EchoEvent::DROPPED, DropReason::NotLocal.number()),
+    ] {
+        let event: EchoEvent = bytemuck::pod_read_unaligned(&ring.next().unwrap());
+        assert_eq!(
+            (event.id, event.vtep, event.kind, event.reason),
+            (ID, GREEN_VTEP.ip, kind, reason)
+        );
+    }
 }

@@ -102,6 +102,7 @@ async fn agents_are_asked_and_their_answers_collected(bed: Bed) {
         id: QuestionId::random(),
         subject,
         revision: 7,
+        inquiry: None,
     };
     let (first, second) = (
         question(Subject::Networks),
@@ -123,6 +124,7 @@ async fn agents_are_asked_and_their_answers_collected(bed: Bed) {
         revision,
         digests: Vec::new(),
         rows: Vec::new(),
+        answer: None,
     };
     for report in [
         report("h1", Some(&first), 7),

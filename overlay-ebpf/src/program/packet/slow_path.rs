@@ -14,10 +14,7 @@ use aya_ebpf::{
     },
     helpers::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
 };
-use overlay_ebpf::{
-    abi::DropReason,
-    wire::{eth, ipv4::Ipv4Hdr},
-};
+use overlay_ebpf::abi::DropReason;
 
 use super::{Frame, Verdict, redirected};
 
@@ -87,21 +84,20 @@ impl Frame {
         unsafe { (*self.skb()).tc_index == VOUCHER && (*self.skb()).priority == secret }
     }
 
-    /// Has the frame come in by the VXLAN device whose index is the frame's mark, known there as the agent's own.
-    /// Zeros are added up to the length that its IP header says: what the agent hands over can't be as long.
+    /// Has the frame come in by the interface whose index is the frame's mark, known there as the agent's own. Zeros
+    /// are added up to as many bytes as its priority says: what the agent hands over can't be as long.
     #[inline(always)]
     pub fn inject_echo(&mut self, secret: u32) -> Result<(), DropReason> {
         // SAFETY: as for `ifindex`.
-        let device = unsafe { (*self.skb()).mark };
-        let len = u16::from_be_bytes(self.header::<Ipv4Hdr>(eth::LEN)?.tot_len);
-        self.resize(u32::from(len) + eth::LEN as u32)?;
+        let (ifindex, len) = unsafe { ((*self.skb()).mark, (*self.skb()).priority) };
+        self.resize(len)?;
         // SAFETY: the verifier allows these stores; the context is valid for the whole program. The mark stays
         // within one namespace, unlike the priority, which coming in by a device clears.
         unsafe {
             (*self.skb()).tc_index = OWN_ECHO;
             (*self.skb()).mark = secret;
         }
-        self.clone_to(device, BPF_F_INGRESS as u64)
+        self.clone_to(ifindex, BPF_F_INGRESS as u64)
     }
 
     /// Whether the frame is one that [`Self::inject_echo`] sent: it comes out of no tunnel.

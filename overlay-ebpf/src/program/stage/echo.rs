@@ -1,17 +1,18 @@
-//! Echoes: those of other hosts are sent back, and the agent is told of both them and answers to its own.
+//! Echoes between hosts: those of others are sent back, and the agent is told of both them and answers to its own.
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, EchoEvent, MeterKey, VtepKey},
     rule::miss,
     wire::{
         echo::{self, EchoHdr},
-        eth,
+        eth::{self, Mac},
         ipv4::{self, Ipv4Hdr},
         udp::{self, UdpHdr},
         vxlan::INNER_L3,
     },
 };
 
+use super::decap::Tunnel;
 use crate::{
     maps,
     packet::{DROP, Frame, Held, Verdict},
@@ -20,53 +21,121 @@ use crate::{
 /// Where the outer UDP header begins.
 const OUTER_UDP: usize = eth::LEN + ipv4::LEN;
 
+/// Where the zeros begin that an echo carries.
+const ZEROS: usize = INNER_L3 + echo::LEN;
+
 /// Takes care of a tunnel packet of the echoes' VNI.
 #[inline(always)]
-pub fn take(
-    frame: &mut Frame,
-    sender: [u8; 4],
-    ether_type: u16,
-    is_fragment: bool,
-) -> Result<Verdict, DropReason> {
-    let vtep = maps::vtep(VtepKey { ip: sender }).ok_or(DropReason::VtepUnknown)?;
-    if is_fragment {
-        return Err(DropReason::OuterFragment);
+pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Verdict, DropReason> {
+    let header = parse(frame, tunnel)?;
+    let outcome = answer(frame, tunnel, &header);
+    tell_of_outcome(frame, tunnel, &header, outcome)
+}
+
+#[inline(always)]
+fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Verdict, DropReason> {
+    let vtep = maps::vtep(VtepKey { ip: tunnel.sender }).ok_or(DropReason::VtepUnknown)?;
+    check(frame, tunnel)?;
+    if header.kind == echo::REPLY {
+        return Ok(DROP);
     }
+    let [high, middle, low] = header.vni;
+    let vni = u32::from_be_bytes([0, high, middle, low]);
+    if vni != 0 {
+        check_target(vni, tunnel.inner.destination)?;
+    }
+    turn_round(frame, tunnel.sender, vtep.port)
+}
+
+/// The endpoint that is asked for is on this host.
+#[inline(always)]
+pub fn check_target(vni: u32, mac: Mac) -> Result<(), DropReason> {
+    match maps::fdb(vni, mac) {
+        Some(entry) if entry.ifindex != 0 => Ok(()),
+        Some(_) => Err(DropReason::NotLocal),
+        None if maps::network(vni).is_none() => Err(DropReason::VniUnknown),
+        None => Err(DropReason::DestinationUnknown),
+    }
+}
+
+/// The echo in a tunnel packet. `VniUnknown`: there is none.
+#[inline(always)]
+pub fn parse(frame: &mut Frame, tunnel: &Tunnel) -> Result<Held<EchoHdr>, DropReason> {
     frame
         .require(INNER_L3 + echo::LEN)
         .map_err(|_| DropReason::VniUnknown)?;
     let header = Held(*frame.header::<EchoHdr>(INNER_L3)?);
-    if !echo::is_echo(ether_type, &header) {
+    if !echo::is_echo(tunnel.inner.ether_type, &header) {
         return Err(DropReason::VniUnknown);
     }
-    let now = maps::now();
-    if !maps::with_meter(MeterKey::echoes(sender), |meter| {
-        miss::admits(meter, now, miss::ECHO_LIMIT)
-    }) {
+    Ok(header)
+}
+
+/// An echo is whole, and one of not too many.
+#[inline(always)]
+pub fn check(frame: &mut Frame, tunnel: &Tunnel) -> Result<(), DropReason> {
+    if tunnel.is_fragment {
+        return Err(DropReason::OuterFragment);
+    }
+    let (meter, now) = (MeterKey::echoes(tunnel.sender), maps::now());
+    if !maps::with_meter(meter, |meter| miss::admits(meter, now, miss::ECHO_LIMIT)) {
         return Err(DropReason::EchoLimited);
     }
-    let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
-    let len = u16::from_be_bytes(ip.tot_len);
+    if frame.len() >= (ZEROS + echo::ZEROS) as u32 {
+        frame.require(ZEROS + echo::ZEROS)?;
+        if !frame.sum_of::<{ echo::ZEROS }>(ZEROS)?.is_zero() {
+            return Err(DropReason::EchoDamaged);
+        }
+    }
+    Ok(())
+}
+
+/// Sends an echo back, in its tunnel, to a VTEP and its port.
+#[inline(always)]
+pub fn turn_round(frame: &mut Frame, to: [u8; 4], port: [u8; 2]) -> Result<Verdict, DropReason> {
+    let len = outer_len(frame)?;
+    let udp = frame.header::<UdpHdr>(OUTER_UDP)?;
+    let (source, udp_len) = (u16::from_be_bytes(udp.src), u16::from_be_bytes(udp.len));
+    *frame.header_mut(eth::LEN)? = ipv4::outer(maps::vtep_ip(), to, len, 0);
+    *frame.header_mut(OUTER_UDP)? = udp::outer(source, port, udp_len);
+    frame.header_mut::<EchoHdr>(INNER_L3)?.kind = echo::REPLY;
+    frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::path(to).next_hop)
+}
+
+/// Tells the agent what became of an echo that came out of a tunnel.
+#[inline(always)]
+pub fn tell_of_outcome(
+    frame: &Frame,
+    tunnel: &Tunnel,
+    header: &EchoHdr,
+    outcome: Result<Verdict, DropReason>,
+) -> Result<Verdict, DropReason> {
+    let (kind, reason) = match outcome {
+        Err(reason) => (EchoEvent::DROPPED, reason.number()),
+        Ok(_) if header.kind == echo::REPLY => (EchoEvent::BACK, 0),
+        Ok(_) => (EchoEvent::ASKED, 0),
+    };
+    match kind {
+        EchoEvent::BACK => maps::tally(Counter::EchoReceived),
+        EchoEvent::ASKED => maps::tally(Counter::EchoAnswered),
+        _ => {}
+    }
     maps::tell_of_echo(&Held(EchoEvent {
         id: header.id,
         at_ns: maps::exactly_now(),
-        vtep: sender,
-        kind: u32::from(header.kind),
-        len: u32::from(len),
-        reserved: 0,
+        vtep: tunnel.sender,
+        kind,
+        len: u32::from(outer_len(frame).unwrap_or(0)),
+        reason,
     }));
-    if header.kind == echo::REPLY {
-        maps::tally(Counter::EchoReceived);
-        return Ok(DROP);
-    }
-    let udp = frame.header::<UdpHdr>(OUTER_UDP)?;
-    let (port, udp_len) = (u16::from_be_bytes(udp.src), u16::from_be_bytes(udp.len));
-    *frame.header_mut(eth::LEN)? = ipv4::outer(maps::vtep_ip(), sender, len, 0);
-    *frame.header_mut(OUTER_UDP)? = udp::outer(port, vtep.port, udp_len);
-    frame.header_mut::<EchoHdr>(INNER_L3)?.kind = echo::REPLY;
-    maps::tally(Counter::EchoAnswered);
-    let next_hop = maps::path(sender).next_hop;
-    frame.redirect_via_neighbor(maps::underlay_ifindex(), next_hop)
+    outcome
+}
+
+/// Bytes of the outer IP packet.
+#[inline(always)]
+fn outer_len(frame: &Frame) -> Result<u16, DropReason> {
+    let ip = frame.header::<Ipv4Hdr>(eth::LEN)?;
+    Ok(u16::from_be_bytes(ip.tot_len))
 }
 
 /// Sends a tunnel packet of the agent's on the way that encapsulated frames take.

@@ -24,6 +24,19 @@ pub struct Asker {
     pub meter: MeterKey,
 }
 
+impl Asker {
+    /// The one behind a tunnel, whose frame came in by the underlay device.
+    #[inline(always)]
+    pub const fn of_tunnel(ifindex: u32, vni: u32, mac: Mac) -> Self {
+        Self {
+            ifindex,
+            vni,
+            mac,
+            meter: MeterKey::tunnel(vni),
+        }
+    }
+}
+
 /// The FDB does not know a MAC. Gives the reason for which the frame is dropped; `otherwise` is the
 /// one where nobody is to be asked, or nobody has it.
 #[inline(always)]

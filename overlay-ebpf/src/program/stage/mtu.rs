@@ -90,7 +90,7 @@ fn answer_ipv4(frame: &mut Frame, limit: u16) -> Result<(), DropReason> {
     const ERROR: usize = ipv4::LEN + icmp::LEN;
     let ip = Held(*frame.header::<Ipv4Hdr>(eth::LEN)?);
     make_room(frame, ERROR)?;
-    let quoted = frame.sum_of_quoted(eth::LEN + ERROR)?;
+    let quoted = frame.sum_of::<QUOTED>(eth::LEN + ERROR)?;
     *frame.header_mut(eth::LEN + ipv4::LEN)? = icmp::fragmentation_needed(limit, quoted);
     *frame.header_mut(eth::LEN)? = ipv4::error_about(&ip, (icmp::LEN + QUOTED) as u16);
     Ok(())
@@ -101,7 +101,7 @@ fn answer_ipv6(frame: &mut Frame, limit: u16) -> Result<(), DropReason> {
     const ERROR: usize = ipv6::LEN + icmp::LEN;
     let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
     make_room(frame, ERROR)?;
-    let quoted = frame.sum_of_quoted(eth::LEN + ERROR)?;
+    let quoted = frame.sum_of::<QUOTED>(eth::LEN + ERROR)?;
     let (header, message) = icmp::packet_too_big(&ip, limit, quoted, QUOTED as u16);
     *frame.header_mut(eth::LEN + ipv6::LEN)? = message;
     *frame.header_mut(eth::LEN)? = header;

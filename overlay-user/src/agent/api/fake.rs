@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::model::{Endpoint, EndpointState, MapUsage, Node, Vtep};
+use crate::model::{Endpoint, EndpointState, LostAt, MapUsage, Node, PingSize, Vtep};
 
 pub(crate) fn network() -> Network {
     Network {
@@ -192,6 +192,62 @@ fn removed(name: &Name) -> RemovedView {
     }
 }
 
+pub(crate) fn pinged(size: Option<PingSize>) -> Pinged {
+    let lost = LostAt {
+        last_seen: Some("h1".parse().unwrap()),
+        reason: None,
+        message: "it left h1, and did not get to h2".to_owned(),
+        advice: "let UDP through".to_owned(),
+    };
+    let is_short = matches!(size, None | Some(PingSize::Auto));
+    Pinged {
+        from: "web".parse().unwrap(),
+        from_node: "h1".parse().unwrap(),
+        to: "db".parse().unwrap(),
+        to_node: "h2".parse().unwrap(),
+        via: Some("10.0.0.2".parse().unwrap()),
+        vni: Some("42".parse().unwrap()),
+        size: if is_short { 84 } else { 1400 },
+        rtt_us: is_short.then_some(210),
+        largest: matches!(size, Some(PingSize::Auto)).then_some(1200),
+        expected: 1450,
+        lost: (!is_short).then_some(lost),
+    }
+}
+
+pub(crate) fn cluster() -> ClusterView {
+    let host = |vtep: VtepView| ClusterHost {
+        node: vtep.node,
+        vtep: vtep.ip,
+        state: vtep.state,
+        answered: true,
+        version: Some("0.1.0".to_owned()),
+        abi: Some(2),
+        clock_ms: Some(0),
+    };
+    let path = |from: &str, to: &str, way| ClusterPath {
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
+        way,
+        rtt_us: Some(210),
+        loss: Some(0),
+        largest: Some(1450),
+        expected: Some(1450),
+    };
+    let hosts: Vec<_> = vteps().into_iter().take(2).map(host).collect();
+    let (one, two) = (hosts[0].node.to_string(), hosts[1].node.to_string());
+    ClusterView {
+        healthy: false,
+        paths: vec![path(&one, &two, Way::Lost), path(&two, &one, Way::Ok)],
+        findings: vec![Finding::problem(
+            format_args!("path {one} -> {two}"),
+            "packets do not get there",
+            "let UDP through",
+        )],
+        hosts,
+    }
+}
+
 /// The fake agent.
 #[derive(Default)]
 pub(crate) struct Fake {
@@ -321,6 +377,14 @@ impl Operations for Fake {
 
     async fn doctor(&self) -> Result<DoctorView, OperationError> {
         self.answer("doctor".into(), examined())
+    }
+
+    async fn doctor_cluster(&self) -> Result<ClusterView, OperationError> {
+        self.answer("doctor_cluster".into(), cluster())
+    }
+
+    async fn ping(&self, request: PingRequest) -> Result<Pinged, OperationError> {
+        self.answer(format!("ping {request:?}"), pinged(request.size))
     }
 
     async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub use crate::datapath::AttachMode;
 use crate::{
     model::{
-        Endpoint, EndpointState, FloodMode, IfName, Mac, MapUsage, Name, Network, Node, Resolve,
-        Revision, Vni, Vtep,
+        Endpoint, EndpointState, FloodMode, IfName, Mac, MapUsage, Name, Network, Node, PathState,
+        PathView, Resolve, Revision, Vni, Vtep,
     },
     reconcile::watchdog::Stalled,
 };
@@ -148,62 +148,6 @@ pub struct VtepView {
     /// answers: for this host itself, and for VTEPs without an agent.
     #[serde(default)]
     pub path: Option<PathView>,
-}
-
-/// Whether tunnel packets get to another host and back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PathView {
-    /// The outcome.
-    pub state: PathState,
-    /// Since when it is so, RFC 3339; null if it is not known yet.
-    pub since: Option<Timestamp>,
-    /// The last round trip, microseconds; null if nothing came back lately.
-    pub rtt_us: Option<u64>,
-    /// The longest IP packet of an endpoint that gets there and back, bytes; null if it is not known.
-    pub largest: Option<u32>,
-    /// The same as the underlays' MTUs say.
-    pub expected: u32,
-}
-
-/// Whether tunnel packets get through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PathState {
-    /// Nobody has tried yet.
-    Unknown,
-    /// There and back.
-    Ok,
-    /// The other host's come here, and this one's do not get there.
-    OneWay,
-    /// Nothing comes from there.
-    Lost,
-}
-
-impl PathState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Unknown, Self::Ok, Self::OneWay, Self::Lost];
-
-    /// For programs, as in JSON.
-    #[must_use]
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Ok => "ok",
-            Self::OneWay => "one_way",
-            Self::Lost => "lost",
-        }
-    }
-
-    /// For people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Ok => "ok",
-            Self::OneWay => "one way",
-            Self::Lost => "lost",
-        }
-    }
 }
 
 /// A node that was removed.

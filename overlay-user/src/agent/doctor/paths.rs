@@ -51,10 +51,15 @@ fn finding(own: &Own<'_>, vtep: &VtepView) -> Option<Finding> {
                 IpAddr::to_string(&own_vtep.ip)
             ),
         )),
+        PathState::Damaged => Some(Finding::problem(
+            subject,
+            format_args!("tunnel packets of {node} ({ip}) arrive here changed"),
+            "something between the hosts changes packets: look for a faulty device or offload there (`ethtool -k` on \
+             both hosts)",
+        )),
         PathState::Ok => {
             let largest = path.largest?;
-            // The search ends some bytes before the limit.
-            (largest + 8 < path.expected).then(|| {
+            path.is_narrow().then(|| {
                 Finding::warning(
                     subject,
                     format_args!(

@@ -126,6 +126,13 @@ async fn every_operation_gets_there_and_its_answer_back() {
     };
     assert_eq!(client.verify(&asked).await.unwrap(), fake::verified());
     assert_eq!(client.doctor().await.unwrap(), fake::examined());
+    assert_eq!(client.doctor_cluster().await.unwrap(), fake::cluster());
+    let ping = PingRequest {
+        from: None,
+        to: "db".to_owned(),
+        size: None,
+    };
+    assert_eq!(client.ping(&ping).await.unwrap(), fake::pinged(None));
     assert_eq!(client.import_arpd(&arpd).await.unwrap().endpoints, 3);
     client.down().await.unwrap();
 
@@ -149,6 +156,8 @@ async fn every_operation_gets_there_and_its_answer_back() {
             "monitor".into(),
             format!("verify {asked:?}"),
             "doctor".into(),
+            "doctor_cluster".into(),
+            format!("ping {ping:?}"),
             "import_arpd 42 /var/lib/arpd".into(),
             "down".into(),
         ]

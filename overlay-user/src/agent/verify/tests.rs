@@ -113,6 +113,7 @@ async fn answer(
             revision: question.revision,
             digests,
             rows,
+            answer: None,
         };
         registry.publish(&report).await.unwrap();
     }

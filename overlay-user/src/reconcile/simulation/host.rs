@@ -24,7 +24,7 @@ use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
         Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
-        Tables, Traffic, Vni, VtepPath, Wanted,
+        ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
@@ -304,6 +304,10 @@ impl Datapath for Host {
     }
 
     fn send_echo(&self, _: &EchoRequest) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn send_probe(&self, _: &ProbeRequest) -> Result<(), DatapathError> {
         Ok(())
     }
 

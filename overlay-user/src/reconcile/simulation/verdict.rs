@@ -339,6 +339,7 @@ impl World {
             id: QuestionId::random(),
             subject: Subject::Networks,
             revision: self.store.lock().state.revision,
+            inquiry: None,
         };
         let id = question.id;
         self.store.change(|inner| inner.questions.push(question));

@@ -70,8 +70,8 @@ impl Fold {
                 (false, _) => self.others.push(WatchEvent::Silent(name)),
             },
             Some(State::Question) => {
-                if is_put {
-                    let question = values::read(kv.key(), kv.value())?;
+                // Whoever asks what this version does not know gets no answer of it.
+                if is_put && let Ok(question) = values::read(kv.key(), kv.value()) {
                     self.others.push(WatchEvent::Question(question));
                 }
             }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow, Tables,
-    Traffic, Vni, VtepPath, Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
+    ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
 };
 use overlay_user::platform::{
     External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
@@ -181,6 +181,10 @@ impl Datapath for Tabled {
     }
 
     fn send_echo(&self, _: &EchoRequest) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    fn send_probe(&self, _: &ProbeRequest) -> Result<(), DatapathError> {
         Ok(())
     }
 

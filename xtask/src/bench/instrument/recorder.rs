@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, Tables,
-    Traffic, Vni, Wanted,
+    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, ProbeRequest,
+    Tables, Traffic, Vni, Wanted,
 };
 use tokio::sync::mpsc;
 
@@ -168,6 +168,10 @@ impl<D: Datapath> Datapath for Recorder<D> {
 
     fn send_echo(&self, request: &EchoRequest) -> Result<(), DatapathError> {
         self.inner.send_echo(request)
+    }
+
+    fn send_probe(&self, request: &ProbeRequest) -> Result<(), DatapathError> {
+        self.inner.send_probe(request)
     }
 
     fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {

@@ -1,75 +1,8 @@
-//! Whether tunnel packets get from host to host is found out, and named rightly on both sides.
+//! The echoes between hosts, and what `doctor`, `vtep ls` and `status` make of them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what fails here fails the test, with its line"
-)]
+use overlay_tests::until;
 
-use overlay_tests::{Agent, Lab, Netns, lab::Host, until};
-use serde_json::Value;
-
-struct World {
-    agents: [Agent; 2],
-    hosts: [Host; 2],
-    lab: Lab,
-}
-
-fn world() -> World {
-    let lab = Lab::new();
-    let hosts = lab.hosts();
-    let agents = Agent::on_each(&lab, &hosts, "--vni 42");
-    let world = World { agents, hosts, lab };
-    for agent in &world.agents {
-        until("the path to be tried", || path(agent)["state"] == "ok");
-    }
-    world
-}
-
-/// What an agent says of the path to the other.
-fn path(agent: &Agent) -> Value {
-    let vteps = agent.json("vtep ls");
-    let other = vteps
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|vtep| vtep["node"] != agent.instance())
-        .unwrap();
-    other["path"].clone()
-}
-
-/// What `doctor` says of it; none: it is well.
-fn finding(agent: &Agent) -> Option<Value> {
-    let run = agent.overlay("-o json doctor");
-    let view: Value = serde_json::from_str(&run.stdout).unwrap();
-    let findings = view["findings"].as_array().unwrap();
-    let of_path = |finding: &&Value| {
-        let subject = finding["subject"].as_str().unwrap();
-        subject.starts_with("path to")
-    };
-    findings.iter().find(of_path).cloned()
-}
-
-impl World {
-    /// Has the switch drop what it takes in from a host and `matches`, in the words of nft. None: nothing more.
-    fn filter(&self, host: usize, matches: Option<&str>) {
-        let switch = Netns::named(self.lab.name("sw"));
-        let mut nft = switch.command("nft");
-        let table = format!("netdev lab{host}");
-        nft.arg(match matches {
-            Some(matches) => format!(
-                "add table {table}; add chain {table} port {{ type filter hook ingress device \"h{}-u0\" \
-                 priority 0; }}; add rule {table} port {matches} drop",
-                host + 1
-            ),
-            None => format!("delete table {table}"),
-        });
-        assert!(nft.status().unwrap().success());
-    }
-}
-
-/// All tunnel packets.
-const TUNNELS: Option<&str> = Some("udp dport 4789");
+use crate::world::{TUNNELS, finding, path, world};
 
 #[test]
 fn a_path_that_is_well_has_a_round_trip_and_a_longest_packet() {

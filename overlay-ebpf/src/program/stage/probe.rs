@@ -1,0 +1,138 @@
+//! Probes: echoes from one endpoint to another, on the way of their frames, that need nothing inside either.
+
+use overlay_ebpf::{
+    abi::{DropReason, EchoEvent, EndpointEntry},
+    rule::{flow::Flow, mtu},
+    wire::{
+        echo::{self, EchoHdr},
+        eth::{self, EthHdr},
+        vxlan::INNER_L3,
+    },
+};
+
+use super::{
+    decap::Tunnel,
+    echo as stage, encap, miss,
+    miss::Asker,
+    sender::{self, Origin},
+};
+use crate::{
+    maps,
+    packet::{DROP, Frame, Held, Verdict},
+};
+
+/// Sends a probe of the agent's, which came in by the endpoint's interface, as if the endpoint had sent it.
+/// `None`: the frame is none.
+#[inline(always)]
+pub fn send(
+    frame: &mut Frame,
+    endpoint: &EndpointEntry,
+    asker: Asker,
+) -> Option<Result<Verdict, DropReason>> {
+    let secret = maps::voucher()?;
+    if !frame.is_own_echo(secret) {
+        return None;
+    }
+    frame.require(eth::LEN + echo::LEN).ok()?;
+    let header = Held(*frame.header::<EchoHdr>(eth::LEN).ok()?);
+    let inner = eth::Header {
+        // It came in as IPv4: the kernel makes room in no other frames.
+        ether_type: echo::ETHER_TYPE,
+        ..eth::Header::parse(frame.header(0).ok()?)
+    };
+    if !echo::is_echo(inner.ether_type, &header) {
+        return None;
+    }
+    let len = frame.len() - eth::LEN as u32;
+    let outcome = forward(frame, endpoint, &inner, &header, asker);
+    let (kind, vtep, reason) = match outcome {
+        Ok((_, vtep)) if is_this_host(vtep) => (EchoEvent::BACK, vtep, 0),
+        Ok((_, vtep)) => (EchoEvent::LEFT, vtep, 0),
+        Err(reason) => (EchoEvent::DROPPED, maps::vtep_ip(), reason.number()),
+    };
+    maps::tell_of_echo(&Held(EchoEvent {
+        id: header.id,
+        at_ns: maps::exactly_now(),
+        vtep,
+        kind,
+        len,
+        reason,
+    }));
+    Some(outcome.map(|(verdict, _)| verdict))
+}
+
+#[inline(always)]
+fn is_this_host(vtep: [u8; 4]) -> bool {
+    u32::from_ne_bytes(vtep) == u32::from_ne_bytes(maps::vtep_ip())
+}
+
+/// Gives the VTEP too that it was sent to; this host's own: its target is here.
+#[inline(always)]
+fn forward(
+    frame: &mut Frame,
+    endpoint: &EndpointEntry,
+    inner: &eth::Header,
+    header: &EchoHdr,
+    asker: Asker,
+) -> Result<(Verdict, [u8; 4]), DropReason> {
+    let vni = endpoint.vni;
+    let Some(target) = maps::fdb(vni, inner.destination) else {
+        return Err(miss::of_mac(
+            asker,
+            inner.destination,
+            DropReason::DestinationUnknown,
+        ));
+    };
+    let len = frame.len() - eth::LEN as u32;
+    if target.ifindex != 0 {
+        return if len > endpoint.mtu {
+            Err(DropReason::TooBig)
+        } else {
+            Ok((DROP, maps::vtep_ip()))
+        };
+    }
+    let path = maps::path(target.vtep);
+    if len > mtu::limit(endpoint.mtu, path.mtu) {
+        return Err(DropReason::TooBig);
+    }
+    let [first, second, third, fourth, ..] = header.id;
+    let flow = Flow {
+        hash: u32::from_ne_bytes([first, second, third, fourth]),
+        ecn: 0,
+    };
+    let verdict = encap::send(frame, vni, inner, &flow, &target, path)?;
+    Ok((verdict, target.vtep))
+}
+
+/// Takes care of a probe that came out of a tunnel.
+#[inline(always)]
+pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Verdict, DropReason> {
+    let header = stage::parse(frame, tunnel)?;
+    let outcome = answer(frame, tunnel, &header);
+    stage::tell_of_outcome(frame, tunnel, &header, outcome)
+}
+
+/// Sends it back to where the endpoint's own answer would go.
+#[inline(always)]
+fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Verdict, DropReason> {
+    let (vni, inner) = (tunnel.vni, &tunnel.inner);
+    let origin = sender::check_mac(vni, tunnel.sender, inner)?;
+    stage::check_target(vni, inner.destination)?;
+    stage::check(frame, tunnel)?;
+    if header.kind == echo::REPLY {
+        return Ok(DROP);
+    }
+    let back = match (origin, maps::fdb(vni, inner.source)) {
+        (Origin::Proven, Some(back)) => back,
+        _ => {
+            let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
+            return Err(miss::of_mac(asker, inner.source, DropReason::SourceVtep));
+        }
+    };
+    *frame.header_mut::<EthHdr>(INNER_L3 - eth::LEN)? = EthHdr {
+        dst_addr: inner.source.octets(),
+        src_addr: inner.destination.octets(),
+        ether_type: inner.ether_type,
+    };
+    stage::turn_round(frame, back.vtep, back.vtep_port)
+}

@@ -1,0 +1,201 @@
+//! What agents ask each other through the registry beside what they have installed, and what they answer.
+
+use std::{fmt, net::IpAddr};
+
+use overlay_ebpf::abi::DropReason;
+use serde::{Deserialize, Serialize};
+
+use super::{Name, PathView, Vni};
+
+/// What agents are asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inquiry {
+    /// How the ways to the other hosts are; they are tried first.
+    Paths,
+    /// What the programs of a node have seen of an echo.
+    Seen {
+        /// Who is asked.
+        node: Name,
+        /// The echo.
+        id: u64,
+    },
+    /// To send an echo, and to say what became of it.
+    Ping {
+        /// Who is asked.
+        node: Name,
+        /// The echo.
+        ping: Ping,
+    },
+}
+
+/// What an agent says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Inquiry::Paths`].
+    Paths(Box<PathsTold>),
+    /// To [`Inquiry::Seen`]: what became of it, in the order in which it was seen; empty: nothing was.
+    Seen(Vec<Sighting>),
+    /// To [`Inquiry::Ping`].
+    Ping(Box<Pinged>),
+    /// To any: it could not be done, and why.
+    Failed(String),
+}
+
+/// What a host says of the ways to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathsTold {
+    /// Its clock, milliseconds since 1970.
+    pub at_ms: i64,
+    /// The version of its agent.
+    pub version: String,
+    /// The ABI version of its datapath.
+    pub abi: u32,
+    /// The paths; of more than [`PathsTold::MOST`] only those that are not well.
+    pub paths: Vec<PathTold>,
+    /// Networks whose packets do not get through, though those of the hosts do.
+    pub networks: Vec<NetworkTold>,
+    /// Problems that it found on itself, a line each.
+    pub problems: Vec<String>,
+}
+
+impl PathsTold {
+    /// Paths that are told of one by one: what is told ends up in the registry, from every host.
+    pub const MOST: usize = 128;
+}
+
+/// One of the ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathTold {
+    /// The other host.
+    pub node: Name,
+    /// How the way there is.
+    #[serde(flatten)]
+    pub path: PathView,
+}
+
+/// A network whose packets do not get to another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkTold {
+    /// The other host.
+    pub node: Name,
+    /// The network.
+    pub network: Name,
+    /// What was tried, and where it was lost.
+    pub pinged: Pinged,
+}
+
+/// What a program has seen of an echo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sighting {
+    /// It came and was sent back.
+    Answered,
+    /// It is back.
+    Back,
+    /// It has left.
+    Left,
+    /// It was dropped, for the reason of this name.
+    Dropped(String),
+}
+
+/// An echo that is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// The endpoint that it is sent from. `None`: the host itself.
+    pub from: Option<Name>,
+    /// Where it is sent.
+    pub to: PingTarget,
+    /// How long it is.
+    pub size: PingSize,
+}
+
+/// Where an echo is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PingTarget {
+    /// To an endpoint.
+    Endpoint(Name),
+    /// To a node.
+    Host(Name),
+}
+
+/// How long an echo is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PingSize {
+    /// So many bytes, as an IP packet of an endpoint.
+    Bytes(u16),
+    /// The longest that passes is looked for.
+    Auto,
+}
+
+/// What became of an echo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinged {
+    /// Who sent it: an endpoint, or a node.
+    pub from: Name,
+    /// The node that it was sent from.
+    pub from_node: Name,
+    /// Whom it was for.
+    pub to: Name,
+    /// The node that it was sent to.
+    pub to_node: Name,
+    /// That node's underlay address; null: it is the same node.
+    pub via: Option<IpAddr>,
+    /// The network; null between hosts.
+    pub vni: Option<Vni>,
+    /// Bytes, as an IP packet of an endpoint.
+    pub size: u32,
+    /// The round trip, microseconds; null if it was lost.
+    pub rtt_us: Option<u64>,
+    /// The longest that passes, bytes; null if it was not looked for.
+    #[serde(default)]
+    pub largest: Option<u32>,
+    /// The longest that networks and interfaces allow, bytes.
+    pub expected: u32,
+    /// Where it was lost; null if it was not.
+    pub lost: Option<LostAt>,
+}
+
+/// Where an echo was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostAt {
+    /// The last node whose programs saw it; null: none did.
+    pub last_seen: Option<Name>,
+    /// Why it was dropped, as `overlay drops` names it; null: nobody says that he dropped it.
+    pub reason: Option<String>,
+    /// What is known, in a line.
+    pub message: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl fmt::Display for Pinged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |name: &Name, node: &Name| {
+            if name == node {
+                name.to_string()
+            } else {
+                format!("{name} ({node})")
+            }
+        };
+        let (from, to) = (
+            place(&self.from, &self.from_node),
+            place(&self.to, &self.to_node),
+        );
+        match self.via {
+            Some(via) => write!(f, "{from} -> {to} via {via}"),
+            None => write!(f, "{from} -> {to} within {}", self.to_node),
+        }
+    }
+}
+
+/// What a drop reason means, by its name.
+#[must_use]
+pub fn meaning_of(reason: &str) -> Option<&'static str> {
+    let known = DropReason::ALL.iter();
+    let found = known.copied().find(|known| known.name() == reason);
+    found.map(|reason| reason.describe().trim_end_matches('.'))
+}
