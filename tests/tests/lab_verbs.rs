@@ -8,7 +8,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 use overlay_tests::{
-    Agent, Lab, Run,
+    Agent, Lab,
     agent::{self, FAILED},
     overlay, until,
 };

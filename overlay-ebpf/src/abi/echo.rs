@@ -26,7 +26,7 @@ impl EchoEvent {
     pub const ASKED: u32 = 1;
     /// It is the answer to one of this host's.
     pub const BACK: u32 = 2;
-    /// One between endpoints has left its host.
+    /// It has left this host.
     pub const LEFT: u32 = 3;
     /// It was dropped, on its way there or back.
     pub const DROPPED: u32 = 4;

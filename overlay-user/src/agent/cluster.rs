@@ -189,15 +189,15 @@ fn one_way(from: &Name, to: &Name, told: &Told) -> ClusterPath {
         // What arrives changed, the receiver sees.
         (_, Some(PathState::Damaged)) => Way::Damaged,
         (Some(PathState::Ok), _) | (_, Some(PathState::Ok | PathState::OneWay)) => Way::Ok,
-        (Some(PathState::OneWay), _) | (_, Some(PathState::Lost)) => Way::Lost,
-        // Nobody at the other end says whether it is this way or the other.
-        (Some(PathState::Lost), None) => Way::Lost,
+        // Where the other end says nothing, it may be this way or the other.
+        (Some(PathState::OneWay | PathState::Lost), _) | (_, Some(PathState::Lost)) => Way::Lost,
         // What comes back is changed: the way there is not known to fail.
-        (Some(PathState::Damaged), _) => Way::Unknown,
-        (Some(PathState::Lost), Some(PathState::Unknown)) => Way::Lost,
-        (Some(PathState::Unknown) | None, Some(PathState::Unknown) | None) => Way::Unknown,
+        (Some(PathState::Damaged | PathState::Unknown) | None, _) => Way::Unknown,
     };
-    let known = sender.or(receiver);
+    // Round trips, and what is lost of them, say nothing of one direction where only one is well.
+    let known = sender
+        .or(receiver)
+        .filter(|path| path.state == PathState::Ok);
     ClusterPath {
         from: from.clone(),
         to: to.clone(),
@@ -205,7 +205,7 @@ fn one_way(from: &Name, to: &Name, told: &Told) -> ClusterPath {
         rtt_us: known.and_then(|path| path.rtt_us),
         loss: known.and_then(|path| path.loss),
         largest: known.and_then(|path| path.largest),
-        expected: known.map(|path| path.expected),
+        expected: sender.or(receiver).map(|path| path.expected),
     }
 }
 

@@ -28,8 +28,9 @@ const TRIES: u8 = 3;
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The same on a path that is lost.
 const LOST_INTERVAL: Duration = Duration::from_secs(10);
-/// For how long after its last echo the other host counts as heard: three of its rounds.
-const HEARD: Duration = Duration::from_secs(90);
+/// For how long after its last echo the other host counts as heard: two of its rounds, which are as far apart as this
+/// host's where nothing of this host gets there.
+const HEARD: Duration = Duration::from_secs(25);
 /// Rounds between two searches for more than what passed before.
 const WIDEN: u32 = 10;
 /// The longest echo that can be made, bytes: `bpf_skb_change_tail` makes none longer than some 16,000.
@@ -323,6 +324,13 @@ impl Path {
         self.under_way.push(Sent { id, len, at });
     }
 
+    /// One has left at this moment.
+    pub(super) fn left(&mut self, id: u64, at: Duration) {
+        if let Some(sent) = self.under_way.iter_mut().find(|sent| sent.id == id) {
+            sent.at = at;
+        }
+    }
+
     /// One came from the other host that was changed on the way.
     pub(super) fn hear_damaged(&mut self, at: Duration) {
         self.damaged = Some(at);
@@ -465,10 +473,37 @@ mod tests {
         assert_eq!(path.view().state, PathState::Lost);
         path.hear(seconds(5));
         assert_eq!(path.view().state, PathState::OneWay);
-        try_for(&mut path, seconds(10), seconds(60), 0);
-        assert_eq!(path.view().state, PathState::OneWay);
-        try_for(&mut path, seconds(60), seconds(120), 0);
+        for heard in [10, 20, 30] {
+            path.hear(seconds(heard));
+            try_for(&mut path, seconds(heard), seconds(heard + 10), 0);
+            assert_eq!(path.view().state, PathState::OneWay);
+        }
+        try_for(&mut path, seconds(40), seconds(70), 0);
         assert_eq!(path.view().state, PathState::Lost);
+    }
+
+    #[test]
+    fn a_host_whose_packets_come_changed_makes_it_damaged() {
+        let mut path = path();
+        path.hear_damaged(seconds(2));
+        try_for(&mut path, seconds(0), seconds(5), 0);
+        assert_eq!(path.view().state, PathState::Damaged);
+        try_for(&mut path, seconds(15), seconds(20), ETHERNET);
+        assert_eq!(path.view().state, PathState::Ok);
+    }
+
+    #[test]
+    fn losses_are_counted_among_the_last_short_ones() {
+        let mut path = path();
+        assert_eq!(path.loss(), None);
+        for is_lost in [true, false, false, false] {
+            path.count(is_lost);
+        }
+        assert_eq!(path.loss(), Some(25));
+        for _ in 0..32 {
+            path.count(false);
+        }
+        assert_eq!(path.loss(), Some(0));
     }
 
     #[test]

@@ -12,9 +12,12 @@ use super::{
     operations::Agent,
     paths, prober,
 };
-use crate::model::{
-    Answer, ENCAPSULATION, EchoKind, EchoRequest, Endpoint, Inquiry, Mac, Name, Node, Ping,
-    PingSize, PingTarget, Pinged, ProbeRequest, Sighting, Vni, Wanted,
+use crate::{
+    model::{
+        Answer, ENCAPSULATION, EchoKind, EchoRequest, Endpoint, Inquiry, Mac, Name, Node, Ping,
+        PingSize, PingTarget, Pinged, ProbeRequest, Sighting, Vni, Vtep, Wanted,
+    },
+    reconcile::{mirror::Known, plan::Local},
 };
 
 mod lost;
@@ -150,13 +153,12 @@ impl Agent {
         sender: Option<&Endpoint>,
         nodes: &[Node],
     ) -> Result<Place, OperationError> {
-        let networks: Vec<Vni> = match sender {
-            Some(endpoint) => vec![endpoint.vni],
-            None => {
-                let view = self.observer.view().await;
-                let networks = view.mirror.networks();
-                networks.map(|network| network.vni).collect()
-            }
+        let networks: Vec<Vni> = if let Some(endpoint) = sender {
+            vec![endpoint.vni]
+        } else {
+            let view = self.observer.view().await;
+            let networks = view.mirror.networks();
+            networks.map(|network| network.vni).collect()
         };
         let mut found = Vec::new();
         for vni in networks {
@@ -197,7 +199,10 @@ impl Agent {
         let size = size.max(SMALLEST);
         let (id, sent) = self.send_one(&route.way, size).await?;
         let back = self.sightings.back(id, PATIENCE).await;
-        let rtt = back.map(|back| back.saturating_sub(sent));
+        let left = self.sightings.of(id).into_iter();
+        let left = left.filter(|seen| seen.kind == EchoKind::Left);
+        let left = left.map(|seen| seen.at).next().unwrap_or(sent);
+        let rtt = back.map(|back| back.saturating_sub(left));
         let lost = match rtt {
             Some(_) => None,
             None => Some(self.where_lost(route, id, u32::from(size)).await),
@@ -324,7 +329,7 @@ impl Agent {
     ) -> Result<Route, OperationError> {
         let view = self.observer.view().await;
         let known = view.mirror.endpoint(from);
-        let local = known.filter(|known| known.is_local());
+        let local = known.filter(Known::is_local);
         let (Some(local), Some(&port)) = (local, view.ports.get(from)) else {
             return Err(refused(format_args!(
                 "endpoint {from} does not stand on node {}: see `overlay endpoint show {from}`",
@@ -345,7 +350,13 @@ impl Agent {
                 to.vni
             )));
         }
-        let mtu = view.mirror.network(to.vni).map(|network| network.mtu);
+        let host = Local {
+            node: self.config.node.clone(),
+            vtep: self.vtep(),
+            underlay_mtu: self.underlay.mtu,
+        };
+        let network = view.mirror.network(to.vni);
+        let mtu = network.map(|network| host.usable_mtu(network, view.mirror.underlay_mtu()));
         let is_here = to.node == self.config.node;
         Ok(Route {
             way: Way::Endpoint(port, local.mac(), to.mac),
@@ -423,6 +434,14 @@ impl Agent {
                 (_, mtu) => mtu.map_or(underlays, |mtu| mtu.min(underlays)),
             },
             lost: None,
+        }
+    }
+
+    /// This host's tunnel end.
+    fn vtep(&self) -> Vtep {
+        Vtep {
+            ip: self.underlay.ip.into(),
+            port: self.config.port,
         }
     }
 

@@ -151,7 +151,8 @@ impl Prober {
                 match echo.kind {
                     EchoKind::Theirs => path.hear(echo.at),
                     EchoKind::Dropped(DropReason::EchoDamaged) => path.hear_damaged(echo.at),
-                    EchoKind::Dropped(_) | EchoKind::Left => {}
+                    EchoKind::Left => path.left(echo.id, echo.at),
+                    EchoKind::Dropped(_) => {}
                     EchoKind::Ours => {
                         if let Some(len) = path.answered(echo.id, echo.at) {
                             let id = ids.next();

@@ -101,7 +101,7 @@ mod tests {
     #[tokio::test]
     async fn an_echo_is_waited_for_until_it_is_back_or_was_dropped() {
         let sightings = Sightings::default();
-        let patience = Duration::from_secs(60);
+        let patience = Duration::from_mins(1);
         let noting = async {
             sightings.note(echo(7, EchoKind::Left));
             tokio::task::yield_now().await;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Failure, Format, Session, vtep::round_trip};
 use crate::{
     agent::api::{PingRequest, Pinged},
-    model::{LostAt, Name, PingSize},
+    model::{Name, PingSize},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -23,6 +23,9 @@ Examples:
 The programs send and answer: nothing runs inside the endpoints, and what an endpoint's own firewall
 does is not asked. Sizes are bytes of the IP packet that an endpoint would send. What does not come
 back is asked after: the line names the last host that saw it. Exit code 0: all came back; 1: not all.";
+
+/// Between two echoes.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to send, and where.
 #[derive(Debug, Args)]
@@ -59,13 +62,13 @@ impl FromStr for SizeArg {
 /// What came of all of them.
 #[derive(Debug, Serialize)]
 struct Summary {
-    /// The last one: the way, and where it was lost if it was.
+    /// The last one: its way; and where the last one was lost that was, if any was.
     #[serde(flatten)]
     last: Pinged,
     /// How many were sent.
-    sent: u32,
+    sent: usize,
     /// How many came back.
-    received: u32,
+    received: usize,
     /// The shortest round trip, the mean and the longest, microseconds.
     rtt: Option<Spread>,
 }
@@ -73,18 +76,21 @@ struct Summary {
 /// Round trips, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Spread {
-    min_us: u64,
-    mean_us: u64,
-    max_us: u64,
+    #[serde(rename = "min_us")]
+    min: u64,
+    #[serde(rename = "mean_us")]
+    mean: u64,
+    #[serde(rename = "max_us")]
+    max: u64,
 }
 
 impl Spread {
     fn of(round_trips: &[u64]) -> Option<Self> {
         let count = u64::try_from(round_trips.len()).ok()?;
         Some(Self {
-            min_us: *round_trips.iter().min()?,
-            mean_us: round_trips.iter().sum::<u64>().checked_div(count)?,
-            max_us: *round_trips.iter().max()?,
+            min: *round_trips.iter().min()?,
+            mean: round_trips.iter().sum::<u64>().checked_div(count)?,
+            max: *round_trips.iter().max()?,
         })
     }
 }
@@ -102,53 +108,63 @@ impl PingArgs {
             to,
             size: size.map(|SizeArg(size)| size),
         };
-        let is_for_people = session.output.format() == Format::Table;
-        let mut largest = None;
-        let (mut sent, mut round_trips, mut last) = (0, Vec::new(), None);
+        let mut all = Vec::new();
         let mut next = Instant::now();
-        let mut lost: Option<LostAt> = None;
-        while sent < count {
+        for number in 1..=count {
             sleep_until(next).await;
-            next = Instant::now() + Duration::from_secs(1);
+            next = Instant::now() + INTERVAL;
             let work = session.client.ping(&request);
-            let pinged = session
-                .output
-                .during("waiting for the echo".to_owned(), work)
-                .await?;
-            if sent == 0 && is_for_people {
-                session.output.text(format!("{pinged}\n").as_bytes())?;
+            let waiting = "waiting for the echo".to_owned();
+            let pinged = session.output.during(waiting, work).await?;
+            if session.output.format() == Format::Table {
+                if all.is_empty() {
+                    session.output.text(format!("{pinged}\n").as_bytes())?;
+                }
+                let line = Line(number, &pinged);
+                session.output.text(format!("{line}\n").as_bytes())?;
             }
-            sent += 1;
-            if is_for_people {
-                session
-                    .output
-                    .text(format!("{}\n", Line(sent, &pinged)).as_bytes())?;
+            if pinged.largest.is_some() {
+                // Once is enough.
+                request.size = None;
             }
-            round_trips.extend(pinged.rtt_us);
-            largest = largest.or(pinged.largest);
-            // The longest was looked for, or nothing passes: once is enough.
-            request.size = match request.size {
-                Some(PingSize::Auto) if pinged.lost.is_none() => None,
-                size => size,
-            };
-            lost = pinged.lost.clone().or(lost);
-            last = Some(pinged);
+            all.push(pinged);
         }
-        let Some(last) = last else { return Ok(()) };
-        let summary = Summary {
-            last: Pinged { largest, ..last },
-            sent,
-            received: u32::try_from(round_trips.len()).unwrap_or(u32::MAX),
-            rtt: Spread::of(&round_trips),
+        let Some(summary) = Summary::of(all) else {
+            return Ok(());
         };
         session
             .output
             .show(&summary, |summary, out| write!(out, "{summary}"))?;
-        match lost {
+        summary.conclude()
+    }
+}
+
+impl Summary {
+    /// `None`: there was none.
+    fn of(all: Vec<Pinged>) -> Option<Self> {
+        let round_trips: Vec<u64> = all.iter().filter_map(|pinged| pinged.rtt_us).collect();
+        let largest = all.iter().find_map(|pinged| pinged.largest);
+        let lost = all.iter().rev().find_map(|pinged| pinged.lost.clone());
+        let sent = all.len();
+        Some(Self {
+            last: Pinged {
+                largest,
+                lost,
+                ..all.into_iter().next_back()?
+            },
+            sent,
+            received: round_trips.len(),
+            rtt: Spread::of(&round_trips),
+        })
+    }
+
+    fn conclude(self) -> Result<(), Failure> {
+        match self.last.lost {
             None => Ok(()),
             Some(lost) => Err(Failure::finding(format_args!(
-                "{} of {sent} echoes were lost: {}: {}",
-                sent - summary.received,
+                "{} of {} echoes were lost: {}: {}",
+                self.sent - self.received,
+                self.sent,
                 lost.message,
                 lost.advice
             ))),
@@ -192,9 +208,9 @@ impl fmt::Display for Summary {
             write!(
                 f,
                 ", round trip min/mean/max {}/{}/{}",
-                round_trip(rtt.min_us),
-                round_trip(rtt.mean_us),
-                round_trip(rtt.max_us)
+                round_trip(rtt.min),
+                round_trip(rtt.mean),
+                round_trip(rtt.max)
             )?;
         }
         if let Some(largest) = self.last.largest {
@@ -225,9 +241,9 @@ mod tests {
     fn round_trips_are_told_by_their_ends_and_their_mean() {
         assert_eq!(Spread::of(&[]), None);
         let expected = Spread {
-            min_us: 100,
-            mean_us: 200,
-            max_us: 400,
+            min: 100,
+            mean: 200,
+            max: 400,
         };
         assert_eq!(Spread::of(&[100, 100, 400]), Some(expected));
     }

@@ -64,20 +64,32 @@ fn parse(record: &[u8]) -> Option<Echo> {
     })
 }
 
+/// Bytes of the Ethernet frame with a packet of so many.
+pub(super) fn frame_len(packet: u16) -> u32 {
+    const ETHERNET: u32 = 14;
+    u32::from(packet) + ETHERNET
+}
+
 fn reason(number: u32) -> Option<DropReason> {
     let known = DropReason::ALL.iter().copied();
     known.into_iter().find(|reason| reason.number() == number)
 }
 
-/// The frame that becomes a probe, without the zeros that it ends with. It says IPv4 until the program has made
-/// room for the outer headers.
+/// The frame that becomes a probe, with as many of the zeros that it ends with as the kernel wants to see of an IPv4
+/// packet: it says that it is one until the program has made room for the outer headers.
 pub(super) fn probe(request: &ProbeRequest) -> Vec<u8> {
     let ethernet = Ethernet2Header {
         source: request.from.octets(),
         destination: request.to.octets(),
         ether_type: EtherType::IPV4,
     };
-    [&ethernet.to_bytes()[..], &header([0; 3], request.id)].concat()
+    let zeros = [0; Ipv4Header::MIN_LEN];
+    [
+        &ethernet.to_bytes()[..],
+        &header([0; 3], request.id),
+        &zeros,
+    ]
+    .concat()
 }
 
 /// An echo's own header.

@@ -50,9 +50,6 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
 /// How many endpoints' interfaces are asked for their programs at a time: some two microseconds each.
 const GLANCE: usize = 512;
 
-/// Bytes of an Ethernet header.
-const ETHERNET: u32 = overlay_ebpf::wire::eth::LEN as u32;
-
 /// Programs, maps and links of one instance.
 pub struct Kernel {
     settings: Settings,
@@ -251,13 +248,13 @@ impl Datapath for Kernel {
             .ok_or_else(|| failed("the VXLAN device is missing"))?;
         let frame = echo::request(self.settings.vtep_ip, request)
             .ok_or_else(|| failed("it would be too long"))?;
-        let len = u32::from(request.len) + ETHERNET;
+        let len = echo::frame_len(request.len);
         inject(&mut state.ebpf, program::INJECT_ECHO, &frame, device, len)
     }
 
     fn send_probe(&self, request: &ProbeRequest) -> Result<(), DatapathError> {
         let frame = echo::probe(request);
-        let len = u32::from(request.len.max(ProbeRequest::SHORTEST)) + ETHERNET;
+        let len = echo::frame_len(request.len.max(ProbeRequest::SHORTEST));
         inject(
             &mut self.state().ebpf,
             program::INJECT_ECHO,

@@ -28,7 +28,7 @@ pub enum EchoKind {
     Theirs,
     /// This host sent it, and it is back.
     Ours,
-    /// One between endpoints has left this host.
+    /// It has left this host.
     Left,
     /// It was dropped here, on its way there or back.
     Dropped(DropReason),

@@ -75,7 +75,9 @@ impl Local {
         digest::of_fdb(key, self.vtep_of(row), row.generation)
     }
 
-    fn usable_mtu(&self, network: &Network, least: Option<u32>) -> u32 {
+    /// Bytes of the longest packet of a network's endpoints here, where the least of the nodes' underlays has this MTU.
+    #[must_use]
+    pub fn usable_mtu(&self, network: &Network, least: Option<u32>) -> u32 {
         self.mtu(network, least)
             .unwrap_or_else(|_| self.longest_packet())
     }

@@ -161,10 +161,10 @@ fn a_port_that_is_blocked_is_named_with_its_direction() {
     world.filter(1, TUNNELS);
     let (seen, line) = world.lost(1, "@db @web");
     assert_eq!(seen, second, "{line}");
-    let line = world.agents[0]
-        .overlay(&format!("ping -c 1 {second}"))
-        .error(1);
-    assert!(line.contains("1 of 1 echoes were lost: it left"), "{line}");
+    let run = world.agents[0].overlay(&format!("ping -c 1 {second}"));
+    assert_eq!(run.code, 1, "{run:?}");
+    let line = "error: 1 of 1 echoes were lost: it left";
+    assert!(run.stderr.starts_with(line), "{run:?}");
 }
 
 #[test]

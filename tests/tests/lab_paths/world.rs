@@ -7,14 +7,14 @@ use overlay_user::model::{Change, Endpoint, Mac, Name, Vni};
 use serde_json::Value;
 
 /// Two hosts with an agent each, and what is between them.
-pub struct World {
-    pub agents: [Agent; 2],
-    pub hosts: [Host; 2],
-    pub lab: Lab,
+pub(crate) struct World {
+    pub(crate) agents: [Agent; 2],
+    pub(crate) hosts: [Host; 2],
+    pub(crate) lab: Lab,
 }
 
 /// Both agents have tried the path to the other, and it is well.
-pub fn world() -> World {
+pub(crate) fn world() -> World {
     let lab = Lab::new();
     let hosts = lab.hosts();
     let agents = Agent::on_each(&lab, &hosts, "--vni 42");
@@ -26,7 +26,7 @@ pub fn world() -> World {
 }
 
 /// What an agent says of the path to the other.
-pub fn path(agent: &Agent) -> Value {
+pub(crate) fn path(agent: &Agent) -> Value {
     let vteps = agent.json("vtep ls");
     let other = vteps
         .as_array()
@@ -38,7 +38,7 @@ pub fn path(agent: &Agent) -> Value {
 }
 
 /// What `doctor` says of it; none: it is well.
-pub fn finding(agent: &Agent) -> Option<Value> {
+pub(crate) fn finding(agent: &Agent) -> Option<Value> {
     let run = agent.overlay("-o json doctor");
     let view: Value = serde_json::from_str(&run.stdout).unwrap();
     let findings = view["findings"].as_array().unwrap();
@@ -51,14 +51,14 @@ pub fn finding(agent: &Agent) -> Option<Value> {
 
 impl World {
     /// An endpoint on each host: web at 7.7.7.2 and db at 7.7.7.3.
-    pub fn endpoints(&self) {
+    pub(crate) fn endpoints(&self) {
         let [one, two] = &self.agents;
         one.endpoint(&self.lab.name("web"), 42, &["7.7.7.2/24"]);
         two.endpoint(&self.lab.name("db"), 42, &["7.7.7.3/24"]);
     }
 
     /// Has the registry know an endpoint on a host, whether or not an agent runs there.
-    pub fn place(&self, short: &str, vni: u32, address: &str, host: usize) {
+    pub(crate) fn place(&self, short: &str, vni: u32, address: &str, host: usize) {
         let name: Name = self.lab.name(short).parse().unwrap();
         let (ip, _) = address.split_once('/').unwrap();
         let ip: Ipv4Addr = ip.parse().unwrap();
@@ -75,12 +75,12 @@ impl World {
     }
 
     /// Has the switch drop what it takes in from a host and `matches`, in the words of nft. None: nothing more.
-    pub fn filter(&self, host: usize, matches: Option<&str>) {
+    pub(crate) fn filter(&self, host: usize, matches: Option<&str>) {
         self.rule(host, matches.map(|matches| format!("{matches} drop")));
     }
 
     /// Has the switch do something to what it takes in from a host. None: nothing more.
-    pub fn rule(&self, host: usize, rule: Option<String>) {
+    pub(crate) fn rule(&self, host: usize, rule: Option<String>) {
         let switch = Netns::named(self.lab.name("sw"));
         let mut nft = switch.command("nft");
         let table = format!("netdev lab{host}");
@@ -97,7 +97,7 @@ impl World {
 }
 
 /// What changes tunnel packets: the byte behind an echo's header is a zero. Bits are counted from the UDP header.
-pub const DAMAGE: &str = "udp dport 4789 @th,368,8 set 0xff";
+pub(crate) const DAMAGE: &str = "udp dport 4789 @th,368,8 set 0xff";
 
 /// All tunnel packets.
-pub const TUNNELS: Option<&str> = Some("udp dport 4789");
+pub(crate) const TUNNELS: Option<&str> = Some("udp dport 4789");

@@ -141,7 +141,16 @@ fn outer_len(frame: &Frame) -> Result<u16, DropReason> {
 /// Sends a tunnel packet of the agent's on the way that encapsulated frames take.
 #[inline(always)]
 pub fn send(frame: &mut Frame) -> Result<Verdict, DropReason> {
-    frame.require(eth::LEN + ipv4::LEN)?;
+    frame.require(INNER_L3 + echo::LEN)?;
     let to = frame.header::<Ipv4Hdr>(eth::LEN)?.dst_addr;
+    let id = frame.header::<EchoHdr>(INNER_L3)?.id;
+    maps::tell_of_echo(&Held(EchoEvent {
+        id,
+        at_ns: maps::exactly_now(),
+        vtep: to,
+        kind: EchoEvent::LEFT,
+        len: u32::from(outer_len(frame)?),
+        reason: 0,
+    }));
     frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::path(to).next_hop)
 }

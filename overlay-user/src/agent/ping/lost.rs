@@ -1,8 +1,8 @@
 //! Where an echo was lost: what the programs of both hosts saw of it, put together.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use super::{Route, Way};
+use super::Route;
 use crate::{
     agent::operations::Agent,
     model::{Answer, Inquiry, LostAt, Name, PathState, Pinged, Sighting, Vtep, meaning_of},
@@ -34,9 +34,8 @@ impl Agent {
         let mut pinged = route.pinged.clone();
         pinged.size = size;
         let node = route.to_node.name.clone();
-        let is_ours = pinged.via.is_none()
-            || here.iter().any(|seen| matches!(seen, Sighting::Dropped(_)))
-            || (matches!(route.way, Way::Endpoint(..)) && here.is_empty());
+        let is_ours =
+            pinged.via.is_none() || drop_of(&here).is_some() || !here.contains(&Sighting::Left);
         let there = if is_ours || !route.to_node.alive {
             None
         } else {
@@ -50,35 +49,29 @@ impl Agent {
             }
         };
         let path = match route.to_node.vtep.ip {
-            std::net::IpAddr::V4(ip) => self.paths.view(ip).map(|path| path.state),
-            std::net::IpAddr::V6(_) => None,
+            IpAddr::V4(ip) => self.paths.view(ip).map(|path| path.state),
+            IpAddr::V6(_) => None,
         };
         let facts = Facts {
             here,
             there,
             is_alive: route.to_node.alive,
             path: path.unwrap_or(PathState::Unknown),
-            own: Vtep {
-                ip: self.underlay.ip.into(),
-                port: self.config.port,
-            },
+            own: self.vtep(),
             other: route.to_node.vtep,
         };
-        judge(&pinged, matches!(route.way, Way::Endpoint(..)), &facts)
+        judge(&pinged, &facts)
     }
 }
 
 /// The last place that saw the echo, and what to do.
-fn judge(pinged: &Pinged, is_probe: bool, facts: &Facts) -> LostAt {
+fn judge(pinged: &Pinged, facts: &Facts) -> LostAt {
     let Pinged {
-        from,
-        from_node,
-        to_node,
-        ..
+        from_node, to_node, ..
     } = pinged;
-    let has_left = !is_probe || facts.here.contains(&Sighting::Left);
+    let has_left = facts.here.contains(&Sighting::Left);
     if let Some(reason) = drop_of(&facts.here) {
-        return if facts.here.contains(&Sighting::Left) || (!is_probe && has_left) {
+        return if has_left {
             dropped(
                 from_node,
                 "the answer, which had come back,",
@@ -93,12 +86,8 @@ fn judge(pinged: &Pinged, is_probe: bool, facts: &Facts) -> LostAt {
         return LostAt {
             last_seen: None,
             reason: None,
-            message: format!(
-                "{from_node}: no program saw what was sent by the interface of {from}"
-            ),
-            advice: format!(
-                "see `overlay doctor` on {from_node}: the interface's program is missing"
-            ),
+            message: format!("no program of {from_node} saw it"),
+            advice: format!("see `overlay doctor` on {from_node}: an interface lacks its program"),
         };
     }
     let (own, other) = (&facts.own, &facts.other);

@@ -1,13 +1,13 @@
 use super::*;
 use crate::model::Vni;
 
-fn pinged(via: bool) -> Pinged {
+fn pinged() -> Pinged {
     Pinged {
         from: "web".parse().unwrap(),
         from_node: "h1".parse().unwrap(),
         to: "db".parse().unwrap(),
         to_node: "h2".parse().unwrap(),
-        via: via.then_some([10, 0, 0, 2].into()),
+        via: Some([10, 0, 0, 2].into()),
         vni: Some(Vni::try_from(42).unwrap()),
         size: 84,
         rtt_us: None,
@@ -33,7 +33,7 @@ fn facts(here: Vec<Sighting>, there: Option<Vec<Sighting>>) -> Facts {
 }
 
 fn line(facts: &Facts) -> (Option<String>, String) {
-    let lost = judge(&pinged(true), true, facts);
+    let lost = judge(&pinged(), facts);
     let last_seen = lost.last_seen.map(|node| node.to_string());
     (last_seen, format!("{}: {}", lost.message, lost.advice))
 }
@@ -42,7 +42,7 @@ fn line(facts: &Facts) -> (Option<String>, String) {
 fn the_last_place_that_saw_it_is_named_with_what_to_do() {
     use Sighting::{Answered, Dropped, Left};
     for (facts, last_seen, expected) in [
-        (facts(vec![], None), None, "no program saw"),
+        (facts(vec![], None), None, "no program of h1 saw it"),
         (
             facts(vec![Dropped("destination_unknown".into())], None),
             Some("h1"),
