@@ -61,10 +61,9 @@ pub(super) fn estimate(steps: &[Step], window: Duration) -> Duration {
 fn overhead(measure: Measure) -> Duration {
     Duration::from_millis(match measure {
         Measure::OneStream | Measure::EightStreams => 1300,
-        Measure::Flood | Measure::SocketFlood | Measure::SmallDatagrams => 600,
+        Measure::Flood | Measure::SocketFlood | Measure::SmallDatagrams | Measure::Nested => 600,
         Measure::RequestResponse => 800,
         Measure::Aggregates => 400,
-        Measure::Nested => 600,
     })
 }
 

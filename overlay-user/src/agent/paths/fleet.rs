@@ -134,12 +134,12 @@ fn measured_cpu_time_of_the_table() {
         let cpu = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
         let begun = cpu();
         let ticks = fleet.pass(minutes(60));
-        let used = cpu() - begun;
+        let used = cpu().saturating_sub(begun);
         let later = &ticks[4 * 60..];
         let sum: usize = later.iter().sum();
         println!(
             "{hosts} hosts: {:.2} packets a second, {} in the first minute's busiest tick, {} later, {:?} a minute",
-            sum as f64 / (59.0 * 60.0),
+            f64::from(u32::try_from(sum).unwrap()) / (59.0 * 60.0),
             peak(&ticks[..4 * 60]),
             peak(later),
             used / 60

@@ -30,16 +30,16 @@ pub(super) fn aggregates(pair: &Pair, conditions: &Conditions) -> Result<Vec<Rea
     let target = SocketAddrV4::new(server.ip, PORT);
     let receiver = server.netns.inside(|| receiver(target))?;
     let sender = client.netns.inside(|| sender(target))?;
-    let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, bytes) = (AtomicBool::new(false), AtomicU64::new(0));
     let seen = thread::scope(|scope| {
         let cores = &conditions.cores;
         let sending = scope.spawn(|| send(&sender, &cores.client, &stop));
-        let receiving = scope.spawn(|| receive(&receiver, &cores.server, &stop, &received));
+        let receiving = scope.spawn(|| receive(&receiver, &cores.server, &stop, &bytes));
         let seen = interrupt::sleep(SETTLE).and_then(|()| {
-            let (begun, before) = (Instant::now(), received.load(Ordering::Relaxed));
+            let (begun, before) = (Instant::now(), bytes.load(Ordering::Relaxed));
             interrupt::sleep(conditions.window)?;
-            let bytes = received.load(Ordering::Relaxed) - before;
-            Ok((bytes, begun.elapsed()))
+            let seen = bytes.load(Ordering::Relaxed) - before;
+            Ok((seen, begun.elapsed()))
         });
         stop.store(true, Ordering::Relaxed);
         for thread in [sending, receiving] {
@@ -79,7 +79,7 @@ fn sender(to: SocketAddrV4) -> Result<UdpSocket> {
 
 fn send(socket: &UdpSocket, cpu: &str, stop: &AtomicBool) -> Result<()> {
     stay_on(cpu)?;
-    let datagrams = [0x42; DATAGRAM * AT_ONCE];
+    let datagrams = vec![0x42; DATAGRAM * AT_ONCE];
     while !stop.load(Ordering::Relaxed) {
         match socket.send(&datagrams) {
             Ok(_) => {}
