@@ -168,7 +168,7 @@ fn a_peer_whose_neighbours_are_dynamic_loses_nothing() {
     // Some twenty rounds of probes, by unicast and, where an entry went, by broadcast.
     for round in 0..20 {
         for stream in &streams {
-            stream.flows(2000);
+            stream.flows(800);
         }
         if round % 5 == 4 {
             for ip in ["7.7.7.2", "fd07::2"] {
