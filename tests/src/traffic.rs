@@ -189,7 +189,7 @@ impl Drop for Echo {
     }
 }
 
-/// Numbered datagrams, some thousands a second, and a receiver that counts them.
+/// Numbered datagrams, some thousands a second, and a receiver that counts them and compares what is in them.
 #[derive(Debug)]
 pub struct Stream {
     stop: Arc<AtomicBool>,
@@ -203,11 +203,18 @@ impl Stream {
     /// Between two datagrams: 2,500 a second.
     const INTERVAL: Duration = Duration::from_micros(400);
     const LAST: u64 = u64::MAX;
+    /// Bytes of a datagram's payload: its number, and what follows from that.
+    const LEN: usize = 64;
     /// How long a datagram is waited for before it is taken for lost.
     const ON_THE_WAY: Duration = Duration::from_secs(1);
 
     /// Starts sending from `client` to `ip` in `server`.
     pub fn start(client: &Netns, server: &Netns, ip: &str) -> Self {
+        Self::every(Self::INTERVAL, client, server, ip)
+    }
+
+    /// The same with this time between two datagrams.
+    pub fn every(interval: Duration, client: &Netns, server: &Netns, ip: &str) -> Self {
         let socket = server.enter(|| UdpSocket::bind(any(ip)).unwrap());
         // The receiver may be kept waiting; that is no loss on the way.
         setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
@@ -222,19 +229,24 @@ impl Stream {
             let received = Arc::clone(&received);
             move || {
                 let mut numbers = Vec::new();
-                let mut buffer = [0; 8];
+                let mut buffer = [0; 1500];
                 loop {
-                    match socket.recv(&mut buffer) {
-                        Ok(_) => {}
+                    let len = match socket.recv(&mut buffer) {
+                        Ok(len) => len,
                         // A receive with a timeout does not outlast the process's being stopped
                         // (signal(7)).
                         Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                         Err(_) => break,
+                    };
+                    let number = u64::from_le_bytes(buffer[..8].try_into().unwrap());
+                    if number == Self::LAST {
+                        break;
                     }
-                    match u64::from_le_bytes(buffer) {
-                        Self::LAST => break,
-                        number => numbers.push(number),
-                    }
+                    assert!(
+                        buffer[..len] == Self::datagram(number),
+                        "datagram {number} came changed"
+                    );
+                    numbers.push(number);
                     received.fetch_add(1, Ordering::Relaxed);
                 }
                 numbers
@@ -246,9 +258,9 @@ impl Stream {
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     let number = sent.load(Ordering::Relaxed);
-                    source.send(&number.to_le_bytes()).unwrap();
+                    source.send(&Self::datagram(number)).unwrap();
                     sent.store(number + 1, Ordering::Relaxed);
-                    thread::sleep(Self::INTERVAL.saturating_sub(Duration::from_micros(60)));
+                    thread::sleep(interval.saturating_sub(Duration::from_micros(60)));
                 }
                 // The end may overtake what another CPU has not yet delivered.
                 let deadline = Instant::now() + Self::ON_THE_WAY;
@@ -270,6 +282,13 @@ impl Stream {
             sender,
             sink,
         }
+    }
+
+    fn datagram(number: u64) -> [u8; Self::LEN] {
+        let mut datagram = [0; Self::LEN];
+        datagram[..8].copy_from_slice(&number.to_le_bytes());
+        fill(number, 0, &mut datagram[8..]);
+        datagram
     }
 
     /// How many datagrams have been sent.

@@ -1,5 +1,5 @@
-//! A host without an agent: the kernel's own VXLAN device and bridge, with static entries. Its
-//! endpoints reach our registry by `import arpd`.
+//! A host without an agent: the kernel's own VXLAN device and bridge, with static entries or dynamic
+//! ones, or Open vSwitch. Its endpoints reach our registry by `import arpd`.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,10 +7,15 @@
     reason = "what fails here fails the test, with its line"
 )]
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
 
 use overlay_tests::{
-    Agent, Lab, Netns,
+    Agent, Lab, Netns, OpenVswitch,
     lab::Host,
     traffic::{self, Stream},
     until,
@@ -120,6 +125,12 @@ fn asking_kernel_host(lab: &Lab, host: &Host, peer: &Host) -> Netns {
         &format!("fdb append 00:00:00:00:00:00 dev vx0 dst {}", peer.ip),
     );
     green.ip("neigh flush dev eth0 nud permanent");
+    ask_often(&green);
+    green
+}
+
+/// Has an endpoint ask for its neighbours' MACs again and again.
+fn ask_often(green: &Netns) {
     for (family, setting, value) in [
         ("ipv4", "base_reachable_time_ms", 500),
         ("ipv6", "base_reachable_time_ms", 500),
@@ -131,8 +142,10 @@ fn asking_kernel_host(lab: &Lab, host: &Host, peer: &Host) -> Netns {
             &format!("-qw net.{family}.neigh.eth0.{setting}={value}"),
         );
     }
-    green
 }
+
+/// What a host's endpoint may not have been refused while it asked.
+const REFUSALS: [&str; 4] = ["arp_malformed", "nd_forged", "source_ip", "source_mac"];
 
 #[test]
 fn a_peer_whose_neighbours_are_dynamic_loses_nothing() {
@@ -155,7 +168,7 @@ fn a_peer_whose_neighbours_are_dynamic_loses_nothing() {
     // Some twenty rounds of probes, by unicast and, where an entry went, by broadcast.
     for round in 0..20 {
         for stream in &streams {
-            stream.flows(2000);
+            stream.flows(800);
         }
         if round % 5 == 4 {
             for ip in ["7.7.7.2", "fd07::2"] {
@@ -168,9 +181,99 @@ fn a_peer_whose_neighbours_are_dynamic_loses_nothing() {
         assert!(lost.is_empty(), "{} of {sent}: {lost:?}", lost.len());
     }
     let after = one.json("drops");
-    for reason in ["arp_malformed", "nd_forged", "source_ip", "source_mac"] {
+    for reason in REFUSALS {
         assert_eq!(after[reason], before[reason], "{reason}");
     }
+}
+
+/// Pings that last for a minute.
+struct Pings(Child);
+
+impl Pings {
+    const COUNT: u32 = 300;
+
+    fn start(from: &Netns, ip: &str) -> Self {
+        let mut ping = from.command("ping");
+        ping.args(["-n", "-i", "0.2", "-s", "700", "-p", "7e57da7a"]);
+        ping.args(["-c", &Self::COUNT.to_string(), ip]);
+        Self(ping.stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Waits for their end; each has to have come back as it went, once.
+    fn finish(self) {
+        let said = self.0.wait_with_output().unwrap().stdout;
+        let said = String::from_utf8(said).unwrap();
+        let all = format!(
+            "{0} packets transmitted, {0} received, 0% packet loss",
+            Self::COUNT
+        );
+        assert!(said.contains(&all), "{said}");
+        for wrong in ["wrong data", "DUP!", "errors"] {
+            assert!(!said.contains(wrong), "{said}");
+        }
+    }
+}
+
+#[test]
+fn an_open_vswitch_whose_neighbours_are_dynamic_loses_nothing_for_a_minute() {
+    const MINUTE: Duration = Duration::from_mins(1);
+    // What the switch reads them from holds some 200.
+    const PACE: Duration = Duration::from_millis(8);
+    let lab = Lab::new();
+    let [ours, theirs] = lab.hosts();
+    // The switch takes frames as they are, so that this NIC fills the checksums in, as real ones do.
+    ours.netns.run("ethtool", "--offload u0 tx off");
+    let one = Agent::start(&lab, &ours, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let switch = OpenVswitch::start(&lab, &theirs);
+    let green = lab.netns("ovs-green");
+    switch.connect(&green, GREEN_MAC, 42, &ours);
+    green.ip("address add 7.7.7.3/24 dev eth0");
+    green.ip("address add fd07::3/64 dev eth0 nodad");
+    ask_often(&green);
+    let folder = arpd_folder(&lab, "10.0.0.2");
+    one.does(&format!("import arpd {} --vni 42", folder.display()));
+    for ip in ["7.7.7.2", "fd07::2"] {
+        green.reaches(ip);
+    }
+
+    let before = one.json("drops");
+    let ways = [
+        (&green, &blue, "7.7.7.2"),
+        (&green, &blue, "fd07::2"),
+        (&blue, &green, "7.7.7.3"),
+        (&blue, &green, "fd07::3"),
+    ];
+    let begun = Instant::now();
+    let streams = ways.map(|(from, to, ip)| Stream::every(PACE, from, to, ip));
+    let pings = ways.map(|(from, _, ip)| Pings::start(from, ip));
+    while begun.elapsed() < MINUTE {
+        for stream in &streams {
+            stream.flows(400);
+        }
+        for ip in ["7.7.7.2", "fd07::2"] {
+            green.ip(&format!("neigh del {ip} dev eth0"));
+        }
+    }
+    pings.into_iter().for_each(Pings::finish);
+    for (stream, (_, _, ip)) in streams.into_iter().zip(ways) {
+        let (sent, lost) = stream.finish();
+        assert!(
+            lost.is_empty(),
+            "to {ip}: {} of {sent}: {lost:?}",
+            lost.len()
+        );
+    }
+    let after = one.json("drops");
+    for reason in REFUSALS {
+        assert_eq!(after[reason], before[reason], "{reason}");
+    }
+    for (from, to, ip) in ways {
+        traffic::udp(from, to, ip, [0, 1, 700, 1402]);
+        traffic::tcp(from, to, ip, 1 << 20);
+    }
+    let neighbours = switch.appctl("tnl/neigh/show");
+    assert!(neighbours.contains("10.0.0.1"), "{neighbours}");
 }
 
 #[test]

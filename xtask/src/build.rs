@@ -62,6 +62,22 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> 
     Ok(workspace.agent(profile))
 }
 
+/// The agent as [`crate::test`] builds it, and builds it no second time: a choice of packages, and whether it has
+/// tests, decides on the features of what they share.
+pub(crate) fn build_as_tested(workspace: &Workspace) -> Result<PathBuf> {
+    object(workspace)?;
+    let args = [
+        "build",
+        "--workspace",
+        "--bin",
+        "overlay",
+        "--test",
+        "packaging",
+    ];
+    progress::visibly("building the agent", &workspace.cargo(&args)?)?;
+    Ok(workspace.agent(Profile::Debug))
+}
+
 /// Builds the BPF object to where overlay-user's build script picks it up.
 pub(crate) fn object(workspace: &Workspace) -> Result<()> {
     let toolchain = Toolchain::choose(workspace)?;

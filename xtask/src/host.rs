@@ -33,11 +33,14 @@ pub(crate) fn tools() -> Result<PathBuf> {
 
 /// Where the programs of those packages are.
 fn unpacked() -> Vec<PathBuf> {
+    // The last one is where Debian has the ovs-vswitchd that is to be linked into /usr/sbin.
+    const FOLDERS: [&str; 3] = ["usr/bin", "usr/sbin", "usr/lib/openvswitch-switch"];
     let packages = tools().and_then(|tools| Ok(std::fs::read_dir(tools)?));
     packages
         .into_iter()
         .flatten()
-        .filter_map(|package| Some(package.ok()?.path().join("usr/bin")))
+        .filter_map(|package| Some(package.ok()?.path()))
+        .flat_map(|package| FOLDERS.map(|folder| package.join(folder)))
         .collect()
 }
 

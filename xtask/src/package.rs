@@ -28,12 +28,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
     setup::ensure(Work::Package)?;
-    let profile = if args.debug {
-        Profile::Debug
+    let agent = if args.debug {
+        build::build_as_tested(workspace)?
     } else {
-        Profile::Release
+        build::build(workspace, Profile::Release)?
     };
-    let agent = build::build(workspace, profile)?;
     let stage = Stage::new(workspace, &agent)?;
     let package = stage.pack(workspace)?;
     if args.check {

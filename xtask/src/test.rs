@@ -1,6 +1,7 @@
 //! `cargo xtask test`: unit tests and the lab on this kernel, or with `--kernels` a part of them on
 //! others.
 
+mod suites;
 mod tally;
 
 use std::env;
@@ -17,6 +18,7 @@ use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::{Profile, Workspace};
 
+use suites::{Suites, in_pairs};
 pub(crate) use tally::Tally;
 
 /// Runs every test on this machine's kernel.
@@ -79,18 +81,42 @@ fn here(workspace: &Workspace, filter: &[String], tally: &mut Tally) -> Result<b
     let everything = ["build", "--workspace", "--all-targets"];
     progress::visibly("building the tests", &workspace.cargo(&everything)?)?;
 
-    let mut line = vec!["test", "--workspace", "--no-fail-fast"];
-    if !host::is_root() {
-        line.extend(["--config", RUNNER]);
+    let command = |targets: &[&str]| -> Result<Expression> {
+        let mut line = vec!["test", "--workspace", "--no-fail-fast"];
+        line.extend(targets);
+        if !host::is_root() {
+            line.extend(["--config", RUNNER]);
+        }
+        line.push("--");
+        line.extend(filter.iter().map(String::as_str));
+        let backtrace = env::var_os("RUST_BACKTRACE").unwrap_or_else(|| "1".into());
+        let command = workspace.cargo(&line)?;
+        Ok(command
+            .env("OVERLAY_BIN", workspace.agent(Profile::Debug))
+            .env("RUST_BACKTRACE", backtrace))
+    };
+    if !filter.is_empty() {
+        return counted(&command(&[])?, tally);
     }
-    line.push("--");
-    line.extend(filter.iter().map(String::as_str));
-    let backtrace = env::var_os("RUST_BACKTRACE").unwrap_or_else(|| "1".into());
-    let command = workspace
-        .cargo(&line)?
-        .env("OVERLAY_BIN", workspace.agent(Profile::Debug))
-        .env("RUST_BACKTRACE", backtrace);
-    counted(&command, tally)
+
+    let suites = Suites::of(workspace)?;
+    let alone = suites.alone.iter().flat_map(|name| ["--test", name]);
+    let alone: Vec<&str> = ["--lib", "--bins"].into_iter().chain(alone).collect();
+    let mut passed = counted(&command(&alone)?, tally)?;
+    let run = |name: &str| {
+        let command = command(&["--test", name])?;
+        let captured = command.stderr_to_stdout().stdout_capture().unchecked();
+        Ok(captured.run()?)
+    };
+    in_pairs(&suites.together, run, |output| {
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            println!("{line}");
+            tally.count(line);
+        }
+        passed &= output.status.success();
+    })?;
+    passed &= counted(&command(&["--doc"])?, tally)?;
+    Ok(passed)
 }
 
 /// Runs a test command, shows what it prints and adds its results up; false if it fails.

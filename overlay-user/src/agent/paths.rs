@@ -31,6 +31,10 @@ const LOST_INTERVAL: Duration = Duration::from_secs(10);
 /// For how long after its last echo the other host counts as heard: two of its rounds, which are as far apart as this
 /// host's where nothing of this host gets there.
 const HEARD: Duration = Duration::from_secs(25);
+/// Within which time of a host's coming it is tried first.
+const FIRST: Duration = Duration::from_secs(1);
+/// Rounds that begin at once: what comes back of more is more than the programs' ring holds.
+const AT_ONCE: usize = 100;
 /// Rounds between two searches for more than what passed before.
 const WIDEN: u32 = 10;
 /// The longest echo that can be made, bytes: `bpf_skb_change_tail` makes none longer than some 16,000.
@@ -68,6 +72,8 @@ pub(super) struct Path {
     heard: Option<Duration>,
     /// When the next round begins.
     next: Duration,
+    /// Where in [`INTERVAL`] its rounds begin, so that those of many hosts don't begin together.
+    place: Duration,
     /// How many rounds there were.
     rounds: u32,
     under_way: Vec<Sent>,
@@ -116,6 +122,46 @@ impl Paths {
         count
     }
 
+    /// Has these hosts and no others. What is `random` says when each one's turn is.
+    pub(super) fn set_hosts(
+        &self,
+        hosts: &BTreeMap<Ipv4Addr, Host>,
+        now: Duration,
+        mut random: impl FnMut() -> u64,
+    ) {
+        let mut within = |limit: Duration| {
+            let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            Duration::from_millis(random() % limit)
+        };
+        let mut table = self.lock();
+        table.retain(|ip, _| hosts.contains_key(ip));
+        for (ip, host) in hosts {
+            table
+                .entry(*ip)
+                .or_insert_with(|| Path::new(*host, now + within(FIRST), within(INTERVAL)))
+                .set_host(*host);
+        }
+    }
+
+    /// What is to be sent `now`: to whom, under which id, how long. Tells which states that ends, and which begin.
+    pub(super) fn due(
+        &self,
+        now: Duration,
+        mut id: impl FnMut() -> u64,
+        mut tell: impl FnMut(Ipv4Addr, PathState, PathState),
+    ) -> Vec<(Ipv4Addr, u64, u16)> {
+        let mut due = Vec::new();
+        let mut left = AT_ONCE;
+        for (ip, path) in self.lock().iter_mut() {
+            let (before, rounds) = (path.state, path.rounds);
+            let sent = path.due(now, left > 0, &mut id);
+            due.extend(sent.into_iter().map(|(id, len)| (*ip, id, len)));
+            left -= usize::from(path.rounds != rounds);
+            tell(*ip, before, path.state);
+        }
+        due
+    }
+
     /// Has every path tried now.
     pub(super) fn try_now(&self) {
         let mut paths = self.lock();
@@ -137,8 +183,8 @@ impl Paths {
 }
 
 impl Path {
-    /// One that is tried for the first time at `next`.
-    pub(super) fn new(host: Host, next: Duration) -> Self {
+    /// One that is tried for the first time at `next`, and then whenever `place` of [`INTERVAL`] has passed.
+    fn new(host: Host, next: Duration, place: Duration) -> Self {
         Self {
             host,
             state: PathState::Unknown,
@@ -147,6 +193,7 @@ impl Path {
             largest: None,
             heard: None,
             next,
+            place,
             rounds: 0,
             under_way: Vec::new(),
             lost: 0,
@@ -161,7 +208,7 @@ impl Path {
     }
 
     /// The registry has the host so now.
-    pub(super) fn set_host(&mut self, host: Host) {
+    fn set_host(&mut self, host: Host) {
         if self.host.longest != host.longest {
             self.largest = self.largest.filter(|largest| *largest <= host.longest);
             self.search = None;
@@ -179,10 +226,15 @@ impl Path {
     }
 
     /// What is to be sent `now`, each under an id that `id` gives: the lengths.
-    pub(super) fn due(&mut self, now: Duration, mut id: impl FnMut() -> u64) -> Vec<(u64, u16)> {
+    fn due(
+        &mut self,
+        now: Duration,
+        may_begin: bool,
+        mut id: impl FnMut() -> u64,
+    ) -> Vec<(u64, u16)> {
         let mut wanted = self.after_losses(now);
-        if wanted.is_empty() && self.is_at_rest() && now >= self.next {
-            self.next = now + INTERVAL;
+        if wanted.is_empty() && self.is_at_rest() && now >= self.next && may_begin {
+            self.next = turn_after(now, INTERVAL, self.place);
             self.rounds = self.rounds.wrapping_add(1);
             wanted = vec![SHORT; std::mem::replace(&mut self.burst, 1)];
             wanted.push(self.host.longest);
@@ -221,9 +273,12 @@ impl Path {
             }
         }
         if let Some(long) = lost.iter().find(|sent| sent.len != SHORT) {
-            wanted.extend(self.without(long.len));
+            let next = self.without(long.len);
+            wanted.extend(next);
             // While the longest is looked for, the path may die.
-            if !wanted.is_empty() && !self.under_way.iter().any(|sent| sent.len == SHORT) {
+            let is_watched =
+                wanted.contains(&SHORT) || self.under_way.iter().any(|sent| sent.len == SHORT);
+            if next.is_some() && !is_watched {
                 wanted.push(SHORT);
             }
         }
@@ -248,7 +303,7 @@ impl Path {
         });
         (self.lost, self.lost_long, self.search, self.rtt) = (0, 0, None, None);
         self.under_way.clear();
-        self.next = now + LOST_INTERVAL;
+        self.next = turn_after(now, LOST_INTERVAL, self.place);
     }
 
     /// A long one of this length did not come back: what is tried next.
@@ -315,7 +370,7 @@ impl Path {
         self.under_way.retain(|sent| sent.id != id);
         if self.under_way.is_empty() {
             (self.lost, self.lost_long, self.lost_since, self.search) = (0, 0, None, None);
-            self.next = now + LOST_INTERVAL;
+            self.next = turn_after(now, LOST_INTERVAL, self.place);
         }
     }
 
@@ -386,6 +441,14 @@ impl Path {
     }
 }
 
+/// The next moment after `now` at which `place` of `interval` has passed.
+fn turn_after(now: Duration, interval: Duration, place: Duration) -> Duration {
+    let [now_ns, interval_ns, place_ns] = [now, interval, place].map(|time| time.as_nanos());
+    let passed = (now_ns + interval_ns - place_ns % interval_ns) % interval_ns;
+    let left = u64::try_from(interval_ns - passed).unwrap_or_default();
+    now + Duration::from_nanos(left)
+}
+
 /// The longest outer packet that two underlays with these MTUs take, bytes.
 pub(super) fn longest(own: u32, other: Option<u32>) -> u16 {
     let least = own.min(other.unwrap_or(own));
@@ -393,6 +456,9 @@ pub(super) fn longest(own: u32, other: Option<u32>) -> u16 {
         .unwrap_or(u16::MAX)
         .clamp(EchoRequest::SHORTEST, LONGEST)
 }
+
+#[cfg(test)]
+mod fleet;
 
 #[cfg(test)]
 mod tests {
@@ -405,7 +471,7 @@ mod tests {
         let mut ids = 0..;
         let mut now = from;
         while now < to {
-            let mut sent = path.due(now, || ids.next().unwrap());
+            let mut sent = path.due(now, true, || ids.next().unwrap());
             let at = now + Duration::from_millis(1);
             while let Some((id, len)) = sent.pop() {
                 if len <= passes
@@ -429,7 +495,7 @@ mod tests {
             port: 4789,
             longest: ETHERNET,
         };
-        Path::new(host, seconds(1))
+        Path::new(host, seconds(1), seconds(1))
     }
 
     #[test]
@@ -520,7 +586,7 @@ mod tests {
         let mut sent = 0;
         for tick in 0..40 * 60 * 10 {
             let now = Duration::from_millis(tick * 25);
-            for (id, _) in path.due(now, || ids.next().unwrap()) {
+            for (id, _) in path.due(now, true, || ids.next().unwrap()) {
                 sent += 1;
                 path.answered(id, now);
             }

@@ -29,8 +29,6 @@ use overlay_ebpf::abi::DropReason;
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two looks at which hosts there are.
 const HOSTS: u32 = 4;
-/// Within which time of a host's coming it is tried first.
-const SPREAD_MS: u64 = 1000;
 
 /// What tries the paths.
 pub(super) struct Prober {
@@ -75,7 +73,6 @@ impl Prober {
 
     /// Takes hosts in that came, and forgets those that went.
     async fn note_hosts(&self, ids: &mut Ids) {
-        let now = now();
         let view = self.observer.view().await;
         let hosts: BTreeMap<Ipv4Addr, Host> = view
             .mirror
@@ -83,15 +80,7 @@ impl Prober {
             .filter_map(|node| self.host(node))
             .collect();
         drop(view);
-        let mut paths = self.paths.lock();
-        paths.retain(|ip, _| hosts.contains_key(ip));
-        for (ip, host) in hosts {
-            let mut first = || now + Duration::from_millis(ids.next() % SPREAD_MS);
-            paths
-                .entry(ip)
-                .or_insert_with(|| Path::new(host, first()))
-                .set_host(host);
-        }
+        self.paths.set_hosts(&hosts, now(), || ids.next());
     }
 
     /// A node whose program answers, by its address.
@@ -108,14 +97,7 @@ impl Prober {
     }
 
     fn send_due(&self, ids: &mut Ids) {
-        let now = now();
-        let mut due = Vec::new();
-        for (ip, path) in self.paths.lock().iter_mut() {
-            let before = path.state();
-            let sent = path.due(now, || ids.next());
-            due.extend(sent.into_iter().map(|(id, len)| (*ip, id, len)));
-            tell_of(*ip, before, path.state());
-        }
+        let due = self.paths.due(now(), || ids.next(), tell_of);
         for (ip, id, len) in due {
             self.send(ip, id, len);
         }

@@ -420,9 +420,6 @@ async fn an_echo_tells_its_way_and_its_round_trip_or_where_it_was_lost() {
     let view: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&view["sent"], &view["received"]), (&json!(1), &json!(1)));
     assert_eq!(view["from_node"], "h1");
-    for wrong in ["ping", "ping a b c", "ping --size 63 a", "ping -c 0 a"] {
-        assert!(agent.run(wrong).await.is_err(), "{wrong}");
-    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(super) enum Bound {
 
 use Bound::{AtLeast, AtMost};
 
-const FLOORS: [Floor; 7] = [
+const FLOORS: [Floor; 9] = [
     Floor {
         metric: Metric::FloodRate,
         offloads: None,
@@ -67,6 +67,19 @@ const FLOORS: [Floor; 7] = [
         offloads: Some(Offloads::Off),
         base: Mode::Kernel,
         bound: AtLeast(1.05),
+    },
+    // The slow path is the kernel's own way with a program before and behind it.
+    Floor {
+        metric: Metric::UdpAggregates,
+        offloads: None,
+        base: Mode::Kernel,
+        bound: AtLeast(0.9),
+    },
+    Floor {
+        metric: Metric::TcpNested,
+        offloads: None,
+        base: Mode::Kernel,
+        bound: AtLeast(0.9),
     },
 ];
 

@@ -137,7 +137,7 @@ impl End {
 
     /// Cubic gives steadier figures than bbr, which some machines have as their default. The route
     /// says so: a namespace's own default can't be set to what the machine restricts to root.
-    fn use_cubic(&self) -> Result<()> {
+    pub(super) fn use_cubic(&self) -> Result<()> {
         let [a, b, c, _] = self.ip.octets();
         self.netns.ip(&format!(
             "route change {a}.{b}.{c}.0/24 dev {} proto kernel scope link src {} congctl lock cubic",

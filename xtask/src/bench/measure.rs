@@ -3,6 +3,7 @@
 mod counters;
 mod flood;
 mod iperf;
+mod slow_path;
 mod sockperf;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use super::interrupt;
 use super::lab::{End, Pair};
 use super::process::Running;
+use super::underlay::Offloads;
 use flood::Target;
 
 /// What `--only` chooses from.
@@ -26,10 +28,12 @@ pub(super) enum Group {
     Flood,
     /// TCP request and response: latency.
     Rr,
+    /// What the programs leave to the kernel's VXLAN device.
+    SlowPath,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 3] = [Self::Tcp, Self::Flood, Self::Rr];
+    pub(super) const ALL: [Self; 4] = [Self::Tcp, Self::Flood, Self::Rr, Self::SlowPath];
 
     pub(super) fn measures(self) -> &'static [Measure] {
         match self {
@@ -40,6 +44,7 @@ impl Group {
                 Measure::SmallDatagrams,
             ],
             Self::Rr => &[Measure::RequestResponse],
+            Self::SlowPath => &[Measure::Aggregates, Measure::Nested],
         }
     }
 }
@@ -59,6 +64,10 @@ pub(super) enum Measure {
     SmallDatagrams,
     /// sockperf ping-pong over TCP.
     RequestResponse,
+    /// One socket that has the kernel cut its UDP datagrams, as QUIC does.
+    Aggregates,
+    /// iperf3, TCP, through a VXLAN device that the endpoints have.
+    Nested,
 }
 
 /// One figure that a load gives.
@@ -76,11 +85,13 @@ pub(super) enum Metric {
     RrP50,
     RrP99,
     RrP999,
+    UdpAggregates,
+    TcpNested,
 }
 
 impl Metric {
     /// In the order of tables.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::TcpOneStream,
         Self::TcpEightStreams,
         Self::FloodRate,
@@ -92,6 +103,8 @@ impl Metric {
         Self::RrP50,
         Self::RrP99,
         Self::RrP999,
+        Self::UdpAggregates,
+        Self::TcpNested,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -107,12 +120,16 @@ impl Metric {
             Self::RrP50 => "TCP request/response, p50",
             Self::RrP99 => "TCP request/response, p99",
             Self::RrP999 => "TCP request/response, p99.9",
+            Self::UdpAggregates => "UDP aggregates (UDP_SEGMENT)",
+            Self::TcpNested => "TCP in the endpoints' own VXLAN",
         }
     }
 
     pub(super) fn unit(self) -> &'static str {
         match self {
-            Self::TcpOneStream | Self::TcpEightStreams => "Gb/s",
+            Self::TcpOneStream | Self::TcpEightStreams | Self::UdpAggregates | Self::TcpNested => {
+                "Gb/s"
+            }
             Self::FloodRate | Self::SocketFloodRate | Self::DatagramRate => "kpps",
             Self::FloodCpu | Self::SocketFloodCpu | Self::DatagramCpu => "ns",
             Self::RrP50 | Self::RrP99 | Self::RrP999 => "us",
@@ -199,15 +216,33 @@ fn wait_for_listener(end: &End, port: u16, server: &Running) -> Result<()> {
 }
 
 impl Measure {
+    /// Whether it is measured with these settings: the slow path is taken with some of them only.
+    pub(super) fn runs_with(self, offloads: Offloads) -> bool {
+        match self {
+            // Cut apart before the underlay, they are aggregates no more.
+            Self::Aggregates => offloads == Offloads::On,
+            Self::Nested => offloads != Offloads::Off,
+            _ => true,
+        }
+    }
+
     /// Runs the load once.
     pub(super) fn run(self, pair: &Pair, conditions: &Conditions) -> Result<Vec<Reading>> {
+        /// The first second is left out.
+        const WARM: &[&str] = &["-O", "1"];
+        let Pair { client, server, .. } = pair;
         match self {
-            Self::OneStream => iperf::tcp(pair, conditions, Metric::TcpOneStream, 1),
-            Self::EightStreams => iperf::tcp(pair, conditions, Metric::TcpEightStreams, 8),
+            Self::OneStream => iperf::tcp(client, server, conditions, Metric::TcpOneStream, WARM),
+            Self::EightStreams => {
+                let words = [WARM, &["-P", "8"]].concat();
+                iperf::tcp(client, server, conditions, Metric::TcpEightStreams, &words)
+            }
             Self::Flood => flood::run(pair, conditions, Target::Interface),
             Self::SocketFlood => flood::run(pair, conditions, Target::Socket),
             Self::SmallDatagrams => iperf::datagrams(pair, conditions),
             Self::RequestResponse => sockperf::run(pair, conditions),
+            Self::Aggregates => slow_path::aggregates(pair, conditions),
+            Self::Nested => slow_path::nested(pair, conditions),
         }
     }
 
@@ -219,6 +254,8 @@ impl Measure {
             Self::SocketFlood => "UDP flood to a socket",
             Self::SmallDatagrams => "UDP, iperf3",
             Self::RequestResponse => "TCP request/response",
+            Self::Aggregates => "UDP aggregates",
+            Self::Nested => "TCP in a VXLAN of the endpoints",
         }
     }
 }

@@ -277,6 +277,28 @@ pub(super) const ALL: &[Need] = &[
         work: &[Test],
     },
     Need {
+        what: "ovs-vswitchd, ovs-vsctl",
+        why: "is a VXLAN peer that is not Linux' own",
+        found: || host::program("ovs-vswitchd").is_some() && host::program("ovs-vsctl").is_some(),
+        // Installed, it would start a switch on this machine.
+        source: Source::Unpacked(&["openvswitch-switch", "openvswitch-common"]),
+        work: &[Test],
+    },
+    Need {
+        what: "ovs-vswitchd's libraries",
+        why: "are not in its package",
+        found: || runs("ovs-vswitchd"),
+        source: Source::Debian(&[
+            "libbpf1",
+            "libcap-ng0",
+            "libnuma1",
+            "libssl3",
+            "libunbound8",
+            "libxdp1",
+        ]),
+        work: &[Test],
+    },
+    Need {
         what: "setpriv",
         why: "starts the agent with the capabilities of its service alone",
         found: || host::program("setpriv").is_some(),
@@ -364,8 +386,13 @@ pub(super) const ALL: &[Need] = &[
 
 /// A bpf-linker that outlived its LLVM is there, but does not start.
 fn bpf_linker_runs() -> bool {
-    host::program("bpf-linker").is_some_and(|linker| {
-        let asked = duct::cmd!(linker, "--version")
+    runs("bpf-linker")
+}
+
+/// Whether a program is here together with the libraries that it is linked with.
+fn runs(name: &str) -> bool {
+    host::program(name).is_some_and(|program| {
+        let asked = duct::cmd!(program, "--version")
             .stdout_null()
             .stderr_null()
             .unchecked()

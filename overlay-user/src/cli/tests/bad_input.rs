@@ -3,6 +3,16 @@ use super::stopped;
 /// Command lines, and what their error says.
 const BAD_INPUT: &[(&str, &str)] = &[
     (
+        "ping",
+        "the following required arguments were not provided: <[FROM] TO>...; see 'overlay ping --help'",
+    ),
+    ("ping a b c", "unexpected value 'c' for '<[FROM] TO>...'"),
+    (
+        "ping --size 63 a",
+        "--size: write a number of bytes from 64 to 65535, or auto",
+    ),
+    ("ping -c 0 a", "0 is not in 1.."),
+    (
         "endpoint add web --vni 0",
         "--vni: VNI \"0\" is not a number from 1 to 16777215",
     ),

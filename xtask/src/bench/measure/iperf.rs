@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::counters::busy;
 use super::flood::PAYLOAD;
 use super::{Conditions, Metric, Reading, wait_for_listener};
-use crate::bench::lab::Pair;
+use crate::bench::lab::{self, Pair};
 
 const PORT: u16 = 5201;
 
@@ -38,15 +38,15 @@ struct Datagrams {
     lost_packets: f64,
 }
 
-/// The first second is left out.
+/// What TCP carries; `words` are more options of iperf3's.
 pub(super) fn tcp(
-    pair: &Pair,
+    client: &lab::End,
+    server: &lab::End,
     conditions: &Conditions,
     metric: Metric,
-    streams: u32,
+    words: &[&str],
 ) -> Result<Vec<Reading>> {
-    let streams = streams.to_string();
-    let answer = run(pair, conditions, &["-P", &streams, "-O", "1"])?;
+    let answer = run(client, server, conditions, words)?;
     let sum = answer
         .end
         .sum_received
@@ -58,7 +58,8 @@ pub(super) fn tcp(
 pub(super) fn datagrams(pair: &Pair, conditions: &Conditions) -> Result<Vec<Reading>> {
     let length = PAYLOAD.to_string();
     let before = busy()?;
-    let answer = run(pair, conditions, &["-u", "-b", "0", "-l", &length])?;
+    let words = ["-u", "-b", "0", "-l", &length];
+    let answer = run(&pair.client, &pair.server, conditions, &words)?;
     let busy = busy()?.saturating_sub(before);
     let sum = answer
         .end
@@ -74,22 +75,19 @@ pub(super) fn datagrams(pair: &Pair, conditions: &Conditions) -> Result<Vec<Read
     ])
 }
 
-fn run(pair: &Pair, conditions: &Conditions, words: &[&str]) -> Result<Answer> {
+fn run(from: &lab::End, to: &lab::End, conditions: &Conditions, words: &[&str]) -> Result<Answer> {
     let port = PORT.to_string();
-    let server = conditions.start_server(
-        &pair.server,
-        "iperf3's server",
-        &["iperf3", "-s", "-1", "-p", &port],
-    )?;
-    wait_for_listener(&pair.server, PORT, &server)?;
+    let server =
+        conditions.start_server(to, "iperf3's server", &["iperf3", "-s", "-1", "-p", &port])?;
+    wait_for_listener(to, PORT, &server)?;
 
-    let target = pair.server.ip.to_string();
+    let target = to.ip.to_string();
     let seconds = conditions.seconds();
     let mut line = vec![
         "iperf3", "-J", "-c", &target, "-p", &port, "-t", &seconds, "-i", "0",
     ];
     line.extend(words);
-    let client = conditions.start_client(&pair.client, "iperf3", &line)?;
+    let client = conditions.start_client(from, "iperf3", &line)?;
     let answer = conditions.finish(client)?;
     let answer: Answer = serde_json::from_str(&answer).context("iperf3's answer is no JSON")?;
     match answer.error {
