@@ -6,8 +6,8 @@ use aya::{maps::Map, programs::ProgramError};
 use aya_obj::{
     Object,
     generated::bpf_map_type::{
-        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH,
-        BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
+        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
     },
     maps::Map as MapDefinition,
 };
@@ -270,9 +270,16 @@ fn the_objects_maps_are_those_of_the_abi() {
     assert_eq!(
         others,
         BTreeSet::from(
-            ["AYA_LOGS", "arrivals", "drop_pace", "echoes", "meter", "meter_cpu"]
-                .map(str::to_owned)
-                .each_ref()
+            [
+                "AYA_LOGS",
+                "arrivals",
+                "drop_pace",
+                "echoes",
+                "meter",
+                "meter_cpu"
+            ]
+            .map(str::to_owned)
+            .each_ref()
         )
     );
 }
