@@ -83,16 +83,17 @@ fn sample(agent: &Agent, reason: &str, is_it: impl Fn(&Value) -> bool) -> Value 
 
 #[test]
 fn what_an_endpoint_sends_and_is_dropped_is_told_with_its_name_addresses_and_peer() {
+    let world = world();
     let World {
         one,
         two,
         blue,
         lab,
         ..
-    } = world();
+    } = &world;
     let name = lab.name("blue");
-    sends(&blue, &forged());
-    let told = sample(&one, "source_ip", |_| true);
+    sends(blue, &forged());
+    let told = sample(one, "source_ip", |_| true);
     for (key, expected) in [
         ("endpoint", name.as_str()),
         ("direction", "sent"),
@@ -113,8 +114,8 @@ fn what_an_endpoint_sends_and_is_dropped_is_told_with_its_name_addresses_and_pee
     );
     let to_nobody = Party::at(GREEN).with_mac(NOBODYS);
     let lost = frame::udp(Party::at(BLUE), to_nobody, IpEcn::ZERO, b"lost");
-    sends(&blue, &lost);
-    let told = sample(&one, "destination_unknown", |_| true);
+    sends(blue, &lost);
+    let told = sample(one, "destination_unknown", |_| true);
     assert_eq!(told["endpoint"], *name);
     assert_eq!(told["peer"], Value::Null);
 
@@ -131,13 +132,13 @@ fn what_an_endpoint_sends_and_is_dropped_is_told_with_its_name_addresses_and_pee
 
 #[test]
 fn what_comes_from_a_stranger_is_told_with_the_endpoint_that_it_is_for() {
+    let world = world();
     let World {
         one,
-        blue: _blue,
         hosts: [first, _, third],
         lab,
         ..
-    } = world();
+    } = &world;
     let inner = frame::udp(Party::at(GREEN), Party::at(BLUE), IpEcn::ZERO, b"strange");
     tunnel(
         &third.netns,
@@ -145,7 +146,7 @@ fn what_comes_from_a_stranger_is_told_with_the_endpoint_that_it_is_for() {
         IpEcn::ZERO,
         &vxlan(VNI_IS_VALID, 42, &inner),
     );
-    let told = sample(&one, "vtep_unknown", |_| true);
+    let told = sample(one, "vtep_unknown", |_| true);
     for (key, expected) in [
         ("endpoint", lab.name("blue")),
         ("direction", "received".to_owned()),
@@ -163,16 +164,17 @@ fn what_comes_from_a_stranger_is_told_with_the_endpoint_that_it_is_for() {
 
 #[test]
 fn drops_are_counted_for_their_endpoint_and_go_with_it() {
+    let world = world();
     let World {
         one,
         blue,
         hosts: [first, second, _],
         lab,
         ..
-    } = world();
+    } = &world;
     let name = lab.name("blue");
     for _ in 0..3 {
-        sends(&blue, &forged());
+        sends(blue, &forged());
     }
     // A node that speaks for an endpoint that it does not have.
     let liar = Party::at(GREEN).with_mac(NOBODYS);
@@ -260,7 +262,8 @@ fn a_link_that_comes_up_brings_noise_and_no_loss() {
 
 #[test]
 fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
-    let World { one, blue, .. } = world();
+    let world = world();
+    let World { one, blue, .. } = &world;
     let group = Party {
         mac: [1, 0, 0x5e, 0, 0, 0xfb],
         ip: "224.0.0.251",
@@ -271,9 +274,7 @@ fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
         &frame::udp(Party::at(BLUE), group, IpEcn::ZERO, b"mDNS"),
     );
     one.dropped("multicast", before, 1);
-    let told = sample(&one, "multicast", |it| {
-        it["destination_ip"] == "224.0.0.251"
-    });
+    let told = sample(one, "multicast", |it| it["destination_ip"] == "224.0.0.251");
     assert_eq!(told["class"], "loss");
     let table = one.does("drops");
     let class_of = |reason: &str| {
@@ -289,11 +290,12 @@ fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
 #[test]
 fn a_flood_is_counted_in_full_and_told_of_a_few_times_a_second() {
     const FLOOD: u64 = 20_000;
-    let World { one, blue, .. } = world();
-    let monitor = Monitor::start(&one, &blue);
+    let world = world();
+    let World { one, blue, .. } = &world;
+    let monitor = Monitor::start(one, blue);
     let before = one.drops("source_ip");
     let begun = Instant::now();
-    let (socket, frame) = (RawSocket::open(&blue, "eth0"), forged());
+    let (socket, frame) = (RawSocket::open(blue, "eth0"), forged());
     for _ in 0..FLOOD {
         socket.send(&frame);
     }
@@ -320,16 +322,17 @@ fn a_flood_is_counted_in_full_and_told_of_a_few_times_a_second() {
 
 #[test]
 fn without_an_agent_the_packets_are_told_all_the_same() {
+    let mut world = world();
+    world.one.kill();
     let World {
-        mut one,
+        one,
         two,
         blue,
         lab,
         ..
-    } = world();
-    one.kill();
-    sends(&blue, &forged());
-    let told = sample(&one, "source_ip", |_| true);
+    } = &world;
+    sends(blue, &forged());
+    let told = sample(one, "source_ip", |_| true);
     assert_eq!(told["endpoint"], lab.name("blue"));
     assert_eq!(told["node"], two.instance());
     let drops = one.json(&format!("drops --endpoint {}", lab.name("blue")));
@@ -346,7 +349,7 @@ fn without_an_agent_the_packets_are_told_all_the_same() {
     for suffix in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(lab.dir().join(format!("registry.db{suffix}")));
     }
-    let told = sample(&one, "source_ip", |_| true);
+    let told = sample(one, "source_ip", |_| true);
     assert_eq!(
         (&told["endpoint"], &told["vni"]),
         (&Value::Null, &42.into())
@@ -360,9 +363,8 @@ fn without_an_agent_the_packets_are_told_all_the_same() {
 
 #[test]
 fn pins_of_an_agent_that_had_no_such_maps_are_taken_over_and_completed() {
-    let World {
-        mut one, blue, lab, ..
-    } = world();
+    let mut world = world();
+    let World { one, blue, lab, .. } = &mut world;
     one.kill();
     for name in [map::DROP_SAMPLES, map::ENDPOINT_DROPS] {
         fs::remove_file(one.map(name)).unwrap();
@@ -372,9 +374,9 @@ fn pins_of_an_agent_that_had_no_such_maps_are_taken_over_and_completed() {
     one.restart("");
     one.await_ready();
     assert!(blue.pings(GREEN, "-c 1 -W 2"));
-    sends(&blue, &forged());
+    sends(blue, &forged());
     assert_eq!(
-        sample(&one, "source_ip", |_| true)["endpoint"],
+        sample(one, "source_ip", |_| true)["endpoint"],
         lab.name("blue")
     );
     // bpftool shows the fields by their names.
