@@ -33,7 +33,7 @@ pub use adopt::{AdoptRequest, AdoptView};
 pub use cluster::{ClusterHost, ClusterPath, ClusterView, PingRequest, Way};
 pub use drops::{
     DropCountView, DropNames, DropSampleView, DropTotals, DroppedView, DropsFilter, DropsView,
-    EndpointDropsView, drop_class, drop_counts, endpoint_drop_counts,
+    EndpointDropsView, drop_class, drop_counts, drop_samples, endpoint_drop_counts,
 };
 pub use event::{Event, EventView, RegistryChange};
 pub use findings::{

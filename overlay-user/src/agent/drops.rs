@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     api::{
-        DropNames, DropSampleView, DropsFilter, DropsView, ErrorKind, OperationError, drop_counts,
+        DropNames, DropsFilter, DropsView, ErrorKind, OperationError, drop_counts, drop_samples,
         endpoint_drop_counts,
     },
     operations::Agent,
@@ -37,8 +37,6 @@ impl Agent {
         };
         let (counts, frames, endpoints) = self.maps.ask(read).await?;
         let names = names_of(&*self.observer.view().await);
-        let frames = frames.into_iter().rev();
-        let frames = frames.filter(|frame| wanted.is_none() || frame.endpoint == wanted);
         Ok(DropsView {
             endpoint: filter.endpoint,
             reasons: match wanted {
@@ -47,9 +45,7 @@ impl Agent {
                 }
                 None => drop_counts(counts),
             },
-            samples: frames
-                .map(|frame| DropSampleView::new(frame, &names))
-                .collect(),
+            samples: drop_samples(frames, wanted, &names),
         })
     }
 

@@ -15,9 +15,9 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     api::{
-        AttachMode, DatapathView, DropNames, DropSampleView, DropTotals, DropsFilter, DropsView,
-        EndpointCounts, EndpointFilter, EndpointPages, NetworkView, NodeState, RegistryView,
-        StatusView, VtepView, drop_counts, endpoint_drop_counts,
+        AttachMode, DatapathView, DropNames, DropTotals, DropsFilter, DropsView, EndpointCounts,
+        EndpointFilter, EndpointPages, NetworkView, NodeState, RegistryView, StatusView, VtepView,
+        drop_counts, drop_samples, endpoint_drop_counts,
     },
     archive::is_denied,
     claim::{self, Record},
@@ -151,8 +151,6 @@ impl Left {
             None => None,
         };
         let names = names.unwrap_or_default();
-        let frames = kept.frames.into_iter().rev();
-        let frames = frames.filter(|frame| wanted.is_none() || frame.endpoint == wanted);
         Ok(Some(DropsView {
             endpoint: filter.endpoint,
             reasons: match wanted {
@@ -161,9 +159,7 @@ impl Left {
                 }
                 None => drop_counts(counts),
             },
-            samples: frames
-                .map(|frame| DropSampleView::new(frame, &names))
-                .collect(),
+            samples: drop_samples(kept.frames, wanted, &names),
         }))
     }
 

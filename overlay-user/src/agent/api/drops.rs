@@ -26,7 +26,7 @@ pub struct DropsView {
     /// The reasons: loss before noise, the most frequent first. Of an endpoint those that occurred, without
     /// noise, which is not counted for endpoints.
     pub reasons: Vec<DropCountView>,
-    /// The last few packets of each reason, the newest first.
+    /// The last few packets of each reason: loss before noise, the newest first.
     pub samples: Vec<DropSampleView>,
 }
 
@@ -88,6 +88,25 @@ pub struct DropNames {
     pub endpoints: BTreeMap<u32, Name>,
     /// Nodes by their underlay addresses.
     pub nodes: BTreeMap<Ipv4Addr, Name>,
+}
+
+/// Views of frames, the oldest of which comes first: loss before noise, and the newest first. Only those of the
+/// endpoint behind an interface, if one is named.
+#[must_use]
+pub fn drop_samples(
+    frames: Vec<DroppedFrame>,
+    of: Option<u32>,
+    names: &DropNames,
+) -> Vec<DropSampleView> {
+    let wanted = |frame: &DroppedFrame| of.is_none() || frame.endpoint == of;
+    let mut views: Vec<_> = frames
+        .into_iter()
+        .rev()
+        .filter(wanted)
+        .map(|frame| DropSampleView::new(frame, names))
+        .collect();
+    views.sort_by_key(|view| view.dropped.class);
+    views
 }
 
 impl DropSampleView {
