@@ -106,6 +106,17 @@ fn a_page_agrees_with_what_the_verbs_say() {
         page[r#"overlay_dropped_packets_total{reason="neighbor_unknown"}"#],
         "0"
     );
+    let sent = format!(
+        "overlay_endpoint_dropped_packets_total{{vni=\"42\",endpoint=\"{}\",direction=\"sent\"}}",
+        lab.name("blue")
+    );
+    assert_ne!(page[&sent], "0");
+    let received = sent.replace("sent", "received");
+    assert!(!page.contains_key(&received), "nothing for it was dropped");
+    for class in ["loss", "noise"] {
+        let series = format!("overlay_dropped_packets_by_class_total{{class=\"{class}\"}}");
+        assert_ne!(page[&series], "0", "{class}");
+    }
     let status = one.json("status");
     for (series, expected) in [
         ("overlay_ready", "1"),

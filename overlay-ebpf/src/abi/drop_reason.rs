@@ -102,11 +102,32 @@ drop_reasons! {
     EchoLimited = 33, "echo_limited";
     /// An echo that something on the way has changed.
     EchoDamaged = 34, "echo_damaged";
+    /// An IGMP or MLD message: who listens to which group. The network does not flood.
+    MulticastMembership = 35, "multicast_membership";
+    /// A question to all routers on the link: the network has none.
+    RouterSolicitation = 36, "router_solicitation";
+    /// A neighbour advertisement to all, which nobody asked for: noted, not passed on.
+    NdUnsolicited = 37, "nd_unsolicited";
 }
 
 impl DropReason {
     /// Slots of the `drops` array; leaves room for reasons to come without a new ABI.
     pub const SLOTS: u32 = 64;
+
+    /// What hosts send to all of a link when it or an address comes up. Nobody waits for an answer, and nobody
+    /// misses what is dropped.
+    const NOISE: u64 = 1 << Self::ArpGratuitous as u32
+        | 1 << Self::NdDetection as u32
+        | 1 << Self::MulticastMembership as u32
+        | 1 << Self::RouterSolicitation as u32
+        | 1 << Self::NdUnsolicited as u32;
+
+    /// Whether what is dropped for this reason is no loss to anybody.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_noise(self) -> bool {
+        Self::NOISE >> self.number() & 1 != 0
+    }
 
     /// The reason's slot in `drops`.
     #[must_use]
@@ -136,6 +157,23 @@ mod tests {
                 .iter()
                 .all(|number| (1..DropReason::SLOTS).contains(number))
         );
+    }
+
+    #[test]
+    fn noise_is_what_a_link_that_comes_up_brings_and_nothing_else() {
+        let noise: Vec<_> = DropReason::ALL
+            .iter()
+            .filter(|reason| reason.is_noise())
+            .map(|reason| reason.name())
+            .collect();
+        let expected = [
+            "arp_gratuitous",
+            "nd_detection",
+            "multicast_membership",
+            "router_solicitation",
+            "nd_unsolicited",
+        ];
+        assert_eq!(noise, expected);
     }
 
     #[test]

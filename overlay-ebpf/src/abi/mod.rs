@@ -7,6 +7,7 @@
 mod arrivals;
 mod counter;
 mod drop_reason;
+mod drop_sample;
 mod echo;
 mod endpoint;
 mod external;
@@ -20,6 +21,7 @@ mod vtep;
 pub use arrivals::Arrivals;
 pub use counter::Counter;
 pub use drop_reason::DropReason;
+pub use drop_sample::{DropPace, DropSample, EndpointDropKey};
 pub use echo::EchoEvent;
 pub use endpoint::EndpointEntry;
 pub use external::External;
@@ -52,6 +54,10 @@ pub mod map {
     pub const EXTERNAL: &str = "external";
     /// Per-CPU counters by `DropReason` number. `u32` -> `u64`.
     pub const DROPS: &str = "drops";
+    /// Per-CPU rows of frames that were dropped, some of each reason. `u32` -> `DropSample`.
+    pub const DROP_SAMPLES: &str = "drop_samples";
+    /// Per-CPU counts of endpoints' drops. `EndpointDropKey` -> `u64`.
+    pub const ENDPOINT_DROPS: &str = "endpoint_drops";
     /// Ring buffer of `MissEvent`: what frames of on-demand networks did not find.
     pub const MISSES: &str = "misses";
     /// Which misses are not raised again, and until when. `MissKey` -> `Quiet`.
@@ -62,8 +68,20 @@ pub mod map {
     pub const COUNTERS: &str = "counters";
 
     /// Every map of the datapath.
-    pub const ALL: [&str; 12] = [
-        FDB, NEIGHBORS, ENDPOINTS, VTEPS, NETWORKS, LEASE, EXTERNAL, DROPS, MISSES, QUIET, TRAFFIC,
+    pub const ALL: [&str; 14] = [
+        FDB,
+        NEIGHBORS,
+        ENDPOINTS,
+        VTEPS,
+        NETWORKS,
+        LEASE,
+        EXTERNAL,
+        DROPS,
+        DROP_SAMPLES,
+        ENDPOINT_DROPS,
+        MISSES,
+        QUIET,
+        TRAFFIC,
         COUNTERS,
     ];
 }

@@ -29,10 +29,12 @@ mod stage {
     pub mod deliver;
     pub mod echo;
     pub mod encap;
+    pub mod group;
     pub mod miss;
     pub mod mtu;
     pub mod neighbor;
     pub mod probe;
+    pub mod sample;
     pub mod sender;
     pub mod slow_path;
     pub mod source;
@@ -52,10 +54,12 @@ use overlay_ebpf::{
 
 use packet::{DROP, Frame, PASS, Verdict};
 use stage::{
-    count, decap, deliver, echo, encap, miss,
+    count, decap, deliver, echo, encap, group, miss,
     miss::Asker,
     mtu, neighbor,
     neighbor::{Discovery, Question},
+    sample,
+    sample::Subject,
     sender,
     sender::Origin,
     slow_path, source,
@@ -64,33 +68,34 @@ use stage::{
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
 #[classifier]
 pub fn endpoint_ingress(ctx: TcContext) -> Verdict {
-    let mut frame = Frame::new(ctx);
-    from_endpoint(&mut frame).unwrap_or_else(|reason| dropped(&frame, reason))
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
+    from_endpoint(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
 }
 
 /// TC ingress on the underlay device: what comes out of tunnels, among all else.
 #[classifier]
 pub fn underlay_ingress(ctx: TcContext) -> Verdict {
-    let mut frame = Frame::new(ctx);
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     match decap::is_ours(&mut frame) {
-        Ok(true) => from_tunnel(&mut frame),
+        Ok(true) => from_tunnel(&mut frame, &mut subject),
         Ok(false) => Ok(PASS),
         Err(reason) => Err(reason),
     }
-    .unwrap_or_else(|reason| dropped(&frame, reason))
+    .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
 }
 
 /// TC ingress on the kernel's VXLAN device: what [`underlay_ingress`] left to it. All else came past that: by
 /// another interface, over IPv6 or over loopback.
 #[classifier]
 pub fn external_ingress(ctx: TcContext) -> Verdict {
-    let mut frame = Frame::new(ctx);
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     match maps::voucher() {
-        Some(secret) if frame.is_vouched(secret) => from_device(&mut frame),
+        Some(secret) if frame.is_vouched(secret) => from_device(&mut frame, &mut subject),
         Some(secret) if frame.is_own_echo(secret) => echo::send(&mut frame),
         _ => Err(DropReason::VxlanDevice),
     }
-    .unwrap_or_else(|reason| dropped(&frame, reason))
+    .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
 }
 
 /// Run by the agent alone, on a frame of its own: sends it out of the interface that the frame's
@@ -110,9 +115,11 @@ pub fn inject_echo(ctx: TcContext) -> Verdict {
 }
 
 #[inline(always)]
-fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
+fn from_endpoint(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReason> {
     let ifindex = frame.ifindex();
     let endpoint = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
+    subject.endpoint = ifindex;
+    subject.vni = endpoint.vni;
     let asker = Asker {
         ifindex,
         vni: endpoint.vni,
@@ -151,11 +158,13 @@ fn from_endpoint(frame: &mut Frame) -> Result<Verdict, DropReason> {
                 }
             }
             if header.destination.is_group() {
-                return Err(DropReason::Multicast);
+                return Err(group::reason(frame, header.ether_type, eth::LEN));
             }
             source::check_ipv6(frame, &endpoint, discovery != Discovery::No)?
         }
-        _ if header.destination.is_group() => return Err(DropReason::Multicast),
+        _ if header.destination.is_group() => {
+            return Err(group::reason(frame, header.ether_type, eth::LEN));
+        }
         eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
         _ => return Err(DropReason::EtherType),
     };
@@ -208,9 +217,12 @@ fn to_vtep(
 }
 
 #[inline(always)]
-fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
+fn from_tunnel(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReason> {
     let tunnel = decap::parse(frame)?;
     let (vni, inner) = (tunnel.vni, &tunnel.inner);
+    frame.has_outer_headers();
+    subject.vni = vni;
+    subject.peer = tunnel.sender;
     if vni == wire::echo::VNI {
         return echo::take(frame, &tunnel);
     }
@@ -218,8 +230,19 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
         return stage::probe::take(frame, &tunnel);
     }
     let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
-    let origin = sender::check_mac(vni, tunnel.sender, inner)?;
-    let target = deliver::local_entry(frame, vni, inner, INNER_L3)?;
+    let origin = match sender::check_mac(vni, tunnel.sender, inner) {
+        // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
+        Err(reason @ DropReason::SourceVtep) => {
+            subject.endpoint = maps::fdb(vni, inner.destination).map_or(0, |to| to.ifindex);
+            return Err(reason);
+        }
+        checked => checked?,
+    };
+    let target = match deliver::local_entry(frame, vni, inner, INNER_L3) {
+        Err(DropReason::Multicast) => return Err(group::reason(frame, inner.ether_type, INNER_L3)),
+        found => found?,
+    };
+    subject.endpoint = target.ifindex;
     // Asked for last: a frame that goes nowhere is not worth the agent's work.
     if origin == Origin::Unknown {
         miss::seek_mac(asker, inner.source, DropReason::SourceVtep)?;
@@ -249,15 +272,18 @@ fn from_tunnel(frame: &mut Frame) -> Result<Verdict, DropReason> {
 /// What the kernel has unpacked, after [`from_tunnel`] found it sound. Of fragments that saw the first one
 /// alone, so the sender is asked for once more.
 #[inline(always)]
-fn from_device(frame: &mut Frame) -> Result<Verdict, DropReason> {
+fn from_device(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReason> {
     frame.scrub();
     if frame.has_vlan_tag() {
         return Err(DropReason::InnerVlan);
     }
     let (vni, sender) = frame.tunnel_of_device()?;
+    subject.vni = vni;
+    subject.peer = sender;
     let header = eth::Header::parse(frame.header(0)?);
     let origin = sender::check_mac(vni, sender, &header)?;
     let target = deliver::local_entry(frame, vni, &header, eth::LEN)?;
+    subject.endpoint = target.ifindex;
     sender::check_addresses(frame, vni, &header, origin, eth::LEN)?;
     count::received(target.slot, count::volume(frame, header.ether_type));
     deliver::to_endpoint_queued(frame, target.ifindex)
@@ -266,8 +292,8 @@ fn from_device(frame: &mut Frame) -> Result<Verdict, DropReason> {
 /// Counts the drop; tells it too where the agent asked for that. The log level is a constant to
 /// the verifier, which removes the call where it is off.
 #[inline(always)]
-fn dropped(frame: &Frame, reason: DropReason) -> Verdict {
-    maps::count(reason);
+fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) -> Verdict {
+    sample::dropped(frame, reason, subject);
     debug!(
         frame,
         "drop reason {} ifindex {}",

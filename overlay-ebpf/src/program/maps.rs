@@ -1,20 +1,24 @@
 //! The maps, and the only unsafe code on them: every look-up copies its value out.
 
-use core::mem::MaybeUninit;
+use core::{
+    mem::MaybeUninit,
+    ptr,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use aya_ebpf::{
     Global,
     bindings::BPF_ANY,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf},
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Arrivals, Counter, DECAP_L4_UDP, DropReason, EchoEvent, EndpointEntry, External, FdbEntry,
-        FdbKey, Meter, MeterKey, MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry,
-        Quiet, Traffic, VtepEntry, VtepKey,
+        Arrivals, Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent,
+        EndpointDropKey, EndpointEntry, External, FdbEntry, FdbKey, Meter, MeterKey, MissEvent,
+        MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
     },
     wire::eth::Mac,
 };
@@ -51,14 +55,24 @@ static EXTERNAL: Array<u32, { External::SLOTS as usize }> = Array::new();
 #[btf_map(name = "drops")]
 static DROPS: PerCpuArray<u64, { DropReason::SLOTS as usize }> = PerCpuArray::new();
 
+#[btf_map(name = "drop_samples")]
+static DROP_SAMPLES: PerCpuArray<DropSample, { DropSample::SLOTS as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "drop_pace")]
+static DROP_PACE: PerCpuArray<DropPace, { DropSample::PACES as usize }> = PerCpuArray::new();
+
+/// Allocated as a whole, so that endpoints can't make it grow. Noise has no keys here.
+#[btf_map(name = "endpoint_drops")]
+static ENDPOINT_DROPS: LruPerCpuHashMap<EndpointDropKey, u64, 16_384> = LruPerCpuHashMap::new();
+
 /// Bytes of the ring: some four thousand misses.
 const MISSES_SIZE: usize = 256 << 10;
 
 #[btf_map(name = "misses")]
 static MISSES: RingBuf<MissEvent, MISSES_SIZE> = RingBuf::new();
 
-/// Bytes of the ring: some eight hundred echoes.
-const ECHOES_SIZE: usize = 32 << 10;
+/// Bytes of the ring: what the programs see of some thousand echoes that are sent at once.
+const ECHOES_SIZE: usize = 128 << 10;
 
 #[btf_map(name = "echoes")]
 static ECHOES: RingBuf<EchoEvent, ECHOES_SIZE> = RingBuf::new();
@@ -387,6 +401,52 @@ pub fn count(reason: DropReason) {
         // SAFETY: the slot is this CPU's own and TC programs are not preempted by one another on
         // one CPU; the verifier knows the pointer and its size.
         unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a drop for an endpoint on this CPU.
+#[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy on the stack would not be aligned"
+)]
+pub fn count_for_endpoint(key: EndpointDropKey) {
+    let key = Key::new(key);
+    match ENDPOINT_DROPS.get_ptr_mut(&key.key) {
+        // SAFETY: the value is this CPU's own, as in `count`. The element may be recycled for another key
+        // meanwhile, which costs at worst a count.
+        Some(counter) => unsafe { *counter += 1 },
+        // One whose key another CPU has just written keeps that one's count.
+        None => {
+            let _ = ENDPOINT_DROPS.insert(&key.key, &1, BPF_ANY as u64);
+        }
+    }
+}
+
+/// Lends this CPU's count of the frames of a group that were noted down.
+#[inline(always)]
+pub fn with_drop_pace<T>(group: u32, work: impl FnOnce(&mut DropPace) -> T) -> Option<T> {
+    let pace = DROP_PACE.get_ptr_mut(group)?;
+    // SAFETY: as in `with_arrivals`.
+    Some(work(unsafe { &mut *pace }))
+}
+
+/// Lends a row of this CPU's to be written. It has its time last, and again behind all else first: who reads it
+/// meanwhile finds two.
+#[inline(always)]
+pub fn with_drop_sample(slot: u32, write: impl FnOnce(&mut DropSample)) {
+    let Some(row) = DROP_SAMPLES.get_ptr_mut(slot) else {
+        return;
+    };
+    let now = exactly_now();
+    // SAFETY: the row is this CPU's own, as in `count`, the verifier knows the pointer and its size, and `write`
+    // ends before this does.
+    unsafe {
+        ptr::write_volatile(&raw mut (*row).sealed_ns, now);
+        compiler_fence(Ordering::SeqCst);
+        write(&mut *row);
+        compiler_fence(Ordering::SeqCst);
+        ptr::write_volatile(&raw mut (*row).at_ns, now);
     }
 }
 

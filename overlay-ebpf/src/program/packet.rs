@@ -21,7 +21,7 @@ use aya_ebpf::{
     helpers::{
         bpf_clone_redirect, bpf_csum_diff, bpf_csum_level, bpf_csum_update, bpf_redirect,
         bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_proto, bpf_skb_change_tail,
-        bpf_skb_change_type, bpf_skb_vlan_pop,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -162,13 +162,36 @@ impl Segments {
 /// The frame that the program was called for.
 pub struct Frame {
     ctx: TcContext,
+    /// Where what an endpoint sent begins.
+    inner: u32,
 }
 
 impl Frame {
     /// The frame of a program's context.
     #[inline(always)]
     pub const fn new(ctx: TcContext) -> Self {
-        Self { ctx }
+        Self { ctx, inner: 0 }
+    }
+
+    /// The same frame, for a function that is called.
+    #[inline(always)]
+    pub fn twin(&self) -> Self {
+        Self {
+            ctx: TcContext::new(self.skb()),
+            inner: self.inner,
+        }
+    }
+
+    /// Where what an endpoint sent begins: behind the outer headers, while there are any.
+    #[inline(always)]
+    pub fn inner(&self) -> usize {
+        self.inner as usize
+    }
+
+    /// An endpoint's frame begins behind outer headers that were found sound.
+    #[inline(always)]
+    pub fn has_outer_headers(&mut self) {
+        self.inner = OVERHEAD_IPV4 as u32;
     }
 
     #[inline(always)]
@@ -361,6 +384,21 @@ impl Frame {
         self.ctx.load(offset).map_err(|_| DropReason::Truncated)
     }
 
+    /// The same, to a place of the caller's.
+    #[inline(always)]
+    pub fn load_into<const LEN: usize>(
+        &self,
+        offset: usize,
+        target: &mut [u8; LEN],
+    ) -> Result<(), DropReason> {
+        let (offset, target) = (offset as u32, target.as_mut_ptr().cast());
+        // SAFETY: the context is valid for the whole program, and the helper writes `LEN` bytes.
+        match unsafe { bpf_skb_load_bytes(self.skb().cast(), offset, target, LEN as u32) } {
+            0 => Ok(()),
+            _ => Err(DropReason::Truncated),
+        }
+    }
+
     /// Forgets the mark, the priority and the traffic class, which mean something to the namespace that set them and
     /// nothing, or something else, to the next: as a veth does between two namespaces
     /// (`skb_scrub_packet` and `____dev_forward_skb` in net/core). Redirects past a veth's queue don't.
@@ -431,7 +469,9 @@ impl Frame {
                 | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
             | ENCAP_L2_LEN;
         self.ctx
-            .adjust_room(OVERHEAD_IPV4 as i32, BPF_ADJ_ROOM_MAC, flags)
+            .adjust_room(OVERHEAD_IPV4 as i32, BPF_ADJ_ROOM_MAC, flags)?;
+        self.has_outer_headers();
+        Ok(())
     }
 
     /// Makes the kernel take the frame, which it knows for IPv4, for IPv6: the outer header grows by
@@ -467,7 +507,9 @@ impl Frame {
     pub fn try_to_shrink(&mut self, extra_len: u32, extra_flags: u64) -> Result<(), c_long> {
         let len = OVERHEAD_IPV4 as u32 + extra_len;
         self.ctx
-            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, KEEP | extra_flags)
+            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, KEEP | extra_flags)?;
+        self.inner = 0;
+        Ok(())
     }
 
     /// Redirects to an interface of this host, whose neighbour table writes the Ethernet header

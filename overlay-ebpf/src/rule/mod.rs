@@ -5,6 +5,7 @@ pub mod ecn;
 pub mod flow;
 pub mod miss;
 pub mod mtu;
+pub mod sample;
 pub mod sender;
 pub mod source;
 pub mod volume;

@@ -103,6 +103,20 @@ pub const fn is_solicitation(kind: u8) -> bool {
     kind == NEIGHBOR_SOLICITATION
 }
 
+/// Whether a message of this type says or asks who listens to which group: MLD (RFC 2710, RFC 3810).
+#[must_use]
+#[inline(always)]
+pub const fn is_membership(kind: u8) -> bool {
+    matches!(kind, 130..=132 | 143)
+}
+
+/// Whether a message of this type asks the routers on the link for their advertisements.
+#[must_use]
+#[inline(always)]
+pub const fn is_router_solicitation(kind: u8) -> bool {
+    kind == ROUTER_SOLICITATION
+}
+
 /// What a neighbour discovery message (RFC 4861 section 4) makes its receiver believe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {

@@ -10,6 +10,8 @@ pub const LEN: usize = Ipv4Hdr::LEN;
 pub const NO_OPTIONS: u8 = 0x45;
 /// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
+/// Protocol number of IGMP.
+pub const IGMP: u8 = 2;
 /// Protocol number of SCTP.
 pub const SCTP: u8 = 132;
 /// Protocol number of TCP.

@@ -21,6 +21,7 @@ use crate::{
 
 mod adopt;
 mod cluster;
+mod drops;
 mod event;
 mod findings;
 mod network;
@@ -30,6 +31,10 @@ pub use crate::model::{PathState, PathView, Pinged};
 pub use crate::registry::{Counts, Finding as RegistryFinding, Findings, Imported, Repair};
 pub use adopt::{AdoptRequest, AdoptView};
 pub use cluster::{ClusterHost, ClusterPath, ClusterView, PingRequest, Way};
+pub use drops::{
+    DropCountView, DropNames, DropSampleView, DropTotals, DroppedView, DropsFilter, DropsView,
+    EndpointDropsView, drop_class, drop_counts, drop_samples, endpoint_drop_counts,
+};
 pub use event::{Event, EventView, RegistryChange};
 pub use findings::{
     Difference, DoctorView, EntryView, Finding, HostView, Severity, Verdict, VerifyRequest,
@@ -100,6 +105,9 @@ pub trait Operations: Send + Sync + 'static {
 
     /// Dropped packets by reason since the maps were made; every reason is there, zeros too.
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError>;
+
+    /// The same with some of the packets, or what was dropped of one endpoint of this host.
+    async fn drops_detail(&self, filter: DropsFilter) -> Result<DropsView, OperationError>;
 
     /// What happens from now on. Ends with the agent.
     async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError>;

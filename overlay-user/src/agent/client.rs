@@ -34,10 +34,10 @@ use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::api::{
-    AdoptRequest, AdoptView, ClusterView, DoctorView, EndpointFilter, EndpointRequest,
-    EndpointView, ErrorView, EventView, ImportArpdRequest, ImportView, MoveRequest, NOTE,
-    NetworkRequest, NetworkView, PingRequest, Pinged, RemovedView, SetRequest, StatusView,
-    VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
+    AdoptRequest, AdoptView, ClusterView, DoctorView, DropsFilter, DropsView, EndpointFilter,
+    EndpointRequest, EndpointView, ErrorView, EventView, ImportArpdRequest, ImportView,
+    MoveRequest, NOTE, NetworkRequest, NetworkView, PingRequest, Pinged, RemovedView, SetRequest,
+    StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
 };
 use crate::{
     config::InstancePaths,
@@ -227,6 +227,17 @@ impl Client {
     /// Dropped packets by reason.
     pub async fn drops(&self) -> Result<BTreeMap<String, u64>, ClientError> {
         self.get("/v1/drops").await
+    }
+
+    /// The same with some of the packets, or what was dropped of one endpoint.
+    pub async fn drops_detail(&self, filter: &DropsFilter) -> Result<DropsView, ClientError> {
+        match &filter.endpoint {
+            Some(endpoint) => {
+                let path = format!("/v1/drops/detail?endpoint={endpoint}");
+                self.get(&path).await
+            }
+            None => self.get("/v1/drops/detail").await,
+        }
     }
 
     /// What happens from now on.

@@ -11,14 +11,15 @@ use tokio::sync::mpsc;
 
 use super::{
     api::{
-        EndpointFilter, EndpointListing, EndpointPages, EndpointView, NodeState, OperationError,
+        EndpointDropsView, EndpointFilter, EndpointListing, EndpointPages, EndpointView, NodeState,
+        OperationError,
     },
     liveness::Liveness,
     networks::no_network,
     operations::Agent,
 };
 use crate::{
-    model::{Endpoint, EndpointState, Name, Node, Vni},
+    model::{Endpoint, EndpointDrops, EndpointState, Name, Node, Vni},
     reconcile::{Observer, View},
     registry::{PAGE, Reading, RegistryError, Scope},
 };
@@ -48,7 +49,8 @@ impl Agent {
             read => read?,
         };
         check_network_of(&filter, vni, &reading)?;
-        let listing = Listing::new(filter, &self.liveness, reading.nodes);
+        let listing = Listing::new(filter, &self.liveness, reading.nodes)
+            .with_drops(self.endpoint_drops().await);
         let (observer, node) = (self.observer.clone(), self.config.node.clone());
         let pages = list_pages(reading.endpoints, listing, node, Some(observer));
         Ok(EndpointListing { pages, note: None })
@@ -64,9 +66,10 @@ impl Agent {
             Some(network) => Some(self.network(network).await?.vni),
             None => None,
         };
+        let drops = self.endpoint_drops().await;
         let view = self.observer.view().await;
         let nodes = view.mirror.nodes().cloned().collect();
-        let listing = Listing::new(filter, &self.liveness, nodes);
+        let listing = Listing::new(filter, &self.liveness, nodes).with_drops(drops);
         let known = view.mirror.endpoints();
         let known = known.filter(|known| wanted.is_none_or(|vni| known.vni() == vni));
         let held = listing.filter(known.map(|known| known.to_endpoint()).collect());
@@ -96,7 +99,8 @@ impl Agent {
     /// How an endpoint looks from here.
     pub(super) async fn view_of(&self, endpoint: Endpoint) -> Result<EndpointView, OperationError> {
         let nodes = self.registry.nodes().await?;
-        let listing = Listing::new(EndpointFilter::default(), &self.liveness, nodes);
+        let listing = Listing::new(EndpointFilter::default(), &self.liveness, nodes)
+            .with_drops(self.endpoint_drops().await);
         let view = self.observer.view().await;
         Ok(listing.view(endpoint, Some(&view), &self.config.node))
     }
@@ -169,6 +173,8 @@ pub(super) struct Listing {
     filter: EndpointFilter,
     states: BTreeMap<Name, NodeState>,
     vteps: BTreeMap<Name, IpAddr>,
+    /// What was dropped of this host's endpoints, by their interfaces. `None`: it is not known.
+    drops: Option<BTreeMap<u32, EndpointDrops>>,
 }
 
 impl Listing {
@@ -179,7 +185,14 @@ impl Listing {
             filter,
             states,
             vteps: vteps.collect(),
+            drops: None,
         }
+    }
+
+    /// The same, and what was dropped of this host's endpoints.
+    fn with_drops(mut self, drops: Option<BTreeMap<u32, EndpointDrops>>) -> Self {
+        self.drops = drops;
+        self
     }
 
     /// Those of a page that pass.
@@ -207,7 +220,15 @@ impl Listing {
         };
         let error = view.and_then(|view| view.failures.get(&endpoint.name).cloned());
         let vtep = vtep.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        EndpointView::new(endpoint, vtep, state).with_error(error)
+        let port = view.and_then(|view| view.ports.get(&endpoint.name));
+        let drops = port.zip(self.drops.as_ref());
+        let drops = drops.map(|(port, drops)| {
+            let drops = drops.get(port).map(EndpointDropsView::from);
+            drops.unwrap_or_default()
+        });
+        EndpointView::new(endpoint, vtep, state)
+            .with_error(error)
+            .with_drops(drops)
     }
 }
 

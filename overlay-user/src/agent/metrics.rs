@@ -14,7 +14,7 @@ use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{net::TcpListener, time::timeout};
 
 use super::{
-    api::PathState,
+    api::{DropTotals, PathState},
     connections::{self, Limits},
     descriptors,
     map_reader::MapReader,
@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
-    model::{MapUsage, Name, Traffic, Vni},
+    model::{DropClass, EndpointDrops, MapUsage, Name, Traffic, Vni},
     observe::metrics::{
-        Build, DatapathReading, Endpoints, LoopReading, Metrics, NetworkTraffic, Peers, Reading,
-        RegistryReading, Source,
+        Build, DatapathReading, EndpointDropSums, Endpoints, LoopReading, Metrics, NetworkTraffic,
+        Peers, Reading, RegistryReading, Source,
     },
     reconcile::{
         Observer, View,
@@ -208,6 +208,7 @@ struct Maps {
     counters: BTreeMap<&'static str, u64>,
     usage: BTreeMap<&'static str, MapUsage>,
     traffic: BTreeMap<Vni, Traffic>,
+    endpoint_drops: BTreeMap<u32, EndpointDrops>,
 }
 
 impl Maps {
@@ -217,6 +218,7 @@ impl Maps {
             counters: datapath.counters()?,
             usage: datapath.usage()?,
             traffic: datapath.traffic()?,
+            endpoint_drops: datapath.endpoint_drops()?,
         })
     }
 
@@ -227,7 +229,23 @@ impl Maps {
                 .network(*vni)
                 .map(|network| network.name.clone())
         };
+        let totals = DropTotals::of(self.drops.iter().map(|(reason, count)| (*reason, *count)));
+        let classes = [
+            (DropClass::Loss.name(), totals.loss),
+            (DropClass::Noise.name(), totals.noise),
+        ];
+        let endpoint_drops = view.ports.iter().filter_map(|(endpoint, port)| {
+            let drops = self.endpoint_drops.get(port)?;
+            Some(EndpointDropSums {
+                vni: view.mirror.endpoint(endpoint).map(|known| known.vni()),
+                endpoint: endpoint.clone(),
+                sent: drops.sent.values().sum(),
+                received: drops.received.values().sum(),
+            })
+        });
         DatapathReading {
+            endpoint_drops: endpoint_drops.collect(),
+            classes: classes.into(),
             drops: self.drops,
             counters: self.counters,
             maps: self.usage,
@@ -264,6 +282,14 @@ mod tests {
             .flat_map(|reasons| reasons.split('|'))
             .collect();
         assert!(named.len() > 3 && named.is_subset(&known), "{named:?}");
+    }
+
+    #[test]
+    fn alert_rules_name_no_reason_that_is_noise() {
+        let noise = DropReason::ALL.iter().filter(|reason| reason.is_noise());
+        for reason in noise {
+            assert!(!RULES.contains(reason.name()), "{}", reason.name());
+        }
     }
 
     #[test]

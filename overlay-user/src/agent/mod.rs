@@ -23,6 +23,7 @@ mod connections;
 mod descriptors;
 mod devices;
 mod doctor;
+mod drops;
 mod endpoints;
 mod former;
 mod inquiries;

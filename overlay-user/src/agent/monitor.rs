@@ -1,6 +1,10 @@
 //! What `overlay monitor` prints.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{
@@ -11,18 +15,27 @@ use tokio::{
 };
 
 use super::{
-    api::{ErrorKind, Event, EventView, OperationError, RegistryChange},
+    api::{
+        DropSampleView, ErrorKind, Event, EventView, OperationError, RegistryChange, drop_class,
+    },
+    drops::names_of,
     map_reader::MapReader,
     operations::Agent,
 };
 use crate::{
-    datapath::Datapath,
-    reconcile::event::{self as reconcile, DropCause},
+    datapath::{Datapath, DatapathError},
+    model::{DropClass, DroppedFrame},
+    reconcile::{
+        Observer,
+        event::{self as reconcile, DropCause},
+    },
     registry::WatchEvent,
 };
 
 /// How often the drop counters are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Dropped packets that one look tells of at most.
+const AT_ONCE: usize = 20;
 /// Readers at once: each has a watch on the registry.
 pub(super) const READERS: usize = 16;
 /// Events that wait for a slow reader.
@@ -41,12 +54,12 @@ impl Agent {
         let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
         let changes = self.registry.watch().await?;
         let happening = self.observer.events().listen();
-        let maps = self.maps.clone();
+        let (maps, observer) = (self.maps.clone(), self.observer.clone());
         let mut stopped = self.stopped();
         tokio::spawn(async move {
             let _place = place;
             tokio::select! {
-                () = watch_drops(maps, &sender) => {}
+                () = watch_drops(maps, observer, &sender) => {}
                 () = watch_registry(changes, &sender) => {}
                 () = watch_loop(happening, &sender) => {}
                 () = sender.closed() => {}
@@ -224,26 +237,80 @@ fn told(event: WatchEvent) -> Vec<RegistryChange> {
 /// Drops by reason.
 type Drops = BTreeMap<&'static str, u64>;
 
+/// What was seen of drops up to a look.
+#[derive(Default)]
+struct Seen {
+    drops: Drops,
+    /// When the last packet was dropped that is noted down, by reason.
+    frames: BTreeMap<&'static str, u64>,
+}
+
 /// Tells of drops as they grow; ends when nobody listens.
-async fn watch_drops(maps: MapReader, sender: &mpsc::Sender<EventView>) {
+async fn watch_drops(maps: MapReader, observer: Observer, sender: &mpsc::Sender<EventView>) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen: Option<Drops> = None;
+    let mut seen: Option<Seen> = None;
     loop {
         look.tick().await;
-        let drops = match maps.ask(Datapath::drops).await {
-            Ok(drops) => drops,
+        let (drops, frames) = match maps.ask(read_drops(seen.as_ref())).await {
+            Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "drops can't be watched");
                 continue;
             }
         };
-        for event in seen.iter().flat_map(|seen| grown(seen, &drops)) {
-            if sender.send(EventView::now(event)).await.is_err() {
-                return;
+        let is_first = seen.is_none();
+        let seen = seen.get_or_insert_default();
+        let frames = seen.fresh(frames);
+        if !is_first {
+            let names = names_of(&*observer.view().await);
+            let dropped = frames.into_iter();
+            let dropped = dropped.map(|frame| DropSampleView::new(frame, &names).into());
+            let grown = grown(&seen.drops, &drops);
+            let grown = grown.into_iter().map(EventView::now);
+            for event in dropped.chain(grown) {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
             }
         }
-        seen = Some(drops);
+        seen.drops = drops;
+    }
+}
+
+/// Reads the counters, and the packets of those that have grown since the last look.
+fn read_drops(
+    seen: Option<&Seen>,
+) -> impl FnOnce(&dyn Datapath) -> Result<(Drops, Vec<DroppedFrame>), DatapathError> + use<> {
+    let before = seen.map(|seen| seen.drops.clone()).unwrap_or_default();
+    move |datapath| {
+        let drops = datapath.drops()?;
+        let grown: BTreeSet<&str> = drops
+            .iter()
+            .filter(|(reason, total)| before.get(*reason).copied().unwrap_or(0) != **total)
+            .map(|(reason, _)| *reason)
+            .collect();
+        let frames = datapath.dropped_frames(&grown)?;
+        Ok((drops, frames))
+    }
+}
+
+impl Seen {
+    /// The packets that are new and somebody may miss, the last few of them; notes them.
+    fn fresh(&mut self, frames: Vec<DroppedFrame>) -> Vec<DroppedFrame> {
+        let mut fresh = Vec::new();
+        for frame in frames {
+            let last = self.frames.get(frame.reason).copied().unwrap_or(0);
+            if frame.at_ns > last {
+                self.frames.insert(frame.reason, frame.at_ns);
+                if frame.class == DropClass::Loss {
+                    fresh.push(frame);
+                }
+            }
+        }
+        let surplus = fresh.len().saturating_sub(AT_ONCE);
+        fresh.drain(..surplus);
+        fresh
     }
 }
 
@@ -257,6 +324,7 @@ fn grown(before: &Drops, now: &Drops) -> Vec<Event> {
             reason: reason.to_owned(),
             packets,
             total,
+            class: drop_class(reason),
         })
         .collect()
 }
@@ -264,13 +332,18 @@ fn grown(before: &Drops, now: &Drops) -> Vec<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Delta;
+    use std::time::SystemTime;
+
+    use crate::{
+        agent::api::fake,
+        model::{Delta, DropDirection},
+    };
 
     #[test]
     fn of_a_delta_removals_are_told_first() {
         let delta = Delta {
             nodes_removed: vec!["h2".parse().unwrap()],
-            networks: vec![crate::agent::api::fake::network()],
+            networks: vec![fake::network()],
             ..Delta::default()
         };
         let lines: Vec<_> = told(WatchEvent::Delta(delta))
@@ -288,8 +361,44 @@ mod tests {
             reason: "vni_unknown".to_owned(),
             packets: 2,
             total: 5,
+            class: DropClass::Loss,
         };
         assert_eq!(grown(&before, &now), [expected]);
+    }
+
+    fn frame(at_ns: u64, reason: &'static str, class: DropClass) -> DroppedFrame {
+        DroppedFrame {
+            at_ns,
+            time: SystemTime::UNIX_EPOCH,
+            reason,
+            class,
+            direction: DropDirection::Sent,
+            endpoint: None,
+            vni: None,
+            peer: None,
+            frame: fake::drop_sample().dropped.frame,
+        }
+    }
+
+    #[test]
+    fn each_packet_is_told_once_and_noise_never() {
+        let mut seen = Seen::default();
+        let loss = |at_ns| frame(at_ns, "source_ip", DropClass::Loss);
+        let noise = frame(7, "nd_detection", DropClass::Noise);
+        let fresh = seen.fresh(vec![loss(5), noise.clone(), loss(8)]);
+        assert_eq!(fresh, [loss(5), loss(8)]);
+        // Of another reason one may come to light later that is older.
+        let late = frame(6, "too_big", DropClass::Loss);
+        let fresh = seen.fresh(vec![loss(5), late.clone(), noise, loss(8), loss(9)]);
+        assert_eq!(fresh, [late, loss(9)]);
+    }
+
+    #[test]
+    fn of_many_packets_the_last_are_told() {
+        let many = (1..=100).map(|at_ns| frame(at_ns, "source_ip", DropClass::Loss));
+        let fresh = Seen::default().fresh(many.collect());
+        assert_eq!(fresh.len(), AT_ONCE);
+        assert_eq!(fresh.last().unwrap().at_ns, 100);
     }
 
     #[test]

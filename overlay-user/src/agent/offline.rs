@@ -1,7 +1,13 @@
 //! What can be told of an instance while no agent runs: its datapath from what is pinned, the lists from the
 //! registry that its last agent had.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use overlay_ebpf::abi::{Counter, DropReason, map};
@@ -9,8 +15,9 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     api::{
-        AttachMode, DatapathView, EndpointCounts, EndpointFilter, EndpointPages, NetworkView,
-        NodeState, RegistryView, StatusView, VtepView,
+        AttachMode, DatapathView, DropNames, DropTotals, DropsFilter, DropsView, EndpointCounts,
+        EndpointFilter, EndpointPages, NetworkView, NodeState, RegistryView, StatusView, VtepView,
+        drop_counts, drop_samples, endpoint_drop_counts,
     },
     archive::is_denied,
     claim::{self, Record},
@@ -22,7 +29,8 @@ use super::{
 };
 use crate::{
     config::{self, InstancePaths},
-    model::{MapUsage, Name, Network, NetworkRef, Node, Vni},
+    datapath::pinned_drops,
+    model::{Mac, MapUsage, Name, Network, NetworkRef, Node, Vni},
     registry::{self, Registry, Scope, limited},
 };
 
@@ -30,6 +38,8 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(15);
 /// How long the kernel may take to print the maps.
 const READING: Duration = Duration::from_secs(10);
+/// How long the registry may take to say who is who: without it the packets are worth a look too.
+const NAMES: Duration = Duration::from_secs(3);
 /// The maps that have a row for each thing that there is.
 const TABLES: [&str; 5] = [
     map::FDB,
@@ -121,15 +131,67 @@ impl Left {
 
     /// Dropped packets by reason. `None`: there is no datapath.
     pub async fn drops(&self) -> anyhow::Result<Option<BTreeMap<String, u64>>> {
-        self.on_pins(|pinned| {
-            let counts = pinned.counters(map::DROPS)?;
-            let named = |reason: &DropReason| {
-                let count = counts.get(&reason.number()).copied();
-                (reason.name().to_owned(), count.unwrap_or(0))
-            };
-            Ok(DropReason::ALL.iter().map(named).collect())
+        let drops = self.on_pins(drops_of).await?;
+        let named = |(reason, count): (&str, u64)| (reason.to_owned(), count);
+        Ok(drops.map(|drops| drops.into_iter().map(named).collect()))
+    }
+
+    /// The same with some of the packets; of one endpoint, if one is named. Endpoints are named as far as the
+    /// registry says who they are. `None`: there is no datapath.
+    pub async fn drops_detail(&self, filter: DropsFilter) -> anyhow::Result<Option<DropsView>> {
+        let Some(counts) = self.on_pins(drops_of).await? else {
+            return Ok(None);
+        };
+        let root = self.paths.pins.clone();
+        let reading = spawn_blocking(move || pinned_drops(&root));
+        let kept = timeout(READING, reading).await.with_context(too_late)???;
+        let names = self.drop_names(&kept.ports).await;
+        let wanted = match &filter.endpoint {
+            Some(endpoint) => Some(interface_of(endpoint, names.as_ref())?),
+            None => None,
+        };
+        let names = names.unwrap_or_default();
+        Ok(Some(DropsView {
+            endpoint: filter.endpoint,
+            reasons: match wanted {
+                Some(port) => {
+                    endpoint_drop_counts(&kept.endpoints.get(&port).cloned().unwrap_or_default())
+                }
+                None => drop_counts(counts),
+            },
+            samples: drop_samples(kept.frames, wanted, &names),
+        }))
+    }
+
+    /// Names for what is behind these interfaces, and for the nodes. An error: the registry does not say.
+    async fn drop_names(&self, ports: &BTreeMap<u32, (Vni, Mac)>) -> anyhow::Result<DropNames> {
+        let asking = async {
+            let reading = self.registry().await?.read(self.few_endpoints()).await?;
+            anyhow::Ok(reading.collect().await?)
+        };
+        let known = timeout(NAMES, asking).await??;
+        let owners = known
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.node == self.record.node);
+        let names: BTreeMap<_, _> = owners
+            .map(|endpoint| ((endpoint.vni, endpoint.mac), endpoint.name.clone()))
+            .collect();
+        let endpoints = ports.iter().filter_map(|(port, owner)| {
+            let name = names.get(owner)?;
+            Some((*port, name.clone()))
+        });
+        let nodes = known
+            .nodes
+            .into_iter()
+            .filter_map(|node| match node.vtep.ip {
+                IpAddr::V4(ip) => Some((ip, node.name)),
+                IpAddr::V6(_) => None,
+            });
+        Ok(DropNames {
+            endpoints: endpoints.collect(),
+            nodes: nodes.collect(),
         })
-        .await
     }
 
     /// Every network, in the order of their VNIs.
@@ -207,14 +269,42 @@ impl Left {
             let pinned = Pinned::find(&root)?;
             pinned.map(|pinned| read(&pinned)).transpose()
         });
-        let read = timeout(READING, reading).await.with_context(|| {
-            format!(
-                "the kernel has not told what the maps hold within {} s: traffic goes on",
-                READING.as_secs()
-            )
-        })?;
+        let read = timeout(READING, reading).await.with_context(too_late)?;
         read?.context("the pinned maps can't be read")
     }
+}
+
+fn too_late() -> String {
+    format!(
+        "the kernel has not told what the maps hold within {} s: traffic goes on",
+        READING.as_secs()
+    )
+}
+
+/// The host-side interface of an endpoint that is to be found by its name.
+fn interface_of(endpoint: &Name, names: Result<&DropNames, &anyhow::Error>) -> anyhow::Result<u32> {
+    let names = names.map_err(|why| {
+        anyhow::anyhow!(
+            "which interface endpoint {endpoint} has only the registry tells, and it does not answer ({why:#}): \
+             see all drops with `overlay drops -v`"
+        )
+    })?;
+    let mut endpoints = names.endpoints.iter();
+    let found = endpoints.find(|(_, name)| *name == endpoint);
+    let (port, _) = found.with_context(|| {
+        format!("endpoint {endpoint} does not stand on this host: see `overlay endpoint ls`")
+    })?;
+    Ok(*port)
+}
+
+/// Dropped packets by reason; every reason is there.
+fn drops_of(pinned: &Pinned) -> io::Result<Vec<(&'static str, u64)>> {
+    let counts = pinned.counters(map::DROPS)?;
+    let named = |reason: &DropReason| {
+        let count = counts.get(&reason.number()).copied();
+        (reason.name(), count.unwrap_or(0))
+    };
+    Ok(DropReason::ALL.iter().map(named).collect())
 }
 
 fn read_datapath(pinned: &Pinned) -> io::Result<DatapathView> {
@@ -231,6 +321,7 @@ fn read_datapath(pinned: &Pinned) -> io::Result<DatapathView> {
         (counter.name().to_owned(), count.unwrap_or(0))
     };
     Ok(DatapathView {
+        drops: DropTotals::of(drops_of(pinned)?),
         attach: pinned.attach_mode()?,
         abi: pinned.abi(),
         maps: TABLES.into_iter().map(usage).collect::<io::Result<_>>()?,
@@ -247,5 +338,6 @@ fn no_datapath() -> DatapathView {
         fast_path_error: None,
         maps: BTreeMap::new(),
         counters: BTreeMap::new(),
+        drops: DropTotals::default(),
     }
 }

@@ -13,11 +13,12 @@ use tokio::{
 use super::{
     Reconciling,
     api::{
-        AdoptRequest, AdoptView, ClusterView, DatapathView, DoctorView, EndpointCounts,
-        EndpointFilter, EndpointListing, EndpointRequest, EndpointView, ErrorKind, EventView,
-        ImportArpdRequest, ImportView, MoveRequest, NetworkRequest, NetworkView, OperationError,
-        Operations, PingRequest, Pinged, RegistryView, RejectedView, RemovedView, SetRequest,
-        StalledView, StatusView, VerifyRequest, VerifyView, VtepRef, VtepRemovedView, VtepView,
+        AdoptRequest, AdoptView, ClusterView, DatapathView, DoctorView, DropTotals, DropsFilter,
+        DropsView, EndpointCounts, EndpointFilter, EndpointListing, EndpointRequest, EndpointView,
+        ErrorKind, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest,
+        NetworkView, OperationError, Operations, PingRequest, Pinged, RegistryView, RejectedView,
+        RemovedView, SetRequest, StalledView, StatusView, VerifyRequest, VerifyView, VtepRef,
+        VtepRemovedView, VtepView,
     },
     descriptors,
     devices::Problem,
@@ -192,11 +193,16 @@ impl Operations for Agent {
     async fn status(&self) -> Result<StatusView, OperationError> {
         let read = self
             .maps
-            .ask(|datapath| Ok((datapath.usage()?, datapath.counters()?)));
+            .ask(|datapath| Ok((datapath.usage()?, datapath.counters()?, datapath.drops()?)));
         // Without the maps the rest is worth knowing all the more.
-        let (maps, counters, unread) = match read.await {
-            Ok((maps, counters)) => (maps, counters, None),
-            Err(error) => (BTreeMap::new(), BTreeMap::new(), Some(error.to_string())),
+        let (maps, counters, drops, unread) = match read.await {
+            Ok((maps, counters, drops)) => (maps, counters, drops, None),
+            Err(error) => (
+                BTreeMap::new(),
+                BTreeMap::new(),
+                BTreeMap::new(),
+                Some(error.to_string()),
+            ),
         };
         let stalled = self.observer.watchdog().stalled();
         let fast_path_error = self.fast_path_problem.borrow().clone();
@@ -237,6 +243,7 @@ impl Operations for Agent {
                 fast_path_error,
                 maps: maps.into_iter().map(named).collect(),
                 counters: counters.into_iter().map(named).collect(),
+                drops: DropTotals::of(drops),
             },
             problems: view.errors.iter().cloned().chain(unread).collect(),
             stalled: stalled.into_iter().map(StalledView::from).collect(),
@@ -246,6 +253,10 @@ impl Operations for Agent {
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
         let drops = self.maps.ask(Datapath::drops).await?;
         Ok(drops.into_iter().map(named).collect())
+    }
+
+    async fn drops_detail(&self, filter: DropsFilter) -> Result<DropsView, OperationError> {
+        self.detail_drops(filter).await
     }
 
     async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {

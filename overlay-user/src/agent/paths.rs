@@ -17,7 +17,7 @@ use crate::model::{ENCAPSULATION, EchoRequest};
 /// Echoes of the rounds that somebody asked for: enough to see a loss of some percent.
 const BURST: usize = 10;
 /// Hosts at most that so many are sent to.
-const FEW: usize = 64;
+const FEW: usize = 32;
 /// Bytes of an echo that asks for no more than an answer.
 pub(super) const SHORT: u16 = 128;
 /// How long an answer may take.

@@ -30,10 +30,10 @@ use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use super::api::{
-    AdoptRequest, AdoptView, ClusterView, DoctorView, EndpointFilter, EndpointListing,
-    EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest, ImportView,
-    MoveRequest, NOTE, NetworkRequest, NetworkView, OperationError, Operations, PingRequest,
-    Pinged, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView, VtepRef,
+    AdoptRequest, AdoptView, ClusterView, DoctorView, DropsFilter, DropsView, EndpointFilter,
+    EndpointListing, EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest,
+    ImportView, MoveRequest, NOTE, NetworkRequest, NetworkView, OperationError, Operations,
+    PingRequest, Pinged, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView, VtepRef,
     VtepRemovedView, VtepView, check_network,
 };
 use super::{
@@ -187,6 +187,7 @@ pub fn router(operations: Arc<dyn Operations>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/registry/adopt", post(registry_adopt))
         .route("/v1/drops", get(drops))
+        .route("/v1/drops/detail", get(drops_detail))
         .route("/v1/monitor", get(monitor))
         .route("/v1/verify", post(verify))
         .route("/v1/doctor", get(doctor))
@@ -289,6 +290,14 @@ async fn status(State(agent): Shared) -> Answer<StatusView> {
 
 async fn drops(State(agent): Shared) -> Answer<BTreeMap<String, u64>> {
     agent.drops().await.map(Json)
+}
+
+async fn drops_detail(
+    State(agent): Shared,
+    filter: Result<Query<DropsFilter>, QueryRejection>,
+) -> Answer<DropsView> {
+    let Query(filter) = filter?;
+    agent.drops_detail(filter).await.map(Json)
 }
 
 async fn monitor(State(agent): Shared) -> Result<Response, OperationError> {

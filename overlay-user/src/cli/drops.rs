@@ -1,18 +1,38 @@
-//! `overlay drops`: dropped packets by reason.
+//! `overlay drops`: dropped packets by reason, and some of them.
 
-use std::collections::BTreeMap;
-
-use clap::Args;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use super::{ASKING, Failure, Session, watch::WatchArgs};
-use crate::{agent::client::ClientError, observe};
+use crate::{
+    agent::{
+        api::{DropCountView, DropSampleView, DropsFilter, DropsView, drop_counts},
+        client::{ClientError, Left},
+    },
+    model::{DropDirection, Name},
+    observe::{
+        drops::{Count, write_endpoint_table, write_table},
+        table::{Table, or_dash},
+    },
+};
+use clap::Args;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   overlay drops                        the reasons that occurred, the most frequent first
   overlay drops --all
+  overlay drops -v                     and the last few packets of each: whose, from where, to where
+  overlay drops --endpoint web -v      what was dropped of one endpoint of this host
   overlay drops --watch                while the traffic runs
-  overlay -o json drops | jq .vni_unknown";
+  overlay -o json drops | jq .vni_unknown
+  overlay -o json drops -v | jq '.samples[] | select(.endpoint == \"web\")'
+
+Loss is what somebody may miss. Noise is what hosts send to all of a link when it or an address comes up:
+multicast memberships, questions for routers, address detection, gratuitous ARP. Nobody misses it.
+Packets are sampled: of each reason and sender a CPU notes down four a second. With -v or --endpoint, JSON is
+{endpoint, reasons: [...], samples: [...]}.";
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -20,6 +40,12 @@ pub struct DropsArgs {
     /// Show the reasons that never occurred too; JSON has them always
     #[arg(long)]
     all: bool,
+    /// Show the last few packets of each reason too
+    #[arg(short, long)]
+    verbose: bool,
+    /// Only what was dropped of this endpoint of this host: sent by it, or on the way to it
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<Name>,
     #[command(flatten)]
     watch: WatchArgs,
 }
@@ -29,32 +55,111 @@ type Drops = BTreeMap<String, u64>;
 
 impl DropsArgs {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let all = self.all;
-        let show = async |session: &mut Session<'_>| show(session, all).await;
-        self.watch.repeat(session, show).await
+        let Self {
+            all,
+            verbose,
+            endpoint,
+            watch,
+        } = self;
+        if !verbose && endpoint.is_none() {
+            let show = async |session: &mut Session<'_>| show(session, all).await;
+            return watch.repeat(session, show).await;
+        }
+        let filter = DropsFilter { endpoint };
+        let show = async |session: &mut Session<'_>| detail(session, &filter, all, verbose).await;
+        watch.repeat(session, show).await
     }
 }
 
 async fn show(session: &mut Session<'_>, all: bool) -> Result<(), Failure> {
     let drops = match session.client.drops().await {
         Ok(drops) => drops,
-        Err(error) => counted(session, error).await?,
+        Err(error) => without_agent(session, error, async |left| left.drops().await).await?,
     };
-    session.output.show(&drops, |drops, out| {
-        observe::drops::write_table(drops, all, out)
+    session.output.show(&drops, |drops: &Drops, out| {
+        let counts = drops
+            .iter()
+            .map(|(reason, count)| (reason.as_str(), *count));
+        write_table(drop_counts(counts).iter().map(count), all, out)
     })?;
     Ok(())
 }
 
-/// What the datapath has counted that goes on without an agent.
-async fn counted(session: &mut Session<'_>, error: ClientError) -> Result<Drops, Failure> {
+async fn detail(
+    session: &mut Session<'_>,
+    filter: &DropsFilter,
+    all: bool,
+    verbose: bool,
+) -> Result<(), Failure> {
+    let view = match session.client.drops_detail(filter).await {
+        Ok(view) => view,
+        Err(error) => {
+            let filter = filter.clone();
+            without_agent(session, error, async |left| left.drops_detail(filter).await).await?
+        }
+    };
+    session.output.show(&view, |view: &DropsView, out| {
+        let counts = view.reasons.iter().map(count);
+        if view.endpoint.is_some() {
+            write_endpoint_table(counts, out)?;
+        } else {
+            write_table(counts, all, out)?;
+        }
+        if verbose && !view.samples.is_empty() {
+            writeln!(out)?;
+            write_samples(&view.samples, out)?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// What the datapath tells that goes on without an agent.
+async fn without_agent<T>(
+    session: &mut Session<'_>,
+    error: ClientError,
+    read: impl AsyncFnOnce(Left) -> anyhow::Result<Option<T>>,
+) -> Result<T, Failure> {
     let no_agent = session.client.no_agent();
     let left = session.left(error)?;
-    let reading = session.in_time("reading the drops", ASKING, left.drops());
+    let reading = session.in_time("reading the drops", ASKING, read(left));
     let drops = reading.await?.ok_or(no_agent)?;
     session.output.note(&format!(
         "no agent of instance {} runs: this is what its datapath counts, which is up",
         session.client.instance()
     ))?;
     Ok(drops)
+}
+
+fn count(view: &DropCountView) -> Count<'_> {
+    Count {
+        reason: &view.reason,
+        class: view.class,
+        packets: view.packets,
+        of_endpoint: view.sent.zip(view.received),
+    }
+}
+
+fn write_samples(samples: &[DropSampleView], out: &mut dyn Write) -> io::Result<()> {
+    let mut table = Table::new(["TIME", "REASON", "ENDPOINT", "WAY", "VNI", "PEER", "PACKET"]);
+    for sample in samples {
+        let dropped = &sample.dropped;
+        table.row([
+            sample.time.to_string(),
+            dropped.reason.clone(),
+            or_dash(dropped.endpoint.as_ref()),
+            way(dropped.direction).to_owned(),
+            or_dash(dropped.vni.as_ref()),
+            or_dash(dropped.peer_name().as_ref()),
+            dropped.frame.to_string(),
+        ]);
+    }
+    table.write(out)
+}
+
+fn way(direction: DropDirection) -> &'static str {
+    match direction {
+        DropDirection::Sent => "sent",
+        DropDirection::Received => "received",
+    }
 }

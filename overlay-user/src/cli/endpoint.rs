@@ -366,6 +366,7 @@ fn details(endpoint: &EndpointView) -> Table {
         ("Interface", or_dash(endpoint.ifname.as_ref())),
         ("Generation", endpoint.generation.to_string()),
         ("State", state(endpoint.state).to_owned()),
+        ("Dropped", or_dash(endpoint.drops.as_ref())),
         ("Error", or_dash(endpoint.error.as_ref())),
     ])
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ASKING, Failure, Session, watch::WatchArgs};
 use crate::{
-    agent::api::{AttachMode, EndpointCounts, PathState, StatusView},
+    agent::api::{AttachMode, DropTotals, EndpointCounts, PathState, StatusView},
     model::Vtep,
     observe::table::Table,
 };
@@ -117,6 +117,7 @@ fn table(status: &StatusView) -> Table {
                 "-".to_owned()
             },
         ),
+        ("Dropped", dropped(status.datapath.drops)),
         ("Maps", maps.join(", ")),
     ];
     let stalled = status.stalled.iter().map(|stalled| {
@@ -148,6 +149,10 @@ fn paths_line(paths: &BTreeMap<PathState, usize>) -> String {
         .iter()
         .map(|(state, count)| format!("{count} {}", state.name()));
     states.collect::<Vec<_>>().join(", ")
+}
+
+fn dropped(drops: DropTotals) -> String {
+    format!("{} packets, and {} of noise", drops.loss, drops.noise)
 }
 
 fn endpoints(counts: EndpointCounts) -> String {

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::agent::{
-    api::{ErrorKind, fake},
+    api::{DropsFilter, ErrorKind, fake},
     server,
 };
 use crate::config::LogFormat;
@@ -229,6 +229,7 @@ async fn verbs_print_tables_for_people() {
              Interface    eth0\n\
              Generation   7\n\
              State        ready\n\
+             Dropped      -\n\
              Error        -\n",
         ),
         (
@@ -264,12 +265,32 @@ async fn verbs_print_tables_for_people() {
              Endpoints   3 local, 4 remote\n\
              Paths       1 ok, 1 one way\n\
              Datapath    tcx, ABI 1, fast path on\n\
+             Dropped     3 packets, and 12 of noise\n\
              Maps        fdb 7/262144\n",
         ),
-        ("drops", "REASON        PACKETS\nunknown_vni   3\n"),
+        (
+            "drops",
+            "REASON        PACKETS   CLASS\nunknown_vni   3         loss\n",
+        ),
         (
             "drops --all",
-            "REASON        PACKETS\nunknown_vni   3\nmalformed     0\n",
+            "REASON        PACKETS   CLASS\n\
+             unknown_vni   3         loss\n\
+             malformed     0         loss\n",
+        ),
+        (
+            "drops -v",
+            "REASON                 PACKETS   CLASS\n\
+             source_ip              70        loss\n\
+             multicast_membership   99        noise\n\
+             \n\
+             TIME                     REASON      ENDPOINT   WAY    VNI   PEER   PACKET\n\
+             2026-11-20T22:52:44.8Z   source_ip   web        sent   42    h2     \
+             7.7.7.9 -> 7.7.7.3 icmp type 8, 98 bytes\n",
+        ),
+        (
+            "drops --endpoint web",
+            "REASON      SENT   RECEIVED\nsource_ip   70     0\n",
         ),
         (
             "import arpd /var/lib/arpd --vni 42",
@@ -315,6 +336,7 @@ async fn verbs_print_the_views_as_json_for_programs() {
         ),
         ("status", json!(fake::status())),
         ("drops", json!({"unknown_vni": 3, "malformed": 0})),
+        ("drops -v", json!(fake::drops_of(&DropsFilter::default()))),
         (
             "import arpd /x --vni 42",
             json!({"vni": 42, "endpoints": 3, "vteps": 2}),

@@ -6,23 +6,16 @@ use std::{
     fs, io,
     net::IpAddr,
     ops::Bound,
-    os::fd::AsFd as _,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
-use aya_log::EbpfLogger;
-use nix::{
-    errno::Errno,
-    net::if_::if_indextoname,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
+use nix::{errno::Errno, net::if_::if_indextoname};
 use overlay_ebpf::abi::{Counter, ECHOES, global, map, program};
 use tokio::sync::mpsc;
 
@@ -33,6 +26,7 @@ use super::{
     features::{self, DecapFlags, chain, classifier},
     former::Former,
     inject::inject,
+    log,
     maps::{self, Maps, Outgrown},
     misses,
     pins::{Pins, unpin},
@@ -40,8 +34,8 @@ use super::{
     restore::{self, PinnedMaps},
 };
 use crate::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, ProbeRequest,
-    Tables, Traffic, Vni, Wanted,
+    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
+    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
 
 /// The BPF object: an ELF file with the programs, their maps and BTF.
@@ -116,7 +110,7 @@ impl Kernel {
             load(&mut ebpf, name)?;
         }
         if settings.log_drops {
-            forward_log(&mut ebpf)?;
+            log::forward(&mut ebpf)?;
         }
         let hook = Hook::probe(&settings.underlay, &settings.pins)?;
         let state = Mutex::new(State {
@@ -455,6 +449,14 @@ impl Datapath for Kernel {
         self.state().maps.drops()
     }
 
+    fn dropped_frames(&self, reasons: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError> {
+        self.state().maps.dropped.frames(reasons)
+    }
+
+    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
+        self.state().maps.dropped.endpoints()
+    }
+
     fn attach_mode(&self) -> AttachMode {
         self.hook.mode()
     }
@@ -548,24 +550,6 @@ fn load_and_pin(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), Datapath
         what: format!("can't pin BPF program {name}"),
         cause: error.to_string(),
     })
-}
-
-/// Hands the programs' log records on to the agent's log, for as long as the process lives.
-fn forward_log(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-    let mut logger = EbpfLogger::init(ebpf).map_err(|error| DatapathError::Kernel {
-        what: "can't read the BPF programs' log".to_owned(),
-        cause: error.to_string(),
-    })?;
-    thread::spawn(move || {
-        loop {
-            let mut readable = [PollFd::new(logger.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut readable, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => logger.flush(),
-                Err(errno) => return tracing::warn!(%errno, "no more BPF log"),
-            }
-        }
-    });
-    Ok(())
 }
 
 /// Whether the kernel says that it has no interface with this index.

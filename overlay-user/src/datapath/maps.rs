@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     DatapathError, Settings,
     convert::{Row, Stamp},
+    drops::DropMaps,
     pins::Pins,
     slots::Slots,
     table::{Table, failed},
@@ -32,6 +33,7 @@ pub(super) struct Maps {
     lease: Array<MapData, u64>,
     external: Array<MapData, u32>,
     drops: PerCpuArray<MapData, u64>,
+    pub(super) dropped: DropMaps,
     counters: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, abi::Traffic>,
     quiet: HashMap<MapData, abi::MissKey, abi::Quiet>,
@@ -52,6 +54,7 @@ impl Maps {
             lease: typed(ebpf, map::LEASE)?,
             external: typed(ebpf, map::EXTERNAL)?,
             drops: typed(ebpf, map::DROPS)?,
+            dropped: DropMaps::take(ebpf)?,
             counters: typed(ebpf, map::COUNTERS)?,
             traffic: typed(ebpf, map::TRAFFIC)?,
             quiet: typed(ebpf, map::QUIET)?,
@@ -190,6 +193,11 @@ impl Maps {
     /// never points at what is not there yet. A table that fails, a full one for instance, keeps no
     /// other from its rows; the first error is reported.
     pub(super) fn write(&mut self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
+        // Interfaces that go are counted no more, those that only change are.
+        let gone = remove.endpoints.keys().copied();
+        let gone: Vec<u32> = gone
+            .filter(|ifindex| !put.endpoints.contains_key(ifindex))
+            .collect();
         let changed = if remove.endpoints.is_empty() && put.endpoints.is_empty() {
             Vec::new()
         } else {
@@ -225,7 +233,8 @@ impl Maps {
             self.fdb.put::<FdbRow>(&put.fdb, &stamp),
             self.endpoints.put::<EndpointRow>(&put.endpoints, &stamp),
         ];
-        worst(removed.into_iter().chain([assigned]).chain(put))
+        let forgotten = self.dropped.forget(gone);
+        worst(removed.into_iter().chain([assigned, forgotten]).chain(put))
     }
 
     /// Writes rows whose keys the maps are known not to hold.
@@ -375,7 +384,7 @@ fn worst(
         .map_or(Ok(()), Err)
 }
 
-fn now() -> Result<Duration, DatapathError> {
+pub(super) fn now() -> Result<Duration, DatapathError> {
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map(Duration::from)
         .map_err(|errno| DatapathError::Kernel {
@@ -400,7 +409,7 @@ fn table<K: Pod, V: Pod>(
     Table::open(name, take(ebpf, name)?)?.counted()
 }
 
-fn typed<T: TryFrom<Map, Error = MapError>>(
+pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, DatapathError> {
@@ -467,7 +476,10 @@ where
     pinned(pins, name)?.for_each::<R>(visit)
 }
 
-fn pinned<K: Pod, V: Pod>(pins: &Pins, name: &'static str) -> Result<Table<K, V>, DatapathError> {
+pub(super) fn pinned<K: Pod, V: Pod>(
+    pins: &Pins,
+    name: &'static str,
+) -> Result<Table<K, V>, DatapathError> {
     Table::open(name, open_pin(&pins.map(name), name)?)
 }
 
@@ -522,6 +534,8 @@ pub(super) fn sizes(name: &str) -> (u32, u32) {
         map::VTEPS => pair::<abi::VtepKey, abi::VtepEntry>(),
         map::NETWORKS => pair::<u32, abi::NetworkEntry>(),
         map::EXTERNAL => pair::<u32, u32>(),
+        map::DROP_SAMPLES => pair::<u32, abi::DropSample>(),
+        map::ENDPOINT_DROPS => pair::<abi::EndpointDropKey, u64>(),
         map::LEASE | map::DROPS | map::COUNTERS => pair::<u32, u64>(),
         map::QUIET => pair::<abi::MissKey, abi::Quiet>(),
         map::TRAFFIC => pair::<u32, abi::Traffic>(),

@@ -11,19 +11,21 @@ use overlay_ebpf::abi::map;
 use tokio::sync::mpsc;
 
 use crate::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, ProbeRequest,
-    Tables, Traffic, Vni, Wanted,
+    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
+    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
 
 mod answer;
 mod attach;
 mod batch;
 mod convert;
+mod drops;
 mod echo;
 mod features;
 mod former;
 mod inject;
 mod kernel;
+mod log;
 mod maps;
 mod misses;
 mod pins;
@@ -32,6 +34,7 @@ mod restore;
 mod slots;
 mod table;
 
+pub use drops::{PinnedDrops, pinned_drops};
 pub use features::require;
 pub use kernel::{Kernel, OBJECT, detach_filters};
 pub use pins::remove;
@@ -260,6 +263,13 @@ pub trait Datapath: Send + Sync + 'static {
 
     /// Drops by reason since the maps were made, all CPUs added up; every reason is there.
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError>;
+
+    /// Frames that were dropped for these reasons, by name: the last few of each, the oldest first.
+    fn dropped_frames(&self, reasons: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError>;
+
+    /// What was dropped of each endpoint of this host, by its host-side interface; those of which nothing was
+    /// are missing.
+    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError>;
 
     /// How programs are attached here.
     fn attach_mode(&self) -> AttachMode;

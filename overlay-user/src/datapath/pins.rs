@@ -62,6 +62,11 @@ impl Pins {
         Ok(pins)
     }
 
+    /// The folders, whether they exist or not.
+    pub(super) fn existing(root: &Path) -> Self {
+        Self::at(root, ABI_VERSION)
+    }
+
     fn at(root: &Path, version: u32) -> Self {
         Self {
             root: root.to_owned(),

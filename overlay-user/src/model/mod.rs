@@ -5,6 +5,7 @@
 
 mod address;
 mod change;
+mod drop;
 mod echo;
 mod endpoint;
 pub mod fair;
@@ -25,6 +26,7 @@ mod table;
 
 pub use address::{AddressError, Mac, Vni};
 pub use change::{Change, Delta, Revision, Snapshot};
+pub use drop::{DropClass, DropDirection, DroppedFrame, EndpointDrops, FrameAddress, FrameView};
 pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};
 pub use endpoint::{Endpoint, EndpointState};
 pub use identity::RegistryId;

@@ -110,12 +110,29 @@ pub struct Peers {
 pub struct DatapathReading {
     /// Dropped packets by reason; every reason is there.
     pub drops: BTreeMap<&'static str, u64>,
+    /// The same as loss and noise.
+    pub classes: BTreeMap<&'static str, u64>,
+    /// Endpoints of this host of which packets were dropped, noise apart.
+    pub endpoint_drops: Vec<EndpointDropSums>,
     /// What the programs count beside drops.
     pub counters: BTreeMap<&'static str, u64>,
     /// Every map that can fill up, by name.
     pub maps: BTreeMap<&'static str, MapUsage>,
     /// Traffic of the networks that have endpoints here.
     pub traffic: Vec<NetworkTraffic>,
+}
+
+/// How many packets of an endpoint were dropped.
+#[derive(Debug, Clone)]
+pub struct EndpointDropSums {
+    /// The endpoint.
+    pub endpoint: Name,
+    /// Its network; `None`: the registry has it no more.
+    pub vni: Option<Vni>,
+    /// Of those that it sent.
+    pub sent: u64,
+    /// Of those that were for it.
+    pub received: u64,
 }
 
 /// Traffic of one network's endpoints on this host.

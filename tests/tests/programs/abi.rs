@@ -6,16 +6,16 @@ use aya::{maps::Map, programs::ProgramError};
 use aya_obj::{
     Object,
     generated::bpf_map_type::{
-        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY,
-        BPF_MAP_TYPE_RINGBUF,
+        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
     },
     maps::Map as MapDefinition,
 };
 use bytemuck::Zeroable;
 use overlay_ebpf::abi::{
-    ABI_VERSION, Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, MissEvent, MissKey,
-    NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey, global, map,
-    program,
+    ABI_VERSION, Counter, DropReason, DropSample, EndpointDropKey, EndpointEntry, FdbEntry, FdbKey,
+    MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry,
+    VtepKey, global, map, program,
 };
 use overlay_user::datapath::OBJECT;
 
@@ -46,7 +46,7 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 12] {
+fn shapes() -> [MapShape; 14] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
@@ -56,6 +56,8 @@ fn shapes() -> [MapShape; 12] {
         shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::EXTERNAL, u32 => u32, BPF_MAP_TYPE_ARRAY),
         shape!(map::DROPS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
+        shape!(map::DROP_SAMPLES, u32 => DropSample, BPF_MAP_TYPE_PERCPU_ARRAY),
+        shape!(map::ENDPOINT_DROPS, EndpointDropKey => u64, BPF_MAP_TYPE_LRU_PERCPU_HASH),
         MapShape {
             name: map::MISSES,
             key: ("", 0),
@@ -85,7 +87,7 @@ macro_rules! layout {
     }};
 }
 
-fn layouts() -> [Layout; 12] {
+fn layouts() -> [Layout; 14] {
     [
         layout!("Key", FdbKey { vni, mac, reserved }),
         layout!(
@@ -131,6 +133,37 @@ fn layouts() -> [Layout; 12] {
             }
         ),
         layout!("Value", NetworkEntry { mtu, flags, slot }),
+        layout!(
+            "Value",
+            DropSample {
+                at_ns,
+                reason,
+                ifindex,
+                endpoint,
+                vni,
+                peer,
+                len,
+                destination_mac,
+                source_mac,
+                ether_type,
+                protocol,
+                direction,
+                source_ip,
+                destination_ip,
+                source_port,
+                destination_port,
+                reserved,
+                sealed_ns
+            }
+        ),
+        layout!(
+            "Key",
+            EndpointDropKey {
+                ifindex,
+                reason,
+                direction
+            }
+        ),
         layout!("Key", MissKey { vni, kind, address }),
         layout!(
             "Value",
@@ -225,6 +258,7 @@ fn the_objects_maps_are_those_of_the_abi() {
         (map::DROPS, DropReason::SLOTS),
         (map::COUNTERS, Counter::SLOTS),
         (map::TRAFFIC, Traffic::SLOTS.into()),
+        (map::DROP_SAMPLES, DropSample::SLOTS),
     ] {
         assert_eq!(object.maps[name].max_entries(), slots, "{name}");
     }
@@ -236,9 +270,16 @@ fn the_objects_maps_are_those_of_the_abi() {
     assert_eq!(
         others,
         BTreeSet::from(
-            ["AYA_LOGS", "arrivals", "echoes", "meter", "meter_cpu"]
-                .map(str::to_owned)
-                .each_ref()
+            [
+                "AYA_LOGS",
+                "arrivals",
+                "drop_pace",
+                "echoes",
+                "meter",
+                "meter_cpu"
+            ]
+            .map(str::to_owned)
+            .each_ref()
         )
     );
 }
@@ -255,7 +296,8 @@ fn the_kernel_has_the_maps_as_the_object_describes_them() {
         let (Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::Array(data)
-        | Map::PerCpuArray(data)) = map
+        | Map::PerCpuArray(data)
+        | Map::PerCpuLruHashMap(data)) = map
         else {
             panic!("{} is of another kind", shape.name);
         };
@@ -368,6 +410,7 @@ fn the_page_explains_every_drop_reason() {
             vec![
                 reason.number().to_string(),
                 format!("`{}`", reason.name()),
+                if reason.is_noise() { "noise" } else { "loss" }.to_owned(),
                 reason.describe().to_owned(),
             ]
         })

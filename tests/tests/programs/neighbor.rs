@@ -170,7 +170,7 @@ pub(crate) fn nd_between_endpoints() -> Vec<Case> {
         Case::drop(
             "an advertisement to all",
             advertisement(&BLUE, ALL_NODES_MAC, ALL_NODES, false),
-            DropReason::Multicast,
+            DropReason::NdUnsolicited,
         ),
     ]
 }

@@ -6,7 +6,7 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    echo, endpoint, neighbor, on_demand, sender, slow_path, underlay,
+    echo, endpoint, group, neighbor, on_demand, sender, slow_path, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
@@ -51,6 +51,8 @@ fn tables() -> Vec<Case> {
         sender::mapped_from_endpoint(),
         sender::external(),
         echo::refusals(),
+        group::from_endpoint(),
+        group::from_tunnel(),
         slow_path::lost_from_tunnel(),
         slow_path::lost_from_endpoint(),
     ]

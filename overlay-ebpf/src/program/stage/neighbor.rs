@@ -193,6 +193,10 @@ pub fn advertise(
         if !header.destination.is_group() {
             return Ok(None);
         }
+        // No registry has the address that an interface makes of its MAC.
+        if detection && ipv6::is_link_local_of(message.target, endpoint.mac) {
+            return Err(otherwise);
+        }
         return Err(miss(Question {
             address: Held(message.target),
             asker: Held(ip.source),

@@ -5,7 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Mac, Name, Revision, Vni, Wanted};
+use super::{DropSampleView, DroppedView};
+use crate::model::{DropClass, Mac, Name, Revision, Vni, Wanted};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,22 @@ impl EventView {
             event,
         }
     }
+}
+
+impl From<DropSampleView> for EventView {
+    fn from(sample: DropSampleView) -> Self {
+        Self {
+            time: sample.time,
+            event: Event::Dropped {
+                dropped: sample.dropped,
+            },
+        }
+    }
+}
+
+/// What older agents say, who do not tell noise apart.
+const fn loss() -> DropClass {
+    DropClass::Loss
 }
 
 /// What happened.
@@ -94,6 +111,15 @@ pub enum Event {
         packets: u64,
         /// How many since the maps were made.
         total: u64,
+        /// Whether anybody misses them.
+        #[serde(default = "loss")]
+        class: DropClass,
+    },
+    /// One of them.
+    Dropped {
+        /// What it was.
+        #[serde(flatten)]
+        dropped: DroppedView,
     },
     /// The registry changed, or the way to it.
     Registry {
@@ -267,7 +293,18 @@ impl fmt::Display for Event {
                 reason,
                 packets,
                 total,
-            } => write!(f, "drop      {reason} {packets} packets, {total} in all"),
+                class,
+            } => {
+                let noise = match class {
+                    DropClass::Loss => "",
+                    DropClass::Noise => " (noise)",
+                };
+                write!(
+                    f,
+                    "drop      {reason}{noise} {packets} packets, {total} in all"
+                )
+            }
+            Self::Dropped { dropped } => write!(f, "dropped   {dropped}"),
             Self::Registry { change } => write!(f, "registry  {change}"),
             Self::Endpoint { endpoint, error } => match error {
                 None => write!(f, "endpoint  {endpoint} stands"),

@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::model::{Endpoint, EndpointState, LostAt, MapUsage, Node, PingSize, Vtep};
+use crate::model::{
+    DropClass, DropDirection, Endpoint, EndpointDrops, EndpointState, FrameView, LostAt, MapUsage,
+    Node, PingSize, Vtep,
+};
 
 pub(crate) fn network() -> Network {
     Network {
@@ -116,6 +119,7 @@ pub(crate) fn status() -> StatusView {
             fast_path_error: None,
             maps: BTreeMap::from([("fdb".to_owned(), usage)]),
             counters: BTreeMap::new(),
+            drops: DropTotals { loss: 3, noise: 12 },
         },
         problems: Vec::new(),
         stalled: Vec::new(),
@@ -129,6 +133,7 @@ pub(crate) fn event() -> EventView {
             reason: "too_big".into(),
             packets: 3,
             total: 7,
+            class: DropClass::Loss,
         },
     }
 }
@@ -173,6 +178,54 @@ pub(crate) fn drops() -> BTreeMap<String, u64> {
     [("unknown_vni", 3), ("malformed", 0)]
         .map(|(reason, packets)| (reason.to_owned(), packets))
         .into()
+}
+
+pub(crate) fn drop_sample() -> DropSampleView {
+    DropSampleView {
+        time: "2026-11-20T22:52:44.800Z".parse().unwrap(),
+        dropped: DroppedView {
+            reason: "source_ip".to_owned(),
+            class: DropClass::Loss,
+            direction: DropDirection::Sent,
+            endpoint: Some("web".parse().unwrap()),
+            vni: Some("42".parse().unwrap()),
+            peer: Some("10.0.0.2".parse().unwrap()),
+            node: Some("h2".parse().unwrap()),
+            frame: FrameView {
+                source_mac: [2, 0x42, 7, 7, 7, 2].into(),
+                destination_mac: [2, 0x42, 7, 7, 7, 3].into(),
+                ether_type: "ipv4".to_owned(),
+                source_ip: Some("7.7.7.9".parse().unwrap()),
+                destination_ip: Some("7.7.7.3".parse().unwrap()),
+                protocol: Some("icmp".to_owned()),
+                source_port: None,
+                destination_port: None,
+                icmp_type: Some(8),
+                icmp_code: Some(0),
+                length: 98,
+            },
+        },
+    }
+}
+
+pub(crate) fn drops_of(filter: &DropsFilter) -> DropsView {
+    let web = EndpointDrops {
+        sent: BTreeMap::from([("source_ip", 70)]),
+        ..EndpointDrops::default()
+    };
+    let all = [
+        ("multicast_membership", 99),
+        ("source_ip", 70),
+        ("too_big", 0),
+    ];
+    DropsView {
+        endpoint: filter.endpoint.clone(),
+        reasons: match filter.endpoint {
+            Some(_) => endpoint_drop_counts(&web),
+            None => drop_counts(all),
+        },
+        samples: vec![drop_sample()],
+    }
 }
 
 /// Nothing has the address 10.0.0.99.
@@ -363,6 +416,11 @@ impl Operations for Fake {
 
     async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
         self.answer("drops".into(), drops())
+    }
+
+    async fn drops_detail(&self, filter: DropsFilter) -> Result<DropsView, OperationError> {
+        let answer = drops_of(&filter);
+        self.answer(format!("drops_detail {filter:?}"), answer)
     }
 
     async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {

@@ -79,6 +79,7 @@ fn status_has_the_keys_of_the_contract() {
             "datapath": {
                 "attach": "tcx", "abi": 1, "fast_path": true, "fast_path_error": null, "counters": {},
                 "maps": {"fdb": {"entries": 7, "capacity": 262_144, "refused": 0, "stale": 0}},
+                "drops": {"loss": 3, "noise": 12},
             },
             "problems": [], "stalled": [],
         })
@@ -91,7 +92,7 @@ fn an_event_is_one_object_with_its_kind_and_time() {
         to_value(fake::event()).unwrap(),
         json!({
             "time": "2026-08-01T12:00:00.123Z", "event": "drop",
-            "reason": "too_big", "packets": 3, "total": 7,
+            "reason": "too_big", "packets": 3, "total": 7, "class": "loss",
         })
     );
     let change = RegistryChange::NodeSilent {

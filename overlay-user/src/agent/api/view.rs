@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::{DropTotals, EndpointDropsView};
 pub use crate::datapath::AttachMode;
 use crate::{
     model::{
@@ -90,6 +91,9 @@ pub struct EndpointView {
     /// Whether it was there already when it was asked for; absent otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existed: bool,
+    /// What was dropped of it; absent unless it stands on the host that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drops: Option<EndpointDropsView>,
 }
 
 impl EndpointView {
@@ -110,7 +114,15 @@ impl EndpointView {
             state,
             error: None,
             existed: false,
+            drops: None,
         }
+    }
+
+    /// The same, and what was dropped of it.
+    #[must_use]
+    pub fn with_drops(mut self, drops: Option<EndpointDropsView>) -> Self {
+        self.drops = drops;
+        self
     }
 
     /// The same, and why it failed.
@@ -352,4 +364,7 @@ pub struct DatapathView {
     pub maps: BTreeMap<String, MapUsage>,
     /// What the programs count beside drops, since the maps were made.
     pub counters: BTreeMap<String, u64>,
+    /// What it dropped since then.
+    #[serde(default)]
+    pub drops: DropTotals,
 }

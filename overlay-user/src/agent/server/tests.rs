@@ -117,6 +117,11 @@ async fn every_operation_gets_there_and_its_answer_back() {
     assert_eq!(removed, fake::removed_vtep(&ipv6));
     assert_eq!(client.status().await.unwrap(), fake::status());
     assert_eq!(client.drops().await.unwrap(), fake::drops());
+    for endpoint in [None, Some(web.clone())] {
+        let filter = DropsFilter { endpoint };
+        let detail = client.drops_detail(&filter).await.unwrap();
+        assert_eq!(detail, fake::drops_of(&filter));
+    }
     let mut events = client.monitor().await.unwrap();
     assert_eq!(events.next().await.unwrap(), fake::event());
     let ended = events.next().await.unwrap_err();
@@ -153,6 +158,8 @@ async fn every_operation_gets_there_and_its_answer_back() {
             "vtep_rm fd00::9".into(),
             "status".into(),
             "drops".into(),
+            format!("drops_detail {:?}", DropsFilter::default()),
+            format!("drops_detail DropsFilter {{ endpoint: Some({web:?}) }}"),
             "monitor".into(),
             format!("verify {asked:?}"),
             "doctor".into(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::{DatapathReading, LoopReading, NetworkTraffic, Reading};
+use super::{DatapathReading, EndpointDropSums, LoopReading, NetworkTraffic, Reading};
 use crate::model::{MapUsage, Traffic};
 
 /// Counters of the programs that make one family: the beginning of their names, the family's name,
@@ -228,6 +228,21 @@ impl Page {
                 .iter()
                 .map(|(reason, count)| ([("reason", (*reason).to_owned())], *count)),
         );
+        self.counters(
+            "overlay_dropped_packets_by_class_total",
+            "Packets that were dropped, by whether anybody misses them: loss, or noise (what hosts send to all of \
+             a link when it or an address comes up)",
+            datapath
+                .classes
+                .iter()
+                .map(|(class, count)| ([("class", (*class).to_owned())], *count)),
+        );
+        self.counters(
+            "overlay_endpoint_dropped_packets_total",
+            "Packets of this host's endpoints that were dropped, noise apart, by direction: sent by them or \
+             received for them. Endpoints of which nothing was dropped are missing",
+            datapath.endpoint_drops.iter().flat_map(endpoint_drops),
+        );
         let maps = |value: fn(&MapUsage) -> u64| {
             datapath
                 .maps
@@ -351,6 +366,23 @@ impl Page {
         family.set_metric(metrics);
         self.0.push(family);
     }
+}
+
+/// A sample for each direction in which packets of the endpoint were dropped.
+fn endpoint_drops(drops: &EndpointDropSums) -> impl Iterator<Item = Sample<3>> {
+    let vni = drops.vni.map(|vni| vni.to_string()).unwrap_or_default();
+    let endpoint = drops.endpoint.to_string();
+    [("sent", drops.sent), ("received", drops.received)]
+        .into_iter()
+        .filter(|(_, packets)| *packets > 0)
+        .map(move |(direction, packets)| {
+            let labels = [
+                ("vni", vni.clone()),
+                ("endpoint", endpoint.clone()),
+                ("direction", direction.to_owned()),
+            ];
+            (labels, packets)
+        })
 }
 
 /// Two samples for each network: of what its endpoints sent, and of what they got.

@@ -30,6 +30,13 @@ fn full() -> Reading {
         paths: BTreeMap::from([("ok", 2), ("lost", 1)]),
         datapath: Some(DatapathReading {
             drops: BTreeMap::from([("malformed", 0), ("vni_unknown", 5)]),
+            classes: BTreeMap::from([("loss", 5), ("noise", 9)]),
+            endpoint_drops: vec![EndpointDropSums {
+                endpoint: "web".parse().unwrap(),
+                vni: Some("42".parse().unwrap()),
+                sent: 3,
+                received: 0,
+            }],
             traffic: vec![NetworkTraffic {
                 vni: "42".parse().unwrap(),
                 network: Some("blue".parse().unwrap()),

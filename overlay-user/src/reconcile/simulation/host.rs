@@ -23,8 +23,8 @@ use super::{
 use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
-        Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
-        ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
+        DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
+        NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
@@ -400,6 +400,14 @@ impl Datapath for Host {
     }
 
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn dropped_frames(&self, _: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError> {
+        Ok(Vec::new())
+    }
+
+    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
         Ok(BTreeMap::new())
     }
 

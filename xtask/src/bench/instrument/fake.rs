@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey, NeighborRow,
-    ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
+    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
+    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
 };
 use overlay_user::platform::{
     External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
@@ -243,6 +243,14 @@ impl Datapath for Tabled {
     }
 
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn dropped_frames(&self, _: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError> {
+        Ok(Vec::new())
+    }
+
+    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
         Ok(BTreeMap::new())
     }
 

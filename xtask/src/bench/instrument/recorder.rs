@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow, ProbeRequest,
-    Tables, Traffic, Vni, Wanted,
+    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
+    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
 use tokio::sync::mpsc;
 
@@ -232,6 +232,14 @@ impl<D: Datapath> Datapath for Recorder<D> {
 
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
         self.inner.drops()
+    }
+
+    fn dropped_frames(&self, reasons: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError> {
+        self.inner.dropped_frames(reasons)
+    }
+
+    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
+        self.inner.endpoint_drops()
     }
 
     fn attach_mode(&self) -> AttachMode {

@@ -1,0 +1,109 @@
+//! Dropped packets, with the names of those they are of.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    api::{
+        DropNames, DropsFilter, DropsView, ErrorKind, OperationError, drop_counts, drop_samples,
+        endpoint_drop_counts,
+    },
+    operations::Agent,
+};
+use crate::{
+    datapath::{Datapath, DatapathError},
+    model::{DroppedFrame, EndpointDrops, Name},
+    reconcile::View,
+};
+
+/// Everything that the datapath keeps of drops.
+type Kept = (
+    BTreeMap<&'static str, u64>,
+    Vec<DroppedFrame>,
+    BTreeMap<u32, EndpointDrops>,
+);
+
+impl Agent {
+    /// Drops by reason and some of the packets; of one endpoint of this host, if one is named.
+    pub(super) async fn detail_drops(
+        &self,
+        filter: DropsFilter,
+    ) -> Result<DropsView, OperationError> {
+        let wanted = match &filter.endpoint {
+            Some(endpoint) => Some(interface_of(&*self.observer.view().await, endpoint)?),
+            None => None,
+        };
+        let (counts, frames, endpoints) = self.maps.ask(read).await?;
+        let names = names_of(&*self.observer.view().await);
+        Ok(DropsView {
+            endpoint: filter.endpoint,
+            reasons: match wanted {
+                Some(ifindex) => {
+                    endpoint_drop_counts(&endpoints.get(&ifindex).cloned().unwrap_or_default())
+                }
+                None => drop_counts(counts),
+            },
+            samples: drop_samples(frames, wanted, &names),
+        })
+    }
+
+    /// What was dropped of each endpoint of this host, by its interface. `None`: the kernel does not say.
+    pub(super) async fn endpoint_drops(&self) -> Option<BTreeMap<u32, EndpointDrops>> {
+        self.maps.ask(Datapath::endpoint_drops).await.ok()
+    }
+}
+
+fn read(datapath: &dyn Datapath) -> Result<Kept, DatapathError> {
+    let counts = datapath.drops()?;
+    let occurred: BTreeSet<&str> = counts
+        .iter()
+        .filter(|(_, packets)| **packets > 0)
+        .map(|(reason, _)| *reason)
+        .collect();
+    let frames = datapath.dropped_frames(&occurred)?;
+    Ok((counts, frames, datapath.endpoint_drops()?))
+}
+
+/// The host-side interface of an endpoint of this host.
+fn interface_of(view: &View, endpoint: &Name) -> Result<u32, OperationError> {
+    if let Some(ifindex) = view.ports.get(endpoint) {
+        return Ok(*ifindex);
+    }
+    let known = view.mirror.endpoint(endpoint);
+    Err(match known {
+        Some(known) if !known.is_local() => OperationError::new(
+            ErrorKind::Refused,
+            format_args!(
+                "endpoint {endpoint} lives on {}: what is dropped of it that host counts, ask there",
+                known.to_endpoint().node
+            ),
+        ),
+        Some(_) => OperationError::new(
+            ErrorKind::Refused,
+            format_args!(
+                "endpoint {endpoint} does not stand: `overlay endpoint show {endpoint}` says why"
+            ),
+        ),
+        None => OperationError::new(
+            ErrorKind::NotFound,
+            format_args!("this host knows no endpoint {endpoint}: see `overlay endpoint ls`"),
+        ),
+    })
+}
+
+/// The names of this host's endpoints and of the nodes.
+pub(super) fn names_of(view: &View) -> DropNames {
+    let endpoints = view.ports.iter();
+    let nodes = view.mirror.nodes().filter_map(|node| match node.vtep.ip {
+        IpAddr::V4(ip) => Some((ip, node.name.clone())),
+        IpAddr::V6(_) => None,
+    });
+    DropNames {
+        endpoints: endpoints
+            .map(|(name, ifindex)| (*ifindex, name.clone()))
+            .collect(),
+        nodes: nodes.collect(),
+    }
+}
