@@ -270,7 +270,7 @@ fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
     };
     let before = one.drops("multicast");
     sends(
-        &blue,
+        blue,
         &frame::udp(Party::at(BLUE), group, IpEcn::ZERO, b"mDNS"),
     );
     one.dropped("multicast", before, 1);

@@ -269,6 +269,28 @@ async fn verbs_print_tables_for_people() {
              Maps        fdb 7/262144\n",
         ),
         (
+            "import arpd /var/lib/arpd --vni 42",
+            "VNI 42: 3 endpoints behind 2 VTEPs taken over\n",
+        ),
+        ("down", "instance default is down\n"),
+    ] {
+        assert_eq!(agent.run(line).await.unwrap(), expected, "{line}");
+    }
+    let vteps = agent.run("vtep ls").await.unwrap();
+    assert!(vteps.starts_with("NODE "), "{vteps}");
+    assert!(
+        vteps.ends_with(
+            "10.0.0.9   4789   -      -           no agent   -      -     -         -\n"
+        ),
+        "{vteps}"
+    );
+}
+
+#[tokio::test]
+async fn drops_are_printed_with_their_class_and_if_asked_for_with_packets_or_of_an_endpoint() {
+    let agent = agent(fake::Fake::default());
+    for (line, expected) in [
+        (
             "drops",
             "REASON        PACKETS   CLASS\nunknown_vni   3         loss\n",
         ),
@@ -292,22 +314,9 @@ async fn verbs_print_tables_for_people() {
             "drops --endpoint web",
             "REASON      SENT   RECEIVED\nsource_ip   70     0\n",
         ),
-        (
-            "import arpd /var/lib/arpd --vni 42",
-            "VNI 42: 3 endpoints behind 2 VTEPs taken over\n",
-        ),
-        ("down", "instance default is down\n"),
     ] {
         assert_eq!(agent.run(line).await.unwrap(), expected, "{line}");
     }
-    let vteps = agent.run("vtep ls").await.unwrap();
-    assert!(vteps.starts_with("NODE "), "{vteps}");
-    assert!(
-        vteps.ends_with(
-            "10.0.0.9   4789   -      -           no agent   -      -     -         -\n"
-        ),
-        "{vteps}"
-    );
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ impl DropMaps {
     /// What was dropped of each endpoint, by its host-side interface.
     pub(super) fn endpoints(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
         let mut endpoints: BTreeMap<u32, EndpointDrops> = BTreeMap::new();
-        for entry in self.endpoints.iter() {
+        for entry in &self.endpoints {
             let (key, counts) =
                 entry.map_err(|error| failed("read", map::ENDPOINT_DROPS, &error))?;
             let Some(reason) = reason(key.reason.into()) else {

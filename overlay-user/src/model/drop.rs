@@ -56,8 +56,8 @@ impl From<[u8; 6]> for FrameAddress {
 
 impl fmt::Display for FrameAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0.into_array();
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let octets = self.0.into_array().map(|octet| format!("{octet:02x}"));
+        f.write_str(&octets.join(":"))
     }
 }
 

@@ -87,6 +87,7 @@ macro_rules! layout {
     }};
 }
 
+#[expect(clippy::too_many_lines, reason = "each field of each type is named")]
 fn layouts() -> [Layout; 14] {
     [
         layout!("Key", FdbKey { vni, mac, reserved }),

@@ -63,8 +63,11 @@ fn mapped(ip: [u8; 4]) -> [u8; 16] {
     mapped
 }
 
+/// MACs, source first, Ethernet type, protocol, and IP addresses.
+type Said = ([u8; 6], [u8; 6], [u8; 2], u8, [u8; 16], [u8; 16]);
+
 /// What the row says of MACs, IPv4 addresses, protocol and ports.
-fn says(row: &DropSample) -> ([u8; 6], [u8; 6], [u8; 2], u8, [u8; 16], [u8; 16]) {
+fn says(row: &DropSample) -> Said {
     (
         row.source_mac,
         row.destination_mac,
@@ -75,12 +78,7 @@ fn says(row: &DropSample) -> ([u8; 6], [u8; 6], [u8; 2], u8, [u8; 16], [u8; 16])
     )
 }
 
-fn of_ipv4(
-    from: &Endpoint,
-    source: [u8; 4],
-    to: &Endpoint,
-    protocol: u8,
-) -> ([u8; 6], [u8; 6], [u8; 2], u8, [u8; 16], [u8; 16]) {
+fn of_ipv4(from: &Endpoint, source: [u8; 4], to: &Endpoint, protocol: u8) -> Said {
     (
         from.mac,
         to.mac,

@@ -62,6 +62,7 @@ fn request() -> EndpointRequest {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "each operation has its lines")]
 async fn every_operation_gets_there_and_its_answer_back() {
     let agent = start(Fake::default());
     let (fake, client) = (&agent.fake, &agent.client);
