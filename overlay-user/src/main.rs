@@ -9,13 +9,16 @@ use std::{
 
 use overlay_user::{
     agent::{self, Ending},
-    cli::{Cli, Failure, Output, Session, Verb},
+    cli::{Cli, Failure, Output, Session, Verb, answer_completion},
     config::LogFormat,
     observe::log,
 };
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
+    if answer_completion() {
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::from_args(env::args_os()) {
         Ok(cli) => cli,
         Err(stop) => return stop.report(&mut stderr()).into(),

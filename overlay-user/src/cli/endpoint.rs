@@ -1,6 +1,6 @@
 //! `overlay endpoint`: endpoints of every node.
 
-use super::{ASKING, Failure, Session, removal, watch::WatchArgs};
+use super::{ASKING, Failure, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
         AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest, SetRequest,
@@ -9,6 +9,7 @@ use crate::{
     observe::table::{Table, list, or_dash},
 };
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -89,6 +90,7 @@ pub enum EndpointVerb {
     #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// The endpoint
+        #[arg(add = ArgValueCompleter::new(completions::endpoints))]
         name: Name,
     },
     /// Put an endpoint onto another node, with its MAC and addresses
@@ -101,7 +103,11 @@ pub enum EndpointVerb {
     #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
         /// The endpoints
-        #[arg(required = true, value_name = "NAME")]
+        #[arg(
+            required = true,
+            value_name = "NAME",
+            add = ArgValueCompleter::new(completions::endpoints)
+        )]
         names: Vec<Name>,
     },
 }
@@ -112,7 +118,11 @@ pub struct AddArgs {
     /// Its name, unique among all nodes
     name: Name,
     /// Its network, by VNI or name
-    #[arg(long, value_name = "N|NAME")]
+    #[arg(
+        long,
+        value_name = "N|NAME",
+        add = ArgValueCompleter::new(completions::vnis)
+    )]
     vni: NetworkRef,
     /// Its address; may be repeated. Without: one of each family that the network has subnets of
     #[arg(long = "ip", value_name = "A/len")]
@@ -155,10 +165,18 @@ fn anchored(netns: NetnsRef) -> NetnsRef {
 #[derive(Debug, Args)]
 pub struct LsArgs {
     /// Only those of this network
-    #[arg(long, value_name = "N|NAME")]
+    #[arg(
+        long,
+        value_name = "N|NAME",
+        add = ArgValueCompleter::new(completions::vnis)
+    )]
     vni: Option<NetworkRef>,
     /// Only those that live on this node
-    #[arg(long, value_name = "NODE")]
+    #[arg(
+        long,
+        value_name = "NODE",
+        add = ArgValueCompleter::new(completions::nodes)
+    )]
     node: Option<Name>,
     #[command(flatten)]
     watch: WatchArgs,
@@ -205,6 +223,7 @@ async fn list_all(session: &mut Session<'_>, filter: &EndpointFilter) -> Result<
 #[derive(Debug, Args)]
 pub struct SetArgs {
     /// The endpoint
+    #[arg(add = ArgValueCompleter::new(completions::endpoints))]
     name: Name,
     /// Its address, in place of all that it has; may be repeated
     #[arg(long = "ip", value_name = "A/len")]
@@ -218,9 +237,14 @@ pub struct SetArgs {
 #[derive(Debug, Args)]
 pub struct MoveArgs {
     /// The endpoint
+    #[arg(add = ArgValueCompleter::new(completions::endpoints))]
     name: Name,
     /// The node that it is to live on [default: this one]
-    #[arg(long, value_name = "NODE")]
+    #[arg(
+        long,
+        value_name = "NODE",
+        add = ArgValueCompleter::new(completions::nodes)
+    )]
     node: Option<Name>,
     /// Its namespace there, as for `add`; a process or a path on this host alone [default: as it was]
     #[arg(long, value_name = "NS|PID|PATH")]

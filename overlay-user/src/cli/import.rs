@@ -3,8 +3,9 @@
 use std::path::absolute;
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 
-use super::{Failure, Session};
+use super::{Failure, Session, completions};
 use crate::{agent::api::ImportArpdRequest, model::NetworkRef};
 
 pub(super) const EXAMPLES: &str = "\
@@ -34,7 +35,11 @@ pub struct ArpdArgs {
     /// The folder, on the agent's host
     dir: String,
     /// The network that its endpoints are on, by VNI or name
-    #[arg(long, value_name = "N|NAME")]
+    #[arg(
+        long,
+        value_name = "N|NAME",
+        add = ArgValueCompleter::new(completions::vnis)
+    )]
     vni: NetworkRef,
 }
 

@@ -7,6 +7,7 @@
 use std::{ffi::OsString, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
 use tokio::time::timeout;
 
 use crate::{
@@ -38,6 +39,7 @@ mod verify;
 mod vtep;
 mod watch;
 
+pub use completions::answer as answer_completion;
 pub use failure::{Failure, Stop};
 pub use output::{Format, Output};
 pub use run::RunArgs;
@@ -76,7 +78,8 @@ pub struct Cli {
         global = true,
         help_heading = GLOBAL,
         value_name = "NAME",
-        env = "OVERLAY_INSTANCE"
+        env = "OVERLAY_INSTANCE",
+        add = ArgValueCompleter::new(completions::instances)
     )]
     pub instance: Option<Name>,
     /// For whom to print: table for people, json for programs

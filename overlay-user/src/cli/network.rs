@@ -3,9 +3,10 @@
 use std::slice;
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 use ipnet::IpNet;
 
-use super::{ASKING, Failure, Session, removal, watch::WatchArgs};
+use super::{ASKING, Failure, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{NetworkRequest, NetworkView},
     model::{FloodMode, Name, NetworkSettings, Resolve, VniChoice},
@@ -62,7 +63,11 @@ pub enum NetworkVerb {
     #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
         /// The networks
-        #[arg(required = true, value_name = "NAME")]
+        #[arg(
+            required = true,
+            value_name = "NAME",
+            add = ArgValueCompleter::new(completions::networks)
+        )]
         names: Vec<Name>,
     },
 }
@@ -97,6 +102,7 @@ pub struct CreateArgs {
 #[derive(Debug, Args)]
 pub struct SetArgs {
     /// Its name
+    #[arg(add = ArgValueCompleter::new(completions::networks))]
     name: Name,
     /// Bytes of an IP packet, from 576, with IPv6 from 1280; 0: what the underlay leaves
     #[arg(long, value_name = "BYTES", value_parser = mtu)]

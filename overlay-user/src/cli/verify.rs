@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
-use super::{Failure, Session};
+use super::{Failure, Session, completions};
 use crate::{
     agent::api::{Verdict, VerifyRequest, VerifyView},
     model::NetworkRef,
@@ -25,7 +26,11 @@ has to be right, and need not be all.";
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// Only this network, by VNI or name
-    #[arg(long, value_name = "N|NAME")]
+    #[arg(
+        long,
+        value_name = "N|NAME",
+        add = ArgValueCompleter::new(completions::vnis)
+    )]
     vni: Option<NetworkRef>,
 }
 

@@ -1,9 +1,10 @@
 //! `overlay vtep`: the nodes' tunnel ends.
 
 use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 
-use super::{ASKING, Failure, Session, removal, watch::WatchArgs};
+use super::{ASKING, Failure, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{NodeState, PathState, PathView, VtepRef, VtepRemovedView, VtepView},
     observe::table::{Table, or_dash},
@@ -35,7 +36,11 @@ pub enum VtepVerb {
     #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
         /// The nodes, by name or by their VTEP's address
-        #[arg(required = true, value_name = "NODE|IP")]
+        #[arg(
+            required = true,
+            value_name = "NODE|IP",
+            add = ArgValueCompleter::new(completions::vteps)
+        )]
         vteps: Vec<VtepRef>,
     },
 }

@@ -417,6 +417,7 @@ impl Platform for Linux {
                     endpoint: endpoint_of(&link)?,
                     host_ifindex: link.index,
                     is_up: link.is_up(),
+                    is_open: false,
                     has_xdp: false,
                     mended: Vec::new(),
                     host_ifname: link.name,

@@ -26,6 +26,7 @@ mod netlink;
 mod netlink_socket;
 pub mod netns;
 mod offloads;
+mod opening;
 mod path_mtu;
 mod port;
 mod records;
@@ -67,6 +68,8 @@ pub struct Port {
     pub host_ifname: String,
     /// Whether the host side was set up.
     pub is_up: bool,
+    /// Whether its endpoint can send: its own end was set up too. Not known from a listing.
+    pub is_open: bool,
     /// Whether a native XDP program is attached inside, past which `bpf_redirect_peer` goes. Not known from
     /// a listing.
     pub has_xdp: bool,
@@ -182,8 +185,9 @@ pub trait Platform: Send + Sync + 'static {
     /// Where ports lead, as far as that is recorded: endpoint -> namespace.
     async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError>;
 
-    /// Makes the namespace, the veth, its addresses and its MTU what `spec` says. The host side of a
-    /// new one is down: see [`Self::set_ports_up`].
+    /// Makes the namespace, the veth and its MTU what `spec` says. A new one is down at both ends; once its host
+    /// side was set up with [`Self::set_ports_up`], [`Self::refresh_port`] sets the other end up and gives it its
+    /// addresses.
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError>;
 
     /// Puts right what somebody changed on a port that is there, and makes nothing. `None`: there is

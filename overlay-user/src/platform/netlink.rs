@@ -324,6 +324,11 @@ impl Link {
         self.flags.contains(LinkFlags::Up)
     }
 
+    /// Whether it is up, has a carrier, and the kernel has followed that.
+    pub(super) fn can_send(&self) -> bool {
+        self.flags.contains(LinkFlags::Up | LinkFlags::Running)
+    }
+
     /// Whether this is one end of a veth pair.
     pub(super) fn is_veth(&self) -> bool {
         self.kind == Some(InfoKind::Veth)

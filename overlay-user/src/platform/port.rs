@@ -1,7 +1,9 @@
 //! An endpoint's port: a namespace and a veth pair that leads into it.
 //!
 //! A port is made in this order, and each step is one that a later call finds and goes on from:
-//! record, namespace, veth, alias, then everything that can be set on what is there.
+//! record, namespace, veth, alias, then everything that can be set on what is there. Both ends are down
+//! until the pair has its rows and programs and the host side is set up; the next look opens the inside
+//! (`opening.rs`).
 
 use std::{
     io,
@@ -20,12 +22,9 @@ use super::{
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
     offloads,
+    opening::GSO_MAX_SIZE,
 };
 use crate::model::Name;
-
-/// Longest packet that an endpoint may leave to be segmented later, bytes: with the tunnel's
-/// headers around it, its length still fits the 16 bits of the outer IP header.
-const GSO_MAX_SIZE: u32 = 65_536 - 64;
 
 /// What is there of a port before it is changed.
 enum Found {
@@ -60,7 +59,7 @@ impl Linux {
         let in_netns = self.netns_changes.lock(&spec.netns).await;
         let host = self.open_host().await?;
         let (outside, netns) = match self.look(&host, spec).await? {
-            Found::Pair(pair) => return self.converge(&host, spec, pair).await,
+            Found::Pair(pair) => return self.converge(&host, spec, pair, false).await,
             Found::Parts { outside, netns } => (outside, netns),
         };
         let ports = &self.records.ports;
@@ -98,7 +97,7 @@ impl Linux {
     pub(super) async fn mend_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError> {
         let host = self.open_host().await?;
         match self.look(&host, spec).await? {
-            Found::Pair(pair) => self.converge(&host, spec, pair).await.map(Some),
+            Found::Pair(pair) => self.converge(&host, spec, pair, true).await.map(Some),
             Found::Parts { .. } => Ok(None),
         }
     }
@@ -319,7 +318,7 @@ impl Linux {
         })?;
         match self.look(host, spec).await? {
             Found::Pair(pair) => {
-                let port = self.converge(host, spec, pair).await?;
+                let port = self.converge(host, spec, pair, false).await?;
                 // It had nothing yet that somebody could have changed.
                 let mended = Vec::new();
                 Ok(Port { mended, ..port })
@@ -349,6 +348,7 @@ impl Linux {
         host: &Netlink,
         spec: &PortSpec,
         pair: Pair,
+        is_look: bool,
     ) -> Result<Port, PlatformError> {
         let endpoint = &spec.endpoint;
         let setting = || format!("setting up the veth of endpoint {endpoint}");
@@ -377,11 +377,11 @@ impl Linux {
             renamed.tried(setting)?;
             mended.push(format!("its interface's name was {}", inside.name));
         }
-        set_inside(&inner, &inside, spec).await.tried(setting)?;
-        for net in self
-            .set_addresses(&netns, &inner, inside.index, spec)
-            .await?
-        {
+        let ends = ((host, &outside), (&inner, &inside));
+        let set = self.set_inside(ends.0, ends.1, (&netns, spec), is_look);
+        let missed = set.await?;
+        let is_open = missed.is_some();
+        for net in missed.into_iter().flatten() {
             mended.push(format!("its address {net} was gone"));
         }
         self.set_outside(host, &outside, spec).await?;
@@ -393,6 +393,7 @@ impl Linux {
             host_ifindex: outside.index,
             host_ifname: Device::Port(endpoint).name(&self.instance),
             is_up: outside.is_up(),
+            is_open,
             has_xdp: inside.has_xdp,
             mended,
         };
@@ -454,7 +455,7 @@ fn changes(inside: &Link, outside: &Link, spec: &PortSpec) -> Vec<String> {
             changes.push(format!("{whose} MTU was {}", link.mtu));
         }
     }
-    if !inside.is_up() {
+    if outside.is_up() && !inside.is_up() {
         changes.push("its interface was down".to_owned());
     }
     changes
@@ -523,21 +524,6 @@ async fn bring_up_loopback(inner: &Netlink) -> io::Result<()> {
     }
 }
 
-async fn set_inside(inner: &Netlink, link: &Link, spec: &PortSpec) -> io::Result<()> {
-    let change = Change::of(link)
-        .address(spec.mac.octets())
-        .mtu(spec.mtu)
-        .flags(LinkFlags::Up);
-    inner.apply(change).await?;
-    match inner.apply(Change::of(link).limit_gso(GSO_MAX_SIZE)).await {
-        Err(error) if matches!(errno(&error), Errno::EOPNOTSUPP | Errno::EINVAL) => {
-            tracing::debug!(endpoint = %spec.endpoint, "this kernel can't limit a veth's GSO size");
-            Ok(())
-        }
-        applied => applied,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -560,6 +546,7 @@ mod tests {
         };
         let outside = Link {
             mtu: host_mtu(&spec),
+            flags: LinkFlags::Up,
             ..Link::default()
         };
         assert!(changes(&inside, &outside, &spec).is_empty());

@@ -82,19 +82,32 @@ impl Folder {
 
     /// Records `text` under `name`.
     pub(super) fn put(&self, name: &str, text: &str) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
-        fs::write(self.0.join(name), text)
+        self.in_folder(|| fs::write(self.0.join(name), text))
+    }
+
+    /// Does `work` in the folder, which is made before. Whoever forgets the last record takes it away, perhaps
+    /// just between the two.
+    fn in_folder(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        const ATTEMPTS: usize = 100;
+        let attempt = || fs::create_dir_all(&self.0).and_then(|()| work());
+        let is_gone = |done: &io::Result<()>| {
+            let error = done.as_ref().err();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let mut attempts = (1..ATTEMPTS).map(|_| attempt());
+        attempts.find(|done| !is_gone(done)).unwrap_or_else(attempt)
     }
 
     /// The same, so that it is there as a whole, or not at all, after the power has failed.
     fn put_lastingly(&self, name: &str, text: &str) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
         // No name has a '%'.
         let unfinished = self.0.join(format!("{name}%"));
-        let mut file = File::create(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(unfinished, self.0.join(name))
+        self.in_folder(|| {
+            let mut file = File::create(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, self.0.join(name))
+        })
     }
 
     /// All records that can be read.
@@ -243,6 +256,23 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_made_while_others_are_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder(root.path().join("instance/netns"));
+        std::thread::scope(|scope| {
+            for name in ["blue", "green", "red"] {
+                let folder = &folder;
+                scope.spawn(move || {
+                    for _ in 0..2000 {
+                        folder.put(name, "1").unwrap();
+                        folder.remove(name).unwrap();
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn records_are_read_back_listed_and_forgotten() {

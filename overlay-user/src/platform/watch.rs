@@ -366,6 +366,7 @@ mod tests {
             host_ifindex: OUTSIDE,
             host_ifname: "ovl1".to_owned(),
             is_up: true,
+            is_open: true,
             has_xdp: false,
             mended: Vec::new(),
         };

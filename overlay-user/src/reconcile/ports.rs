@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     model::Name,
-    platform::{PlatformError, Port, PortSpec},
+    platform::{Platform, PlatformError, Port, PortSpec},
 };
 
 /// How many interfaces are made or removed at the same time while the loop waits.
@@ -63,6 +63,30 @@ enum Waited {
     NotBegun(PortSpec),
 }
 
+/// What is done of a port.
+#[derive(Clone, Copy)]
+enum Step {
+    /// All but what lets its endpoint send.
+    Make,
+    /// That.
+    Open,
+}
+
+impl Step {
+    async fn take(self, platform: &dyn Platform, spec: &PortSpec) -> Made {
+        match self {
+            Self::Make => platform.ensure_port(spec).await,
+            Self::Open => platform.refresh_port(spec).await?.ok_or_else(|| {
+                let name = &spec.endpoint;
+                PlatformError::Kernel {
+                    what: format!("setting up the interface of endpoint {name}"),
+                    cause: "somebody removed it meanwhile".to_owned(),
+                }
+            }),
+        }
+    }
+}
+
 /// Work that took longer than the loop waits.
 enum Unsent {
     Making(PortSpec, Making),
@@ -84,7 +108,7 @@ impl Default for AtWork {
 
 impl Applier {
     /// Makes the interfaces of these endpoints, those that shall have one here, then their rows, then
-    /// attaches the programs.
+    /// attaches the programs, then lets the endpoints send.
     pub(super) async fn ensure_ports(&mut self, mirror: &Mirror, names: Vec<Name>) -> Vec<String> {
         let mut specs = Vec::new();
         let (mut impossible, mut unmade) = (Vec::new(), Vec::new());
@@ -107,6 +131,16 @@ impl Applier {
         }
         // Of one that never stood there may be parts and records.
         let mut errors = self.remove_ports(&unmade).await;
+        let made = self.take_step(Step::Make, specs).await;
+        for (name, reason) in impossible {
+            self.fail(name, reason);
+        }
+        errors.extend(self.take_made(mirror, made).await);
+        errors
+    }
+
+    /// Does this with each of the ports; gives those that the loop waited for.
+    async fn take_step(&mut self, step: Step, specs: Vec<PortSpec>) -> Vec<(PortSpec, Made)> {
         // Where one takes its time, many may: none is begun any more that the loop would wait for.
         let (platform, is_slow) = (&self.platform, &AtomicBool::new(false));
         let made = stream::iter(specs).map(|spec| async move {
@@ -114,7 +148,7 @@ impl Applier {
                 return Waited::NotBegun(spec);
             }
             let (platform, wanted) = (Arc::clone(platform), spec.clone());
-            let mut making = Work::begin(async move { platform.ensure_port(&wanted).await });
+            let mut making = Work::begin(async move { step.take(&*platform, &wanted).await });
             if let Ok(made) = timeout(PATIENCE, making.end()).await {
                 return Waited::Done(spec, made);
             }
@@ -130,11 +164,20 @@ impl Applier {
                 Waited::NotBegun(spec) => self.retry(spec),
             }
         }
-        for (name, reason) in impossible {
-            self.fail(name, reason);
+        made
+    }
+
+    /// Lets endpoints send whose interfaces are up on the host's side by now.
+    async fn open(&mut self, mut closed: Vec<PortSpec>) {
+        closed.retain(|spec| {
+            let ifindex = self.found.ports.get(&spec.endpoint);
+            ifindex.is_some_and(|ifindex| self.attached.up.contains(ifindex))
+        });
+        for (spec, opened) in self.take_step(Step::Open, closed).await {
+            if let Err(error) = opened {
+                self.fail(spec.endpoint, error.to_string());
+            }
         }
-        errors.extend(self.take_made(mirror, made).await);
-        errors
     }
 
     /// Makes one beside the loop from the beginning.
@@ -179,11 +222,12 @@ impl Applier {
         }
     }
 
-    /// Takes in what became of interfaces: their rows, then their programs.
+    /// Takes in what became of interfaces: their rows, then their programs, then their endpoints may send.
     async fn take_made(&mut self, mirror: &Mirror, made: Vec<(PortSpec, Made)>) -> Vec<String> {
         let mut draft = Draft::default();
-        let mut standing = Vec::new();
+        let (mut standing, mut closed) = (Vec::new(), Vec::new());
         for (spec, made) in made {
+            closed.extend(matches!(&made, Ok(port) if !port.is_open).then(|| spec.clone()));
             let name = spec.endpoint;
             self.note_endpoint(mirror, &name, &mut draft);
             match made {
@@ -209,6 +253,7 @@ impl Applier {
         }
         let written = self.settle(mirror, draft).err();
         let attached = self.attach().await.err();
+        self.open(closed).await;
         // What is wrong with another's interface is not wrong with these.
         let is_served = |name: &Name| {
             let ifindex = self.found.ports.get(name);
@@ -254,7 +299,7 @@ impl Applier {
         let known = self.found.ports.get(&name).copied();
         match looked {
             Ok(Some(port))
-                if wanted == Ok(spec)
+                if wanted.as_ref() == Ok(&spec)
                     && known == Some(port.host_ifindex)
                     && self.found.queued.contains(&port.host_ifindex) == port.has_xdp
                     && !self.failures.contains_key(&name) =>
@@ -271,6 +316,9 @@ impl Applier {
                 let set = self.set_up(&BTreeSet::from([port.host_ifindex])).await;
                 if let Err(error) = &set {
                     self.doubt([name], error);
+                }
+                if !port.is_open {
+                    self.open(vec![spec]).await;
                 }
                 set.err().into_iter().collect()
             }

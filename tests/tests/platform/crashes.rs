@@ -12,7 +12,7 @@ async fn a_crash_before_the_mark_leaves_a_port_that_is_found_and_finished() {
     unmarked();
     assert_eq!(
         host.restarted().ports().await.unwrap(),
-        std::slice::from_ref(&port)
+        [listed(port.clone())]
     );
     assert_eq!(host.restarted().ensure_port(&spec).await.unwrap(), port);
     assert_as_specified(&spec, &port);
@@ -44,7 +44,7 @@ async fn a_crash_before_the_namespaces_mount_is_finished_or_collected() {
         fs::write(host.path("blue"), "").unwrap();
     };
     half_made().await;
-    assert_as_specified(&spec, &host.restarted().ensure_port(&spec).await.unwrap());
+    assert_as_specified(&spec, &ensure(&host.restarted(), &spec).await);
     half_made().await;
     host.restarted().remove_orphan_namespaces().await.unwrap();
     assert!(!host.path("blue").exists());
@@ -85,7 +85,7 @@ async fn killed_at_any_point_it_leaves_nothing_that_the_next_start_does_not_coll
 
         let platform = host.restarted();
         if round % 2 == 0 {
-            let port = platform.ensure_port(&spec).await.unwrap();
+            let port = ensure(&platform, &spec).await;
             assert_as_specified(&spec, &port);
             platform.ensure_vxlan(UDP_PORT).await.unwrap();
         }

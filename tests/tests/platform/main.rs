@@ -16,6 +16,7 @@ mod removal;
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     env, fs,
     net::UdpSocket,
     path::{Path, PathBuf},
@@ -102,9 +103,9 @@ impl Host {
         }
     }
 
-    /// Makes the port what it shall be; what had to be put right for that is left out.
+    /// Makes the port what it shall be, up at both ends; what had to be put right for that is left out.
     pub(crate) async fn ensure(&self, spec: &PortSpec) -> Port {
-        as_it_is(self.platform.ensure_port(spec).await.unwrap())
+        ensure(&self.platform, spec).await
     }
 
     pub(crate) async fn refusal(&self, spec: &PortSpec) -> String {
@@ -137,6 +138,25 @@ impl Drop for Host {
             }
         }
         let _ = fs::remove_dir_all(self.records());
+    }
+}
+
+/// See [`Host::ensure`].
+pub(crate) async fn ensure(platform: &Linux, spec: &PortSpec) -> Port {
+    let made = platform.ensure_port(spec).await.unwrap();
+    if made.is_open {
+        return as_it_is(made);
+    }
+    let host_side = BTreeSet::from([made.host_ifindex]);
+    platform.set_ports_up(&host_side, true).await.unwrap();
+    as_it_is(platform.refresh_port(spec).await.unwrap().unwrap())
+}
+
+/// The port as a listing has it.
+pub(crate) fn listed(port: Port) -> Port {
+    Port {
+        is_open: false,
+        ..port
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a port becomes, and what is put right.
 
-use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt as _};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
 use overlay_tests::wait::PATIENCE;
 use tokio::time::timeout;
@@ -25,22 +25,44 @@ async fn a_port_is_what_its_spec_says() {
             .unwrap()
             .contains(&"NOARP".into())
     );
-    assert_eq!(host.platform.ports().await.unwrap(), [port]);
+    assert_eq!(host.platform.ports().await.unwrap(), [listed(port)]);
 }
 
 #[tokio::test]
 async fn the_host_side_of_a_port_is_down_until_it_is_set_up_and_stays_as_it_was_set() {
     let host = Host::new();
     let spec = host.spec("blue");
-    let port = host.ensure(&spec).await;
+    let port = host.platform.ensure_port(&spec).await.unwrap();
     let is_up = || is_up(&link(None, &port.host_ifname));
     assert!(!is_up(), "its program is yet to come");
     let both = BTreeSet::from([port.host_ifindex, 1_000_000]);
     for up in [true, false, true] {
         host.platform.set_ports_up(&both, up).await.unwrap();
         assert_eq!(is_up(), up);
-        host.ensure(&spec).await;
+        host.platform.ensure_port(&spec).await.unwrap();
         assert_eq!(is_up(), up);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_has_no_address_to_send_from_before_both_ends_of_its_port_can_send() {
+    let host = Host::new();
+    let spec = host.spec("blue");
+    let port = host.platform.ensure_port(&spec).await.unwrap();
+    for _ in 0..2 {
+        let closed = inside(&spec);
+        assert!(!is_up(&closed), "{closed}");
+        assert_eq!(addresses(&closed), [""; 0]);
+        host.platform.ensure_port(&spec).await.unwrap();
+    }
+    let host_side = BTreeSet::from([port.host_ifindex]);
+    host.platform.set_ports_up(&host_side, true).await.unwrap();
+    assert_eq!(addresses(&inside(&spec)), [""; 0]);
+    host.platform.refresh_port(&spec).await.unwrap().unwrap();
+    assert_as_specified(&spec, &port);
+    let ends = [inside(&spec), link(None, &port.host_ifname)];
+    for end in ends {
+        assert_eq!(end["operstate"], "UP", "{end}");
     }
 }
 
@@ -186,8 +208,8 @@ async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
         .arg(OsStr::from_bytes(b"\xff"))
         .status();
     assert!(set.unwrap().success());
-    let listed = timeout(PATIENCE, host.platform.ports()).await;
-    assert_eq!(listed.unwrap().unwrap(), [port]);
+    let ports = timeout(PATIENCE, host.platform.ports()).await;
+    assert_eq!(ports.unwrap().unwrap(), [listed(port)]);
     let removed = timeout(PATIENCE, host.platform.remove_port(&spec.endpoint)).await;
     removed.unwrap().unwrap();
     assert!(!host.path("blue").exists());

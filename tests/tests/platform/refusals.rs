@@ -85,15 +85,15 @@ async fn an_mtu_that_no_link_can_have_is_refused_and_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_port_that_fails_half_way_leaves_nothing() {
+async fn an_address_that_the_kernel_does_not_take_is_told_when_the_endpoint_is_to_have_it() {
     let host = Host::new();
     let mut spec = host.spec("blue");
-    ip(&format!("netns add {}", spec.netns));
-    // The kernel takes none of multicast, and that last of all.
     spec.addresses.push("ff05::5/64".parse().unwrap());
-    assert!(host.platform.ensure_port(&spec).await.is_err());
-    assert_eq!(links(None).len(), 1);
-    assert_eq!(links(Some(&spec.netns)).len(), 1);
+    let port = host.platform.ensure_port(&spec).await.unwrap();
+    let host_side = BTreeSet::from([port.host_ifindex]);
+    host.platform.set_ports_up(&host_side, true).await.unwrap();
+    let told = host.platform.refresh_port(&spec).await.unwrap_err().to_string();
+    assert!(told.contains("addresses of endpoint blue"), "{told}");
 }
 
 #[tokio::test]

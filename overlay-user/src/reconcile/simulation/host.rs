@@ -140,6 +140,7 @@ impl Host {
         let mut inner = self.lock();
         let capacity = inner.capacity;
         inner.kernel.activity += 1;
+        inner.kernel.has_failed_writing |= is_cut;
         let mut writing = Writing {
             kernel: &mut inner.kernel,
             truth: &truth,
@@ -433,6 +434,7 @@ impl Platform for Host {
                 host_ifindex: *ifindex,
                 host_ifname: format!("ov{ifindex}"),
                 is_up: inner.kernel.up.contains(ifindex),
+                is_open: false,
                 has_xdp: false,
                 mended: Vec::new(),
             })
@@ -458,6 +460,7 @@ impl Platform for Host {
         {
             kernel.attached.remove(ifindex);
             kernel.up.remove(ifindex);
+            kernel.open.remove(ifindex);
             kernel.ports.remove(&spec.endpoint);
         }
         let is_taken = kernel.foreign.contains(&place)
@@ -486,6 +489,7 @@ impl Platform for Host {
             host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
             is_up: kernel.up.contains(&ifindex),
+            is_open: kernel.open.contains(&ifindex),
             has_xdp: false,
             mended: Vec::new(),
         })
@@ -493,15 +497,18 @@ impl Platform for Host {
 
     async fn refresh_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError> {
         self.change_interfaces().await?;
-        let kernel = &self.lock().kernel;
+        let kernel = &mut self.lock().kernel;
         let standing = kernel.ports.get(&spec.endpoint);
         let standing =
             standing.filter(|(_, netns, ifname)| (netns, ifname) == (&spec.netns, &spec.ifname));
-        Ok(standing.map(|(ifindex, ..)| Port {
+        let standing = standing.map(|(ifindex, ..)| *ifindex);
+        standing.map(|ifindex| kernel.open_if_up(ifindex));
+        Ok(standing.map(|ifindex| Port {
             endpoint: spec.endpoint.clone(),
-            host_ifindex: *ifindex,
+            host_ifindex: ifindex,
             host_ifname: format!("ov{ifindex}"),
-            is_up: kernel.up.contains(ifindex),
+            is_up: kernel.up.contains(&ifindex),
+            is_open: kernel.open.contains(&ifindex),
             has_xdp: false,
             mended: Vec::new(),
         }))
@@ -546,6 +553,7 @@ impl Platform for Host {
         if let Some((ifindex, ..)) = kernel.ports.remove(endpoint) {
             kernel.attached.remove(&ifindex);
             kernel.up.remove(&ifindex);
+            kernel.open.remove(&ifindex);
         }
         Ok(())
     }

@@ -30,6 +30,10 @@ pub(super) struct Kernel {
     pub(super) attached: BTreeSet<u32>,
     /// Interfaces that are up.
     pub(super) up: BTreeSet<u32>,
+    /// Interfaces whose endpoints can send.
+    pub(super) open: BTreeSet<u32>,
+    /// Whether a write ever failed: rows may be missing then.
+    pub(super) has_failed_writing: bool,
     pub(super) is_underlay_attached: bool,
     pub(super) lease: Option<Instant>,
     /// When frames used rows that age.
@@ -48,6 +52,24 @@ pub(super) struct Kernel {
     pub(super) activity: u64,
     /// What must never happen, and did.
     pub(super) violations: Vec<String>,
+}
+
+impl Kernel {
+    /// A look at an interface whose host side is up lets its endpoint send: what that sends first must find
+    /// its program and its row.
+    pub(super) fn open_if_up(&mut self, ifindex: u32) {
+        if !self.up.contains(&ifindex) || !self.open.insert(ifindex) {
+            return;
+        }
+        let has_row = self.endpoints.contains_key(&ifindex) || self.has_failed_writing;
+        let has_program = self.attached.contains(&ifindex);
+        if !has_row || !has_program {
+            let violation = format!(
+                "interface {ifindex} can send: it has a row: {has_row}, a program: {has_program}"
+            );
+            self.violations.push(violation);
+        }
+    }
 }
 
 /// What goes wrong, and how often.

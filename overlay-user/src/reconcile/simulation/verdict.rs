@@ -119,6 +119,9 @@ impl World {
                 if !kernel.up.contains(ifindex) {
                     return Some(format!("{name} is said to be ready and is down"));
                 }
+                if !kernel.open.contains(ifindex) {
+                    return Some(format!("{name} is said to be ready and can't send"));
+                }
                 let Some(known) = view.mirror.endpoint(name) else {
                     return Some(format!("{name} is said to be ready and is not known"));
                 };
@@ -233,6 +236,9 @@ impl World {
             }
             if kernel.up != ifindexes {
                 wrong.push(format!("up are {:?} instead of {ifindexes:?}", kernel.up));
+            }
+            if kernel.open != ifindexes {
+                wrong.push(format!("able to send are {:?} instead of {ifindexes:?}", kernel.open));
             }
             if kernel.lease.is_none_or(|until| until <= Instant::now()) {
                 wrong.push("the lease has run out".to_owned());
