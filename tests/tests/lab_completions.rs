@@ -32,7 +32,7 @@ impl Shell {
         }
     }
 
-    /// What is offered behind `line`, whose last word may have been begun. Nothing is complained of.
+    /// The names that are offered behind `line`, whose last word may have been begun. Nothing is complained of.
     fn tab(&self, line: &str) -> Vec<String> {
         // As readline does it.
         let script = r#"
@@ -50,13 +50,16 @@ impl Shell {
             .env("OVERLAY_INSTANCE", &self.instance);
         let run = Run::of(&mut bash);
         assert_eq!(run.stderr, "", "{line}");
-        let lines = run.stdout.lines().filter(|line| !line.is_empty());
+        // Options may stand there as well.
+        let is_name = |line: &&str| !line.is_empty() && !line.starts_with('-');
+        let lines = run.stdout.lines().filter(is_name);
         lines.map(str::to_owned).collect()
     }
 }
 
 #[test]
-fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_registry_without_one() {
+fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_registry_without_one()
+ {
     let lab = Lab::new();
     let hosts = lab.hosts::<2>();
     let mut agents = Agent::on_each(&lab, &hosts, "");
@@ -68,6 +71,7 @@ fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_r
     let [one, two] = agents.each_ref().map(|agent| agent.instance().to_owned());
     let shell = Shell::new(&lab, &one);
     let look = || {
+        assert_eq!(shell.tab("overlay endpoint l"), ["ls"]);
         assert_eq!(shell.tab("overlay endpoint rm "), [&db[..], &web]);
         assert_eq!(shell.tab(&format!("overlay endpoint rm {web}")), [&web[..]]);
         let moved = format!("overlay endpoint move {web} --node ");
@@ -80,8 +84,12 @@ fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_r
     };
     look();
     // The line says more than the environment.
-    let elsewhere = Shell::new(&Lab::new(), "nobody");
-    for line in ["overlay --instance X endpoint show ", "overlay endpoint --instance=X show "] {
+    let another = Lab::new();
+    let elsewhere = Shell::new(&another, "nobody");
+    for line in [
+        "overlay --instance X endpoint show ",
+        "overlay endpoint --instance=X show ",
+    ] {
         let line = line.replace('X', &one);
         assert_eq!(elsewhere.tab(&line), [&db[..], &web], "{line}");
     }
@@ -98,9 +106,10 @@ fn without_an_agent_and_with_one_that_is_stopped_a_tab_is_over_at_once() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::start(&lab, &host, "--vni 42");
+    let another = Lab::new();
     let (nobody, stopped) = (
         Shell::new(&lab, &lab.name("nobody")),
-        Shell::new(&Lab::new(), agent.instance()),
+        Shell::new(&another, agent.instance()),
     );
     let _stopped = agent.stop();
     for (shell, longest) in [

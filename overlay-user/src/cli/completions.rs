@@ -10,11 +10,7 @@ use std::{
 };
 
 use clap::{Args, CommandFactory};
-use clap_complete::{
-    CompleteEnv, Shell,
-    engine::CompletionCandidate,
-    env::Shells,
-};
+use clap_complete::{CompleteEnv, Shell, engine::CompletionCandidate, env::Shells};
 use tokio::{runtime, time::timeout};
 
 use super::{Cli, Failure, Session};
@@ -80,16 +76,32 @@ fn script(shell: Shell) -> io::Result<Vec<u8>> {
 
 /// Answers a script's question, if this run is one. To be called before anything else is printed, or done
 /// by another thread.
+#[must_use]
 pub fn answer() -> bool {
     if env::var_os(ASKED_BY).is_none() {
         return false;
     }
-    let asked = CompleteEnv::with_factory(Cli::command).var(ASKED_BY);
+    let asked = CompleteEnv::with_factory(|| with_hidden_aliases(Cli::command())).var(ASKED_BY);
     let folder = env::current_dir().ok();
     // A shell shows what goes wrong in the middle of what is being typed: no answer is better.
     asked
         .try_complete(env::args_os(), folder.as_deref())
         .unwrap_or(true)
+}
+
+/// Of a verb with two names that are shown only the second would be offered.
+fn with_hidden_aliases(mut command: clap::Command) -> clap::Command {
+    let verbs = command
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned());
+    for verb in verbs.collect::<Vec<_>>() {
+        command = command.mut_subcommand(verb, |verb| {
+            let is_its = |alias: &&str| verb.get_visible_aliases().any(|its| its == *alias);
+            let aliases: Vec<_> = ["list", "delete"].into_iter().filter(is_its).collect();
+            with_hidden_aliases(verb.visible_alias(None).aliases(aliases))
+        });
+    }
+    command
 }
 
 /// Endpoints, for clap.

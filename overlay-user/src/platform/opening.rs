@@ -87,7 +87,11 @@ async fn change_inside(
 async fn await_carrier(ends: [(&Netlink, u32); 2]) -> io::Result<()> {
     let waiting = async {
         for (netlink, index) in ends {
-            while netlink.link(index).await?.is_some_and(|link| !link.can_send()) {
+            while netlink
+                .link(index)
+                .await?
+                .is_some_and(|link| !link.can_send())
+            {
                 sleep(CARRIER_RETRY).await;
             }
         }

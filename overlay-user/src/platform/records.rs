@@ -261,7 +261,7 @@ mod tests {
     fn a_record_is_made_while_others_are_forgotten() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder(root.path().join("instance/netns"));
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for name in ["blue", "green", "red"] {
                 let folder = &folder;
                 scope.spawn(move || {

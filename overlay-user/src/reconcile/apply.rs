@@ -93,6 +93,8 @@ pub(super) struct Readings {
     pub(super) has_former: bool,
     /// The host's interfaces were listed: until then it is not known which are missing.
     pub(super) has_ports: bool,
+    /// The small tables were read: until then that what stands has its rows is a former agent's word.
+    pub(super) has_small_tables: bool,
     /// It gave no next hops: nobody vouches for those that are known.
     lacks_paths: bool,
 }
@@ -436,12 +438,13 @@ impl Applier {
     }
 
     /// Makes the networks, VTEPs and endpoints tables what they shall be.
-    fn mend_small_tables(&mut self, mirror: &Mirror) -> Result<(), String> {
+    pub(super) fn mend_small_tables(&mut self, mirror: &Mirror) -> Result<(), String> {
         let actual =
             on_kernel(|| self.datapath.small_tables()).map_err(|error| error.to_string())?;
         let plan = Plan::between(&self.desired(mirror).small_tables(), &actual);
         self.write(&plan)?;
         self.unmended = None;
+        self.readings.has_small_tables = true;
         Ok(())
     }
 

@@ -168,11 +168,19 @@ impl Applier {
     }
 
     /// Lets endpoints send whose interfaces are up on the host's side by now.
-    async fn open(&mut self, mut closed: Vec<PortSpec>) {
+    async fn open(&mut self, mirror: &Mirror, mut closed: Vec<PortSpec>) {
         closed.retain(|spec| {
             let ifindex = self.found.ports.get(&spec.endpoint);
             ifindex.is_some_and(|ifindex| self.attached.up.contains(ifindex))
         });
+        if closed.is_empty() {
+            return;
+        }
+        if !self.readings.has_small_tables
+            && let Err(error) = self.mend_small_tables(mirror)
+        {
+            return self.doubt(closed.into_iter().map(|spec| spec.endpoint), &error);
+        }
         for (spec, opened) in self.take_step(Step::Open, closed).await {
             if let Err(error) = opened {
                 self.fail(spec.endpoint, error.to_string());
@@ -253,7 +261,7 @@ impl Applier {
         }
         let written = self.settle(mirror, draft).err();
         let attached = self.attach().await.err();
-        self.open(closed).await;
+        self.open(mirror, closed).await;
         // What is wrong with another's interface is not wrong with these.
         let is_served = |name: &Name| {
             let ifindex = self.found.ports.get(name);
@@ -318,7 +326,7 @@ impl Applier {
                     self.doubt([name], error);
                 }
                 if !port.is_open {
-                    self.open(vec![spec]).await;
+                    self.open(mirror, vec![spec]).await;
                 }
                 set.err().into_iter().collect()
             }

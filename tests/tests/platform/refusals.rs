@@ -92,7 +92,12 @@ async fn an_address_that_the_kernel_does_not_take_is_told_when_the_endpoint_is_t
     let port = host.platform.ensure_port(&spec).await.unwrap();
     let host_side = BTreeSet::from([port.host_ifindex]);
     host.platform.set_ports_up(&host_side, true).await.unwrap();
-    let told = host.platform.refresh_port(&spec).await.unwrap_err().to_string();
+    let told = host
+        .platform
+        .refresh_port(&spec)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(told.contains("addresses of endpoint blue"), "{told}");
 }
 

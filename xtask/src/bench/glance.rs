@@ -12,7 +12,7 @@ use super::measure::{Conditions, Cores, Measure, Metric};
 use super::netns::Netns;
 
 /// The best of them counts: what else the machine does meanwhile only ever slows a round down.
-pub(crate) const ROUNDS: u32 = 3;
+pub(crate) const ROUNDS: u32 = 2;
 /// What is measured, and for how many seconds.
 const MEASURES: [(Measure, Metric, u64); 2] = [
     (Measure::OneStream, Metric::TcpOneStream, 1),

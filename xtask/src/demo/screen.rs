@@ -6,28 +6,21 @@ use std::io::{Stdout, Write as _};
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use comfy_table::{Table, presets};
 
 const HEADING: Style = AnsiColor::Cyan.on_default().bold();
 const PROMPT: Style = AnsiColor::Green.on_default();
 const LINE: Style = Style::new().bold();
 const ASIDE: Style = Style::new().italic();
+const RESULT: Style = AnsiColor::Yellow.on_default().bold();
 
-/// What belongs to each tenant has its colour, in the drawing and in what programs print.
-const TENANTS: [(&[&str], Style); 2] = [
-    // The longer words are looked for first: a blue-43 is not blue's.
-    (
-        &["blue-43", "green-43", "VNI 43", "vni 43"],
-        AnsiColor::Magenta.on_default(),
-    ),
-    (
-        &["blue", "green", "VNI 42", "vni 42"],
-        AnsiColor::Blue.on_default().bold(),
-    ),
+/// What each endpoint has for a colour, in the drawing and in what programs print.
+const ENDPOINTS: [(&str, Style); 2] = [
+    ("blue", AnsiColor::Blue.on_default().bold()),
+    ("green", AnsiColor::Green.on_default().bold()),
 ];
 
-/// Columns that prose is wrapped at.
-const WIDTH: usize = 96;
+/// Columns: no line is wider.
+pub(super) const WIDTH: usize = 80;
 
 pub(super) struct Screen {
     out: AutoStream<Stdout>,
@@ -68,24 +61,29 @@ impl Screen {
     /// A line as it was typed, behind the prompt of a host or of the machine itself.
     pub(super) fn command(&mut self, host: Option<&str>, line: &str) -> Result<()> {
         let prompt = host.map_or_else(|| "$".to_owned(), |host| format!("{host} $"));
-        writeln!(self.out, "{PROMPT}{prompt}{PROMPT:#} {LINE}{line}{LINE:#}")?;
+        let mut lines = typed(&prompt, line).into_iter();
+        let first = lines.next().unwrap_or_default();
+        writeln!(self.out, "{PROMPT}{prompt}{PROMPT:#} {LINE}{first}{LINE:#}")?;
+        for line in lines {
+            writeln!(self.out, "{LINE}{line}{LINE:#}")?;
+        }
         Ok(self.out.flush()?)
     }
 
     /// What a line printed.
     pub(super) fn output(&mut self, text: &str) -> Result<()> {
-        for line in text.trim_end().lines() {
-            writeln!(self.out, "{}", coloured(line))?;
+        for line in text.trim_end().lines().flat_map(fitted) {
+            writeln!(self.out, "{}", coloured(&line))?;
         }
-        Ok(())
+        Ok(self.out.flush()?)
     }
 
-    pub(super) fn table(&mut self, mut table: Table) -> Result<()> {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 3));
+    /// What came of a step.
+    pub(super) fn result(&mut self, text: &str) -> Result<()> {
+        for line in fitted(text) {
+            writeln!(self.out, "{RESULT}{line}{RESULT:#}")?;
         }
-        let text = table.trim_fmt();
-        self.output(&text)
+        Ok(())
     }
 
     fn aside(&mut self, text: &str) -> Result<()> {
@@ -96,14 +94,44 @@ impl Screen {
     }
 }
 
-/// A table in the style of what `overlay` prints.
-pub(super) fn table(titles: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(titles);
-    table
+/// A line of output, in as many as it needs.
+fn fitted(line: &str) -> Vec<String> {
+    // The drawing's lines and blocks are as wide as letters, which the wrapping does not know.
+    if line.chars().count() <= WIDTH {
+        return vec![line.to_owned()];
+    }
+    let wrapped = textwrap::wrap(
+        line,
+        textwrap::Options::new(WIDTH).subsequent_indent("    "),
+    );
+    wrapped.into_iter().map(String::from).collect()
 }
 
-/// Gives a line's words their tenant's colour.
+/// A line that is typed behind a prompt, in as many as it needs: each but the last ends as a shell wants it.
+fn typed(prompt: &str, line: &str) -> Vec<String> {
+    const CONTINUED: &str = " \\";
+    let width = WIDTH - CONTINUED.len();
+    let options = textwrap::Options::new(width)
+        .initial_indent(" ")
+        .subsequent_indent("    ")
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    // The prompt takes its columns of the first line.
+    let behind = format!("{}{line}", "_".repeat(prompt.chars().count()));
+    let mut lines: Vec<String> = textwrap::wrap(&behind, options)
+        .into_iter()
+        .map(|line| format!("{line}{CONTINUED}"))
+        .collect();
+    if let Some(first) = lines.first_mut() {
+        *first = first.trim_start_matches([' ', '_']).to_owned();
+    }
+    if let Some(last) = lines.last_mut() {
+        last.truncate(last.len() - CONTINUED.len());
+    }
+    lines
+}
+
+/// Gives a line's words their endpoint's colour.
 fn coloured(line: &str) -> String {
     let Some((at, word, style)) = first_word(line) else {
         return line.to_owned();
@@ -113,13 +141,11 @@ fn coloured(line: &str) -> String {
     format!("{before}{style}{word}{style:#}{rest}")
 }
 
-/// The first of the tenants' words in a text, and where it begins.
+/// The first of the endpoints' names in a text, and where it begins.
 fn first_word(text: &str) -> Option<(usize, &'static str, Style)> {
-    TENANTS
-        .iter()
-        .flat_map(|(words, style)| words.iter().map(move |word| (*word, *style)))
+    let found = ENDPOINTS.into_iter();
+    found
         .filter_map(|(word, style)| Some((text.find(word)?, word, style)))
-        // The first of equals: the longer word.
         .min_by_key(|(at, ..)| *at)
 }
 
@@ -128,11 +154,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_begins_with_another_has_its_own_colour() {
-        let [(_, second), (_, first)] = TENANTS;
+    fn each_endpoint_has_its_own_colour() {
+        let [(_, blue), (_, green)] = ENDPOINTS;
         assert_eq!(
-            coloured("blue, blue-43."),
-            format!("{first}blue{first:#}, {second}blue-43{second:#}.")
+            coloured("green, blue."),
+            format!("{green}green{green:#}, {blue}blue{blue:#}.")
         );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_a_terminal_and_what_was_typed_can_be_pasted() {
+        let long = "overlay run --iface underlay --node host-1 --vni 42 --registry \
+                    sqlite:///run/overlay-demo/registry.db 2> host-1.log &";
+        let long = long.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut lines = typed("host-1 $", &long);
+        assert!(lines.len() > 1);
+        if let Some(first) = lines.first_mut() {
+            *first = format!("host-1 $ {first}");
+        }
+        for line in lines.iter().chain(&fitted(&long.repeat(3))) {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        let pasted = lines.join("\n").replace("\\\n", "");
+        let words: Vec<_> = pasted.split_whitespace().skip(2).collect();
+        assert_eq!(words.join(" "), long);
+        assert_eq!(typed("$", "ip netns add a"), ["ip netns add a"]);
+        for line in super::super::topology::DRAWING.lines() {
+            assert_eq!(fitted(line), [line]);
+        }
     }
 }

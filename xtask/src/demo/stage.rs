@@ -193,7 +193,7 @@ struct EndpointCounts {
 /// The hosts, the agents and what they made. All of it goes away with this value.
 pub(super) struct Stage {
     shell: Shell,
-    agents: Vec<Running>,
+    agents: Vec<(Host, Running)>,
     /// None once nothing is left to remove.
     record: Option<Record>,
     _claim: Claim,
@@ -224,8 +224,15 @@ impl Stage {
     }
 
     /// Holds an agent until the end.
-    pub(super) fn keep_running(&mut self, agent: Running) {
-        self.agents.push(agent);
+    pub(super) fn keep_running(&mut self, host: Host, agent: Running) {
+        self.agents.push((host, agent));
+    }
+
+    /// The agent of a host, which is not held any more.
+    pub(super) fn agent(&mut self, host: Host) -> Result<Running> {
+        let place = self.agents.iter().position(|(of, _)| *of == host);
+        let place = place.with_context(|| format!("no agent runs on {}", host.name()))?;
+        Ok(self.agents.swap_remove(place).1)
     }
 
     pub(super) fn wait_until_ready(&self, host: Host, agent: &Running) -> Result<()> {
@@ -284,7 +291,7 @@ impl Stage {
         record.strike(&self.shell)?;
         self.agents
             .drain(..)
-            .try_for_each(|agent| agent.terminate(Duration::from_secs(5)))
+            .try_for_each(|(_, agent)| agent.terminate(Duration::from_secs(5)))
     }
 }
 

@@ -502,7 +502,9 @@ impl Platform for Host {
         let standing =
             standing.filter(|(_, netns, ifname)| (netns, ifname) == (&spec.netns, &spec.ifname));
         let standing = standing.map(|(ifindex, ..)| *ifindex);
-        standing.map(|ifindex| kernel.open_if_up(ifindex));
+        if let Some(ifindex) = standing {
+            kernel.open_if_up(ifindex);
+        }
         Ok(standing.map(|ifindex| Port {
             endpoint: spec.endpoint.clone(),
             host_ifindex: ifindex,

@@ -238,7 +238,10 @@ impl World {
                 wrong.push(format!("up are {:?} instead of {ifindexes:?}", kernel.up));
             }
             if kernel.open != ifindexes {
-                wrong.push(format!("able to send are {:?} instead of {ifindexes:?}", kernel.open));
+                wrong.push(format!(
+                    "able to send are {:?} instead of {ifindexes:?}",
+                    kernel.open
+                ));
             }
             if kernel.lease.is_none_or(|until| until <= Instant::now()) {
                 wrong.push("the lease has run out".to_owned());
