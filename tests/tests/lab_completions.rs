@@ -79,6 +79,8 @@ fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_r
         assert_eq!(shell.tab("overlay network set "), ["lab", "other"]);
         let names = shell.tab("overlay endpoint ls --vni ");
         assert_eq!(names, ["lab", "42", "other", "43"]);
+        let places = shell.tab(&format!("overlay ping {web} "));
+        assert_eq!(places, [&db[..], &web, &one, &two]);
         let vteps = shell.tab("overlay vtep rm ");
         assert_eq!(vteps, [&one[..], "10.0.0.1", &two, "10.0.0.2"]);
     };

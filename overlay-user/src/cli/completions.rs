@@ -143,6 +143,17 @@ pub(super) fn nodes(current: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
+/// Endpoints and nodes.
+pub(super) fn places(current: &OsStr) -> Vec<CompletionCandidate> {
+    offer(current, async |offered| {
+        let Some(source) = Source::find() else { return };
+        source.endpoints(offered).await;
+        for vtep in source.vteps().await {
+            offered.add(vtep.node.as_str(), vtep.ip.to_string());
+        }
+    })
+}
+
 /// Nodes by name or the address of their VTEP.
 pub(super) fn vteps(current: &OsStr) -> Vec<CompletionCandidate> {
     offer(current, async |offered| {

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{ASKING, Failure, Session, watch::WatchArgs};
+use super::{ASKING, Failure, Session, completions, watch::WatchArgs};
 use crate::{
     agent::{
         api::{DropCountView, DropSampleView, DropsFilter, DropsView, drop_counts},
@@ -18,6 +18,7 @@ use crate::{
     },
 };
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -44,7 +45,11 @@ pub struct DropsArgs {
     #[arg(short, long)]
     verbose: bool,
     /// Only what was dropped of this endpoint of this host: sent by it, or on the way to it
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        add = ArgValueCompleter::new(completions::endpoints)
+    )]
     endpoint: Option<Name>,
     #[command(flatten)]
     watch: WatchArgs,

@@ -3,10 +3,11 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Failure, Format, Session, vtep::round_trip};
+use super::{Failure, Format, Session, completions, vtep::round_trip};
 use crate::{
     agent::api::{PingRequest, Pinged},
     model::{Name, PingSize},
@@ -31,7 +32,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub struct PingArgs {
     /// FROM and TO, or TO alone: endpoints or nodes by name, or by address; without FROM this host sends
-    #[arg(value_name = "[FROM] TO", num_args = 1..=2, required = true)]
+    #[arg(
+        value_name = "[FROM] TO",
+        num_args = 1..=2,
+        required = true,
+        add = ArgValueCompleter::new(completions::places)
+    )]
     places: Vec<String>,
     /// How many, a second apart
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
