@@ -22,6 +22,7 @@
 
 mod maps;
 mod packet;
+mod ping;
 mod probe;
 mod stage {
     pub mod count;
@@ -33,7 +34,6 @@ mod stage {
     pub mod miss;
     pub mod mtu;
     pub mod neighbor;
-    pub mod probe;
     pub mod sample;
     pub mod sender;
     pub mod slow_path;
@@ -127,7 +127,7 @@ fn from_endpoint(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, Dr
         meter: MeterKey::endpoint(ifindex),
     };
     if frame.is_marked()
-        && let Some(outcome) = stage::probe::send(frame, &endpoint, asker)
+        && let Some(outcome) = ping::send(frame, &endpoint, asker)
     {
         return outcome;
     }
@@ -227,7 +227,7 @@ fn from_tunnel(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, Drop
         return echo::take(frame, &tunnel);
     }
     if inner.ether_type == wire::echo::ETHER_TYPE {
-        return stage::probe::take(frame, &tunnel);
+        return ping::take(frame, &tunnel);
     }
     let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
     let origin = match sender::check_mac(vni, tunnel.sender, inner) {

@@ -6,6 +6,7 @@
 
 mod extension;
 mod slow_path;
+mod tunnel;
 
 use core::{ops::Deref, ptr};
 
@@ -41,6 +42,8 @@ use overlay_ebpf::{
         vxlan::{Encapsulation, OVERHEAD_IPV4, VxlanHdr},
     },
 };
+
+pub use tunnel::Tunnel;
 
 /// `AF_INET` of `linux/socket.h`.
 const AF_INET: u32 = 2;

@@ -11,11 +11,14 @@ use std::{
 use overlay_ebpf::abi::ABI_VERSION;
 use tokio::time::{Instant, sleep, timeout};
 
+mod clocks;
 mod networks;
 mod paths;
 mod underlays;
 
-use self::{networks::judge_networks, paths::judge_paths, underlays::judge_underlays};
+use self::{
+    clocks::judge_clocks, networks::judge_networks, paths::judge_paths, underlays::judge_underlays,
+};
 use super::{
     api::{DoctorView, Finding, NodeState},
     operations::Agent,
@@ -39,8 +42,6 @@ const PATHS: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(50);
 /// A registry that takes so long makes every change slow.
 const SLOW: Duration = Duration::from_secs(1);
-/// Clocks may differ by so much before the times that hosts tell each other mislead.
-const SKEW: Duration = Duration::from_secs(5);
 /// Rows that are left out, and are told of one by one.
 const ROWS: usize = 20;
 /// A map that is so full wants a larger one soon, percent.
@@ -570,37 +571,6 @@ fn peer(own: &Own<'_>, node: &Node, state: Option<NodeState>) -> Vec<Finding> {
 /// All of a version but its last number.
 fn line_of(version: &str) -> &str {
     version.rsplit_once('.').map_or(version, |(line, _)| line)
-}
-
-/// A living node has been heard of within a session's time: told by another clock, that shows how
-/// far the clocks are apart at least.
-fn judge_clocks(found: &mut DoctorView, own: &Own<'_>, nodes: &[Node], now: SystemTime) {
-    let mut all_well = true;
-    let peers = nodes
-        .iter()
-        .filter(|node| node.alive && node.name != *own.node);
-    for node in peers {
-        let Some(seen) = node.last_seen else { continue };
-        let (apart, how) = match now.duration_since(seen) {
-            Ok(age) => (age.saturating_sub(SESSION_TTL), "behind"),
-            Err(error) => (error.duration(), "ahead of"),
-        };
-        if apart >= SKEW {
-            found.find(Finding::warning(
-                format_args!("peer {}", node.name),
-                format_args!(
-                    "its clock is {} s or more {how} this host's: nothing depends on it but the times \
-                     that people read",
-                    apart.as_secs()
-                ),
-                "set both clocks by NTP",
-            ));
-            all_well = false;
-        }
-    }
-    if all_well {
-        found.pass("clocks");
-    }
 }
 
 #[cfg(test)]

@@ -452,7 +452,7 @@ impl Agent {
             EchoKind::Theirs => Sighting::Answered,
             EchoKind::Ours => Sighting::Back,
             EchoKind::Left => Sighting::Left,
-            EchoKind::Dropped(reason) => Sighting::Dropped(reason.name().to_owned()),
+            EchoKind::Dropped(reason) => Sighting::Dropped(reason.to_owned()),
         })
         .collect()
     }

@@ -132,7 +132,9 @@ impl Prober {
                 let before = path.state();
                 match echo.kind {
                     EchoKind::Theirs => path.hear(echo.at),
-                    EchoKind::Dropped(DropReason::EchoDamaged) => path.hear_damaged(echo.at),
+                    EchoKind::Dropped(reason) if reason == DropReason::EchoDamaged.name() => {
+                        path.hear_damaged(echo.at);
+                    }
                     EchoKind::Left => path.left(echo.id, echo.at),
                     EchoKind::Dropped(_) => {}
                     EchoKind::Ours => {

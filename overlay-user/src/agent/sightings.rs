@@ -84,8 +84,6 @@ impl Ids {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use overlay_ebpf::abi::DropReason;
-
     use super::*;
 
     fn echo(id: u64, kind: EchoKind) -> Echo {
@@ -111,7 +109,7 @@ mod tests {
         let (back, ()) = tokio::join!(sightings.back(7, patience), noting);
         assert_eq!(back, Some(Duration::from_millis(7)));
         assert_eq!(sightings.of(7).len(), 2);
-        sightings.note(echo(9, EchoKind::Dropped(DropReason::TooBig)));
+        sightings.note(echo(9, EchoKind::Dropped("too_big")));
         assert_eq!(sightings.back(9, patience).await, None);
     }
 

@@ -56,7 +56,7 @@ fn parse(record: &[u8]) -> Option<Echo> {
             EchoEvent::ASKED => EchoKind::Theirs,
             EchoEvent::BACK => EchoKind::Ours,
             EchoEvent::LEFT => EchoKind::Left,
-            EchoEvent::DROPPED => EchoKind::Dropped(reason(event.reason)?),
+            EchoEvent::DROPPED => EchoKind::Dropped(reason(event.reason)?.name()),
             _ => return None,
         },
         len: u16::try_from(event.len).ok()?,

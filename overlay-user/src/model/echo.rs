@@ -2,8 +2,6 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use overlay_ebpf::abi::DropReason;
-
 use super::{Mac, Vni};
 
 /// What a program of this host has seen of an echo.
@@ -30,8 +28,8 @@ pub enum EchoKind {
     Ours,
     /// It has left this host.
     Left,
-    /// It was dropped here, on its way there or back.
-    Dropped(DropReason),
+    /// It was dropped here, on its way there or back, for the reason of this name.
+    Dropped(&'static str),
 }
 
 /// An echo that is to be sent to another host.

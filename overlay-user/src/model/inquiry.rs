@@ -2,7 +2,6 @@
 
 use std::{fmt, net::IpAddr};
 
-use overlay_ebpf::abi::DropReason;
 use serde::{Deserialize, Serialize};
 
 use super::{Name, PathView, Vni};
@@ -190,12 +189,4 @@ impl fmt::Display for Pinged {
             None => write!(f, "{from} -> {to} within {}", self.to_node),
         }
     }
-}
-
-/// What a drop reason means, by its name.
-#[must_use]
-pub fn meaning_of(reason: &str) -> Option<&'static str> {
-    let known = DropReason::ALL.iter();
-    let found = known.copied().find(|known| known.name() == reason);
-    found.map(|reason| reason.describe().trim_end_matches('.'))
 }

@@ -32,7 +32,7 @@ pub use endpoint::{Endpoint, EndpointState};
 pub use identity::RegistryId;
 pub use inquiry::{
     Answer, Inquiry, LostAt, NetworkTold, PathTold, PathsTold, Ping, PingSize, PingTarget, Pinged,
-    Sighting, meaning_of,
+    Sighting,
 };
 pub use miss::{Miss, Wanted};
 pub use name::{IfName, Name, NameError};

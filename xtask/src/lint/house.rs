@@ -44,7 +44,7 @@ use May::{Import, ImportAll, ImportTraits};
 
 /// Who may import whom. Modules are `crate::module`; a module's own files may import each other,
 /// and roots (lib.rs, main.rs) may import everything.
-pub(super) const IMPORTS: [(&str, &[May]); 17] = [
+pub(super) const IMPORTS: [(&str, &[May]); 18] = [
     ("ebpf::abi", &[]),
     ("ebpf::wire", &[]),
     ("ebpf::rule", &[Import("ebpf::abi"), Import("ebpf::wire")]),
@@ -65,6 +65,18 @@ pub(super) const IMPORTS: [(&str, &[May]); 17] = [
         &[
             Import("program::packet"),
             Import("program::maps"),
+            Import("ebpf::rule"),
+            Import("ebpf::wire"),
+            Import("ebpf::abi"),
+        ],
+    ),
+    (
+        "program::ping",
+        // The way of an endpoint's frames, which it is to take: stages put together.
+        &[
+            Import("program::packet"),
+            Import("program::maps"),
+            Import("program::stage"),
             Import("ebpf::rule"),
             Import("ebpf::wire"),
             Import("ebpf::abi"),

@@ -14,7 +14,7 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{Frame, IPV6_IS_LONGER},
+    packet::{Frame, IPV6_IS_LONGER, Tunnel},
 };
 
 /// Where the outer UDP header begins.
@@ -23,20 +23,6 @@ const OUTER_UDP: usize = eth::LEN + ipv4::LEN;
 const VXLAN: usize = OUTER_UDP + udp::LEN;
 /// Where the inner frame begins.
 const INNER: usize = VXLAN + vxlan::LEN;
-
-/// What the outer headers of a tunnel packet said.
-pub struct Tunnel {
-    /// The sender's underlay address.
-    pub sender: [u8; 4],
-    /// The network, 0..=16777215.
-    pub vni: u32,
-    /// The inner Ethernet header.
-    pub inner: eth::Header,
-    /// The outer ECN field.
-    ecn: u8,
-    /// Whether the packet is the first fragment of one.
-    pub is_fragment: bool,
-}
 
 /// Whether the frame is a tunnel packet for this VTEP, or the first fragment of one. Others pass untouched,
 /// those of a VLAN among them; a tag that names none is no reason (IEEE 802.1Q section 6.9).

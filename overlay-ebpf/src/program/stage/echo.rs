@@ -12,10 +12,9 @@ use overlay_ebpf::{
     },
 };
 
-use super::decap::Tunnel;
 use crate::{
     maps,
-    packet::{DROP, Frame, Held, Verdict},
+    packet::{DROP, Frame, Held, Tunnel, Verdict},
 };
 
 /// Where the outer UDP header begins.

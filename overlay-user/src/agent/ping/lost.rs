@@ -2,10 +2,12 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use overlay_ebpf::abi::DropReason;
+
 use super::Route;
 use crate::{
     agent::operations::Agent,
-    model::{Answer, Inquiry, LostAt, Name, PathState, Pinged, Sighting, Vtep, meaning_of},
+    model::{Answer, Inquiry, LostAt, Name, PathState, Pinged, Sighting, Vtep},
 };
 
 /// How long the other host may take to say what it saw.
@@ -155,6 +157,13 @@ fn drop_of(seen: &[Sighting]) -> Option<String> {
         Sighting::Dropped(reason) => Some(reason.clone()),
         _ => None,
     })
+}
+
+/// What a drop reason means, by its name.
+fn meaning_of(reason: &str) -> Option<&'static str> {
+    let known = DropReason::ALL.iter();
+    let found = known.copied().find(|known| known.name() == reason);
+    found.map(|reason| reason.describe().trim_end_matches('.'))
 }
 
 fn dropped(node: &Name, what: &str, reason: &str, pinged: &Pinged) -> LostAt {

@@ -49,15 +49,16 @@ impl Agent {
         let name = node.name.clone();
         // What can't be tried, because it is gone or not ready, is nothing that was lost.
         let route = self.route_inside(&from, &to, node).await.ok()?;
-        let first = self.ping_once(&route, USUAL).await.ok()?;
-        first.lost.as_ref()?;
         // Once is no loss.
-        let second = self.ping_once(&route, USUAL).await.ok()?;
-        second.lost.as_ref()?;
+        if self.any_back(&route, &[USUAL]).await.ok()?.is_some() {
+            return None;
+        }
+        let pinged = self.ping_once(&route, USUAL).await.ok()?;
+        pinged.lost.as_ref()?;
         Some(NetworkTold {
             node: name,
             network,
-            pinged: second,
+            pinged,
         })
     }
 

@@ -10,15 +10,14 @@ use overlay_ebpf::{
     },
 };
 
-use super::{
-    decap::Tunnel,
-    echo as stage, encap, miss,
-    miss::Asker,
-    sender::{self, Origin},
-};
 use crate::{
     maps,
-    packet::{DROP, Frame, Held, Verdict},
+    packet::{DROP, Frame, Held, Tunnel, Verdict},
+    stage::{
+        echo as stage, encap, miss,
+        miss::Asker,
+        sender::{self, Origin},
+    },
 };
 
 /// Sends a probe of the agent's, which came in by the endpoint's interface, as if the endpoint had sent it.
