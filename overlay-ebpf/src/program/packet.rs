@@ -283,10 +283,7 @@ impl Frame {
         [u8; LEN]: Header,
     {
         let summed: *const [u8; LEN] = self.header(offset)?;
-        #[expect(
-            clippy::cast_ptr_alignment,
-            reason = "the kernel reads packets at any alignment"
-        )]
+        // The kernel reads packets at any alignment.
         let words = summed as *mut u32;
         // SAFETY: the helper reads `LEN` bytes, which were just found to be there, and nothing of the
         // other pointer, whose length is 0.

@@ -121,12 +121,9 @@ fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Verdic
     if header.kind == echo::REPLY {
         return Ok(DROP);
     }
-    let back = match (origin, maps::fdb(vni, inner.source)) {
-        (Origin::Proven, Some(back)) => back,
-        _ => {
-            let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
-            return Err(miss::of_mac(asker, inner.source, DropReason::SourceVtep));
-        }
+    let (Origin::Proven, Some(back)) = (origin, maps::fdb(vni, inner.source)) else {
+        let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
+        return Err(miss::of_mac(asker, inner.source, DropReason::SourceVtep));
     };
     *frame.header_mut::<EthHdr>(INNER_L3 - eth::LEN)? = EthHdr {
         dst_addr: inner.source.octets(),

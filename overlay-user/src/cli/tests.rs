@@ -523,6 +523,6 @@ async fn every_shell_gets_its_completions() {
     let agent = agent(fake::Fake::default());
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = agent.run(&format!("completions {shell}")).await.unwrap();
-        assert!(script.contains("endpoint"), "{shell}");
+        assert!(script.contains("OVERLAY_COMPLETE"), "{shell}");
     }
 }

@@ -90,9 +90,11 @@ impl Folder {
     fn in_folder(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
         const ATTEMPTS: usize = 100;
         let attempt = || fs::create_dir_all(&self.0).and_then(|()| work());
+        // What was there when it was to be made, and is no more, is said to be there already.
+        let gone = [io::ErrorKind::NotFound, io::ErrorKind::AlreadyExists];
         let is_gone = |done: &io::Result<()>| {
             let error = done.as_ref().err();
-            error.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+            error.is_some_and(|error| gone.contains(&error.kind()))
         };
         let mut attempts = (1..ATTEMPTS).map(|_| attempt());
         attempts.find(|done| !is_gone(done)).unwrap_or_else(attempt)

@@ -80,6 +80,8 @@ pub struct Applier {
 /// Why the small tables may not be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unmended {
+    /// Nobody has looked: that what stands has its rows is a former agent's word.
+    Unread,
     /// One is full: it is written to again at each look at the host.
     Full,
     /// A write failed.
@@ -93,8 +95,6 @@ pub(super) struct Readings {
     pub(super) has_former: bool,
     /// The host's interfaces were listed: until then it is not known which are missing.
     pub(super) has_ports: bool,
-    /// The small tables were read: until then that what stands has its rows is a former agent's word.
-    pub(super) has_small_tables: bool,
     /// It gave no next hops: nobody vouches for those that are known.
     lacks_paths: bool,
 }
@@ -140,7 +140,7 @@ impl Applier {
             // What a former agent left has to be looked through; a million rows take seconds.
             is_in_doubt: !is_blank,
             is_filling: is_blank,
-            unmended: None,
+            unmended: Some(Unmended::Unread),
             behind: None,
             overflow: BTreeSet::new(),
             refused: 0,
@@ -444,7 +444,6 @@ impl Applier {
         let plan = Plan::between(&self.desired(mirror).small_tables(), &actual);
         self.write(&plan)?;
         self.unmended = None;
-        self.readings.has_small_tables = true;
         Ok(())
     }
 

@@ -21,7 +21,12 @@ use tokio::{
 };
 
 use super::{
-    Observer, Reconciler, apply::Applier, inputs::Errand, mirror::Mirror, plan::Draft, work::Work,
+    Observer, Reconciler,
+    apply::{Applier, Unmended},
+    inputs::Errand,
+    mirror::Mirror,
+    plan::Draft,
+    work::Work,
 };
 use crate::{
     model::Name,
@@ -176,7 +181,7 @@ impl Applier {
         if closed.is_empty() {
             return;
         }
-        if !self.readings.has_small_tables
+        if self.unmended == Some(Unmended::Unread)
             && let Err(error) = self.mend_small_tables(mirror)
         {
             return self.doubt(closed.into_iter().map(|spec| spec.endpoint), &error);

@@ -91,6 +91,10 @@ pub fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) {
 /// Notes the frame down. The one function that is called: written out at the end of each program it would
 /// make the verifier look at it over and over.
 #[inline(never)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what is called takes the context itself: the verifier follows no pointer to it"
+)]
 fn note(frame: Frame, slot: u32, reason: u32, subject: &Subject) {
     maps::with_drop_sample(slot, |row| {
         forget_packet(row);

@@ -89,32 +89,10 @@ impl Host {
     pub(super) fn send(&self, miss: Miss) -> bool {
         let mut inner = self.lock();
         let Inner { kernel, misses, .. } = &mut *inner;
-        let now = Instant::now();
-        let found = match miss.wanted {
-            Wanted::Mac(mac) => {
-                let key = FdbKey { vni: miss.vni, mac };
-                let found = kernel.fdb.contains_key(&key);
-                if found {
-                    kernel.used.insert(key, now);
-                }
-                found
-            }
-            Wanted::Ip(ip) => kernel
-                .neighbors
-                .contains_key(&NeighborKey { vni: miss.vni, ip }),
-        };
-        let is_on_demand = kernel
-            .networks
-            .get(&miss.vni)
-            .is_some_and(|row| row.on_demand);
-        let key = (miss.vni, miss.wanted);
-        let is_quiet = kernel.quiet.get(&key).is_some_and(|until| *until > now);
-        if !found && is_on_demand && !is_quiet {
-            kernel.quiet.insert(key, now + Duration::from_secs(1));
-            if let Some(misses) = misses {
-                // A full ring loses misses.
-                let _ = misses.try_send(miss);
-            }
+        let (found, raises) = kernel.look_for(&miss);
+        if raises && let Some(misses) = misses {
+            // A full ring loses misses.
+            let _ = misses.try_send(miss);
         }
         found
     }
@@ -153,6 +131,7 @@ impl Host {
         };
         writing.run(put, remove);
         let refused = writing.refused;
+        inner.kernel.note_rows();
         if is_cut {
             return Err(failed());
         }
@@ -461,6 +440,7 @@ impl Platform for Host {
             kernel.attached.remove(ifindex);
             kernel.up.remove(ifindex);
             kernel.open.remove(ifindex);
+            kernel.had_row.remove(ifindex);
             kernel.ports.remove(&spec.endpoint);
         }
         let is_taken = kernel.foreign.contains(&place)
@@ -556,6 +536,7 @@ impl Platform for Host {
             kernel.attached.remove(&ifindex);
             kernel.up.remove(&ifindex);
             kernel.open.remove(&ifindex);
+            kernel.had_row.remove(&ifindex);
         }
         Ok(())
     }

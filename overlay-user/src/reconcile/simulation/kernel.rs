@@ -32,6 +32,8 @@ pub(super) struct Kernel {
     pub(super) up: BTreeSet<u32>,
     /// Interfaces whose endpoints can send.
     pub(super) open: BTreeSet<u32>,
+    /// Interfaces that had a row at some time: one whose endpoint goes has none for a moment.
+    pub(super) had_row: BTreeSet<u32>,
     /// Whether a write ever failed: rows may be missing then.
     pub(super) has_failed_writing: bool,
     pub(super) is_underlay_attached: bool,
@@ -55,13 +57,49 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
+    /// Looks for the row that a frame wants, as the programs do: whether it is there, and whether a miss is raised.
+    pub(super) fn look_for(&mut self, miss: &Miss) -> (bool, bool) {
+        let now = Instant::now();
+        let found = match miss.wanted {
+            Wanted::Mac(mac) => {
+                let key = FdbKey { vni: miss.vni, mac };
+                let found = self.fdb.contains_key(&key);
+                if found {
+                    self.used.insert(key, now);
+                }
+                found
+            }
+            Wanted::Ip(ip) => self
+                .neighbors
+                .contains_key(&NeighborKey { vni: miss.vni, ip }),
+        };
+        let network = self.networks.get(&miss.vni);
+        let is_on_demand = network.is_some_and(|row| row.on_demand);
+        let key = (miss.vni, miss.wanted);
+        let is_quiet = self.quiet.get(&key).is_some_and(|until| *until > now);
+        let raises = !found && is_on_demand && !is_quiet;
+        if raises {
+            self.quiet.insert(key, now + Duration::from_secs(1));
+        }
+        (found, raises)
+    }
+
+    /// To be called when rows were written.
+    pub(super) fn note_rows(&mut self) {
+        self.had_row.extend(self.endpoints.keys());
+    }
+
     /// A look at an interface whose host side is up lets its endpoint send: what that sends first must find
     /// its program and its row.
     pub(super) fn open_if_up(&mut self, ifindex: u32) {
         if !self.up.contains(&ifindex) || !self.open.insert(ifindex) {
             return;
         }
-        let has_row = self.endpoints.contains_key(&ifindex) || self.has_failed_writing;
+        let rows = [
+            self.endpoints.contains_key(&ifindex),
+            self.had_row.contains(&ifindex),
+        ];
+        let has_row = rows.contains(&true) || self.has_failed_writing;
         let has_program = self.attached.contains(&ifindex);
         if !has_row || !has_program {
             let violation = format!(
