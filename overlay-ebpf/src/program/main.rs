@@ -57,7 +57,7 @@ use stage::{
     count, decap, deliver, echo, encap, group, miss,
     miss::Asker,
     mtu, neighbor,
-    neighbor::{Discovery, Question},
+    neighbor::{Answer, Discovery, Question},
     sample,
     sample::Subject,
     sender,
@@ -67,6 +67,7 @@ use stage::{
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
 #[classifier]
+#[inline(always)]
 pub fn endpoint_ingress(ctx: TcContext) -> Verdict {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
     from_endpoint(&mut frame, &mut subject)
@@ -75,6 +76,7 @@ pub fn endpoint_ingress(ctx: TcContext) -> Verdict {
 
 /// TC ingress on the underlay device: what comes out of tunnels, among all else.
 #[classifier]
+#[inline(always)]
 pub fn underlay_ingress(ctx: TcContext) -> Verdict {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     match decap::is_ours(&mut frame) {
@@ -88,6 +90,7 @@ pub fn underlay_ingress(ctx: TcContext) -> Verdict {
 /// TC ingress on the kernel's VXLAN device: what [`underlay_ingress`] left to it. All else came past that: by
 /// another interface, over IPv6 or over loopback.
 #[classifier]
+#[inline(always)]
 pub fn external_ingress(ctx: TcContext) -> Verdict {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     match maps::voucher() {
@@ -101,6 +104,7 @@ pub fn external_ingress(ctx: TcContext) -> Verdict {
 /// Run by the agent alone, on a frame of its own: sends it out of the interface that the frame's
 /// mark names. 1: it was sent.
 #[classifier]
+#[inline(always)]
 pub fn inject(ctx: TcContext) -> Verdict {
     Verdict::from(Frame::new(ctx).inject().is_ok())
 }
@@ -109,6 +113,7 @@ pub fn inject(ctx: TcContext) -> Verdict {
 /// long as its priority says. A tunnel packet by the VXLAN device, where [`external_ingress`] sends it on; a probe
 /// by an endpoint's. 1: it was sent.
 #[classifier]
+#[inline(always)]
 pub fn inject_echo(ctx: TcContext) -> Verdict {
     let sent = maps::voucher().map(|secret| Frame::new(ctx).inject_echo(secret));
     Verdict::from(matches!(sent, Some(Ok(()))))
@@ -131,32 +136,39 @@ fn from_endpoint(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, Dr
     {
         return outcome;
     }
-    let miss_of = |question: Question| {
-        miss::of_ip(asker, question.address, question.asker, question.otherwise)
-    };
     if frame.has_vlan_tag() {
         frame.pop_vlan()?;
     }
     let header = eth::Header::parse(frame.header(0)?);
     source::check_mac(&endpoint, &header)?;
-    let flow = match header.ether_type {
-        eth::ARP => {
-            if let Some(answer) = neighbor::answer_arp(frame, &endpoint, &header, miss_of)? {
-                return Ok(answer);
-            }
-            Flow { hash: 0, ecn: 0 }
+    let discovery = if header.ether_type == eth::IPV6 {
+        neighbor::discovery(frame)?
+    } else {
+        Discovery::No
+    };
+    let answer = match discovery {
+        Discovery::No if header.ether_type == eth::ARP => {
+            neighbor::answer_arp(frame, &endpoint, &header)?
         }
+        Discovery::No => Answer::NotOurs,
+        Discovery::Advertisement => {
+            neighbor::check_advertisement(frame, &endpoint)?;
+            Answer::NotOurs
+        }
+        Discovery::Solicitation => neighbor::advertise(frame, &endpoint, &header)?,
+    };
+    match answer {
+        Answer::Sent(verdict) => return Ok(verdict),
+        Answer::Unknown(Question {
+            address,
+            asker: asker_ip,
+            otherwise,
+        }) => return Err(miss::of_ip(asker, address, asker_ip, otherwise)),
+        Answer::NotOurs => {}
+    }
+    let flow = match header.ether_type {
+        eth::ARP => Flow { hash: 0, ecn: 0 },
         eth::IPV6 => {
-            let discovery = neighbor::discovery(frame)?;
-            match discovery {
-                Discovery::No => {}
-                Discovery::Advertisement => neighbor::check_advertisement(frame, &endpoint)?,
-                Discovery::Solicitation => {
-                    if let Some(answer) = neighbor::advertise(frame, &endpoint, &header, miss_of)? {
-                        return Ok(answer);
-                    }
-                }
-            }
             if header.destination.is_group() {
                 return Err(group::reason(frame, header.ether_type, eth::LEN));
             }

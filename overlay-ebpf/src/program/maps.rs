@@ -371,11 +371,19 @@ pub fn raise(event: &MissEvent, until_ns: u64) -> bool {
     true
 }
 
-/// Tells the agent of an echo; not where the ring is full.
-#[inline(always)]
-pub fn tell_of_echo(event: &EchoEvent) {
+/// Tells the agent now what became of an echo of this number (order of the wire), with the other host's address (order of
+/// the wire), as [`EchoEvent`] has it; not where the ring is full. Called, for the stack that the event takes.
+#[inline(never)]
+pub fn tell_of_echo(id: u64, vtep: u32, kind: u32, len: u32, reason: u32) {
     if let Some(mut record) = ECHOES.reserve(0) {
-        record.write(*event);
+        record.write(EchoEvent {
+            id: id.to_ne_bytes(),
+            at_ns: exactly_now(),
+            vtep: vtep.to_ne_bytes(),
+            kind,
+            len,
+            reason,
+        });
         record.submit(0);
     }
 }

@@ -29,7 +29,7 @@ pub fn send(
     asker: Asker,
 ) -> Option<Result<Verdict, DropReason>> {
     let secret = maps::voucher()?;
-    if !frame.is_own_echo(secret) {
+    if !frame.is_own_probe(secret) {
         return None;
     }
     frame.require(eth::LEN + echo::LEN).ok()?;
@@ -49,14 +49,13 @@ pub fn send(
         Ok((_, vtep)) => (EchoEvent::LEFT, vtep, 0),
         Err(reason) => (EchoEvent::DROPPED, maps::vtep_ip(), reason.number()),
     };
-    maps::tell_of_echo(&Held(EchoEvent {
-        id: header.id,
-        at_ns: maps::exactly_now(),
-        vtep,
+    maps::tell_of_echo(
+        u64::from_ne_bytes(header.id),
+        u32::from_ne_bytes(vtep),
         kind,
         len,
         reason,
-    }));
+    );
     Some(outcome.map(|(verdict, _)| verdict))
 }
 

@@ -100,13 +100,20 @@ impl Frame {
         self.clone_to(ifindex, BPF_F_INGRESS as u64)
     }
 
-    /// Whether the frame is one that [`Self::inject_echo`] sent: it comes out of no tunnel.
+    /// Whether the frame is one that [`Self::inject_echo`] had come in by an endpoint's interface: the endpoint's own
+    /// have no mark.
+    #[inline(always)]
+    pub fn is_own_probe(&self, secret: u32) -> bool {
+        // SAFETY: as for `ifindex`.
+        unsafe { (*self.skb()).tc_index == OWN_ECHO && (*self.skb()).mark == secret }
+    }
+
+    /// The same of the VXLAN device's: it comes out of no tunnel.
     #[inline(always)]
     pub fn is_own_echo(&self, secret: u32) -> bool {
-        // SAFETY: as for `ifindex`.
-        let is_marked =
-            unsafe { (*self.skb()).tc_index == OWN_ECHO && (*self.skb()).mark == secret };
-        is_marked && self.key_of_device(0).is_none() && self.key_of_device(IPV6).is_none()
+        self.is_own_probe(secret)
+            && self.key_of_device(0).is_none()
+            && self.key_of_device(IPV6).is_none()
     }
 
     /// The VNI that the VXLAN device found on the frame, and the sender's underlay address.

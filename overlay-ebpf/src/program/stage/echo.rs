@@ -119,14 +119,13 @@ pub fn tell_of_outcome(
         EchoEvent::ASKED => maps::tally(Counter::EchoAnswered),
         _ => {}
     }
-    maps::tell_of_echo(&Held(EchoEvent {
-        id: header.id,
-        at_ns: maps::exactly_now(),
-        vtep: tunnel.sender,
+    maps::tell_of_echo(
+        u64::from_ne_bytes(header.id),
+        u32::from_ne_bytes(tunnel.sender),
         kind,
-        len: u32::from(outer_len(frame).unwrap_or(0)),
+        u32::from(outer_len(frame).unwrap_or(0)),
         reason,
-    }));
+    );
     outcome
 }
 
@@ -143,13 +142,12 @@ pub fn send(frame: &mut Frame) -> Result<Verdict, DropReason> {
     frame.require(INNER_L3 + echo::LEN)?;
     let to = frame.header::<Ipv4Hdr>(eth::LEN)?.dst_addr;
     let id = frame.header::<EchoHdr>(INNER_L3)?.id;
-    maps::tell_of_echo(&Held(EchoEvent {
-        id,
-        at_ns: maps::exactly_now(),
-        vtep: to,
-        kind: EchoEvent::LEFT,
-        len: u32::from(outer_len(frame)?),
-        reason: 0,
-    }));
+    maps::tell_of_echo(
+        u64::from_ne_bytes(id),
+        u32::from_ne_bytes(to),
+        EchoEvent::LEFT,
+        u32::from(outer_len(frame)?),
+        0,
+    );
     frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::path(to).next_hop)
 }

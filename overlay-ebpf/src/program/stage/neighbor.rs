@@ -28,19 +28,27 @@ pub struct Question {
     pub otherwise: DropReason,
 }
 
+/// What becomes of a question.
+pub enum Answer {
+    /// It was turned into its answer.
+    Sent(Verdict),
+    /// It is for the endpoint that its destination MAC names, or none at all.
+    NotOurs,
+    /// Nobody in the maps has the address.
+    Unknown(Question),
+}
+
 /// Where an ICMPv6 message begins.
 const MESSAGE: usize = eth::LEN + ipv6::LEN;
 
-/// Answers an ARP request for a known address, and a probe for somebody else's (RFC 5227 section 2.1.1); what
-/// becomes of others `miss` says. Announcements want no answer. `None`: the packet is for the endpoint that its
-/// destination MAC names, a reply or a request of one that asks that endpoint alone.
+/// Answers an ARP request for a known address, and a probe for somebody else's (RFC 5227 section 2.1.1).
+/// Announcements want no answer. Not ours is a reply, or a request of one that asks one endpoint alone.
 #[inline(always)]
 pub fn answer_arp(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     header: &eth::Header,
-    miss: impl FnOnce(Question) -> DropReason,
-) -> Result<Option<Verdict>, DropReason> {
+) -> Result<Answer, DropReason> {
     frame.require(eth::LEN + arp::LEN)?;
     let request = Held(*frame.header::<ArpHdr>(eth::LEN)?);
     let is_reply = arp::is_reply(&request);
@@ -65,7 +73,7 @@ pub fn answer_arp(
         return Err(DropReason::ArpMalformed);
     }
     if is_reply {
-        return Ok(None);
+        return Ok(Answer::NotOurs);
     }
     let otherwise = if is_probe {
         DropReason::ArpGratuitous
@@ -74,9 +82,9 @@ pub fn answer_arp(
     };
     let Some(neighbor) = maps::neighbor_ipv4(endpoint.vni, request.tpa) else {
         if !header.destination.is_group() {
-            return Ok(None);
+            return Ok(Answer::NotOurs);
         }
-        return Err(miss(Question {
+        return Ok(Answer::Unknown(Question {
             address: Held(ipv6::mapped(request.tpa)),
             asker: Held(ipv6::mapped(request.spa)),
             otherwise,
@@ -91,7 +99,7 @@ pub fn answer_arp(
         src_addr: neighbor.mac,
         ether_type: eth::ARP,
     };
-    frame.redirect_out(frame.ifindex()).map(Some)
+    frame.redirect_out(frame.ifindex()).map(Answer::Sent)
 }
 
 /// What an IPv6 frame has to do with neighbour discovery.
@@ -157,14 +165,13 @@ pub fn check_advertisement(frame: &mut Frame, endpoint: &EndpointEntry) -> Resul
 }
 
 /// Answers a solicitation for a known address, and a duplicate address detection for somebody
-/// else's; what becomes of others `miss` says. `None`: it is for the endpoint that its destination MAC names.
+/// else's.
 #[inline(always)]
 pub fn advertise(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     header: &eth::Header,
-    miss: impl FnOnce(Question) -> DropReason,
-) -> Result<Option<Verdict>, DropReason> {
+) -> Result<Answer, DropReason> {
     frame.require(MESSAGE + icmpv6::SOLICITATION_LEN)?;
     let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
     let message = Held(*frame.header::<Solicitation>(MESSAGE)?);
@@ -191,13 +198,13 @@ pub fn advertise(
     };
     let Some(neighbor) = maps::neighbor_ipv6(endpoint.vni, message.target) else {
         if !header.destination.is_group() {
-            return Ok(None);
+            return Ok(Answer::NotOurs);
         }
         // No registry has the address that an interface makes of its MAC.
         if detection && ipv6::is_link_local_of(message.target, endpoint.mac) {
             return Err(otherwise);
         }
-        return Err(miss(Question {
+        return Ok(Answer::Unknown(Question {
             address: Held(message.target),
             asker: Held(ip.source),
             otherwise,
@@ -220,7 +227,7 @@ pub fn advertise(
         src_addr: neighbor.mac,
         ether_type: eth::IPV6,
     };
-    frame.redirect_out(frame.ifindex()).map(Some)
+    frame.redirect_out(frame.ifindex()).map(Answer::Sent)
 }
 
 /// Whether the neighbour table gives the address to this endpoint.
