@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay_tests::{Agent, Lab, Run, agent::binary};
+use overlay_tests::{Agent, Lab, Run, agent::binary, until};
 
 /// bash, with the completions of the program under test, at the end of a line.
 struct Shell {
@@ -30,6 +30,14 @@ impl Shell {
             path: format!("{}:{others}", folder.display()),
             instance: instance.to_owned(),
         }
+    }
+
+    /// Waits until these names are offered behind `line`: on a busy machine an answer may come too late for one TAB.
+    #[track_caller]
+    fn offers(&self, line: &str, names: &[&str]) {
+        until(&format!("{names:?} to be offered behind {line}"), || {
+            self.tab(line) == names
+        });
     }
 
     /// The names that are offered behind `line`, whose last word may have been begun. Nothing is complained of.
@@ -71,18 +79,18 @@ fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_r
     let [one, two] = agents.each_ref().map(|agent| agent.instance().to_owned());
     let shell = Shell::new(&lab, &one);
     let look = || {
-        assert_eq!(shell.tab("overlay endpoint l"), ["ls"]);
-        assert_eq!(shell.tab("overlay endpoint rm "), [&db[..], &web]);
-        assert_eq!(shell.tab(&format!("overlay endpoint rm {web}")), [&web[..]]);
+        shell.offers("overlay endpoint l", &["ls"]);
+        shell.offers("overlay endpoint rm ", &[&db, &web]);
+        shell.offers(&format!("overlay endpoint rm {web}"), &[&web]);
         let moved = format!("overlay endpoint move {web} --node ");
-        assert_eq!(shell.tab(&moved), [&one[..], &two]);
-        assert_eq!(shell.tab("overlay network set "), ["lab", "other"]);
-        let names = shell.tab("overlay endpoint ls --vni ");
-        assert_eq!(names, ["lab", "42", "other", "43"]);
-        let places = shell.tab(&format!("overlay ping {web} "));
-        assert_eq!(places, [&db[..], &web, &one, &two]);
-        let vteps = shell.tab("overlay vtep rm ");
-        assert_eq!(vteps, [&one[..], "10.0.0.1", &two, "10.0.0.2"]);
+        shell.offers(&moved, &[&one, &two]);
+        shell.offers("overlay network set ", &["lab", "other"]);
+        let names = ["lab", "42", "other", "43"];
+        shell.offers("overlay endpoint ls --vni ", &names);
+        let places = format!("overlay ping {web} ");
+        shell.offers(&places, &[&db, &web, &one, &two]);
+        let vteps = [&one[..], "10.0.0.1", &two, "10.0.0.2"];
+        shell.offers("overlay vtep rm ", &vteps);
     };
     look();
     // The line says more than the environment.
@@ -92,11 +100,10 @@ fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_r
         "overlay --instance X endpoint show ",
         "overlay endpoint --instance=X show ",
     ] {
-        let line = line.replace('X', &one);
-        assert_eq!(elsewhere.tab(&line), [&db[..], &web], "{line}");
+        elsewhere.offers(&line.replace('X', &one), &[&db, &web]);
     }
-    let instances = elsewhere.tab(&format!("overlay --instance {}", &one[..one.len() - 1]));
-    assert_eq!(instances, [&one[..], &two]);
+    let begun = format!("overlay --instance {}", &one[..one.len() - 1]);
+    elsewhere.offers(&begun, &[&one, &two]);
     agents[0].kill();
     look();
     agents[0].restart("");

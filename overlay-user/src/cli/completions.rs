@@ -179,6 +179,10 @@ pub(super) fn instances(current: &OsStr) -> Vec<CompletionCandidate> {
             offered.add(name, String::new());
         }
     }
+    // A folder has no order.
+    offered
+        .candidates
+        .sort_by(|one, other| one.get_value().cmp(other.get_value()));
     offered.candidates
 }
 
