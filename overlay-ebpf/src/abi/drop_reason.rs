@@ -129,6 +129,20 @@ impl DropReason {
         Self::NOISE >> self.number() & 1 != 0
     }
 
+    /// The reason of this number. `None`: none of this version's.
+    #[must_use]
+    pub fn of_number(number: u32) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|reason| reason.number() == number)
+    }
+
+    /// The reason of this name. `None`: none of this version's.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|reason| reason.name() == name)
+    }
+
     /// The reason's slot in `drops`.
     #[must_use]
     #[inline(always)]

@@ -13,9 +13,10 @@ use super::{
         ClusterHost, ClusterPath, ClusterView, DoctorView, Finding, NodeState, OperationError,
         PathState, VtepView, Way,
     },
+    doctor::{CHANGED, let_through, lost_at},
     operations::Agent,
 };
-use crate::model::{Answer, Inquiry, Name, PathView, PathsTold};
+use crate::model::{Answer, Inquiry, Name, PathView, PathsTold, Vtep};
 
 /// How long hosts have to try their paths, and to say what came of it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -219,13 +220,14 @@ fn judge_path(found: &mut DoctorView, from: &VtepView, to: &VtepView, path: &Clu
         Way::Lost if is_down => {}
         Way::Lost => found.find(Finding::problem(
             subject,
-            format_args!(
-                "tunnel packets of {} do not get to {}",
-                from.node, to.node
-            ),
-            format_args!(
-                "let UDP from {} to port {} of {} ({}) through the firewalls between",
-                from.ip, to.port, to.node, to.ip
+            format_args!("tunnel packets of {} do not get to {}", from.node, to.node),
+            let_through(
+                from.ip,
+                Vtep {
+                    ip: to.ip,
+                    port: to.port,
+                },
+                &to.node,
             ),
         )),
         Way::Damaged => found.find(Finding::problem(
@@ -234,13 +236,10 @@ fn judge_path(found: &mut DoctorView, from: &VtepView, to: &VtepView, path: &Clu
                 "tunnel packets of {} arrive at {} changed",
                 from.node, to.node
             ),
-            "something between the hosts changes packets: look for a faulty device or offload there (`ethtool \
-             -k` on both hosts)",
+            CHANGED,
         )),
         Way::Ok | Way::Unknown => {
-            if let (Some(largest), Some(expected)) = (path.largest, path.expected)
-                && PathView::is_short(largest, expected)
-            {
+            if let Some((largest, expected)) = path.narrow() {
                 found.find(Finding::warning(
                     &subject,
                     format_args!(
@@ -262,10 +261,7 @@ fn judge_path(found: &mut DoctorView, from: &VtepView, to: &VtepView, path: &Clu
 
 fn judge_networks(found: &mut DoctorView, node: &Name, said: &PathsTold) {
     for told in &said.networks {
-        let (message, advice) = told.pinged.lost.as_ref().map_or(
-            ("it was lost", "see `overlay doctor` on both hosts"),
-            |lost| (lost.message.as_str(), lost.advice.as_str()),
-        );
+        let (message, advice) = lost_at(told);
         found.find(Finding::problem(
             format_args!("path {node} -> {} in {}", told.node, told.network),
             format_args!(

@@ -19,6 +19,10 @@ mod underlays;
 use self::{
     clocks::judge_clocks, networks::judge_networks, paths::judge_paths, underlays::judge_underlays,
 };
+pub(super) use self::{
+    networks::lost_at,
+    paths::{CHANGED, let_through},
+};
 use super::{
     api::{DoctorView, Finding, NodeState},
     operations::Agent,
@@ -97,10 +101,7 @@ impl Agent {
                 node: &self.config.node,
                 version: env!("CARGO_PKG_VERSION"),
                 abi: ABI_VERSION,
-                vtep: Vtep {
-                    ip: self.underlay.ip.into(),
-                    port: self.config.port,
-                },
+                vtep: self.vtep(),
                 mtu: self.underlay.mtu,
             };
             judge_underlays(&mut found, &own, &nodes, &networks);

@@ -13,16 +13,18 @@ use super::{
     api::{OperationError, PathState, Severity},
     operations::Agent,
 };
-use crate::model::{
-    Answer, Inquiry, Name, PathTold, PathsTold, Question, QuestionId, Report, Subject,
+use crate::{
+    model::{Answer, Inquiry, Name, PathTold, PathsTold, Question, QuestionId, Report, Subject},
+    registry::Registry,
 };
 
 /// Inquiries that wait for the agent; more are left unanswered.
 pub(super) const WAITING: usize = 64;
 /// Inquiries that are answered at once.
 const AT_ONCE: usize = 8;
-/// The first wait for answers; doubles up to a quarter of a second.
+/// The first wait for answers; doubles up to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 impl Agent {
     /// Answers what other agents ask; does not end.
@@ -143,16 +145,26 @@ impl Agent {
             revision: 0,
             inquiry: Some(inquiry),
         };
-        self.registry.ask(&question).await?;
-        let deadline = Instant::now() + patience;
-        let mut wait = FIRST_LOOK;
-        loop {
-            sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_millis(250));
-            let reports = self.registry.reports(Some(question.id)).await?;
-            if is_enough(&reports) || Instant::now() >= deadline {
-                return Ok(reports);
-            }
+        ask(&*self.registry, &question, patience, is_enough).await
+    }
+}
+
+/// Puts a question to every agent, and gives what came when the answers are enough or time is over.
+pub(super) async fn ask(
+    registry: &dyn Registry,
+    question: &Question,
+    patience: Duration,
+    is_enough: impl Fn(&[Report]) -> bool,
+) -> Result<Vec<Report>, OperationError> {
+    registry.ask(question).await?;
+    let deadline = Instant::now() + patience;
+    let mut wait = FIRST_LOOK;
+    loop {
+        sleep(wait).await;
+        wait = (wait * 2).min(LAST_LOOK);
+        let reports = registry.reports(Some(question.id)).await?;
+        if is_enough(&reports) || Instant::now() >= deadline {
+            return Ok(reports);
         }
     }
 }

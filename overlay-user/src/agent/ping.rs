@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::{
         Answer, ENCAPSULATION, EchoKind, EchoRequest, Endpoint, Inquiry, Mac, Name, Node, Ping,
-        PingSize, PingTarget, Pinged, ProbeRequest, Sighting, Vni, Vtep, Wanted,
+        PingSize, PingTarget, Pinged, ProbeRequest, Sighting, Vni, Wanted,
     },
     reconcile::{mirror::Known, plan::Local},
 };
@@ -434,14 +434,6 @@ impl Agent {
                 (_, mtu) => mtu.map_or(underlays, |mtu| mtu.min(underlays)),
             },
             lost: None,
-        }
-    }
-
-    /// This host's tunnel end.
-    fn vtep(&self) -> Vtep {
-        Vtep {
-            ip: self.underlay.ip.into(),
-            port: self.config.port,
         }
     }
 

@@ -10,9 +10,12 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::api::{Difference, ErrorKind, HostView, OperationError, Verdict, VerifyView};
+use super::{
+    api::{Difference, ErrorKind, HostView, OperationError, Verdict, VerifyView},
+    inquiries,
+};
 use crate::{
     model::{
         Digest, Name, Network, Node, Question, QuestionId, Report, Resolve, Revision, Subject, Vni,
@@ -27,8 +30,6 @@ use rows::{Chunks, Rows, Wanted};
 
 /// How long hosts have to answer a question. Who has a million rows takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The first wait for answers; doubles up to a second.
-const FIRST_LOOK: Duration = Duration::from_millis(50);
 /// Between two looks at what differs: longer than any host is behind the registry.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Rows in one answer at most, as long as a part has no more: it has to fit a registry's value.
@@ -266,22 +267,15 @@ impl<'a> Verifier<'a> {
             revision,
             inquiry: None,
         };
-        self.registry.ask(&question).await?;
-        let deadline = Instant::now() + self.patience;
-        let mut wait = FIRST_LOOK;
-        loop {
-            sleep(wait).await;
-            wait = (wait * 2).min(Duration::from_secs(1));
-            let reports = self.registry.reports(Some(question.id)).await?;
-            let answers: BTreeMap<Name, Report> = reports
-                .into_iter()
-                .filter(|report| hosts.contains(&report.node))
-                .map(|report| (report.node.clone(), report))
-                .collect();
-            if answers.len() == hosts.len() || Instant::now() >= deadline {
-                return Ok(answers);
-            }
-        }
+        let is_asked = |report: &&Report| hosts.contains(&report.node);
+        let reports = inquiries::ask(self.registry, &question, self.patience, |reports| {
+            reports.iter().filter(is_asked).count() == hosts.len()
+        });
+        let reports = reports.await?.into_iter();
+        Ok(reports
+            .filter(|report| is_asked(&report))
+            .map(|report| (report.node.clone(), report))
+            .collect())
     }
 }
 

@@ -3,11 +3,11 @@
 use std::{net::IpAddr, time::SystemTime};
 
 use super::{
-    api::{ErrorKind, NodeState, OperationError, VtepRef, VtepRemovedView, VtepView},
+    api::{ErrorKind, NodeState, OperationError, PathView, VtepRef, VtepRemovedView, VtepView},
     operations::Agent,
 };
 use crate::{
-    model::{Change, Name, Node, SESSION_TTL},
+    model::{Change, Name, Node, SESSION_TTL, Vtep},
     registry::Scope,
 };
 
@@ -26,13 +26,26 @@ impl Agent {
             .into_iter()
             .map(|node| {
                 let state = states.get(&node.name).copied();
-                let path = match node.vtep.ip {
-                    IpAddr::V4(ip) => self.paths.view(ip),
-                    IpAddr::V6(_) => None,
-                };
+                let path = self.path_to(node.vtep.ip);
                 VtepView::new(node, state.unwrap_or(NodeState::NoAgent)).with_path(path)
             })
             .collect()
+    }
+
+    /// What is known of the way to a VTEP. `None`: it is none that is tried.
+    pub(super) fn path_to(&self, ip: IpAddr) -> Option<PathView> {
+        match ip {
+            IpAddr::V4(ip) => self.paths.view(ip),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// This host's tunnel end.
+    pub(super) fn vtep(&self) -> Vtep {
+        Vtep {
+            ip: self.underlay.ip.into(),
+            port: self.config.port,
+        }
     }
 
     /// Removes a node whose host is gone for good, and its endpoints' rows. Refused while it lives, by
@@ -98,7 +111,6 @@ fn why_not(node: &Node, own: &Name) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Vtep;
 
     #[test]
     fn neither_this_host_nor_one_that_lives_can_be_removed() {

@@ -15,7 +15,6 @@ use crate::{
         },
         client::{ClientError, examine},
     },
-    model::PathView,
     observe::table::{Table, or_dash},
 };
 
@@ -151,14 +150,7 @@ fn write_matrix(found: &ClusterView, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn is_well(path: &ClusterPath) -> bool {
-    path.way == Way::Ok && !is_narrow(path) && path.loss.is_none_or(|loss| loss == 0)
-}
-
-fn is_narrow(path: &ClusterPath) -> bool {
-    match (path.largest, path.expected) {
-        (Some(largest), Some(expected)) => PathView::is_short(largest, expected),
-        _ => false,
-    }
+    path.way == Way::Ok && path.narrow().is_none() && path.loss.is_none_or(|loss| loss == 0)
 }
 
 /// The round trip, and what is not as it should be.
@@ -173,9 +165,8 @@ fn cell(path: &ClusterPath) -> String {
     let parts = [
         Some(name),
         loss.map(|loss| format!("{loss}% lost")),
-        path.largest
-            .filter(|_| is_narrow(path))
-            .map(|largest| format!("up to {largest} B")),
+        path.narrow()
+            .map(|(largest, _)| format!("up to {largest} B")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

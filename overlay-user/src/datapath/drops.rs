@@ -89,7 +89,7 @@ impl DropMaps {
         for entry in &self.endpoints {
             let (key, counts) =
                 entry.map_err(|error| failed("read", map::ENDPOINT_DROPS, &error))?;
-            let Some(reason) = reason(key.reason.into()) else {
+            let Some(reason) = DropReason::of_number(key.reason.into()) else {
                 continue;
             };
             let drops = endpoints.entry(key.ifindex).or_default();
@@ -183,17 +183,12 @@ impl Clock {
     }
 }
 
-fn reason(number: u32) -> Option<DropReason> {
-    let mut all = DropReason::ALL.iter();
-    all.find(|reason| reason.number() == number).copied()
-}
-
 /// `None`: a free row, one that was just being written, or one of a later version's.
 fn parse(sample: &DropSample, clock: &Clock) -> Option<DroppedFrame> {
     if sample.at_ns == 0 || sample.at_ns != sample.sealed_ns {
         return None;
     }
-    let reason = reason(sample.reason)?;
+    let reason = DropReason::of_number(sample.reason)?;
     Some(DroppedFrame {
         at_ns: sample.at_ns,
         time: clock.time_of(sample.at_ns),

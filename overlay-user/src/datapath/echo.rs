@@ -56,7 +56,7 @@ fn parse(record: &[u8]) -> Option<Echo> {
             EchoEvent::ASKED => EchoKind::Theirs,
             EchoEvent::BACK => EchoKind::Ours,
             EchoEvent::LEFT => EchoKind::Left,
-            EchoEvent::DROPPED => EchoKind::Dropped(reason(event.reason)?.name()),
+            EchoEvent::DROPPED => EchoKind::Dropped(DropReason::of_number(event.reason)?.name()),
             _ => return None,
         },
         len: u16::try_from(event.len).ok()?,
@@ -68,11 +68,6 @@ fn parse(record: &[u8]) -> Option<Echo> {
 pub(super) fn frame_len(packet: u16) -> u32 {
     const ETHERNET: u32 = 14;
     u32::from(packet) + ETHERNET
-}
-
-fn reason(number: u32) -> Option<DropReason> {
-    let known = DropReason::ALL.iter().copied();
-    known.into_iter().find(|reason| reason.number() == number)
 }
 
 /// The frame that becomes a probe, with as many of the zeros that it ends with as the kernel wants to see of an IPv4

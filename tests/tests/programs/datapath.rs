@@ -255,10 +255,8 @@ impl Datapath {
             (SHOT, []) if self.counter(Counter::EchoReceived) == received + 1 => {
                 Ok(Outcome::Consume)
             }
-            (SHOT, &[(slot, 1)]) => DropReason::ALL
-                .iter()
-                .find(|reason| reason.number() == slot)
-                .map(|reason| Outcome::Drop(*reason))
+            (SHOT, &[(slot, 1)]) => DropReason::of_number(slot)
+                .map(Outcome::Drop)
                 .ok_or_else(|| format!("counted in slot {slot}, which is no reason's")),
             (value, counted) => Err(format!(
                 "returned {value} and counted (slot, times) {counted:?}"

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Finding, NodeState};
-use crate::model::{Name, PingSize};
+use crate::model::{Name, PathView, PingSize};
 
 /// The echo that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,15 @@ pub struct ClusterPath {
     pub largest: Option<u32>,
     /// The same as the underlays' MTUs say; null if nobody said it.
     pub expected: Option<u32>,
+}
+
+impl ClusterPath {
+    /// The longest packet that passes, and the one that is expected to, bytes, where that is less.
+    #[must_use]
+    pub fn narrow(&self) -> Option<(u32, u32)> {
+        let lengths = self.largest.zip(self.expected);
+        lengths.filter(|(largest, expected)| PathView::is_short(*largest, *expected))
+    }
 }
 
 /// Whether packets get there.

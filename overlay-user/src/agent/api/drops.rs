@@ -168,15 +168,10 @@ impl fmt::Display for DroppedView {
 /// Whether anybody misses what is dropped for a reason. One that is not known here is a newer agent's.
 #[must_use]
 pub fn drop_class(reason: &str) -> DropClass {
-    match find(reason) {
+    match DropReason::of_name(reason) {
         Some(reason) if reason.is_noise() => DropClass::Noise,
         _ => DropClass::Loss,
     }
-}
-
-fn find(reason: &str) -> Option<DropReason> {
-    let mut all = DropReason::ALL.iter();
-    all.find(|it| it.name() == reason).copied()
 }
 
 /// Counts by reason, loss before noise and the most frequent first.
@@ -188,7 +183,9 @@ pub fn drop_counts<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<
         packets,
         sent: None,
         received: None,
-        meaning: find(reason).map_or("", DropReason::describe).to_owned(),
+        meaning: DropReason::of_name(reason)
+            .map_or("", DropReason::describe)
+            .to_owned(),
     };
     sorted(counts.into_iter().map(view).collect())
 }

@@ -13,16 +13,21 @@ pub(super) fn judge_networks(found: &mut DoctorView, lost: &[NetworkTold]) {
     }
 }
 
+/// Where a network's packets are lost, and what to do.
+pub(in crate::agent) fn lost_at(told: &NetworkTold) -> (&str, &str) {
+    told.pinged.lost.as_ref().map_or(
+        ("it was lost", "see `overlay doctor` on both hosts"),
+        |lost| (lost.message.as_str(), lost.advice.as_str()),
+    )
+}
+
 fn finding(told: &NetworkTold) -> Finding {
     let NetworkTold {
         node,
         network,
         pinged,
     } = told;
-    let (message, advice) = pinged.lost.as_ref().map_or(
-        ("it was lost", "see `overlay doctor` on both hosts"),
-        |lost| (lost.message.as_str(), lost.advice.as_str()),
-    );
+    let (message, advice) = lost_at(told);
     Finding::problem(
         format_args!("path to {node} in {network}"),
         format_args!(

@@ -6,6 +6,19 @@ use super::{
     super::api::{NodeState, PathState, VtepView},
     DoctorView, Finding, Own,
 };
+use crate::model::{Name, Vtep};
+
+/// What to do where packets arrive changed.
+pub(in crate::agent) const CHANGED: &str = "something between the hosts changes packets: look for a faulty device or \
+                                            offload there (`ethtool -k` on both hosts)";
+
+/// What to do where tunnel packets from an address do not get to a node's tunnel end.
+pub(in crate::agent) fn let_through(from: IpAddr, to: Vtep, node: &Name) -> String {
+    format!(
+        "let UDP from {from} to port {} of {node} ({}) through the firewalls between",
+        to.port, to.ip
+    )
+}
 
 /// Names each host to which packets do not get, or only short ones, and which way they are lost.
 pub(super) fn judge_paths(found: &mut DoctorView, own: &Own<'_>, vteps: &[VtepView]) {
@@ -54,8 +67,7 @@ fn finding(own: &Own<'_>, vtep: &VtepView) -> Option<Finding> {
         PathState::Damaged => Some(Finding::problem(
             subject,
             format_args!("tunnel packets of {node} ({ip}) arrive here changed"),
-            "something between the hosts changes packets: look for a faulty device or offload there (`ethtool -k` on \
-             both hosts)",
+            CHANGED,
         )),
         PathState::Ok => {
             let largest = path.largest?;

@@ -1,12 +1,15 @@
 //! Where an echo was lost: what the programs of both hosts saw of it, put together.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use overlay_ebpf::abi::DropReason;
 
 use super::Route;
 use crate::{
-    agent::operations::Agent,
+    agent::{
+        doctor::{CHANGED, let_through},
+        operations::Agent,
+    },
     model::{Answer, Inquiry, LostAt, Name, PathState, Pinged, Sighting, Vtep},
 };
 
@@ -50,10 +53,7 @@ impl Agent {
                 _ => None,
             }
         };
-        let path = match route.to_node.vtep.ip {
-            IpAddr::V4(ip) => self.paths.view(ip).map(|path| path.state),
-            IpAddr::V6(_) => None,
-        };
+        let path = self.path_to(route.to_node.vtep.ip).map(|path| path.state);
         let facts = Facts {
             here,
             there,
@@ -93,12 +93,6 @@ fn judge(pinged: &Pinged, facts: &Facts) -> LostAt {
         };
     }
     let (own, other) = (&facts.own, &facts.other);
-    let let_through = |from: &Vtep, to: &Vtep, node: &Name| {
-        format!(
-            "let UDP from {} to port {} of {node} ({}) through the firewalls between",
-            from.ip, to.port, to.ip
-        )
-    };
     match &facts.there {
         Some(seen) => match drop_of(seen) {
             Some(reason) => dropped(to_node, "it", &reason, pinged),
@@ -108,13 +102,13 @@ fn judge(pinged: &Pinged, facts: &Facts) -> LostAt {
                 message: format!(
                     "{to_node} answered, and the answer did not get back to {from_node}"
                 ),
-                advice: let_through(other, own, from_node),
+                advice: let_through(other.ip, *own, from_node),
             },
             None => LostAt {
                 last_seen: Some(from_node.clone()),
                 reason: None,
                 message: format!("it left {from_node}, and did not get to {to_node}"),
-                advice: let_through(own, other, to_node),
+                advice: let_through(own.ip, *other, to_node),
             },
         },
         None => LostAt {
@@ -161,9 +155,8 @@ fn drop_of(seen: &[Sighting]) -> Option<String> {
 
 /// What a drop reason means, by its name.
 fn meaning_of(reason: &str) -> Option<&'static str> {
-    let known = DropReason::ALL.iter();
-    let found = known.copied().find(|known| known.name() == reason);
-    found.map(|reason| reason.describe().trim_end_matches('.'))
+    let found = DropReason::of_name(reason)?;
+    Some(found.describe().trim_end_matches('.'))
 }
 
 fn dropped(node: &Name, what: &str, reason: &str, pinged: &Pinged) -> LostAt {
@@ -188,10 +181,7 @@ fn dropped(node: &Name, what: &str, reason: &str, pinged: &Pinged) -> LostAt {
                 "send {} bytes or fewer, or find the longest with --size auto",
                 pinged.expected
             ),
-            "echo_damaged" => format!(
-                "something between the hosts changes packets: look for a faulty device or offload there (`ethtool \
-                 -k` on both hosts), {node} has seen it arrive changed"
-            ),
+            "echo_damaged" => format!("{CHANGED}, {node} has seen it arrive changed"),
             "resolving" => "it was looked up: try again".to_owned(),
             _ => format!("see `overlay drops` on {node}"),
         },

@@ -1,9 +1,6 @@
 //! Which networks do not get through to another host, though that host's own packets do.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt as _, stream};
 
@@ -100,10 +97,7 @@ impl Agent {
 
     /// Whether an agent runs there, or ran, and the host's own packets get there and back.
     fn is_reached(&self, node: &Node) -> bool {
-        let IpAddr::V4(ip) = node.vtep.ip else {
-            return false;
-        };
-        let path = self.paths.view(ip);
+        let path = self.path_to(node.vtep.ip);
         node.agent && path.is_some_and(|path| path.state == PathState::Ok)
     }
 }
