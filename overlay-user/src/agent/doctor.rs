@@ -24,7 +24,7 @@ pub(super) use self::{
     paths::{CHANGED, let_through},
 };
 use super::{
-    api::{DoctorView, Finding, NodeState},
+    api::{DoctorView, Finding, NodeState, VtepView},
     operations::Agent,
 };
 use crate::{
@@ -51,15 +51,24 @@ const ROWS: usize = 20;
 /// A map that is so full wants a larger one soon, percent.
 const NEARLY_FULL: u64 = 85;
 
+/// What an examination brought to light.
+pub(super) struct Examination {
+    pub(super) found: DoctorView,
+    /// The hosts, and how the ways there are; empty: the registry did not tell them.
+    pub(super) vteps: Vec<VtepView>,
+    /// Networks that do not get through to other hosts.
+    pub(super) lost_networks: Vec<NetworkTold>,
+}
+
 impl Agent {
     /// Gathers the facts and judges them.
     pub(super) async fn examine(&self) -> DoctorView {
-        self.examine_all().await.0
+        self.examine_all().await.found
     }
 
-    /// The same, and the networks that do not get through to other hosts.
-    pub(super) async fn examine_all(&self) -> (DoctorView, Vec<NetworkTold>) {
-        let mut lost_networks = Vec::new();
+    /// The same, and what was found of the ways to other hosts.
+    pub(super) async fn examine_all(&self) -> Examination {
+        let (mut vteps, mut lost_networks) = (Vec::new(), Vec::new());
         let mut found = DoctorView::default();
         judge_parts(&mut found, &self.observer.watchdog().stalled());
         judge_kernel(&mut found, kernel().await);
@@ -108,12 +117,17 @@ impl Agent {
             let states = self.liveness.states(&nodes);
             judge_nodes(&mut found, &own, &nodes, &states);
             self.try_paths().await;
-            judge_paths(&mut found, &own, &self.vteps_of(nodes.clone()));
+            vteps = self.vteps_of(nodes.clone());
+            judge_paths(&mut found, &own, &vteps);
             lost_networks = self.lost_networks().await;
             judge_networks(&mut found, &lost_networks);
             judge_clocks(&mut found, &own, &nodes, SystemTime::now());
         }
-        (found.concluded(), lost_networks)
+        Examination {
+            found: found.concluded(),
+            vteps,
+            lost_networks,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     api::{OperationError, PathState, Severity},
+    doctor::Examination,
     operations::Agent,
 };
 use crate::{
@@ -57,7 +58,11 @@ impl Agent {
                 if !is_own(&node) {
                     return None;
                 }
-                Some(match self.ping_from_here(&ping).await {
+                let pinging = async {
+                    let nodes = self.registry.nodes().await?;
+                    self.ping_from_here(&ping, nodes).await
+                };
+                Some(match pinging.await {
                     Ok(pinged) => Answer::Ping(Box::new(pinged)),
                     Err(error) => Answer::Failed(error.message),
                 })
@@ -81,9 +86,11 @@ impl Agent {
 
     /// What this host finds of the ways to the others, tried now.
     pub(super) async fn told_of_paths(&self) -> PathsTold {
-        let (found, networks) = self.examine_all().await;
-        let nodes = self.registry.nodes().await.unwrap_or_default();
-        let vteps = self.vteps_of(nodes);
+        let Examination {
+            found,
+            vteps,
+            lost_networks,
+        } = self.examine_all().await;
         let mut paths: Vec<PathTold> = vteps
             .into_iter()
             .filter_map(|vtep| {
@@ -106,7 +113,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: ABI_VERSION,
             paths,
-            networks,
+            networks: lost_networks,
             problems: own_problems
                 .map(|finding| {
                     format!(

@@ -59,9 +59,10 @@ struct Route {
 impl Agent {
     /// Sends one echo, or as many as it takes to find the longest that passes.
     pub(super) async fn send_ping(&self, request: &PingRequest) -> Result<Pinged, OperationError> {
-        let (node, ping) = self.whence(request).await?;
+        let nodes = self.registry.nodes().await?;
+        let (node, ping) = self.whence(request, &nodes).await?;
         if node == self.config.node {
-            return self.ping_from_here(&ping).await;
+            return self.ping_from_here(&ping, nodes).await;
         }
         let inquiry = Inquiry::Ping {
             node: node.clone(),
@@ -81,17 +82,20 @@ impl Agent {
     }
 
     /// The node that is to send an echo, and which.
-    async fn whence(&self, request: &PingRequest) -> Result<(Name, Ping), OperationError> {
-        let nodes = self.registry.nodes().await?;
+    async fn whence(
+        &self,
+        request: &PingRequest,
+        nodes: &[Node],
+    ) -> Result<(Name, Ping), OperationError> {
         let from = match &request.from {
-            Some(from) => Some(self.place(from, None, &nodes).await?),
+            Some(from) => Some(self.place(from, None, nodes).await?),
             None => None,
         };
         let sender = match &from {
             Some(Place::Endpoint(endpoint)) => Some(endpoint),
             _ => None,
         };
-        let to = self.place(&request.to, sender, &nodes).await?;
+        let to = self.place(&request.to, sender, nodes).await?;
         let node = match &from {
             None => self.config.node.clone(),
             Some(Place::Host(node)) => node.name.clone(),
@@ -186,9 +190,13 @@ impl Agent {
         }
     }
 
-    /// Sends an echo from this host.
-    pub(super) async fn ping_from_here(&self, ping: &Ping) -> Result<Pinged, OperationError> {
-        let route = self.route(ping).await?;
+    /// Sends an echo from this host, to one of these nodes.
+    pub(super) async fn ping_from_here(
+        &self,
+        ping: &Ping,
+        nodes: Vec<Node>,
+    ) -> Result<Pinged, OperationError> {
+        let route = self.route(ping, nodes).await?;
         match ping.size {
             PingSize::Bytes(size) => self.ping_once(&route, size).await,
             PingSize::Auto => self.ping_longest(&route).await,
@@ -286,8 +294,7 @@ impl Agent {
     }
 
     /// How an echo is to be sent from this host.
-    async fn route(&self, ping: &Ping) -> Result<Route, OperationError> {
-        let nodes = self.registry.nodes().await?;
+    async fn route(&self, ping: &Ping, nodes: Vec<Node>) -> Result<Route, OperationError> {
         let to = match &ping.to {
             PingTarget::Endpoint(name) => {
                 let found = self.registry.find_endpoint(name).await?;
