@@ -106,6 +106,7 @@ fn forward(
 #[inline(always)]
 pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Verdict, DropReason> {
     let header = stage::parse(frame, tunnel)?;
+    stage::admit(tunnel)?;
     let outcome = answer(frame, tunnel, &header);
     stage::tell_of_outcome(frame, tunnel, &header, outcome)
 }

@@ -3,8 +3,9 @@
 //! Nothing shall point at what is not there, and no interface is up without its program: frames would
 //! pass to the host's own stack. What goes loses its rows, then its interface, and its program with
 //! that; what comes gets its interface, which is down, then its rows, then its program, and then is
-//! set up, the endpoint's own end last: what it sends first is answered like all that follows. All that goes is gone before anything comes: it may have the name, the namespace or the
-//! address that is wanted anew.
+//! set up, the endpoint's own end last: what it sends first is answered like all that follows. All that
+//! goes is gone before anything comes: it may have the name, the namespace or the address that is wanted
+//! anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

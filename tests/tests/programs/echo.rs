@@ -157,6 +157,20 @@ fn a_host_gets_so_many_back_and_no_more() {
         (128..=128 * windows(begun)).contains(&answered),
         "{answered}"
     );
+    // The agent hears of no more either, and of none that a stranger sent.
+    let stranger = Tunnel {
+        source: STRANGE_VTEP.ip,
+        ..from_green(echo::REQUEST)
+    };
+    let strange = datapath.run(UNDERLAY_INGRESS, &stranger.frame(), 0);
+    assert!(strange == Ok(Outcome::Drop(DropReason::VtepUnknown)));
+    let ring = datapath.ebpf.take_map(ECHOES).unwrap();
+    let mut ring: RingBuf<_> = ring.try_into().unwrap();
+    let mut told = 0;
+    while ring.next().is_some() {
+        told += 1;
+    }
+    assert_eq!(told, answered);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Echoes between hosts: those of others are sent back, and the agent is told of both them and answers to its own.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason, EchoEvent, MeterKey, VtepKey},
+    abi::{Counter, DropReason, EchoEvent, MeterKey, VtepEntry, VtepKey},
     rule::miss,
     wire::{
         echo::{self, EchoHdr},
@@ -27,13 +27,18 @@ const ZEROS: usize = INNER_L3 + echo::LEN;
 #[inline(always)]
 pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Verdict, DropReason> {
     let header = parse(frame, tunnel)?;
-    let outcome = answer(frame, tunnel, &header);
+    let vtep = admit(tunnel)?;
+    let outcome = answer(frame, tunnel, &header, vtep.port);
     tell_of_outcome(frame, tunnel, &header, outcome)
 }
 
 #[inline(always)]
-fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Verdict, DropReason> {
-    let vtep = maps::vtep(VtepKey { ip: tunnel.sender }).ok_or(DropReason::VtepUnknown)?;
+fn answer(
+    frame: &mut Frame,
+    tunnel: &Tunnel,
+    header: &EchoHdr,
+    port: [u8; 2],
+) -> Result<Verdict, DropReason> {
     check(frame, tunnel)?;
     if header.kind == echo::REPLY {
         return Ok(DROP);
@@ -43,7 +48,7 @@ fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Verdic
     if vni != 0 {
         check_target(vni, tunnel.inner.destination)?;
     }
-    turn_round(frame, tunnel.sender, vtep.port)
+    turn_round(frame, tunnel.sender, port)
 }
 
 /// The endpoint that is asked for is on this host.
@@ -70,15 +75,22 @@ pub fn parse(frame: &mut Frame, tunnel: &Tunnel) -> Result<Held<EchoHdr>, DropRe
     Ok(header)
 }
 
-/// An echo is whole, and one of not too many.
+/// A known host sent it, and not too many of them. Of others the agent is not even told: they could keep it busy.
+#[inline(always)]
+pub fn admit(tunnel: &Tunnel) -> Result<VtepEntry, DropReason> {
+    let vtep = maps::vtep(VtepKey { ip: tunnel.sender }).ok_or(DropReason::VtepUnknown)?;
+    let (meter, now) = (MeterKey::echoes(tunnel.sender), maps::now());
+    if !maps::with_meter(meter, |meter| miss::admits(meter, now, miss::ECHO_LIMIT)) {
+        return Err(DropReason::EchoLimited);
+    }
+    Ok(vtep)
+}
+
+/// An echo is whole.
 #[inline(always)]
 pub fn check(frame: &mut Frame, tunnel: &Tunnel) -> Result<(), DropReason> {
     if tunnel.is_fragment {
         return Err(DropReason::OuterFragment);
-    }
-    let (meter, now) = (MeterKey::echoes(tunnel.sender), maps::now());
-    if !maps::with_meter(meter, |meter| miss::admits(meter, now, miss::ECHO_LIMIT)) {
-        return Err(DropReason::EchoLimited);
     }
     if frame.len() >= (ZEROS + echo::ZEROS) as u32 {
         frame.require(ZEROS + echo::ZEROS)?;
