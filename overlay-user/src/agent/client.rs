@@ -20,6 +20,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response,
@@ -517,8 +519,15 @@ async fn exchange(
         .body(Full::new(body))?;
     // The connection has to be polled for the exchange to move. It ends when the sender is dropped;
     // an error of it is the request's too.
-    tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
+    let mut connection = tokio::spawn(connection);
+    let mut answer = pin!(sender.send_request(request));
+    // A request that is handed over just as the connection ends may be lost between the two: no answer and
+    // no error would ever come of it.
+    tokio::select! {
+        biased;
+        answer = &mut answer => Ok(answer?),
+        _ = &mut connection => Ok(answer.now_or_never().context("it closed the connection")??),
+    }
 }
 
 #[cfg(test)]
