@@ -35,55 +35,69 @@ pub use vtep::{VtepEntry, VtepKey};
 /// Version of the maps' layout; part of the folder that they are pinned under.
 pub const ABI_VERSION: u32 = 2;
 
-/// Names of the maps, as bpftool and the pins show them.
-pub mod map {
-    /// (VNI, MAC) -> VTEP or local interface. `FdbKey` -> `FdbEntry`.
-    pub const FDB: &str = "fdb";
-    /// (VNI, IP) -> MAC. `NeighborKey` -> `NeighborEntry`.
-    pub const NEIGHBORS: &str = "neighbors";
-    /// Host-side interface index -> endpoint. `u32` -> `EndpointEntry`.
-    pub const ENDPOINTS: &str = "endpoints";
-    /// Underlay address -> known tunnel end. `VtepKey` -> `VtepEntry`.
-    pub const VTEPS: &str = "vteps";
-    /// VNI -> network. `u32` -> `NetworkEntry`.
-    pub const NETWORKS: &str = "networks";
-    /// Until when the agent vouches for the VTEPs' next hops: one `u64`, nanoseconds of
-    /// `CLOCK_MONOTONIC`.
-    pub const LEASE: &str = "lease";
-    /// The VXLAN device that does what the programs can't: `u32` by slot of `External`.
-    pub const EXTERNAL: &str = "external";
-    /// Per-CPU counters by `DropReason` number. `u32` -> `u64`.
-    pub const DROPS: &str = "drops";
-    /// Per-CPU rows of frames that were dropped, some of each reason. `u32` -> `DropSample`.
-    pub const DROP_SAMPLES: &str = "drop_samples";
-    /// Per-CPU counts of endpoints' drops. `EndpointDropKey` -> `u64`.
-    pub const ENDPOINT_DROPS: &str = "endpoint_drops";
-    /// Ring buffer of `MissEvent`: what frames of on-demand networks did not find.
-    pub const MISSES: &str = "misses";
-    /// Which misses are not raised again, and until when. `MissKey` -> `Quiet`.
-    pub const QUIET: &str = "quiet";
-    /// Per-CPU traffic of networks by slot. `u32` -> `Traffic`.
-    pub const TRAFFIC: &str = "traffic";
-    /// Per-CPU counters by `Counter` number. `u32` -> `u64`.
-    pub const COUNTERS: &str = "counters";
+/// A map's name, and the sizes of its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapLayout {
+    /// As bpftool and the pin show it.
+    pub name: &'static str,
+    /// Bytes of a key; 0: a ring buffer, which has no entries.
+    pub key_size: usize,
+    /// Bytes of a value; of a per-CPU map, for one CPU.
+    pub value_size: usize,
+}
 
-    /// Every map of the datapath.
-    pub const ALL: [&str; 14] = [
-        FDB,
-        NEIGHBORS,
-        ENDPOINTS,
-        VTEPS,
-        NETWORKS,
-        LEASE,
-        EXTERNAL,
-        DROPS,
-        DROP_SAMPLES,
-        ENDPOINT_DROPS,
-        MISSES,
-        QUIET,
-        TRAFFIC,
-        COUNTERS,
-    ];
+macro_rules! maps {
+    ($($(#[$doc:meta])* $const:ident = $name:literal: $key:ty => $value:ty,)+) => {
+        /// Names of the maps, as bpftool and the pins show them.
+        pub mod map {
+            use super::*;
+
+            $($(#[$doc])* pub const $const: &str = $name;)+
+
+            /// Every map of the datapath that is pinned.
+            pub const ALL: [&str; LAYOUTS.len()] = [$($const),+];
+
+            /// Their layouts.
+            pub const LAYOUTS: &[MapLayout] = &[
+                $(MapLayout {
+                    name: $name,
+                    key_size: size_of::<$key>(),
+                    value_size: size_of::<$value>(),
+                }),+
+            ];
+        }
+    };
+}
+
+maps! {
+    /// (VNI, MAC) -> VTEP or local interface.
+    FDB = "fdb": FdbKey => FdbEntry,
+    /// (VNI, IP) -> MAC.
+    NEIGHBORS = "neighbors": NeighborKey => NeighborEntry,
+    /// Host-side interface index -> endpoint.
+    ENDPOINTS = "endpoints": u32 => EndpointEntry,
+    /// Underlay address -> known tunnel end.
+    VTEPS = "vteps": VtepKey => VtepEntry,
+    /// VNI -> network.
+    NETWORKS = "networks": u32 => NetworkEntry,
+    /// Until when the agent vouches for the VTEPs' next hops: one value, nanoseconds of `CLOCK_MONOTONIC`.
+    LEASE = "lease": u32 => u64,
+    /// The VXLAN device that does what the programs can't, by slot of [`External`].
+    EXTERNAL = "external": u32 => u32,
+    /// Per-CPU counters by [`DropReason`] number.
+    DROPS = "drops": u32 => u64,
+    /// Per-CPU rows of frames that were dropped, some of each reason.
+    DROP_SAMPLES = "drop_samples": u32 => DropSample,
+    /// Per-CPU counts of endpoints' drops.
+    ENDPOINT_DROPS = "endpoint_drops": EndpointDropKey => u64,
+    /// Ring buffer of [`MissEvent`]: what frames of on-demand networks did not find.
+    MISSES = "misses": () => (),
+    /// Which misses are not raised again, and until when.
+    QUIET = "quiet": MissKey => Quiet,
+    /// Per-CPU traffic of networks by slot.
+    TRAFFIC = "traffic": u32 => Traffic,
+    /// Per-CPU counters by [`Counter`] number.
+    COUNTERS = "counters": u32 => u64,
 }
 
 /// Name of the ring of `EchoEvent`, which is not pinned: it is of no use without the agent that made it.

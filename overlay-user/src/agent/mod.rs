@@ -76,7 +76,7 @@ use crate::{
         self, Observer, Reconciler,
         apply::Applier,
         cache::Limits,
-        plan::Local,
+        desired::Local,
         watchdog::{Part, Watchdog},
     },
     registry::{Registry, RegistryError, limited},

@@ -17,7 +17,7 @@ use crate::{
         Answer, ENCAPSULATION, EchoKind, EchoRequest, Endpoint, Inquiry, Mac, Name, Node, Ping,
         PingSize, PingTarget, Pinged, ProbeRequest, Sighting, Vni, Wanted,
     },
-    reconcile::{mirror::Known, plan::Local},
+    reconcile::{desired::Local, mirror::Known},
 };
 
 mod lost;

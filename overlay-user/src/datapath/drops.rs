@@ -12,15 +12,15 @@ use aya::{
     maps::{MapData, MapError, PerCpuArray, PerCpuHashMap},
 };
 use overlay_ebpf::{
-    abi::{self, DropReason, DropSample, EndpointDropKey, map},
+    abi::{DropReason, DropSample, EndpointDropKey, map},
     wire::{eth, ipv4, ipv6},
 };
 
 use super::{
     DatapathError,
-    maps::{check_shape, now, open_pin, pinned, typed},
+    maps::{check_shape, now, open_pin, typed},
     pins::Pins,
-    table::failed,
+    table::{Table, failed},
 };
 use crate::model::{
     DropClass, DropDirection, DroppedFrame, EndpointDrops, EndpointRow, FrameView, Mac, Vni,
@@ -151,11 +151,9 @@ pub fn pinned_drops(root: &Path) -> Result<PinnedDrops, DatapathError> {
     };
     let all = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     let mut ports = BTreeMap::new();
-    pinned::<u32, abi::EndpointEntry>(&pins, map::ENDPOINTS)?.for_each::<EndpointRow>(
-        |ifindex, row| {
-            ports.insert(ifindex, (row.vni, row.mac));
-        },
-    )?;
+    Table::<EndpointRow>::pinned(&pins)?.for_each(|ifindex, row| {
+        ports.insert(ifindex, (row.vni, row.mac));
+    })?;
     Ok(PinnedDrops {
         frames: maps.frames(&all)?,
         endpoints: maps.endpoints()?,

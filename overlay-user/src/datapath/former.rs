@@ -57,7 +57,7 @@ impl Former {
             let Some(info) = info(&path, name)? else {
                 continue;
             };
-            if (info.key_size(), info.value_size()) == sizes(name) {
+            if Some((info.key_size(), info.value_size())) == sizes(name) {
                 move_pin(&path, &pins.map(name))?;
             }
         }

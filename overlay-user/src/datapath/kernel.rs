@@ -27,11 +27,13 @@ use super::{
     former::Former,
     inject::inject,
     log,
-    maps::{self, Maps, Outgrown},
+    maps::{self, Maps},
     misses,
     pins::{Pins, unpin},
     query,
     restore::{self, PinnedMaps},
+    table::Table,
+    tables::{ResizedTables, set_capacities},
 };
 use crate::model::{
     DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
@@ -90,15 +92,10 @@ impl Kernel {
         for name in map::ALL {
             maps::check_shape(&pins, name)?;
         }
-        let outgrown = Outgrown::find(&pins, &settings)?;
-        for former in &outgrown {
-            unpin(&pins.map(former.name()))?;
-        }
+        let resized = ResizedTables::take(&pins, &settings)?;
         let mut ebpf = open(&settings, &pins, decap)?;
         let mut maps = Maps::take(&mut ebpf)?;
-        for former in outgrown {
-            maps.adopt(former)?;
-        }
+        maps.adopt(&resized)?;
         if let Some(former) = &former {
             former.copy_rows(&mut maps)?;
         }
@@ -178,14 +175,14 @@ impl Datapath for Kernel {
     }
 
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
-        maps::for_each_pinned::<FdbRow>(&self.pins, map::FDB, visit)
+        Table::<FdbRow>::pinned(&self.pins)?.for_each(visit)
     }
 
     fn for_each_neighbor(
         &self,
         visit: &mut dyn FnMut(NeighborKey, NeighborRow),
     ) -> Result<(), DatapathError> {
-        maps::for_each_pinned::<NeighborRow>(&self.pins, map::NEIGHBORS, visit)
+        Table::<NeighborRow>::pinned(&self.pins)?.for_each(visit)
     }
 
     fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
@@ -513,9 +510,8 @@ fn open(settings: &Settings, pins: &Pins, decap: DecapFlags) -> Result<Ebpf, Dat
         .override_global(global::STRICT_RESERVED, &strict, true)
         .override_global(global::DECAP_FLAGS_IPV4, &decap.ipv4, true)
         .override_global(global::DECAP_FLAGS_IPV6, &decap.ipv6, true)
-        .override_global(LOG_LEVEL, &log_level, true)
-        .map_max_entries(map::FDB, settings.fdb_entries)
-        .map_max_entries(map::NEIGHBORS, settings.neighbor_entries);
+        .override_global(LOG_LEVEL, &log_level, true);
+    set_capacities(&mut loader, settings);
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues, RingBuf},
 };
 use nix::time::{ClockId, clock_gettime};
@@ -11,25 +11,18 @@ use overlay_ebpf::abi::{self, Counter, DropReason, External, map};
 use uuid::Uuid;
 
 use super::{
-    DatapathError, Settings,
-    convert::{Row, Stamp},
+    DatapathError,
     drops::DropMaps,
     pins::Pins,
     slots::Slots,
-    table::{Table, failed},
+    table::failed,
+    tables::{BpfTables, EncodeContext, ResizedTables},
 };
-use crate::model::{
-    EndpointRow, FdbKey, FdbRow, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables, Traffic,
-    Vni, VtepRow,
-};
+use crate::model::{FdbKey, FdbRow, MapUsage, NeighborRow, Rows, Tables, Traffic, Vni};
 
 /// Every map of the datapath.
 pub(super) struct Maps {
-    fdb: Table<abi::FdbKey, abi::FdbEntry>,
-    neighbors: Table<abi::NeighborKey, abi::NeighborEntry>,
-    endpoints: Table<u32, abi::EndpointEntry>,
-    vteps: Table<abi::VtepKey, abi::VtepEntry>,
-    networks: Table<u32, abi::NetworkEntry>,
+    tables: BpfTables,
     lease: Array<MapData, u64>,
     external: Array<MapData, u32>,
     drops: PerCpuArray<MapData, u64>,
@@ -46,11 +39,7 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         let mut maps = Self {
-            fdb: table(ebpf, map::FDB)?,
-            neighbors: table(ebpf, map::NEIGHBORS)?,
-            endpoints: table(ebpf, map::ENDPOINTS)?,
-            vteps: table(ebpf, map::VTEPS)?,
-            networks: table(ebpf, map::NETWORKS)?,
+            tables: BpfTables::take(ebpf)?,
             lease: typed(ebpf, map::LEASE)?,
             external: typed(ebpf, map::EXTERNAL)?,
             drops: typed(ebpf, map::DROPS)?,
@@ -69,13 +58,13 @@ impl Maps {
     /// Learns the slots that an earlier agent gave out, and gives the other networks theirs.
     fn restore_slots(&mut self) -> Result<(), DatapathError> {
         let mut networks = Vec::new();
-        for entry in self.networks.entries() {
+        for entry in self.tables.networks.entries() {
             let (vni, network) = entry?;
             networks.extend(Vni::try_from(vni).ok().map(|vni| (vni, network.slot)));
         }
         let mut ports = Vec::new();
-        self.endpoints
-            .for_each::<EndpointRow>(|ifindex, row| ports.push((ifindex, row.vni)))?;
+        let endpoints = &self.tables.endpoints;
+        endpoints.for_each(|ifindex, row| ports.push((ifindex, row.vni)))?;
         self.slots = Slots::restore(networks, ports.iter().copied());
         let changed = self.slots.change([], ports);
         self.assign(&changed)?;
@@ -89,9 +78,9 @@ impl Maps {
             if slot != 0 {
                 self.clear_traffic(slot)?;
             }
-            if let Some(network) = self.networks.entry(&vni.get())? {
+            if let Some(network) = self.tables.networks.entry(&vni.get())? {
                 let network = abi::NetworkEntry { slot, ..network };
-                self.networks.rewrite(&vni.get(), &network)?;
+                self.tables.networks.rewrite(&vni.get(), &network)?;
             }
         }
         Ok(())
@@ -102,18 +91,18 @@ impl Maps {
         let ports: Vec<_> = self.slots.ports().collect();
         for (ifindex, vni) in ports {
             let slot = self.slots.of(vni);
-            let Some(endpoint) = self.endpoints.entry(&ifindex)? else {
+            let Some(endpoint) = self.tables.endpoints.entry(&ifindex)? else {
                 continue;
             };
             if endpoint.slot != slot {
                 let endpoint = abi::EndpointEntry { slot, ..endpoint };
-                self.endpoints.rewrite(&ifindex, &endpoint)?;
+                self.tables.endpoints.rewrite(&ifindex, &endpoint)?;
             }
             let key = abi::FdbKey::new(endpoint.vni, endpoint.mac);
-            match self.fdb.entry(&key)? {
+            match self.tables.fdb.entry(&key)? {
                 Some(target) if target.ifindex == ifindex && target.slot != slot => {
                     let target = abi::FdbEntry { slot, ..target };
-                    self.fdb.rewrite(&key, &target)?;
+                    self.tables.fdb.rewrite(&key, &target)?;
                 }
                 _ => {}
             }
@@ -130,12 +119,9 @@ impl Maps {
         cleared.map_err(|error| failed("write to", map::TRAFFIC, &error))
     }
 
-    /// Adds what a map of an earlier agent held that made it with another capacity.
-    pub(super) fn adopt(&mut self, former: Outgrown) -> Result<(), DatapathError> {
-        match former {
-            Outgrown::Fdb(former) => copy(&former, &mut self.fdb),
-            Outgrown::Neighbors(former) => copy(&former, &mut self.neighbors),
-        }
+    /// Adds what an earlier agent's tables of other capacities held.
+    pub(super) fn adopt(&mut self, former: &ResizedTables) -> Result<(), DatapathError> {
+        self.tables.adopt(former)
     }
 
     /// Adds networks that an earlier version of the ABI held: VNI and MTU.
@@ -151,7 +137,7 @@ impl Maps {
                 flags: 0,
                 slot,
             };
-            self.networks.adopt(&vni, &entry)?;
+            self.tables.networks.adopt(&vni, &entry)?;
         }
         Ok(())
     }
@@ -162,31 +148,16 @@ impl Maps {
             capacity: Slots::CAPACITY.into(),
             ..MapUsage::default()
         };
-        BTreeMap::from([
-            self.fdb.usage(),
-            self.neighbors.usage(),
-            self.endpoints.usage(),
-            self.vteps.usage(),
-            self.networks.usage(),
-            (map::TRAFFIC, traffic),
-        ])
+        let tables = self.tables.usage();
+        tables.chain([(map::TRAFFIC, traffic)]).collect()
     }
 
     pub(super) fn tables(&self) -> Result<Tables, DatapathError> {
-        Ok(Tables {
-            fdb: self.fdb.rows::<FdbRow>()?,
-            neighbors: self.neighbors.rows::<NeighborRow>()?,
-            ..self.small_tables()?
-        })
+        self.tables.rows()
     }
 
     pub(super) fn small_tables(&self) -> Result<Tables, DatapathError> {
-        Ok(Tables {
-            networks: self.networks.rows::<NetworkRow>()?,
-            vteps: self.vteps.rows::<VtepRow>()?,
-            endpoints: self.endpoints.rows::<EndpointRow>()?,
-            ..Tables::default()
-        })
+        self.tables.small()
     }
 
     /// Removes, then writes. What frames are let in by goes last in and first out, so that a row
@@ -207,48 +178,29 @@ impl Maps {
                 come.map(|(ifindex, row)| (*ifindex, row.vni)),
             )
         };
-        let now_s = now_s()?;
-        let stamp = Stamp {
-            slots: &self.slots,
-            now_s,
-        };
-        let removed = [
-            self.endpoints
-                .remove::<EndpointRow>(&remove.endpoints, &stamp),
-            self.fdb.remove::<FdbRow>(&remove.fdb, &stamp),
-            self.neighbors
-                .remove::<NeighborRow>(&remove.neighbors, &stamp),
-            self.vteps.remove::<VtepRow>(&remove.vteps, &stamp),
-            self.networks.remove::<NetworkRow>(&remove.networks, &stamp),
-            self.networks.put::<NetworkRow>(&put.networks, &stamp),
-        ];
+        let removed = self.tables.remove(remove);
         let assigned = self.assign(&changed);
-        let stamp = Stamp {
+        let context = EncodeContext {
             slots: &self.slots,
-            now_s,
+            now_s: now_s()?,
         };
-        let put = [
-            self.vteps.put::<VtepRow>(&put.vteps, &stamp),
-            self.neighbors.put::<NeighborRow>(&put.neighbors, &stamp),
-            self.fdb.put::<FdbRow>(&put.fdb, &stamp),
-            self.endpoints.put::<EndpointRow>(&put.endpoints, &stamp),
-        ];
+        let put = self.tables.put(put, &context);
         let forgotten = self.dropped.forget(gone);
-        worst(removed.into_iter().chain([assigned, forgotten]).chain(put))
+        most_severe(removed.chain([assigned]).chain(put).chain([forgotten]))
     }
 
     /// Writes rows whose keys the maps are known not to hold.
     pub(super) fn add(
         &mut self,
-        fdb: &BTreeMap<FdbKey, FdbRow>,
-        neighbors: &BTreeMap<NeighborKey, NeighborRow>,
+        fdb: &Rows<FdbRow>,
+        neighbors: &Rows<NeighborRow>,
     ) -> Result<(), DatapathError> {
-        let stamp = Stamp {
+        let context = EncodeContext {
             slots: &self.slots,
             now_s: now_s()?,
         };
-        let neighbors = self.neighbors.add::<NeighborRow>(neighbors, &stamp);
-        worst([neighbors, self.fdb.add::<FdbRow>(fdb, &stamp)])
+        let neighbors = self.tables.neighbors.add(neighbors, &context);
+        most_severe([neighbors, self.tables.fdb.add(fdb, &context)])
     }
 
     /// Names the VXLAN device that does what the programs can't, by its index.
@@ -281,7 +233,7 @@ impl Maps {
     /// How long ago a frame used the row.
     pub(super) fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
         let key = abi::FdbKey::new(key.vni.get(), key.mac.octets());
-        let used_s = self.fdb.entry(&key)?.map_or(0, |entry| entry.used_s);
+        let used_s = self.tables.fdb.entry(&key)?.map_or(0, |entry| entry.used_s);
         if used_s == 0 {
             return Ok(None);
         }
@@ -374,8 +326,8 @@ fn sum(
     Ok(per_cpu.iter().sum())
 }
 
-/// The gravest of several outcomes.
-fn worst(
+/// The most severe of several outcomes.
+fn most_severe(
     outcomes: impl IntoIterator<Item = Result<(), DatapathError>>,
 ) -> Result<(), DatapathError> {
     let errors = outcomes.into_iter().filter_map(Result::err);
@@ -402,13 +354,6 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn table<K: Pod, V: Pod>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<Table<K, V>, DatapathError> {
-    Table::open(name, take(ebpf, name)?)?.counted()
-}
-
 pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -418,69 +363,11 @@ pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
         .map_err(|error| failed("open", name, &error))
 }
 
-fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, DatapathError> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, DatapathError> {
     ebpf.take_map(name).ok_or_else(|| DatapathError::Kernel {
         what: format!("the BPF object has no map {name}"),
         cause: "it was built from another version".to_owned(),
     })
-}
-
-/// A table of an earlier agent with another capacity than this one wants.
-pub(super) enum Outgrown {
-    Fdb(Table<abi::FdbKey, abi::FdbEntry>),
-    Neighbors(Table<abi::NeighborKey, abi::NeighborEntry>),
-}
-
-impl Outgrown {
-    /// Opens the tables for which that is so.
-    pub(super) fn find(pins: &Pins, settings: &Settings) -> Result<Vec<Self>, DatapathError> {
-        let mut outgrown = Vec::new();
-        if is_outgrown(pins, map::FDB, settings.fdb_entries)? {
-            outgrown.push(Self::Fdb(pinned(pins, map::FDB)?));
-        }
-        if is_outgrown(pins, map::NEIGHBORS, settings.neighbor_entries)? {
-            outgrown.push(Self::Neighbors(pinned(pins, map::NEIGHBORS)?));
-        }
-        Ok(outgrown)
-    }
-
-    pub(super) const fn name(&self) -> &'static str {
-        match self {
-            Self::Fdb(_) => map::FDB,
-            Self::Neighbors(_) => map::NEIGHBORS,
-        }
-    }
-}
-
-fn is_outgrown(pins: &Pins, name: &'static str, wanted: u32) -> Result<bool, DatapathError> {
-    let info = info(&pins.map(name), name)?;
-    Ok(info.is_some_and(|info| info.max_entries() != wanted))
-}
-
-fn copy<K: Pod, V: Pod>(from: &Table<K, V>, to: &mut Table<K, V>) -> Result<(), DatapathError> {
-    from.entries().try_for_each(|entry| {
-        let (key, value) = entry?;
-        to.adopt(&key, &value)
-    })
-}
-
-/// Shows the rows of a pinned map, which needs no lock on those that are written.
-pub(super) fn for_each_pinned<R>(
-    pins: &Pins,
-    name: &'static str,
-    visit: impl FnMut(R::Key, R),
-) -> Result<(), DatapathError>
-where
-    R: Row<AbiKey: Pod, AbiValue: Pod>,
-{
-    pinned(pins, name)?.for_each::<R>(visit)
-}
-
-pub(super) fn pinned<K: Pod, V: Pod>(
-    pins: &Pins,
-    name: &'static str,
-) -> Result<Table<K, V>, DatapathError> {
-    Table::open(name, open_pin(&pins.map(name), name)?)
 }
 
 /// Opens a pinned map.
@@ -505,7 +392,9 @@ pub(super) fn check_shape(pins: &Pins, name: &str) -> Result<(), DatapathError> 
     let Some(info) = info(&path, name)? else {
         return Ok(());
     };
-    let (key, value) = sizes(name);
+    let Some((key, value)) = sizes(name) else {
+        return Ok(());
+    };
     if (info.key_size(), info.value_size()) == (key, value) {
         return Ok(());
     }
@@ -518,27 +407,9 @@ pub(super) fn check_shape(pins: &Pins, name: &str) -> Result<(), DatapathError> 
     )))
 }
 
-/// Sizes of a map's key and value, bytes. A ring buffer has none.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "sizes of a few dozen bytes"
-)]
-pub(super) fn sizes(name: &str) -> (u32, u32) {
-    const fn pair<K, V>() -> (u32, u32) {
-        (size_of::<K>() as u32, size_of::<V>() as u32)
-    }
-    match name {
-        map::FDB => pair::<abi::FdbKey, abi::FdbEntry>(),
-        map::NEIGHBORS => pair::<abi::NeighborKey, abi::NeighborEntry>(),
-        map::ENDPOINTS => pair::<u32, abi::EndpointEntry>(),
-        map::VTEPS => pair::<abi::VtepKey, abi::VtepEntry>(),
-        map::NETWORKS => pair::<u32, abi::NetworkEntry>(),
-        map::EXTERNAL => pair::<u32, u32>(),
-        map::DROP_SAMPLES => pair::<u32, abi::DropSample>(),
-        map::ENDPOINT_DROPS => pair::<abi::EndpointDropKey, u64>(),
-        map::LEASE | map::DROPS | map::COUNTERS => pair::<u32, u64>(),
-        map::QUIET => pair::<abi::MissKey, abi::Quiet>(),
-        map::TRAFFIC => pair::<u32, abi::Traffic>(),
-        _ => (0, 0),
-    }
+/// Bytes of a map's key and value. `None`: there is no such map.
+pub(super) fn sizes(name: &str) -> Option<(u32, u32)> {
+    let layout = map::LAYOUTS.iter().find(|layout| layout.name == name)?;
+    let size = |bytes| u32::try_from(bytes).ok();
+    Some((size(layout.key_size)?, size(layout.value_size)?))
 }

@@ -18,7 +18,6 @@ use crate::model::{
 mod answer;
 mod attach;
 mod batch;
-mod convert;
 mod drops;
 mod echo;
 mod features;
@@ -33,6 +32,7 @@ mod query;
 mod restore;
 mod slots;
 mod table;
+mod tables;
 
 pub use drops::{PinnedDrops, pinned_drops};
 pub use features::require;

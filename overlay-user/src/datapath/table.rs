@@ -1,21 +1,20 @@
 //! One hash map of the datapath, typed. Only this process writes it, so it knows how many rows are
 //! in it; the kernel does not tell.
 
-use std::collections::BTreeMap;
-
 use aya::{
-    Pod,
+    Ebpf,
     maps::{HashMap, Map, MapData, MapError},
 };
-use overlay_ebpf::abi::map;
 
 use super::{
-    DatapathError,
+    DatapathError, Settings,
     batch::Batches,
-    convert::{Row, Stamp},
     features::chain,
+    maps::{info, open_pin, take},
+    pins::{Pins, unpin},
+    tables::{Encode, EncodeContext},
 };
-use crate::model::MapUsage;
+use crate::model::{MapUsage, Rows};
 
 /// `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST` of `linux/bpf.h`.
 const ANY: u64 = 0;
@@ -23,11 +22,10 @@ const NO_EXIST: u64 = 1;
 const EXIST: u64 = 2;
 
 /// A hash map and what became of the rows that it was given.
-pub(super) struct Table<K, V> {
-    name: &'static str,
-    map: HashMap<MapData, K, V>,
+pub(super) struct Table<R: Encode> {
+    map: HashMap<MapData, R::AbiKey, R::AbiValue>,
     /// The same map. `None`: it takes entries one by one.
-    batches: Option<Batches<K, V>>,
+    batches: Option<Batches<R::AbiKey, R::AbiValue>>,
     usage: MapUsage,
 }
 
@@ -40,19 +38,48 @@ enum Written {
     Full,
 }
 
-impl<K: Pod, V: Pod> Table<K, V> {
-    pub(super) fn open(name: &'static str, map: Map) -> Result<Self, DatapathError> {
+impl<R: Encode> Table<R> {
+    /// Takes the table out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        Self::open(take(ebpf, R::MAP)?)?.counted()
+    }
+
+    /// The pinned one.
+    pub(super) fn pinned(pins: &Pins) -> Result<Self, DatapathError> {
+        Self::open(open_pin(&pins.map(R::MAP), R::MAP)?)
+    }
+
+    /// Takes the pin of an earlier agent's table away that has another capacity than this one wants. `None`: there
+    /// is no such table.
+    pub(super) fn take_resized(
+        pins: &Pins,
+        settings: &Settings,
+    ) -> Result<Option<Self>, DatapathError> {
+        let Some(wanted) = R::capacity(settings) else {
+            return Ok(None);
+        };
+        let pin = pins.map(R::MAP);
+        match info(&pin, R::MAP)? {
+            Some(info) if info.max_entries() != wanted => {
+                let table = Self::pinned(pins)?;
+                unpin(&pin)?;
+                Ok(Some(table))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn open(map: Map) -> Result<Self, DatapathError> {
         let (mut capacity, mut batches) = (0, None);
         if let Map::HashMap(data) = &map {
-            let opening = |error| failed("open", name, &error);
+            let opening = |error| failed("open", R::MAP, &error);
             capacity = data.info().map_err(opening)?.max_entries();
             batches = Batches::of(data).map_err(opening)?;
         }
-        let map: HashMap<_, K, V> = map
+        let map: HashMap<_, R::AbiKey, R::AbiValue> = map
             .try_into()
-            .map_err(|error| failed("open", name, &error))?;
+            .map_err(|error| failed("open", R::MAP, &error))?;
         Ok(Self {
-            name,
             map,
             batches,
             usage: MapUsage {
@@ -63,81 +90,74 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 
     /// Counts the rows, for a table that is to be written.
-    pub(super) fn counted(mut self) -> Result<Self, DatapathError> {
+    fn counted(mut self) -> Result<Self, DatapathError> {
         for key in self.map.keys() {
-            key.map_err(|error| failed("read", self.name, &error))?;
+            key.map_err(|error| failed("read", R::MAP, &error))?;
             self.usage.entries += 1;
         }
         Ok(self)
     }
 
     pub(super) fn usage(&self) -> (&'static str, MapUsage) {
-        (self.name, self.usage)
+        (R::MAP, self.usage)
     }
 
     /// Shows every row that is understood.
-    pub(super) fn for_each<R>(&self, mut visit: impl FnMut(R::Key, R)) -> Result<(), DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
+    pub(super) fn for_each(&self, mut visit: impl FnMut(R::Key, R)) -> Result<(), DatapathError> {
         for entry in self.entries() {
             let (key, value) = entry?;
-            if let Some((key, row)) = R::from_abi(&key, &value) {
+            if let Some((key, row)) = R::decode(&key, &value) {
                 visit(key, row);
             }
         }
         Ok(())
     }
 
-    pub(super) fn rows<R>(&self) -> Result<BTreeMap<R::Key, R>, DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-        R::Key: Ord,
-    {
-        let mut rows = BTreeMap::new();
-        self.for_each(|key, row| drop(rows.insert(key, row)))?;
+    pub(super) fn rows(&self) -> Result<Rows<R>, DatapathError> {
+        let mut rows = Rows::<R>::new();
+        self.for_each(|key, row| {
+            rows.insert(key, row);
+        })?;
         Ok(rows)
     }
 
     /// Writes rows, past those that find no place; gives the first error.
-    pub(super) fn put<R>(
+    pub(super) fn put(
         &mut self,
-        rows: &BTreeMap<R::Key, R>,
-        stamp: &Stamp<'_>,
-    ) -> Result<(), DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
-        let entries = rows.iter().map(|(key, row)| R::to_abi(key, row, stamp));
-        self.put_entries::<R>(entries)
+        rows: &Rows<R>,
+        context: &EncodeContext<'_>,
+    ) -> Result<(), DatapathError> {
+        let entries = rows
+            .iter()
+            .map(|(key, row)| (R::encode_key(key), R::encode(key, row, context)));
+        self.put_entries(entries)
     }
 
     /// The same for keys that the map doesn't hold, which the caller knows for sure. Where there is
     /// nothing to compare generations with, many entries go in one system call.
-    pub(super) fn add<R>(
+    pub(super) fn add(
         &mut self,
-        rows: &BTreeMap<R::Key, R>,
-        stamp: &Stamp<'_>,
-    ) -> Result<(), DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
-        let entries = rows.iter().map(|(key, row)| R::to_abi(key, row, stamp));
-        let (keys, values): (Vec<K>, Vec<V>) = entries.unzip();
+        rows: &Rows<R>,
+        context: &EncodeContext<'_>,
+    ) -> Result<(), DatapathError> {
+        let entries = rows
+            .iter()
+            .map(|(key, row)| (R::encode_key(key), R::encode(key, row, context)));
+        let (keys, values): (Vec<R::AbiKey>, Vec<R::AbiValue>) = entries.unzip();
         let batches = self.batches.as_ref();
         let added = batches.map_or(0, |batches| batches.update(&keys, &values));
         self.usage.entries += added as u64;
         // If there are any left, the map is full, or fails: row by row it says so.
-        self.put_entries::<R>(keys.into_iter().zip(values).skip(added))
+        self.put_entries(keys.into_iter().zip(values).skip(added))
     }
 
-    fn put_entries<R>(&mut self, entries: impl Iterator<Item = (K, V)>) -> Result<(), DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
+    fn put_entries(
+        &mut self,
+        entries: impl Iterator<Item = (R::AbiKey, R::AbiValue)>,
+    ) -> Result<(), DatapathError> {
         let (mut failure, mut refused) = (None, 0);
         for (key, value) in entries {
-            match self.put_row::<R>(&key, &value) {
+            match self.put_row(&key, &value) {
                 Ok(Written::Anew) => self.usage.entries += 1,
                 Ok(Written::Over) => {}
                 Ok(Written::Stale) => self.usage.stale += 1,
@@ -155,30 +175,23 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     fn full(&self, refused: u64) -> DatapathError {
         DatapathError::Full {
-            map: self.name,
+            map: R::MAP,
             capacity: self.usage.capacity,
             refused,
-            option: match self.name {
-                map::FDB => "--fdb-entries",
-                map::NEIGHBORS => "--neighbor-entries",
-                _ => "the build's limit",
-            },
+            option: R::CAPACITY_OPTION,
         }
     }
 
     /// Most rows are new ones, for which this is a single system call.
-    fn put_row<R>(&mut self, key: &K, value: &V) -> Result<Written, DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
+    fn put_row(&mut self, key: &R::AbiKey, value: &R::AbiValue) -> Result<Written, DatapathError> {
         match self.map.insert(key, value, NO_EXIST) {
             Ok(()) => return Ok(Written::Anew),
             Err(error) if is_errno(&error, libc::EEXIST) => {}
             Err(error) if is_errno(&error, libc::E2BIG) => return Ok(Written::Full),
-            Err(error) => return Err(failed("write to", self.name, &error)),
+            Err(error) => return Err(failed("write to", R::MAP, &error)),
         }
-        if let Some(generation) = R::generation(value) {
-            let held = self.entry(key)?.and_then(|held| R::generation(&held));
+        if let Some(generation) = R::abi_generation(value) {
+            let held = self.entry(key)?.and_then(|held| R::abi_generation(&held));
             if held > Some(generation) {
                 return Ok(Written::Stale);
             }
@@ -186,64 +199,72 @@ impl<K: Pod, V: Pod> Table<K, V> {
         self.map
             .insert(key, value, ANY)
             .map(|()| Written::Over)
-            .map_err(|error| failed("write to", self.name, &error))
+            .map_err(|error| failed("write to", R::MAP, &error))
     }
 
     /// Removes rows by their keys; absent ones are fine.
-    pub(super) fn remove<R>(
-        &mut self,
-        rows: &BTreeMap<R::Key, R>,
-        stamp: &Stamp<'_>,
-    ) -> Result<(), DatapathError>
-    where
-        R: Row<AbiKey = K, AbiValue = V>,
-    {
-        for (key, row) in rows {
-            let (key, _) = R::to_abi(key, row, stamp);
-            match self.map.remove(&key) {
+    pub(super) fn remove(&mut self, rows: &Rows<R>) -> Result<(), DatapathError> {
+        for key in rows.keys() {
+            match self.map.remove(&R::encode_key(key)) {
                 Ok(()) => self.usage.entries = self.usage.entries.saturating_sub(1),
                 Err(MapError::KeyNotFound) => {}
                 Err(error) if is_errno(&error, libc::ENOENT) => {}
-                Err(error) => return Err(failed("remove from", self.name, &error)),
+                Err(error) => return Err(failed("remove from", R::MAP, &error)),
             }
         }
         Ok(())
     }
-}
 
-impl<K: Pod, V: Pod> Table<K, V> {
     /// One entry as the map has it.
-    pub(super) fn entry(&self, key: &K) -> Result<Option<V>, DatapathError> {
+    pub(super) fn entry(&self, key: &R::AbiKey) -> Result<Option<R::AbiValue>, DatapathError> {
         match self.map.get(key, 0) {
             Ok(value) => Ok(Some(value)),
             Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(failed("read", self.name, &error)),
+            Err(error) => Err(failed("read", R::MAP, &error)),
         }
     }
 
     /// Every entry as the map has it.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Result<(K, V), DatapathError>> + '_ {
+    pub(super) fn entries(
+        &self,
+    ) -> impl Iterator<Item = Result<(R::AbiKey, R::AbiValue), DatapathError>> + '_ {
         let entries = self.map.iter();
-        entries.map(|entry| entry.map_err(|error| failed("read", self.name, &error)))
+        entries.map(|entry| entry.map_err(|error| failed("read", R::MAP, &error)))
     }
 
     /// Writes an entry that is there already.
-    pub(super) fn rewrite(&mut self, key: &K, value: &V) -> Result<(), DatapathError> {
+    pub(super) fn rewrite(
+        &mut self,
+        key: &R::AbiKey,
+        value: &R::AbiValue,
+    ) -> Result<(), DatapathError> {
         match self.map.insert(key, value, EXIST) {
             Err(error) if !is_errno(&error, libc::ENOENT) => {
-                Err(failed("write to", self.name, &error))
+                Err(failed("write to", R::MAP, &error))
             }
             _ => Ok(()),
         }
     }
 
+    /// Adds the entries of another one.
+    pub(super) fn copy_from(&mut self, other: &Self) -> Result<(), DatapathError> {
+        other.entries().try_for_each(|entry| {
+            let (key, value) = entry?;
+            self.adopt(&key, &value)
+        })
+    }
+
     /// Adds an entry, unless there is one with its key.
-    pub(super) fn adopt(&mut self, key: &K, value: &V) -> Result<(), DatapathError> {
+    pub(super) fn adopt(
+        &mut self,
+        key: &R::AbiKey,
+        value: &R::AbiValue,
+    ) -> Result<(), DatapathError> {
         match self.map.insert(key, value, NO_EXIST) {
             Ok(()) => self.usage.entries += 1,
             Err(error) if is_errno(&error, libc::EEXIST) => {}
             Err(error) if is_errno(&error, libc::E2BIG) => return Err(self.full(1)),
-            Err(error) => return Err(failed("write to", self.name, &error)),
+            Err(error) => return Err(failed("write to", R::MAP, &error)),
         }
         Ok(())
     }

@@ -44,7 +44,8 @@ pub use path::{PathState, PathView};
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
+pub(crate) use table::for_each_table;
 pub use table::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Tables,
-    Traffic, VtepPath, VtepRow,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Row,
+    Rows, Tables, Traffic, VtepPath, VtepRow,
 };

@@ -9,6 +9,47 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mac, Revision, Vni};
 
+/// Calls a macro with every table: its field of [`Tables`] and the type of its rows.
+///
+/// The order is that in which rows are written, so that none points at one that is not there yet: what lets
+/// frames in comes last. Rows are removed in the reverse order.
+macro_rules! for_each_table {
+    ($macro:ident) => {
+        $macro! {
+            /// Known networks.
+            networks: $crate::model::NetworkRow,
+            /// Known tunnel ends but this host's own.
+            vteps: $crate::model::VtepRow,
+            /// (VNI, IP) -> MAC.
+            neighbors: $crate::model::NeighborRow,
+            /// (VNI, MAC) -> local interface or VTEP.
+            fdb: $crate::model::FdbRow,
+            /// Local interfaces by host-side index.
+            endpoints: $crate::model::EndpointRow,
+        }
+    };
+}
+pub(crate) use for_each_table;
+
+/// A row of one of the tables.
+pub trait Row: Copy + PartialEq {
+    /// What identifies it.
+    type Key: Copy + Ord;
+
+    /// Whether the table has rows for every endpoint of the registry. Such a table is compared in passes, may be
+    /// full, and takes many new rows in one system call.
+    const IS_LARGE: bool = false;
+
+    /// The endpoint's generation. A row with a lower one never overwrites another. 0: the table's rows have
+    /// none.
+    fn generation(&self) -> Revision {
+        0
+    }
+}
+
+/// Rows of one table by their keys.
+pub type Rows<R> = BTreeMap<<R as Row>::Key, R>;
+
 /// Key of the FDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FdbKey {
@@ -49,6 +90,16 @@ pub struct FdbRow {
     pub ages: bool,
 }
 
+impl Row for FdbRow {
+    type Key = FdbKey;
+
+    const IS_LARGE: bool = true;
+
+    fn generation(&self) -> Revision {
+        self.generation
+    }
+}
+
 /// Key of the neighbour table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NeighborKey {
@@ -67,6 +118,16 @@ pub struct NeighborRow {
     pub generation: Revision,
 }
 
+impl Row for NeighborRow {
+    type Key = NeighborKey;
+
+    const IS_LARGE: bool = true;
+
+    fn generation(&self) -> Revision {
+        self.generation
+    }
+}
+
 /// Value of the networks table; the key is the VNI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetworkRow {
@@ -76,6 +137,10 @@ pub struct NetworkRow {
     pub on_demand: bool,
 }
 
+impl Row for NetworkRow {
+    type Key = Vni;
+}
+
 /// Value of the VTEPs table; the key is the VTEP's underlay address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VtepRow {
@@ -83,6 +148,10 @@ pub struct VtepRow {
     pub port: u16,
     /// The way to it.
     pub path: VtepPath,
+}
+
+impl Row for VtepRow {
+    type Key = Ipv4Addr;
 }
 
 /// The way to a VTEP, as the kernel's routing table has it.
@@ -113,35 +182,32 @@ pub struct EndpointRow {
     pub generation: Revision,
 }
 
-/// All tables of one host.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tables {
-    /// Known networks.
-    pub networks: BTreeMap<Vni, NetworkRow>,
-    /// Known tunnel ends, this host's own left out.
-    pub vteps: BTreeMap<Ipv4Addr, VtepRow>,
-    /// (VNI, MAC) -> local interface or VTEP.
-    pub fdb: BTreeMap<FdbKey, FdbRow>,
-    /// (VNI, IP) -> MAC.
-    pub neighbors: BTreeMap<NeighborKey, NeighborRow>,
-    /// Local interfaces by host-side index.
-    pub endpoints: BTreeMap<u32, EndpointRow>,
-}
+impl Row for EndpointRow {
+    type Key = u32;
 
-impl Tables {
-    /// How many rows they have together.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        let Self {
-            networks,
-            vteps,
-            fdb,
-            neighbors,
-            endpoints,
-        } = self;
-        networks.len() + vteps.len() + fdb.len() + neighbors.len() + endpoints.len()
+    fn generation(&self) -> Revision {
+        self.generation
     }
 }
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $table:ident: $row:ty,)+) => {
+        /// All tables of one host.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Tables {
+            $($(#[$doc])* pub $table: Rows<$row>,)+
+        }
+
+        impl Tables {
+            /// The number of rows in all of them.
+            #[must_use]
+            pub fn rows(&self) -> usize {
+                [$(self.$table.len()),+].iter().sum()
+            }
+        }
+    };
+}
+for_each_table!(tables);
 
 /// How full a map is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,9 +11,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Reconciler, apply::Applier, mirror::Mirror, plan::Draft};
+use super::{Reconciler, apply::Applier, mirror::Mirror, plan::ChangeSet};
 use crate::model::{
-    Endpoint, Mac, Name, NeighborKey, Vni,
+    Endpoint, Mac, Name, NeighborKey, NeighborRow, Vni,
     fair::{FairMap, FairQueue},
 };
 
@@ -95,13 +95,16 @@ impl Announcer {
 
 impl Applier {
     /// Learns from a change that is being carried out which addresses come to another MAC.
-    pub(super) fn note_neighbors(&mut self, mirror: &Mirror, draft: &Draft, now: Instant) {
-        for (key, before) in draft.neighbors() {
+    pub(super) fn note_neighbors(&mut self, mirror: &Mirror, changes: &ChangeSet, now: Instant) {
+        for (key, before) in changes.neighbors.rows() {
             // Most rows of a reading are new, and nothing is remembered of them.
             if before.is_none() && self.announcer.former.is_empty() {
                 continue;
             }
-            let after = self.desired(mirror).neighbor(*key).map(|row| row.mac);
+            let after = self
+                .desired(mirror)
+                .row::<NeighborRow>(*key)
+                .map(|row| row.mac);
             let before = before.map(|row| row.mac);
             self.announcer.note(*key, before, after, now);
         }
@@ -133,7 +136,7 @@ impl Applier {
         while frames < FRAMES
             && let Some(key) = self.announcer.pop()
         {
-            let Some(row) = self.desired(mirror).neighbor(key) else {
+            let Some(row) = self.desired(mirror).row::<NeighborRow>(key) else {
                 continue;
             };
             let owner = mirror.by_ip(key.vni, key.ip).map(|known| known.name());

@@ -23,12 +23,14 @@ use tokio::{
 use super::{
     announce::Announcer,
     cache::Lookup,
+    desired::{Desired, HostState, Local},
     digest::Books,
-    mirror::{Key, Mirror},
-    plan::{Desired, Draft, Found, Local, Plan},
+    mirror::Mirror,
+    plan::{ChangeSet, Plan},
     ports::AtWork,
+    tables::Derived as _,
     telling::Repair,
-    write::{Behind, MANY},
+    write::{Behind, MANY, Overflow},
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
@@ -42,7 +44,7 @@ pub struct Applier {
     pub(super) datapath: Arc<dyn Datapath>,
     pub(super) local: Local,
     /// What stands here, and the ways to the others.
-    pub(super) found: Found,
+    pub(super) found: HostState,
     pub(super) books: Books,
     pub(super) readings: Readings,
     /// Where the interfaces that stand lead.
@@ -66,7 +68,7 @@ pub struct Applier {
     pub(super) unmended: Option<Unmended>,
     pub(super) behind: Option<Behind>,
     /// Rows of writes that full tables refused some of, and how many.
-    pub(super) overflow: BTreeSet<Key>,
+    pub(super) overflow: Overflow,
     pub(super) refused: usize,
     /// Addresses of rows that a former agent left, and that the registry knows nothing of: the next
     /// sweep takes the rows away.
@@ -128,7 +130,7 @@ impl Applier {
             platform,
             datapath,
             local,
-            found: Found::default(),
+            found: HostState::default(),
             books: Books::default(),
             readings: Readings::default(),
             places: BTreeMap::new(),
@@ -143,7 +145,7 @@ impl Applier {
             is_filling: is_blank,
             unmended: Some(Unmended::Unread),
             behind: None,
-            overflow: BTreeSet::new(),
+            overflow: Overflow::default(),
             refused: 0,
             disowned: BTreeSet::new(),
             announcer: Announcer::new(Instant::now()),
@@ -202,11 +204,12 @@ impl Applier {
 
     /// Carries over what a change bears upon; its cost does not depend on how much there is besides.
     /// Goes on past errors and gives each in a line.
-    pub async fn carry_over(&mut self, mirror: &Mirror, draft: Draft) -> Vec<String> {
+    pub async fn carry_over(&mut self, mirror: &Mirror, changes: ChangeSet) -> Vec<String> {
         let mut errors = Vec::new();
-        let touched: Vec<Name> = draft.ports().cloned().collect();
+        let touched: Vec<Name> = changes.endpoints.ids().cloned().collect();
         let were_unread = self.readings.lacks_paths;
-        self.find_paths(mirror, draft.vteps().collect()).await;
+        self.find_paths(mirror, changes.vteps.ids().copied().collect())
+            .await;
         self.readings.lacks_paths |= were_unread;
         let gone: Vec<Name> = touched
             .iter()
@@ -216,7 +219,7 @@ impl Applier {
         for name in &gone {
             self.found.ports.remove(name);
         }
-        if let Err(error) = self.settle(mirror, draft) {
+        if let Err(error) = self.settle(mirror, changes) {
             self.doubt(touched.iter().cloned(), &error);
             errors.push(error);
         }
@@ -245,7 +248,7 @@ impl Applier {
                 return errors;
             }
         }
-        let vteps = self.desired(mirror).vteps().into_keys().collect();
+        let vteps = VtepRow::all(&self.desired(mirror)).into_keys().collect();
         self.find_paths(mirror, vteps).await;
         if self.datapath.attach_mode() == AttachMode::Clsact {
             // It does not tell of programs that were taken off, see `Datapath::detached`.
@@ -265,10 +268,10 @@ impl Applier {
 
     /// Follows the kernel's routes: asks for the next hops again and writes those that changed.
     pub async fn follow_routes(&mut self, mirror: &Mirror) -> Result<(), String> {
-        let before = self.desired(mirror).vteps();
+        let before = VtepRow::all(&self.desired(mirror));
         self.find_paths(mirror, before.keys().copied().collect())
             .await;
-        let after = self.desired(mirror).vteps();
+        let after = VtepRow::all(&self.desired(mirror));
         let is_new = |(ip, row): &(Ipv4Addr, VtepRow)| before.get(ip) != Some(row);
         let mut plan = Plan::default();
         plan.put.vteps = after.into_iter().filter(is_new).collect();
@@ -284,15 +287,15 @@ impl Applier {
     }
 
     /// Writes what a change makes of its rows.
-    pub(super) fn settle(&mut self, mirror: &Mirror, draft: Draft) -> Result<(), String> {
-        self.note_neighbors(mirror, &draft, Instant::now());
+    pub(super) fn settle(&mut self, mirror: &Mirror, changes: ChangeSet) -> Result<(), String> {
+        self.note_neighbors(mirror, &changes, Instant::now());
         let desired = Desired {
             mirror,
             local: &self.local,
             found: &self.found,
         };
-        let is_addition = draft.is_addition();
-        let plan = draft.settle(&desired, &mut self.books);
+        let is_addition = changes.is_addition();
+        let plan = changes.into_plan(&desired, &mut self.books);
         let has_ports = !(plan.put.endpoints.is_empty() && plan.remove.endpoints.is_empty());
         if !has_ports && plan.put.fdb.len() >= MANY {
             self.write_behind(plan, is_addition)
@@ -302,11 +305,10 @@ impl Applier {
     }
 
     /// Takes the endpoint's rows into a change, as they are: whether its interface stands is about to change.
-    pub(super) fn note_endpoint(&mut self, mirror: &Mirror, name: &Name, draft: &mut Draft) {
+    pub(super) fn note_endpoint(&mut self, mirror: &Mirror, name: &Name, changes: &mut ChangeSet) {
         self.news.insert(name.clone());
         if let Some(known) = mirror.endpoint(name) {
-            let desired = self.desired(mirror);
-            known.keys().for_each(|key| draft.note(&desired, key));
+            changes.record_before(&self.desired(mirror), &known.fact());
         }
     }
 
@@ -326,7 +328,7 @@ impl Applier {
         let desired = self.desired(mirror);
         let (wanted, gone): (Vec<_>, Vec<_>) = vteps
             .into_iter()
-            .partition(|ip| desired.vtep(*ip).is_some());
+            .partition(|ip| VtepRow::desired(&desired, ip).is_some());
         for ip in &gone {
             self.found.paths.remove(ip);
         }
@@ -386,9 +388,9 @@ impl Applier {
             }
         }
         self.readings.has_ports = true;
-        let mut draft = Draft::default();
+        let mut changes = ChangeSet::default();
         for (name, ifindex) in changed {
-            self.note_endpoint(mirror, &name, &mut draft);
+            self.note_endpoint(mirror, &name, &mut changes);
             if let Some(ifindex) = ifindex {
                 self.found.ports.insert(name, ifindex);
             } else {
@@ -396,7 +398,7 @@ impl Applier {
                 self.missed.insert(name);
             }
         }
-        self.settle(mirror, draft)?;
+        self.settle(mirror, changes)?;
         Ok(orphans)
     }
 
@@ -425,15 +427,17 @@ impl Applier {
         if orphans.is_empty() {
             return Vec::new();
         }
-        let mut draft = Draft::default();
+        let mut changes = ChangeSet::default();
         for name in &orphans {
             tracing::info!(endpoint = %name, "removing an interface that no endpoint wants");
-            draft.note(&self.desired(mirror), Key::Port(name.clone()));
+            changes
+                .endpoints
+                .record(&self.desired(mirror), name.clone());
             // One that is elsewhere has rows as long as it counts for standing.
-            self.note_endpoint(mirror, name, &mut draft);
+            self.note_endpoint(mirror, name, &mut changes);
             self.found.ports.remove(name);
         }
-        let mut errors: Vec<String> = self.settle(mirror, draft).err().into_iter().collect();
+        let mut errors: Vec<String> = self.settle(mirror, changes).err().into_iter().collect();
         errors.extend(self.remove_ports(&orphans).await);
         errors
     }

@@ -290,9 +290,9 @@ impl Reconciler {
         let before = self.on_demand_networks().await;
         let revision = reading.revision;
         let is_same_history = self
-            .change(|mirror, witness| {
+            .change(|mirror, on_fact| {
                 let is_same_history =
-                    !is_whole || mirror.begin_reading(revision, networks, nodes, witness);
+                    !is_whole || mirror.begin_reading(revision, networks, nodes, on_fact);
                 for rejected in &rejected {
                     mirror.hold(&rejected.row);
                 }
@@ -331,7 +331,7 @@ impl Reconciler {
         let cached: Vec<Name> = cached.map(|endpoint| endpoint.name.clone()).collect();
         drop(view);
         let moves = self
-            .change(|mirror, witness| mirror.read(page, witness))
+            .change(|mirror, on_fact| mirror.read(page, on_fact))
             .await;
         self.tell_of_moves(moves);
         self.hold(&cached).await;
@@ -378,7 +378,7 @@ impl Reconciler {
         if self.is_suspicious().await {
             let mut position = 0;
             while !self
-                .change(|mirror, witness| mirror.withhold(&mut position, CHUNK, witness))
+                .change(|mirror, on_fact| mirror.withhold(&mut position, CHUNK, on_fact))
                 .await
             {}
             return;
@@ -387,7 +387,7 @@ impl Reconciler {
             self.cache.clear();
         }
         while let Some(moves) = self
-            .change(|mirror, witness| mirror.believe(CHUNK, witness))
+            .change(|mirror, on_fact| mirror.believe(CHUNK, on_fact))
             .await
         {
             self.tell_of_moves(moves);
@@ -402,7 +402,7 @@ impl Reconciler {
     async fn forget_unread(&mut self, network: Option<Vni>) {
         let mut position = 0;
         while !self
-            .change(|mirror, witness| mirror.end_reading(&mut position, CHUNK, network, witness))
+            .change(|mirror, on_fact| mirror.end_reading(&mut position, CHUNK, network, on_fact))
             .await
         {}
     }
@@ -485,7 +485,7 @@ impl Reconciler {
         };
         self.log_nodes(&delta).await;
         let moves = self
-            .change(|mirror, witness| mirror.apply(delta, &admitted, witness))
+            .change(|mirror, on_fact| mirror.apply(delta, &admitted, on_fact))
             .await;
         self.tell_of_moves(moves);
         self.hold(&named).await;

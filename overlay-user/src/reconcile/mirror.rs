@@ -8,22 +8,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use ipnet::IpNet;
 
-use crate::model::{
-    Endpoint, FdbKey, IfName, Mac, Name, NeighborKey, Network, Node, Resolve, Revision, Vni,
-};
+use crate::model::{Endpoint, IfName, Mac, Name, Network, Node, Resolve, Revision, Vni};
 
 mod absence;
+mod fact;
 mod index;
 mod intake;
 mod nodes;
 mod store;
 
-pub use self::absence::Absent;
+pub use self::{
+    absence::Absent,
+    fact::{EndpointFact, Fact},
+};
 use self::{
     absence::{Doubted, Withheld},
     intake::Since,
@@ -31,23 +33,8 @@ use self::{
     store::{Record, Store},
 };
 
-/// What a change of the mirror bears upon.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
-    /// A row of the FDB.
-    Fdb(FdbKey),
-    /// A row of the neighbour table.
-    Neighbor(NeighborKey),
-    /// A row of the networks table.
-    Network(Vni),
-    /// A row of the VTEPs table.
-    Vtep(Ipv4Addr),
-    /// The interface of an endpoint on this node.
-    Port(Name),
-}
-
-/// Hears of each key before what it bears upon changes: then the mirror still is as it was.
-pub type Witness<'a> = &'a mut dyn FnMut(&Mirror, Key);
+/// Called with each fact before it changes, while the mirror still holds what was.
+pub type OnFact<'a> = &'a mut dyn FnMut(&Mirror, &Fact<'_>);
 
 /// An endpoint that went to another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,22 +193,16 @@ impl<'a> Known<'a> {
             && self.addresses().eq(endpoint.addresses.iter().copied())
     }
 
-    /// What it bears upon.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<'a> {
-        let (vni, mac) = (self.vni(), self.mac());
-        let port = self.is_local().then(|| Key::Port(self.name().clone()));
-        rows(vni, mac, self.ips()).chain(port)
+    /// What it claims.
+    pub(super) fn fact(&self) -> Fact<'a> {
+        Fact::Endpoint(EndpointFact {
+            name: self.name(),
+            vni: self.vni(),
+            mac: self.mac(),
+            is_local: self.is_local(),
+            addresses: &self.record.addresses,
+        })
     }
-}
-
-/// The rows that an endpoint claims.
-fn rows<I: Iterator<Item = IpAddr>>(
-    vni: Vni,
-    mac: Mac,
-    ips: I,
-) -> impl Iterator<Item = Key> + use<I> {
-    std::iter::once(Key::Fdb(FdbKey { vni, mac }))
-        .chain(ips.map(move |ip| Key::Neighbor(NeighborKey { vni, ip })))
 }
 
 impl Mirror {

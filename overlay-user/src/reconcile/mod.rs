@@ -23,6 +23,7 @@ use tokio::{
 mod announce;
 pub mod apply;
 pub mod cache;
+pub mod desired;
 pub mod digest;
 pub mod event;
 mod follow;
@@ -38,6 +39,7 @@ mod resolve;
 #[cfg(test)]
 mod simulation;
 pub mod sweep;
+pub mod tables;
 mod telling;
 mod vet;
 pub mod watchdog;
@@ -54,8 +56,8 @@ use self::{
     inputs::{Errand, Inputs, Wake},
     looks::Looks,
     meter::{Cause, Meter},
-    mirror::{Mirror, Witness},
-    plan::Draft,
+    mirror::{Mirror, OnFact},
+    plan::ChangeSet,
     report::Reporter,
     watchdog::{Part, Watchdog},
 };
@@ -516,17 +518,17 @@ impl Reconciler {
     }
 
     /// Changes the mirror and carries over what that bears upon.
-    async fn change<T>(&mut self, act: impl FnOnce(&mut Mirror, Witness<'_>) -> T) -> T {
-        let mut draft = Draft::default();
+    async fn change<T>(&mut self, act: impl FnOnce(&mut Mirror, OnFact<'_>) -> T) -> T {
+        let mut changes = ChangeSet::default();
         let mut view = self.view.write().await;
         let applier = &self.applier;
-        let outcome = act(&mut view.mirror, &mut |mirror, key| {
-            draft.note(&applier.desired(mirror), key);
+        let outcome = act(&mut view.mirror, &mut |mirror, fact| {
+            changes.record_before(&applier.desired(mirror), fact);
         });
         let view = RwLockWriteGuard::downgrade(view);
-        if !draft.is_empty() {
+        if !changes.is_empty() {
             self.errors
-                .extend(self.applier.carry_over(&view.mirror, draft).await);
+                .extend(self.applier.carry_over(&view.mirror, changes).await);
         }
         outcome
     }

@@ -25,7 +25,7 @@ use super::{
     apply::{Applier, Unmended},
     inputs::Errand,
     mirror::Mirror,
-    plan::Draft,
+    plan::ChangeSet,
     work::Work,
 };
 use crate::{
@@ -237,12 +237,12 @@ impl Applier {
 
     /// Takes in what became of interfaces: their rows, then their programs, then their endpoints may send.
     async fn take_made(&mut self, mirror: &Mirror, made: Vec<(PortSpec, Made)>) -> Vec<String> {
-        let mut draft = Draft::default();
+        let mut changes = ChangeSet::default();
         let (mut standing, mut closed) = (Vec::new(), Vec::new());
         for (spec, made) in made {
             closed.extend(matches!(&made, Ok(port) if !port.is_open).then(|| spec.clone()));
             let name = spec.endpoint;
-            self.note_endpoint(mirror, &name, &mut draft);
+            self.note_endpoint(mirror, &name, &mut changes);
             match made {
                 Ok(Port {
                     host_ifindex,
@@ -264,7 +264,7 @@ impl Applier {
                 Err(error) => self.fail(name, error.to_string()),
             }
         }
-        let written = self.settle(mirror, draft).err();
+        let written = self.settle(mirror, changes).err();
         let attached = self.attach().await.err();
         self.open(mirror, closed).await;
         // What is wrong with another's interface is not wrong with these.

@@ -12,7 +12,7 @@ use super::{
     mirror::{Known, Mirror},
 };
 use crate::{
-    model::{Endpoint, FdbKey, Miss, Name, Revision, Wanted},
+    model::{Endpoint, FdbKey, FdbRow, Miss, Name, Revision, Wanted},
     registry::RegistryError,
 };
 
@@ -162,7 +162,7 @@ impl Reconciler {
         }
         let (endpoint, node) = (found.name.clone(), found.node.clone());
         let moved = self
-            .change(|mirror, witness| mirror.answer(found, flight.asked, witness))
+            .change(|mirror, on_fact| mirror.answer(found, flight.asked, on_fact))
             .await;
         self.tell_of_moves(moved.into_iter().collect());
         self.hold(std::slice::from_ref(&endpoint)).await;
@@ -190,7 +190,10 @@ impl Reconciler {
             return;
         };
         let (vni, mac) = (owner.vni(), owner.mac());
-        let row = self.applier.desired(&view.mirror).fdb(FdbKey { vni, mac });
+        let row = self
+            .applier
+            .desired(&view.mirror)
+            .row::<FdbRow>(FdbKey { vni, mac });
         drop(view);
         if row.is_none() {
             return;
@@ -224,7 +227,7 @@ impl Reconciler {
             };
             drop(view);
             self.cache.forget(&name);
-            self.change(|mirror, witness| mirror.forget(&name, witness))
+            self.change(|mirror, on_fact| mirror.forget(&name, on_fact))
                 .await;
         }
     }
@@ -335,7 +338,7 @@ impl Reconciler {
             return;
         };
         drop(view);
-        self.change(|mirror, witness| mirror.forget(name, witness))
+        self.change(|mirror, on_fact| mirror.forget(name, on_fact))
             .await;
         match reason {
             DropCause::Idle => self.counters.idle += 1,

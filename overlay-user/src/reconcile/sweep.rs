@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     datapath::DatapathError,
-    model::{Installed, NeighborKey, NeighborRow, Subject, Vni, Wanted},
+    model::{FdbRow, Installed, NeighborKey, NeighborRow, Subject, Vni, Wanted},
 };
 
 /// How many wrong rows a look gathers before they are mended: bounds its memory.
@@ -103,9 +103,7 @@ impl Applier {
         while endpoints.peek().is_some() {
             let mut plan = Plan::default();
             for known in endpoints.by_ref().take(CHUNK) {
-                known
-                    .keys()
-                    .for_each(|key| self.desired(mirror).put(key, &mut plan.put));
+                self.desired(mirror).put(&known.fact(), &mut plan.put);
             }
             result = result.and(self.write(&plan));
         }
@@ -118,7 +116,7 @@ impl Applier {
             |lookup: &Lookup| mirror.is_on_demand(lookup.vni) && !self.disowned.contains(lookup);
         let mut look = Look::default();
         self.datapath.for_each_fdb(&mut |key, row| {
-            let shall = desired.fdb(key);
+            let shall = desired.row::<FdbRow>(key);
             look.count(key.vni, self.local.hash_of(key, &row), shall.is_some());
             let lookup = Lookup {
                 vni: key.vni,
@@ -128,11 +126,11 @@ impl Applier {
                 look.unknown.push(lookup);
             } else if shall != Some(row) && look.may_mend() {
                 let Plan { put, remove } = &mut look.plan;
-                plan::exchange(key, Some(row), shall, &mut put.fdb, &mut remove.fdb);
+                plan::push_change(key, Some(row), shall, &mut put.fdb, &mut remove.fdb);
             }
         })?;
         self.datapath.for_each_neighbor(&mut |key, row| {
-            let shall = desired.neighbor(key);
+            let shall = desired.row::<NeighborRow>(key);
             look.count(key.vni, hash_of(key, &row), shall.is_some());
             let lookup = Lookup {
                 vni: key.vni,
@@ -142,7 +140,7 @@ impl Applier {
                 look.unknown.push(lookup);
             } else if shall != Some(row) && look.may_mend() {
                 let Plan { put, remove } = &mut look.plan;
-                plan::exchange(
+                plan::push_change(
                     key,
                     Some(row),
                     shall,

@@ -190,9 +190,9 @@ impl Reconciler {
         let Some(former) = self.former.take() else {
             return;
         };
-        self.change(|mirror, witness| {
-            mirror.recall(former.unfollowed, witness);
-            mirror.withhold_again(former.held, former.doubted, witness);
+        self.change(|mirror, on_fact| {
+            mirror.recall(former.unfollowed, on_fact);
+            mirror.withhold_again(former.held, former.doubted, on_fact);
         })
         .await;
         self.applier.readings.has_former = true;

@@ -7,12 +7,14 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{
     apply::{Applier, Unmended, on_kernel},
-    mirror::{Key, Known, Mirror},
+    desired::Desired,
+    mirror::{Known, Mirror},
     plan::Plan,
+    tables::Derived,
 };
 use crate::{
     datapath::{Datapath, DatapathError},
-    model::{FdbTarget, Name, Tables},
+    model::{FdbKey, FdbTarget, Name, NeighborKey, Row, Rows, Tables},
 };
 
 /// From how many rows on a write is worth a thread, of its own or to take over: fewer are written before
@@ -40,6 +42,36 @@ impl Batch {
             datapath.add(&put.fdb, &put.neighbors)
         } else {
             datapath.write(put, remove)
+        }
+    }
+}
+
+/// Keys of rows that a full table may have refused.
+#[derive(Debug, Default)]
+pub(super) struct Overflow {
+    fdb: BTreeSet<FdbKey>,
+    neighbors: BTreeSet<NeighborKey>,
+}
+
+impl Overflow {
+    fn extend(&mut self, refused: &Tables) {
+        self.fdb.extend(refused.fdb.keys());
+        self.neighbors.extend(refused.neighbors.keys());
+    }
+
+    /// The rows that shall be there under these keys.
+    fn rows(self, desired: &Desired<'_>) -> Tables {
+        fn of<R: Derived<Id = <R as Row>::Key>>(
+            desired: &Desired<'_>,
+            keys: BTreeSet<R::Key>,
+        ) -> Rows<R> {
+            let rows = keys.into_iter();
+            rows.filter_map(|key| R::desired(desired, &key)).collect()
+        }
+        Tables {
+            fdb: of(desired, self.fdb),
+            neighbors: of(desired, self.neighbors),
+            ..Tables::default()
         }
     }
 }
@@ -118,11 +150,7 @@ impl Applier {
         };
         if let Some(refused) = error.refused_endpoints() {
             self.refused += usize::try_from(refused).unwrap_or(usize::MAX);
-            self.overflow
-                .extend(plan.put.fdb.keys().map(|key| Key::Fdb(*key)));
-            let neighbors = plan.put.neighbors.keys();
-            self.overflow
-                .extend(neighbors.map(|key| Key::Neighbor(*key)));
+            self.overflow.extend(&plan.put);
             return Ok(());
         }
         if matches!(error, DatapathError::Full { .. }) {
@@ -172,11 +200,7 @@ impl Applier {
     /// Writes them again, now that there may be room. What finds none now is in doubt.
     pub(super) fn retry_overflow(&mut self, mirror: &Mirror) -> Result<(), String> {
         self.refused = 0;
-        let keys = std::mem::take(&mut self.overflow);
-        let mut put = Tables::default();
-        for key in keys {
-            self.desired(mirror).put(key, &mut put);
-        }
+        let put = std::mem::take(&mut self.overflow).rows(&self.desired(mirror));
         let written = on_kernel(|| self.datapath.write(&put, &Tables::default()));
         written.map_err(|error| {
             let owners = put

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Known, Mirror, Record, Witness};
+use super::{Known, Mirror, OnFact, Record};
 use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, RowId, Snapshot, Vni};
 
 /// Endpoints that a reading leaves out, of those that this host holds whatever its endpoints talk to.
@@ -143,16 +143,16 @@ impl Mirror {
 
     /// Takes in what the former state says of the network and the node of an endpoint that was made since, if
     /// nothing else is known of them.
-    pub(super) fn complete(&mut self, endpoint: &Endpoint, witness: Witness<'_>) {
+    pub(super) fn complete(&mut self, endpoint: &Endpoint, on_fact: OnFact<'_>) {
         if self.network(endpoint.vni).is_none()
             && let Some(network) = self.doubted.networks.remove(&endpoint.vni)
         {
-            self.put_network(network, witness);
+            self.put_network(network, on_fact);
         }
         if self.node(&endpoint.node).is_none()
             && let Some(node) = self.doubted.nodes.remove(&endpoint.node)
         {
-            self.put_node(node, witness);
+            self.put_node(node, on_fact);
         }
     }
 
@@ -200,7 +200,7 @@ impl Mirror {
 
     /// Ends the reading like [`Self::end_reading`], and holds what it did not have, unless a delta has removed
     /// it. `true`: it has seen all.
-    pub fn withhold(&mut self, position: &mut usize, limit: usize, witness: Witness<'_>) -> bool {
+    pub fn withhold(&mut self, position: &mut usize, limit: usize, on_fact: OnFact<'_>) -> bool {
         let Some(since) = &self.since else {
             return true;
         };
@@ -230,7 +230,7 @@ impl Mirror {
         self.ahead.extend(ahead);
         self.withheld.extend(absent);
         for name in told {
-            self.forget(&name, witness);
+            self.forget(&name, on_fact);
         }
         false
     }
@@ -300,7 +300,7 @@ impl Mirror {
     }
 
     /// Holds what an earlier agent held, and doubts what it doubted, before anything is read.
-    pub fn withhold_again(&mut self, held: Snapshot, doubted: Snapshot, witness: Witness<'_>) {
+    pub fn withhold_again(&mut self, held: Snapshot, doubted: Snapshot, on_fact: OnFact<'_>) {
         let (networks, nodes) = (doubted.networks.into_iter(), doubted.nodes.into_iter());
         self.doubted = Doubted {
             until: doubted.revision,
@@ -312,13 +312,13 @@ impl Mirror {
             .iter()
             .map(|held| held.name.clone())
             .collect();
-        self.recall(held, witness);
+        self.recall(held, on_fact);
         self.withheld.extend(names);
     }
 
     /// Takes in what an earlier agent knew, before anything is read: it stays if the first reading has rows
     /// for it, whether or not they can be read.
-    pub fn recall(&mut self, known: Snapshot, witness: Witness<'_>) {
+    pub fn recall(&mut self, known: Snapshot, on_fact: OnFact<'_>) {
         let Snapshot {
             networks,
             nodes,
@@ -326,14 +326,14 @@ impl Mirror {
             ..
         } = known;
         for network in networks {
-            self.put_network(network, witness);
+            self.put_network(network, on_fact);
         }
         for node in nodes {
-            self.put_node(node, witness);
+            self.put_node(node, on_fact);
         }
         for endpoint in endpoints {
             let name = endpoint.name.clone();
-            self.put(endpoint, self.no_reading(), witness);
+            self.put(endpoint, self.no_reading(), on_fact);
             // The registry may have been put back meanwhile.
             self.ahead.insert(name);
         }
@@ -376,7 +376,7 @@ impl Mirror {
     }
 
     /// Networks and nodes that the reading did not have go, after the endpoints.
-    pub(super) fn forget_absent(&mut self, witness: Witness<'_>) {
+    pub(super) fn forget_absent(&mut self, on_fact: OnFact<'_>) {
         let Some(since) = self.since.take() else {
             return;
         };
@@ -386,13 +386,13 @@ impl Mirror {
         let gone = self.networks.keys().filter(|vni| !networks.contains(vni));
         for vni in gone.copied().collect::<Vec<Vni>>() {
             if !since.is_outdated(&since.networks, &vni) {
-                self.remove_network(vni, witness);
+                self.remove_network(vni, on_fact);
             }
         }
         let gone = self.nodes().filter(|node| !nodes.contains(&node.name));
         for name in gone.map(|node| node.name.clone()).collect::<Vec<_>>() {
             if !since.is_outdated(&since.nodes, &name) {
-                self.remove_node(&name, witness);
+                self.remove_node(&name, on_fact);
             }
         }
     }

@@ -1,11 +1,8 @@
 //! How the mirror changes: deltas, readings, answers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Key, Mirror, Move, Record, Witness, absence::Doubted, rows};
+use super::{EndpointFact, Fact, Mirror, Move, OnFact, Record, absence::Doubted};
 use crate::model::{Delta, Endpoint, Name, Network, Node, Resolve, Revision, Vni};
 
 /// What a reading that was asked for must not undo, with the revisions of the deltas that said it.
@@ -55,11 +52,11 @@ impl Mirror {
         &mut self,
         delta: Delta,
         admitted: &BTreeSet<Name>,
-        witness: Witness<'_>,
+        on_fact: OnFact<'_>,
     ) -> Vec<Move> {
         let mut moves = Vec::new();
         if delta.revision <= self.revision {
-            self.explain(delta.endpoints_removed, witness);
+            self.explain(delta.endpoints_removed, on_fact);
             return moves;
         }
         self.revision = delta.revision;
@@ -68,21 +65,21 @@ impl Mirror {
             since.note(&delta);
         }
         for vni in delta.networks_removed {
-            self.remove_network(vni, witness);
+            self.remove_network(vni, on_fact);
         }
         for network in delta.networks {
-            self.put_network(network, witness);
+            self.put_network(network, on_fact);
         }
         for name in delta.nodes_removed {
-            self.remove_node(&name, witness);
+            self.remove_node(&name, on_fact);
         }
         for node in delta.nodes {
-            self.put_node(node, witness);
+            self.put_node(node, on_fact);
         }
         for name in delta.endpoints_removed {
             let known = self.endpoints.get(&name);
             if known.is_some_and(|known| !self.is_newer(known, delta.revision)) {
-                self.forget(&name, witness);
+                self.forget(&name, on_fact);
             }
         }
         for endpoint in delta.endpoints {
@@ -94,8 +91,8 @@ impl Mirror {
                 || !self.is_on_demand(endpoint.vni)
                 || admitted.contains(&endpoint.name)
             {
-                self.complete(&endpoint, witness);
-                moves.extend(self.put(endpoint, self.no_reading(), witness));
+                self.complete(&endpoint, on_fact);
+                moves.extend(self.put(endpoint, self.no_reading(), on_fact));
             } else if let Some(since) = &mut self.since {
                 // It may have been elsewhere when the reading was made.
                 since.removed.insert(endpoint.name, delta.revision);
@@ -105,10 +102,10 @@ impl Mirror {
     }
 
     /// Takes in that endpoints were removed before the last reading, or the one under way, was made.
-    fn explain(&mut self, removed: Vec<Name>, witness: Witness<'_>) {
+    fn explain(&mut self, removed: Vec<Name>, on_fact: OnFact<'_>) {
         for name in removed {
             if self.withheld.contains(&name) {
-                self.forget(&name, witness);
+                self.forget(&name, on_fact);
             } else if let Some(since) = &mut self.since {
                 since.told.insert(name);
             }
@@ -120,7 +117,7 @@ impl Mirror {
         &mut self,
         endpoint: Endpoint,
         asked: Revision,
-        witness: Witness<'_>,
+        on_fact: OnFact<'_>,
     ) -> Option<Move> {
         let known = self.endpoints.get(&endpoint.name);
         // What a delta brought since may be newer than the answer.
@@ -130,14 +127,14 @@ impl Mirror {
             self.fenced += 1;
             return None;
         }
-        self.put(endpoint, self.no_reading(), witness)
+        self.put(endpoint, self.no_reading(), on_fact)
     }
 
     /// Forgets an endpoint.
-    pub fn forget(&mut self, name: &Name, witness: Witness<'_>) {
+    pub fn forget(&mut self, name: &Name, on_fact: OnFact<'_>) {
         self.withheld.release(name);
         self.ahead.remove(name);
-        self.tell_of(name, witness);
+        self.tell_of(name, on_fact);
         if let Some(removed) = self.endpoints.remove(name) {
             self.discount(&removed);
         }
@@ -168,7 +165,7 @@ impl Mirror {
         revision: Revision,
         networks: Vec<Network>,
         nodes: Vec<Node>,
-        witness: Witness<'_>,
+        on_fact: OnFact<'_>,
     ) -> bool {
         let mut since = self.since.take().unwrap_or_default();
         since.at = revision;
@@ -189,7 +186,7 @@ impl Mirror {
             if self.is_doubtful_network(&network) {
                 since.waiting.networks.insert(network.vni, network);
             } else {
-                self.put_network(network, witness);
+                self.put_network(network, on_fact);
             }
         }
         for node in nodes {
@@ -199,7 +196,7 @@ impl Mirror {
             if self.is_doubtful_node(&node) {
                 since.waiting.nodes.insert(node.name.clone(), node);
             } else {
-                self.put_node(node, witness);
+                self.put_node(node, on_fact);
             }
         }
         self.since = Some(since);
@@ -208,7 +205,7 @@ impl Mirror {
 
     /// Takes some of the reading's endpoints in. Those that are doubtful wait for its end; in a reading of one
     /// network they change nothing.
-    pub fn read(&mut self, page: Vec<Endpoint>, witness: Witness<'_>) -> Vec<Move> {
+    pub fn read(&mut self, page: Vec<Endpoint>, on_fact: OnFact<'_>) -> Vec<Move> {
         let mut moves = Vec::new();
         for endpoint in page {
             if self.is_overtaken(&endpoint.name) {
@@ -223,7 +220,7 @@ impl Mirror {
             match &mut self.since {
                 Some(since) if is_doubtful && is_whole => since.waiting_endpoints.push(endpoint),
                 _ if is_doubtful => self.endpoints.mark(&endpoint.name, self.reading),
-                _ => moves.extend(self.put(endpoint, self.reading, witness)),
+                _ => moves.extend(self.put(endpoint, self.reading, on_fact)),
             }
         }
         moves
@@ -231,7 +228,7 @@ impl Mirror {
 
     /// The reading is believed: takes in what waited for that, the networks and nodes first, then up to `limit`
     /// endpoints. `None`: nothing is left. After a set-back what this host had asked for is forgotten.
-    pub fn believe(&mut self, limit: usize, witness: Witness<'_>) -> Option<Vec<Move>> {
+    pub fn believe(&mut self, limit: usize, on_fact: OnFact<'_>) -> Option<Vec<Move>> {
         let since = self.since.as_mut()?;
         let mut moves = Vec::new();
         if !std::mem::replace(&mut since.is_believed, true) {
@@ -241,16 +238,16 @@ impl Mirror {
             for network in networks.into_values() {
                 if !self.is_reading_where(|since| since.is_outdated(&since.networks, &network.vni))
                 {
-                    self.put_network(network, witness);
+                    self.put_network(network, on_fact);
                 }
             }
             if self.is_doubting() {
                 // By the modes that the networks have now.
-                self.forget_cached(witness);
+                self.forget_cached(on_fact);
             }
             for node in nodes.into_values() {
                 if !self.is_reading_where(|since| since.is_outdated(&since.nodes, &node.name)) {
-                    self.put_node(node, witness);
+                    self.put_node(node, on_fact);
                 }
             }
             return Some(moves);
@@ -262,7 +259,7 @@ impl Mirror {
         let endpoints = waiting.split_off(waiting.len().saturating_sub(limit));
         for endpoint in endpoints {
             if !self.is_overtaken(&endpoint.name) {
-                moves.extend(self.put(endpoint, self.reading, witness));
+                moves.extend(self.put(endpoint, self.reading, on_fact));
             }
         }
         Some(moves)
@@ -289,13 +286,13 @@ impl Mirror {
         position: &mut usize,
         limit: usize,
         scope: Option<Vni>,
-        witness: Witness<'_>,
+        on_fact: OnFact<'_>,
     ) -> bool {
         let Some(since) = &self.since else {
             return true;
         };
         let Some(seen) = self.endpoints.walk(position, limit) else {
-            self.forget_absent(witness);
+            self.forget_absent(on_fact);
             if scope.is_none() {
                 self.set_back_from = 0;
                 self.withheld.forget_most();
@@ -308,7 +305,7 @@ impl Mirror {
             .filter(|record| self.is_absent(record, since, scope));
         let absent: Vec<Name> = absent.map(|record| record.name.clone()).collect();
         for name in absent {
-            self.forget(&name, witness);
+            self.forget(&name, on_fact);
         }
         false
     }
@@ -383,7 +380,7 @@ impl Mirror {
         &mut self,
         endpoint: Endpoint,
         reading: u16,
-        witness: Witness<'_>,
+        on_fact: OnFact<'_>,
     ) -> Option<Move> {
         self.withheld.remove(&endpoint.name);
         self.ahead.remove(&endpoint.name);
@@ -397,22 +394,25 @@ impl Mirror {
             }
             return None;
         }
-        self.give_way(&endpoint, witness);
-        self.tell_of(&endpoint.name, witness);
-        for key in rows(endpoint.vni, endpoint.mac, endpoint.ips()) {
-            witness(self, key);
-        }
+        self.give_way(&endpoint, on_fact);
+        self.tell_of(&endpoint.name, on_fact);
         let is_local = endpoint.node == self.node;
-        if is_local {
-            witness(self, Key::Port(endpoint.name.clone()));
-        }
+        let addresses = endpoint.addresses.into();
+        let fact = EndpointFact {
+            name: &endpoint.name,
+            vni: endpoint.vni,
+            mac: endpoint.mac,
+            is_local,
+            addresses: &addresses,
+        };
+        on_fact(self, &Fact::Endpoint(fact));
         let node = self.nodes.acquire(&endpoint.node);
         self.local += usize::from(is_local);
         *self.sizes.entry(endpoint.vni).or_default() += 1;
         let interface = endpoint.netns.zip(endpoint.ifname).filter(|_| is_local);
         let former = self.endpoints.insert(Record {
             name: endpoint.name.clone(),
-            addresses: endpoint.addresses.into(),
+            addresses,
             generation: endpoint.generation,
             vni: endpoint.vni,
             node,
@@ -439,7 +439,7 @@ impl Mirror {
     }
 
     /// What the registry does not have is held only as long as nobody else has its addresses there.
-    fn give_way(&mut self, to: &Endpoint, witness: Witness<'_>) {
+    fn give_way(&mut self, to: &Endpoint, on_fact: OnFact<'_>) {
         if self.withheld.is_empty() {
             return;
         }
@@ -448,7 +448,7 @@ impl Mirror {
         let withheld = owners.map(|owner| owner.name().clone());
         for name in withheld.collect::<BTreeSet<_>>() {
             if self.withheld.contains(&name) {
-                self.forget(&name, witness);
+                self.forget(&name, on_fact);
             }
         }
     }
@@ -467,14 +467,14 @@ impl Mirror {
     }
 
     /// Forgets the endpoints that this host had asked for.
-    fn forget_cached(&mut self, witness: Witness<'_>) {
+    fn forget_cached(&mut self, on_fact: OnFact<'_>) {
         let cached = self.endpoints().filter(|known| !known.is_resident());
         for name in cached.map(|known| known.name().clone()).collect::<Vec<_>>() {
-            self.forget(&name, witness);
+            self.forget(&name, on_fact);
         }
     }
 
-    pub(super) fn put_network(&mut self, network: Network, witness: Witness<'_>) {
+    pub(super) fn put_network(&mut self, network: Network, on_fact: OnFact<'_>) {
         let vni = network.vni;
         let former = self.network(vni);
         if former == Some(&network) {
@@ -482,38 +482,36 @@ impl Mirror {
         }
         let rows_change = former.is_none_or(|former| former.resolve != network.resolve);
         let ports_change = former.is_none_or(|former| former.mtu != network.mtu);
-        self.tell_of_network(vni, rows_change, ports_change, witness);
+        self.tell_of_network(vni, rows_change, ports_change, on_fact);
         self.networks.insert(vni, network);
     }
 
-    pub(super) fn remove_network(&mut self, vni: Vni, witness: Witness<'_>) {
+    pub(super) fn remove_network(&mut self, vni: Vni, on_fact: OnFact<'_>) {
         if self.networks.contains_key(&vni) {
-            self.tell_of_network(vni, true, true, witness);
+            self.tell_of_network(vni, true, true, on_fact);
             self.networks.remove(&vni);
         }
     }
 
-    pub(super) fn put_node(&mut self, node: Node, witness: Witness<'_>) {
-        self.follow_mtu(&node.name, node.underlay_mtu(), witness);
+    pub(super) fn put_node(&mut self, node: Node, on_fact: OnFact<'_>) {
+        self.follow_mtu(&node.name, node.underlay_mtu(), on_fact);
         let former = self.node(&node.name).map(|former| former.vtep);
         if former != Some(node.vtep) {
-            self.tell_of_node(&node.name, witness);
-            if let IpAddr::V4(ip) = node.vtep.ip {
-                witness(self, Key::Vtep(ip));
-            }
+            self.tell_of_node(&node.name, on_fact);
+            on_fact(self, &Fact::Node(&node));
         }
         self.nodes.put(node);
     }
 
-    pub(super) fn remove_node(&mut self, name: &Name, witness: Witness<'_>) {
-        self.follow_mtu(name, None, witness);
-        self.tell_of_node(name, witness);
+    pub(super) fn remove_node(&mut self, name: &Name, on_fact: OnFact<'_>) {
+        self.follow_mtu(name, None, on_fact);
+        self.tell_of_node(name, on_fact);
         self.nodes.remove(name);
     }
 
     /// A node's underlay is about to have this MTU: if the least of all changes with it, so do networks
     /// whose MTU is automatic, and their endpoints here.
-    fn follow_mtu(&mut self, node: &Name, mtu: Option<u32>, witness: Witness<'_>) {
+    fn follow_mtu(&mut self, node: &Name, mtu: Option<u32>, on_fact: OnFact<'_>) {
         let others = self.nodes().filter(|other| other.name != *node);
         let least = others.filter_map(Node::underlay_mtu).chain(mtu).min();
         if least == self.underlay_mtu {
@@ -521,48 +519,44 @@ impl Mirror {
         }
         let is_automatic = |vni: Vni| self.network(vni).is_some_and(|network| network.mtu == 0);
         for network in self.networks().filter(|network| network.mtu == 0) {
-            witness(self, Key::Network(network.vni));
+            on_fact(self, &Fact::Network(network.vni));
         }
         for known in self.local_endpoints() {
             if is_automatic(known.vni()) {
-                witness(self, Key::Port(known.name().clone()));
+                on_fact(self, &known.fact());
             }
         }
         self.underlay_mtu = least;
     }
 
-    /// What an endpoint, as it is, bears upon.
-    pub(super) fn tell_of(&self, name: &Name, witness: Witness<'_>) {
+    /// Tells of an endpoint as it is.
+    pub(super) fn tell_of(&self, name: &Name, on_fact: OnFact<'_>) {
         if let Some(known) = self.endpoint(name) {
-            known.keys().for_each(|key| witness(self, key));
+            on_fact(self, &known.fact());
         }
     }
 
-    fn tell_of_network(&self, vni: Vni, rows: bool, ports: bool, witness: Witness<'_>) {
-        witness(self, Key::Network(vni));
+    fn tell_of_network(&self, vni: Vni, rows: bool, ports: bool, on_fact: OnFact<'_>) {
+        on_fact(self, &Fact::Network(vni));
         if rows && self.sizes.contains_key(&vni) {
             let its = self.endpoints().filter(|known| known.vni() == vni);
-            its.for_each(|known| known.keys().for_each(|key| witness(self, key)));
+            its.for_each(|known| on_fact(self, &known.fact()));
         } else if ports {
             let its = self.local_endpoints().filter(|known| known.vni() == vni);
-            its.for_each(|known| witness(self, Key::Port(known.name().clone())));
+            its.for_each(|known| on_fact(self, &known.fact()));
         }
     }
 
-    fn tell_of_node(&self, name: &Name, witness: Witness<'_>) {
-        let vtep = self.node(name).map(|node| node.vtep.ip);
-        if let Some(IpAddr::V4(ip)) = vtep {
-            witness(self, Key::Vtep(ip));
+    fn tell_of_node(&self, name: &Name, on_fact: OnFact<'_>) {
+        if let Some(node) = self.node(name) {
+            on_fact(self, &Fact::Node(node));
         }
         let Some(id) = self.nodes.id(name) else {
             return;
         };
         if *name != self.node && self.nodes.endpoints(id) > 0 {
             let its = self.endpoints.iter().filter(|record| record.node == id);
-            its.for_each(|record| {
-                let known = self.known(record);
-                known.keys().for_each(|key| witness(self, key));
-            });
+            its.for_each(|record| on_fact(self, &self.known(record).fact()));
         }
     }
 }

@@ -1,7 +1,21 @@
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
 use proptest::prelude::*;
 
-use super::*;
-use crate::model::{Endpoint, Mac};
+use super::{
+    super::{
+        desired::{HostState, Local},
+        mirror::Mirror,
+    },
+    *,
+};
+use crate::model::{
+    Endpoint, EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, Network, Node,
+    Vni, Vtep, VtepPath, VtepRow,
+};
 
 fn vni(number: u32) -> Vni {
     Vni::try_from(number).unwrap()
@@ -64,9 +78,9 @@ fn local() -> Local {
     }
 }
 
-fn found() -> Found {
+fn found() -> HostState {
     let peer = Ipv4Addr::new(10, 0, 0, 2);
-    Found {
+    HostState {
         ports: BTreeMap::from([("a".parse().unwrap(), 7)]),
         paths: BTreeMap::from([(
             peer,
@@ -79,7 +93,7 @@ fn found() -> Found {
     }
 }
 
-fn desired<'a>(mirror: &'a Mirror, local: &'a Local, found: &'a Found) -> Desired<'a> {
+fn desired<'a>(mirror: &'a Mirror, local: &'a Local, found: &'a HostState) -> Desired<'a> {
     Desired {
         mirror,
         local,
@@ -97,7 +111,12 @@ fn fdb_key(number: u32, last: u8) -> FdbKey {
 #[test]
 fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
     let (mirror, local, found) = (mirror(), local(), found());
-    let target = |key| desired(&mirror, &local, &found).fdb(key).unwrap().target;
+    let target = |key| {
+        desired(&mirror, &local, &found)
+            .row::<FdbRow>(key)
+            .unwrap()
+            .target
+    };
     assert_eq!(
         target(fdb_key(42, 2)),
         FdbTarget::Local {
@@ -116,7 +135,7 @@ fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
 #[test]
 fn only_other_nodes_are_vteps_to_accept_from() {
     let (mirror, local, found) = (mirror(), local(), found());
-    let vteps = desired(&mirror, &local, &found).vteps();
+    let vteps = VtepRow::all(&desired(&mirror, &local, &found));
     assert_eq!(
         vteps.keys().collect::<Vec<_>>(),
         [&Ipv4Addr::new(10, 0, 0, 2)]
@@ -126,48 +145,64 @@ fn only_other_nodes_are_vteps_to_accept_from() {
 #[test]
 fn a_path_that_is_not_known_is_left_to_the_kernel() {
     let (mirror, local, peer) = (mirror(), local(), Ipv4Addr::new(10, 0, 0, 2));
-    let path = |found: &Found| desired(&mirror, &local, found).vtep(peer).unwrap().path;
+    let path = |found: &HostState| {
+        desired(&mirror, &local, found)
+            .row::<VtepRow>(peer)
+            .unwrap()
+            .path
+    };
     assert_eq!(path(&found()).next_hop, Some(peer));
     assert_eq!(path(&found()).mtu, Some(4000));
-    assert_eq!(path(&Found::default()), VtepPath::default());
+    assert_eq!(path(&HostState::default()), VtepPath::default());
 }
 
 #[test]
 fn an_endpoint_whose_interface_does_not_stand_yet_has_no_rows() {
-    let (mirror, local, found) = (mirror(), local(), Found::default());
+    let (mirror, local, found) = (mirror(), local(), HostState::default());
     let desired = desired(&mirror, &local, &found);
-    assert!(desired.fdb(fdb_key(42, 2)).is_none());
-    assert!(desired.endpoint(&"a".parse().unwrap()).is_none());
+    assert!(desired.row::<FdbRow>(fdb_key(42, 2)).is_none());
+    assert!(EndpointRow::desired(&desired, &"a".parse().unwrap()).is_none());
     let ip = [7, 7, 7, 2].into();
-    assert!(desired.neighbor(NeighborKey { vni: vni(42), ip }).is_none());
-    assert!(desired.fdb(fdb_key(42, 3)).is_some());
+    let key = NeighborKey { vni: vni(42), ip };
+    assert!(desired.row::<NeighborRow>(key).is_none());
+    assert!(desired.row::<FdbRow>(fdb_key(42, 3)).is_some());
 }
 
 #[test]
 fn only_rows_of_endpoints_that_are_not_there_make_an_addition() {
     let (mirror, local, found) = (mirror(), local(), found());
     let desired = desired(&mirror, &local, &found);
-    let is_addition = |key| {
-        let mut draft = Draft::default();
+    let is_addition = |record: &dyn Fn(&mut ChangeSet)| {
+        let mut changes = ChangeSet::default();
         for new in [4, 5] {
-            draft.note(&desired, Key::Fdb(fdb_key(42, new)));
+            changes.fdb.record(&desired, fdb_key(42, new));
             let ip = [7, 7, 7, new].into();
-            draft.note(&desired, Key::Neighbor(NeighborKey { vni: vni(42), ip }));
+            let key = NeighborKey { vni: vni(42), ip };
+            changes.neighbors.record(&desired, key);
         }
-        assert!(draft.is_addition());
-        draft.note(&desired, key);
-        draft.is_addition()
+        assert!(changes.is_addition());
+        record(&mut changes);
+        changes.is_addition()
     };
     let ip = [7, 7, 7, 3].into();
-    for key in [
-        Key::Fdb(fdb_key(42, 3)),
-        Key::Neighbor(NeighborKey { vni: vni(42), ip }),
-        Key::Network(vni(44)),
-        Key::Vtep([10, 0, 0, 3].into()),
-        Key::Port("d".parse().unwrap()),
-    ] {
-        assert!(!is_addition(key.clone()), "{key:?}");
-    }
+    let neighbor = NeighborKey { vni: vni(42), ip };
+    assert!(!is_addition(&|changes| changes
+        .fdb
+        .record(&desired, fdb_key(42, 3))));
+    assert!(!is_addition(&|changes| changes
+        .neighbors
+        .record(&desired, neighbor)));
+    assert!(!is_addition(&|changes| changes
+        .networks
+        .record(&desired, vni(44))));
+    let unknown = [10, 0, 0, 3].into();
+    assert!(!is_addition(&|changes| changes
+        .vteps
+        .record(&desired, unknown)));
+    let port = || "d".parse().unwrap();
+    assert!(!is_addition(&|changes| changes
+        .endpoints
+        .record(&desired, port())));
 }
 
 #[test]
@@ -206,13 +241,13 @@ fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
     assert_eq!((spec("b"), spec("d")), (None, None));
 }
 
-/// What a change makes of the rows that it bears upon.
+/// What a change makes of the rows that it affects.
 fn plan_of(mirror: &mut Mirror, books: &mut Books, delta: crate::model::Delta) -> Plan {
-    let (local, found, mut draft) = (local(), found(), Draft::default());
-    mirror.apply(delta, &BTreeSet::new(), &mut |mirror, key| {
-        draft.note(&desired(mirror, &local, &found), key);
+    let (local, found, mut changes) = (local(), found(), ChangeSet::default());
+    mirror.apply(delta, &BTreeSet::new(), &mut |mirror, fact| {
+        changes.record_before(&desired(mirror, &local, &found), fact);
     });
-    draft.settle(&desired(mirror, &local, &found), books)
+    changes.into_plan(&desired(mirror, &local, &found), books)
 }
 
 #[test]
@@ -254,18 +289,18 @@ fn the_older_of_two_claimants_gets_its_row_back_when_the_newer_goes() {
 
 #[test]
 fn a_change_that_is_undone_at_once_needs_no_plan_and_leaves_the_books_alone() {
-    let (mut mirror, mut books, mut draft) = (mirror(), Books::default(), Draft::default());
+    let (mut mirror, mut books, mut changes) = (mirror(), Books::default(), ChangeSet::default());
     let (local, found) = (local(), found());
     let far = endpoint("b", 42, "7.7.7.3/24", "h2");
-    mirror.forget(&far.name, &mut |mirror, key| {
-        draft.note(&desired(mirror, &local, &found), key);
+    mirror.forget(&far.name, &mut |mirror, fact| {
+        changes.record_before(&desired(mirror, &local, &found), fact);
     });
-    mirror.answer(far, 3, &mut |mirror, key| {
-        draft.note(&desired(mirror, &local, &found), key);
+    mirror.answer(far, 3, &mut |mirror, fact| {
+        changes.record_before(&desired(mirror, &local, &found), fact);
     });
     assert!(
-        draft
-            .settle(&desired(&mirror, &local, &found), &mut books)
+        changes
+            .into_plan(&desired(&mirror, &local, &found), &mut books)
             .is_empty()
     );
     assert_eq!(books.intended.iter().count(), 0);

@@ -24,7 +24,7 @@ use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
         DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
-        NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
+        NeighborKey, NeighborRow, ProbeRequest, Rows, Tables, Traffic, Vni, VtepPath, Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
@@ -169,25 +169,17 @@ fn failed() -> DatapathError {
 
 impl Datapath for Host {
     fn tables(&self) -> Result<Tables, DatapathError> {
-        let small = self.small_tables()?;
-        let inner = self.lock();
-        Ok(Tables {
-            fdb: inner.kernel.fdb.clone(),
-            neighbors: inner.kernel.neighbors.clone(),
-            ..small
-        })
-    }
-
-    fn small_tables(&self) -> Result<Tables, DatapathError> {
         if self.fails(|faults| faults.looks) {
             return Err(failed());
         }
-        let inner = self.lock();
+        Ok(self.lock().kernel.tables.clone())
+    }
+
+    fn small_tables(&self) -> Result<Tables, DatapathError> {
         Ok(Tables {
-            networks: inner.kernel.networks.clone(),
-            vteps: inner.kernel.vteps.clone(),
-            endpoints: inner.kernel.endpoints.clone(),
-            ..Tables::default()
+            fdb: Rows::<FdbRow>::new(),
+            neighbors: Rows::<NeighborRow>::new(),
+            ..self.tables()?
         })
     }
 
@@ -195,7 +187,7 @@ impl Datapath for Host {
         if self.fails(|faults| faults.looks) {
             return Err(failed());
         }
-        let rows = self.lock().kernel.fdb.clone();
+        let rows = self.lock().kernel.tables.fdb.clone();
         for (key, row) in rows {
             visit(key, row);
         }
@@ -209,7 +201,7 @@ impl Datapath for Host {
         if self.fails(|faults| faults.looks) {
             return Err(failed());
         }
-        let rows = self.lock().kernel.neighbors.clone();
+        let rows = self.lock().kernel.tables.neighbors.clone();
         for (key, row) in rows {
             visit(key, row);
         }
@@ -238,7 +230,7 @@ impl Datapath for Host {
             return Err(failed());
         }
         let inner = self.lock();
-        let row = inner.kernel.fdb.get(key).filter(|row| row.ages);
+        let row = inner.kernel.tables.fdb.get(key).filter(|row| row.ages);
         Ok(row.map(|_| {
             let used = inner
                 .kernel
@@ -275,7 +267,7 @@ impl Datapath for Host {
 
     fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
         let kernel = &mut self.lock().kernel;
-        if let Some(row) = kernel.endpoints.get(&ifindex) {
+        if let Some(row) = kernel.tables.endpoints.get(&ifindex) {
             kernel
                 .announced
                 .insert(NeighborKey { vni: row.vni, ip }, mac);
@@ -302,7 +294,10 @@ impl Datapath for Host {
             capacity: inner.capacity as u64,
             ..MapUsage::default()
         };
-        let (fdb, neighbors) = (inner.kernel.fdb.len(), inner.kernel.neighbors.len());
+        let (fdb, neighbors) = (
+            inner.kernel.tables.fdb.len(),
+            inner.kernel.tables.neighbors.len(),
+        );
         Ok(BTreeMap::from([
             ("fdb", usage(fdb)),
             ("neighbors", usage(neighbors)),

@@ -2,25 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::model::{
-    EndpointRow, FdbKey, FdbRow, IfName, Mac, Miss, Name, NeighborKey, NeighborRow, NetworkRow,
-    Vni, VtepRow, Wanted,
-};
+use crate::model::{FdbKey, IfName, Mac, Miss, Name, NeighborKey, Tables, Vni, Wanted};
 
 /// What the kernel has.
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
-    pub(super) fdb: BTreeMap<FdbKey, FdbRow>,
-    pub(super) neighbors: BTreeMap<NeighborKey, NeighborRow>,
-    pub(super) networks: BTreeMap<Vni, NetworkRow>,
-    pub(super) vteps: BTreeMap<Ipv4Addr, VtepRow>,
-    pub(super) endpoints: BTreeMap<u32, EndpointRow>,
+    pub(super) tables: Tables,
     /// Interfaces of ours, by endpoint: index, namespace, name.
     pub(super) ports: BTreeMap<Name, (u32, Name, IfName)>,
     /// Endpoints for which one was tried to be made at any time.
@@ -63,17 +55,18 @@ impl Kernel {
         let found = match miss.wanted {
             Wanted::Mac(mac) => {
                 let key = FdbKey { vni: miss.vni, mac };
-                let found = self.fdb.contains_key(&key);
+                let found = self.tables.fdb.contains_key(&key);
                 if found {
                     self.used.insert(key, now);
                 }
                 found
             }
             Wanted::Ip(ip) => self
+                .tables
                 .neighbors
                 .contains_key(&NeighborKey { vni: miss.vni, ip }),
         };
-        let network = self.networks.get(&miss.vni);
+        let network = self.tables.networks.get(&miss.vni);
         let is_on_demand = network.is_some_and(|row| row.on_demand);
         let key = (miss.vni, miss.wanted);
         let is_quiet = self.quiet.get(&key).is_some_and(|until| *until > now);
@@ -86,7 +79,7 @@ impl Kernel {
 
     /// To be called when rows were written.
     pub(super) fn note_rows(&mut self) {
-        self.had_row.extend(self.endpoints.keys());
+        self.had_row.extend(self.tables.endpoints.keys());
     }
 
     /// A look at an interface whose host side is up lets its endpoint send: what that sends first must find
@@ -96,7 +89,7 @@ impl Kernel {
             return;
         }
         let rows = [
-            self.endpoints.contains_key(&ifindex),
+            self.tables.endpoints.contains_key(&ifindex),
             self.had_row.contains(&ifindex),
         ];
         let has_row = rows.contains(&true) || self.has_failed_writing;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         Digest, Endpoint, FdbKey, FdbRow, FdbTarget, Installed, Miss, Name, NeighborKey,
-        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, VtepPath, VtepRow,
+        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, Tables, VtepPath, VtepRow,
     },
     reconcile::digest::Survey,
 };
@@ -132,7 +132,7 @@ impl World {
                 // Where a delta was lost, a newer endpoint may have its MAC.
                 let owner = view.mirror.by_mac(key.vni, key.mac);
                 let is_its = owner.is_some_and(|owner| owner.name() == name);
-                let has_row = kernel.fdb.contains_key(&key);
+                let has_row = kernel.tables.fdb.contains_key(&key);
                 if is_its && !has_row && !kernel.tampered.contains(&key) {
                     return Some(format!("{name} is said to be ready and has no row"));
                 }
@@ -257,10 +257,10 @@ impl World {
                     (network.vni, row)
                 })
                 .collect();
-            if kernel.networks != networks {
+            if kernel.tables.networks != networks {
                 wrong.push(format!(
                     "networks {:?} instead of {networks:?}",
-                    kernel.networks
+                    kernel.tables.networks
                 ));
             }
             let others = state.nodes.values().filter(|node| node.name.as_str() != ME);
@@ -280,11 +280,14 @@ impl World {
                     (ip, row)
                 })
                 .collect();
-            if kernel.vteps != vteps {
-                wrong.push(format!("VTEPs {:?} instead of {vteps:?}", kernel.vteps));
+            if kernel.tables.vteps != vteps {
+                wrong.push(format!(
+                    "VTEPs {:?} instead of {vteps:?}",
+                    kernel.tables.vteps
+                ));
             }
             wrong.extend(judge_rows(&oracle));
-            let endpoints: Vec<_> = kernel.endpoints.keys().collect();
+            let endpoints: Vec<_> = kernel.tables.endpoints.keys().collect();
             if endpoints.len() != interfaces.len() {
                 wrong.push(format!("rows of endpoints at {endpoints:?}"));
             }
@@ -292,7 +295,7 @@ impl World {
                 let Some(wanted) = state.endpoints.get(name) else {
                     continue;
                 };
-                let row = kernel.endpoints.get(ifindex);
+                let row = kernel.tables.endpoints.get(ifindex);
                 if row
                     .is_none_or(|row| (row.mac, row.generation) != (wanted.mac, wanted.generation))
                 {
@@ -409,7 +412,7 @@ impl World {
 
 /// Rows that are not as they shall be. Those of cached endpoints may be there or not.
 fn judge_rows(oracle: &Oracle<'_>) -> Vec<String> {
-    let Kernel { fdb, neighbors, .. } = oracle.kernel;
+    let Tables { fdb, neighbors, .. } = &oracle.kernel.tables;
     let (mut wanted_fdb, mut wanted_neighbors) = (BTreeMap::new(), BTreeMap::new());
     for endpoint in oracle.state.endpoints.values() {
         let Some(row) = oracle.fdb_row(endpoint) else {
@@ -453,7 +456,7 @@ fn difference<K: Ord + std::fmt::Debug, R: PartialEq + std::fmt::Debug>(
 /// The digests of what the kernel holds.
 fn digests(kernel: &Kernel) -> Vec<Digest> {
     let mut survey = Survey::new(&Subject::Networks);
-    for (key, row) in &kernel.fdb {
+    for (key, row) in &kernel.tables.fdb {
         let vtep = match row.target {
             FdbTarget::Local { .. } => vtep(1),
             FdbTarget::Remote { vtep, port } => crate::model::Vtep {
@@ -467,7 +470,7 @@ fn digests(kernel: &Kernel) -> Vec<Digest> {
             generation: row.generation,
         });
     }
-    for (key, row) in &kernel.neighbors {
+    for (key, row) in &kernel.tables.neighbors {
         survey.see(Installed::Neighbor {
             key: *key,
             mac: row.mac,

@@ -28,8 +28,8 @@ use crate::{
         Network, Node, Resolve, Revision, Vni, Vtep, Wanted,
     },
     reconcile::{
-        Former, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, event::Event,
-        plan::Local,
+        Former, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, desired::Local,
+        event::Event,
     },
 };
 
@@ -455,20 +455,21 @@ impl World {
         let dice = self.dice.clone();
         let lost = self.host.with(|kernel| {
             let lost: Vec<FdbKey> = kernel
+                .tables
                 .fdb
                 .keys()
                 .filter(|_| dice.of_256(80))
                 .copied()
                 .collect();
             for key in &lost {
-                kernel.fdb.remove(key);
+                kernel.tables.fdb.remove(key);
             }
             kernel.tampered.extend(&lost);
             if dice.of_256(60) {
-                kernel.neighbors.pop_first();
-                kernel.vteps.pop_first();
-                kernel.networks.pop_last();
-                kernel.endpoints.pop_last();
+                kernel.tables.neighbors.pop_first();
+                kernel.tables.vteps.pop_first();
+                kernel.tables.networks.pop_last();
+                kernel.tables.endpoints.pop_last();
             }
             lost.len()
         });
@@ -499,8 +500,8 @@ impl World {
         };
         self.note(|| format!("litter {key:?} {row:?}"));
         self.host.with(|kernel| {
-            kernel.fdb.insert(key, row);
-            kernel.neighbors.insert(neighbor, neighbor_row);
+            kernel.tables.fdb.insert(key, row);
+            kernel.tables.neighbors.insert(neighbor, neighbor_row);
             kernel.tampered.insert(key);
             kernel.littered.insert(neighbor);
         });

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{kernel::Kernel, store::Inner};
 use crate::model::{
-    FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, Revision, Tables, Vni, Vtep, Wanted,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Revision, Row,
+    Rows, Tables, Vni, Vtep, VtepRow, Wanted, for_each_table,
 };
 
 /// One write.
@@ -27,33 +28,98 @@ pub(super) struct Writing<'a> {
     pub(super) former_neighbors: BTreeMap<NeighborKey, Revision>,
 }
 
+/// A row that the simulated kernel takes.
+trait Simulated: Row {
+    fn table(tables: &mut Tables) -> &mut Rows<Self>;
+
+    /// Writes it over whatever is there.
+    fn put(self, key: Self::Key, writing: &mut Writing<'_>) {
+        Self::table(&mut writing.kernel.tables).insert(key, self);
+    }
+
+    /// It is gone.
+    fn removed(self, _key: Self::Key, _writing: &mut Writing<'_>) {}
+}
+
+impl Simulated for NetworkRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.networks
+    }
+}
+
+impl Simulated for VtepRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.vteps
+    }
+}
+
+impl Simulated for EndpointRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.endpoints
+    }
+}
+
+impl Simulated for NeighborRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.neighbors
+    }
+
+    fn put(self, key: NeighborKey, writing: &mut Writing<'_>) {
+        writing.put_neighbor(key, self);
+    }
+
+    fn removed(self, key: NeighborKey, writing: &mut Writing<'_>) {
+        writing.former_neighbors.insert(key, self.generation);
+        writing.kernel.littered.remove(&key);
+    }
+}
+
+impl Simulated for FdbRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.fdb
+    }
+
+    fn put(self, key: FdbKey, writing: &mut Writing<'_>) {
+        writing.put_fdb(key, self);
+    }
+
+    fn removed(self, key: FdbKey, writing: &mut Writing<'_>) {
+        writing.former_fdb.insert(key, self.generation);
+        writing.kernel.used.remove(&key);
+        writing.kernel.tampered.remove(&key);
+    }
+}
+
+macro_rules! run {
+    ($($(#[$_:meta])* $table:ident: $row:ty,)+) => {
+        impl Writing<'_> {
+            /// Removals first, and the tables in the order of the real one.
+            pub(super) fn run(&mut self, put: &Tables, remove: &Tables) {
+                let removals: [&dyn Fn(&mut Self); _] =
+                    [$(&|this| this.remove_rows(&remove.$table)),+];
+                removals.into_iter().rev().for_each(|remove| remove(self));
+                $(self.put_rows(&put.$table);)+
+            }
+        }
+    };
+}
+for_each_table!(run);
+
 impl Writing<'_> {
-    /// Removals first, and the tables in the order of the real one.
-    pub(super) fn run(&mut self, put: &Tables, remove: &Tables) {
-        self.remove(remove);
-        for (vni, row) in &put.networks {
+    fn put_rows<R: Simulated>(&mut self, rows: &Rows<R>) {
+        for (key, row) in rows {
             if self.goes_on() {
-                self.kernel.networks.insert(*vni, *row);
+                row.put(*key, self);
             }
         }
-        for (ip, row) in &put.vteps {
-            if self.goes_on() {
-                self.kernel.vteps.insert(*ip, *row);
-            }
-        }
-        for (key, row) in &put.neighbors {
-            if self.goes_on() {
-                self.put_neighbor(*key, *row);
-            }
-        }
-        for (key, row) in &put.fdb {
-            if self.goes_on() {
-                self.put_fdb(*key, *row);
-            }
-        }
-        for (ifindex, row) in &put.endpoints {
-            if self.goes_on() {
-                self.kernel.endpoints.insert(*ifindex, *row);
+    }
+
+    fn remove_rows<R: Simulated>(&mut self, rows: &Rows<R>) {
+        for key in rows.keys() {
+            if self.goes_on()
+                && let Some(row) = R::table(&mut self.kernel.tables).remove(key)
+            {
+                row.removed(*key, self);
             }
         }
     }
@@ -62,41 +128,6 @@ impl Writing<'_> {
         let goes_on = self.left > 0;
         self.left = self.left.saturating_sub(1);
         goes_on
-    }
-
-    fn remove(&mut self, rows: &Tables) {
-        for ifindex in rows.endpoints.keys() {
-            if self.goes_on() {
-                self.kernel.endpoints.remove(ifindex);
-            }
-        }
-        for key in rows.fdb.keys() {
-            if self.goes_on() {
-                let removed = self.kernel.fdb.remove(key);
-                let former = removed.map(|row| (*key, row.generation));
-                self.former_fdb.extend(former);
-                self.kernel.used.remove(key);
-                self.kernel.tampered.remove(key);
-            }
-        }
-        for key in rows.neighbors.keys() {
-            if self.goes_on() {
-                let removed = self.kernel.neighbors.remove(key);
-                let former = removed.map(|row| (*key, row.generation));
-                self.former_neighbors.extend(former);
-                self.kernel.littered.remove(key);
-            }
-        }
-        for ip in rows.vteps.keys() {
-            if self.goes_on() {
-                self.kernel.vteps.remove(ip);
-            }
-        }
-        for vni in rows.networks.keys() {
-            if self.goes_on() {
-                self.kernel.networks.remove(vni);
-            }
-        }
     }
 
     fn put_neighbor(&mut self, key: NeighborKey, row: NeighborRow) {
@@ -109,6 +140,7 @@ impl Writing<'_> {
         }
         let there = self
             .kernel
+            .tables
             .neighbors
             .get(&key)
             .map(|there| there.generation);
@@ -117,9 +149,9 @@ impl Writing<'_> {
         }
         match there {
             Some(newer) if newer > row.generation && !self.is_addition => {}
-            None if self.kernel.neighbors.len() >= self.capacity => self.refused += 1,
+            None if self.kernel.tables.neighbors.len() >= self.capacity => self.refused += 1,
             _ => {
-                self.kernel.neighbors.insert(key, row);
+                self.kernel.tables.neighbors.insert(key, row);
                 self.kernel.littered.remove(&key);
             }
         }
@@ -132,15 +164,20 @@ impl Writing<'_> {
         if !self.was_true(&key, &row) {
             self.accuse(format!("{key:?} {row:?} was never true"));
         }
-        let there = self.kernel.fdb.get(&key).map(|there| there.generation);
+        let there = self
+            .kernel
+            .tables
+            .fdb
+            .get(&key)
+            .map(|there| there.generation);
         if self.is_addition && there.is_some() && !self.kernel.tampered.contains(&key) {
             self.accuse(format!("{key:?} is there and was added"));
         }
         match there {
             Some(newer) if newer > row.generation && !self.is_addition => {}
-            None if self.kernel.fdb.len() >= self.capacity => self.refused += 1,
+            None if self.kernel.tables.fdb.len() >= self.capacity => self.refused += 1,
             _ => {
-                self.kernel.fdb.insert(key, row);
+                self.kernel.tables.fdb.insert(key, row);
                 self.kernel.used.insert(key, Instant::now());
                 self.kernel.tampered.remove(&key);
             }

@@ -1,0 +1,258 @@
+//! The tables that the agent fills, one file each: how a row is laid out in its map.
+
+mod endpoints;
+mod fdb;
+mod neighbors;
+mod networks;
+mod vteps;
+
+use aya::{Ebpf, EbpfLoader, Pod};
+
+use super::{DatapathError, Settings, pins::Pins, slots::Slots, table::Table};
+use crate::model::{MapUsage, Revision, Row, Tables, for_each_table};
+
+/// What entries carry that the model leaves to the datapath.
+pub(super) struct EncodeContext<'a> {
+    /// Where each network is counted.
+    pub slots: &'a Slots,
+    /// Seconds of `CLOCK_MONOTONIC`, never 0.
+    pub now_s: u32,
+}
+
+/// A row that has a place in a map.
+pub(super) trait Encode: Row {
+    type AbiKey: Pod;
+    type AbiValue: Pod;
+
+    /// The map's name.
+    const MAP: &str;
+    /// What makes the map larger.
+    const CAPACITY_OPTION: &str = "the build's limit";
+
+    /// How many entries the map shall take. `None`: as many as the object says.
+    fn capacity(_settings: &Settings) -> Option<u32> {
+        None
+    }
+
+    fn encode_key(key: &Self::Key) -> Self::AbiKey;
+
+    fn encode(key: &Self::Key, row: &Self, context: &EncodeContext<'_>) -> Self::AbiValue;
+
+    /// `None`: no version of this agent wrote it, so it is neither kept nor understood.
+    fn decode(key: &Self::AbiKey, value: &Self::AbiValue) -> Option<(Self::Key, Self)>;
+
+    /// The registry's revision that an entry comes from; `None`: such rows carry none.
+    fn abi_generation(_value: &Self::AbiValue) -> Option<Revision> {
+        None
+    }
+}
+
+macro_rules! bpf_tables {
+    ($($(#[$_:meta])* $table:ident: $row:ty,)+) => {
+        /// Tables of an earlier agent that have other capacities than this one wants.
+        pub(super) struct ResizedTables {
+            $($table: Option<Table<$row>>,)+
+        }
+
+        impl ResizedTables {
+            /// Takes their pins away.
+            pub(super) fn take(pins: &Pins, settings: &Settings) -> Result<Self, DatapathError> {
+                Ok(Self {
+                    $($table: Table::take_resized(pins, settings)?,)+
+                })
+            }
+        }
+
+        /// Has the maps made as large as they shall be.
+        pub(super) fn set_capacities(loader: &mut EbpfLoader<'_>, settings: &Settings) {
+            $(if let Some(capacity) = <$row>::capacity(settings) {
+                loader.map_max_entries(<$row>::MAP, capacity);
+            })+
+        }
+
+        /// The maps of all tables.
+        pub(super) struct BpfTables {
+            $(pub(super) $table: Table<$row>,)+
+        }
+
+        impl BpfTables {
+            /// Takes the maps out of a loaded object.
+            pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+                Ok(Self {
+                    $($table: Table::take(ebpf)?,)+
+                })
+            }
+
+            /// Adds what tables of other capacities held.
+            pub(super) fn adopt(&mut self, former: &ResizedTables) -> Result<(), DatapathError> {
+                $(if let Some(former) = &former.$table {
+                    self.$table.copy_from(former)?;
+                })+
+                Ok(())
+            }
+
+            pub(super) fn usage(&self) -> impl Iterator<Item = (&'static str, MapUsage)> {
+                [$(self.$table.usage()),+].into_iter()
+            }
+
+            /// All rows that are understood.
+            pub(super) fn rows(&self) -> Result<Tables, DatapathError> {
+                Ok(Tables {
+                    $($table: self.$table.rows()?,)+
+                })
+            }
+
+            /// The same without the large tables.
+            pub(super) fn small(&self) -> Result<Tables, DatapathError> {
+                let mut tables = Tables::default();
+                $(if !<$row>::IS_LARGE {
+                    tables.$table = self.$table.rows()?;
+                })+
+                Ok(tables)
+            }
+
+            /// Writes rows, in the order of the tables; gives what came of each.
+            pub(super) fn put(
+                &mut self,
+                rows: &Tables,
+                context: &EncodeContext<'_>,
+            ) -> impl Iterator<Item = Result<(), DatapathError>> + use<> {
+                [$(self.$table.put(&rows.$table, context)),+].into_iter()
+            }
+
+            /// Removes rows, in the reverse order; gives what came of each.
+            pub(super) fn remove(
+                &mut self,
+                rows: &Tables,
+            ) -> impl Iterator<Item = Result<(), DatapathError>> + use<> {
+                let removals: [Box<dyn FnOnce() -> _>; _] =
+                    [$(Box::new(|| self.$table.remove(&rows.$table))),+];
+                let outcomes = removals.into_iter().rev().map(|remove| remove());
+                outcomes.collect::<Vec<_>>().into_iter()
+            }
+        }
+    };
+}
+for_each_table!(bpf_tables);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use bytemuck::Zeroable as _;
+    use overlay_ebpf::abi;
+
+    use super::*;
+    use crate::model::{
+        EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Vni,
+        VtepPath, VtepRow,
+    };
+
+    fn vni() -> Vni {
+        Vni::try_from(42).unwrap()
+    }
+
+    fn mac() -> Mac {
+        "02:42:07:07:07:02".parse().unwrap()
+    }
+
+    /// Asserts that a row comes back from the ABI as it went in.
+    fn comes_back<R: Encode + PartialEq + std::fmt::Debug>(key: R::Key, row: R)
+    where
+        R::Key: PartialEq + std::fmt::Debug,
+    {
+        let slots = Slots::default();
+        let context = EncodeContext {
+            slots: &slots,
+            now_s: 1,
+        };
+        let (abi_key, abi_value) = (R::encode_key(&key), R::encode(&key, &row, &context));
+        assert_eq!(R::decode(&abi_key, &abi_value), Some((key, row)));
+    }
+
+    #[test]
+    fn every_row_comes_back_as_it_went_in() {
+        let key = FdbKey {
+            vni: vni(),
+            mac: mac(),
+        };
+        comes_back(
+            key,
+            FdbRow {
+                target: FdbTarget::Local {
+                    ifindex: 7,
+                    is_queued: true,
+                },
+                generation: 9,
+                ages: false,
+            },
+        );
+        let vtep = Ipv4Addr::new(10, 0, 0, 2);
+        comes_back(
+            key,
+            FdbRow {
+                target: FdbTarget::Remote { vtep, port: 4789 },
+                generation: 9,
+                ages: true,
+            },
+        );
+        for ip in ["7.7.7.2", "fd00::2"] {
+            let key = NeighborKey {
+                vni: vni(),
+                ip: ip.parse().unwrap(),
+            };
+            comes_back(
+                key,
+                NeighborRow {
+                    mac: mac(),
+                    generation: 9,
+                },
+            );
+        }
+        comes_back(
+            vni(),
+            NetworkRow {
+                mtu: 1450,
+                on_demand: true,
+            },
+        );
+        comes_back(
+            vtep,
+            VtepRow {
+                port: 4789,
+                path: VtepPath::default(),
+            },
+        );
+        comes_back(
+            vtep,
+            VtepRow {
+                port: 4789,
+                path: VtepPath {
+                    next_hop: Some(vtep),
+                    mtu: Some(4000),
+                },
+            },
+        );
+        comes_back(
+            7,
+            EndpointRow {
+                vni: vni(),
+                mac: mac(),
+                ipv4: None,
+                ipv6: Some("fd00::2".parse().unwrap()),
+                mtu: 1450,
+                generation: 9,
+            },
+        );
+    }
+
+    #[test]
+    fn rows_that_no_agent_wrote_are_not_understood() {
+        assert_eq!(NetworkRow::decode(&0, &abi::NetworkEntry::zeroed()), None);
+        let multicast = abi::FdbKey::new(42, [0xff; 6]);
+        assert_eq!(
+            FdbRow::decode(&multicast, &abi::FdbEntry::local(1, 7)),
+            None
+        );
+    }
+}

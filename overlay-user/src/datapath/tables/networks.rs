@@ -1,0 +1,37 @@
+//! The networks table as the map `networks` holds it.
+
+use overlay_ebpf::abi::{self, map};
+
+use super::{Encode, EncodeContext};
+use crate::model::{NetworkRow, Vni};
+
+impl Encode for NetworkRow {
+    type AbiKey = u32;
+    type AbiValue = abi::NetworkEntry;
+
+    const MAP: &str = map::NETWORKS;
+
+    fn encode_key(vni: &Vni) -> u32 {
+        vni.get()
+    }
+
+    fn encode(vni: &Vni, row: &Self, context: &EncodeContext<'_>) -> abi::NetworkEntry {
+        abi::NetworkEntry {
+            mtu: row.mtu,
+            flags: if row.on_demand {
+                abi::NetworkEntry::ON_DEMAND
+            } else {
+                0
+            },
+            slot: context.slots.of(*vni),
+        }
+    }
+
+    fn decode(key: &u32, value: &abi::NetworkEntry) -> Option<(Vni, Self)> {
+        let row = Self {
+            mtu: value.mtu,
+            on_demand: value.flags & abi::NetworkEntry::ON_DEMAND != 0,
+        };
+        Some((Vni::try_from(*key).ok()?, row))
+    }
+}

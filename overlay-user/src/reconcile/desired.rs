@@ -1,0 +1,202 @@
+//! All that decides what the kernel's tables shall hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use super::{
+    digest::{self, Hash},
+    mirror::{Fact, Known, Mirror},
+    tables::Derived,
+};
+use crate::{
+    model::{
+        ENCAPSULATION, FdbKey, FdbRow, FdbTarget, Name, Network, Node, Row, Tables, Vtep, VtepPath,
+        for_each_table,
+    },
+    platform::PortSpec,
+};
+
+/// What this host adds to the registry's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// This node's name.
+    pub node: Name,
+    /// Its tunnel end.
+    pub vtep: Vtep,
+    /// The underlay's MTU, bytes.
+    pub underlay_mtu: u32,
+}
+
+impl Local {
+    /// The longest IP packet that fits the underlay with its encapsulation, bytes.
+    #[must_use]
+    pub const fn longest_packet(&self) -> u32 {
+        self.underlay_mtu.saturating_sub(ENCAPSULATION)
+    }
+
+    /// The MTU of a network's endpoints on this host, bytes. The error says why it can't be had.
+    ///
+    /// One that is automatic is the same on every host: what the `least` of all underlays leaves. What is
+    /// longer would be dropped on the way to that one's host, and its sender would not hear of it.
+    pub fn mtu(&self, network: &Network, least: Option<u32>) -> Result<u32, String> {
+        match network.mtu {
+            0 => {
+                let least = least.unwrap_or(self.underlay_mtu).min(self.underlay_mtu);
+                Ok(least.saturating_sub(ENCAPSULATION))
+            }
+            mtu if mtu <= self.longest_packet() => Ok(mtu),
+            mtu => Err(format!(
+                "network {} has MTU {mtu}, but this node's underlay of {} leaves {}: raise the \
+                 underlay's or make the network with a smaller one",
+                network.name,
+                self.underlay_mtu,
+                self.longest_packet()
+            )),
+        }
+    }
+
+    /// Behind which tunnel end a row's endpoint is, as every other host sees it.
+    #[must_use]
+    pub fn vtep_of(&self, row: &FdbRow) -> Vtep {
+        match row.target {
+            FdbTarget::Local { .. } => self.vtep,
+            FdbTarget::Remote { vtep, port } => Vtep {
+                ip: vtep.into(),
+                port,
+            },
+        }
+    }
+
+    /// The hash of a row of this host's FDB.
+    #[must_use]
+    pub fn hash_of(&self, key: FdbKey, row: &FdbRow) -> Hash {
+        digest::of_fdb(key, self.vtep_of(row), row.generation)
+    }
+
+    /// Bytes of the longest packet of a network's endpoints here, where the least of the nodes' underlays has this MTU.
+    #[must_use]
+    pub fn usable_mtu(&self, network: &Network, least: Option<u32>) -> u32 {
+        self.mtu(network, least)
+            .unwrap_or_else(|_| self.longest_packet())
+    }
+
+    /// The interface that an endpoint of this node shall have. `None`: it needs none here.
+    #[must_use]
+    pub fn port_spec(&self, mirror: &Mirror, endpoint: &Name) -> Option<Result<PortSpec, String>> {
+        let known = mirror.endpoint(endpoint)?;
+        let (netns, ifname) = known.interface()?;
+        let network = mirror.network(known.vni())?;
+        let mtu = self.mtu(network, mirror.underlay_mtu());
+        Some(mtu.map(|mtu| PortSpec {
+            endpoint: endpoint.clone(),
+            netns: netns.clone(),
+            ifname: ifname.clone(),
+            mac: known.mac(),
+            addresses: known.addresses().collect(),
+            mtu,
+        }))
+    }
+}
+
+/// What this host was found to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostState {
+    /// Host-side indexes of the endpoints that stand here.
+    pub ports: BTreeMap<Name, u32>,
+    /// Those of them in whose endpoint a native XDP program is attached.
+    pub queued: BTreeSet<u32>,
+    /// Ways on the underlay by VTEP address.
+    pub paths: BTreeMap<Ipv4Addr, VtepPath>,
+}
+
+impl HostState {
+    /// Notes whether a native XDP program is attached in the endpoint with this interface, and forgets what
+    /// was known of interfaces that are no endpoint's any more.
+    pub fn note_xdp(&mut self, ifindex: u32, has_xdp: bool) {
+        if has_xdp {
+            self.queued.insert(ifindex);
+        } else {
+            self.queued.remove(&ifindex);
+        }
+        if !self.queued.is_empty() {
+            let there: BTreeSet<u32> = self.ports.values().copied().collect();
+            self.queued.retain(|ifindex| there.contains(ifindex));
+        }
+    }
+}
+
+/// All that decides what the rows shall be.
+#[derive(Debug, Clone, Copy)]
+pub struct Desired<'a> {
+    /// The registry's state.
+    pub mirror: &'a Mirror,
+    /// What this host adds to it.
+    pub local: &'a Local,
+    /// What it was found to have.
+    pub found: &'a HostState,
+}
+
+impl Desired<'_> {
+    /// The row that shall be there under a key.
+    #[must_use]
+    pub fn row<R: Derived<Id = <R as Row>::Key>>(&self, key: R::Key) -> Option<R> {
+        R::desired(self, &key).map(|(_, row)| row)
+    }
+
+    /// Where frames for an endpoint go. `None`: its node, its network or its interface is missing.
+    pub(super) fn target(&self, endpoint: &Known<'_>) -> Option<FdbTarget> {
+        self.mirror.network(endpoint.vni())?;
+        if endpoint.is_local() {
+            let ifindex = *self.found.ports.get(endpoint.name())?;
+            return Some(FdbTarget::Local {
+                ifindex,
+                is_queued: self.found.queued.contains(&ifindex),
+            });
+        }
+        let vtep = endpoint.known_node()?.vtep;
+        match vtep.ip {
+            IpAddr::V4(ip) => Some(FdbTarget::Remote {
+                vtep: ip,
+                port: vtep.port,
+            }),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// See [`Local::usable_mtu`].
+    pub(super) fn usable_mtu(&self, network: &Network) -> u32 {
+        self.local.usable_mtu(network, self.mirror.underlay_mtu())
+    }
+
+    /// The other nodes.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &Node> {
+        let nodes = self.mirror.nodes();
+        nodes.filter(|node| node.name != self.local.node)
+    }
+}
+
+macro_rules! of_tables {
+    ($($(#[$_:meta])* $table:ident: $row:ty,)+) => {
+        impl Desired<'_> {
+            /// The tables that don't have rows for each endpoint of the registry; the others are empty.
+            #[must_use]
+            pub fn small_tables(&self) -> Tables {
+                let mut tables = Tables::default();
+                $(if !<$row>::IS_LARGE {
+                    tables.$table = <$row>::all(self);
+                })+
+                tables
+            }
+
+            /// Adds the rows that follow from a fact.
+            pub(super) fn put(&self, fact: &Fact<'_>, tables: &mut Tables) {
+                $(<$row>::affected(fact, &mut |id| {
+                    tables.$table.extend(<$row>::desired(self, &id));
+                });)+
+            }
+        }
+    };
+}
+for_each_table!(of_tables);

@@ -1,0 +1,53 @@
+//! The endpoints table: who may send what from each of this host's interfaces.
+
+use std::net::IpAddr;
+
+use super::Derived;
+use crate::{
+    model::{EndpointRow, Name, Rows},
+    reconcile::{
+        desired::Desired,
+        mirror::{Fact, Known},
+    },
+};
+
+impl Derived for EndpointRow {
+    /// The endpoint: its interface's index is known once it is there.
+    type Id = Name;
+
+    fn affected(fact: &Fact<'_>, mark: &mut impl FnMut(Name)) {
+        if let Fact::Endpoint(endpoint) = fact
+            && endpoint.is_local
+        {
+            mark(endpoint.name.clone());
+        }
+    }
+
+    fn desired(desired: &Desired<'_>, name: &Name) -> Option<(u32, Self)> {
+        let &ifindex = desired.found.ports.get(name)?;
+        let known = desired.mirror.endpoint(name).filter(Known::is_local)?;
+        let network = desired.mirror.network(known.vni())?;
+        let row = Self {
+            vni: known.vni(),
+            mac: known.mac(),
+            ipv4: known.ips().find_map(|ip| match ip {
+                IpAddr::V4(ip) => Some(ip),
+                IpAddr::V6(_) => None,
+            }),
+            ipv6: known.ips().find_map(|ip| match ip {
+                IpAddr::V6(ip) => Some(ip),
+                IpAddr::V4(_) => None,
+            }),
+            mtu: desired.usable_mtu(network),
+            generation: known.generation(),
+        };
+        Some((ifindex, row))
+    }
+
+    fn all(desired: &Desired<'_>) -> Rows<Self> {
+        let names = desired.found.ports.keys();
+        names
+            .filter_map(|name| Self::desired(desired, name))
+            .collect()
+    }
+}
