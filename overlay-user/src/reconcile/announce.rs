@@ -128,7 +128,7 @@ impl Applier {
         }
         self.announcer.next = now + INTERVAL;
         // Frames that follow the announcement have to find their rows.
-        if self.behind.is_some() {
+        if self.pending.is_some() {
             return 0;
         }
         let listeners = self.listeners(mirror);

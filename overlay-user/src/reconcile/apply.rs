@@ -1,11 +1,10 @@
-//! Carries desired state over to the kernel.
+//! Applies the desired state to the kernel.
 //!
-//! Nothing shall point at what is not there, and no interface is up without its program: frames would
-//! pass to the host's own stack. What goes loses its rows, then its interface, and its program with
-//! that; what comes gets its interface, which is down, then its rows, then its program, and then is
-//! set up, the endpoint's own end last: what it sends first is answered like all that follows. All that
-//! goes is gone before anything comes: it may have the name, the namespace or the address that is wanted
-//! anew.
+//! A row never points at a missing interface, and no interface is up without its program: its frames would
+//! reach the host's own stack. Removal order: rows, interface (its program goes with it). Creation order:
+//! interface (down), rows, program, host side up, and last the endpoint's own side, so that its first frame is
+//! answered like all later ones. All removals come before any creation, because a new endpoint may reuse a
+//! name, namespace or address.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,13 +23,13 @@ use super::{
     announce::Announcer,
     cache::Lookup,
     desired::{Desired, HostState, Local},
-    digest::Books,
+    digest::RowDigests,
     mirror::Mirror,
     plan::{ChangeSet, Plan},
     ports::AtWork,
     tables::Derived as _,
     telling::Repair,
-    write::{Behind, MANY, Overflow},
+    write::{BACKGROUND_THRESHOLD, Overflow, PendingWrite},
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
@@ -38,67 +37,66 @@ use crate::{
     platform::Platform,
 };
 
-/// The kernel's side: what this host has, and the means to change it.
+/// The state of this host's kernel, and the means to change it.
 pub struct Applier {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) datapath: Arc<dyn Datapath>,
     pub(super) local: Local,
-    /// What stands here, and the ways to the others.
+    /// Local interfaces and next hops to the other VTEPs.
     pub(super) found: HostState,
-    pub(super) books: Books,
+    pub(super) digests: RowDigests,
     pub(super) readings: Readings,
-    /// Where the interfaces that stand lead.
-    pub(super) places: BTreeMap<Name, (Name, IfName)>,
-    /// Why others of this node can't be made.
+    /// The namespace and the name of each local interface.
+    pub(super) attachments: BTreeMap<Name, (Name, IfName)>,
+    /// Why an endpoint of this node has no interface.
     pub(super) failures: BTreeMap<Name, String>,
-    /// Those whose interface stands, and whose rows or programs may be missing: why.
-    pub(super) doubtful: BTreeMap<Name, String>,
-    /// Endpoints of this node about which something was learned since it was last asked for.
-    pub(super) news: BTreeSet<Name>,
+    /// Why an endpoint with an interface may lack rows or programs.
+    pub(super) degraded: BTreeMap<Name, String>,
+    /// Endpoints of this node whose state may have changed since it was last drained.
+    pub(super) changed: BTreeSet<Name>,
     pub(super) attached: Attached,
     pub(super) ports_at_work: AtWork,
-    /// Whether rows were written since this was last asked for.
+    /// Whether rows were written since the flag was last taken.
     pub(super) has_written: bool,
-    /// A write failed, or a former agent's rows are there: the tables may differ from what the books
-    /// say.
-    pub(super) is_in_doubt: bool,
-    /// The maps were empty, and are filled for the first time: what the books don't have is not there.
+    /// The tables may differ from the digests: a write failed, or a previous agent left its rows.
+    pub(super) needs_sweep: bool,
+    /// The maps were empty at the start, and hold nothing but what the digests count.
     pub(super) is_filling: bool,
-    /// Rows could not be written, and the small tables were not mended since.
-    pub(super) unmended: Option<Unmended>,
-    pub(super) behind: Option<Behind>,
-    /// Rows of writes that full tables refused some of, and how many.
+    /// Why the small tables need a repair.
+    pub(super) small_tables_dirty: Option<SmallTablesDirty>,
+    pub(super) pending: Option<PendingWrite>,
+    /// Rows of writes that a full table refused in part, and the number of refused rows.
     pub(super) overflow: Overflow,
     pub(super) refused: usize,
-    /// Addresses of rows that a former agent left, and that the registry knows nothing of: the next
-    /// sweep takes the rows away.
-    pub(super) disowned: BTreeSet<Lookup>,
+    /// Addresses of rows that a previous agent left and the registry does not know: the next sweep removes
+    /// them.
+    pub(super) orphaned: BTreeSet<Lookup>,
     pub(super) announcer: Announcer,
-    /// What was put back since it was last told of.
+    /// Repairs that are not reported yet.
     pub(super) repairs: Vec<Repair>,
-    /// Endpoints whose interfaces stood, and were not there when they were looked for.
+    /// Endpoints whose interface was found missing.
     pub(super) missed: BTreeSet<Name>,
 }
 
-/// Why the small tables may not be right.
+/// Why the small tables need a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unmended {
-    /// Nobody has looked: that what stands has its rows is a former agent's word.
+pub(super) enum SmallTablesDirty {
+    /// They were not read yet: a previous agent wrote them.
     Unread,
-    /// One is full: it is written to again at each look at the host.
+    /// One is full: every check of the host tries again.
     Full,
     /// A write failed.
     Failed,
 }
 
-/// What the kernel could be asked for, and what was there before.
+/// What was read from the kernel so far.
 #[derive(Debug, Default)]
 pub(super) struct Readings {
-    /// An agent of this boot was before this one, and what it remembered is not yet sifted.
+    /// A previous agent of this boot left rows that were not compared yet.
     pub(super) has_former: bool,
-    /// The host's interfaces were listed: until then it is not known which are missing.
+    /// The host's interfaces were listed. Until then none counts as missing.
     pub(super) has_ports: bool,
-    /// It gave no next hops: nobody vouches for those that are known.
+    /// The last route look-up failed: the known next hops get no lease.
     lacks_paths: bool,
 }
 
@@ -131,23 +129,23 @@ impl Applier {
             datapath,
             local,
             found: HostState::default(),
-            books: Books::default(),
+            digests: RowDigests::default(),
             readings: Readings::default(),
-            places: BTreeMap::new(),
+            attachments: BTreeMap::new(),
             failures: BTreeMap::new(),
-            doubtful: BTreeMap::new(),
-            news: BTreeSet::new(),
+            degraded: BTreeMap::new(),
+            changed: BTreeSet::new(),
             attached: Attached::default(),
             ports_at_work: AtWork::default(),
             has_written: false,
             // What a former agent left has to be looked through; a million rows take seconds.
-            is_in_doubt: !is_blank,
+            needs_sweep: !is_blank,
             is_filling: is_blank,
-            unmended: Some(Unmended::Unread),
-            behind: None,
+            small_tables_dirty: Some(SmallTablesDirty::Unread),
+            pending: None,
             overflow: Overflow::default(),
             refused: 0,
-            disowned: BTreeSet::new(),
+            orphaned: BTreeSet::new(),
             announcer: Announcer::new(Instant::now()),
             repairs: Vec::new(),
             missed: BTreeSet::new(),
@@ -173,23 +171,23 @@ impl Applier {
     /// Whether an endpoint of this node failed, a write did, or the kernel could not be asked.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.is_in_doubt
+        self.needs_sweep
             || self.readings.lacks_paths
             || !self.failures.is_empty()
-            || !self.doubtful.is_empty()
+            || !self.degraded.is_empty()
     }
 
     /// Whether rows were written since this was last asked.
-    pub fn take_written(&mut self) -> bool {
+    pub fn take_written_flag(&mut self) -> bool {
         std::mem::take(&mut self.has_written)
     }
 
     /// What has become of endpoints of this node since this was last asked.
-    pub fn take_news(&mut self, mirror: &Mirror) -> Vec<(Name, Standing)> {
-        let news = std::mem::take(&mut self.news);
+    pub fn drain_changes(&mut self, mirror: &Mirror) -> Vec<(Name, Standing)> {
+        let news = std::mem::take(&mut self.changed);
         news.into_iter()
             .map(|name| {
-                let failure = self.failures.get(&name).or(self.doubtful.get(&name));
+                let failure = self.failures.get(&name).or(self.degraded.get(&name));
                 // Where it is not wanted, or its network is not known, it has no rows.
                 let is_wanted = self.local.port_spec(mirror, &name).is_some();
                 let standing = match (failure, self.found.ports.get(&name)) {
@@ -204,7 +202,7 @@ impl Applier {
 
     /// Carries over what a change bears upon; its cost does not depend on how much there is besides.
     /// Goes on past errors and gives each in a line.
-    pub async fn carry_over(&mut self, mirror: &Mirror, changes: ChangeSet) -> Vec<String> {
+    pub async fn apply_change(&mut self, mirror: &Mirror, changes: ChangeSet) -> Vec<String> {
         let mut errors = Vec::new();
         let touched: Vec<Name> = changes.endpoints.ids().cloned().collect();
         let were_unread = self.readings.lacks_paths;
@@ -220,7 +218,7 @@ impl Applier {
             self.found.ports.remove(name);
         }
         if let Err(error) = self.settle(mirror, changes) {
-            self.doubt(touched.iter().cloned(), &error);
+            self.mark_degraded(touched.iter().cloned(), &error);
             errors.push(error);
         }
         if !gone.is_empty() {
@@ -256,12 +254,13 @@ impl Applier {
         }
         // What is inside the others is looked at beside the loop.
         let names = mirror.local_endpoints().map(|known| known.name().clone());
-        let names = names
-            .filter(|name| !self.found.ports.contains_key(name) || !self.places.contains_key(name));
-        let uncertain = self.failures.keys().chain(self.doubtful.keys()).cloned();
+        let names = names.filter(|name| {
+            !self.found.ports.contains_key(name) || !self.attachments.contains_key(name)
+        });
+        let uncertain = self.failures.keys().chain(self.degraded.keys()).cloned();
         let names: BTreeSet<Name> = names.chain(uncertain).collect();
         errors.extend(self.ensure_ports(mirror, names.into_iter().collect()).await);
-        errors.extend(self.mend_small_tables(mirror).err());
+        errors.extend(self.repair_small_tables(mirror).err());
         errors.extend(self.remove_orphan_namespaces().await);
         errors
     }
@@ -280,7 +279,7 @@ impl Applier {
 
     /// Vouches for the next hops for this long, if they are known to be written.
     pub fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
-        if self.unmended == Some(Unmended::Failed) || self.readings.lacks_paths {
+        if self.small_tables_dirty == Some(SmallTablesDirty::Failed) || self.readings.lacks_paths {
             return Ok(());
         }
         self.on_datapath(|datapath| datapath.renew_lease(valid))
@@ -295,9 +294,9 @@ impl Applier {
             found: &self.found,
         };
         let is_addition = changes.is_addition();
-        let plan = changes.into_plan(&desired, &mut self.books);
+        let plan = changes.into_plan(&desired, &mut self.digests);
         let has_ports = !(plan.put.endpoints.is_empty() && plan.remove.endpoints.is_empty());
-        if !has_ports && plan.put.fdb.len() >= MANY {
+        if !has_ports && plan.put.fdb.len() >= BACKGROUND_THRESHOLD {
             self.write_behind(plan, is_addition)
         } else {
             self.write(&plan)
@@ -306,7 +305,7 @@ impl Applier {
 
     /// Takes the endpoint's rows into a change, as they are: whether its interface stands is about to change.
     pub(super) fn note_endpoint(&mut self, mirror: &Mirror, name: &Name, changes: &mut ChangeSet) {
-        self.news.insert(name.clone());
+        self.changed.insert(name.clone());
         if let Some(known) = mirror.endpoint(name) {
             changes.record_before(&self.desired(mirror), &known.fact());
         }
@@ -315,7 +314,7 @@ impl Applier {
     /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
     fn is_misplaced(&self, mirror: &Mirror, name: &Name) -> bool {
         let wanted = mirror.endpoint(name).and_then(|known| known.interface());
-        match self.places.get(name) {
+        match self.attachments.get(name) {
             Some((netns, ifname)) => wanted != Some((netns, ifname)),
             // A former agent made it, and where is not known.
             None => wanted.is_none() && self.found.ports.contains_key(name),
@@ -403,22 +402,22 @@ impl Applier {
     }
 
     /// Which of these endpoints an error hit is not known: none of them is said to be ready.
-    pub(super) fn doubt(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
+    pub(super) fn mark_degraded(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
         for name in names {
-            self.news.insert(name.clone());
-            self.doubtful.insert(name, error.to_owned());
+            self.changed.insert(name.clone());
+            self.degraded.insert(name, error.to_owned());
         }
     }
 
     /// The large tables hold what they shall. If the small ones do too, no endpoint is in doubt any more.
-    pub(super) fn trust(&mut self) {
-        if self.unmended.is_some() {
+    pub(super) fn mark_clean(&mut self) {
+        if self.small_tables_dirty.is_some() {
             return;
         }
-        self.is_in_doubt = false;
+        self.needs_sweep = false;
         if self.attached.endpoints {
-            self.news
-                .extend(std::mem::take(&mut self.doubtful).into_keys());
+            self.changed
+                .extend(std::mem::take(&mut self.degraded).into_keys());
         }
     }
 
@@ -443,12 +442,12 @@ impl Applier {
     }
 
     /// Makes the networks, VTEPs and endpoints tables what they shall be.
-    pub(super) fn mend_small_tables(&mut self, mirror: &Mirror) -> Result<(), String> {
+    pub(super) fn repair_small_tables(&mut self, mirror: &Mirror) -> Result<(), String> {
         let actual =
             on_kernel(|| self.datapath.small_tables()).map_err(|error| error.to_string())?;
         let plan = Plan::between(&self.desired(mirror).small_tables(), &actual);
         self.write(&plan)?;
-        self.unmended = None;
+        self.small_tables_dirty = None;
         Ok(())
     }
 
@@ -485,7 +484,7 @@ impl Applier {
         }
         up.retain(|ifindex| !bare.contains(ifindex));
         up.extend(&come);
-        self.doubt_at(&bare, "it has no program");
+        self.mark_degraded_at(&bare, "it has no program");
         let down = self.platform.set_ports_up(&bare, false).await;
         let set = down.and(self.platform.set_ports_up(&come, true).await);
         set.map_err(|error| {

@@ -69,7 +69,7 @@ pub struct Lookup {
 
 /// A question on its way, or waiting for its turn.
 #[derive(Debug, Clone)]
-pub struct Flight {
+pub struct PendingLookup {
     /// `None`: it waits.
     number: Option<u64>,
     /// The mirror's revision when it was sent.
@@ -84,21 +84,21 @@ pub struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// There will be an answer.
-    UnderWay,
+    Pending,
     /// It was answered: nobody has it, which is believed for so long.
-    Nobody(Duration),
+    Negative(Duration),
     /// Too many questions wait already.
-    Refused,
+    QueueFull,
 }
 
 /// How many questions the registry has to answer, in all and of each network.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct Lookups {
     all: usize,
     of: BTreeMap<Vni, usize>,
 }
 
-impl UnderWay {
+impl Lookups {
     fn has_room(&self, at_once: usize, vni: Vni) -> bool {
         has_room(at_once, self.all, self.of.get(&vni).copied().unwrap_or(0))
     }
@@ -127,14 +127,14 @@ pub struct Cache {
     used: FairMap<Name, Instant>,
     /// Until when an address is believed to be nobody's.
     nobody: FairMap<Lookup, Instant>,
-    flights: BTreeMap<Lookup, Flight>,
+    flights: BTreeMap<Lookup, PendingLookup>,
     /// Those that wait for their turn, with frames that wait for them.
-    urgent: FairQueue<Lookup>,
+    interactive: FairQueue<Lookup>,
     /// Those that nobody waits for.
-    patient: FairQueue<Lookup>,
+    background: FairQueue<Lookup>,
     /// Those of them that got no answer, until [`Self::retry`].
     failed: BTreeSet<Lookup>,
-    under_way: UnderWay,
+    in_flight: Lookups,
     sent: u64,
     /// The endpoints that deltas spoke of since the oldest question was sent, and the last revision of
     /// what each was before.
@@ -150,10 +150,10 @@ impl Cache {
             used: FairMap::default(),
             nobody: FairMap::default(),
             flights: BTreeMap::new(),
-            urgent: FairQueue::new(WAITING),
-            patient: FairQueue::new(usize::MAX),
+            interactive: FairQueue::new(WAITING),
+            background: FairQueue::new(usize::MAX),
             failed: BTreeSet::new(),
-            under_way: UnderWay::default(),
+            in_flight: Lookups::default(),
             sent: 0,
             former: BTreeMap::new(),
         }
@@ -186,26 +186,27 @@ impl Cache {
     /// A frame asks for an address that nobody is known to have.
     pub fn ask(&mut self, lookup: Lookup, asker: Miss, now: Instant) -> Asked {
         match self.nobody.get(&lookup) {
-            Some((_, until)) if until > now => return Asked::Nobody(until - now),
+            Some((_, until)) if until > now => return Asked::Negative(until - now),
             Some(_) => self.reopen(lookup),
             None => {}
         }
-        if let Some(flight) = self.flights.get_mut(&lookup) {
+        if let Some(pending) = self.flights.get_mut(&lookup) {
             let is_same =
                 |other: &Miss| (other.ifindex, other.asker_ip) == (asker.ifindex, asker.asker_ip);
-            if flight.number.is_none() && flight.askers.is_empty() {
-                self.urgent.force(lookup.vni, lookup);
+            if pending.number.is_none() && pending.askers.is_empty() {
+                self.interactive.force(lookup.vni, lookup);
             }
-            if flight.askers.len() < ASKERS && !flight.askers.iter().any(is_same) {
-                flight.askers.push(asker);
+            if pending.askers.len() < ASKERS && !pending.askers.iter().any(is_same) {
+                pending.askers.push(asker);
             }
-            return Asked::UnderWay;
+            return Asked::Pending;
         }
-        if !self.urgent.push(lookup.vni, lookup) {
-            return Asked::Refused;
+        if !self.interactive.push(lookup.vni, lookup) {
+            return Asked::QueueFull;
         }
-        self.flights.insert(lookup, Flight::new(now, vec![asker]));
-        Asked::UnderWay
+        self.flights
+            .insert(lookup, PendingLookup::new(now, vec![asker]));
+        Asked::Pending
     }
 
     /// Asks for what no frame waits for: whether a row of long ago is still right. An answer that is on
@@ -213,24 +214,24 @@ impl Cache {
     pub fn revisit(&mut self, lookup: Lookup, now: Instant) {
         match self.flights.entry(lookup) {
             Entry::Vacant(place) => {
-                place.insert(Flight::new(now, Vec::new()));
-                self.patient.force(lookup.vni, lookup);
+                place.insert(PendingLookup::new(now, Vec::new()));
+                self.background.force(lookup.vni, lookup);
             }
-            Entry::Occupied(_) => self.doubt(lookup),
+            Entry::Occupied(_) => self.mark_degraded(lookup),
         }
     }
 
     /// The answer that is on its way, or was given, is worth nothing.
-    pub fn doubt(&mut self, lookup: Lookup) {
+    pub fn mark_degraded(&mut self, lookup: Lookup) {
         self.reopen(lookup);
-        if let Some(flight) = self.flights.get_mut(&lookup)
-            && flight.number.take().is_some()
+        if let Some(pending) = self.flights.get_mut(&lookup)
+            && pending.number.take().is_some()
         {
-            let is_urgent = !flight.askers.is_empty();
+            let is_urgent = !pending.askers.is_empty();
             let queue = if is_urgent {
-                &mut self.urgent
+                &mut self.interactive
             } else {
-                &mut self.patient
+                &mut self.background
             };
             queue.force(lookup.vni, lookup);
         }
@@ -250,35 +251,35 @@ impl Cache {
 
     /// The next question to send, with its number. `revision` is the mirror's.
     pub fn send(&mut self, revision: Revision) -> Option<(Lookup, u64)> {
-        if self.under_way.all == 0 {
+        if self.in_flight.all == 0 {
             self.former.clear();
         }
         loop {
-            let has_room = |vni| self.under_way.has_room(self.limits.at_once, vni);
+            let has_room = |vni| self.in_flight.has_room(self.limits.at_once, vni);
             let lookup = self
-                .urgent
+                .interactive
                 .pop_of(has_room)
-                .or_else(|| self.patient.pop_of(has_room))?;
+                .or_else(|| self.background.pop_of(has_room))?;
             // A delta may have answered it, or it waits in both queues.
-            let Some(flight) = self
+            let Some(pending) = self
                 .flights
                 .get_mut(&lookup)
-                .filter(|flight| flight.number.is_none())
+                .filter(|pending| pending.number.is_none())
             else {
                 continue;
             };
             self.sent += 1;
-            self.under_way.begin(lookup.vni);
-            flight.number = Some(self.sent);
-            flight.asked = revision;
+            self.in_flight.begin(lookup.vni);
+            pending.number = Some(self.sent);
+            pending.asked = revision;
             return Some((lookup, self.sent));
         }
     }
 
     /// The answer to a question has come, or will not. `None`: a delta was faster.
-    pub fn land(&mut self, lookup: Lookup, number: u64) -> Option<Flight> {
-        self.under_way.end(lookup.vni);
-        let is_it = |flight: &&Flight| flight.number == Some(number);
+    pub fn complete(&mut self, lookup: Lookup, number: u64) -> Option<PendingLookup> {
+        self.in_flight.end(lookup.vni);
+        let is_it = |pending: &&PendingLookup| pending.number == Some(number);
         self.flights.get(&lookup).filter(is_it)?;
         self.flights.remove(&lookup)
     }
@@ -286,19 +287,19 @@ impl Cache {
     /// Whether what a question found was changed or removed since the question was sent. The watch
     /// passes over what nobody holds: the answer alone does not show it.
     #[must_use]
-    pub fn is_outdated(&self, flight: &Flight, found: &Endpoint) -> bool {
+    pub fn is_outdated(&self, pending: &PendingLookup, found: &Endpoint) -> bool {
         let former = self.former.get(&found.name);
-        former.is_some_and(|former| *former >= flight.asked.max(found.generation))
+        former.is_some_and(|former| *former >= pending.asked.max(found.generation))
     }
 
     /// The answer is worth nothing: asks again.
-    pub fn ask_again(&mut self, lookup: Lookup, flight: Flight) {
-        let flight = Flight {
+    pub fn ask_again(&mut self, lookup: Lookup, pending: PendingLookup) {
+        let pending = PendingLookup {
             number: None,
-            ..flight
+            ..pending
         };
-        self.flights.insert(lookup, flight);
-        self.urgent.force(lookup.vni, lookup);
+        self.flights.insert(lookup, pending);
+        self.interactive.force(lookup.vni, lookup);
     }
 
     /// Nobody has the address: believed from now on for as long as the limits say.
@@ -315,7 +316,7 @@ impl Cache {
     /// Looks at what a delta says. Gives the endpoints of which an address is asked for, or believed to be
     /// nobody's, with those addresses.
     pub fn observe(&mut self, delta: &Delta) -> BTreeMap<Name, Vec<Lookup>> {
-        if self.under_way.all > 0 {
+        if self.in_flight.all > 0 {
             let removed = delta.endpoints_removed.iter();
             self.former
                 .extend(removed.map(|name| (name.clone(), delta.revision)));
@@ -328,9 +329,9 @@ impl Cache {
                 let sent = self
                     .flights
                     .values()
-                    .filter(|flight| flight.number.is_some());
+                    .filter(|pending| pending.number.is_some());
                 let oldest = sent
-                    .map(|flight| flight.asked)
+                    .map(|pending| pending.asked)
                     .min()
                     .unwrap_or(Revision::MAX);
                 self.former.retain(|_, former| *former >= oldest);
@@ -353,8 +354,8 @@ impl Cache {
     /// A delta has answered it. Gives the frames that wait for that.
     pub fn answered(&mut self, lookup: Lookup) -> Vec<Miss> {
         self.reopen(lookup);
-        let flight = self.flights.remove(&lookup);
-        flight.map(|flight| flight.askers).unwrap_or_default()
+        let pending = self.flights.remove(&lookup);
+        pending.map(|pending| pending.askers).unwrap_or_default()
     }
 
     /// Holds an endpoint of a network from now on. One that is held already is not used by that.
@@ -381,7 +382,7 @@ impl Cache {
         self.nobody = FairMap::default();
         self.former.clear();
         for lookup in self.flights.keys().copied().collect::<Vec<_>>() {
-            self.doubt(lookup);
+            self.mark_degraded(lookup);
         }
     }
 
@@ -448,7 +449,7 @@ impl Lookup {
     }
 }
 
-impl Flight {
+impl PendingLookup {
     fn new(since: Instant, askers: Vec<Miss>) -> Self {
         Self {
             number: None,

@@ -25,13 +25,13 @@ pub struct Hash(u64);
 
 /// Some rows: how many, and the sum of their hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RowDigest {
     /// How many.
     pub rows: u64,
     hash: u64,
 }
 
-impl Tally {
+impl RowDigest {
     /// Counts a row.
     pub fn add(&mut self, row: Hash) {
         self.rows = self.rows.wrapping_add(1);
@@ -58,9 +58,9 @@ impl Tally {
 
 /// A tally for each network that has rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ledger(BTreeMap<Vni, Tally>);
+pub struct DigestByNetwork(BTreeMap<Vni, RowDigest>);
 
-impl Ledger {
+impl DigestByNetwork {
     /// A row of a network takes the place of another.
     pub fn exchange(&mut self, vni: Vni, before: Option<Hash>, after: Option<Hash>) {
         let tally = self.0.entry(vni).or_default();
@@ -70,19 +70,19 @@ impl Ledger {
         if let Some(row) = after {
             tally.add(row);
         }
-        if *tally == Tally::default() {
+        if *tally == RowDigest::default() {
             self.0.remove(&vni);
         }
     }
 
     /// The tally of a network.
     #[must_use]
-    pub fn of(&self, vni: Vni) -> Tally {
+    pub fn of(&self, vni: Vni) -> RowDigest {
         self.0.get(&vni).copied().unwrap_or_default()
     }
 
     /// Every network that has rows, and its tally.
-    pub fn iter(&self) -> impl Iterator<Item = (Vni, Tally)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Vni, RowDigest)> {
         self.0.iter().map(|(vni, tally)| (*vni, *tally))
     }
 
@@ -94,14 +94,14 @@ impl Ledger {
 
 /// What this host's maps are told to hold, and what they hold.
 #[derive(Debug, Default)]
-pub struct Books {
+pub struct RowDigests {
     /// Every row that was to be written.
-    pub intended: Ledger,
+    pub intended: DigestByNetwork,
     /// What was found in the maps when they were last looked through, and the changes since.
-    pub installed: Ledger,
+    pub installed: DigestByNetwork,
 }
 
-impl Books {
+impl RowDigests {
     /// A row of a network takes the place of another.
     pub fn exchange(&mut self, vni: Vni, before: Option<Hash>, after: Option<Hash>) {
         self.intended.exchange(vni, before, after);
@@ -113,7 +113,7 @@ impl Books {
 #[derive(Debug, Clone)]
 pub struct Survey {
     subject: Subject,
-    tallies: BTreeMap<(Vni, Option<u16>), Tally>,
+    tallies: BTreeMap<(Vni, Option<u16>), RowDigest>,
     rows: Vec<Installed>,
 }
 
@@ -266,7 +266,7 @@ mod tests {
     fn the_order_of_rows_does_not_matter_and_each_of_their_fields_does() {
         let (a, b) = ("02:42:07:07:07:02", "02:42:07:07:07:03");
         let tally = |rows: &[Hash]| {
-            let mut tally = Tally::default();
+            let mut tally = RowDigest::default();
             for row in rows {
                 tally.add(*row);
             }
@@ -300,11 +300,11 @@ mod tests {
             fdb("02:42:07:07:07:02", "10.0.0.1", 5),
             fdb("02:42:07:07:07:02", "10.0.0.2", 6),
         );
-        let mut ledger = Ledger::default();
-        ledger.exchange(vni, None, Some(one));
-        ledger.exchange(vni, Some(one), Some(other));
-        assert_eq!(ledger.of(vni).rows, 1);
-        ledger.exchange(vni, Some(other), None);
-        assert_eq!(ledger, Ledger::default());
+        let mut by_network = DigestByNetwork::default();
+        by_network.exchange(vni, None, Some(one));
+        by_network.exchange(vni, Some(one), Some(other));
+        assert_eq!(by_network.of(vni).rows, 1);
+        by_network.exchange(vni, Some(other), None);
+        assert_eq!(by_network, DigestByNetwork::default());
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    CHECK, FIRST_RETRY, LEASE, Reconciler, SWEEP_SHARE, event::Event, inputs::Errand,
+    CHECK, LEASE, MIN_BACKOFF, Reconciler, SWEEP_SHARE, event::Event, wake::Completion,
     watchdog::Part,
 };
 use crate::{
@@ -52,7 +52,7 @@ struct Port {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Waiting,
-    UnderWay,
+    ReadInFlight,
     /// Under way, and something was heard of since it began.
     Outdated,
 }
@@ -63,7 +63,7 @@ pub(super) struct Looks {
     ports: BTreeMap<Name, Port>,
     /// Those that wait, by when they are due.
     queue: BTreeSet<(Instant, Name)>,
-    under_way: usize,
+    in_flight: usize,
     /// Interfaces that had lost their programs a second ago. Those that can't be helped wait for the next
     /// look at the host.
     detached: BTreeSet<u32>,
@@ -113,7 +113,7 @@ impl Looks {
     /// When the next one is due. `None`: there is none, or enough are under way.
     pub(super) fn next(&self) -> Option<Instant> {
         let (due, _) = self.queue.first()?;
-        (self.under_way < AT_ONCE).then_some(*due)
+        (self.in_flight < AT_ONCE).then_some(*due)
     }
 
     /// Begins a look that is due: whose.
@@ -121,15 +121,15 @@ impl Looks {
         self.next().filter(|due| *due <= now)?;
         let (_, endpoint) = self.queue.pop_first()?;
         if let Some(port) = self.ports.get_mut(&endpoint) {
-            port.progress = Progress::UnderWay;
+            port.progress = Progress::ReadInFlight;
         }
-        self.under_way += 1;
+        self.in_flight += 1;
         Some(endpoint)
     }
 
     /// The look is done.
     pub(super) fn end(&mut self, endpoint: &Name, now: Instant) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
         let Some(port) = self.ports.get(endpoint) else {
             return;
         };
@@ -183,10 +183,10 @@ impl Reconciler {
         let view = self.view.read().await;
         let mut errors = self.applier.check(&view.mirror).await;
         let started = Instant::now();
-        if !self.inputs.hears_ports() {
+        if !self.wake.hears_ports() {
             self.looks.note_all(started);
         }
-        let is_due = self.applier.is_in_doubt || started >= self.next_sweep;
+        let is_due = self.applier.needs_sweep || started >= self.next_sweep;
         if is_due && self.applier.readings.has_ports {
             self.watchdog.turned(Part::Loop);
             self.watchdog.doing(Some("a look through the large tables"));
@@ -221,7 +221,7 @@ impl Reconciler {
         self.retry = if is_failed {
             (self.retry * 2).min(CHECK)
         } else {
-            FIRST_RETRY
+            MIN_BACKOFF
         };
         self.next_check = Instant::now() + wait;
         self.watchdog.turned(Part::Host);
@@ -234,11 +234,11 @@ impl Reconciler {
     }
 
     async fn renew_lease(&mut self) {
-        if !self.inputs.knows_routes() {
+        if !self.wake.knows_routes() {
             return;
         }
         // The lease says that the next hops are up to date.
-        if self.inputs.take_routes() {
+        if self.wake.drain_routes() {
             self.follow_routes().await;
         }
         match self.applier.renew_lease(LEASE) {
@@ -313,9 +313,9 @@ impl Reconciler {
                 continue;
             };
             let platform = Arc::clone(&self.applier.platform);
-            self.inputs.send(async move {
+            self.wake.spawn_request(async move {
                 let looked = platform.refresh_port(&spec).await;
-                Errand::Looked(spec, looked)
+                Completion::Looked(spec, looked)
             });
         }
     }

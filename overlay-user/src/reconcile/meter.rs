@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inputs::{Errand, Wake};
+use super::wake::{Completion, Wake};
 
 /// What a step of the loop was for. Chores that are due are done in any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,7 +18,7 @@ pub enum Cause {
     /// The host's routes changed, or are vouched for anew.
     Routes,
     /// Something was due.
-    Chore,
+    Timer,
 }
 
 impl Cause {
@@ -29,7 +29,7 @@ impl Cause {
         Self::Miss,
         Self::Lookup,
         Self::Routes,
-        Self::Chore,
+        Self::Timer,
     ];
 
     /// Its name in the metrics.
@@ -41,18 +41,18 @@ impl Cause {
             Self::Miss => "miss",
             Self::Lookup => "lookup",
             Self::Routes => "routes",
-            Self::Chore => "chore",
+            Self::Timer => "chore",
         }
     }
 
     pub(super) fn of(wake: &Wake) -> Self {
         match wake {
             Wake::Event(_) | Wake::Adoption => Self::Change,
-            Wake::Page(_) | Wake::Errand(Errand::Read(..)) => Self::Reading,
+            Wake::Page(_) | Wake::Completion(Completion::Read(..)) => Self::Reading,
             Wake::Miss(_) => Self::Miss,
-            Wake::Errand(Errand::Found(..)) => Self::Lookup,
+            Wake::Completion(Completion::Found(..)) => Self::Lookup,
             Wake::Routes | Wake::Renewal => Self::Routes,
-            Wake::Port(_) | Wake::Chore | Wake::Errand(_) => Self::Chore,
+            Wake::Port(_) | Wake::Timer | Wake::Completion(_) => Self::Timer,
         }
     }
 }

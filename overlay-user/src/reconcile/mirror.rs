@@ -18,9 +18,9 @@ use crate::model::{Endpoint, IfName, Mac, Name, Network, Node, Resolve, Revision
 mod absence;
 mod fact;
 mod index;
-mod intake;
 mod nodes;
 mod store;
+mod update;
 
 pub use self::{
     absence::Absent,
@@ -28,9 +28,9 @@ pub use self::{
 };
 use self::{
     absence::{Doubted, Withheld},
-    intake::Since,
     nodes::Nodes,
     store::{Record, Store},
+    update::ChangesSinceRead,
 };
 
 /// Called with each fact before it changes, while the mirror still holds what was.
@@ -71,10 +71,10 @@ pub struct Mirror {
     /// Counts the readings.
     reading: u16,
     /// What deltas said since the reading under way was asked for, with their revisions.
-    since: Option<Since>,
+    since: Option<ChangesSinceRead>,
     /// The highest revision of a history that the registry was put back from, until it was read through
     /// once in the present one; 0: there is none. Readings may fail half-way.
-    set_back_from: Revision,
+    rolled_back_from: Revision,
     withheld: Withheld,
     doubted: Doubted,
     /// Endpoints that are held with generations of a history from which the registry was put back: whatever
@@ -221,7 +221,7 @@ impl Mirror {
             sizes: BTreeMap::new(),
             reading: 0,
             since: None,
-            set_back_from: 0,
+            rolled_back_from: 0,
             withheld: Withheld::default(),
             doubted: Doubted::default(),
             ahead: BTreeSet::new(),

@@ -1,13 +1,13 @@
-//! Makes the kernel's state equal the registry's: subscribe, read, and carry over what changes.
+//! Reconciles the kernel's state with the registry's.
 //!
-//! One task does it all, one thing after the other: what the registry tells, frames that found no
-//! row, routes, chores. It waits for the kernel, and never for the registry: what it asks that for are
-//! errands, and while they take their time, or the registry is away, the rest goes on.
+//! A single task handles every event in turn: registry changes, misses, route changes, timers. Kernel calls
+//! are awaited; registry calls run in the background and report back as completions, so a slow or absent
+//! registry never stops the loop.
 //!
-//! The registry is read as a whole at the start, after a gap, and from time to time in case something
-//! was missed; the host's interfaces are checked every half a minute, the inside of each namespace when
-//! the kernel told of a change, its large tables looked through now and then. How often depends on how long it takes, so that a host with a million endpoints
-//! spends no more time on it than one with ten.
+//! The registry is read as a whole at the start, after a gap, and from time to time in case a change was
+//! missed. The host's interfaces are checked every 30 s, the inside of a namespace after the kernel reports a
+//! change there, and the large tables are swept now and then. The interval grows with the time that a read or
+//! a sweep takes: a host with a million endpoints spends no larger share of its time on it than one with ten.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,8 +26,6 @@ pub mod cache;
 pub mod desired;
 pub mod digest;
 pub mod event;
-mod follow;
-mod inputs;
 mod looks;
 pub mod meter;
 pub mod mirror;
@@ -39,9 +37,11 @@ mod resolve;
 #[cfg(test)]
 mod simulation;
 pub mod sweep;
+mod sync;
 pub mod tables;
 mod telling;
 mod vet;
+mod wake;
 pub mod watchdog;
 mod withheld;
 mod work;
@@ -52,13 +52,13 @@ use self::{
     apply::Applier,
     cache::{Cache, Limits},
     event::{Event, Events},
-    follow::Reader,
-    inputs::{Errand, Inputs, Wake},
     looks::Looks,
     meter::{Cause, Meter},
     mirror::{Mirror, OnFact},
     plan::ChangeSet,
     report::Reporter,
+    sync::RegistrySync,
+    wake::{Completion, Wake, WakeSources},
     watchdog::{Part, Watchdog},
 };
 use crate::{
@@ -73,7 +73,7 @@ const CHECK: Duration = Duration::from_secs(30);
 /// The share of time that is spent on looking through the large tables: one part in this many.
 const SWEEP_SHARE: u32 = 300;
 /// The first wait after an error; doubles up to [`CHECK`].
-const FIRST_RETRY: Duration = Duration::from_millis(500);
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
 
 /// The pause between two attempts to put this node back into a registry that refuses it.
 const REJOIN: Duration = Duration::from_secs(5);
@@ -327,12 +327,12 @@ pub struct Reconciler {
     node: Name,
     announced: watch::Receiver<Node>,
     cache: Cache,
-    reader: Reader,
+    reader: RegistrySync,
     pace: Pace,
     reporter: Reporter,
     /// Where questions go that are the agent's to answer.
     inquiries: Option<mpsc::Sender<Question>>,
-    inputs: Inputs,
+    wake: WakeSources,
     looks: Looks,
     /// Only the loop writes; it lets others read while it works on the kernel.
     view: Arc<RwLock<View>>,
@@ -383,11 +383,11 @@ impl Reconciler {
             node,
             announced: parts.node,
             cache: Cache::new(parts.limits),
-            reader: Reader::new(now, parts.pace.reread),
+            reader: RegistrySync::new(now, parts.pace.reread),
             pace: parts.pace,
             reporter: Reporter::new(now),
             inquiries: None,
-            inputs: Inputs::new(
+            wake: WakeSources::new(
                 parts.routes,
                 parts.ports,
                 parts.misses,
@@ -410,7 +410,7 @@ impl Reconciler {
             next_check: now,
             next_sweep: now + parts.pace.check,
             next_ageing: now,
-            retry: FIRST_RETRY,
+            retry: MIN_BACKOFF,
             history: 0,
         };
         (reconciler, observer)
@@ -433,13 +433,13 @@ impl Reconciler {
     /// Runs until the future is dropped. Ends with an error if the registry can't be watched at the
     /// start; later losses are waited out.
     pub async fn run(mut self) -> Result<(), RegistryError> {
-        self.inputs.events = Some(self.registry.watch().await?);
+        self.wake.events = Some(self.registry.watch().await?);
         self.watchdog.turned(Part::Loop);
         self.list_ports().await;
         self.recall().await;
         loop {
-            let chore = self.next_chore();
-            let wake = self.inputs.next(chore).await;
+            let deadline = self.next_deadline();
+            let wake = self.wake.next(deadline).await;
             let started = Instant::now();
             let cause = Cause::of(&wake);
             self.watchdog.doing(Some(cause.name()));
@@ -447,15 +447,15 @@ impl Reconciler {
                 Wake::Renewal => self.on_renewal().await,
                 Wake::Routes => self.follow_routes().await,
                 Wake::Port(change) => self.on_port_change(change).await,
-                Wake::Event(Some(event)) => self.take_event(event).await,
-                Wake::Event(None) => self.watch_again(started),
-                Wake::Page(page) => self.take_page(page).await,
-                Wake::Miss(miss) => self.take_miss(miss).await,
-                Wake::Errand(errand) => self.take_errand(errand).await,
+                Wake::Event(Some(event)) => self.on_event(event).await,
+                Wake::Event(None) => self.rewatch(started),
+                Wake::Page(page) => self.on_page(page).await,
+                Wake::Miss(miss) => self.on_miss(miss).await,
+                Wake::Completion(done) => self.on_completion(done).await,
                 Wake::Adoption => self.adopt(),
-                Wake::Chore => {}
+                Wake::Timer => {}
             }
-            self.do_chores().await;
+            self.run_timers().await;
             let took = started.elapsed();
             self.counters.steps += 1;
             self.counters.busy += took;
@@ -463,20 +463,20 @@ impl Reconciler {
             self.publish().await;
             self.watchdog.doing(None);
             self.watchdog.turned(Part::Loop);
-            self.inputs.report_ended(&self.watchdog);
+            self.wake.report_ended(&self.watchdog);
         }
     }
 
-    async fn take_errand(&mut self, errand: Errand) {
-        match errand {
-            Errand::Watched(watched) => self.take_watch(watched).await,
-            Errand::Read(number, reading) => self.take_reading(number, reading).await,
-            Errand::Found(lookup, number, found) => self.take_found(lookup, number, found).await,
-            Errand::Reported(question, reported) => self.reporter.take(question, reported),
-            Errand::Looked(spec, looked) => self.on_looked(spec, looked).await,
-            Errand::Made(spec, made) => self.on_made(spec, made).await,
-            Errand::Removed(name, removed) => self.on_removed(name, removed).await,
-            Errand::Joined(joined) => {
+    async fn on_completion(&mut self, done: Completion) {
+        match done {
+            Completion::Watched(watched) => self.on_watch(watched).await,
+            Completion::Read(number, reading) => self.on_reading(number, reading).await,
+            Completion::Found(lookup, number, found) => self.on_found(lookup, number, found).await,
+            Completion::Reported(question, reported) => self.reporter.take(question, reported),
+            Completion::Looked(spec, looked) => self.on_looked(spec, looked).await,
+            Completion::Made(spec, made) => self.on_made(spec, made).await,
+            Completion::Removed(name, removed) => self.on_removed(name, removed).await,
+            Completion::Joined(joined) => {
                 self.is_joining = false;
                 self.next_joining = Instant::now() + REJOIN;
                 self.errors
@@ -486,7 +486,7 @@ impl Reconciler {
     }
 
     /// When the loop has something to do by itself.
-    fn next_chore(&self) -> Instant {
+    fn next_deadline(&self) -> Instant {
         let mut next = self.reader.next();
         if self.reader.has_read() {
             next = next.min(self.next_check);
@@ -498,7 +498,7 @@ impl Reconciler {
         others.into_iter().flatten().fold(next, Instant::min)
     }
 
-    async fn do_chores(&mut self) {
+    async fn run_timers(&mut self) {
         let now = Instant::now();
         if !self.reader.is_reading() {
             self.errors.extend(self.applier.finish_write().err());
@@ -528,7 +528,7 @@ impl Reconciler {
         let view = RwLockWriteGuard::downgrade(view);
         if !changes.is_empty() {
             self.errors
-                .extend(self.applier.carry_over(&view.mirror, changes).await);
+                .extend(self.applier.apply_change(&view.mirror, changes).await);
         }
         outcome
     }
@@ -543,7 +543,7 @@ impl Reconciler {
 impl Reconciler {
     /// Tells what was done.
     async fn publish(&mut self) {
-        if self.applier.take_written() {
+        if self.applier.take_written_flag() {
             self.reporter.note();
         }
         for error in &self.errors {
@@ -559,7 +559,7 @@ impl Reconciler {
         let view = Arc::clone(&self.view);
         let mut view = view.write().await;
         self.tell_of_repairs();
-        self.take_news(&mut view);
+        self.drain_changes(&mut view);
         for error in self.errors.drain(..) {
             if !view.errors.contains(&error) {
                 view.errors.push(error);

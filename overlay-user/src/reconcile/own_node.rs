@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Reconciler, inputs::Errand};
+use super::{Reconciler, wake::Completion};
 use crate::model::{Change, Node};
 
 impl Reconciler {
@@ -33,9 +33,9 @@ impl Reconciler {
         tracing::warn!(node = %node.name, vtep = %node.vtep, is_missing, "telling the registry of this node");
         self.is_joining = true;
         let registry = Arc::clone(&self.registry);
-        self.inputs.send(async move {
+        self.wake.spawn_request(async move {
             let joined = registry.commit(&[Change::PutNode(node)]).await;
-            Errand::Joined(joined.map(drop))
+            Completion::Joined(joined.map(drop))
         });
     }
 }

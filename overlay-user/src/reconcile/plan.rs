@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{desired::Desired, digest::Books, mirror::Fact, tables::Derived};
+use super::{desired::Desired, digest::RowDigests, mirror::Fact, tables::Derived};
 use crate::model::{Row, Rows, Tables, for_each_table};
 
 /// Rows of one table that a change in progress affects, as they were before it.
@@ -42,7 +42,7 @@ impl<R: Derived> Before<R> {
     }
 
     /// The rows to put and those to remove first. Their digests are kept up to date.
-    fn into_rows(self, desired: &Desired<'_>, books: &mut Books) -> (Rows<R>, Rows<R>) {
+    fn into_rows(self, desired: &Desired<'_>, digests: &mut RowDigests) -> (Rows<R>, Rows<R>) {
         let (mut put, mut remove) = (Rows::<R>::new(), Rows::<R>::new());
         for (id, before) in self.0 {
             let after = R::desired(desired, &id);
@@ -54,7 +54,7 @@ impl<R: Derived> Before<R> {
             };
             let (old, new) = (hash(before.as_ref()), hash(after.as_ref()));
             if let Some((vni, _)) = old.or(new) {
-                books.exchange(vni, old.map(|(_, hash)| hash), new.map(|(_, hash)| hash));
+                digests.exchange(vni, old.map(|(_, hash)| hash), new.map(|(_, hash)| hash));
             }
             match (before, after) {
                 (Some((key, before)), Some((same, after))) if key == same => {
@@ -97,9 +97,9 @@ macro_rules! change_set {
             }
 
             /// What the change makes of its rows, now that it is done. Their digests are kept up to date.
-            pub fn into_plan(self, desired: &Desired<'_>, books: &mut Books) -> Plan {
+            pub fn into_plan(self, desired: &Desired<'_>, digests: &mut RowDigests) -> Plan {
                 let mut plan = Plan::default();
-                $((plan.put.$table, plan.remove.$table) = self.$table.into_rows(desired, books);)+
+                $((plan.put.$table, plan.remove.$table) = self.$table.into_rows(desired, digests);)+
                 plan
             }
         }

@@ -1,8 +1,8 @@
 //! Makes, looks at and removes the interfaces of this node's endpoints.
 //!
-//! What is inside a namespace is its owner's, who can make each of these take as long as it may. So the
-//! loop waits a moment for one, and then goes on; it hears of the end like of that of any errand. What
-//! failed or took its time before is not waited for at all.
+//! The owner of a namespace can make each of these take arbitrarily long. So the loop awaits one for a moment
+//! and then continues; the result arrives as a completion. An endpoint that failed or was slow before is
+//! handled in the background from the start.
 
 use std::{
     collections::BTreeSet,
@@ -22,10 +22,10 @@ use tokio::{
 
 use super::{
     Observer, Reconciler,
-    apply::{Applier, Unmended},
-    inputs::Errand,
+    apply::{Applier, SmallTablesDirty},
     mirror::Mirror,
     plan::ChangeSet,
+    wake::Completion,
     work::Work,
 };
 use crate::{
@@ -64,7 +64,7 @@ pub(super) struct AtWork {
 /// What came of the wait for an interface.
 enum Waited {
     Done(PortSpec, Made),
-    UnderWay(PortSpec, Making),
+    ReadInFlight(PortSpec, Making),
     NotBegun(PortSpec),
 }
 
@@ -118,7 +118,7 @@ impl Applier {
         let mut specs = Vec::new();
         let (mut impossible, mut unmade) = (Vec::new(), Vec::new());
         for name in names {
-            self.news.insert(name.clone());
+            self.changed.insert(name.clone());
             match self.local.port_spec(mirror, &name) {
                 // Its end is heard of, and what is wanted then looked at.
                 Some(_) if self.ports_at_work.making.contains(&name) => {}
@@ -127,7 +127,7 @@ impl Applier {
                 Some(Err(reason)) => impossible.push((name, reason)),
                 None => {
                     self.missed.remove(&name);
-                    self.doubtful.remove(&name);
+                    self.degraded.remove(&name);
                     if self.failures.remove(&name).is_some() {
                         unmade.push(name);
                     }
@@ -158,14 +158,14 @@ impl Applier {
                 return Waited::Done(spec, made);
             }
             is_slow.store(true, Ordering::Relaxed);
-            Waited::UnderWay(spec, making)
+            Waited::ReadInFlight(spec, making)
         });
         let all: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;
         let mut made = Vec::new();
         for one in all {
             match one {
                 Waited::Done(spec, outcome) => made.push((spec, outcome)),
-                Waited::UnderWay(spec, making) => self.make_beside(spec, making),
+                Waited::ReadInFlight(spec, making) => self.make_beside(spec, making),
                 Waited::NotBegun(spec) => self.retry(spec),
             }
         }
@@ -181,10 +181,10 @@ impl Applier {
         if closed.is_empty() {
             return;
         }
-        if self.unmended == Some(Unmended::Unread)
-            && let Err(error) = self.mend_small_tables(mirror)
+        if self.small_tables_dirty == Some(SmallTablesDirty::Unread)
+            && let Err(error) = self.repair_small_tables(mirror)
         {
-            return self.doubt(closed.into_iter().map(|spec| spec.endpoint), &error);
+            return self.mark_degraded(closed.into_iter().map(|spec| spec.endpoint), &error);
         }
         for (spec, opened) in self.take_step(Step::Open, closed).await {
             if let Err(error) = opened {
@@ -254,7 +254,8 @@ impl Applier {
                         let what = "its interface was gone and is made anew".to_owned();
                         self.note_repair(Some(name.clone()), what);
                     }
-                    self.places.insert(name.clone(), (spec.netns, spec.ifname));
+                    self.attachments
+                        .insert(name.clone(), (spec.netns, spec.ifname));
                     self.found.ports.insert(name.clone(), host_ifindex);
                     self.found.note_xdp(host_ifindex, has_xdp);
                     self.attached.up.remove(&host_ifindex);
@@ -279,18 +280,18 @@ impl Applier {
         let is_hit = |name: &Name| written.is_some() || (attached.is_some() && !is_served(name));
         let (hit, well): (Vec<Name>, Vec<Name>) = standing.into_iter().partition(is_hit);
         if let Some(error) = error {
-            self.doubt(hit, error);
+            self.mark_degraded(hit, error);
         }
-        if !self.is_in_doubt && self.unmended.is_none() {
+        if !self.needs_sweep && self.small_tables_dirty.is_none() {
             for name in &well {
-                self.doubtful.remove(name);
+                self.degraded.remove(name);
             }
         }
         written.into_iter().chain(attached).collect()
     }
 
     fn fail(&mut self, name: Name, reason: String) {
-        self.news.insert(name.clone());
+        self.changed.insert(name.clone());
         if self.failures.get(&name) != Some(&reason) {
             tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
             self.failures.insert(name, reason);
@@ -328,7 +329,7 @@ impl Applier {
                 self.attached.up.remove(&port.host_ifindex);
                 let set = self.set_up(&BTreeSet::from([port.host_ifindex])).await;
                 if let Err(error) = &set {
-                    self.doubt([name], error);
+                    self.mark_degraded([name], error);
                 }
                 if !port.is_open {
                     self.open(mirror, vec![spec]).await;
@@ -377,7 +378,7 @@ impl Applier {
                 Ok((name, removed)) => errors.extend(self.take_removed(&name, removed)),
                 Err((name, removal)) => {
                     // What comes next is not to be held against where this one was.
-                    self.places.remove(&name);
+                    self.attachments.remove(&name);
                     let unsent = &mut self.ports_at_work.unsent;
                     unsent.push(Unsent::Removal(name, removal));
                 }
@@ -394,7 +395,7 @@ impl Applier {
     ) -> Option<String> {
         // It may stand again by now.
         if removed.is_ok() && !self.found.ports.contains_key(name) {
-            self.places.remove(name);
+            self.attachments.remove(name);
         }
         if removed.is_err() {
             self.ports_at_work.next_orphans = None;
@@ -440,11 +441,11 @@ impl Reconciler {
         for unsent in mem::take(&mut self.applier.ports_at_work.unsent) {
             match unsent {
                 Unsent::Making(spec, mut making) => self
-                    .inputs
-                    .send(async move { Errand::Made(spec, making.end().await) }),
+                    .wake
+                    .spawn_request(async move { Completion::Made(spec, making.end().await) }),
                 Unsent::Removal(name, mut removal) => self
-                    .inputs
-                    .send(async move { Errand::Removed(name, removal.end().await) }),
+                    .wake
+                    .spawn_request(async move { Completion::Removed(name, removal.end().await) }),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Reconciler, inputs::Errand};
+use super::{Reconciler, wake::Completion};
 use crate::{
     model::{Digest, Installed, Question, QuestionId, Report},
     registry::{QUESTION_TTL, RegistryError},
@@ -92,7 +92,7 @@ impl Reconciler {
             }
         }
         if is_due {
-            let digests: Vec<Digest> = self.applier.books.installed.digests().collect();
+            let digests: Vec<Digest> = self.applier.digests.installed.digests().collect();
             let networks = u32::try_from(digests.len()).unwrap_or(u32::MAX);
             self.reporter.due = None;
             self.reporter.not_before = now + PER_NETWORK * networks;
@@ -115,7 +115,8 @@ impl Reconciler {
             answer: None,
         };
         let registry = Arc::clone(&self.registry);
-        self.inputs
-            .send(async move { Errand::Reported(question, registry.publish(&report).await) });
+        self.wake.spawn_request(async move {
+            Completion::Reported(question, registry.publish(&report).await)
+        });
     }
 }

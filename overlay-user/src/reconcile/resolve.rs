@@ -8,8 +8,8 @@ use super::{
     Reconciler,
     cache::{Asked, Lookup},
     event::{DropCause, Event},
-    inputs::Errand,
     mirror::{Known, Mirror},
+    wake::Completion,
 };
 use crate::{
     model::{Endpoint, FdbKey, FdbRow, Miss, Name, Revision, Wanted},
@@ -51,7 +51,7 @@ impl Lookup {
 }
 
 impl Reconciler {
-    pub(super) async fn take_miss(&mut self, miss: Miss) {
+    pub(super) async fn on_miss(&mut self, miss: Miss) {
         let (lookup, now) = (Lookup::of(&miss), Instant::now());
         self.counters.misses += 1;
         let view = self.view.read().await;
@@ -79,9 +79,9 @@ impl Reconciler {
             self.reply(lookup, &[miss]).await;
         } else if is_on_demand {
             match self.cache.ask(lookup, miss, now) {
-                Asked::UnderWay => {}
-                Asked::Nobody(left) => self.quiet(lookup, Some(left)),
-                Asked::Refused => self.counters.overflows += 1,
+                Asked::Pending => {}
+                Asked::Negative(left) => self.quiet(lookup, Some(left)),
+                Asked::QueueFull => self.counters.overflows += 1,
             }
         }
     }
@@ -92,15 +92,15 @@ impl Reconciler {
         let patience = self.cache.limits().patience;
         while let Some((lookup, number)) = self.cache.send(revision) {
             let registry = Arc::clone(&self.registry);
-            self.inputs.send(async move {
+            self.wake.spawn_request(async move {
                 let found = registry.find(lookup.vni, lookup.wanted);
-                Errand::Found(lookup, number, timeout(patience, found).await.ok())
+                Completion::Found(lookup, number, timeout(patience, found).await.ok())
             });
         }
     }
 
-    pub(super) async fn take_found(&mut self, lookup: Lookup, number: u64, answer: Answer) {
-        let Some(flight) = self.cache.land(lookup, number) else {
+    pub(super) async fn on_found(&mut self, lookup: Lookup, number: u64, answer: Answer) {
+        let Some(pending) = self.cache.complete(lookup, number) else {
             return;
         };
         let Lookup { vni, wanted } = lookup;
@@ -115,7 +115,7 @@ impl Reconciler {
                     "the registry does not answer".to_owned()
                 };
                 let is_held = lookup.owner(&self.view.read().await.mirror).is_some();
-                if is_held || flight.askers.is_empty() {
+                if is_held || pending.askers.is_empty() {
                     self.cache.fail(lookup);
                 }
                 tracing::debug!(%vni, %wanted, reason, "lookup failed");
@@ -129,25 +129,25 @@ impl Reconciler {
         };
         if found
             .as_ref()
-            .is_some_and(|found| self.cache.is_outdated(&flight, found))
+            .is_some_and(|found| self.cache.is_outdated(&pending, found))
         {
-            return self.cache.ask_again(lookup, flight);
+            return self.cache.ask_again(lookup, pending);
         }
         if !self.view.read().await.mirror.is_on_demand(vni) {
             return;
         }
-        let is_of_old = flight.askers.is_empty();
-        self.unseat(
+        let is_of_old = pending.askers.is_empty();
+        self.evict_stale_owner(
             lookup,
             found.as_ref().map(|found| &found.name),
-            flight.asked,
+            pending.asked,
         )
         .await;
         // The watch brings this node's own, and they have rows once they stand: not those of long ago.
         let is_own = |found: &Endpoint| found.node == self.node;
         let Some(found) = found.filter(|found| !(is_of_old && is_own(found))) else {
             if is_of_old {
-                self.applier.disowned.insert(lookup);
+                self.applier.orphaned.insert(lookup);
                 self.next_sweep = self.next_sweep.min(self.next_check);
             } else {
                 self.counters.unresolved += 1;
@@ -162,11 +162,11 @@ impl Reconciler {
         }
         let (endpoint, node) = (found.name.clone(), found.node.clone());
         let moved = self
-            .change(|mirror, on_fact| mirror.answer(found, flight.asked, on_fact))
+            .change(|mirror, on_fact| mirror.answer(found, pending.asked, on_fact))
             .await;
         self.tell_of_moves(moved.into_iter().collect());
         self.hold(std::slice::from_ref(&endpoint)).await;
-        self.reply(lookup, &flight.askers).await;
+        self.reply(lookup, &pending.askers).await;
         if is_of_old {
             // The books count its rows twice: when they were found, and now.
             self.next_sweep = self.next_sweep.min(self.next_check);
@@ -177,7 +177,7 @@ impl Reconciler {
                 wanted,
                 endpoint,
                 node,
-                micros: u64::try_from(flight.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+                micros: u64::try_from(pending.since.elapsed().as_micros()).unwrap_or(u64::MAX),
             });
         }
     }
@@ -212,7 +212,7 @@ impl Reconciler {
 
     /// The registry says whose an address is: others that are held for it, and that it did not speak of
     /// since it was asked, have it no more.
-    async fn unseat(&mut self, lookup: Lookup, keeper: Option<&Name>, asked: Revision) {
+    async fn evict_stale_owner(&mut self, lookup: Lookup, keeper: Option<&Name>, asked: Revision) {
         loop {
             let view = self.view.read().await;
             // A registry that is not followed says of nobody that he is gone.

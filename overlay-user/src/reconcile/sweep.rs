@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{
     apply::{Applier, on_kernel},
     cache::Lookup,
-    digest::{self, Hash, Ledger, Survey},
+    digest::{self, DigestByNetwork, Hash, Survey},
     mirror::{Known, Mirror},
     plan::{self, Plan},
 };
@@ -41,7 +41,7 @@ pub struct Sweep {
 /// One look at the tables.
 #[derive(Debug, Default)]
 struct Look {
-    actual: Ledger,
+    actual: DigestByNetwork,
     /// How many of the rows that shall be there each network has, right or wrong.
     present: BTreeMap<Vni, u64>,
     /// What mends the wrong ones, or as many as fit.
@@ -67,11 +67,11 @@ impl Applier {
                 }
             };
             let short = self.short_networks(&look.present);
-            self.books.installed = look.actual;
+            self.digests.installed = look.actual;
             sweep.unknown = look.unknown;
             if look.wrong == 0 && short.is_empty() {
-                self.trust();
-                self.disowned.clear();
+                self.mark_clean();
+                self.orphaned.clear();
                 return sweep;
             }
             if sweep.error.is_some() {
@@ -113,7 +113,7 @@ impl Applier {
     fn look(&self, mirror: &Mirror, room: usize) -> Result<Look, DatapathError> {
         let desired = self.desired(mirror);
         let may_ask =
-            |lookup: &Lookup| mirror.is_on_demand(lookup.vni) && !self.disowned.contains(lookup);
+            |lookup: &Lookup| mirror.is_on_demand(lookup.vni) && !self.orphaned.contains(lookup);
         let mut look = Look::default();
         self.datapath.for_each_fdb(&mut |key, row| {
             let shall = desired.row::<FdbRow>(key);
@@ -154,7 +154,7 @@ impl Applier {
 
     /// How many rows each network lacks that lacks any.
     fn short_networks(&self, present: &BTreeMap<Vni, u64>) -> BTreeMap<Vni, u64> {
-        let intended = self.books.intended.iter();
+        let intended = self.digests.intended.iter();
         intended
             .map(|(vni, tally)| {
                 (

@@ -34,9 +34,9 @@ impl Reconciler {
     }
 
     /// Takes in what has become of this node's endpoints.
-    pub(super) fn take_news(&mut self, view: &mut View) {
+    pub(super) fn drain_changes(&mut self, view: &mut View) {
         let now = Instant::now();
-        for (endpoint, standing) in self.applier.take_news(&view.mirror) {
+        for (endpoint, standing) in self.applier.drain_changes(&view.mirror) {
             match standing {
                 Standing::Gone => self.looks.remove(&endpoint),
                 Standing::Ready(_) | Standing::Failed(_) => self.looks.insert(&endpoint, now),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Reconciler, View, event::Event, follow::CHUNK, mirror::Absent, vet};
+use super::{Reconciler, View, event::Event, mirror::Absent, sync::CHUNK, vet};
 use crate::model::{Delta, Endpoint, Name, Rejected, RowId, Snapshot};
 
 /// How long a delta may be behind the reading that left out what it removes.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, thread};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{
-    apply::{Applier, Unmended, on_kernel},
+    apply::{Applier, SmallTablesDirty, on_kernel},
     desired::Desired,
     mirror::{Known, Mirror},
     plan::Plan,
@@ -19,10 +19,10 @@ use crate::{
 
 /// From how many rows on a write is worth a thread, of its own or to take over: fewer are written before
 /// that. Tests take the same way with less.
-pub(super) const MANY: usize = if cfg!(test) { 1 } else { 256 };
+pub(super) const BACKGROUND_THRESHOLD: usize = if cfg!(test) { 1 } else { 256 };
 
 /// A write of which nobody knows yet what came of it.
-pub(super) struct Behind {
+pub(super) struct PendingWrite {
     batch: Arc<Batch>,
     written: Written,
 }
@@ -77,7 +77,7 @@ impl Overflow {
 }
 
 enum Written {
-    UnderWay(thread::JoinHandle<WriteResult>),
+    ReadInFlight(thread::JoinHandle<WriteResult>),
     Done(WriteResult),
 }
 
@@ -93,12 +93,12 @@ impl Applier {
         }
         self.has_written = true;
         let write = || self.datapath.write(&plan.put, &plan.remove);
-        let written = if plan.rows() < MANY {
+        let written = if plan.rows() < BACKGROUND_THRESHOLD {
             write()
         } else {
             on_kernel(write)
         };
-        let written = self.conclude(plan, written);
+        let written = self.record_result(plan, written);
         former.and(written)
     }
 
@@ -112,10 +112,10 @@ impl Applier {
             is_addition: is_addition && self.is_filling,
         });
         let written = match self.begin_write(&batch) {
-            Some(thread) => Written::UnderWay(thread),
+            Some(thread) => Written::ReadInFlight(thread),
             None => Written::Done(on_kernel(|| batch.write(&*self.datapath))),
         };
-        self.behind = Some(Behind { batch, written });
+        self.pending = Some(PendingWrite { batch, written });
         former
     }
 
@@ -132,19 +132,19 @@ impl Applier {
 
     /// Waits for the write that is under way, if one is.
     pub(super) fn finish_write(&mut self) -> Result<(), String> {
-        let Some(Behind { batch, written }) = self.behind.take() else {
+        let Some(PendingWrite { batch, written }) = self.pending.take() else {
             return Ok(());
         };
         let written = match written {
             Written::Done(written) => written,
-            Written::UnderWay(thread) => {
+            Written::ReadInFlight(thread) => {
                 on_kernel(|| thread.join()).unwrap_or_else(|panic| resume_unwind(panic))
             }
         };
-        self.conclude(&batch.plan, written)
+        self.record_result(&batch.plan, written)
     }
 
-    fn conclude(&mut self, plan: &Plan, written: WriteResult) -> Result<(), String> {
+    fn record_result(&mut self, plan: &Plan, written: WriteResult) -> Result<(), String> {
         let Err(error) = written else {
             return Ok(());
         };
@@ -154,10 +154,11 @@ impl Applier {
             return Ok(());
         }
         if matches!(error, DatapathError::Full { .. }) {
-            self.unmended.get_or_insert(Unmended::Full);
+            self.small_tables_dirty
+                .get_or_insert(SmallTablesDirty::Full);
         } else {
-            self.unmended = Some(Unmended::Failed);
-            self.distrust();
+            self.small_tables_dirty = Some(SmallTablesDirty::Failed);
+            self.mark_dirty();
         }
         let error = error.to_string();
         let to = plan.put.fdb.values().filter_map(|row| match row.target {
@@ -165,21 +166,21 @@ impl Applier {
             FdbTarget::Remote { .. } => None,
         });
         let ifindexes = to.chain(plan.put.endpoints.keys().copied()).collect();
-        self.doubt_at(&ifindexes, &error);
+        self.mark_degraded_at(&ifindexes, &error);
         Err(error)
     }
 
     /// Doubts the endpoints whose interfaces these are: see [`Self::doubt`].
-    pub(super) fn doubt_at(&mut self, ifindexes: &BTreeSet<u32>, error: &str) {
+    pub(super) fn mark_degraded_at(&mut self, ifindexes: &BTreeSet<u32>, error: &str) {
         let ports = self.found.ports.iter();
         let its = ports.filter(|(_, ifindex)| ifindexes.contains(ifindex));
         let names: Vec<Name> = its.map(|(name, _)| name.clone()).collect();
-        self.doubt(names, error);
+        self.mark_degraded(names, error);
     }
 
     /// Asks or tells the datapath something short, for which a large write under way may have to end.
     pub(super) fn on_datapath<T>(&self, work: impl FnOnce(&dyn Datapath) -> T) -> T {
-        if self.behind.is_some() {
+        if self.pending.is_some() {
             on_kernel(|| work(&*self.datapath))
         } else {
             work(&*self.datapath)
@@ -187,8 +188,8 @@ impl Applier {
     }
 
     /// The tables may differ from the books.
-    fn distrust(&mut self) {
-        self.is_in_doubt = true;
+    fn mark_dirty(&mut self) {
+        self.needs_sweep = true;
         self.is_filling = false;
     }
 
@@ -211,8 +212,8 @@ impl Applier {
                 .filter(Known::is_local)
                 .map(|known| known.name().clone());
             let error = error.to_string();
-            self.distrust();
-            self.doubt(local.collect::<Vec<_>>(), &error);
+            self.mark_dirty();
+            self.mark_degraded(local.collect::<Vec<_>>(), &error);
             error
         })
     }

@@ -75,13 +75,13 @@ fn however_many_frames_ask_there_is_one_question_and_each_gets_its_answer() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     for ifindex in [10, 11, 10, 11, 10] {
         let asked = cache.ask(lookup(3), miss(lookup(3), ifindex), now);
-        assert_eq!(asked, Asked::UnderWay);
+        assert_eq!(asked, Asked::Pending);
     }
-    assert_eq!(cache.urgent.len(), 1);
+    assert_eq!(cache.interactive.len(), 1);
     let (asked, number) = cache.send(5).unwrap();
     assert_eq!(cache.send(5), None);
-    let flight = cache.land(asked, number).unwrap();
-    let askers: Vec<u32> = flight.askers.iter().map(|miss| miss.ifindex).collect();
+    let pending = cache.complete(asked, number).unwrap();
+    let askers: Vec<u32> = pending.askers.iter().map(|miss| miss.ifindex).collect();
     assert_eq!((asked, askers), (lookup(3), vec![10, 11]));
 }
 
@@ -94,9 +94,9 @@ fn questions_wait_until_others_are_answered_and_those_with_frames_come_first() {
     ask(&mut cache, 3, now);
     let sent: Vec<_> = std::iter::from_fn(|| cache.send(5)).collect();
     assert_eq!(sent, [(lookup(4), 1), (lookup(3), 2)]);
-    cache.land(lookup(4), 1).unwrap();
+    cache.complete(lookup(4), 1).unwrap();
     assert_eq!(cache.send(5), Some((lookup(2), 3)));
-    cache.land(lookup(3), 2).unwrap();
+    cache.complete(lookup(3), 2).unwrap();
     assert_eq!(cache.send(5), None, "it waited in both queues");
 }
 
@@ -105,14 +105,14 @@ fn more_than_so_many_do_not_wait() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     for number in 0..WAITING / 2 {
         let asked = ask_for_ip(&mut cache, 42, number, now);
-        assert_eq!(asked, Asked::UnderWay);
+        assert_eq!(asked, Asked::Pending);
     }
-    assert_eq!(ask(&mut cache, 3, now), Asked::Refused);
-    assert_eq!(ask_for_ip(&mut cache, 43, 0, now), Asked::UnderWay);
+    assert_eq!(ask(&mut cache, 3, now), Asked::QueueFull);
+    assert_eq!(ask_for_ip(&mut cache, 43, 0, now), Asked::Pending);
     for _ in 0..2 {
         cache.send(5).unwrap();
     }
-    assert_eq!(ask(&mut cache, 3, now), Asked::UnderWay);
+    assert_eq!(ask(&mut cache, 3, now), Asked::Pending);
 }
 
 /// The same for one of many addresses of a network.
@@ -141,7 +141,7 @@ fn a_network_that_asks_for_much_waits_behind_itself() {
     let other: Vec<_> = std::iter::from_fn(|| cache.send(5)).collect();
     assert_eq!(networks(&other), [43], "no answer had to be waited for");
     for (lookup, number) in sent.into_iter().chain(other) {
-        cache.land(lookup, number).unwrap();
+        cache.complete(lookup, number).unwrap();
     }
     let sent: Vec<_> = std::iter::from_fn(|| cache.send(5)).collect();
     assert_eq!(networks(&sent), [42, 43, 42], "they take turns");
@@ -176,7 +176,7 @@ fn addresses_that_a_scan_finds_to_be_nobodys_push_out_no_other_networks() {
         cache.close(lookup(last), now + Duration::from_millis(last.into()));
     }
     let asked = cache.ask(other, miss(other, 10), now);
-    assert!(matches!(asked, Asked::Nobody(_)), "{asked:?}");
+    assert!(matches!(asked, Asked::Negative(_)), "{asked:?}");
 }
 
 #[test]
@@ -185,10 +185,10 @@ fn that_nobody_has_an_address_is_believed_for_a_while() {
     cache.close(lookup(3), now);
     let later = now + Duration::from_secs(2);
     let left = Duration::from_secs(3);
-    assert_eq!(ask(&mut cache, 3, later), Asked::Nobody(left));
+    assert_eq!(ask(&mut cache, 3, later), Asked::Negative(left));
     assert_eq!(
         ask(&mut cache, 3, now + Duration::from_secs(5)),
-        Asked::UnderWay
+        Asked::Pending
     );
 }
 
@@ -198,8 +198,8 @@ fn as_many_addresses_are_believed_to_be_nobodys_as_endpoints_may_be_held() {
     for last in 2..=4 {
         cache.close(lookup(last), now + Duration::from_millis(last.into()));
     }
-    assert_eq!(ask(&mut cache, 2, now), Asked::UnderWay);
-    assert!(matches!(ask(&mut cache, 4, now), Asked::Nobody(_)));
+    assert_eq!(ask(&mut cache, 2, now), Asked::Pending);
+    assert!(matches!(ask(&mut cache, 4, now), Asked::Negative(_)));
 }
 
 #[test]
@@ -214,8 +214,11 @@ fn a_delta_answers_who_asks_and_takes_back_that_nobody_has_it() {
     }
     assert!(cache.answered(lookup(3)).is_empty());
     assert_eq!(cache.answered(lookup(4)), [miss(lookup(4), 10)]);
-    assert!(cache.land(lookup(4), number).is_none(), "it comes too late");
-    assert_eq!(ask(&mut cache, 3, now), Asked::UnderWay);
+    assert!(
+        cache.complete(lookup(4), number).is_none(),
+        "it comes too late"
+    );
+    assert_eq!(ask(&mut cache, 3, now), Asked::Pending);
 }
 
 #[test]
@@ -234,14 +237,14 @@ fn an_answer_is_outdated_if_a_delta_spoke_of_the_endpoint_since() {
         ask(&mut cache, 3, now);
         let (asked, number) = cache.send(6).unwrap();
         cache.observe(&delta);
-        let flight = cache.land(asked, number).unwrap();
+        let pending = cache.complete(asked, number).unwrap();
         let found = endpoint(3, generation);
         assert_eq!(
-            cache.is_outdated(&flight, &found),
+            cache.is_outdated(&pending, &found),
             is_outdated,
             "{delta:?}, found generation {generation}"
         );
-        cache.ask_again(asked, flight);
+        cache.ask_again(asked, pending);
         cache.send(8).unwrap();
         assert!(cache.former.is_empty(), "no question is older");
     }
@@ -252,7 +255,7 @@ fn what_no_frame_asks_for_is_asked_again_after_a_failure_and_not_at_once() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     cache.revisit(lookup(3), now);
     let (asked, number) = cache.send(5).unwrap();
-    cache.land(asked, number).unwrap();
+    cache.complete(asked, number).unwrap();
     cache.fail(asked);
     assert_eq!(cache.send(5), None);
     assert!(!cache.is_quiet(), "time brings it back");
@@ -267,8 +270,8 @@ fn after_a_set_back_no_answer_counts_that_was_asked_for_before() {
     ask(&mut cache, 3, now);
     let (asked, number) = cache.send(5).unwrap();
     cache.clear();
-    assert_eq!(ask(&mut cache, 2, now), Asked::UnderWay);
-    assert!(cache.land(asked, number).is_none());
+    assert_eq!(ask(&mut cache, 2, now), Asked::Pending);
+    assert!(cache.complete(asked, number).is_none());
     let sent: BTreeSet<Lookup> = [cache.send(1), cache.send(1)]
         .into_iter()
         .flatten()

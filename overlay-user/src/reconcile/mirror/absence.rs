@@ -101,12 +101,12 @@ impl Mirror {
     /// Whether the registry is in a former state, or was, that is not believed.
     #[must_use]
     pub fn is_doubting(&self) -> bool {
-        self.is_set_back() || self.doubted.until != 0
+        self.is_rolled_back() || self.doubted.until != 0
     }
 
     pub(super) fn is_doubtful_network(&self, row: &Network) -> bool {
         self.network(row.vni) != Some(row)
-            && (self.is_set_back() || self.doubted.networks.get(&row.vni) == Some(row))
+            && (self.is_rolled_back() || self.doubted.networks.get(&row.vni) == Some(row))
     }
 
     pub(super) fn is_doubtful_node(&self, row: &Node) -> bool {
@@ -114,7 +114,7 @@ impl Mirror {
         !self
             .node(&row.name)
             .is_some_and(|known| known.is_told_as(row))
-            && (self.is_set_back() || doubted.is_some_and(|doubted| doubted.is_told_as(row)))
+            && (self.is_rolled_back() || doubted.is_some_and(|doubted| doubted.is_told_as(row)))
     }
 
     /// Also without a set-back that was noticed: in one history an endpoint's generations only grow.
@@ -138,7 +138,7 @@ impl Mirror {
     }
 
     fn is_of_former_state(&self, row: &Endpoint) -> bool {
-        self.is_set_back() || row.generation <= self.doubted.until
+        self.is_rolled_back() || row.generation <= self.doubted.until
     }
 
     /// Takes in what the former state says of the network and the node of an endpoint that was made since, if
@@ -207,13 +207,13 @@ impl Mirror {
         let Some(seen) = self.endpoints.walk(position, limit) else {
             let since = self.since.take().unwrap_or_default();
             let mut former = since.waiting;
-            former.until = if self.is_set_back() {
+            former.until = if self.is_rolled_back() {
                 since.at
             } else {
                 self.doubted.until
             };
-            self.doubt(former);
-            self.set_back_from = 0;
+            self.mark_degraded(former);
+            self.rolled_back_from = 0;
             return true;
         };
         let absent = seen
@@ -223,7 +223,7 @@ impl Mirror {
             .map(|record| record.name.clone())
             .partition(|name| since.told.contains(name));
         let is_ahead = |record: &&&Record| {
-            self.is_set_back() && record.generation > since.at && record.reading != self.reading
+            self.is_rolled_back() && record.generation > since.at && record.reading != self.reading
         };
         let ahead = seen.iter().filter(is_ahead);
         let ahead: Vec<Name> = ahead.map(|record| record.name.clone()).collect();
@@ -235,7 +235,7 @@ impl Mirror {
         false
     }
 
-    pub(super) fn doubt(&mut self, former: Doubted) {
+    pub(super) fn mark_degraded(&mut self, former: Doubted) {
         self.withheld.version += u64::from(self.doubted != former);
         self.doubted = former;
     }
@@ -360,7 +360,7 @@ impl Mirror {
             (RowId::Endpoint(name), _) => {
                 self.withheld.remove(name);
                 self.endpoints.mark(name, self.reading);
-                if self.is_set_back() {
+                if self.is_rolled_back() {
                     self.ahead.insert(name.clone());
                 }
             }

@@ -242,17 +242,17 @@ fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
 }
 
 /// What a change makes of the rows that it affects.
-fn plan_of(mirror: &mut Mirror, books: &mut Books, delta: crate::model::Delta) -> Plan {
+fn plan_of(mirror: &mut Mirror, digests: &mut RowDigests, delta: crate::model::Delta) -> Plan {
     let (local, found, mut changes) = (local(), found(), ChangeSet::default());
     mirror.apply(delta, &BTreeSet::new(), &mut |mirror, fact| {
         changes.record_before(&desired(mirror, &local, &found), fact);
     });
-    changes.into_plan(&desired(mirror, &local, &found), books)
+    changes.into_plan(&desired(mirror, &local, &found), digests)
 }
 
 #[test]
 fn a_mac_that_goes_over_to_another_endpoint_is_written_and_not_removed() {
-    let (mut mirror, mut books) = (mirror(), Books::default());
+    let (mut mirror, mut digests) = (mirror(), RowDigests::default());
     let delta = crate::model::Delta {
         revision: 4,
         endpoints_removed: vec!["b".parse().unwrap()],
@@ -262,7 +262,7 @@ fn a_mac_that_goes_over_to_another_endpoint_is_written_and_not_removed() {
         }],
         ..crate::model::Delta::default()
     };
-    let plan = plan_of(&mut mirror, &mut books, delta);
+    let plan = plan_of(&mut mirror, &mut digests, delta);
     assert_eq!((plan.put.fdb.len(), plan.put.neighbors.len()), (1, 1));
     assert_eq!(plan.remove, Tables::default());
 }
@@ -281,7 +281,7 @@ fn the_older_of_two_claimants_gets_its_row_back_when_the_newer_goes() {
         endpoints_removed: vec!["new".parse().unwrap()],
         ..crate::model::Delta::default()
     };
-    let plan = plan_of(&mut mirror, &mut Books::default(), delta);
+    let plan = plan_of(&mut mirror, &mut RowDigests::default(), delta);
     // The kernel refuses an older generation unless the newer is removed first.
     assert_eq!(plan.remove.fdb[&fdb_key(42, 3)].generation, 9);
     assert_eq!(plan.put.fdb[&fdb_key(42, 3)].generation, 3);
@@ -289,7 +289,8 @@ fn the_older_of_two_claimants_gets_its_row_back_when_the_newer_goes() {
 
 #[test]
 fn a_change_that_is_undone_at_once_needs_no_plan_and_leaves_the_books_alone() {
-    let (mut mirror, mut books, mut changes) = (mirror(), Books::default(), ChangeSet::default());
+    let (mut mirror, mut digests, mut changes) =
+        (mirror(), RowDigests::default(), ChangeSet::default());
     let (local, found) = (local(), found());
     let far = endpoint("b", 42, "7.7.7.3/24", "h2");
     mirror.forget(&far.name, &mut |mirror, fact| {
@@ -300,10 +301,10 @@ fn a_change_that_is_undone_at_once_needs_no_plan_and_leaves_the_books_alone() {
     });
     assert!(
         changes
-            .into_plan(&desired(&mirror, &local, &found), &mut books)
+            .into_plan(&desired(&mirror, &local, &found), &mut digests)
             .is_empty()
     );
-    assert_eq!(books.intended.iter().count(), 0);
+    assert_eq!(digests.intended.iter().count(), 0);
 }
 
 proptest! {

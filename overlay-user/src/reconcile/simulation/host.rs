@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use super::{
-    dice::Dice,
+    faulty_writes::FaultyWrites,
     kernel::{Faults, Kernel},
+    rng::Rng,
     store::Store,
-    writing::Writing,
 };
 use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
@@ -41,13 +41,13 @@ struct Inner {
 #[derive(Clone)]
 pub(super) struct Host {
     inner: Arc<Mutex<Inner>>,
-    dice: Dice,
+    rng: Rng,
     /// What is true: to judge what the agent does.
     truth: Store,
 }
 
 impl Host {
-    pub(super) fn new(dice: Dice, truth: Store, capacity: usize) -> Self {
+    pub(super) fn new(rng: Rng, truth: Store, capacity: usize) -> Self {
         Self {
             inner: Arc::new(Mutex::new(Inner {
                 kernel: Kernel::default(),
@@ -55,7 +55,7 @@ impl Host {
                 capacity,
                 misses: None,
             })),
-            dice,
+            rng,
             truth,
         }
     }
@@ -99,7 +99,7 @@ impl Host {
 
     fn fails(&self, often: impl FnOnce(&Faults) -> u8) -> bool {
         let often = often(&self.lock().faults);
-        self.dice.of_256(often)
+        self.rng.of_256(often)
     }
 
     fn carry_out(
@@ -110,7 +110,7 @@ impl Host {
     ) -> Result<(), DatapathError> {
         let is_cut = self.fails(|faults| faults.writes);
         let left = if is_cut {
-            self.dice.within(..4)
+            self.rng.within(..4)
         } else {
             usize::MAX
         };
@@ -119,7 +119,7 @@ impl Host {
         let capacity = inner.capacity;
         inner.kernel.activity += 1;
         inner.kernel.has_failed_writing |= is_cut;
-        let mut writing = Writing {
+        let mut faulty_writes = FaultyWrites {
             kernel: &mut inner.kernel,
             truth: &truth,
             capacity,
@@ -129,8 +129,8 @@ impl Host {
             former_fdb: BTreeMap::new(),
             former_neighbors: BTreeMap::new(),
         };
-        writing.run(put, remove);
-        let refused = writing.refused;
+        faulty_writes.run(put, remove);
+        let refused = faulty_writes.refused;
         inner.kernel.note_rows();
         if is_cut {
             return Err(failed());
@@ -152,7 +152,7 @@ impl Host {
             inner.kernel.activity += 1;
             inner.faults.lateness
         };
-        sleep(self.dice.up_to(lateness)).await;
+        sleep(self.rng.up_to(lateness)).await;
         if self.fails(|faults| faults.ports) {
             return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
         }

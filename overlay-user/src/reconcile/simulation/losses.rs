@@ -23,7 +23,7 @@ impl World {
 
     /// Those of them whose interfaces are not there any more, after a while.
     async fn gone_of<'a>(&mut self, standing: &'a BTreeMap<Name, Endpoint>) -> Vec<&'a Name> {
-        sleep(Duration::from_millis(self.dice.below(4000))).await;
+        sleep(Duration::from_millis(self.rng.below(4000))).await;
         self.host.with(|kernel| {
             let there = &kernel.ports;
             let gone = standing.keys().filter(|name| !there.contains_key(*name));
@@ -39,7 +39,7 @@ impl World {
         let standing = self.standing().await;
         let (known_local, _) = self.observer.view().await.mirror.counts();
         let was_away = self.store.lock().is_away;
-        let back = self.set_back();
+        let back = self.roll_back();
         let stays = |its: &Endpoint| {
             let inner = self.store.lock();
             inner.state.endpoints.get(&its.name).is_some_and(|row| {
@@ -64,7 +64,7 @@ impl World {
         sleep(Duration::from_secs(1)).await;
         let standing = self.standing().await;
         let was_away = self.store.lock().is_away;
-        let kept = self.dice.within(..2);
+        let kept = self.rng.within(..2);
         let former = self.store.change(|inner| inner.lose(kept));
         self.note(|| format!("the registry has lost all endpoints but {kept}"));
         let gone = self.gone_of(&standing).await;

@@ -26,15 +26,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-mod dice;
+mod faulty_writes;
 mod host;
+mod invariants;
 mod kernel;
 mod losses;
+mod rng;
 mod store;
-mod verdict;
 mod wish;
 mod world;
-mod writing;
 
 use self::{
     kernel::Faults,

@@ -17,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::dice::Dice;
+use super::rng::Rng;
 use crate::{
     model::{
         Change, Delta, Endpoint, Mac, Name, Network, Node, Question, QuestionId, RejectedRows,
@@ -103,7 +103,7 @@ pub(super) struct Inner {
     pub(super) failures: u8,
     pub(super) reports: Vec<Report>,
     pub(super) questions: Vec<Question>,
-    dice: Dice,
+    rng: Rng,
 }
 
 /// The registry.
@@ -115,7 +115,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(dice: Dice) -> Self {
+    pub(super) fn new(rng: Rng) -> Self {
         let inner = Inner {
             state: State::default(),
             ever: Ever::default(),
@@ -129,7 +129,7 @@ impl Store {
             failures: 0,
             reports: Vec::new(),
             questions: Vec::new(),
-            dice,
+            rng,
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -152,7 +152,7 @@ impl Store {
     async fn dawdle(&self) {
         let wait = {
             let inner = self.lock();
-            inner.dice.up_to(inner.lateness)
+            inner.rng.up_to(inner.lateness)
         };
         sleep(wait).await;
     }
@@ -160,13 +160,13 @@ impl Store {
     /// Whether something that goes on for long breaks off.
     fn breaks(&self) -> bool {
         let inner = self.lock();
-        inner.mischief && inner.dice.of_256(10)
+        inner.mischief && inner.rng.of_256(10)
     }
 
     /// Refuses if the store is away or feels like it.
     fn refuse(&self) -> Result<(), RegistryError> {
         let inner = self.lock();
-        if inner.is_away || inner.dice.of_256(inner.failures) {
+        if inner.is_away || inner.rng.of_256(inner.failures) {
             return Err(RegistryError::Unavailable("the store is away".to_owned()));
         }
         Ok(())
@@ -201,7 +201,7 @@ impl Inner {
     }
 
     /// Puts the store back to the state of a former revision.
-    pub(super) fn set_back(&mut self, to: Revision) {
+    pub(super) fn roll_back(&mut self, to: Revision) {
         let mut state = State::default();
         self.log.retain(|delta| delta.revision <= to);
         for delta in &self.log {
@@ -319,10 +319,10 @@ impl Watch {
             self.held_back.clear();
             events.push(WatchEvent::Resync);
         } else if self.position < now {
-            let to = self.position + 1 + inner.dice.below(now - self.position);
+            let to = self.position + 1 + inner.rng.below(now - self.position);
             let delta = WatchEvent::Delta(inner.merged(self.position, to));
             self.position = to;
-            match inner.dice.below(8) {
+            match inner.rng.below(8) {
                 0 => events.extend([delta.clone(), delta]),
                 1 if inner.mischief => {}
                 2 if inner.mischief => self.held_back.push_back(delta),

@@ -15,11 +15,11 @@ use tokio::{
 
 use super::{
     Outcome,
-    dice::Dice,
     host::Host,
+    invariants::Suspicion,
     kernel::Faults,
+    rng::Rng,
     store::{Inner, Store},
-    verdict::Suspicion,
     wish::Wish,
 };
 use crate::{
@@ -45,7 +45,7 @@ const PLACES: usize = 5;
 
 /// Everything.
 pub(super) struct World {
-    pub(super) dice: Dice,
+    pub(super) rng: Rng,
     pub(super) store: Store,
     pub(super) host: Host,
     agent: JoinHandle<()>,
@@ -95,13 +95,13 @@ pub(super) fn addresses() -> impl Iterator<Item = Wanted> {
 impl World {
     /// A host with an agent that begins to run, and maybe rows of a former one.
     pub(super) fn new(seed: u64, is_traced: bool) -> Self {
-        let dice = Dice::new(seed);
-        let store = Store::new(dice.clone());
+        let rng = Rng::new(seed);
+        let store = Store::new(rng.clone());
         // Sometimes the tables are too small for what they shall hold.
-        let capacity = if dice.of_256(40) { 8 } else { 1000 };
-        let host = Host::new(dice.clone(), store.clone(), capacity);
+        let capacity = if rng.of_256(40) { 8 } else { 1000 };
+        let host = Host::new(rng.clone(), store.clone(), capacity);
         store.change(|inner| {
-            inner.lateness = Duration::from_millis([0, 20, 100][dice.within(..3)]);
+            inner.lateness = Duration::from_millis([0, 20, 100][rng.within(..3)]);
             inner.commit(|delta| {
                 for last in 1..=2 {
                     let node = Node::new(name(&format!("h{last}")), vtep(last), true);
@@ -115,13 +115,13 @@ impl World {
         let limits = Limits {
             entries: 2,
             // Longer than everything: what is wrong in the cache does not go by itself.
-            idle: Duration::from_secs([20, 3600][dice.within(..2)]),
+            idle: Duration::from_secs([20, 3600][rng.within(..2)]),
             negative_ttl: Duration::from_secs(2),
             at_once: 3,
             // Some answers take longer.
             patience: Duration::from_millis(150),
         };
-        let has_net = dice.of_256(150);
+        let has_net = rng.of_256(150);
         let mut pace = Pace::default();
         if !has_net {
             pace.reread = Duration::from_hours(24);
@@ -129,7 +129,7 @@ impl World {
         let (agent, observer, routes) = start(&store, &host, limits, pace, None);
         let events = observer.events().listen();
         let mut world = Self {
-            dice,
+            rng,
             store,
             host,
             agent,
@@ -145,7 +145,7 @@ impl World {
             suspicion: None,
             violations: Vec::new(),
         };
-        for _ in 0..world.dice.within(..12) {
+        for _ in 0..world.rng.within(..12) {
             world.litter();
         }
         world
@@ -193,14 +193,14 @@ impl World {
     pub(super) async fn live(&mut self, count: usize) {
         for _ in 0..count {
             self.step().await;
-            let pause = [0, 1, 5, 50, 400, 3000][self.dice.within(..6)];
+            let pause = [0, 1, 5, 50, 400, 3000][self.rng.within(..6)];
             sleep(Duration::from_millis(pause)).await;
             self.look().await;
         }
     }
 
     async fn step(&mut self) {
-        match self.dice.within(..100) {
+        match self.rng.within(..100) {
             0..=29 => self.change_endpoints(),
             30..=34 => self.change_nodes(),
             35..=39 => self.change_networks(),
@@ -215,15 +215,15 @@ impl World {
                 self.note(|| "compacted".to_owned());
                 self.store.change(Inner::compact);
             }
-            88 if self.dice.of_256(128) => self.lose().await,
-            88 if self.dice.of_256(128) => self.set_back_in_calm().await,
-            88 => drop(self.set_back()),
+            88 if self.rng.of_256(128) => self.lose().await,
+            88 if self.rng.of_256(128) => self.set_back_in_calm().await,
+            88 => drop(self.roll_back()),
             89..=91 => self.restart().await,
             92..=93 => {
                 let _ = self.routes.try_send(());
             }
             94..=96 => self.settle_foreign(),
-            _ => sleep(Duration::from_secs(self.dice.below(40))).await,
+            _ => sleep(Duration::from_secs(self.rng.below(40))).await,
         }
     }
 
@@ -234,28 +234,28 @@ impl World {
         sleep(Duration::from_millis(10)).await;
         self.store.change(|inner| inner.is_away = false);
         for _ in 0..5 {
-            sleep(Duration::from_millis(self.dice.below(30))).await;
+            sleep(Duration::from_millis(self.rng.below(30))).await;
             self.change_endpoints();
         }
     }
 
     fn vni(&self) -> Vni {
-        let number = self.dice.within(1..=NETWORKS);
+        let number = self.rng.within(1..=NETWORKS);
         Vni::try_from(u32::try_from(number).unwrap()).unwrap()
     }
 
     fn last(&self) -> u8 {
-        u8::try_from(self.dice.within(1..=ADDRESSES)).unwrap()
+        u8::try_from(self.rng.within(1..=ADDRESSES)).unwrap()
     }
 
     fn place(&self) -> (Name, IfName) {
-        let number = self.dice.within(1..=PLACES);
+        let number = self.rng.within(1..=PLACES);
         (name(&format!("ns{number}")), "eth0".parse().unwrap())
     }
 
     /// Some endpoints come, go, change or move, in one commit.
     fn change_endpoints(&mut self) {
-        let count = self.dice.within(1..=3);
+        let count = self.rng.within(1..=3);
         let wishes = (0..count).map(|_| self.wish()).collect();
         self.commit(wishes);
     }
@@ -280,17 +280,17 @@ impl World {
     }
 
     fn wish(&self) -> Wish {
-        let named = name(&format!("e{}", self.dice.within(..NAMES)));
-        if self.dice.of_256(90) {
+        let named = name(&format!("e{}", self.rng.within(..NAMES)));
+        if self.rng.of_256(90) {
             return Wish::Remove(named);
         }
-        let mut node = name(&format!("h{}", self.dice.within(1..=NODES)));
-        if self.dice.of_256(100) {
+        let mut node = name(&format!("h{}", self.rng.within(1..=NODES)));
+        if self.rng.of_256(100) {
             node = name(ME);
         }
         let (netns, ifname) = self.place();
         let mut addresses = vec![ip(self.last())];
-        if self.dice.of_256(60) {
+        if self.rng.of_256(60) {
             addresses.push(ip(self.last()));
             addresses.dedup();
         }
@@ -326,10 +326,10 @@ impl World {
     }
 
     fn change_nodes(&mut self) {
-        let last = u8::try_from(self.dice.within(1..=NODES)).unwrap();
+        let last = u8::try_from(self.rng.within(1..=NODES)).unwrap();
         let named = name(&format!("h{last}"));
-        let moves = self.dice.of_256(100) && last != 1;
-        let removes = self.dice.of_256(80);
+        let moves = self.rng.of_256(100) && last != 1;
+        let removes = self.rng.of_256(80);
         self.note(|| format!("node {named} changes"));
         self.store.change(|inner| {
             let its = inner
@@ -352,9 +352,9 @@ impl World {
 
     fn change_networks(&mut self) {
         let vni = self.vni();
-        let resolve = [Resolve::Proactive, Resolve::OnDemand][self.dice.within(..2)];
-        let mtu = [0, 1300][self.dice.within(..2)];
-        let removes = self.dice.of_256(40);
+        let resolve = [Resolve::Proactive, Resolve::OnDemand][self.rng.within(..2)];
+        let mtu = [0, 1300][self.rng.within(..2)];
+        let removes = self.rng.of_256(40);
         self.note(|| format!("network {vni} changes, {resolve}"));
         self.store.change(|inner| {
             let has_endpoints = inner
@@ -377,7 +377,7 @@ impl World {
     }
 
     fn send_frame(&mut self) {
-        let wanted = if self.dice.of_256(128) {
+        let wanted = if self.rng.of_256(128) {
             Wanted::Mac(mac(self.last()))
         } else {
             Wanted::Ip(ip(self.last()))
@@ -389,7 +389,7 @@ impl World {
         let miss = Miss {
             vni,
             wanted,
-            ifindex: u32::try_from(10 + self.dice.within(..3)).unwrap(),
+            ifindex: u32::try_from(10 + self.rng.within(..3)).unwrap(),
             asker_mac: mac(1),
             asker_ip: Some(ip(1)),
         };
@@ -409,22 +409,22 @@ impl World {
         if endpoints.is_empty() {
             return;
         }
-        let nth = self.dice.within(..endpoints.len());
+        let nth = self.rng.within(..endpoints.len());
         let Some(endpoint) = endpoints.values().nth(nth) else {
             return;
         };
         self.ask_for(endpoint.vni, Wanted::Mac(endpoint.mac));
-        sleep(Duration::from_millis(self.dice.below(150))).await;
+        sleep(Duration::from_millis(self.rng.below(150))).await;
         let mut changed = endpoint.clone();
         changed.mac = mac(self.last());
         self.commit(vec![Wish::Put(changed)]);
     }
 
     fn change_reach(&mut self) {
-        let is_away = self.dice.of_256(100);
+        let is_away = self.rng.of_256(100);
         let (mischief, failures) = (
-            self.has_net && self.dice.of_256(60),
-            [0, 0, 40][self.dice.within(..3)],
+            self.has_net && self.rng.of_256(60),
+            [0, 0, 40][self.rng.within(..3)],
         );
         self.note(|| format!("registry away: {is_away}, mischief: {mischief}"));
         self.store.change(|inner| {
@@ -436,15 +436,15 @@ impl World {
     }
 
     fn change_faults(&mut self) {
-        let often = |dice: &Dice| [0, 0, 30, 120][dice.within(..4)];
+        let often = |rng: &Rng| [0, 0, 30, 120][rng.within(..4)];
         let faults = Faults {
             hangs: false,
             held: None,
-            writes: often(&self.dice),
-            looks: often(&self.dice),
-            ports: often(&self.dice),
-            attachments: often(&self.dice),
-            lateness: Duration::from_millis([0, 30][self.dice.within(..2)]),
+            writes: often(&self.rng),
+            looks: often(&self.rng),
+            ports: often(&self.rng),
+            attachments: often(&self.rng),
+            lateness: Duration::from_millis([0, 30][self.rng.within(..2)]),
         };
         self.note(|| format!("{faults:?}"));
         self.host.set_faults(faults);
@@ -452,20 +452,20 @@ impl World {
 
     /// Rows get lost.
     fn tamper(&mut self) {
-        let dice = self.dice.clone();
+        let rng = self.rng.clone();
         let lost = self.host.with(|kernel| {
             let lost: Vec<FdbKey> = kernel
                 .tables
                 .fdb
                 .keys()
-                .filter(|_| dice.of_256(80))
+                .filter(|_| rng.of_256(80))
                 .copied()
                 .collect();
             for key in &lost {
                 kernel.tables.fdb.remove(key);
             }
             kernel.tampered.extend(&lost);
-            if dice.of_256(60) {
+            if rng.of_256(60) {
                 kernel.tables.neighbors.pop_first();
                 kernel.tables.vteps.pop_first();
                 kernel.tables.networks.pop_last();
@@ -487,8 +487,8 @@ impl World {
                 vtep: Ipv4Addr::new(10, 0, 0, self.last()),
                 port: 4789,
             },
-            generation: [0, 100_000][self.dice.within(..2)],
-            ages: self.dice.of_256(128),
+            generation: [0, 100_000][self.rng.within(..2)],
+            ages: self.rng.of_256(128),
         };
         let neighbor = NeighborKey {
             vni: self.vni(),
@@ -496,7 +496,7 @@ impl World {
         };
         let neighbor_row = NeighborRow {
             mac: mac(self.last()),
-            generation: [0, 100_000][self.dice.within(..2)],
+            generation: [0, 100_000][self.rng.within(..2)],
         };
         self.note(|| format!("litter {key:?} {row:?}"));
         self.host.with(|kernel| {
@@ -508,11 +508,11 @@ impl World {
     }
 
     /// Gives by how many revisions.
-    pub(super) fn set_back(&mut self) -> Revision {
-        let back = self.dice.below(6);
+    pub(super) fn roll_back(&mut self) -> Revision {
+        let back = self.rng.below(6);
         self.store.change(|inner| {
             let to = inner.state.revision.saturating_sub(back).max(1);
-            inner.set_back(to);
+            inner.roll_back(to);
         });
         self.note(|| format!("registry put back by {back} revisions"));
         back

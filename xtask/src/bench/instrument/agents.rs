@@ -16,7 +16,7 @@ use overlay_user::datapath::{self, Datapath, Kernel};
 use overlay_user::model::{Change, Name, Node, Session, Vtep};
 use overlay_user::reconcile::apply::Applier;
 use overlay_user::reconcile::cache::Limits;
-use overlay_user::reconcile::plan::Local;
+use overlay_user::reconcile::desired::Local;
 use overlay_user::reconcile::{Observer, Pace, Parts, Reconciler};
 use overlay_user::registry::{Registry, Settings, open};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};

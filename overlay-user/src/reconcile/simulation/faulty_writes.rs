@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 /// One write.
-pub(super) struct Writing<'a> {
+pub(super) struct FaultyWrites<'a> {
     pub(super) kernel: &'a mut Kernel,
     /// The registry as it is, and what it ever said.
     pub(super) truth: &'a Inner,
@@ -33,12 +33,12 @@ trait Simulated: Row {
     fn table(tables: &mut Tables) -> &mut Rows<Self>;
 
     /// Writes it over whatever is there.
-    fn put(self, key: Self::Key, writing: &mut Writing<'_>) {
-        Self::table(&mut writing.kernel.tables).insert(key, self);
+    fn put(self, key: Self::Key, faulty_writes: &mut FaultyWrites<'_>) {
+        Self::table(&mut faulty_writes.kernel.tables).insert(key, self);
     }
 
     /// It is gone.
-    fn removed(self, _key: Self::Key, _writing: &mut Writing<'_>) {}
+    fn removed(self, _key: Self::Key, _writing: &mut FaultyWrites<'_>) {}
 }
 
 impl Simulated for NetworkRow {
@@ -64,13 +64,13 @@ impl Simulated for NeighborRow {
         &mut tables.neighbors
     }
 
-    fn put(self, key: NeighborKey, writing: &mut Writing<'_>) {
-        writing.put_neighbor(key, self);
+    fn put(self, key: NeighborKey, faulty_writes: &mut FaultyWrites<'_>) {
+        faulty_writes.put_neighbor(key, self);
     }
 
-    fn removed(self, key: NeighborKey, writing: &mut Writing<'_>) {
-        writing.former_neighbors.insert(key, self.generation);
-        writing.kernel.littered.remove(&key);
+    fn removed(self, key: NeighborKey, faulty_writes: &mut FaultyWrites<'_>) {
+        faulty_writes.former_neighbors.insert(key, self.generation);
+        faulty_writes.kernel.littered.remove(&key);
     }
 }
 
@@ -79,20 +79,20 @@ impl Simulated for FdbRow {
         &mut tables.fdb
     }
 
-    fn put(self, key: FdbKey, writing: &mut Writing<'_>) {
-        writing.put_fdb(key, self);
+    fn put(self, key: FdbKey, faulty_writes: &mut FaultyWrites<'_>) {
+        faulty_writes.put_fdb(key, self);
     }
 
-    fn removed(self, key: FdbKey, writing: &mut Writing<'_>) {
-        writing.former_fdb.insert(key, self.generation);
-        writing.kernel.used.remove(&key);
-        writing.kernel.tampered.remove(&key);
+    fn removed(self, key: FdbKey, faulty_writes: &mut FaultyWrites<'_>) {
+        faulty_writes.former_fdb.insert(key, self.generation);
+        faulty_writes.kernel.used.remove(&key);
+        faulty_writes.kernel.tampered.remove(&key);
     }
 }
 
 macro_rules! run {
     ($($(#[$_:meta])* $table:ident: $row:ty,)+) => {
-        impl Writing<'_> {
+        impl FaultyWrites<'_> {
             /// Removals first, and the tables in the order of the real one.
             pub(super) fn run(&mut self, put: &Tables, remove: &Tables) {
                 let removals: [&dyn Fn(&mut Self); _] =
@@ -105,7 +105,7 @@ macro_rules! run {
 }
 for_each_table!(run);
 
-impl Writing<'_> {
+impl FaultyWrites<'_> {
     fn put_rows<R: Simulated>(&mut self, rows: &Rows<R>) {
         for (key, row) in rows {
             if self.goes_on() {
@@ -136,7 +136,7 @@ impl Writing<'_> {
         self.judge(key.vni, wanted, held, row.generation);
         let said = (key.vni, key.ip, row.mac, row.generation);
         if !self.truth.ever.ips.contains(&said) {
-            self.accuse(format!("{key:?} {row:?} was never true"));
+            self.violation(format!("{key:?} {row:?} was never true"));
         }
         let there = self
             .kernel
@@ -145,7 +145,7 @@ impl Writing<'_> {
             .get(&key)
             .map(|there| there.generation);
         if self.is_addition && there.is_some() && !self.kernel.littered.contains(&key) {
-            self.accuse(format!("{key:?} is there and was added"));
+            self.violation(format!("{key:?} is there and was added"));
         }
         match there {
             Some(newer) if newer > row.generation && !self.is_addition => {}
@@ -162,7 +162,7 @@ impl Writing<'_> {
         let held = self.former_fdb.get(&key).copied();
         self.judge(key.vni, wanted, held, row.generation);
         if !self.was_true(&key, &row) {
-            self.accuse(format!("{key:?} {row:?} was never true"));
+            self.violation(format!("{key:?} {row:?} was never true"));
         }
         let there = self
             .kernel
@@ -171,7 +171,7 @@ impl Writing<'_> {
             .get(&key)
             .map(|there| there.generation);
         if self.is_addition && there.is_some() && !self.kernel.tampered.contains(&key) {
-            self.accuse(format!("{key:?} is there and was added"));
+            self.violation(format!("{key:?} is there and was added"));
         }
         match there {
             Some(newer) if newer > row.generation && !self.is_addition => {}
@@ -209,13 +209,13 @@ impl Writing<'_> {
             && held > put
             && true_now == Some(held)
         {
-            self.accuse(format!(
+            self.violation(format!(
                 "{vni}/{wanted}: generation {put} took the place of {held}, which is true"
             ));
         }
     }
 
-    fn accuse(&mut self, what: String) {
+    fn violation(&mut self, what: String) {
         self.kernel.violations.push(what);
     }
 }

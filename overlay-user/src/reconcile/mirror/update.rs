@@ -7,7 +7,7 @@ use crate::model::{Delta, Endpoint, Name, Network, Node, Resolve, Revision, Vni}
 
 /// What a reading that was asked for must not undo, with the revisions of the deltas that said it.
 #[derive(Debug, Default)]
-pub(super) struct Since {
+pub(super) struct ChangesSinceRead {
     /// The mirror's revision when the reading was asked for.
     asked: Revision,
     /// The reading's own, once it has come.
@@ -27,7 +27,7 @@ pub(super) struct Since {
     is_believed: bool,
 }
 
-impl Since {
+impl ChangesSinceRead {
     fn note(&mut self, delta: &Delta) {
         let revision = delta.revision;
         let networks = delta.named_networks().map(|vni| (vni, revision));
@@ -136,16 +136,16 @@ impl Mirror {
         self.ahead.remove(name);
         self.tell_of(name, on_fact);
         if let Some(removed) = self.endpoints.remove(name) {
-            self.discount(&removed);
+            self.untrack(&removed);
         }
     }
 
     /// A reading is about to be asked for: what deltas say from now on may be newer than it.
     pub fn expect_reading(&mut self) {
         self.reading = self.reading.wrapping_add(1);
-        self.since = Some(Since {
-            asked: self.revision.max(self.set_back_from),
-            ..Since::default()
+        self.since = Some(ChangesSinceRead {
+            asked: self.revision.max(self.rolled_back_from),
+            ..ChangesSinceRead::default()
         });
     }
 
@@ -171,7 +171,7 @@ impl Mirror {
         since.at = revision;
         let is_same_history = revision >= since.asked;
         if !is_same_history {
-            self.set_back_from = since.asked;
+            self.rolled_back_from = since.asked;
             self.revision = revision;
         }
         self.revision = self.revision.max(revision);
@@ -266,7 +266,7 @@ impl Mirror {
     }
 
     /// Whether there is a reading under way of which this holds.
-    fn is_reading_where(&self, of: impl FnOnce(&Since) -> bool) -> bool {
+    fn is_reading_where(&self, of: impl FnOnce(&ChangesSinceRead) -> bool) -> bool {
         self.since.as_ref().is_some_and(of)
     }
 
@@ -294,9 +294,9 @@ impl Mirror {
         let Some(seen) = self.endpoints.walk(position, limit) else {
             self.forget_absent(on_fact);
             if scope.is_none() {
-                self.set_back_from = 0;
+                self.rolled_back_from = 0;
                 self.withheld.forget_most();
-                self.doubt(Doubted::default());
+                self.mark_degraded(Doubted::default());
             }
             return true;
         };
@@ -311,7 +311,12 @@ impl Mirror {
     }
 
     /// Whether the reading, of one network if it is one of that, should have had it and did not.
-    pub(super) fn is_absent(&self, record: &Record, since: &Since, scope: Option<Vni>) -> bool {
+    pub(super) fn is_absent(
+        &self,
+        record: &Record,
+        since: &ChangesSinceRead,
+        scope: Option<Vni>,
+    ) -> bool {
         // What is withheld, or here, is only to be missed in a whole reading.
         let is_of = |vni| {
             let is_whole_ones =
@@ -326,7 +331,7 @@ impl Mirror {
 
     /// Whether the reading has it if the registry does: this host holds it whether or not anybody talks to
     /// it, or its network is in the reading no more.
-    pub(super) fn is_expected(&self, record: &Record, since: &Since) -> bool {
+    pub(super) fn is_expected(&self, record: &Record, since: &ChangesSinceRead) -> bool {
         let networks = since.present.as_ref().map(|(networks, _)| networks);
         let is_gone = networks.is_some_and(|networks| {
             !networks.contains(&record.vni) && !since.is_outdated(&since.networks, &record.vni)
@@ -355,21 +360,21 @@ impl Mirror {
     /// Whether what is known is of a later generation, and of the same history of the registry. What a
     /// reading did not have may be of another one.
     fn is_newer(&self, known: &Record, than: Revision) -> bool {
-        let is_of_another_history = self.is_set_back() && known.reading != self.reading;
+        let is_of_another_history = self.is_rolled_back() && known.reading != self.reading;
         let is_held = self.withheld.contains(&known.name) || self.ahead.contains(&known.name);
         known.generation > than && !is_of_another_history && !is_held
     }
 
     /// Whether the registry was put back to a former state and was not read through since: it then is
     /// right in everything.
-    pub(super) fn is_set_back(&self) -> bool {
-        self.set_back_from != 0
+    pub(super) fn is_rolled_back(&self) -> bool {
+        self.rolled_back_from != 0
     }
 
     /// The mark of what comes by itself. It does not count as seen by the reading, which may have it
     /// removed again; after a set-back it tells the present history from the former.
     pub(super) fn no_reading(&self) -> u16 {
-        if self.is_set_back() {
+        if self.is_rolled_back() {
             self.reading
         } else {
             self.reading.wrapping_sub(1)
@@ -430,7 +435,7 @@ impl Mirror {
                     generation: endpoint.generation,
                 });
             }
-            self.discount(&former);
+            self.untrack(&former);
         }
         if let Some(interface) = interface {
             self.interfaces.insert(endpoint.name, interface);
@@ -454,7 +459,7 @@ impl Mirror {
     }
 
     /// Takes a record that went out of what is counted.
-    fn discount(&mut self, record: &Record) {
+    fn untrack(&mut self, record: &Record) {
         self.interfaces.remove(&record.name);
         self.local -= usize::from(self.nodes.name(record.node) == Some(&self.node));
         self.nodes.release(record.node);

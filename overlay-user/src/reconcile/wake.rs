@@ -1,4 +1,4 @@
-//! What wakes the loop, each in its turn: however busy one of them is, the others are heard.
+//! The event sources of the loop, polled in turn, so that a busy one never starves the others.
 
 use std::{
     future::{Future, poll_fn},
@@ -25,8 +25,8 @@ use crate::{
     registry::{Reading, RegistryError, WatchEvent},
 };
 
-/// What the registry was asked for beside the loop, and what came of it.
-pub(super) enum Errand {
+/// The result of a request that ran in the background.
+pub(super) enum Completion {
     /// A watch was begun.
     Watched(Result<mpsc::Receiver<WatchEvent>, RegistryError>),
     /// The state was asked for.
@@ -59,19 +59,19 @@ pub(super) enum Wake {
     Page(Option<Result<Vec<Endpoint>, RegistryError>>),
     /// A frame found no row.
     Miss(Miss),
-    /// An errand is done.
-    Errand(Errand),
+    /// A background request is done.
+    Completion(Completion),
     /// The registry is to be followed as it is.
     Adoption,
     /// The time for a chore has come.
-    Chore,
+    Timer,
 }
 
 /// How many sources there are.
 const SOURCES: usize = 9;
 
 /// All that the loop waits for.
-pub(super) struct Inputs {
+pub(super) struct WakeSources {
     renewal: Interval,
     routes: Option<mpsc::Receiver<()>>,
     ports: Option<mpsc::Receiver<PortChange>>,
@@ -79,13 +79,13 @@ pub(super) struct Inputs {
     pub(super) pages: Option<mpsc::Receiver<Result<Vec<Endpoint>, RegistryError>>>,
     misses: Option<mpsc::Receiver<Miss>>,
     adoptions: Option<mpsc::Receiver<()>>,
-    errands: FuturesUnordered<BoxFuture<'static, Errand>>,
-    chore: Pin<Box<Sleep>>,
+    requests: FuturesUnordered<BoxFuture<'static, Completion>>,
+    deadline: Pin<Box<Sleep>>,
     /// Whose turn it is.
     turn: usize,
 }
 
-impl Inputs {
+impl WakeSources {
     pub(super) fn new(
         routes: mpsc::Receiver<()>,
         ports: Option<mpsc::Receiver<PortChange>>,
@@ -103,17 +103,17 @@ impl Inputs {
             pages: None,
             misses: Some(misses),
             adoptions: Some(adoptions),
-            errands: FuturesUnordered::new(),
-            chore: Box::pin(sleep_until(Instant::now())),
+            requests: FuturesUnordered::new(),
+            deadline: Box::pin(sleep_until(Instant::now())),
             turn: 0,
         }
     }
 
-    /// Begins an errand; [`Wake::Errand`] tells of its end.
-    pub(super) fn send(&self, errand: impl Future<Output = Errand> + Send + 'static) {
-        let mut errand = Work::begin(errand);
-        self.errands
-            .push(Box::pin(async move { errand.end().await }));
+    /// Makes a request in the background; [`Wake::Completion`] tells of its end.
+    pub(super) fn spawn_request(&self, request: impl Future<Output = Completion> + Send + 'static) {
+        let mut request = Work::begin(request);
+        self.requests
+            .push(Box::pin(async move { request.end().await }));
     }
 
     /// Whether the host's routes are watched: only then can next hops be vouched for.
@@ -137,16 +137,16 @@ impl Inputs {
     }
 
     /// Whether a change of the routes waits to be heard of; it is heard of by that.
-    pub(super) fn take_routes(&mut self) -> bool {
+    pub(super) fn drain_routes(&mut self) -> bool {
         self.routes
             .as_mut()
             .is_some_and(|routes| routes.try_recv().is_ok())
     }
 
-    /// Waits for whatever comes first, at the latest for `chore`.
-    pub(super) async fn next(&mut self, chore: Instant) -> Wake {
-        if self.chore.deadline() != chore {
-            self.chore.as_mut().reset(chore);
+    /// Waits for whatever comes first, at the latest for `deadline`.
+    pub(super) async fn next(&mut self, deadline: Instant) -> Wake {
+        if self.deadline.deadline() != deadline {
+            self.deadline.as_mut().reset(deadline);
         }
         poll_fn(|context| {
             for offset in 0..SOURCES {
@@ -168,14 +168,14 @@ impl Inputs {
             2 => poll_end(&mut self.events, context).map(Wake::Event),
             3 => poll_end(&mut self.pages, context).map(Wake::Page),
             4 => poll_channel(&mut self.misses, context).map(Wake::Miss),
-            5 => match Pin::new(&mut self.errands).poll_next(context) {
-                Poll::Ready(Some(errand)) => Poll::Ready(Wake::Errand(errand)),
-                // Without errands there is nothing to wait for.
+            5 => match Pin::new(&mut self.requests).poll_next(context) {
+                Poll::Ready(Some(done)) => Poll::Ready(Wake::Completion(done)),
+                // Without requests there is nothing to wait for.
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
             },
             6 => poll_channel(&mut self.adoptions, context).map(|()| Wake::Adoption),
             7 => poll_channel(&mut self.ports, context).map(Wake::Port),
-            _ => self.chore.as_mut().poll(context).map(|()| Wake::Chore),
+            _ => self.deadline.as_mut().poll(context).map(|()| Wake::Timer),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::{
 
 /// The dice of one simulation, for all that take part in it.
 #[derive(Clone)]
-pub(super) struct Dice(Arc<Mutex<fastrand::Rng>>);
+pub(super) struct Rng(Arc<Mutex<fastrand::Rng>>);
 
-impl Dice {
+impl Rng {
     pub(super) fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
     }

@@ -85,7 +85,7 @@ impl Oracle<'_> {
 }
 
 impl World {
-    fn accuse(&mut self, what: String) {
+    fn violation(&mut self, what: String) {
         self.violations.push(what);
     }
 
@@ -149,7 +149,7 @@ impl World {
         let now = Instant::now();
         let is_known = |known: &Suspicion| (known.activity, &known.what) == (activity, &what);
         match self.suspicion.take().filter(is_known) {
-            Some(known) if known.since + STEP < now => self.accuse(what),
+            Some(known) if known.since + STEP < now => self.violation(what),
             known => {
                 self.suspicion = known.or(Some(Suspicion {
                     activity,
@@ -364,7 +364,7 @@ impl World {
                 .map(|report| report.digests.clone())
                 .unwrap_or_default();
             if told != installed {
-                self.accuse(format!("told {told:?} ({asked:?}) and has {installed:?}"));
+                self.violation(format!("told {told:?} ({asked:?}) and has {installed:?}"));
             }
         }
     }
@@ -395,7 +395,7 @@ impl World {
                     (can_stand, judge_rows(&oracle))
                 });
                 if self.host.send(miss) != can_stand {
-                    self.accuse(format!("{wanted} of {}: {owner:?}", network.vni));
+                    self.violation(format!("{wanted} of {}: {owner:?}", network.vni));
                 }
                 self.violations.extend(wrong);
             }
@@ -403,7 +403,7 @@ impl World {
         let held = self.observer.view().await.cached;
         let at_most = self.limits.entries;
         if held > at_most {
-            self.accuse(format!(
+            self.violation(format!(
                 "{held} endpoints are held instead of {at_most} at most"
             ));
         }

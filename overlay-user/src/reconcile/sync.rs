@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Reconciler, cache::Lookup, event::Event, inputs::Errand, mirror::Move, vet};
+use super::{Reconciler, cache::Lookup, event::Event, mirror::Move, vet, wake::Completion};
 use crate::{
     model::{Delta, Endpoint, Name, Rejected, RejectedRows, Revision, RowId, Vni},
     registry::{Reading, RegistryError, Scope, WatchEvent},
@@ -13,9 +13,9 @@ use crate::{
 /// The share of time that is spent on reading the registry for no reason: one part in this many. Every
 /// agent does it, and one registry serves them all.
 const REREAD_SHARE: u32 = 1000;
-/// The first wait after a failure; doubles up to [`LAST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// The first wait after a failure; doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// How long the next part of a reading is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many endpoints are looked at in one go for whether a reading had them.
@@ -23,7 +23,7 @@ pub(super) const CHUNK: usize = 50_000;
 
 /// A reading that was asked for.
 #[derive(Debug)]
-struct UnderWay {
+struct ReadInFlight {
     number: u64,
     /// `None`: all that this host holds whatever its endpoints talk to.
     network: Option<Vni>,
@@ -41,13 +41,13 @@ struct UnderWay {
 
 /// When the registry is watched and read, and how far that is.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct RegistrySync {
     wants_whole: bool,
     /// Whether deltas may have been missed that no reading has made up for.
     has_gap: bool,
     /// Networks that were on demand until now.
     networks: BTreeSet<Vni>,
-    under_way: Option<UnderWay>,
+    in_flight: Option<ReadInFlight>,
     asked: u64,
     /// When all is read even if nothing seems to be missed; `None`: it was never read. And how long after
     /// the last time at least.
@@ -65,18 +65,18 @@ pub(super) struct Reader {
     withheld: u64,
 }
 
-impl Reader {
+impl RegistrySync {
     pub(super) fn new(now: Instant, reread: Duration) -> Self {
         Self {
             wants_whole: true,
             has_gap: true,
             networks: BTreeSet::new(),
-            under_way: None,
+            in_flight: None,
             asked: 0,
             routine: None,
             reread,
             not_before: now,
-            retry: FIRST_RETRY,
+            retry: MIN_BACKOFF,
             watch_at: None,
             is_lost: false,
             last_delta: 0,
@@ -91,20 +91,20 @@ impl Reader {
 
     /// Whether a reading has come and is not yet through.
     pub(super) fn is_reading(&self) -> bool {
-        let reading = self.under_way.as_ref();
+        let reading = self.in_flight.as_ref();
         reading.is_some_and(|reading| reading.revision.is_some())
     }
 
     /// Whether all is known up to the mirror's revision: what is installed can be spoken of.
     pub(super) fn is_settled(&self) -> bool {
-        let reading = self.under_way.as_ref();
+        let reading = self.in_flight.as_ref();
         let is_whole = reading.is_none_or(|reading| reading.network.is_none());
         !self.has_gap && self.networks.is_empty() && is_whole && !self.is_reading()
     }
 
     /// When there is something to do.
     pub(super) fn next(&self) -> Instant {
-        let reading = match &self.under_way {
+        let reading = match &self.in_flight {
             Some(reading) => reading.heard + PATIENCE,
             None if self.wants_whole || !self.networks.is_empty() => self.not_before,
             None => self.not_before.max(self.routine.unwrap_or(self.not_before)),
@@ -115,14 +115,14 @@ impl Reader {
     /// Most of what was withheld is back, one by one: only a reading can tell whether the rest is. Once for
     /// each change of it.
     pub(super) fn verify_withheld(&mut self, version: u64) {
-        if self.under_way.is_none() && std::mem::replace(&mut self.withheld, version) != version {
+        if self.in_flight.is_none() && std::mem::replace(&mut self.withheld, version) != version {
             self.wants_whole = true;
         }
     }
 
     /// Something may have been missed: what is under way does not have it.
     fn start_over(&mut self) {
-        self.under_way = None;
+        self.in_flight = None;
         self.wants_whole = true;
         self.has_gap = true;
         self.last_delta = 0;
@@ -130,12 +130,12 @@ impl Reader {
 
     fn postpone(&mut self, now: Instant) {
         self.not_before = now + self.retry;
-        self.retry = (self.retry * 2).min(LAST_RETRY);
+        self.retry = (self.retry * 2).min(MAX_BACKOFF);
     }
 }
 
 impl Reconciler {
-    pub(super) async fn take_event(&mut self, event: WatchEvent) {
+    pub(super) async fn on_event(&mut self, event: WatchEvent) {
         match event {
             WatchEvent::Delta(delta) => self.take_delta(delta).await,
             WatchEvent::Resync => self.start_over(),
@@ -165,7 +165,7 @@ impl Reconciler {
 
     pub(super) fn start_over(&mut self) {
         self.reader.start_over();
-        self.inputs.pages = None;
+        self.wake.pages = None;
     }
 
     async fn lose(&mut self, error: RegistryError) {
@@ -186,23 +186,23 @@ impl Reconciler {
     }
 
     /// A watch ends only with its backend's task: begin another.
-    pub(super) fn watch_again(&mut self, now: Instant) {
+    pub(super) fn rewatch(&mut self, now: Instant) {
         self.reader.watch_at = Some(now);
     }
 
-    pub(super) async fn take_watch(
+    pub(super) async fn on_watch(
         &mut self,
         watch: Result<mpsc::Receiver<WatchEvent>, RegistryError>,
     ) {
         match watch {
             Ok(events) => {
-                self.inputs.events = Some(events);
+                self.wake.events = Some(events);
                 self.reader.is_lost = false;
                 self.start_over();
             }
             Err(error) => {
                 self.lose(error).await;
-                self.reader.watch_at = Some(Instant::now() + LAST_RETRY);
+                self.reader.watch_at = Some(Instant::now() + MAX_BACKOFF);
             }
         }
     }
@@ -212,10 +212,10 @@ impl Reconciler {
         if self.reader.watch_at.is_some_and(|at| at <= now) {
             self.reader.watch_at = None;
             let registry = Arc::clone(&self.registry);
-            self.inputs
-                .send(async move { Errand::Watched(registry.watch().await) });
+            self.wake
+                .spawn_request(async move { Completion::Watched(registry.watch().await) });
         }
-        if let Some(reading) = &self.reader.under_way {
+        if let Some(reading) = &self.reader.in_flight {
             if now >= reading.heard + PATIENCE {
                 let silent = format!("it sends nothing more for {} s", PATIENCE.as_secs());
                 self.fail_reading(RegistryError::Unavailable(silent)).await;
@@ -234,7 +234,7 @@ impl Reconciler {
         };
         reader.asked += 1;
         let number = reader.asked;
-        reader.under_way = Some(UnderWay {
+        reader.in_flight = Some(ReadInFlight {
             number,
             network,
             started: now,
@@ -247,25 +247,25 @@ impl Reconciler {
         self.view.write().await.mirror.expect_reading();
         let scope = network.map_or_else(|| Scope::Resident(self.node.clone()), Scope::Network);
         let registry = Arc::clone(&self.registry);
-        self.inputs
-            .send(async move { Errand::Read(number, registry.read(scope).await) });
+        self.wake
+            .spawn_request(async move { Completion::Read(number, registry.read(scope).await) });
     }
 
-    pub(super) async fn take_reading(
+    pub(super) async fn on_reading(
         &mut self,
         number: u64,
         reading: Result<Reading, RegistryError>,
     ) {
         let own = self.own_node();
-        let under_way = self.reader.under_way.as_mut();
-        let Some(under_way) = under_way.filter(|under_way| under_way.number == number) else {
+        let in_flight = self.reader.in_flight.as_mut();
+        let Some(in_flight) = in_flight.filter(|in_flight| in_flight.number == number) else {
             return;
         };
         let reading = match reading {
             Ok(reading) => reading,
             Err(error) => return self.fail_reading(error).await,
         };
-        let is_whole = under_way.network.is_none();
+        let is_whole = in_flight.network.is_none();
         if !is_whole {
             let mut view = self.view.write().await;
             if !view.mirror.begin_reading_of_network(reading.revision) {
@@ -277,15 +277,15 @@ impl Reconciler {
                     .await;
             }
         }
-        under_way.heard = Instant::now();
-        under_way.revision = Some(reading.revision);
+        in_flight.heard = Instant::now();
+        in_flight.revision = Some(reading.revision);
         let (mut networks, mut nodes) = (reading.networks, reading.nodes);
         let mut rejected = reading.rejected.take();
         vet::networks(&mut networks, &mut rejected);
         vet::nodes(&mut nodes, &own, &mut rejected);
-        under_way.unreadable = reading.rejected;
-        under_way.rejected.clone_from(&rejected);
-        self.inputs.pages = Some(reading.endpoints);
+        in_flight.unreadable = reading.rejected;
+        in_flight.rejected.clone_from(&rejected);
+        self.wake.pages = Some(reading.endpoints);
         self.regain().await;
         let before = self.on_demand_networks().await;
         let revision = reading.revision;
@@ -310,13 +310,13 @@ impl Reconciler {
     }
 
     /// Takes some of a reading's endpoints in. `None`: that was all of them.
-    pub(super) async fn take_page(&mut self, page: Option<Result<Vec<Endpoint>, RegistryError>>) {
+    pub(super) async fn on_page(&mut self, page: Option<Result<Vec<Endpoint>, RegistryError>>) {
         let mut page = match page {
             Some(Ok(page)) => page,
             Some(Err(error)) => return self.fail_reading(error).await,
             None => return self.end_reading().await,
         };
-        if let Some(reading) = &mut self.reader.under_way {
+        if let Some(reading) = &mut self.reader.in_flight {
             reading.heard = Instant::now();
             reading.endpoints += page.len() as u64;
         }
@@ -335,13 +335,13 @@ impl Reconciler {
             .await;
         self.tell_of_moves(moves);
         self.hold(&cached).await;
-        if let Some(reading) = &mut self.reader.under_way {
+        if let Some(reading) = &mut self.reader.in_flight {
             reading.rejected.extend(rejected);
         }
     }
 
     async fn end_reading(&mut self) {
-        let Some(mut reading) = self.reader.under_way.take() else {
+        let Some(mut reading) = self.reader.in_flight.take() else {
             return;
         };
         reading.rejected.extend(reading.unreadable.take());
@@ -362,7 +362,7 @@ impl Reconciler {
             endpoints: reading.endpoints,
             millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
-        self.reader.retry = FIRST_RETRY;
+        self.reader.retry = MIN_BACKOFF;
         if network.is_none() {
             self.applier.is_filling = false;
             self.reader.has_gap = self.reader.wants_whole;
@@ -430,9 +430,9 @@ impl Reconciler {
     }
 
     async fn fail_reading(&mut self, error: RegistryError) {
-        self.inputs.pages = None;
+        self.wake.pages = None;
         self.view.write().await.mirror.abandon_reading();
-        let reading = self.reader.under_way.take();
+        let reading = self.reader.in_flight.take();
         if let Some(vni) = reading.as_ref().and_then(|reading| reading.network) {
             self.reader.networks.insert(vni);
         } else {
@@ -465,7 +465,7 @@ impl Reconciler {
             // A reading was faster. It says nothing of what is asked for or held on demand, and the
             // answers may be older.
             for lookup in std::mem::take(&mut answered).into_values().flatten() {
-                self.cache.doubt(lookup);
+                self.cache.mark_degraded(lookup);
             }
             self.revisit(delta.named_endpoints()).await;
         }
