@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use super::{
     api::{AdoptRequest, AdoptView, ErrorKind, OperationError},
-    claim::Record,
-    former::{standing, take_out},
+    instance::InstanceRecord,
     operations::{Agent, COMMIT, no_answer},
+    preflight::{standing, take_out},
     teardown::remove_file,
 };
 use crate::{
@@ -77,7 +77,7 @@ impl AtStart {
     /// Compares the registry with what this host has; has it followed if that is confirmed.
     pub(super) async fn adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
         let paths = InstancePaths::new(&self.config.instance);
-        let record = Record::read(&paths).map_err(internal)?;
+        let record = InstanceRecord::read(&paths).map_err(internal)?;
         let (identity, snapshot) = peek(&self.config).await?;
         let standing = standing(&*self.platform).await;
         let mut gone = standing.map_err(|error| internal(error.into()))?;
@@ -131,7 +131,7 @@ fn check(request: AdoptRequest, identity: Option<RegistryId>) -> Result<(), Oper
 fn remember(instance: &Name, identity: Option<RegistryId>) -> Result<(), OperationError> {
     let paths = InstancePaths::new(instance);
     let write = || -> anyhow::Result<()> {
-        if let Some(mut record) = Record::read(&paths)? {
+        if let Some(mut record) = InstanceRecord::read(&paths)? {
             record.registry.identity = identity;
             record.write(&paths)?;
         }

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::claim::Record;
+use super::instance::InstanceRecord;
 use crate::{
     config::InstancePaths,
     model::Name,
@@ -105,7 +105,7 @@ fn which(named: Option<Settings>, instance: &Name) -> anyhow::Result<Settings> {
     if let Some(named) = named {
         return Ok(named);
     }
-    match Record::read(&InstancePaths::new(instance)) {
+    match InstanceRecord::read(&InstancePaths::new(instance)) {
         Ok(Some(record)) => Ok(record.registry),
         Ok(None) => bail!(
             "which registry? No agent of instance {instance} has run on this host since it booted: name \

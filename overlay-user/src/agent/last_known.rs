@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::claim;
+use super::instance;
 use crate::{
     config::InstancePaths,
     model::{RegistryId, Revision, Snapshot},
@@ -51,7 +51,7 @@ impl LastKnown {
         paths: &InstancePaths,
         identity: Option<RegistryId>,
     ) -> anyhow::Result<Self> {
-        let found: Option<Self> = claim::find(&paths.last_known)?;
+        let found: Option<Self> = instance::find(&paths.last_known)?;
         Ok(found
             .filter(|known| known.identity == identity)
             .unwrap_or_default())
@@ -103,7 +103,7 @@ pub(super) async fn keep(
         };
         drop(view);
         let path = paths.last_known.clone();
-        let writing = tokio::task::spawn_blocking(move || claim::leave(&path, &known));
+        let writing = tokio::task::spawn_blocking(move || instance::leave(&path, &known));
         match writing.await {
             Ok(Ok(())) => written = Some(now),
             Ok(Err(error)) => tracing::warn!(error = format_args!("{error:#}"), "not remembered"),

@@ -15,7 +15,6 @@ use tokio::{
 mod adopt;
 pub mod api;
 pub mod archive;
-mod claim;
 pub mod client;
 mod clients;
 mod cluster;
@@ -25,8 +24,8 @@ mod devices;
 mod doctor;
 mod drops;
 mod endpoints;
-mod former;
 mod inquiries;
+mod instance;
 mod join;
 mod last_known;
 mod listing;
@@ -40,22 +39,23 @@ mod operations;
 mod paths;
 mod ping;
 mod pinned;
+mod preflight;
 mod prober;
 mod run_dir;
 pub mod server;
 mod sightings;
+mod startup_retry;
 mod teardown;
 mod underlay;
 mod verify;
 mod vtep;
-mod waiting;
 mod watchdog;
 
 use self::{
     adopt::AtStart,
-    claim::{Claim, Record},
     clients::Clients,
     devices::{Keeper, Problem},
+    instance::{InstanceLock, InstanceRecord},
     join::Join,
     last_known::LastKnown,
     map_reader::MapReader,
@@ -64,8 +64,8 @@ use self::{
     paths::Paths,
     prober::Prober,
     sightings::Sightings,
+    startup_retry::Waiting,
     underlay::Moved,
-    waiting::Waiting,
 };
 use crate::{
     config::{Config, InstancePaths},
@@ -104,10 +104,10 @@ pub async fn run(config: Config) -> anyhow::Result<Ending> {
     descriptors::raise_limit()?;
     run_dir::keep_files_private();
     let paths = InstancePaths::new(&config.instance);
-    let claim = Claim::lock(&paths, &config.instance)?;
-    let is_first = Record::read(&paths)?.is_none();
-    match begin(&config, &paths).await {
-        Ok(begun) => serve(config, begun, &paths, claim).await,
+    let claim = InstanceLock::lock(&paths, &config.instance)?;
+    let is_first = InstanceRecord::read(&paths)?.is_none();
+    match start(&config, &paths).await {
+        Ok(started) => serve(config, started, &paths, claim).await,
         Err(error) => {
             if is_first {
                 give_up(&config, &paths).await;
@@ -123,7 +123,7 @@ pub async fn run(config: Config) -> anyhow::Result<Ending> {
 }
 
 /// What an agent has once it may serve.
-struct Begun {
+struct Started {
     underlay: Underlay,
     registry: Arc<dyn Registry>,
     platform: Arc<Linux>,
@@ -139,20 +139,20 @@ struct Begun {
 
 /// Looks at all that can be refused first, then makes what the agent needs. The registry comes
 /// last: the others hear of a node that stands.
-async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> {
+async fn start(config: &Config, paths: &InstancePaths) -> anyhow::Result<Started> {
     require_shared()?;
     let platform = Arc::new(Linux::new(
         config.instance.clone(),
         config.iface.clone(),
         config.local_ip,
     )?);
-    let former = Record::read(paths)?;
+    let former = InstanceRecord::read(paths)?;
     let kept = former.as_ref().and_then(|former| former.vtep);
     let underlay = underlay::settle(&platform, kept).await?;
     tokio::task::spawn_blocking(datapath::require).await??;
-    let mut record = Record::of(config, underlay.ip).await?;
+    let mut record = InstanceRecord::of(config, underlay.ip).await?;
     if let Some(former) = &former {
-        former::check_namespace(former, &record, paths, config).await?;
+        preflight::check_namespace(former, &record, paths, config).await?;
     }
     let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
     let adoption = Arc::new(AtStart::new(config.clone(), Arc::clone(&platform) as _));
@@ -169,12 +169,12 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
     let refused = Mutex::default();
     let (registry, last_known) = waiting
         .until_done(|| async {
-            let opening = former::open(config, former.as_ref(), adoption.is_adopted());
+            let opening = preflight::open(config, former.as_ref(), adoption.is_adopted());
             let registry = limited::open(&config.registry.url, ANSWER, opening).await?;
             let nodes = registry.nodes().await?;
-            former::check_node(config, former.as_ref(), vtep, &nodes)?;
+            preflight::check_node(config, former.as_ref(), vtep, &nodes)?;
             let last_known = LastKnown::read(paths, registry.identity())?;
-            former::check_history(config, &last_known, &*registry, &*platform, &refused).await?;
+            preflight::check_history(config, &last_known, &*registry, &*platform, &refused).await?;
             Ok((registry, last_known))
         })
         .await?;
@@ -201,7 +201,7 @@ async fn begin(config: &Config, paths: &InstancePaths) -> anyhow::Result<Begun> 
             join.attempt(&*registry).await
         })
         .await?;
-    Ok(Begun {
+    Ok(Started {
         underlay,
         registry,
         platform,
@@ -226,11 +226,11 @@ async fn give_up(config: &Config, paths: &InstancePaths) {
 #[expect(clippy::too_many_lines, reason = "it puts the parts together, once")]
 async fn serve(
     config: Config,
-    begun: Begun,
+    started: Started,
     paths: &InstancePaths,
-    claim: Claim,
+    claim: InstanceLock,
 ) -> anyhow::Result<Ending> {
-    let Begun {
+    let Started {
         underlay,
         registry,
         platform,
@@ -242,7 +242,7 @@ async fn serve(
         node,
         session,
         last_known,
-    } = begun;
+    } = started;
     let local = Local {
         node: node.name.clone(),
         vtep: node.vtep,
@@ -286,7 +286,7 @@ async fn serve(
     let watchdog = Arc::clone(observer.watchdog());
     watchdog::start(Arc::clone(&watchdog)).context("no thread for the watchdog")?;
     let reconciling = tokio::spawn(reconciler.run());
-    let mut living = tokio::spawn(say_that_we_live(
+    let mut living = tokio::spawn(heartbeat(
         Arc::clone(&registry),
         config.node.clone(),
         session.clone(),
@@ -365,14 +365,14 @@ async fn serve(
         anyhow::Ok(())
     });
     let reason = tokio::select! {
-        reason = told_to_stop() => reason.map(|signal| {
+        reason = shutdown_signal() => reason.map(|signal| {
             tracing::info!(signal, "stopping; the datapath stays");
             Ending::Stopped
         }),
         _ = stopped.wait_for(|stop| *stop) => Ok(Ending::Stopped),
         taken = &mut living => Err(taken.context("the heartbeat died")?),
         changed = watching => follow(paths, underlay, changed.context("the watch over the underlay died")?),
-        () = died(&mut observer, &agent) => Err(anyhow::anyhow!("the reconciler died: see the log")),
+        () = reconciler_exited(&mut observer, &agent) => Err(anyhow::anyhow!("the reconciler died: see the log")),
     };
     stop.send_replace(true);
     serving.await.context("the agent's socket died")??;
@@ -396,8 +396,8 @@ fn follow(paths: &InstancePaths, loaded: Underlay, now: Underlay) -> anyhow::Res
         now.ip,
         now.mtu
     );
-    if let Some(record) = Record::read(paths)? {
-        let record = Record {
+    if let Some(record) = InstanceRecord::read(paths)? {
+        let record = InstanceRecord {
             vtep: Some(now.ip),
             ..record
         };
@@ -428,11 +428,11 @@ async fn load(
 /// Tells systemd and the log when the kernel is first what the registry wants.
 async fn announce(mut observer: Observer, config: Config, underlay: Underlay) {
     loop {
-        match timeout(waiting::EXTENSION / 2, observer.applied(1)).await {
+        match timeout(startup_retry::EXTENSION / 2, observer.applied(1)).await {
             Ok(true) => break,
             Ok(false) => return,
             // It holds what the registry does not have, or has much to read: a restart would not help.
-            Err(_) => waiting::ask_for_time("not ready yet: see `overlay status`"),
+            Err(_) => startup_retry::ask_for_time("not ready yet: see `overlay status`"),
         }
     }
     // Without a service manager there is nobody to tell.
@@ -449,7 +449,7 @@ async fn announce(mut observer: Observer, config: Config, underlay: Underlay) {
 
 /// Ends only if another host's agent has taken the node over, which it can once this one has not
 /// been heard of for a while. Two that speak for one node would undo each other's work.
-async fn say_that_we_live(
+async fn heartbeat(
     registry: Arc<dyn Registry>,
     node: Name,
     session: Session,
@@ -474,14 +474,14 @@ async fn say_that_we_live(
 }
 
 /// Waits until the reconciler has ended of itself, and not because the instance is taken down.
-async fn died(observer: &mut Observer, agent: &Agent) {
+async fn reconciler_exited(observer: &mut Observer, agent: &Agent) {
     observer.ended().await;
     if agent.is_going_down().await {
         std::future::pending::<()>().await;
     }
 }
 
-async fn told_to_stop() -> anyhow::Result<&'static str> {
+async fn shutdown_signal() -> anyhow::Result<&'static str> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(tokio::select! {

@@ -20,7 +20,7 @@ use super::{
         drop_counts, drop_samples, endpoint_drop_counts,
     },
     archive::is_denied,
-    claim::{self, Record},
+    instance::{self, InstanceRecord},
     last_known::LastKnown,
     listing::{Listing, check_network_of, list_pages, scope_of},
     liveness::Liveness,
@@ -54,14 +54,14 @@ const TABLES: [&str; 5] = [
 pub struct Left {
     instance: Name,
     paths: InstancePaths,
-    record: Record,
+    record: InstanceRecord,
 }
 
 impl Left {
     /// `None`: nothing is left.
     pub fn find(instance: &Name) -> anyhow::Result<Option<Self>> {
         let paths = InstancePaths::new(instance);
-        match Record::read(&paths) {
+        match InstanceRecord::read(&paths) {
             Ok(record) => Ok(record.map(|record| Self {
                 instance: instance.clone(),
                 paths,
@@ -85,8 +85,8 @@ impl Left {
             usize::try_from(entries).unwrap_or(usize::MAX)
         };
         let local = rows(map::ENDPOINTS);
-        let last_known: Option<LastKnown> = claim::find(&self.paths.last_known)?;
-        let Record {
+        let last_known: Option<LastKnown> = instance::find(&self.paths.last_known)?;
+        let InstanceRecord {
             node,
             iface,
             registry,

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::time::timeout;
 
-use super::claim::{Claim, Record};
+use super::instance::{InstanceLock, InstanceRecord};
 use crate::{
     config::{Config, InstancePaths},
     datapath,
@@ -29,8 +29,8 @@ const LEAVING: Duration = Duration::from_secs(10);
 /// do.
 pub async fn down(instance: &Name) -> anyhow::Result<()> {
     let paths = InstancePaths::new(instance);
-    let claim = Claim::lock(&paths, instance)?;
-    let Some(record) = Record::read(&paths)? else {
+    let claim = InstanceLock::lock(&paths, instance)?;
+    let Some(record) = InstanceRecord::read(&paths)? else {
         datapath::remove(&paths.pins)?;
         return forget(&paths, instance, &[]).map(|()| drop(claim));
     };
@@ -77,7 +77,7 @@ impl Doomed {
     /// Looks at what there is. `None`: nothing.
     pub async fn find(instance: &Name) -> anyhow::Result<Option<Self>> {
         let paths = InstancePaths::new(instance);
-        let Some(record) = Record::read(&paths)? else {
+        let Some(record) = InstanceRecord::read(&paths)? else {
             return Ok(None);
         };
         let host = match Netns::with_identity(&record.netns).await? {

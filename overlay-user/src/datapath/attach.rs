@@ -17,7 +17,7 @@ use aya::programs::{
 
 use fnv::FnvHasher;
 
-use super::{AttachMode, Before, DatapathError, features::chain, pins::unpin};
+use super::{AttachMode, Before, DatapathError, features::error_chain, pins::unpin};
 
 const INGRESS: TcAttachType = TcAttachType::Ingress;
 
@@ -134,7 +134,7 @@ fn chain_at(interface: &str) -> Result<Vec<ProgramInfo>, DatapathError> {
 fn unasked(interface: &str, error: &(dyn Error + 'static)) -> DatapathError {
     DatapathError::Kernel {
         what: format!("can't ask for the BPF programs on {interface}"),
-        cause: chain(error),
+        cause: error_chain(error),
     }
 }
 
@@ -180,7 +180,7 @@ fn detach_filter(interface: &str, handle: TcHandle) -> Result<(), DatapathError>
         {
             Ok(())
         }
-        Err(error) => Err(failed(chain(&error))),
+        Err(error) => Err(failed(error_chain(&error))),
     }
 }
 
@@ -193,10 +193,10 @@ fn attach_tcx(program: &mut SchedClassifier, interface: &str, pin: &Path) -> Res
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
         .attach_with_options(interface, INGRESS, options)
-        .map_err(|error| chain(&error))?;
-    let link = program.take_link(id).map_err(|error| chain(&error))?;
-    let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
-    link.pin(pin).map(drop).map_err(|error| chain(&error))
+        .map_err(|error| error_chain(&error))?;
+    let link = program.take_link(id).map_err(|error| error_chain(&error))?;
+    let link = FdLink::try_from(link).map_err(|error| error_chain(&error))?;
+    link.pin(pin).map(drop).map_err(|error| error_chain(&error))
 }
 
 /// Puts the program into the pinned link. `false`: there is none, or its interface is gone, and
@@ -205,20 +205,20 @@ fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Str
     let link = match PinnedLink::from_pin(pin) {
         Ok(pinned) => FdLink::from(pinned),
         Err(error) if is_missing(&error) => return Ok(false),
-        Err(error) => return Err(chain(&error)),
+        Err(error) => return Err(error_chain(&error)),
     };
-    let link = SchedClassifierLink::try_from(link).map_err(|error| chain(&error))?;
+    let link = SchedClassifierLink::try_from(link).map_err(|error| error_chain(&error))?;
     match program.attach_to_link(link) {
         // The pin keeps the link; only our handle on it is closed.
         Ok(id) => program
             .take_link(id)
             .map(drop)
             .map(|()| true)
-            .map_err(|error| chain(&error)),
+            .map_err(|error| error_chain(&error)),
         Err(error) if is_errno(&error, libc::ENOLINK) => unpin(pin)
             .map(|()| false)
             .map_err(|error| error.to_string()),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(error_chain(&error)),
     }
 }
 
@@ -229,7 +229,7 @@ fn attach_clsact(
 ) -> Result<(), String> {
     match tc::qdisc_add_clsact(interface) {
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
-        Err(error) => return Err(chain(&error)),
+        Err(error) => return Err(error_chain(&error)),
         Ok(()) => {}
     }
     let options = NlOptions {
@@ -247,11 +247,11 @@ fn attach_clsact(
                     .map_err(|error| error.to_string())?;
             program
                 .attach_to_link(standing)
-                .map_err(|error| chain(&error))?
+                .map_err(|error| error_chain(&error))?
         }
-        Err(error) => return Err(chain(&error)),
+        Err(error) => return Err(error_chain(&error)),
     };
-    let link = program.take_link(id).map_err(|error| chain(&error))?;
+    let link = program.take_link(id).map_err(|error| error_chain(&error))?;
     // Dropping it would remove the filter, which is to outlive the agent.
     std::mem::forget(link);
     Ok(())

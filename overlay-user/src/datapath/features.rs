@@ -156,7 +156,7 @@ fn missing(what: &str, since: &str) -> DatapathError {
 }
 
 fn denied(error: &ProgramError) -> DatapathError {
-    let cause = chain(error);
+    let cause = error_chain(error);
     if cause.contains("os error 1)") || cause.contains("os error 13)") {
         return DatapathError::Refused(
             "no permission to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and \
@@ -174,13 +174,13 @@ fn denied(error: &ProgramError) -> DatapathError {
 pub(super) fn failed(verb: &str, name: &str, error: &ProgramError) -> DatapathError {
     DatapathError::Kernel {
         what: format!("can't {verb} BPF program {name}"),
-        cause: chain(error),
+        cause: error_chain(error),
     }
 }
 
 /// An error and its causes in one line. aya's texts repeat their sources in part; each part is
 /// said once, and a verifier's log is cut to its last line.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -20,17 +20,17 @@ use overlay_ebpf::abi::{Counter, ECHOES, global, map, program};
 use tokio::sync::mpsc;
 
 use super::{
-    AttachMode, Before, Datapath, DatapathError, Settings, answer,
+    AttachMode, Before, Datapath, DatapathError, Settings,
     attach::{self, Hook},
     echo,
-    features::{self, DecapFlags, chain, classifier},
-    former::Former,
+    features::{self, DecapFlags, classifier, error_chain},
     inject::inject,
     log,
     maps::{self, Maps},
+    migrate::Former,
     misses,
     pins::{Pins, unpin},
-    query,
+    query, reply,
     restore::{self, PinnedMaps},
     table::Table,
     tables::{ResizedTables, set_capacities},
@@ -209,7 +209,7 @@ impl Datapath for Kernel {
     }
 
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {
-        match answer::frame(miss, mac) {
+        match reply::frame(miss, mac) {
             Some(frame) => inject(
                 &mut self.state().ebpf,
                 program::INJECT,
@@ -222,7 +222,7 @@ impl Datapath for Kernel {
     }
 
     fn announce(&self, ifindex: u32, ip: IpAddr, mac: Mac) -> Result<(), DatapathError> {
-        match answer::announcement(ip, mac) {
+        match reply::announcement(ip, mac) {
             Some(frame) => inject(&mut self.state().ebpf, program::INJECT, &frame, ifindex, 0),
             None => Ok(()),
         }
@@ -378,7 +378,7 @@ impl Datapath for Kernel {
         Ok(found)
     }
 
-    fn doubt_attachments(&self) {
+    fn recheck_attachments(&self) {
         let mut state = self.state();
         state.attached.clear();
         state.underlay = None;
@@ -489,7 +489,7 @@ const LOG_DEBUG: u8 = 4;
 fn parse(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, DatapathError> {
     loader.load(OBJECT).map_err(|error| DatapathError::Kernel {
         what: "can't load the BPF object".to_owned(),
-        cause: chain(&error),
+        cause: error_chain(&error),
     })
 }
 
@@ -540,7 +540,7 @@ fn load_and_pin(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), Datapath
     unpin(&fresh)?;
     program.pin(&fresh).map_err(|error| DatapathError::Kernel {
         what: format!("can't pin BPF program {name}"),
-        cause: chain(&error),
+        cause: error_chain(&error),
     })?;
     fs::rename(&fresh, &pin).map_err(|error| DatapathError::Kernel {
         what: format!("can't pin BPF program {name}"),

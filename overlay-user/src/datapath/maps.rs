@@ -14,9 +14,9 @@ use super::{
     DatapathError,
     drops::DropMaps,
     pins::Pins,
-    slots::Slots,
     table::failed,
     tables::{BpfTables, EncodeContext, ResizedTables},
+    traffic_slots::TrafficSlots,
 };
 use crate::model::{FdbKey, FdbRow, MapUsage, NeighborRow, Rows, Tables, Traffic, Vni};
 
@@ -32,7 +32,7 @@ pub(super) struct Maps {
     quiet: HashMap<MapData, abi::MissKey, abi::Quiet>,
     /// Taken by who reads it.
     misses: Option<RingBuf<MapData>>,
-    slots: Slots,
+    slots: TrafficSlots,
 }
 
 impl Maps {
@@ -48,7 +48,7 @@ impl Maps {
             traffic: typed(ebpf, map::TRAFFIC)?,
             quiet: typed(ebpf, map::QUIET)?,
             misses: Some(typed(ebpf, map::MISSES)?),
-            slots: Slots::default(),
+            slots: TrafficSlots::default(),
         };
         maps.restore_slots()?;
         maps.choose_voucher()?;
@@ -65,7 +65,7 @@ impl Maps {
         let mut ports = Vec::new();
         let endpoints = &self.tables.endpoints;
         endpoints.for_each(|ifindex, row| ports.push((ifindex, row.vni)))?;
-        self.slots = Slots::restore(networks, ports.iter().copied());
+        self.slots = TrafficSlots::restore(networks, ports.iter().copied());
         let changed = self.slots.change([], ports);
         self.assign(&changed)?;
         self.stamp_ports()
@@ -145,7 +145,7 @@ impl Maps {
     pub(super) fn usage(&self) -> BTreeMap<&'static str, MapUsage> {
         let traffic = MapUsage {
             entries: self.slots.iter().count() as u64,
-            capacity: Slots::CAPACITY.into(),
+            capacity: TrafficSlots::CAPACITY.into(),
             ..MapUsage::default()
         };
         let tables = self.tables.usage();
@@ -332,7 +332,7 @@ fn most_severe(
 ) -> Result<(), DatapathError> {
     let errors = outcomes.into_iter().filter_map(Result::err);
     errors
-        .max_by_key(DatapathError::gravity)
+        .max_by_key(DatapathError::severity)
         .map_or(Ok(()), Err)
 }
 

@@ -15,24 +15,24 @@ use crate::model::{
     NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
 
-mod answer;
 mod attach;
 mod batch;
 mod drops;
 mod echo;
 mod features;
-mod former;
 mod inject;
 mod kernel;
 mod log;
 mod maps;
+mod migrate;
 mod misses;
 mod pins;
 mod query;
+mod reply;
 mod restore;
-mod slots;
 mod table;
 mod tables;
+mod traffic_slots;
 
 pub use drops::{PinnedDrops, pinned_drops};
 pub use features::require;
@@ -108,7 +108,7 @@ impl DatapathError {
     }
 
     /// The higher, the more has to be done about it.
-    fn gravity(&self) -> u8 {
+    fn severity(&self) -> u8 {
         match self {
             Self::Full { .. } => u8::from(self.refused_endpoints().is_some()),
             Self::Refused(_) | Self::Kernel { .. } => 2,
@@ -240,7 +240,7 @@ pub trait Datapath: Send + Sync + 'static {
 
     /// The next [`Self::attach_endpoints`] attaches to all of them anew, in case somebody took a
     /// program off.
-    fn doubt_attachments(&self);
+    fn recheck_attachments(&self);
 
     /// Makes this version's `underlay_ingress` attached to the underlay device, in the same way.
     fn attach_underlay(&self) -> Result<(), DatapathError>;

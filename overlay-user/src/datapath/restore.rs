@@ -8,7 +8,7 @@ use overlay_ebpf::abi::{map, program};
 
 use super::{
     DatapathError,
-    features::{chain, classifier},
+    features::{classifier, error_chain},
     pins::Pins,
     table::failed,
 };
@@ -73,6 +73,6 @@ fn pin_if_missing(
     tracing::warn!(name, "the pin is gone: pinning again");
     pin(path).map_err(|error| DatapathError::Kernel {
         what: format!("can't pin {name} again"),
-        cause: chain(&error),
+        cause: error_chain(&error),
     })
 }

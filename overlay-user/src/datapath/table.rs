@@ -9,7 +9,7 @@ use aya::{
 use super::{
     DatapathError, Settings,
     batch::Batches,
-    features::chain,
+    features::error_chain,
     maps::{info, open_pin, take},
     pins::{Pins, unpin},
     tables::{Encode, EncodeContext},
@@ -279,6 +279,6 @@ fn is_errno(error: &MapError, errno: i32) -> bool {
 pub(super) fn failed(verb: &str, name: &str, error: &MapError) -> DatapathError {
     DatapathError::Kernel {
         what: format!("can't {verb} BPF map {name}"),
-        cause: chain(error),
+        cause: error_chain(error),
     }
 }

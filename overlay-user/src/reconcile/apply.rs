@@ -250,7 +250,7 @@ impl Applier {
         self.find_paths(mirror, vteps).await;
         if self.datapath.attach_mode() == AttachMode::Clsact {
             // It does not tell of programs that were taken off, see `Datapath::detached`.
-            self.datapath.doubt_attachments();
+            self.datapath.recheck_attachments();
         }
         // What is inside the others is looked at beside the loop.
         let names = mirror.local_endpoints().map(|known| known.name().clone());

@@ -259,7 +259,7 @@ impl Reconciler {
             Ok(detached) => {
                 self.looks.detached.clone_from(&detached);
                 tracing::warn!(?detached, "interfaces have lost their programs");
-                self.applier.datapath.doubt_attachments();
+                self.applier.datapath.recheck_attachments();
                 self.check().await;
                 self.tell_of_programs(&detached);
             }

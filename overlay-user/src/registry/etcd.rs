@@ -26,9 +26,8 @@ mod access;
 mod audit;
 mod changes;
 mod commit;
-mod draft;
+mod delta;
 mod failure;
-mod fold;
 mod follow;
 mod identity;
 mod keys;
@@ -37,6 +36,7 @@ mod lease;
 mod members;
 mod read;
 mod rejected;
+mod txn_plan;
 mod values;
 
 use self::{

@@ -18,17 +18,17 @@ use crate::model::{
     Report, Revision, SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
 };
 
-mod assign;
-mod check;
+mod allocate;
+mod backup;
 pub mod etcd;
 mod identity;
+mod integrity;
 pub mod limited;
 pub mod rules;
 pub mod sqlite;
-mod transfer;
 
-pub use check::{Finding, Findings, Repair, check};
-pub use transfer::{Counts, Imported, TransferError, export, import};
+pub use backup::{BackupError, Counts, Imported, export, import};
+pub use integrity::{Finding, Findings, Repair, check};
 
 /// How long a removed MAC or IP can't be claimed by an endpoint of another name, unless configured.
 pub const QUARANTINE: Duration = Duration::from_secs(30);
@@ -190,7 +190,7 @@ pub trait Registry: Send + Sync + 'static {
         network: &Network,
         refused: &BTreeSet<IpAddr>,
     ) -> Result<Option<IpNet>, RegistryError> {
-        assign::next_ip(self, network, refused).await
+        allocate::next_ip(self, network, refused).await
     }
 
     /// Every node, with whether its session lives.

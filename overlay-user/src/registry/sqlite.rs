@@ -24,9 +24,9 @@ use crate::model::{
 };
 
 mod audit;
-mod bell;
 mod clock;
 mod commit;
+mod commit_notify;
 mod failure;
 mod file;
 mod follow;
@@ -37,7 +37,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use bell::Bell;
+use commit_notify::CommitNotifier;
 pub(super) use session::blocking;
 use session::{File, Limits, Session, SharedSession};
 
@@ -58,7 +58,7 @@ pub struct Sqlite {
     limits: Limits,
     writer: SharedSession,
     reader: SharedSession,
-    bell: Arc<Bell>,
+    commits: Arc<CommitNotifier>,
 }
 
 impl Sqlite {
@@ -81,7 +81,7 @@ impl Sqlite {
         if file.may_make() {
             schema::create(file.path())?;
         }
-        let bell = Arc::new(Bell::new(file.path()));
+        let commits = Arc::new(CommitNotifier::new(file.path()));
         let file = Arc::new(file);
         let writer = Session::open(&file, limits)?;
         let reader = Session::open(&file, limits)?;
@@ -90,7 +90,7 @@ impl Sqlite {
             limits,
             writer: writer.share(),
             reader: reader.share(),
-            bell,
+            commits,
         })
     }
 }
@@ -173,7 +173,7 @@ impl Registry for Sqlite {
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {
-        self.bell.listen();
+        self.commits.listen();
         let (file, limits) = (Arc::clone(&self.file), self.limits);
         let (session, position) = blocking(move || {
             let mut session = Session::open(&file, limits)?;
@@ -184,19 +184,19 @@ impl Registry for Sqlite {
         Ok(follow::start(
             session.share(),
             position,
-            Arc::clone(&self.bell),
+            Arc::clone(&self.commits),
         ))
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<Revision, RegistryError> {
         let changes = changes.to_vec();
-        let bell = Arc::clone(&self.bell);
+        let commits = Arc::clone(&self.commits);
         self.writer
             .run(move |session| {
                 let revision = session
                     .write(|connection, limits| commit::commit(connection, &changes, limits))?;
                 // Here and not after the await: a caller that gives up has committed all the same.
-                bell.ring();
+                commits.notify();
                 Ok(revision)
             })
             .await
@@ -215,11 +215,11 @@ impl Registry for Sqlite {
 
     async fn ask(&self, question: &Question) -> Result<(), RegistryError> {
         let question = question.clone();
-        let bell = Arc::clone(&self.bell);
+        let commits = Arc::clone(&self.commits);
         self.writer
             .run(move |session| {
                 session.write(|connection, _| liveness::ask(connection, &question))?;
-                bell.ring();
+                commits.notify();
                 Ok(())
             })
             .await
@@ -259,7 +259,7 @@ impl Registry for Sqlite {
             })
         })
         .await?;
-        self.bell.ring();
+        self.commits.notify();
         Ok(())
     }
 

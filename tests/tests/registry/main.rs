@@ -10,6 +10,7 @@
     reason = "what fails fails the test, with its line"
 )]
 
+mod backup;
 mod bed;
 mod etcd;
 mod faults;
@@ -19,7 +20,6 @@ mod proxy;
 mod rules;
 mod scale;
 mod sessions;
-mod transfer;
 mod watching;
 
 /// Each test once for every backend.

@@ -8,13 +8,13 @@ mod vteps;
 
 use aya::{Ebpf, EbpfLoader, Pod};
 
-use super::{DatapathError, Settings, pins::Pins, slots::Slots, table::Table};
+use super::{DatapathError, Settings, pins::Pins, table::Table, traffic_slots::TrafficSlots};
 use crate::model::{MapUsage, Revision, Row, Tables, for_each_table};
 
 /// What entries carry that the model leaves to the datapath.
 pub(super) struct EncodeContext<'a> {
     /// Where each network is counted.
-    pub slots: &'a Slots,
+    pub slots: &'a TrafficSlots,
     /// Seconds of `CLOCK_MONOTONIC`, never 0.
     pub now_s: u32,
 }
@@ -161,7 +161,7 @@ mod tests {
     where
         R::Key: PartialEq + std::fmt::Debug,
     {
-        let slots = Slots::default();
+        let slots = TrafficSlots::default();
         let context = EncodeContext {
             slots: &slots,
             now_s: 1,

@@ -347,7 +347,7 @@ impl Datapath for Host {
         Ok(Vec::new())
     }
 
-    fn doubt_attachments(&self) {}
+    fn recheck_attachments(&self) {}
 
     fn attach_external(&self, _: &BTreeSet<u32>) -> Result<(), DatapathError> {
         Ok(())

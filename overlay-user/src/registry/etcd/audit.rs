@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
 
 use super::{
-    super::check::{Findings, Repair},
+    super::integrity::{Findings, Repair},
     failure::Failure,
     keys::{self, State},
     members::{Link, Members, PAGE_REQUEST, REQUEST},

@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use super::{
     super::{RegistryError, rules},
-    draft::{Draft, Stop},
     failure::Failure,
     keys, lease,
     members::Members,
+    txn_plan::{Stop, TxnPlanner},
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
@@ -39,9 +39,13 @@ impl Barrier {
 }
 
 /// Thinks a change out.
-pub(super) fn apply(draft: &mut Draft<'_>, change: &Change, is_kept: bool) -> Result<(), Stop> {
+pub(super) fn apply(
+    planner: &mut TxnPlanner<'_>,
+    change: &Change,
+    is_kept: bool,
+) -> Result<(), Stop> {
     let mut work = Work {
-        draft,
+        planner,
         is_quarantined: is_kept,
     };
     match change {
@@ -69,11 +73,11 @@ pub(super) fn apply(draft: &mut Draft<'_>, change: &Change, is_kept: bool) -> Re
         Change::RemoveEndpoint(name) => work.remove_endpoint(name, None),
         Change::RemoveGeneration(name, generation) => work.remove_endpoint(name, Some(*generation)),
     }?;
-    work.draft.end_step()
+    work.planner.end_step()
 }
 
 struct Work<'a, 'b> {
-    draft: &'a mut Draft<'b>,
+    planner: &'a mut TxnPlanner<'b>,
     /// Whether addresses that are given up stay in quarantine.
     is_quarantined: bool,
 }
@@ -83,41 +87,41 @@ impl Work<'_, '_> {
         rules::check_network(network)?;
         let (vni, name) = (network.vni, &network.name);
         let (key, claim) = (keys::network(vni), keys::network_name(name));
-        self.draft.need(&[key.clone(), claim.clone()])?;
-        if let Some(value) = self.draft.get(&key)? {
+        self.planner.need(&[key.clone(), claim.clone()])?;
+        if let Some(value) = self.planner.get(&key)? {
             let owner: Network = values::read(key.as_bytes(), &value)?;
             return Err(rules::conflict("VNI", &vni, format!("network {}", owner.name)).into());
         }
-        if let Some(value) = self.draft.get(&claim)? {
+        if let Some(value) = self.planner.get(&claim)? {
             let owner: Vni = values::word(claim.as_bytes(), &value)?;
             let owner = format!("network {name} (VNI {owner})");
             return Err(rules::conflict("network name", name, owner).into());
         }
-        self.draft.put(key, values::write(network)?);
-        self.draft.put(claim, vni.to_string());
+        self.planner.put(key, values::write(network)?);
+        self.planner.put(claim, vni.to_string());
         Ok(())
     }
 
     fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), Stop> {
         let key = keys::network(vni);
-        let Some(value) = self.draft.get(&key)? else {
+        let Some(value) = self.planner.get(&key)? else {
             return Err(rules::missing_network(vni).into());
         };
         let former: Network = values::read(key.as_bytes(), &value)?;
         let network = former.clone().with(settings);
         if network != former {
-            self.draft.put(key, values::write(&network)?);
+            self.planner.put(key, values::write(&network)?);
         }
         Ok(())
     }
 
     fn remove_network(&mut self, vni: Vni) -> Result<(), Stop> {
         let key = keys::network(vni);
-        let Some(value) = self.draft.get(&key)? else {
+        let Some(value) = self.planner.get(&key)? else {
             return Ok(());
         };
         let network: Network = values::read(key.as_bytes(), &value)?;
-        let endpoints = self.draft.list(&keys::endpoints(vni))?;
+        let endpoints = self.planner.list(&keys::endpoints(vni))?;
         if !endpoints.is_empty() {
             let examples: Vec<String> = endpoints
                 .iter()
@@ -128,8 +132,8 @@ impl Work<'_, '_> {
             let name = network.name.as_str();
             return Err(rules::network_in_use(name, vni, count, &examples).into());
         }
-        self.draft.delete(key);
-        self.draft.delete(keys::network_name(&network.name));
+        self.planner.delete(key);
+        self.planner.delete(keys::network_name(&network.name));
         Ok(())
     }
 
@@ -137,12 +141,12 @@ impl Work<'_, '_> {
         rules::check_node(node)?;
         let ip = node.vtep.ip;
         let (key, claim) = (keys::node(&node.name), keys::vtep(ip));
-        self.draft.need(&[key.clone(), claim.clone()])?;
+        self.planner.need(&[key.clone(), claim.clone()])?;
         // One that can't be read is replaced: its agent would never start again.
-        let former = self.draft.get(&key)?;
+        let former = self.planner.get(&key)?;
         let former =
             former.and_then(|value| values::read::<NodeValue>(key.as_bytes(), &value).ok());
-        if let Some(value) = self.draft.get(&claim)? {
+        if let Some(value) = self.planner.get(&claim)? {
             let owner: Name = values::word(claim.as_bytes(), &value)?;
             if owner != node.name {
                 return Err(self.vtep_conflict(ip, &owner)?.into());
@@ -156,10 +160,10 @@ impl Work<'_, '_> {
         if let Some(former) = former
             && former.vtep.ip != ip
         {
-            self.draft.delete(keys::vtep(former.vtep.ip));
+            self.planner.delete(keys::vtep(former.vtep.ip));
         }
-        self.draft.put(key, values::write(&value)?);
-        self.draft.put(claim, node.name.as_str());
+        self.planner.put(key, values::write(&value)?);
+        self.planner.put(claim, node.name.as_str());
         Ok(())
     }
 
@@ -172,19 +176,19 @@ impl Work<'_, '_> {
             return Ok(());
         };
         let key = keys::seen(&node.name);
-        let known: u128 = match self.draft.peek(&key)? {
+        let known: u128 = match self.planner.peek(&key)? {
             Some(row) => values::word(key.as_bytes(), &row.value)?,
             None => 0,
         };
         if since.as_millis() > known {
-            self.draft.put(key, since.as_millis().to_string());
+            self.planner.put(key, since.as_millis().to_string());
         }
         Ok(())
     }
 
     fn vtep_conflict(&mut self, ip: IpAddr, owner: &Name) -> Result<RegistryError, Stop> {
         let key = keys::node(owner);
-        let is_agent = match self.draft.get(&key)? {
+        let is_agent = match self.planner.get(&key)? {
             Some(value) => values::read::<NodeValue>(key.as_bytes(), &value)?.agent,
             None => true,
         };
@@ -199,7 +203,7 @@ impl Work<'_, '_> {
     fn release_vtep(&mut self, name: &Name) -> Result<(), Stop> {
         self.check_silent(name)?;
         let key = keys::node(name);
-        let Some(value) = self.draft.get(&key)? else {
+        let Some(value) = self.planner.get(&key)? else {
             return Ok(());
         };
         let node: NodeValue = values::read(key.as_bytes(), &value)?;
@@ -208,11 +212,11 @@ impl Work<'_, '_> {
 
     /// Refuses a node whose session lives; the transaction depends on there being none.
     fn check_silent(&mut self, name: &Name) -> Result<(), Stop> {
-        if self.draft.get(&keys::alive(name))?.is_none() {
+        if self.planner.get(&keys::alive(name))?.is_none() {
             return Ok(());
         }
         let key = keys::node(name);
-        let vtep = match self.draft.get(&key)? {
+        let vtep = match self.planner.get(&key)? {
             Some(value) => Some(values::read::<NodeValue>(key.as_bytes(), &value)?.vtep),
             None => None,
         };
@@ -227,7 +231,7 @@ impl Work<'_, '_> {
         }
         let prefix = keys::all_on_node(name);
         let endpoints: Vec<(Vni, Name)> = self
-            .draft
+            .planner
             .list(&prefix)?
             .iter()
             .filter_map(|key| keys::vni_and_name(key))
@@ -236,20 +240,20 @@ impl Work<'_, '_> {
             .iter()
             .map(|(vni, name)| keys::endpoint(*vni, name))
             .collect();
-        self.draft.need(&rows)?;
+        self.planner.need(&rows)?;
         for (vni, endpoint) in endpoints {
             self.take_endpoint(vni, &endpoint)?;
-            self.draft.end_step()?;
+            self.planner.end_step()?;
             if silent {
                 self.check_silent(name)?;
             }
         }
-        self.draft.list(&prefix)?;
+        self.planner.list(&prefix)?;
         self.delete_node(name)
     }
 
     fn remove_empty_node(&mut self, name: &Name) -> Result<(), Stop> {
-        if self.draft.list(&keys::all_on_node(name))?.is_empty() {
+        if self.planner.list(&keys::all_on_node(name))?.is_empty() {
             return self.delete_node(name);
         }
         Ok(())
@@ -257,15 +261,15 @@ impl Work<'_, '_> {
 
     fn delete_node(&mut self, name: &Name) -> Result<(), Stop> {
         let key = keys::node(name);
-        let Some(value) = self.draft.get(&key)? else {
+        let Some(value) = self.planner.get(&key)? else {
             return Ok(());
         };
         let node: NodeValue = values::read(key.as_bytes(), &value)?;
-        self.draft.delete(key);
-        self.draft.delete(keys::vtep(node.vtep.ip));
-        self.draft.delete(keys::alive(name));
-        self.draft.delete(keys::seen(name));
-        self.draft.delete(keys::report(None, name));
+        self.planner.delete(key);
+        self.planner.delete(keys::vtep(node.vtep.ip));
+        self.planner.delete(keys::alive(name));
+        self.planner.delete(keys::seen(name));
+        self.planner.delete(keys::report(None, name));
         Ok(())
     }
 
@@ -279,26 +283,26 @@ impl Work<'_, '_> {
         for claim in &claims {
             needed.extend([claim.key.clone(), claim.quarantine.clone()]);
         }
-        self.draft.need(&needed)?;
+        self.planner.need(&needed)?;
 
-        let Some(value) = self.draft.get(&network_key)? else {
+        let Some(value) = self.planner.get(&network_key)? else {
             return Err(rules::missing_network(*vni).into());
         };
         let network: Network = values::read(network_key.as_bytes(), &value)?;
         rules::check_addresses(endpoint, &network)?;
-        if self.draft.get(&node_key)?.is_none() {
+        if self.planner.get(&node_key)?.is_none() {
             return Err(rules::missing_node(&endpoint.node).into());
         }
-        if let Some(value) = self.draft.get(&name_key)? {
+        if let Some(value) = self.planner.get(&name_key)? {
             let vni: Vni = values::word(name_key.as_bytes(), &value)?;
             let owner = self.owner(vni, name)?;
             return Err(rules::conflict("endpoint name", name, owner).into());
         }
         self.take_claims(*vni, name, claims)?;
-        self.draft.put(name_key, vni.to_string());
-        self.draft
+        self.planner.put(name_key, vni.to_string());
+        self.planner
             .put(keys::on_node(&endpoint.node, *vni, name), "");
-        self.draft.put(
+        self.planner.put(
             keys::endpoint(*vni, name),
             values::write(&EndpointValue::from(endpoint))?,
         );
@@ -308,7 +312,7 @@ impl Work<'_, '_> {
     /// Takes addresses that nobody has.
     fn take_claims(&mut self, vni: Vni, name: &Name, claims: Vec<Claim>) -> Result<(), Stop> {
         for claim in &claims {
-            if let Some(value) = self.draft.get(&claim.key)? {
+            if let Some(value) = self.planner.get(&claim.key)? {
                 let owner = values::word(claim.key.as_bytes(), &value)?;
                 let owner = self.owner(vni, &owner)?;
                 return Err(rules::conflict(claim.what, &claim.value, owner).into());
@@ -316,7 +320,7 @@ impl Work<'_, '_> {
         }
         for claim in claims {
             self.leave_quarantine(&claim, name)?;
-            self.draft.put(claim.key, name.as_str());
+            self.planner.put(claim.key, name.as_str());
         }
         Ok(())
     }
@@ -329,16 +333,16 @@ impl Work<'_, '_> {
         generation: Revision,
     ) -> Result<(), Stop> {
         let name_key = keys::endpoint_name(name);
-        let Some(value) = self.draft.get(&name_key)? else {
+        let Some(value) = self.planner.get(&name_key)? else {
             return Err(rules::missing_endpoint(name).into());
         };
         let vni: Vni = values::word(name_key.as_bytes(), &value)?;
         let (key, network_key) = (keys::endpoint(vni, name), keys::network(vni));
-        self.draft.need(&[key.clone(), network_key.clone()])?;
+        self.planner.need(&[key.clone(), network_key.clone()])?;
         let Some(former) = self.endpoint(vni, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
-        if self.draft.generation(&key) != Some(generation) {
+        if self.planner.generation(&key) != Some(generation) {
             return Err(rules::changed_meanwhile(name).into());
         }
         let value = EndpointValue {
@@ -349,7 +353,7 @@ impl Work<'_, '_> {
         if value == former {
             return Ok(());
         }
-        let Some(network) = self.draft.get(&network_key)? else {
+        let Some(network) = self.planner.get(&network_key)? else {
             return Err(rules::missing_network(vni).into());
         };
         let network: Network = values::read(network_key.as_bytes(), &network)?;
@@ -367,15 +371,15 @@ impl Work<'_, '_> {
         let needed = new
             .iter()
             .flat_map(|claim| [claim.key.clone(), claim.quarantine.clone()]);
-        self.draft.need(&needed.collect::<Vec<_>>())?;
+        self.planner.need(&needed.collect::<Vec<_>>())?;
         self.take_claims(vni, name, new)?;
         for claim in old {
-            self.draft.delete(claim.key);
+            self.planner.delete(claim.key);
             if self.is_quarantined {
-                self.draft.quarantine(claim.quarantine, name.as_str());
+                self.planner.quarantine(claim.quarantine, name.as_str());
             }
         }
-        self.draft.put(key, values::write(&value)?);
+        self.planner.put(key, values::write(&value)?);
         Ok(())
     }
 
@@ -383,12 +387,12 @@ impl Work<'_, '_> {
     /// very commit. What the endpoint may have is no longer in quarantine.
     fn leave_quarantine(&mut self, claim: &Claim, name: &Name) -> Result<(), Stop> {
         let key = &claim.quarantine;
-        let Some(value) = self.draft.get(key)? else {
+        let Some(value) = self.planner.get(key)? else {
             return Ok(());
         };
         let owner: Name = values::word(key.as_bytes(), &value)?;
-        if owner != *name && !self.draft.has_given_up(key) {
-            let lease = self.draft.peek(key)?.map_or(0, |row| row.lease);
+        if owner != *name && !self.planner.has_given_up(key) {
+            let lease = self.planner.peek(key)?.map_or(0, |row| row.lease);
             return Err(Stop::Barrier(Barrier {
                 what: claim.what,
                 value: claim.value.clone(),
@@ -396,7 +400,7 @@ impl Work<'_, '_> {
                 lease,
             }));
         }
-        self.draft.delete(key.clone());
+        self.planner.delete(key.clone());
         Ok(())
     }
 
@@ -408,15 +412,15 @@ impl Work<'_, '_> {
         ifname: Option<&IfName>,
     ) -> Result<(), Stop> {
         let (name_key, node_key) = (keys::endpoint_name(name), keys::node(node));
-        self.draft.need(&[name_key.clone(), node_key.clone()])?;
-        let Some(value) = self.draft.get(&name_key)? else {
+        self.planner.need(&[name_key.clone(), node_key.clone()])?;
+        let Some(value) = self.planner.get(&name_key)? else {
             return Err(rules::missing_endpoint(name).into());
         };
         let vni: Vni = values::word(name_key.as_bytes(), &value)?;
         let Some(mut endpoint) = self.endpoint(vni, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
-        if self.draft.get(&node_key)?.is_none() {
+        if self.planner.get(&node_key)?.is_none() {
             return Err(rules::missing_node(node).into());
         }
         let former = endpoint.clone();
@@ -427,25 +431,25 @@ impl Work<'_, '_> {
             return Ok(());
         }
         if endpoint.node != former.node {
-            self.draft.delete(keys::on_node(&former.node, vni, name));
-            self.draft.put(keys::on_node(node, vni, name), "");
+            self.planner.delete(keys::on_node(&former.node, vni, name));
+            self.planner.put(keys::on_node(node, vni, name), "");
         }
-        self.draft
+        self.planner
             .put(keys::endpoint(vni, name), values::write(&endpoint)?);
         Ok(())
     }
 
     fn remove_endpoint(&mut self, name: &Name, generation: Option<Revision>) -> Result<(), Stop> {
         let key = keys::endpoint_name(name);
-        let Some(value) = self.draft.get(&key)? else {
+        let Some(value) = self.planner.get(&key)? else {
             return Ok(());
         };
         let vni = values::word(key.as_bytes(), &value)?;
         if let Some(generation) = generation {
             let key = keys::endpoint(vni, name);
-            self.draft.get(&key)?;
+            self.planner.get(&key)?;
             // What this commit itself has written is of no generation yet.
-            if self.draft.generation(&key) != Some(generation) {
+            if self.planner.generation(&key) != Some(generation) {
                 return Ok(());
             }
         }
@@ -459,20 +463,21 @@ impl Work<'_, '_> {
         };
         let ips = endpoint.addresses.iter().map(IpNet::addr);
         for claim in claims(vni, endpoint.mac, ips) {
-            self.draft.delete(claim.key);
+            self.planner.delete(claim.key);
             if self.is_quarantined {
-                self.draft.quarantine(claim.quarantine, name.as_str());
+                self.planner.quarantine(claim.quarantine, name.as_str());
             }
         }
-        self.draft.delete(keys::endpoint(vni, name));
-        self.draft.delete(keys::endpoint_name(name));
-        self.draft.delete(keys::on_node(&endpoint.node, vni, name));
+        self.planner.delete(keys::endpoint(vni, name));
+        self.planner.delete(keys::endpoint_name(name));
+        self.planner
+            .delete(keys::on_node(&endpoint.node, vni, name));
         Ok(())
     }
 
     fn endpoint(&mut self, vni: Vni, name: &Name) -> Result<Option<EndpointValue>, Stop> {
         let key = keys::endpoint(vni, name);
-        match self.draft.get(&key)? {
+        match self.planner.get(&key)? {
             Some(value) => Ok(Some(values::read(key.as_bytes(), &value)?)),
             None => Ok(None),
         }

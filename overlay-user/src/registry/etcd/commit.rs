@@ -17,12 +17,12 @@ use tokio::time::sleep;
 use super::{
     super::RegistryError,
     changes,
-    draft::{Draft, Group, Guard, Known, Listing, Row, Stop, Wanted, Write},
     failure::Failure,
     identity, keys,
     lease::Quarantine,
     members::{Link, Members, PAGE_REQUEST, REQUEST, delays},
     read::{self, OPERATIONS, from_revision, headless, to_revision},
+    txn_plan::{Guard, Listing, ReadCache, ReadSet, Row, Stop, TxnGroup, TxnPlanner, Write},
 };
 use crate::model::{Change, Revision};
 
@@ -83,7 +83,7 @@ struct Commit<'a> {
 
 impl Commit<'_> {
     async fn attempt(&mut self, changes: &[Change]) -> Result<Attempt, Failure> {
-        let groups = self.think(changes).await?;
+        let groups = self.plan(changes).await?;
         let mut revisions = Vec::with_capacity(groups.len());
         for group in &groups {
             let Some(revision) = self.execute(group, &revisions).await? else {
@@ -105,42 +105,42 @@ impl Commit<'_> {
     }
 
     /// Reads until all that the changes rest upon is known.
-    async fn think(&self, changes: &[Change]) -> Result<Vec<Group>, Failure> {
-        let mut known = Known::default();
+    async fn plan(&self, changes: &[Change]) -> Result<Vec<TxnGroup>, Failure> {
+        let mut known = ReadCache::default();
         loop {
-            let mut draft = Draft::new(&known, self.given_up.clone());
-            let thought = self.draft(&mut draft, changes);
-            if draft.wanted().is_empty() {
-                match thought {
-                    Ok(()) => return Ok(draft.finish()),
+            let mut planner = TxnPlanner::new(&known, self.given_up.clone());
+            let planned = self.planner(&mut planner, changes);
+            if planner.read_set().is_empty() {
+                match planned {
+                    Ok(()) => return Ok(planner.finish()),
                     Err(Stop::Failure(failure)) => return Err(failure),
                     Err(Stop::Barrier(barrier)) => {
                         return Err(barrier.explain(self.members).await?.into());
                     }
                     // Then something is wanted.
-                    Err(Stop::Unknown) => {}
+                    Err(Stop::NeedsRead) => {}
                 }
             }
-            let wanted = draft.into_wanted();
-            self.learn(&mut known, wanted).await?;
+            let read_set = planner.into_read_set();
+            self.learn(&mut known, read_set).await?;
         }
     }
 
     /// Thinks all changes out, as far as that goes. A refusal counts only if all before it is known.
-    fn draft(&self, draft: &mut Draft<'_>, changes: &[Change]) -> Result<(), Stop> {
+    fn planner(&self, planner: &mut TxnPlanner<'_>, changes: &[Change]) -> Result<(), Stop> {
         for (index, change) in changes.iter().enumerate() {
-            draft.begin(index);
-            match changes::apply(draft, change, self.quarantine.is_on()) {
-                Ok(()) | Err(Stop::Unknown) => {}
-                Err(refusal) if draft.wanted().is_empty() => return Err(refusal),
+            planner.begin(index);
+            match changes::apply(planner, change, self.quarantine.is_on()) {
+                Ok(()) | Err(Stop::NeedsRead) => {}
+                Err(refusal) if planner.read_set().is_empty() => return Err(refusal),
                 Err(_) => {}
             }
         }
         Ok(())
     }
 
-    async fn learn(&self, known: &mut Known, wanted: Wanted) -> Result<(), Failure> {
-        let keys: Vec<String> = wanted.keys.into_iter().collect();
+    async fn learn(&self, known: &mut ReadCache, read_set: ReadSet) -> Result<(), Failure> {
+        let keys: Vec<String> = read_set.keys.into_iter().collect();
         for keys in keys.chunks(OPERATIONS) {
             let (_, rows) = read::get_all(self.members, keys, 0).await?;
             for (key, row) in keys.iter().zip(rows) {
@@ -152,7 +152,7 @@ impl Commit<'_> {
                 known.rows.insert(key.clone(), row);
             }
         }
-        for prefix in wanted.prefixes {
+        for prefix in read_set.prefixes {
             let listing = self.list(&prefix).await?;
             known.listings.insert(prefix, listing);
         }
@@ -195,7 +195,7 @@ impl Commit<'_> {
     /// Carries out one transaction; gives its revision. `None`: it did nothing, others were faster.
     async fn execute(
         &self,
-        group: &Group,
+        group: &TxnGroup,
         revisions: &[Revision],
     ) -> Result<Option<Revision>, Failure> {
         let mut tries = self.members.tries();
@@ -226,7 +226,7 @@ impl Commit<'_> {
 
     async fn operations(
         &self,
-        group: &Group,
+        group: &TxnGroup,
         revisions: &[Revision],
     ) -> Result<(Vec<Compare>, Vec<TxnOp>), Failure> {
         let guards = group.guards.iter();
@@ -250,7 +250,7 @@ impl Commit<'_> {
     }
 
     /// The revision at which a transaction without an answer was carried out; `None`: it was not.
-    async fn find_ours(&self, group: &Group) -> Result<Option<Revision>, Failure> {
+    async fn find_ours(&self, group: &TxnGroup) -> Result<Option<Revision>, Failure> {
         let puts: Vec<(&String, &Vec<u8>)> = group
             .writes
             .iter()

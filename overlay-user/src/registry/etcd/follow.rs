@@ -17,8 +17,8 @@ use tokio::{
 
 use super::{
     super::{RegistryError, WatchEvent},
+    delta::DeltaBuilder,
     failure::{Failure, Trouble},
-    fold::Fold,
     identity, keys,
     members::{Link, Members, REQUEST, delays},
     read::{self, from_revision, to_revision},
@@ -170,7 +170,7 @@ impl Follower {
 
     /// Hands over what comes until the stream ends.
     async fn follow(&mut self, member: usize, mut stream: WatchStream) -> End {
-        let mut fold = Fold::default();
+        let mut builder = DeltaBuilder::default();
         loop {
             let message = tokio::select! {
                 () = self.sender.closed() => return End::Unwanted,
@@ -202,7 +202,7 @@ impl Follower {
                 if self.changes_identity(event) {
                     return End::Gap;
                 }
-                if let Err(failure) = fold.add(event) {
+                if let Err(failure) = builder.add(event) {
                     // Whoever reads the whole finds it too, and says so.
                     let error = failure.explain(self.members.url());
                     tracing::error!(%error, "an event that makes no sense");
@@ -222,7 +222,7 @@ impl Follower {
                 };
                 (delta.revision, vec![WatchEvent::Delta(delta)])
             } else {
-                std::mem::take(&mut fold).finish()
+                std::mem::take(&mut builder).finish()
             };
             if revision <= self.position {
                 continue;

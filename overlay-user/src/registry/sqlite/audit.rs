@@ -3,7 +3,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{
-    super::check::{Findings, Repair},
+    super::integrity::{Findings, Repair},
     failure::Failure,
 };
 

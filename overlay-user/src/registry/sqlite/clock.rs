@@ -9,12 +9,12 @@ use super::super::RegistryError;
 
 /// A moment: milliseconds after the boot of this name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment {
+pub(super) struct BootTime {
     pub(super) boot: &'static str,
     pub(super) ms: i64,
 }
 
-impl Moment {
+impl BootTime {
     /// Now.
     pub(super) fn now() -> Result<Self, RegistryError> {
         let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|error| {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBe
 
 use super::{
     super::{RegistryError, rules},
-    clock::Moment,
+    clock::BootTime,
     failure::Failure,
     liveness::wall_milliseconds,
     read,
@@ -36,7 +36,7 @@ pub(super) fn commit(
     let mut commit = Commit {
         transaction,
         revision: current + 1,
-        now: Moment::now()?,
+        now: BootTime::now()?,
         quarantine: limits.quarantine,
         session_ttl: limits.session_ttl,
         has_quarantine,
@@ -62,7 +62,7 @@ struct Commit<'a> {
     transaction: Transaction<'a>,
     /// What this commit becomes, unless all of it is done already.
     revision: Revision,
-    now: Moment,
+    now: BootTime,
     quarantine: Duration,
     session_ttl: Duration,
     /// There may be addresses in quarantine: else none is looked for.

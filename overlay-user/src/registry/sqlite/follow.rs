@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     super::{RegistryError, WatchEvent},
-    bell::Bell,
+    commit_notify::CommitNotifier,
     liveness,
     read::{self, Progress},
     session::{FileId, Session, SharedSession},
@@ -52,17 +52,17 @@ impl Position {
 pub(super) fn start(
     session: SharedSession,
     position: Position,
-    bell: Arc<Bell>,
+    commits: Arc<CommitNotifier>,
 ) -> mpsc::Receiver<WatchEvent> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
     // Subscribed here: a ring after this function's return is never missed.
-    let rings = bell.subscribe();
+    let rings = commits.subscribe();
     let follower = Follower {
         session,
         position,
         lost: None,
     };
-    tokio::spawn(follower.run(bell, rings, sender));
+    tokio::spawn(follower.run(commits, rings, sender));
     receiver
 }
 
@@ -85,7 +85,7 @@ struct Follower {
 impl Follower {
     async fn run(
         mut self,
-        bell: Arc<Bell>,
+        commits: Arc<CommitNotifier>,
         mut rings: watch::Receiver<()>,
         sender: mpsc::Sender<WatchEvent>,
     ) {
@@ -98,7 +98,7 @@ impl Follower {
             tokio::select! {
                 () = sender.closed() => return,
                 // A ring and the end of the wait lead to the same question.
-                _ = timeout(bell.poll_interval(), rings.changed()) => {}
+                _ = timeout(commits.poll_interval(), rings.changed()) => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     super::{QUESTION_TTL, rules},
-    clock::{Moment, milliseconds},
+    clock::{BootTime, milliseconds},
     failure::Failure,
     session::Limits,
 };
@@ -20,7 +20,7 @@ pub(super) fn heartbeat(
     session: &Session,
     limits: Limits,
 ) -> Result<(), Failure> {
-    let now = Moment::now()?;
+    let now = BootTime::now()?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let claimed = transaction
         .prepare_cached(
@@ -60,7 +60,7 @@ pub(super) fn wall_milliseconds(time: SystemTime) -> i64 {
 
 /// Puts a question, and forgets old ones with their answers.
 pub(super) fn ask(connection: &mut Connection, question: &Question) -> Result<(), Failure> {
-    let now = Moment::now()?;
+    let now = BootTime::now()?;
     let until = now.after(QUESTION_TTL);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for sql in [
@@ -94,7 +94,7 @@ pub(super) fn questions(
     connection: &Connection,
     since: i64,
 ) -> Result<Vec<(i64, Question)>, Failure> {
-    let now = Moment::now()?;
+    let now = BootTime::now()?;
     let mut statement = connection.prepare_cached(
         "SELECT number, body FROM question
          WHERE number > ?1 AND boot = ?2 AND until > ?3 ORDER BY number",
@@ -113,7 +113,7 @@ pub(super) fn questions(
 /// Writes a report in place of the host's earlier one to the same question.
 pub(super) fn publish(connection: &Connection, report: &Report) -> Result<(), Failure> {
     let kept = report.question.map_or(Duration::ZERO, |_| QUESTION_TTL);
-    let until = Moment::now()?.after(kept);
+    let until = BootTime::now()?.after(kept);
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO report (question, node, body, boot, until)

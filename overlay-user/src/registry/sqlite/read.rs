@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{
     super::{PAGE, Scope},
-    clock::Moment,
+    clock::BootTime,
     failure::Failure,
     session::Limits,
 };
@@ -211,7 +211,7 @@ pub(super) fn taken(
     vni: Vni,
     block: Block,
 ) -> Result<BTreeSet<IpAddr>, Failure> {
-    let now = Moment::now()?;
+    let now = BootTime::now()?;
     let transaction = connection.transaction()?;
     let mut statement = transaction.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM address WHERE vni = ?1 AND ip = ?2)
@@ -230,7 +230,7 @@ pub(super) fn taken(
 
 /// The nodes whose sessions live.
 pub(super) fn alive(connection: &Connection, limits: Limits) -> Result<BTreeSet<Name>, Failure> {
-    let since = Moment::now()?.before(limits.session_ttl);
+    let since = BootTime::now()?.before(limits.session_ttl);
     let mut statement = connection.prepare_cached(ALIVE)?;
     let mut rows = statement.query((since.boot, since.ms))?;
     let mut names = BTreeSet::new();
@@ -379,7 +379,7 @@ pub(super) fn nodes(
     limits: Limits,
     rejected: &mut Vec<Rejected>,
 ) -> Result<Vec<Node>, Failure> {
-    let living = Moment::now()?.before(limits.session_ttl);
+    let living = BootTime::now()?.before(limits.session_ttl);
     let mut statement = connection.prepare_cached(NODES)?;
     let mut rows = statement.query((since, living.boot, living.ms))?;
     let mut nodes = Vec::new();

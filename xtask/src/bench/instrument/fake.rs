@@ -220,7 +220,7 @@ impl Datapath for Tabled {
         Ok(())
     }
 
-    fn doubt_attachments(&self) {}
+    fn recheck_attachments(&self) {}
 
     fn attach_external(&self, _: &BTreeSet<u32>) -> Result<(), DatapathError> {
         Ok(())

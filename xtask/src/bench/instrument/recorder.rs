@@ -206,8 +206,8 @@ impl<D: Datapath> Datapath for Recorder<D> {
         self.inner.others_before()
     }
 
-    fn doubt_attachments(&self) {
-        self.inner.doubt_attachments();
+    fn recheck_attachments(&self) {
+        self.inner.recheck_attachments();
     }
 
     fn attach_external(&self, ifindexes: &BTreeSet<u32>) -> Result<(), DatapathError> {

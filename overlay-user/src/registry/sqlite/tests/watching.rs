@@ -34,10 +34,13 @@ async fn a_commit_of_another_connection_arrives_well_within_two_seconds() {
 async fn a_bell_is_heard_by_another_process_without_polling() {
     let bed = Bed::new();
     drop(bed.open());
-    let (ours, theirs) = (Bell::new(&bed.path()), Bell::new(&bed.path()));
+    let (ours, theirs) = (
+        CommitNotifier::new(&bed.path()),
+        CommitNotifier::new(&bed.path()),
+    );
     theirs.listen();
     let mut rings = theirs.subscribe();
-    ours.ring();
+    ours.notify();
     timeout(PATIENCE, rings.changed()).await.unwrap().unwrap();
 }
 
@@ -168,7 +171,7 @@ async fn a_watch_older_than_the_tombstones_must_resync() {
         registry.commit(&[create(&name, number)]).await.unwrap();
         registry.commit(&[remove(&name)]).await.unwrap();
     }
-    let mut events = follow::start(session.share(), old, Arc::clone(&registry.bell));
+    let mut events = follow::start(session.share(), old, Arc::clone(&registry.commits));
     assert_eq!(next(&mut events).await, WatchEvent::Resync);
     // From there it goes on with deltas.
     let revision = registry.commit(&[create("green", 99)]).await.unwrap();
@@ -362,7 +365,7 @@ async fn a_dropped_receiver_ends_its_task() {
     let registry = bed.open();
     drop(registry.watch().await.unwrap());
     let start = Instant::now();
-    while Arc::strong_count(&registry.bell) > 1 {
+    while Arc::strong_count(&registry.commits) > 1 {
         assert!(start.elapsed() < PATIENCE, "the task goes on");
         tokio::task::yield_now().await;
     }

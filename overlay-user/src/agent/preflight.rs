@@ -10,7 +10,7 @@ use std::{
 use anyhow::bail;
 use tokio::sync::Mutex;
 
-use super::{ALIVE, claim::Record, last_known::LastKnown};
+use super::{ALIVE, instance::InstanceRecord, last_known::LastKnown};
 use crate::{
     config::{Config, InstancePaths},
     datapath,
@@ -22,8 +22,8 @@ use crate::{
 /// Refuses a start in another network namespace than that in which the instance's datapath is. If
 /// that namespace is gone, forgets the datapath, which went with it.
 pub(super) async fn check_namespace(
-    former: &Record,
-    now: &Record,
+    former: &InstanceRecord,
+    now: &InstanceRecord,
     paths: &InstancePaths,
     config: &Config,
 ) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ pub(super) async fn check_namespace(
 /// `is_adopted`: what this host has is not held against a new one that is empty.
 pub(super) async fn open(
     config: &Config,
-    former: Option<&Record>,
+    former: Option<&InstanceRecord>,
     is_adopted: bool,
 ) -> Result<Arc<dyn Registry>, RegistryError> {
     let settings = &config.registry;
@@ -145,14 +145,14 @@ pub(super) fn take_out(
 /// a second node for one host; and another host's node.
 pub(super) fn check_node(
     config: &Config,
-    former: Option<&Record>,
+    former: Option<&InstanceRecord>,
     vtep: Vtep,
     nodes: &[Node],
 ) -> anyhow::Result<()> {
     let known = |name: &Name| nodes.iter().find(|node| node.name == *name);
     let Config { instance, node, .. } = config;
     let url = &config.registry.url;
-    if let Some(Record { node: former, .. }) = former
+    if let Some(InstanceRecord { node: former, .. }) = former
         && former != node
         && known(former).is_some()
     {
@@ -199,8 +199,8 @@ mod tests {
         Config::load(settings, None).unwrap()
     }
 
-    fn former(node: &str) -> Record {
-        Record {
+    fn former(node: &str) -> InstanceRecord {
+        InstanceRecord {
             node: node.parse().unwrap(),
             iface: "u0".parse().unwrap(),
             registry: config().registry,
@@ -225,7 +225,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(config: &Config, former: Option<&Record>, registry: &[Node], parts: &[&str]) {
+    fn refused(
+        config: &Config,
+        former: Option<&InstanceRecord>,
+        registry: &[Node],
+        parts: &[&str],
+    ) {
         let line = check_node(config, former, vtep("10.0.0.1"), registry)
             .unwrap_err()
             .to_string();

@@ -16,8 +16,8 @@ struct Store {
 
 impl Store {
     /// Reads what is wanted.
-    fn learn(&self, known: &mut Known, wanted: Wanted) {
-        for key in wanted.keys {
+    fn learn(&self, known: &mut ReadCache, read_set: ReadSet) {
+        for key in read_set.keys {
             let row = self.rows.get(&key).map(|(value, revision)| Row {
                 value: value.clone(),
                 revision: *revision,
@@ -25,7 +25,7 @@ impl Store {
             });
             known.rows.insert(key, row);
         }
-        for prefix in wanted.prefixes {
+        for prefix in read_set.prefixes {
             let keys = self.rows.keys().filter(|key| key.starts_with(&prefix));
             let listing = Listing {
                 revision: self.revision,
@@ -36,7 +36,7 @@ impl Store {
     }
 
     /// Carries a transaction out. `false`: a comparison failed, nothing was done.
-    fn execute(&mut self, group: &Group, revisions: &[Revision]) -> bool {
+    fn execute(&mut self, group: &TxnGroup, revisions: &[Revision]) -> bool {
         assert!(group.guards.len() <= OPERATIONS && group.writes.len() <= OPERATIONS);
         let revision_of = |key: &String| self.rows.get(key).map_or(0, |(_, revision)| *revision);
         let holds = group.guards.iter().all(|(key, guard)| match guard {
@@ -67,16 +67,16 @@ impl Store {
     }
 
     /// Thinks a commit out. How many times something had to be read comes with it.
-    fn think(&self, changes: &[Change]) -> Result<(Vec<Group>, usize), String> {
-        let mut known = Known::default();
+    fn plan(&self, changes: &[Change]) -> Result<(Vec<TxnGroup>, usize), String> {
+        let mut known = ReadCache::default();
         for rounds in 0..10 {
-            let mut draft = Draft::new(&known, HashSet::new());
+            let mut planner = TxnPlanner::new(&known, HashSet::new());
             let mut refusal = None;
             for (index, change) in changes.iter().enumerate() {
-                draft.begin(index);
-                match changes::apply(&mut draft, change, true) {
-                    Ok(()) | Err(Stop::Unknown) => {}
-                    Err(_) if !draft.wanted().is_empty() => {}
+                planner.begin(index);
+                match changes::apply(&mut planner, change, true) {
+                    Ok(()) | Err(Stop::NeedsRead) => {}
+                    Err(_) if !planner.read_set().is_empty() => {}
                     Err(Stop::Failure(failure)) => {
                         refusal = Some(failure.explain("etcd://h:1").to_string());
                         break;
@@ -87,20 +87,20 @@ impl Store {
                     }
                 }
             }
-            if draft.wanted().is_empty() {
+            if planner.read_set().is_empty() {
                 return match refusal {
                     Some(refusal) => Err(refusal),
-                    None => Ok((draft.finish(), rounds)),
+                    None => Ok((planner.finish(), rounds)),
                 };
             }
-            let wanted = draft.into_wanted();
-            self.learn(&mut known, wanted);
+            let read_set = planner.into_read_set();
+            self.learn(&mut known, read_set);
         }
         panic!("it never knows enough");
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<usize, String> {
-        let (groups, _) = self.think(changes)?;
+        let (groups, _) = self.plan(changes)?;
         let mut revisions = Vec::new();
         for group in &groups {
             // Nobody else writes: what a group compares holds.
@@ -164,7 +164,7 @@ fn what_several_changes_rest_upon_is_read_at_once() {
     let many: Vec<Change> = (0..100)
         .map(|n| create(&format!("e{n}"), n, 1, 0))
         .collect();
-    let (_, rounds) = store.think(&many).unwrap();
+    let (_, rounds) = store.plan(&many).unwrap();
     assert_eq!(rounds, 1);
 }
 
@@ -206,10 +206,8 @@ fn an_endpoint_with_more_addresses_than_fit_is_refused() {
             .collect(),
         ..endpoint.clone()
     };
-    assert!(store.think(&[Change::CreateEndpoint(with(50))]).is_ok());
-    let refusal = store
-        .think(&[Change::CreateEndpoint(with(80))])
-        .unwrap_err();
+    assert!(store.plan(&[Change::CreateEndpoint(with(50))]).is_ok());
+    let refusal = store.plan(&[Change::CreateEndpoint(with(80))]).unwrap_err();
     assert!(
         refusal.ends_with("an endpoint can have some 56 addresses there"),
         "{refusal}"
@@ -240,7 +238,7 @@ fn a_transaction_does_nothing_if_what_it_rests_upon_has_changed() {
     for meddling in meddling {
         let mut store = furnished();
         store.commit(&[create("old", 1, 1, 1)]).unwrap();
-        let (groups, _) = store.think(&changes).unwrap();
+        let (groups, _) = store.plan(&changes).unwrap();
         assert_eq!(groups.len(), 1);
         store.commit(meddling).unwrap();
         assert!(!store.execute(&groups[0], &[]), "{meddling:?}");

@@ -38,7 +38,7 @@ const EXAMPLES: usize = 100;
 
 /// Why an export or an import ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum TransferError {
+pub enum BackupError {
     /// The registry's word.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -104,7 +104,7 @@ enum Line {
 pub async fn export<W: AsyncWrite + Unpin + Send>(
     registry: &dyn Registry,
     out: W,
-) -> Result<Counts, TransferError> {
+) -> Result<Counts, BackupError> {
     let Reading {
         revision,
         networks,
@@ -182,7 +182,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 pub async fn import<R: AsyncBufRead + Unpin + Send>(
     registry: &dyn Registry,
     file: R,
-) -> Result<Imported, TransferError> {
+) -> Result<Imported, BackupError> {
     let mut import = Import {
         registry,
         known: Known::read(registry).await?,
@@ -196,7 +196,7 @@ pub async fn import<R: AsyncBufRead + Unpin + Send>(
     let mut end = None;
     while let Some(text) = lines.next_line().await? {
         number += 1;
-        let malformed = |why: String| TransferError::Malformed { line: number, why };
+        let malformed = |why: String| BackupError::Malformed { line: number, why };
         let line: Line =
             serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
         match line {
@@ -231,7 +231,7 @@ pub async fn import<R: AsyncBufRead + Unpin + Send>(
     if end == Some(import.seen) {
         Ok(import.outcome)
     } else {
-        Err(TransferError::CutOff { line: number })
+        Err(BackupError::CutOff { line: number })
     }
 }
 
@@ -291,7 +291,7 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn network(&mut self, network: Network) -> Result<(), TransferError> {
+    async fn network(&mut self, network: Network) -> Result<(), BackupError> {
         self.seen.networks += 1;
         match self.known.networks.get(&network.vni) {
             Some(known) if *known == network => self.outcome.unchanged.networks += 1,
@@ -308,7 +308,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    async fn node(&mut self, node: Node) -> Result<(), TransferError> {
+    async fn node(&mut self, node: Node) -> Result<(), BackupError> {
         self.seen.nodes += 1;
         match self.known.nodes.get(&node.name) {
             // Its version is its agent's business.

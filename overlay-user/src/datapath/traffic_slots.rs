@@ -9,12 +9,12 @@ use crate::model::Vni;
 /// Slots by network. A network has one while it has a port here; those that find none free are not
 /// counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Slots {
+pub(super) struct TrafficSlots {
     taken: BTreeMap<Vni, u16>,
     ports: BTreeMap<u32, Vni>,
 }
 
-impl Slots {
+impl TrafficSlots {
     /// How many networks can have one.
     pub(super) const CAPACITY: u16 = abi::Traffic::SLOTS - 1;
 
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_network_has_a_slot_from_its_first_port_to_its_last() {
-        let mut slots = Slots::default();
+        let mut slots = TrafficSlots::default();
         assert_eq!(slots.change([], [(7, vni(42)), (8, vni(42))]), [vni(42)]);
         assert_eq!(slots.of(vni(42)), 1);
         assert_eq!(slots.change([7], [(9, vni(43))]), [vni(43)]);
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_port_that_changes_networks_takes_its_slot_along() {
-        let mut slots = Slots::default();
+        let mut slots = TrafficSlots::default();
         slots.change([], [(7, vni(42))]);
         assert_eq!(slots.change([7], [(7, vni(43))]), [vni(42), vni(43)]);
         assert_eq!((slots.of(vni(42)), slots.of(vni(43))), (0, 1));
@@ -113,10 +113,10 @@ mod tests {
 
     #[test]
     fn networks_beyond_the_last_slot_are_not_counted() {
-        let mut slots = Slots::default();
-        let last = u32::from(Slots::CAPACITY);
+        let mut slots = TrafficSlots::default();
+        let last = u32::from(TrafficSlots::CAPACITY);
         slots.change([], (1..=last + 1).map(|number| (number, vni(number))));
-        assert_eq!(slots.of(vni(last)), Slots::CAPACITY);
+        assert_eq!(slots.of(vni(last)), TrafficSlots::CAPACITY);
         assert_eq!(slots.of(vni(last + 1)), 0);
         slots.change([1], []);
         assert_eq!(slots.of(vni(last + 1)), 1);
@@ -126,7 +126,7 @@ mod tests {
     fn a_restart_keeps_slots_of_networks_with_ports_and_forgets_the_others() {
         let networks = [(vni(42), 5), (vni(43), 6), (vni(44), 5), (vni(45), 0)];
         let ports = [(7, vni(42)), (8, vni(44)), (9, vni(45))];
-        let slots = Slots::restore(networks, ports);
+        let slots = TrafficSlots::restore(networks, ports);
         assert_eq!(slots.iter().collect::<Vec<_>>(), [(vni(42), 5)]);
     }
 }

@@ -27,19 +27,19 @@ pub(super) struct Listing {
 
 /// All that was read.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct ReadCache {
     pub(super) rows: HashMap<String, Option<Row>>,
     pub(super) listings: HashMap<String, Listing>,
 }
 
 /// What has to be read next.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct ReadSet {
     pub(super) keys: BTreeSet<String>,
     pub(super) prefixes: BTreeSet<String>,
 }
 
-impl Wanted {
+impl ReadSet {
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.prefixes.is_empty()
     }
@@ -48,8 +48,8 @@ impl Wanted {
 /// Why a change can't be thought out.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// Something has to be read first; it is among the [`Wanted`].
-    Unknown,
+    /// Something has to be read first; it is among the [`ReadSet`].
+    NeedsRead,
     /// It never can.
     Failure(Failure),
     /// An address is in quarantine.
@@ -90,7 +90,7 @@ pub(super) enum Write {
 
 /// One transaction.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(super) struct TxnGroup {
     /// The change that it begins with, or goes on with.
     pub(super) first_change: usize,
     pub(super) guards: BTreeMap<String, Guard>,
@@ -99,14 +99,14 @@ pub(super) struct Group {
 
 /// The commit so far.
 #[derive(Debug)]
-pub(super) struct Draft<'a> {
-    known: &'a Known,
+pub(super) struct TxnPlanner<'a> {
+    known: &'a ReadCache,
     /// Keys as the groups leave them, and which group wrote them last.
     staged: HashMap<String, (usize, Option<Vec<u8>>)>,
-    groups: Vec<Group>,
+    groups: Vec<TxnGroup>,
     /// Quarantines that this commit brings about: its own endpoints may have those addresses.
     given_up: HashSet<String>,
-    wanted: Wanted,
+    read_set: ReadSet,
     step: Step,
 }
 
@@ -118,15 +118,15 @@ struct Step {
     writes: BTreeMap<String, Write>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> TxnPlanner<'a> {
     /// A commit of nothing. What `given_up` names was given up by an earlier part of it.
-    pub(super) fn new(known: &'a Known, given_up: HashSet<String>) -> Self {
+    pub(super) fn new(known: &'a ReadCache, given_up: HashSet<String>) -> Self {
         Self {
             known,
             staged: HashMap::new(),
             groups: Vec::new(),
             given_up,
-            wanted: Wanted::default(),
+            read_set: ReadSet::default(),
             step: Step::default(),
         }
     }
@@ -140,17 +140,17 @@ impl<'a> Draft<'a> {
     }
 
     /// What has to be read before this can go on.
-    pub(super) const fn wanted(&self) -> &Wanted {
-        &self.wanted
+    pub(super) const fn read_set(&self) -> &ReadSet {
+        &self.read_set
     }
 
     /// The same, to be taken.
-    pub(super) fn into_wanted(self) -> Wanted {
-        self.wanted
+    pub(super) fn into_read_set(self) -> ReadSet {
+        self.read_set
     }
 
     /// The transactions, in order.
-    pub(super) fn finish(self) -> Vec<Group> {
+    pub(super) fn finish(self) -> Vec<TxnGroup> {
         self.groups
     }
 
@@ -163,8 +163,8 @@ impl<'a> Draft<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        self.wanted.keys.extend(missing.into_iter().cloned());
-        Err(Stop::Unknown)
+        self.read_set.keys.extend(missing.into_iter().cloned());
+        Err(Stop::NeedsRead)
     }
 
     /// A key's value as this commit has left it so far, or as it was read; then the transaction
@@ -192,8 +192,8 @@ impl<'a> Draft<'a> {
         if let Some(row) = self.known.rows.get(key) {
             return Ok(row.as_ref());
         }
-        self.wanted.keys.insert(key.to_owned());
-        Err(Stop::Unknown)
+        self.read_set.keys.insert(key.to_owned());
+        Err(Stop::NeedsRead)
     }
 
     /// The generation of a row that this commit has not written.
@@ -208,8 +208,8 @@ impl<'a> Draft<'a> {
     /// there being no other.
     pub(super) fn list(&mut self, prefix: &str) -> Result<BTreeSet<String>, Stop> {
         let Some(listing) = self.known.listings.get(prefix) else {
-            self.wanted.prefixes.insert(prefix.to_owned());
-            return Err(Stop::Unknown);
+            self.read_set.prefixes.insert(prefix.to_owned());
+            return Err(Stop::NeedsRead);
         };
         self.step
             .guards
@@ -267,9 +267,9 @@ impl<'a> Draft<'a> {
             .last()
             .is_some_and(|group| has_room(group, &step));
         if !joins {
-            self.groups.push(Group {
+            self.groups.push(TxnGroup {
                 first_change: step.change,
-                ..Group::default()
+                ..TxnGroup::default()
             });
         }
         let last = self.groups.len() - 1;
@@ -295,7 +295,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Whether both fit into one transaction.
-fn has_room(group: &Group, step: &Step) -> bool {
+fn has_room(group: &TxnGroup, step: &Step) -> bool {
     let guards = step
         .guards
         .keys()

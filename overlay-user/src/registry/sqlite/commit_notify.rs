@@ -30,14 +30,14 @@ const POLL: Duration = Duration::from_millis(250);
 const POLL_WITHOUT_INOTIFY: Duration = Duration::from_millis(50);
 
 /// Wakes the watches of this process and those of others on the same file.
-pub(super) struct Bell {
+pub(super) struct CommitNotifier {
     path: PathBuf,
     wake: Arc<watch::Sender<()>>,
     /// Keeps inotify going; `None` if the kernel refused it.
     inotify: OnceLock<Option<RecommendedWatcher>>,
 }
 
-impl Bell {
+impl CommitNotifier {
     pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -47,7 +47,7 @@ impl Bell {
     }
 
     /// A commit is visible.
-    pub(super) fn ring(&self) {
+    pub(super) fn notify(&self) {
         self.wake.send_replace(());
         // By path: opening the file here would cost this process its locks, see `schema`.
         let now = TimeSpec::UTIME_NOW;
@@ -120,7 +120,7 @@ fn concerns(event: &Event, file: &OsStr) -> bool {
     event.need_rescan() || (is_of_interest && event.paths.iter().any(is_ours))
 }
 
-impl fmt::Debug for Bell {
+impl fmt::Debug for CommitNotifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bell")
             .field("path", &self.path)

@@ -20,7 +20,7 @@ type Last<K, V> = BTreeMap<K, Option<V>>;
 
 /// Events so far.
 #[derive(Debug, Default)]
-pub(super) struct Fold {
+pub(super) struct DeltaBuilder {
     revision: Revision,
     networks: Last<Vni, Network>,
     nodes: Last<Name, Node>,
@@ -31,7 +31,7 @@ pub(super) struct Fold {
     others: Vec<WatchEvent>,
 }
 
-impl Fold {
+impl DeltaBuilder {
     /// Takes an event in; notes a value that can't be read.
     pub(super) fn add(&mut self, event: &Event) -> Result<(), Failure> {
         let Some(kv) = event.kv() else {

@@ -26,7 +26,7 @@ use crate::{
 /// What an agent was started with, for `overlay down` after it has died. Lives as long as the
 /// links and namespaces that it speaks of: until the next boot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct InstanceRecord {
     pub node: Name,
     pub iface: IfName,
     #[serde(deserialize_with = "registry_of_any_version")]
@@ -42,7 +42,7 @@ pub(super) struct Record {
     pub port: Option<u16>,
 }
 
-impl Record {
+impl InstanceRecord {
     /// What an agent with this configuration, in this network namespace, leaves.
     pub(super) async fn of(config: &Config, vtep: Ipv4Addr) -> anyhow::Result<Self> {
         Ok(Self {
@@ -123,11 +123,11 @@ fn registry_of_any_version<'de, D: Deserializer<'de>>(
 }
 
 /// The right to be the instance's agent, for as long as this lives.
-pub(super) struct Claim {
+pub(super) struct InstanceLock {
     lock: Flock<File>,
 }
 
-impl Claim {
+impl InstanceLock {
     /// Takes the instance's lock: nobody else is its agent, or takes it down.
     pub(super) fn lock(paths: &InstancePaths, instance: &Name) -> anyhow::Result<Self> {
         loop {
@@ -222,7 +222,7 @@ mod tests {
     fn a_record_is_for_its_owner_alone_and_comes_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let paths = paths(folder.path());
-        let record = Record {
+        let record = InstanceRecord {
             node: "h1".parse().unwrap(),
             iface: "u0".parse().unwrap(),
             registry: registry::Settings::new("etcd://10.0.0.1:2379".to_owned()),
@@ -235,7 +235,7 @@ mod tests {
         record.write(&paths).unwrap();
         let mode = fs::metadata(&paths.record).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let read = Record::read(&paths).unwrap().unwrap();
+        let read = InstanceRecord::read(&paths).unwrap().unwrap();
         assert_eq!(read.registry, record.registry);
         assert_eq!(read.vtep, record.vtep);
     }
@@ -246,7 +246,7 @@ mod tests {
         let paths = paths(folder.path());
         let old = r#"{"node":"h1","iface":"u0","registry":"sqlite:///a.db","netns":"x"}"#;
         fs::write(&paths.record, old).unwrap();
-        let read = Record::read(&paths).unwrap().unwrap();
+        let read = InstanceRecord::read(&paths).unwrap().unwrap();
         assert_eq!(read.registry.url, "sqlite:///a.db");
         assert_eq!(read.vtep, None);
     }
@@ -256,17 +256,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (paths, name) = (paths(folder.path()), "a".parse().unwrap());
         let mode = || fs::metadata(&paths.lock).unwrap().mode() & 0o777;
-        let first = Claim::lock(&paths, &name).unwrap();
+        let first = InstanceLock::lock(&paths, &name).unwrap();
         assert_eq!(mode(), 0o600);
         first.release(&paths);
         fs::set_permissions(&paths.lock, fs::Permissions::from_mode(0o644)).unwrap();
         let stranger = File::open(&paths.lock).unwrap();
-        let claim = Claim::lock(&paths, &name).unwrap();
+        let claim = InstanceLock::lock(&paths, &name).unwrap();
         assert_eq!(mode(), 0o600);
         // What was open already locks nothing that an agent looks at.
         let stranger = Flock::lock(stranger, FlockArg::LockExclusiveNonblock).unwrap();
         claim.release(&paths);
-        drop(Claim::lock(&paths, &name).unwrap());
+        drop(InstanceLock::lock(&paths, &name).unwrap());
         drop(stranger);
     }
 
@@ -274,11 +274,11 @@ mod tests {
     fn an_agent_that_was_taken_down_leaves_the_next_ones_socket_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (paths, name) = (paths(folder.path()), "a".parse().unwrap());
-        let old = Claim::lock(&paths, &name).unwrap();
-        assert!(Claim::lock(&paths, &name).is_err());
+        let old = InstanceLock::lock(&paths, &name).unwrap();
+        assert!(InstanceLock::lock(&paths, &name).is_err());
         // What `down` does while the agent still runs.
         fs::remove_file(&paths.lock).unwrap();
-        let new = Claim::lock(&paths, &name).unwrap();
+        let new = InstanceLock::lock(&paths, &name).unwrap();
         fs::write(&paths.socket, "").unwrap();
         old.release(&paths);
         assert!(paths.socket.exists());

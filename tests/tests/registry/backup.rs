@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use overlay_user::{
     model::{Change, Endpoint, Network, Node, Resolve},
-    registry::{self, Counts, Findings, Registry, Repair, TransferError},
+    registry::{self, BackupError, Counts, Findings, Registry, Repair},
 };
 use rusqlite::Connection;
 
@@ -187,7 +187,7 @@ async fn a_file_that_is_no_export_or_not_whole_is_refused(bed: Bed) {
             "it ends at line 7",
         ),
     ] {
-        let error: TransferError = registry::import(&*registry, bad.as_bytes())
+        let error: BackupError = registry::import(&*registry, bad.as_bytes())
             .await
             .unwrap_err();
         let line = error.to_string();
