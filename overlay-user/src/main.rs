@@ -9,7 +9,7 @@ use std::{
 
 use overlay_user::{
     agent::{self, Ending},
-    cli::{Cli, Failure, Output, Session, Verb, answer_completion},
+    cli::{Cli, CommandError, Output, Session, Verb, answer_completion},
     config::LogFormat,
     observe::log,
 };
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let format = cli.output;
     let outcome = dispatch(cli).and_then(|ending| match ending {
         Ending::Stopped => Ok(()),
-        Ending::StartAnew => Err(Failure::internal(start_anew())),
+        Ending::StartAnew => Err(CommandError::internal(start_anew())),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,8 +43,8 @@ fn start_anew() -> io::Error {
     command.exec()
 }
 
-fn dispatch(cli: Cli) -> Result<Ending, Failure> {
-    let runtime = Runtime::new().map_err(Failure::internal)?;
+fn dispatch(cli: Cli) -> Result<Ending, CommandError> {
+    let runtime = Runtime::new().map_err(CommandError::internal)?;
     let outcome = match cli.verb {
         Verb::Run(args) => {
             let config = args.config(cli.instance, cli.log)?;
@@ -54,7 +54,7 @@ fn dispatch(cli: Cli) -> Result<Ending, Failure> {
             });
             runtime
                 .block_on(agent::run(config))
-                .map_err(|error| Failure::from(&error))
+                .map_err(|error| CommandError::from(&error))
         }
         Verb::Command(command) => {
             let log = cli.log.unwrap_or_default();

@@ -13,7 +13,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::{CompleteEnv, Shell, engine::CompletionCandidate, env::Shells};
 use tokio::{runtime, time::timeout};
 
-use super::{Cli, Failure, Session};
+use super::{Cli, CommandError, Session};
 use crate::{
     agent::{
         api::{EndpointFilter, EndpointView, NetworkView, VtepView},
@@ -50,8 +50,8 @@ pub struct CompletionsArgs {
 }
 
 impl CompletionsArgs {
-    pub(super) fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let script = script(self.shell).map_err(Failure::internal)?;
+    pub(super) fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+        let script = script(self.shell).map_err(CommandError::internal)?;
         session.output.text(&script)?;
         Ok(())
     }

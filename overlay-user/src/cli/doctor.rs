@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Failure, Session, vtep::round_trip};
+use super::{CommandError, Session, vtep::round_trip};
 use crate::{
     agent::{
         api::{
@@ -40,7 +40,7 @@ pub struct DoctorArgs {
 }
 
 impl DoctorArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         if self.cluster {
             examine_cluster(session).await
         } else {
@@ -49,7 +49,7 @@ impl DoctorArgs {
     }
 }
 
-async fn examine_host(session: &mut Session<'_>) -> Result<(), Failure> {
+async fn examine_host(session: &mut Session<'_>) -> Result<(), CommandError> {
     let Session { client, output, .. } = session;
     let work = "examining this host and its peers".to_owned();
     let examination = async {
@@ -65,7 +65,7 @@ async fn examine_host(session: &mut Session<'_>) -> Result<(), Failure> {
     conclude(found.healthy, &found.findings)
 }
 
-async fn examine_cluster(session: &mut Session<'_>) -> Result<(), Failure> {
+async fn examine_cluster(session: &mut Session<'_>) -> Result<(), CommandError> {
     let Session { client, output, .. } = session;
     let work = "asking every host how the ways to the others are".to_owned();
     let found = output.during(work, client.doctor_cluster()).await?;
@@ -73,7 +73,7 @@ async fn examine_cluster(session: &mut Session<'_>) -> Result<(), Failure> {
     conclude(found.healthy, &found.findings)
 }
 
-fn conclude(is_healthy: bool, findings: &[Finding]) -> Result<(), Failure> {
+fn conclude(is_healthy: bool, findings: &[Finding]) -> Result<(), CommandError> {
     if is_healthy {
         return Ok(());
     }
@@ -81,7 +81,7 @@ fn conclude(is_healthy: bool, findings: &[Finding]) -> Result<(), Failure> {
         .iter()
         .filter(|finding| finding.severity == Severity::Problem)
         .count();
-    Err(Failure::finding(match problems {
+    Err(CommandError::finding(match problems {
         1 => "there is a problem: its line says what to do".to_owned(),
         count => format!("there are {count} problems: each line says what to do"),
     }))

@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{ASKING, Failure, Session, output};
+use super::{ASKING, CommandError, Session, output};
 use crate::agent::client::{ClientError, Doomed, take_down};
 
 pub(super) const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ pub struct DownArgs {
 }
 
 impl DownArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let is_asked = !self.yes && session.output.is_redrawn();
         if is_asked && !is_confirmed(session).await? {
             return Ok(());
@@ -63,7 +63,7 @@ impl DownArgs {
 }
 
 /// Shows what goes, and asks. Where nothing is left there is nothing to be asked.
-async fn is_confirmed(session: &mut Session<'_>) -> Result<bool, Failure> {
+async fn is_confirmed(session: &mut Session<'_>) -> Result<bool, CommandError> {
     let instance = session.client.instance().clone();
     let looking = Doomed::find(&instance);
     let work = "looking at what there is";

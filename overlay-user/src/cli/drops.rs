@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{ASKING, Failure, Session, completions, watch::WatchArgs};
+use super::{ASKING, CommandError, Session, completions, watch::WatchArgs};
 use crate::{
     agent::{
         api::{DropCountView, DropSampleView, DropsFilter, DropsView, drop_counts},
@@ -59,7 +59,7 @@ pub struct DropsArgs {
 type Drops = BTreeMap<String, u64>;
 
 impl DropsArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Self {
             all,
             verbose,
@@ -76,7 +76,7 @@ impl DropsArgs {
     }
 }
 
-async fn show(session: &mut Session<'_>, all: bool) -> Result<(), Failure> {
+async fn show(session: &mut Session<'_>, all: bool) -> Result<(), CommandError> {
     let drops = match session.client.drops().await {
         Ok(drops) => drops,
         Err(error) => without_agent(session, error, async |left| left.drops().await).await?,
@@ -95,7 +95,7 @@ async fn detail(
     filter: &DropsFilter,
     all: bool,
     verbose: bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let view = match session.client.drops_detail(filter).await {
         Ok(view) => view,
         Err(error) => {
@@ -124,7 +124,7 @@ async fn without_agent<T>(
     session: &mut Session<'_>,
     error: ClientError,
     read: impl AsyncFnOnce(Left) -> anyhow::Result<Option<T>>,
-) -> Result<T, Failure> {
+) -> Result<T, CommandError> {
     let no_agent = session.client.no_agent();
     let left = session.left(error)?;
     let reading = session.in_time("reading the drops", ASKING, read(left));

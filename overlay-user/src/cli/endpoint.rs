@@ -1,6 +1,6 @@
 //! `overlay endpoint`: endpoints of every node.
 
-use super::{ASKING, Failure, Session, completions, removal, watch::WatchArgs};
+use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
         AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest, SetRequest,
@@ -183,7 +183,7 @@ pub struct LsArgs {
 }
 
 impl LsArgs {
-    async fn list(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    async fn list(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let filter = EndpointFilter {
             vni: self.vni,
             node: self.node,
@@ -193,7 +193,7 @@ impl LsArgs {
     }
 }
 
-async fn list_all(session: &mut Session<'_>, filter: &EndpointFilter) -> Result<(), Failure> {
+async fn list_all(session: &mut Session<'_>, filter: &EndpointFilter) -> Result<(), CommandError> {
     let mut endpoints = match session.client.endpoint_ls(filter).await {
         Ok(endpoints) => endpoints,
         Err(error) => {
@@ -255,7 +255,7 @@ pub struct MoveArgs {
 }
 
 impl EndpointVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Session { client, output, .. } = session;
         match self {
             Self::Add(args) => {
@@ -315,7 +315,7 @@ impl EndpointVerb {
             }) => {
                 let request = SetRequest { addresses, mac };
                 if request == SetRequest::default() {
-                    return Err(Failure::usage("nothing to change: give --ip or --mac"));
+                    return Err(CommandError::usage("nothing to change: give --ip or --mac"));
                 }
                 let work = format!("changing endpoint {name}");
                 let set = output

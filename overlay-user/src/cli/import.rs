@@ -5,7 +5,7 @@ use std::path::absolute;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 
-use super::{Failure, Session, completions};
+use super::{CommandError, Session, completions};
 use crate::{agent::api::ImportArpdRequest, model::NetworkRef};
 
 pub(super) const EXAMPLES: &str = "\
@@ -44,11 +44,12 @@ pub struct ArpdArgs {
 }
 
 impl ImportVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Self::Arpd(ArpdArgs { dir, vni }) = self;
         let request = ImportArpdRequest {
             vni,
-            dir: absolute(&dir).map_err(|error| Failure::usage(format_args!("<DIR>: {error}")))?,
+            dir: absolute(&dir)
+                .map_err(|error| CommandError::usage(format_args!("<DIR>: {error}")))?,
         };
         let Session { client, output, .. } = session;
         let work = format!("importing {dir}");

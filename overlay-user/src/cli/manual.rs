@@ -11,7 +11,7 @@ use clap_mangen::{
     roff::{Roff, roman},
 };
 
-use super::{Cli, Failure, Session};
+use super::{Cli, CommandError, Session};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -28,12 +28,12 @@ pub struct ManualArgs {
 }
 
 impl ManualArgs {
-    pub(super) fn execute(self, _: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) fn execute(self, _: &mut Session<'_>) -> Result<(), CommandError> {
         let mut command = Cli::command().disable_help_subcommand(true);
         command.build();
         write_pages(&command, &self.folder).map_err(|error| {
             let folder = self.folder.display();
-            Failure::internal(format!("can't write manual pages into {folder}: {error}"))
+            CommandError::internal(format!("can't write manual pages into {folder}: {error}"))
         })
     }
 }

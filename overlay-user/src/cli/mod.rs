@@ -24,7 +24,7 @@ mod doctor;
 mod down;
 mod drops;
 mod endpoint;
-mod failure;
+mod error;
 mod import;
 mod manual;
 mod monitor;
@@ -40,7 +40,7 @@ mod vtep;
 mod watch;
 
 pub use completions::answer as answer_completion;
-pub use failure::{Failure, Stop};
+pub use error::{CommandError, ParseExit};
 pub use output::{Format, Output};
 pub use run::RunArgs;
 
@@ -179,12 +179,12 @@ pub enum Command {
 
 impl Cli {
     /// Parses what the shell hands over, the program's name first.
-    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, Stop> {
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, ParseExit> {
         let args: Vec<OsString> = args.into_iter().collect();
         for_people()
             .try_get_matches_from(&args)
             .and_then(|matches| Self::from_arg_matches(&matches))
-            .map_err(|error| Stop::new(error, Format::asked_for(&args)))
+            .map_err(|error| ParseExit::new(error, Format::from_args(&args)))
     }
 }
 
@@ -261,11 +261,11 @@ impl<'a> Session<'a> {
         what: &str,
         usual: Duration,
         work: impl Future<Output = anyhow::Result<T>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, CommandError> {
         let patience = self.patience.unwrap_or(usual);
         let working = self.output.during(what.to_owned(), work);
         match timeout(patience, working).await {
-            Ok(done) => done.map_err(|error| Failure::from(&error)),
+            Ok(done) => done.map_err(|error| CommandError::from(&error)),
             Err(_) => Err(OperationError::new(
                 ErrorKind::Unavailable,
                 format_args!(
@@ -279,19 +279,19 @@ impl<'a> Session<'a> {
     }
 
     /// What the last agent left, if none runs; for a verb that can do without one. Says so to people.
-    fn left(&mut self, error: ClientError) -> Result<Left, Failure> {
+    fn left(&mut self, error: ClientError) -> Result<Left, CommandError> {
         let ClientError::NoAgent { .. } = error else {
             return Err(error.into());
         };
         match Left::find(self.client.instance()) {
             Ok(Some(left)) => Ok(left),
             Ok(None) => Err(error.into()),
-            Err(error) => Err(Failure::from(&error)),
+            Err(error) => Err(CommandError::from(&error)),
         }
     }
 
     /// The same, for what the registry tells: says on stderr that no agent does.
-    fn left_in_registry(&mut self, error: ClientError) -> Result<Left, Failure> {
+    fn left_in_registry(&mut self, error: ClientError) -> Result<Left, CommandError> {
         let left = self.left(error)?;
         self.output.note(&format!(
             "no agent of instance {} runs: this is what its registry holds",
@@ -308,7 +308,7 @@ const WHOLE: Duration = Duration::from_hours(1);
 
 impl Command {
     /// Does it.
-    pub async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         match self {
             Self::Network(verb) => verb.execute(session).await,
             Self::Endpoint(verb) => verb.execute(session).await,

@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Session};
+use super::{CommandError, Session};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -17,9 +17,9 @@ evict, move, drop (by reason, once a second), dropped (some of these packets, no
 (somebody changed what the agent made, and it was put back), mended, failed, lost (this reader is too
 slow). JSON is an object a line.";
 
-pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), Failure> {
+pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), CommandError> {
     let Session { client, output, .. } = session;
-    let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(CommandError::internal)?;
     let mut events = client.monitor().await?;
     loop {
         tokio::select! {

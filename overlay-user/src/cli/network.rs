@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use ipnet::IpNet;
 
-use super::{ASKING, Failure, Session, completions, removal, watch::WatchArgs};
+use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{NetworkRequest, NetworkView},
     model::{FloodMode, Name, NetworkSettings, Resolve, VniChoice},
@@ -139,7 +139,7 @@ fn mtu(text: &str) -> Result<u32, String> {
 }
 
 impl NetworkVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Session { client, output, .. } = session;
         match self {
             Self::Create(args) => {
@@ -170,7 +170,7 @@ impl NetworkVerb {
                     learning,
                 };
                 if settings == NetworkSettings::default() {
-                    return Err(Failure::usage(
+                    return Err(CommandError::usage(
                         "nothing to change: give --mtu, --flood or --learning",
                     ));
                 }
@@ -195,7 +195,7 @@ impl NetworkVerb {
     }
 }
 
-async fn list_all(session: &mut Session<'_>) -> Result<(), Failure> {
+async fn list_all(session: &mut Session<'_>) -> Result<(), CommandError> {
     let networks = match session.client.network_ls().await {
         Ok(networks) => networks,
         Err(error) => {

@@ -26,7 +26,7 @@ pub enum Format {
 
 impl Format {
     /// The format that a command line asks for which clap refused as a whole.
-    pub(super) fn asked_for(args: &[OsString]) -> Self {
+    pub(super) fn from_args(args: &[OsString]) -> Self {
         let words: Vec<_> = args
             .iter()
             .map(|arg| arg.to_string_lossy())

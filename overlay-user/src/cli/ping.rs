@@ -7,7 +7,7 @@ use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Failure, Format, Session, completions, vtep::round_trip};
+use super::{CommandError, Format, Session, completions, vtep::round_trip};
 use crate::{
     agent::api::{PingRequest, Pinged},
     model::{Name, PingSize},
@@ -102,7 +102,7 @@ impl Spread {
 }
 
 impl PingArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Self {
             mut places,
             count,
@@ -164,10 +164,10 @@ impl Summary {
         })
     }
 
-    fn conclude(self) -> Result<(), Failure> {
+    fn conclude(self) -> Result<(), CommandError> {
         match self.last.lost {
             None => Ok(()),
-            Some(lost) => Err(Failure::finding(format_args!(
+            Some(lost) => Err(CommandError::finding(format_args!(
                 "{} of {} echoes were lost: {}: {}",
                 self.sent - self.received,
                 self.sent,

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Session, WHOLE, output};
+use super::{CommandError, Session, WHOLE, output};
 use crate::{
     agent::{
         api::{AdoptRequest, AdoptView, Counts, Findings, Imported, Repair},
@@ -104,7 +104,7 @@ pub struct CheckArgs {
 }
 
 impl RegistryVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         match self {
             Self::Export(args) => args.export(session).await,
             Self::Import(args) => args.import(session).await,
@@ -115,7 +115,7 @@ impl RegistryVerb {
 }
 
 impl FileArgs {
-    async fn export(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    async fn export(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let (named, file) = (self.registry.named()?, self.file);
         let instance = session.client.instance().clone();
         let work = format!("writing {}", file.display());
@@ -131,7 +131,7 @@ impl FileArgs {
         Ok(())
     }
 
-    async fn import(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    async fn import(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let (named, file) = (self.registry.named()?, self.file);
         let instance = session.client.instance().clone();
         let work = format!("importing {}", file.display());
@@ -140,7 +140,7 @@ impl FileArgs {
         session.output.show(&imported, write_imported)?;
         match imported.refused {
             0 => Ok(()),
-            refused => Err(Failure::finding(format_args!(
+            refused => Err(CommandError::finding(format_args!(
                 "{refused} of the file's entries were not imported: the registry has others in their \
                  place; remove those there, or those in the file, and import it again"
             ))),
@@ -149,7 +149,7 @@ impl FileArgs {
 }
 
 impl AdoptArgs {
-    async fn adopt(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    async fn adopt(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let client = session.client.clone();
         let found = client.registry_adopt(&AdoptRequest::default()).await?;
         // What is held may be there all the same, as it once was.
@@ -184,7 +184,7 @@ impl AdoptArgs {
 }
 
 impl CheckArgs {
-    async fn check(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    async fn check(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let named = self.registry.named()?;
         let instance = session.client.instance().clone();
         let checking = archive::check(named, &instance, self.repair);
@@ -198,7 +198,7 @@ impl CheckArgs {
             .count() as u64;
         match found.count.saturating_sub(done) {
             0 => Ok(()),
-            left => Err(Failure::finding(format_args!(
+            left => Err(CommandError::finding(format_args!(
                 "the registry disagrees with itself in {left} places: run `overlay registry check \
                  --repair` for what needs no decision, and remove the rest with the verbs for it"
             ))),

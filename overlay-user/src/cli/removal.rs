@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{Failure, Output};
+use super::{CommandError, Output};
 use crate::{
     agent::{
         api::{ErrorKind, OperationError},
@@ -48,11 +48,11 @@ pub(super) async fn each<R: Display, T>(
 
 impl<R, T> Removal<R, T> {
     /// Ends with what was refused.
-    pub(super) fn conclude(self) -> Result<(), Failure> {
+    pub(super) fn conclude(self) -> Result<(), CommandError> {
         if self.failures.is_empty() {
             Ok(())
         } else {
-            Err(Failure::Several(self.failures))
+            Err(CommandError::Several(self.failures))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::{ASKING, Failure, Session, watch::WatchArgs};
+use super::{ASKING, CommandError, Session, watch::WatchArgs};
 use crate::{
     agent::api::{AttachMode, DropTotals, EndpointCounts, PathState, StatusView},
     model::Vtep,
@@ -28,12 +28,12 @@ pub struct StatusArgs {
 }
 
 impl StatusArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         self.watch.repeat(session, show).await
     }
 }
 
-async fn show(session: &mut Session<'_>) -> Result<(), Failure> {
+async fn show(session: &mut Session<'_>) -> Result<(), CommandError> {
     let status = match session.client.status().await {
         Ok(status) => status,
         Err(error) => {

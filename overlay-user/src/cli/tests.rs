@@ -12,7 +12,7 @@ use crate::config::LogFormat;
 
 mod bad_input;
 
-fn parse(line: &str) -> Result<Cli, Stop> {
+fn parse(line: &str) -> Result<Cli, ParseExit> {
     let words = shell_words(line);
     let args = std::iter::once("overlay".to_owned()).chain(words);
     Cli::from_args(args.map(OsString::from))
@@ -40,7 +40,7 @@ fn stopped(line: &str) -> (u8, String) {
                 panic!("{line} should be refused");
             };
             let error = run.config(cli.instance, cli.log).unwrap_err();
-            Failure::from(error).report(format, &mut stderr)
+            CommandError::from(error).report(format, &mut stderr)
         }
     };
     (code, String::from_utf8(stderr).unwrap())
@@ -125,7 +125,7 @@ fn bad_input_is_json_wherever_json_was_asked_for() {
 #[test]
 fn what_a_message_quotes_can_not_break_the_line() {
     let mut stderr = Vec::new();
-    let failure = Failure::internal("first\nsecond\u{1b}[31m\n");
+    let failure = CommandError::internal("first\nsecond\u{1b}[31m\n");
     assert_eq!(failure.report(Format::Table, &mut stderr), 1);
     assert_eq!(stderr, b"error: first second [31m\n");
 }
@@ -133,7 +133,7 @@ fn what_a_message_quotes_can_not_break_the_line() {
 #[test]
 fn a_closed_pipe_is_no_failure() {
     let mut stderr = Vec::new();
-    let failure = Failure::Output(std::io::ErrorKind::BrokenPipe.into());
+    let failure = CommandError::Output(std::io::ErrorKind::BrokenPipe.into());
     assert_eq!(failure.report(Format::Table, &mut stderr), 0);
     assert!(stderr.is_empty());
 }
@@ -160,7 +160,7 @@ fn agent(fake: fake::Fake) -> Agent {
 }
 
 impl Agent {
-    async fn run(&self, line: &str) -> Result<String, Failure> {
+    async fn run(&self, line: &str) -> Result<String, CommandError> {
         let (out, outcome) = self.execute(line).await;
         outcome.map(|()| out)
     }
@@ -169,17 +169,17 @@ impl Agent {
     async fn run_through(&self, line: &str) -> (String, Result<(), String>) {
         let (out, outcome) = self.execute(line).await;
         let outcome = outcome.map_err(|failure| match failure {
-            Failure::Operation(error) => error.message,
-            Failure::Several(errors) => {
+            CommandError::Operation(error) => error.message,
+            CommandError::Several(errors) => {
                 let messages: Vec<_> = errors.into_iter().map(|error| error.message).collect();
                 messages.join("\n")
             }
-            Failure::Output(error) => error.to_string(),
+            CommandError::Output(error) => error.to_string(),
         });
         (out, outcome)
     }
 
-    async fn execute(&self, line: &str) -> (String, Result<(), Failure>) {
+    async fn execute(&self, line: &str) -> (String, Result<(), CommandError>) {
         let cli = parse(line).unwrap();
         let Verb::Command(command) = cli.verb else {
             panic!("{line} is for an agent");

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use super::{Failure, Session, completions};
+use super::{CommandError, Session, completions};
 use crate::{
     agent::api::{Verdict, VerifyRequest, VerifyView},
     model::NetworkRef,
@@ -35,7 +35,7 @@ pub struct VerifyArgs {
 }
 
 impl VerifyArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Session { client, output, .. } = session;
         let request = VerifyRequest { vni: self.vni };
         let work = "asking every host what it has installed".to_owned();
@@ -44,7 +44,7 @@ impl VerifyArgs {
         if found.agree {
             Ok(())
         } else {
-            Err(Failure::finding(summary(&found)))
+            Err(CommandError::finding(summary(&found)))
         }
     }
 }

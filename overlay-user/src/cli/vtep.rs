@@ -4,7 +4,7 @@ use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 
-use super::{ASKING, Failure, Session, completions, removal, watch::WatchArgs};
+use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{NodeState, PathState, PathView, VtepRef, VtepRemovedView, VtepView},
     observe::table::{Table, or_dash},
@@ -46,7 +46,7 @@ pub enum VtepVerb {
 }
 
 impl VtepVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), Failure> {
+    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Session { client, output, .. } = session;
         match self {
             Self::Ls(watch) => return watch.repeat(session, list_all).await,
@@ -70,7 +70,7 @@ impl VtepVerb {
     }
 }
 
-async fn list_all(session: &mut Session<'_>) -> Result<(), Failure> {
+async fn list_all(session: &mut Session<'_>) -> Result<(), CommandError> {
     let vteps = match session.client.vtep_ls().await {
         Ok(vteps) => vteps,
         Err(error) => {

@@ -11,7 +11,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Failure, Output, Session};
+use super::{CommandError, Output, Session};
 use crate::config::WatchPeriod;
 
 /// Whether to show it once.
@@ -33,13 +33,13 @@ impl WatchArgs {
     pub(super) async fn repeat(
         &self,
         session: &mut Session<'_>,
-        show: impl AsyncFn(&mut Session<'_>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        show: impl AsyncFn(&mut Session<'_>) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         let Some(period) = self.watch else {
             return show(session).await;
         };
         // Listened to from here on: one that comes between two waits is not lost.
-        let mut interrupts = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
+        let mut interrupts = signal(SignalKind::interrupt()).map_err(CommandError::internal)?;
         let mut is_first = true;
         loop {
             let shown = tokio::select! {
@@ -47,7 +47,7 @@ impl WatchArgs {
                 _ = interrupts.recv() => return Ok(()),
             };
             match shown {
-                Err(failure @ Failure::Output(_)) => return Err(failure),
+                Err(failure @ CommandError::Output(_)) => return Err(failure),
                 Err(failure) if is_first => return Err(failure),
                 Err(failure) => drop(failure.report(session.output.format(), &mut io::stderr())),
                 Ok(()) => is_first = false,
@@ -66,9 +66,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// Shows it in the place of what was there, or below that where it is no terminal.
 async fn once(
     session: &mut Session<'_>,
-    show: &impl AsyncFn(&mut Session<'_>) -> Result<(), Failure>,
+    show: &impl AsyncFn(&mut Session<'_>) -> Result<(), CommandError>,
     is_first: bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let (mut text, format) = (Vec::new(), session.output.format());
     let mut inner = Session {
         client: session.client.clone(),

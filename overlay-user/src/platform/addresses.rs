@@ -5,7 +5,9 @@ use std::io;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::{PlatformError, PortSpec, Tried, errno, linux::Linux, netlink::Netlink, netns::Netns};
+use super::{
+    Context, PlatformError, PortSpec, errno, linux::Linux, netlink::Netlink, netns::Netns,
+};
 
 impl Linux {
     /// Gives the inside the addresses of `spec`, and takes those off that the endpoint had before. All
@@ -21,7 +23,7 @@ impl Linux {
         let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
         let records = &self.records.addresses;
         let endpoint = spec.endpoint.as_str();
-        let recorded = records.get(endpoint).tried(setting)?;
+        let recorded = records.get(endpoint).context(setting)?;
         let wanted: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
         let mut former: Vec<_> = recorded.iter().flat_map(|text| text.lines()).collect();
         former.retain(|net| !wanted.iter().any(|wanted| wanted == net));
@@ -29,9 +31,9 @@ impl Linux {
         if !is_as_recorded {
             let all = wanted.iter().map(String::as_str);
             let all: Vec<_> = all.chain(former.iter().copied()).collect();
-            records.put(endpoint, &all.join("\n")).tried(setting)?;
+            records.put(endpoint, &all.join("\n")).context(setting)?;
             for net in former.iter().filter_map(|net| net.parse().ok()) {
-                inner.remove_address(index, net).await.tried(setting)?;
+                inner.remove_address(index, net).await.context(setting)?;
             }
         }
         let mut missed = Vec::new();
@@ -42,11 +44,11 @@ impl Linux {
                     let added = self.add_disabled(netns, inner, index, *net, spec).await?;
                     missed.extend(added.then_some(*net));
                 }
-                added => missed.extend(added.tried(setting)?.then_some(*net)),
+                added => missed.extend(added.context(setting)?.then_some(*net)),
             }
         }
         if !is_as_recorded {
-            records.put(endpoint, &wanted.join("\n")).tried(setting)?;
+            records.put(endpoint, &wanted.join("\n")).context(setting)?;
             // Nobody took away what it has for the first time.
             missed.clear();
         }
@@ -65,8 +67,8 @@ impl Linux {
     ) -> Result<bool, PlatformError> {
         let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
         let gone = || io::Error::from(Errno::ENODEV);
-        let link = inner.link(index).await.tried(setting)?;
-        let name = link.ok_or_else(gone).tried(setting)?.name;
+        let link = inner.link(index).await.context(setting)?;
+        let name = link.ok_or_else(gone).context(setting)?.name;
         let enabled = match self.enable_ipv6(netns, &name).await {
             Ok(()) => inner.add_address(index, net).await,
             Err(error) => Err(error),

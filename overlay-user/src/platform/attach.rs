@@ -15,7 +15,7 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    PlatformError, Tried, errno,
+    Context, PlatformError, errno,
     linux::Linux,
     netns::{self, Named, Netns},
 };
@@ -59,13 +59,13 @@ impl Linux {
             return Ok(name);
         }
         let opening = || format!("opening the namespace of {wanted}");
-        let identity = namespace.identity().await.tried(opening)?;
+        let identity = namespace.identity().await.context(opening)?;
         let number = identity.rsplit(' ').next().unwrap_or_default();
         let prefix: String = self.instance.as_str().chars().take(PREFIX).collect();
         let name: Name = format!("{prefix}-{number}")
             .parse()
             .map_err(io::Error::other)
-            .tried(opening)?;
+            .context(opening)?;
         self.begin_attach(&name);
         let _turn = self.netns_changes.lock(&name).await;
         let linked = self.link(&name, &identity, &target).await;
@@ -119,7 +119,7 @@ impl Linux {
         match netns::open(path).await {
             Ok(Named::Netns(namespace)) => {
                 let is_own = namespace.is(&self.host);
-                if is_own.tried(|| format!("opening the namespace of {wanted}"))? {
+                if is_own.context(|| format!("opening the namespace of {wanted}"))? {
                     return refused(format!(
                         "{wanted} is in the agent's own namespace, an endpoint needs another: choose one with \
                          --netns"
@@ -153,21 +153,21 @@ impl Linux {
 
     async fn link(&self, name: &Name, identity: &str, target: &Path) -> Result<(), PlatformError> {
         let linking = || format!("linking namespace {name} to {}", target.display());
-        let found = netns::find(name).await.tried(linking)?;
+        let found = netns::find(name).await.context(linking)?;
         if let Named::Netns(found) = &found
-            && found.identity().await.tried(linking)? == identity
+            && found.identity().await.context(linking)? == identity
         {
             return Ok(());
         }
         if !matches!(found, Named::Missing) {
             // One of ours that leads elsewhere by now.
-            self.unlink(name).tried(linking)?;
+            self.unlink(name).context(linking)?;
         }
-        netns::make_dir().tried(linking)?;
+        netns::make_dir().context(linking)?;
         let record = format!("{identity}\n{}", target.display());
         let links = &self.records.links;
-        links.put(name.as_str(), &record).tried(linking)?;
-        symlink(target, netns::path_of(name)).tried(linking)
+        links.put(name.as_str(), &record).context(linking)?;
+        symlink(target, netns::path_of(name)).context(linking)
     }
 
     /// Takes a link of ours away.
@@ -197,11 +197,13 @@ impl Linux {
         found: &Named,
     ) -> Result<(), PlatformError> {
         let looking = || format!("looking into namespace {name}");
-        let Some(attached) = self.attached(name).tried(looking)? else {
+        let Some(attached) = self.attached(name).context(looking)? else {
             return Ok(());
         };
         let why = match found {
-            Named::Netns(found) if found.identity().await.tried(looking)? == attached.identity => {
+            Named::Netns(found)
+                if found.identity().await.context(looking)? == attached.identity =>
+            {
                 return Ok(());
             }
             Named::Netns(_) => "is gone, and another one is there",
@@ -217,13 +219,13 @@ impl Linux {
     /// Takes a link of ours away that no endpoint needs.
     pub(super) async fn detach_unused(&self, name: &Name) -> Result<(), PlatformError> {
         let removing = || format!("removing the link to namespace {name}");
-        if !self.records.links.has(name.as_str()).tried(removing)? {
+        if !self.records.links.has(name.as_str()).context(removing)? {
             return Ok(());
         }
         let _turn = self.netns_changes.lock(name).await;
         let guests = &self.records.guests;
-        for endpoint in guests.names().tried(removing)? {
-            let place = guests.get(endpoint.as_str()).tried(removing)?;
+        for endpoint in guests.names().context(removing)? {
+            let place = guests.get(endpoint.as_str()).context(removing)?;
             if place.as_deref() == Some(name.as_str()) {
                 return Ok(());
             }
@@ -231,14 +233,14 @@ impl Linux {
         if self.is_attaching(name) {
             return Ok(());
         }
-        self.unlink(name).tried(removing)
+        self.unlink(name).context(removing)
     }
 
     /// The same for all of them.
     pub(super) async fn detach_all_unused(&self) -> Result<(), PlatformError> {
         let reading = || "reading which namespaces endpoints are attached to".to_owned();
         let mut result = Ok(());
-        for name in self.records.links.names().tried(reading)? {
+        for name in self.records.links.names().context(reading)? {
             result = result.and(self.detach_unused(&name).await);
         }
         result

@@ -15,13 +15,13 @@ use tokio::{
 };
 
 use super::{
-    External, Platform, PlatformError, Port, PortChange, PortSpec, Tried, TunnelDevices, Underlay,
-    devices,
-    mark::{self, Device},
+    Context, External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
+    Underlay, devices,
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
-    records::Records,
+    ownership::{self, Device},
     route,
+    state_dir::StateDir,
     underlay::{self, Choice},
     watch::{self, WatchedPorts},
 };
@@ -45,7 +45,7 @@ pub struct Linux {
     choice: Mutex<Choice>,
     /// Where the underlay and the host sides of the veths are.
     pub(super) host: Netns,
-    pub(super) records: Records,
+    pub(super) records: StateDir,
     /// What events are held against.
     pub(super) watched: Arc<WatchedPorts>,
     /// One change of each endpoint's port at a time.
@@ -99,7 +99,7 @@ impl Look {
 }
 
 /// What stands where one of our links belongs.
-pub(super) enum Place {
+pub(super) enum Occupant {
     /// Nothing.
     Free,
     /// Our link.
@@ -108,7 +108,7 @@ pub(super) enum Place {
     Foreign(Link),
 }
 
-impl Place {
+impl Occupant {
     /// Our link, if it is there. Refused: somebody else's is.
     pub(super) fn for_us(self) -> Result<Option<Link>, PlatformError> {
         match self {
@@ -122,7 +122,7 @@ impl Place {
 /// That somebody else's link has the name of one of ours.
 fn in_the_way(link: &Link) -> String {
     let name = &link.name;
-    if let Some(instance) = mark::instance_of(link) {
+    if let Some(instance) = ownership::instance_of(link) {
         return format!(
             "interface {name} is overlay instance {instance}'s and has the name of one of ours: choose \
              another --instance for this agent, or another name for the endpoint"
@@ -157,8 +157,8 @@ impl Linux {
         local_ip: Option<Ipv4Addr>,
     ) -> Result<Self, PlatformError> {
         Ok(Self {
-            records: Records::new(&instance),
-            host: Netns::current().tried(|| "opening this network namespace".to_owned())?,
+            records: StateDir::new(&instance),
+            host: Netns::current().context(|| "opening this network namespace".to_owned())?,
             watched: Arc::default(),
             port_changes: Locks::default(),
             netns_changes: Locks::default(),
@@ -209,16 +209,16 @@ impl Linux {
     async fn read_underlay(&self, choice: Choice) -> Result<Look, PlatformError> {
         let host = self.open_host().await?;
         let read = || format!("reading interface {}", self.iface);
-        let found = host.link_named(self.iface.as_str()).await.tried(read)?;
+        let found = host.link_named(self.iface.as_str()).await.context(read)?;
         let Some(link) = found else {
-            let links = host.links().await.tried(read)?;
+            let links = host.links().await.context(read)?;
             return Ok(Look::Gone(underlay::missing(&self.iface, &links)));
         };
         let mac = match underlay::check(&link) {
             Ok(mac) => mac,
             Err(why) => return Ok(Look::Unfit(why)),
         };
-        let addresses = host.addresses(link.index).await.tried(read)?;
+        let addresses = host.addresses(link.index).await.context(read)?;
         Ok(match underlay::choose(&link.name, &addresses, choice) {
             Ok(ip) => Look::There(Underlay {
                 ifindex: link.index,
@@ -234,17 +234,17 @@ impl Linux {
     pub async fn inventory(&self) -> Result<Inventory, PlatformError> {
         let reading = || "reading what is here of the instance".to_owned();
         let host = self.open_host().await?;
-        let links = host.links().await.tried(reading)?;
+        let links = host.links().await.context(reading)?;
         let ours = links
             .into_iter()
-            .filter(|link| mark::instance_of(link) == Some(self.instance.as_str()));
+            .filter(|link| ownership::instance_of(link) == Some(self.instance.as_str()));
         let (mut endpoints, mut devices) = (BTreeSet::new(), BTreeSet::new());
         for link in ours {
-            endpoints.extend(mark::endpoint_of(&link, &self.instance));
+            endpoints.extend(ownership::endpoint_of(&link, &self.instance));
             devices.insert(link.name);
         }
-        endpoints.extend(self.records.ports.names().tried(reading)?);
-        let namespaces = self.records.namespaces.names().tried(reading)?;
+        endpoints.extend(self.records.ports.names().context(reading)?);
+        let namespaces = self.records.namespaces.names().context(reading)?;
         Ok(Inventory {
             endpoints,
             namespaces: namespaces.into_iter().collect(),
@@ -261,7 +261,7 @@ impl Linux {
             self.remove_orphan_namespaces().await?;
             let left = self.records.namespaces.names();
             let is_done = left
-                .tried(|| "reading which namespaces are ours".to_owned())?
+                .context(|| "reading which namespaces are ours".to_owned())?
                 .is_empty();
             if is_done || Instant::now() >= deadline {
                 return self.remove_vxlan().await;
@@ -273,7 +273,7 @@ impl Linux {
     pub(super) async fn open_host(&self) -> Result<Netlink, PlatformError> {
         Netlink::open(&self.host)
             .await
-            .tried(|| "opening netlink in the host's namespace".to_owned())
+            .context(|| "opening netlink in the host's namespace".to_owned())
     }
 
     /// What has `device`'s name.
@@ -281,16 +281,16 @@ impl Linux {
         &self,
         host: &Netlink,
         device: Device<'_>,
-    ) -> Result<Place, PlatformError> {
+    ) -> Result<Occupant, PlatformError> {
         let name = device.name(&self.instance);
         let found = host
             .link_named(&name)
             .await
-            .tried(|| format!("looking for interface {name}"))?;
+            .context(|| format!("looking for interface {name}"))?;
         Ok(match found {
-            None => Place::Free,
-            Some(link) if self.owns(&link, device)? => Place::Ours(link),
-            Some(link) => Place::Foreign(link),
+            None => Occupant::Free,
+            Some(link) if self.owns(&link, device)? => Occupant::Ours(link),
+            Some(link) => Occupant::Foreign(link),
         })
     }
 
@@ -308,7 +308,7 @@ impl Linux {
                 self.records.devices.has(&link.name)
             }
         };
-        being_made.tried(|| format!("reading the record of {}", link.name))
+        being_made.context(|| format!("reading the record of {}", link.name))
     }
 
     /// Keeps the host from speaking IPv6 of its own accord on the link `name`.
@@ -336,7 +336,7 @@ impl Linux {
 
     /// Takes away the namespace `name` if we made it, it still is the same and nothing is in it.
     /// If it isn't the same, forgets it.
-    pub(super) async fn retire_netns(&self, name: &Name) -> Result<(), PlatformError> {
+    pub(super) async fn delete_netns_if_unused(&self, name: &Name) -> Result<(), PlatformError> {
         let _turn = self.netns_changes.lock(name).await;
         self.retire_locked(name).await
     }
@@ -345,20 +345,20 @@ impl Linux {
     pub(super) async fn retire_locked(&self, name: &Name) -> Result<(), PlatformError> {
         let removing = || format!("removing namespace {name}");
         let records = &self.records.namespaces;
-        let Some(ours) = records.get(name.as_str()).tried(removing)? else {
+        let Some(ours) = records.get(name.as_str()).context(removing)? else {
             return Ok(());
         };
-        match netns::find(name).await.tried(removing)? {
-            Named::Netns(netns) if netns.identity().await.tried(removing)? == ours => {
-                if !is_empty(&netns).await.tried(removing)? {
+        match netns::find(name).await.context(removing)? {
+            Named::Netns(netns) if netns.identity().await.context(removing)? == ours => {
+                if !is_empty(&netns).await.context(removing)? {
                     return Ok(());
                 }
-                netns::remove(name).tried(removing)?;
+                netns::remove(name).context(removing)?;
             }
-            Named::EmptyFile => netns::remove(name).tried(removing)?,
+            Named::EmptyFile => netns::remove(name).context(removing)?,
             Named::Netns(_) | Named::Missing | Named::Dangling | Named::Other => {}
         }
-        records.remove(name.as_str()).tried(removing)
+        records.remove(name.as_str()).context(removing)
     }
 }
 
@@ -397,18 +397,18 @@ impl Platform for Linux {
             .records
             .ports
             .names()
-            .tried(reading)?
+            .context(reading)?
             .into_iter()
             .map(|endpoint| (Device::Port(&endpoint).name(&self.instance), endpoint))
             .collect();
         let endpoint_of = |link: &Link| match link.alias {
-            Some(_) => mark::endpoint_of(link, &self.instance),
+            Some(_) => ownership::endpoint_of(link, &self.instance),
             None => half_made
                 .iter()
                 .find(|(name, _)| *name == link.name)
                 .map(|(_, endpoint)| endpoint.clone()),
         };
-        let links = host.links().await.tried(reading)?;
+        let links = host.links().await.context(reading)?;
         Ok(links
             .into_iter()
             .filter(Link::is_veth)
@@ -430,8 +430,8 @@ impl Platform for Linux {
         let reading = || "reading which ports are ours".to_owned();
         let ports = &self.records.ports;
         let mut places = BTreeMap::new();
-        for endpoint in ports.names().tried(reading)? {
-            let netns = ports.get(endpoint.as_str()).tried(reading)?;
+        for endpoint in ports.names().context(reading)? {
+            let netns = ports.get(endpoint.as_str()).context(reading)?;
             let netns = netns.and_then(|netns| netns.parse().ok());
             places.extend(netns.map(|netns| (endpoint, netns)));
         }
@@ -459,7 +459,7 @@ impl Platform for Linux {
     async fn port_changes(&self) -> Result<mpsc::Receiver<PortChange>, PlatformError> {
         watch::changes(&self.host, Arc::clone(&self.watched))
             .await
-            .tried(|| "listening to the links of all namespaces".to_owned())
+            .context(|| "listening to the links of all namespaces".to_owned())
     }
 
     async fn set_ports_up(
@@ -477,7 +477,7 @@ impl Platform for Linux {
             let state = if is_up { "up" } else { "down" };
             // One that fails keeps none of the others.
             result = result
-                .and(set.tried(|| format!("setting the interface with index {ifindex} {state}")));
+                .and(set.context(|| format!("setting the interface with index {ifindex} {state}")));
         }
         result
     }
@@ -497,18 +497,18 @@ impl Platform for Linux {
             .records
             .namespaces
             .names()
-            .tried(|| "reading which namespaces are ours".to_owned())?;
+            .context(|| "reading which namespaces are ours".to_owned())?;
         // A namespace with a port is no orphan, and need not be looked into.
         let reading = || "reading which ports are ours".to_owned();
         let in_use: BTreeSet<Name> = self.places().await?.into_values().collect();
         let mut result = Ok(());
         for name in &names {
-            let is_whole = netns::is_mounted(name).tried(reading)?;
+            let is_whole = netns::is_mounted(name).context(reading)?;
             if is_whole && in_use.contains(name) {
                 continue;
             }
             // One that fails keeps none of the others.
-            result = result.and(self.retire_netns(name).await);
+            result = result.and(self.delete_netns_if_unused(name).await);
         }
         result.and(self.detach_all_unused().await)
     }
@@ -516,9 +516,9 @@ impl Platform for Linux {
     async fn forget_guests_but(&self, endpoints: &BTreeSet<Name>) -> Result<(), PlatformError> {
         let forgetting = || "forgetting whose namespaces were used".to_owned();
         let guests = &self.records.guests;
-        for endpoint in guests.names().tried(forgetting)? {
+        for endpoint in guests.names().context(forgetting)? {
             if !endpoints.contains(&endpoint) {
-                guests.remove(endpoint.as_str()).tried(forgetting)?;
+                guests.remove(endpoint.as_str()).context(forgetting)?;
             }
         }
         Ok(())
@@ -549,7 +549,7 @@ impl Platform for Linux {
             let path = host
                 .path(underlay.ifindex, underlay.ip, vtep)
                 .await
-                .tried(|| format!("looking for the route to {vtep}"))?;
+                .context(|| format!("looking for the route to {vtep}"))?;
             paths.insert(vtep, path);
         }
         Ok(paths)
@@ -558,13 +558,13 @@ impl Platform for Linux {
     async fn route_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
         route::changes(&self.host)
             .await
-            .tried(|| "watching the host's routes".to_owned())
+            .context(|| "watching the host's routes".to_owned())
     }
 
     async fn device_changes(&self) -> Result<mpsc::Receiver<()>, PlatformError> {
         devices::changes(&self.host, &self.instance)
             .await
-            .tried(|| "watching the host's interfaces".to_owned())
+            .context(|| "watching the host's interfaces".to_owned())
     }
 
     async fn remove_vxlan(&self) -> Result<(), PlatformError> {
@@ -572,8 +572,8 @@ impl Platform for Linux {
         self.unmake_vxlan().await?;
         // The instance's last objects: what is remembered of ports that are gone is of no use any more.
         let forgetting = || "removing the records of endpoints".to_owned();
-        self.records.guests.clear().tried(forgetting)?;
+        self.records.guests.clear().context(forgetting)?;
         self.detach_all_unused().await?;
-        self.records.addresses.clear().tried(forgetting)
+        self.records.addresses.clear().context(forgetting)
     }
 }

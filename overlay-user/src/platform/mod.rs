@@ -15,30 +15,30 @@ use crate::model::{IfName, Mac, Name, VtepPath};
 
 mod addresses;
 mod attach;
-mod condition;
 mod devices;
 mod events;
+mod inspect;
 mod link_change;
 mod linux;
-mod mark;
 mod mounts;
 mod netlink;
 mod netlink_socket;
 pub mod netns;
 mod offloads;
 mod opening;
+mod ownership;
 mod path_mtu;
 mod port;
-mod records;
 mod route;
+mod state_dir;
 mod underlay;
 mod vxlan;
 mod watch;
 
-pub use condition::{Condition, Offloads, VxlanDevice};
+pub use inspect::{Condition, Offloads, VxlanDevice};
 pub use linux::{Inventory, Linux, Look};
 pub use mounts::require_shared;
-pub use records::forget_lasting;
+pub use state_dir::forget_lasting;
 
 /// What an endpoint's interface shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,13 +138,13 @@ pub enum PlatformError {
 }
 
 /// Turns what the kernel said into a line for the user.
-trait Tried<T> {
+trait Context<T> {
     /// `what` was tried, in the user's words: "making the veth of endpoint blue".
-    fn tried(self, what: impl FnOnce() -> String) -> Result<T, PlatformError>;
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, PlatformError>;
 }
 
-impl<T> Tried<T> for io::Result<T> {
-    fn tried(self, what: impl FnOnce() -> String) -> Result<T, PlatformError> {
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, PlatformError> {
         self.map_err(|cause| PlatformError::failed(what(), &cause))
     }
 }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    PlatformError, PortSpec, Tried, errno,
+    Context, PlatformError, PortSpec, errno,
     link_change::Change,
     linux::Linux,
     netlink::{Link, Netlink},
@@ -33,31 +33,31 @@ const CARRIER_RETRY: Duration = Duration::from_millis(1);
 impl Linux {
     /// Makes the endpoint's own end what `spec` says; gives the addresses that somebody had taken away.
     /// `None`: it is down, and stays so without addresses; only a look sets it up, and only if the host side is.
-    pub(super) async fn set_inside(
+    pub(super) async fn set_container_side(
         &self,
-        (host, outside): (&Netlink, &Link),
-        (inner, inside): (&Netlink, &Link),
+        (host, host_side): (&Netlink, &Link),
+        (inner, container_side): (&Netlink, &Link),
         (netns, spec): (&Netns, &PortSpec),
         is_look: bool,
     ) -> Result<Option<Vec<IpNet>>, PlatformError> {
         let setting = || format!("setting up the veth of endpoint {}", spec.endpoint);
-        let is_open = outside.is_up() && (is_look || inside.is_up());
-        change_inside(inner, inside, spec, is_open)
+        let is_open = host_side.is_up() && (is_look || container_side.is_up());
+        change_container_side(inner, container_side, spec, is_open)
             .await
-            .tried(setting)?;
+            .context(setting)?;
         if !is_open {
             return Ok(None);
         }
-        if !inside.is_up() {
-            let ends = [(inner, inside.index), (host, outside.index)];
-            await_carrier(ends).await.tried(setting)?;
+        if !container_side.is_up() {
+            let ends = [(inner, container_side.index), (host, host_side.index)];
+            await_carrier(ends).await.context(setting)?;
         }
-        let set = self.set_addresses(netns, inner, inside.index, spec);
+        let set = self.set_addresses(netns, inner, container_side.index, spec);
         set.await.map(Some)
     }
 }
 
-async fn change_inside(
+async fn change_container_side(
     inner: &Netlink,
     link: &Link,
     spec: &PortSpec,

@@ -15,14 +15,14 @@ use nix::{errno::Errno, net::if_::if_nametoindex};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
-    PlatformError, Port, PortSpec, Tried, errno,
+    Context, PlatformError, Port, PortSpec, errno,
     link_change::Change,
-    linux::{Linux, Place},
-    mark::{self, Device},
+    linux::{Linux, Occupant},
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
     offloads,
     opening::GSO_MAX_SIZE,
+    ownership::{self, Device},
 };
 use crate::model::Name;
 
@@ -31,7 +31,7 @@ enum Found {
     Pair(Pair),
     Parts {
         /// The veth's host side, if it is there and its other end not where it belongs.
-        outside: Option<Link>,
+        host_side: Option<Link>,
         /// The namespace, if there is one.
         netns: Option<Netns>,
     },
@@ -40,12 +40,12 @@ enum Found {
 /// A port that is there as a whole.
 struct Pair {
     /// The veth's host side.
-    outside: Link,
+    host_side: Link,
     netns: Netns,
     /// Netlink in that namespace.
     inner: Netlink,
     /// The veth's other end, in it.
-    inside: Link,
+    container_side: Link,
     /// Whether somebody else's interface has the name that the other end shall have.
     is_name_taken: bool,
 }
@@ -58,21 +58,21 @@ impl Linux {
         // Until the veth is in it: otherwise the last port that goes may take the namespace with it.
         let in_netns = self.netns_changes.lock(&spec.netns).await;
         let host = self.open_host().await?;
-        let (outside, netns) = match self.look(&host, spec).await? {
+        let (host_side, netns) = match self.look(&host, spec).await? {
             Found::Pair(pair) => return self.converge(&host, spec, pair, false).await,
-            Found::Parts { outside, netns } => (outside, netns),
+            Found::Parts { host_side, netns } => (host_side, netns),
         };
         let ports = &self.records.ports;
-        let former = ports.get(endpoint.as_str()).tried(recording)?;
+        let former = ports.get(endpoint.as_str()).context(recording)?;
         let guests = &self.records.guests;
-        let is_guest = guests.get(endpoint.as_str()).tried(recording)?.is_some();
+        let is_guest = guests.get(endpoint.as_str()).context(recording)?.is_some();
         ports
             .put(endpoint.as_str(), spec.netns.as_str())
-            .tried(recording)?;
-        if let Some(misplaced) = outside {
+            .context(recording)?;
+        if let Some(misplaced) = host_side {
             host.delete(misplaced.index)
                 .await
-                .tried(|| format!("removing the former veth of endpoint {endpoint}"))?;
+                .context(|| format!("removing the former veth of endpoint {endpoint}"))?;
         }
         let made = self.make_pair(&host, spec, netns).await;
         drop(in_netns);
@@ -87,7 +87,7 @@ impl Linux {
         if let Some(former) = former.and_then(|name| name.parse().ok())
             && former != spec.netns
         {
-            self.retire_netns(&former).await?;
+            self.delete_netns_if_unused(&former).await?;
             self.detach_unused(&former).await?;
         }
         made
@@ -107,9 +107,9 @@ impl Linux {
         self.clear_port(endpoint).await?;
         let removing = || format!("removing the records of endpoint {endpoint}");
         let (guests, addresses) = (&self.records.guests, &self.records.addresses);
-        addresses.remove(endpoint.as_str()).tried(removing)?;
-        let place = guests.get(endpoint.as_str()).tried(removing)?;
-        guests.remove(endpoint.as_str()).tried(removing)?;
+        addresses.remove(endpoint.as_str()).context(removing)?;
+        let place = guests.get(endpoint.as_str()).context(removing)?;
+        guests.remove(endpoint.as_str()).context(removing)?;
         match place.and_then(|place| place.parse().ok()) {
             Some(place) => self.detach_unused(&place).await,
             None => Ok(()),
@@ -120,16 +120,16 @@ impl Linux {
     async fn clear_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
         let removing = || format!("removing the veth of endpoint {endpoint}");
         let host = self.open_host().await?;
-        if let Place::Ours(link) = self.outside(&host, endpoint).await? {
-            host.delete(link.index).await.tried(removing)?;
+        if let Occupant::Ours(link) = self.host_side(&host, endpoint).await? {
+            host.delete(link.index).await.context(removing)?;
         }
         let ports = &self.records.ports;
-        if let Some(netns) = ports.get(endpoint.as_str()).tried(removing)?
+        if let Some(netns) = ports.get(endpoint.as_str()).context(removing)?
             && let Ok(netns) = netns.parse()
         {
-            self.retire_netns(&netns).await?;
+            self.delete_netns_if_unused(&netns).await?;
         }
-        ports.remove(endpoint.as_str()).tried(removing)
+        ports.remove(endpoint.as_str()).context(removing)
     }
 
     /// Forgets ports that are recorded and not there: a crash before the veth, or somebody deleted
@@ -137,7 +137,7 @@ impl Linux {
     pub(super) async fn forget_lost_ports(&self) -> Result<(), PlatformError> {
         let reading = || "reading which ports are ours".to_owned();
         let ports = &self.records.ports;
-        let recorded = ports.names().tried(reading)?.into_iter();
+        let recorded = ports.names().context(reading)?.into_iter();
         let mut absent: Vec<(Name, String)> = recorded
             .map(|endpoint| {
                 let name = Device::Port(&endpoint).name(&self.instance);
@@ -150,7 +150,7 @@ impl Linux {
             absent.retain(|(_, name)| if_nametoindex(name.as_str()) == Err(Errno::ENODEV));
             Ok(absent)
         });
-        let absent = looking.await.tried(reading)?;
+        let absent = looking.await.context(reading)?;
         if absent.is_empty() {
             return Ok(());
         }
@@ -158,28 +158,29 @@ impl Linux {
         for (endpoint, name) in absent {
             // It may be on its way.
             let _turn = self.port_changes.lock(&endpoint).await;
-            if host.link_named(&name).await.tried(reading)?.is_none() {
-                ports.remove(endpoint.as_str()).tried(reading)?;
+            if host.link_named(&name).await.context(reading)?.is_none() {
+                ports.remove(endpoint.as_str()).context(reading)?;
             }
         }
         Ok(())
     }
 
     /// The host side of the endpoint's veth, also if somebody renamed it since we made it.
-    async fn outside(&self, host: &Netlink, endpoint: &Name) -> Result<Place, PlatformError> {
+    async fn host_side(&self, host: &Netlink, endpoint: &Name) -> Result<Occupant, PlatformError> {
         let place = self.find(host, Device::Port(endpoint)).await?;
-        let Place::Free = place else {
+        let Occupant::Free = place else {
             return Ok(place);
         };
         let reading = || "reading the host's links".to_owned();
-        if !self.records.ports.has(endpoint.as_str()).tried(reading)? {
-            return Ok(Place::Free);
+        if !self.records.ports.has(endpoint.as_str()).context(reading)? {
+            return Ok(Occupant::Free);
         }
-        let links = host.links().await.tried(reading)?;
+        let links = host.links().await.context(reading)?;
         let renamed = links.into_iter().find(|link| {
-            link.is_veth() && mark::endpoint_of(link, &self.instance).as_ref() == Some(endpoint)
+            link.is_veth()
+                && ownership::endpoint_of(link, &self.instance).as_ref() == Some(endpoint)
         });
-        Ok(renamed.map_or(Place::Free, Place::Ours))
+        Ok(renamed.map_or(Occupant::Free, Occupant::Ours))
     }
 
     /// Finds out what is there. Refused: something that isn't ours is in the way, or the namespace is
@@ -187,33 +188,33 @@ impl Linux {
     async fn look(&self, host: &Netlink, spec: &PortSpec) -> Result<Found, PlatformError> {
         let PortSpec { netns, ifname, .. } = spec;
         let looking = || format!("looking into namespace {netns}");
-        let outside = self.outside(host, &spec.endpoint).await?.for_us()?;
+        let host_side = self.host_side(host, &spec.endpoint).await?.for_us()?;
         let Some(namespace) = self.find_netns(spec).await? else {
             return Ok(Found::Parts {
-                outside,
+                host_side,
                 netns: None,
             });
         };
-        let inner = Netlink::open(&namespace).await.tried(looking)?;
-        let inside = match &outside {
-            Some(outside) => other_end(host, &inner, outside, &namespace).await,
+        let inner = Netlink::open(&namespace).await.context(looking)?;
+        let container_side = match &host_side {
+            Some(host_side) => other_end(host, &inner, host_side, &namespace).await,
             None => Ok(None),
         }
-        .tried(looking)?;
-        let is_name_taken = match &inside {
-            Some(inside) if inside.name == ifname.as_str() => false,
+        .context(looking)?;
+        let is_name_taken = match &container_side {
+            Some(container_side) if container_side.name == ifname.as_str() => false,
             _ => inner
                 .link_named(ifname.as_str())
                 .await
-                .tried(looking)?
+                .context(looking)?
                 .is_some(),
         };
-        Ok(match (outside, inside) {
-            (Some(outside), Some(inside)) => Found::Pair(Pair {
-                outside,
+        Ok(match (host_side, container_side) {
+            (Some(host_side), Some(container_side)) => Found::Pair(Pair {
+                host_side,
                 netns: namespace,
                 inner,
-                inside,
+                container_side,
                 is_name_taken,
             }),
             _ if is_name_taken => {
@@ -222,8 +223,8 @@ impl Linux {
                      choose another name with --ifname, or rename that one"
                 )));
             }
-            (outside, _) => Found::Parts {
-                outside,
+            (host_side, _) => Found::Parts {
+                host_side,
                 netns: Some(namespace),
             },
         })
@@ -235,11 +236,11 @@ impl Linux {
             endpoint, netns, ..
         } = spec;
         let looking = || format!("looking into namespace {netns}");
-        let named = netns::find(netns).await.tried(looking)?;
+        let named = netns::find(netns).await.context(looking)?;
         self.check_attached(endpoint, netns, &named).await?;
         match named {
             // `bpf_redirect_peer` drops what would not leave its namespace.
-            Named::Netns(namespace) if namespace.is(&self.host).tried(looking)? => {
+            Named::Netns(namespace) if namespace.is(&self.host).context(looking)? => {
                 return Err(PlatformError::Refused(format!(
                     "namespace {netns} is the agent's own, an endpoint needs another: choose one \
                      with --netns"
@@ -249,7 +250,11 @@ impl Linux {
             Named::Missing | Named::EmptyFile | Named::Dangling | Named::Other => {}
         }
         // Only one that nobody else made, or may be about to make.
-        let host = self.records.guests.get(endpoint.as_str()).tried(looking)?;
+        let host = self
+            .records
+            .guests
+            .get(endpoint.as_str())
+            .context(looking)?;
         if host.as_deref() == Some(netns.as_str()) {
             return Err(PlatformError::Refused(format!(
                 "namespace {netns} is gone, and the agent did not make it: whoever did has to make \
@@ -258,7 +263,13 @@ impl Linux {
         }
         match named {
             Named::Missing => Ok(None),
-            Named::EmptyFile if self.records.namespaces.has(netns.as_str()).tried(looking)? => {
+            Named::EmptyFile
+                if self
+                    .records
+                    .namespaces
+                    .has(netns.as_str())
+                    .context(looking)? =>
+            {
                 Ok(None)
             }
             _ => Err(PlatformError::Refused(format!(
@@ -297,7 +308,7 @@ impl Linux {
         };
         self.note_owner(spec, &netns)
             .await
-            .tried(|| format!("recording whose namespace {} is", spec.netns))?;
+            .context(|| format!("recording whose namespace {} is", spec.netns))?;
         let name = Device::Port(&spec.endpoint).name(&self.instance);
         let made = host.add(veth(&name, spec, &netns)).await;
         made.map_err(|error| match errno(&error) {
@@ -339,7 +350,7 @@ impl Linux {
             records.put(record_name.as_str(), identity)
         })
         .await
-        .tried(|| format!("making namespace {name}"))
+        .context(|| format!("making namespace {name}"))
     }
 
     /// Makes a pair that is there what `spec` says.
@@ -353,64 +364,72 @@ impl Linux {
         let endpoint = &spec.endpoint;
         let setting = || format!("setting up the veth of endpoint {endpoint}");
         let Pair {
-            outside,
+            host_side,
             netns,
             inner,
-            inside,
+            container_side,
             is_name_taken,
         } = pair;
-        if self.note_owner(spec, &netns).await.tried(setting)? {
-            bring_up_loopback(&inner).await.tried(setting)?;
+        if self.note_owner(spec, &netns).await.context(setting)? {
+            bring_up_loopback(&inner).await.context(setting)?;
         }
-        if !Change::of(&inside).limit_gso(GSO_MAX_SIZE).is_done() {
-            self.prefer_gro(&netns, inside.index, outside.index)
+        if !Change::of(&container_side)
+            .limit_gso(GSO_MAX_SIZE)
+            .is_done()
+        {
+            self.prefer_gro(&netns, container_side.index, host_side.index)
                 .await
                 .unwrap_or_else(|error| {
                     tracing::debug!(%endpoint, %error, "TCP segments will not be aggregated");
                 });
         }
-        let mut mended = changes(&inside, &outside, spec);
+        let mut mended = changes(&container_side, &host_side, spec);
         if is_name_taken {
-            tracing::debug!(%endpoint, name = inside.name, "the interface keeps a name that is not ours");
-        } else if inside.name != spec.ifname.as_str() {
-            let renamed = inner.rename(&inside, spec.ifname.as_str()).await;
-            renamed.tried(setting)?;
-            mended.push(format!("its interface's name was {}", inside.name));
+            tracing::debug!(%endpoint, name = container_side.name, "the interface keeps a name that is not ours");
+        } else if container_side.name != spec.ifname.as_str() {
+            let renamed = inner.rename(&container_side, spec.ifname.as_str()).await;
+            renamed.context(setting)?;
+            mended.push(format!("its interface's name was {}", container_side.name));
         }
-        let ends = ((host, &outside), (&inner, &inside));
-        let set = self.set_inside(ends.0, ends.1, (&netns, spec), is_look);
+        let ends = ((host, &host_side), (&inner, &container_side));
+        let set = self.set_container_side(ends.0, ends.1, (&netns, spec), is_look);
         let missed = set.await?;
         let is_open = missed.is_some();
         for net in missed.into_iter().flatten() {
             mended.push(format!("its address {net} was gone"));
         }
-        self.set_outside(host, &outside, spec).await?;
-        if outside.controller.is_none() {
-            self.share_headroom(host, &outside).await;
+        self.set_host_side(host, &host_side, spec).await?;
+        if host_side.controller.is_none() {
+            self.share_headroom(host, &host_side).await;
         }
         let port = Port {
             endpoint: endpoint.clone(),
-            host_ifindex: outside.index,
+            host_ifindex: host_side.index,
             host_ifname: Device::Port(endpoint).name(&self.instance),
-            is_up: outside.is_up(),
+            is_up: host_side.is_up(),
             is_open,
-            has_xdp: inside.has_xdp,
+            has_xdp: container_side.has_xdp,
             mended,
         };
         self.watched
-            .insert(spec, &port, (outside.peer_nsid, inside.index));
+            .insert(spec, &port, (host_side.peer_nsid, container_side.index));
         Ok(port)
     }
 
     /// Lets the inside aggregate what comes through the pair's queue (ADR 17). A veth does so
     /// only for a sender that leaves no segmentation to it. Done once, before the limit on GSO
     /// that every port has: what an administrator sets later is his affair.
-    async fn prefer_gro(&self, inner: &Netns, inside: u32, outside: u32) -> io::Result<()> {
-        offloads::set(inner, inside, &offloads::GRO, true).await?;
-        offloads::set(&self.host, outside, &offloads::TCP_SEGMENTATION, false).await
+    async fn prefer_gro(
+        &self,
+        inner: &Netns,
+        container_side: u32,
+        host_side: u32,
+    ) -> io::Result<()> {
+        offloads::set(inner, container_side, &offloads::GRO, true).await?;
+        offloads::set(&self.host, host_side, &offloads::TCP_SEGMENTATION, false).await
     }
 
-    async fn set_outside(
+    async fn set_host_side(
         &self,
         host: &Netlink,
         link: &Link,
@@ -420,7 +439,7 @@ impl Linux {
         let device = Device::Port(&spec.endpoint);
         let (name, alias) = (device.name(&self.instance), device.alias(&self.instance));
         if link.name != name {
-            host.rename(link, &name).await.tried(setting)?;
+            host.rename(link, &name).await.context(setting)?;
         }
         // The host has no business of its own on this link: no addresses, so no ARP.
         let change = Change::of(link)
@@ -428,7 +447,7 @@ impl Linux {
             .mtu(host_mtu(spec))
             .flags(LinkFlags::Noarp);
         let is_new = !change.is_done() || !link.is_up();
-        host.apply(change).await.tried(setting)?;
+        host.apply(change).await.context(setting)?;
         if is_new {
             // After the MTU: coming from below 1280 bytes, IPv6 starts afresh. Before it is up, which
             // it is once its program is there.
@@ -439,23 +458,26 @@ impl Linux {
 }
 
 /// What of the pair itself is not as `spec` says, each in a few words.
-fn changes(inside: &Link, outside: &Link, spec: &PortSpec) -> Vec<String> {
+fn changes(container_side: &Link, host_side: &Link, spec: &PortSpec) -> Vec<String> {
     let mut changes = Vec::new();
-    if inside.address != spec.mac.octets() {
-        let bytes = inside.address.iter().map(|byte| format!("{byte:02x}"));
+    if container_side.address != spec.mac.octets() {
+        let bytes = container_side
+            .address
+            .iter()
+            .map(|byte| format!("{byte:02x}"));
         let mac = bytes.collect::<Vec<_>>().join(":");
         changes.push(format!("its MAC was {mac}"));
     }
     let ends = [
-        (inside, spec.mtu, "its"),
-        (outside, host_mtu(spec), "its host side's"),
+        (container_side, spec.mtu, "its"),
+        (host_side, host_mtu(spec), "its host side's"),
     ];
     for (link, mtu, whose) in ends {
         if link.mtu != mtu {
             changes.push(format!("{whose} MTU was {}", link.mtu));
         }
     }
-    if outside.is_up() && !inside.is_up() {
+    if host_side.is_up() && !container_side.is_up() {
         changes.push("its interface was down".to_owned());
     }
     changes
@@ -486,7 +508,7 @@ pub(super) fn host_mtu(spec: &PortSpec) -> u32 {
 
 /// The request for a pair with one end already where it belongs, so that it never shows elsewhere.
 fn veth(name: &str, spec: &PortSpec, netns: &Netns) -> LinkMessage {
-    let inside = LinkMessageBuilder::<LinkUnspec>::new()
+    let container_side = LinkMessageBuilder::<LinkUnspec>::new()
         .name(spec.ifname.as_str())
         .address(spec.mac.octets().to_vec())
         .mtu(spec.mtu)
@@ -494,19 +516,19 @@ fn veth(name: &str, spec: &PortSpec, netns: &Netns) -> LinkMessage {
         .build();
     LinkVeth::new(name, spec.ifname.as_str())
         .mtu(host_mtu(spec))
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(inside)))
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(container_side)))
         .build()
 }
 
-/// The other end of `outside`, if that is in the namespace of `inner`.
+/// The other end of `host_side`, if that is in the namespace of `inner`.
 async fn other_end(
     host: &Netlink,
     inner: &Netlink,
-    outside: &Link,
+    host_side: &Link,
     namespace: &Netns,
 ) -> io::Result<Option<Link>> {
     // An index alone says nothing: each namespace counts its own.
-    match (outside.peer_nsid, outside.peer) {
+    match (host_side.peer_nsid, host_side.peer) {
         (Some(id), Some(index)) if host.nsid(namespace).await? == Some(id) => {
             inner.link(index).await
         }
@@ -538,24 +560,24 @@ mod tests {
             addresses: Vec::new(),
             mtu: 1450,
         };
-        let inside = Link {
+        let container_side = Link {
             address: spec.mac.octets().to_vec(),
             mtu: spec.mtu,
             flags: LinkFlags::Up,
             ..Link::default()
         };
-        let outside = Link {
+        let host_side = Link {
             mtu: host_mtu(&spec),
             flags: LinkFlags::Up,
             ..Link::default()
         };
-        assert!(changes(&inside, &outside, &spec).is_empty());
+        assert!(changes(&container_side, &host_side, &spec).is_empty());
         let shorter = Link {
             mtu: spec.mtu,
-            ..outside
+            ..host_side
         };
         assert_eq!(
-            changes(&inside, &shorter, &spec),
+            changes(&container_side, &shorter, &spec),
             ["its host side's MTU was 1450"]
         );
     }

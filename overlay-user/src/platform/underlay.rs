@@ -8,8 +8,9 @@ use std::{
 use netlink_packet_route::link::{LinkFlags, LinkLayerType};
 
 use super::{
-    PlatformError, mark,
+    PlatformError,
     netlink::{Address, Link},
+    ownership,
 };
 use crate::model::{ENCAPSULATION, IfName, SMALLEST_UNDERLAY_MTU};
 
@@ -30,7 +31,7 @@ pub(super) fn missing(iface: &IfName, links: &[Link]) -> PlatformError {
     let names = listed(
         links
             .iter()
-            .filter(|link| carries_ethernet(link) && mark::instance_of(link).is_none())
+            .filter(|link| carries_ethernet(link) && ownership::instance_of(link).is_none())
             .map(|link| &link.name),
     );
     PlatformError::Refused(format!(

@@ -18,11 +18,11 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkVxlan};
 
 use super::{
-    External, PlatformError, Tried, TunnelDevices, errno,
+    Context, External, PlatformError, TunnelDevices, errno,
     link_change::Change,
-    linux::{Linux, Place},
-    mark::{self, Device},
+    linux::{Linux, Occupant},
     netlink::{Link, Netlink, Vxlan},
+    ownership::{self, Device},
 };
 
 /// UDP port of the device that asks for head-room, which is never opened. On the tunnels' own port an
@@ -39,13 +39,13 @@ impl Linux {
     pub(super) async fn make_vxlan(&self, port: u16) -> Result<External, PlatformError> {
         let making = || format!("making the VXLAN device on UDP port {port}");
         let host = self.open_host().await?;
-        let links = host.links().await.tried(making)?;
+        let links = host.links().await.context(making)?;
         let found = self.seek(&host, &links, Device::Vxlan).await?;
         let ours = found.as_ref().map(|link| link.index);
         let rival = links.iter().find(|link| {
             Some(link.index) != ours && link.vxlan.is_some_and(|vxlan| vxlan.port == port)
         });
-        if let Some(instance) = rival.and_then(mark::instance_of) {
+        if let Some(instance) = rival.and_then(ownership::instance_of) {
             return Err(PlatformError::Refused(format!(
                 "UDP port {port} is overlay instance {instance}'s in this network namespace, which has its \
                  tunnels there: choose another port with --port"
@@ -63,16 +63,18 @@ impl Linux {
             Some(link) if link.vxlan == Some(external(port)) => link,
             found => {
                 if let Some(former) = found {
-                    host.delete(former.index).await.tried(making)?;
+                    host.delete(former.index).await.context(making)?;
                 }
                 self.add_external(&host, port).await?
             }
         };
-        self.mark(&host, &link, Device::Vxlan).await.tried(making)?;
+        self.mark(&host, &link, Device::Vxlan)
+            .await
+            .context(making)?;
         self.keep_silent(&host, &link).await;
         host.apply(Change::of(&link).free().mtu(LONGEST))
             .await
-            .tried(making)?;
+            .context(making)?;
         Ok(External {
             ifindex: link.index,
             is_new,
@@ -86,7 +88,7 @@ impl Linux {
     ) -> Result<TunnelDevices, PlatformError> {
         let opening = || format!("opening UDP port {port} by the VXLAN device");
         let host = self.open_host().await?;
-        let link = host.link(external.ifindex).await.tried(opening)?;
+        let link = host.link(external.ifindex).await.context(opening)?;
         let link = link.ok_or_else(|| PlatformError::Kernel {
             what: opening(),
             cause: "somebody removed it".to_owned(),
@@ -94,7 +96,7 @@ impl Linux {
         let change = Change::of(&link).flags(LinkFlags::Up | LinkFlags::Noarp);
         if let Err(error) = host.apply(change).await {
             // Not even a device that is down stays when the port is somebody else's.
-            host.delete(link.index).await.tried(opening)?;
+            host.delete(link.index).await.context(opening)?;
             return Err(refusal(&error, port));
         }
         let mut devices = TunnelDevices {
@@ -111,7 +113,7 @@ impl Linux {
                 .mended
                 .push(format!("device {} was down", link.name));
         }
-        let links = host.links().await.tried(opening)?;
+        let links = host.links().await.context(opening)?;
         let absent = [Device::Bridge, Device::Headroom].map(|device| {
             let name = device.name(&self.instance);
             (!links.iter().any(|link| link.name == name)).then_some(device)
@@ -123,7 +125,7 @@ impl Linux {
         }
         for device in absent.into_iter().flatten() {
             // A kernel without bridges has none now either.
-            if let Place::Ours(link) = self.find(&host, device).await? {
+            if let Occupant::Ours(link) = self.find(&host, device).await? {
                 devices
                     .mended
                     .push(format!("device {} was gone", link.name));
@@ -135,17 +137,17 @@ impl Linux {
     pub(super) async fn unmake_vxlan(&self) -> Result<(), PlatformError> {
         let host = self.open_host().await?;
         let reading = || "reading the host's links".to_owned();
-        let links = host.links().await.tried(reading)?;
+        let links = host.links().await.context(reading)?;
         for device in [Device::Bridge, Device::Headroom, Device::Vxlan] {
             let name = device.name(&self.instance);
             let removing = || format!("removing {name}");
             match self.seek(&host, &links, device).await {
-                Ok(Some(link)) => host.delete(link.index).await.tried(removing)?,
+                Ok(Some(link)) => host.delete(link.index).await.context(removing)?,
                 // What has the name is somebody else's.
                 Ok(None) | Err(PlatformError::Refused(_)) => {}
                 Err(error) => return Err(error),
             }
-            self.records.devices.remove(&name).tried(removing)?;
+            self.records.devices.remove(&name).context(removing)?;
         }
         Ok(())
     }
@@ -153,7 +155,7 @@ impl Linux {
     /// Makes `link` a port of the bridge, if there is a bridge. Without it the link works too, and the next
     /// look at the devices says so: [`Self::make_vxlan`].
     pub(super) async fn share_headroom(&self, host: &Netlink, link: &Link) {
-        if let Ok(Place::Ours(bridge)) = self.find(host, Device::Bridge).await
+        if let Ok(Occupant::Ours(bridge)) = self.find(host, Device::Bridge).await
             && let Err(error) = join(host, &bridge, link).await
         {
             tracing::debug!(%error, link = link.name, "no head-room for the tunnel's headers");
@@ -182,7 +184,7 @@ impl Linux {
         };
         host.rename(renamed, &name)
             .await
-            .tried(|| format!("naming {} back to {name}", renamed.name))?;
+            .context(|| format!("naming {} back to {name}", renamed.name))?;
         // A listing does not tell all that there is to it.
         self.find(host, device).await?.for_us()
     }
@@ -233,17 +235,19 @@ impl Linux {
                 .build();
             match self.add(host, Device::Bridge, message).await {
                 Err(error) if errno(&error) == Errno::EOPNOTSUPP => return Ok(()),
-                added => added.tried(making)?,
+                added => added.context(making)?,
             }
         };
-        host.apply(Change::of(&bridge).down()).await.tried(making)?;
+        host.apply(Change::of(&bridge).down())
+            .await
+            .context(making)?;
         self.mark(host, &bridge, Device::Bridge)
             .await
-            .tried(making)?;
+            .context(making)?;
         self.keep_silent(host, &bridge).await;
         let headroom = self.make_headroom(host, links).await?;
         ifindexes.insert(headroom.index);
-        join(host, &bridge, &headroom).await.tried(making)?;
+        join(host, &bridge, &headroom).await.context(making)?;
         self.join_veths(host, &bridge, links).await
     }
 
@@ -256,7 +260,7 @@ impl Linux {
     ) -> Result<(), PlatformError> {
         let (mut result, mut is_full) = (Ok(()), false);
         for link in links {
-            let is_ours = link.is_veth() && mark::endpoint_of(link, &self.instance).is_some();
+            let is_ours = link.is_veth() && ownership::endpoint_of(link, &self.instance).is_some();
             if !is_ours || (is_full && link.controller != Some(bridge.index)) {
                 continue;
             }
@@ -269,7 +273,7 @@ impl Linux {
                     let cause = "a bridge has no more than 1023 ports".to_owned();
                     Err(PlatformError::Kernel { what, cause })
                 }
-                joined => joined.tried(|| what),
+                joined => joined.context(|| what),
             };
             // One that fails keeps none of the others.
             result = result.and(joined);
@@ -289,23 +293,23 @@ impl Linux {
             Some(link) if link.vxlan == Some(wanted) => link,
             found => {
                 if let Some(former) = found {
-                    host.delete(former.index).await.tried(making)?;
+                    host.delete(former.index).await.context(making)?;
                 }
                 let name = Device::Headroom.name(&self.instance);
                 let message = LinkMessageBuilder::<LinkVxlan>::new(&name)
-                    .id(mark::vni_of(&self.instance))
+                    .id(ownership::vni_of(&self.instance))
                     .learning(false)
                     .port(UNUSED_PORT)
                     .build();
                 self.add(host, Device::Headroom, message)
                     .await
-                    .tried(making)?
+                    .context(making)?
             }
         };
-        host.apply(Change::of(&link).down()).await.tried(making)?;
+        host.apply(Change::of(&link).down()).await.context(making)?;
         self.mark(host, &link, Device::Headroom)
             .await
-            .tried(making)?;
+            .context(making)?;
         self.keep_silent(host, &link).await;
         Ok(link)
     }

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All records of one instance.
 #[derive(Debug)]
-pub(super) struct Records {
+pub(super) struct StateDir {
     /// Namespace -> its identity, for namespaces that we made.
     pub(super) namespaces: Folder,
     /// Endpoint -> the namespace of its port.
@@ -38,7 +38,7 @@ pub(super) struct Records {
     pub(super) devices: Folder,
 }
 
-impl Records {
+impl StateDir {
     /// The records of `instance`, with those that a reboot has taken and the disk still has.
     pub(super) fn new(instance: &Name) -> Self {
         let root = Path::new("/run/overlay").join(instance.as_str());

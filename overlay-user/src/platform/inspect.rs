@@ -7,12 +7,12 @@ use futures_util::TryStreamExt as _;
 use tokio::{runtime, time::timeout};
 
 use super::{
-    PlatformError, Tried, Underlay,
-    linux::{Linux, Place},
-    mark::Device,
+    Context, PlatformError, Underlay,
+    linux::{Linux, Occupant},
     netlink::Vxlan,
     netlink_socket::ANSWER_TIMEOUT,
     netns::Netns,
+    ownership::Device,
 };
 
 /// What the host's devices are like.
@@ -58,8 +58,8 @@ impl Linux {
         };
         let host = self.open_host().await?;
         let vxlan = match self.find(&host, Device::Vxlan).await? {
-            Place::Ours(link) if !link.is_up() => VxlanDevice::Unfit("is down"),
-            Place::Ours(link) => match link.vxlan {
+            Occupant::Ours(link) if !link.is_up() => VxlanDevice::Unfit("is down"),
+            Occupant::Ours(link) => match link.vxlan {
                 Some(Vxlan {
                     port: known,
                     external: true,
@@ -71,7 +71,7 @@ impl Linux {
                 }
                 None => VxlanDevice::Unfit("is no VXLAN device"),
             },
-            Place::Free | Place::Foreign(_) => VxlanDevice::Missing,
+            Occupant::Free | Occupant::Foreign(_) => VxlanDevice::Missing,
         };
         Ok(Condition {
             underlay,
@@ -83,7 +83,7 @@ impl Linux {
     async fn offloads(&self) -> Result<Offloads, PlatformError> {
         let features = active_features(&self.host, self.iface.as_str())
             .await
-            .tried(|| format!("reading the offloads of {}", self.iface))?;
+            .context(|| format!("reading the offloads of {}", self.iface))?;
         let has = |feature: &str| features.contains(feature);
         Ok(Offloads {
             gro: has("rx-gro"),

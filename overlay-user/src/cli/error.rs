@@ -20,7 +20,7 @@ const USAGE: u8 = 2;
 
 /// Why a verb was not done.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CommandError {
     /// It was refused or it failed.
     Operation(OperationError),
     /// Some of it was refused or failed, each for its reason; the rest was done.
@@ -29,7 +29,7 @@ pub enum Failure {
     Output(io::Error),
 }
 
-impl Failure {
+impl CommandError {
     /// The command line or the configuration is wrong.
     pub fn usage(message: impl std::fmt::Display) -> Self {
         Self::Operation(OperationError::new(ErrorKind::Usage, message))
@@ -79,31 +79,31 @@ fn one_line(message: &str) -> String {
     spaced.trim().to_owned()
 }
 
-impl From<ClientError> for Failure {
+impl From<ClientError> for CommandError {
     fn from(error: ClientError) -> Self {
         Self::Operation(error.into())
     }
 }
 
-impl From<OperationError> for Failure {
+impl From<OperationError> for CommandError {
     fn from(error: OperationError) -> Self {
         Self::Operation(error)
     }
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CommandError {
     fn from(error: ConfigError) -> Self {
         Self::usage(error)
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-impl From<&anyhow::Error> for Failure {
+impl From<&anyhow::Error> for CommandError {
     fn from(error: &anyhow::Error) -> Self {
         Self::Operation(OperationError::from_chain(error))
     }
@@ -111,12 +111,12 @@ impl From<&anyhow::Error> for Failure {
 
 /// Why the command line did not become a verb: a text that was asked for, or an error.
 #[derive(Debug)]
-pub struct Stop {
+pub struct ParseExit {
     error: clap::Error,
     format: Format,
 }
 
-impl Stop {
+impl ParseExit {
     pub(super) fn new(error: clap::Error, format: Format) -> Self {
         Self { error, format }
     }
@@ -126,14 +126,14 @@ impl Stop {
         match (self.error.kind(), self.format) {
             (Parse::DisplayHelp | Parse::DisplayVersion, format) => match self.error.print() {
                 Ok(()) => 0,
-                Err(error) => Failure::Output(error).report(format, stderr),
+                Err(error) => CommandError::Output(error).report(format, stderr),
             },
             // `overlay` alone, or a verb that needs another: the help is the answer.
             (Parse::DisplayHelpOnMissingArgumentOrSubcommand, Format::Table) => {
                 let _ = write!(stderr, "{}", self.error.render());
                 USAGE
             }
-            (_, format) => Failure::usage(usage_line(&self.error)).report(format, stderr),
+            (_, format) => CommandError::usage(usage_line(&self.error)).report(format, stderr),
         }
     }
 }
