@@ -1,5 +1,4 @@
-//! The registry as a whole: out to a file, in from one, and whether it agrees with itself. Needs no
-//! agent.
+//! Offline registry commands: export, import, check. They work without an agent.
 
 use std::{
     io,

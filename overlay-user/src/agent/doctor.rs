@@ -92,7 +92,7 @@ impl Agent {
         }
         let (networks, lost) = {
             let view = self.observer.view().await;
-            judge_endpoints(&mut found, &view.failures, &view.errors);
+            judge_endpoints(&mut found, view.failures(), &view.errors);
             judge_rows(&mut found, &view.rejected);
             let networks: Vec<Network> = view.mirror.networks().cloned().collect();
             (networks, view.refusal())
@@ -181,7 +181,7 @@ fn judge_kernel(found: &mut DoctorView, kernel: Result<(), DatapathError>) {
         Err(error) => found.find(problem(
             "kernel",
             error,
-            "see the requirements in the README",
+            "see Requirements in docs/operations.md",
         )),
     }
 }
@@ -330,8 +330,13 @@ fn judge_programs(found: &mut DoctorView, others: &[Before]) {
     }
 }
 
-fn judge_endpoints(found: &mut DoctorView, failures: &BTreeMap<Name, String>, errors: &[String]) {
-    if failures.is_empty() && errors.is_empty() {
+fn judge_endpoints<'a>(
+    found: &mut DoctorView,
+    failures: impl Iterator<Item = (&'a Name, &'a str)>,
+    errors: &[String],
+) {
+    let mut failures = failures.peekable();
+    if failures.peek().is_none() && errors.is_empty() {
         return found.pass("endpoints");
     }
     for (endpoint, reason) in failures {

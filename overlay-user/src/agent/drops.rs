@@ -68,8 +68,8 @@ fn read(datapath: &dyn Datapath) -> Result<Kept, DatapathError> {
 
 /// The host-side interface of an endpoint of this host.
 fn interface_of(view: &View, endpoint: &Name) -> Result<u32, OperationError> {
-    if let Some(ifindex) = view.ports.get(endpoint) {
-        return Ok(*ifindex);
+    if let Some(ifindex) = view.ifindex(endpoint) {
+        return Ok(ifindex);
     }
     let known = view.mirror.endpoint(endpoint);
     Err(match known {
@@ -95,14 +95,14 @@ fn interface_of(view: &View, endpoint: &Name) -> Result<u32, OperationError> {
 
 /// The names of this host's endpoints and of the nodes.
 pub(super) fn names_of(view: &View) -> DropNames {
-    let endpoints = view.ports.iter();
+    let endpoints = view.ready();
     let nodes = view.mirror.nodes().filter_map(|node| match node.vtep.ip {
         IpAddr::V4(ip) => Some((ip, node.name.clone())),
         IpAddr::V6(_) => None,
     });
     DropNames {
         endpoints: endpoints
-            .map(|(name, ifindex)| (*ifindex, name.clone()))
+            .map(|(name, ifindex)| (ifindex, name.clone()))
             .collect(),
         nodes: nodes.collect(),
     }

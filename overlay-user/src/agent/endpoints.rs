@@ -250,7 +250,7 @@ impl Agent {
                 CARRYING.as_secs()
             )
         };
-        let failure = view.failures.get(name).cloned();
+        let failure = view.failure(name).map(str::to_owned);
         failure.or_else(|| made.is_err().then(late))
     }
 

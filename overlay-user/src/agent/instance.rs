@@ -1,4 +1,4 @@
-//! One agent an instance: the lock, and what a later `overlay down` has to know.
+//! The lock that makes an agent the only one of its instance, and the record for a later `overlay down`.
 
 use std::{
     fs::{self, File, OpenOptions},

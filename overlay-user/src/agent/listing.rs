@@ -218,12 +218,12 @@ impl Listing {
         } else {
             EndpointState::Remote
         };
-        let error = view.and_then(|view| view.failures.get(&endpoint.name).cloned());
+        let error = view.and_then(|view| view.failure(&endpoint.name).map(str::to_owned));
         let vtep = vtep.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let port = view.and_then(|view| view.ports.get(&endpoint.name));
+        let port = view.and_then(|view| view.ifindex(&endpoint.name));
         let drops = port.zip(self.drops.as_ref());
         let drops = drops.map(|(port, drops)| {
-            let drops = drops.get(port).map(EndpointDropsView::from);
+            let drops = drops.get(&port).map(EndpointDropsView::from);
             drops.unwrap_or_default()
         });
         EndpointView::new(endpoint, vtep, state)

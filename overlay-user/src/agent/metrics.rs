@@ -129,7 +129,7 @@ impl Sources {
             endpoints: Endpoints {
                 local,
                 remote,
-                failed: view.failures.len(),
+                failed: view.failures().count(),
             },
             peers,
             paths: self.paths(),
@@ -234,8 +234,8 @@ impl Maps {
             (DropClass::Loss.name(), totals.loss),
             (DropClass::Noise.name(), totals.noise),
         ];
-        let endpoint_drops = view.ports.iter().filter_map(|(endpoint, port)| {
-            let drops = self.endpoint_drops.get(port)?;
+        let endpoint_drops = view.ready().filter_map(|(endpoint, port)| {
+            let drops = self.endpoint_drops.get(&port)?;
             Some(EndpointDropSums {
                 vni: view.mirror.endpoint(endpoint).map(|known| known.vni()),
                 endpoint: endpoint.clone(),

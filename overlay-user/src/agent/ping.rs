@@ -337,7 +337,7 @@ impl Agent {
         let view = self.observer.view().await;
         let known = view.mirror.endpoint(from);
         let local = known.filter(Known::is_local);
-        let (Some(local), Some(&port)) = (local, view.ports.get(from)) else {
+        let (Some(local), Some(port)) = (local, view.ifindex(from)) else {
             return Err(refused(format_args!(
                 "endpoint {from} does not stand on node {}: see `overlay endpoint show {from}`",
                 self.config.node

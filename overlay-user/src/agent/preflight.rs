@@ -1,5 +1,4 @@
-//! What an earlier agent of this instance, or another host's, was: nothing of theirs is taken over
-//! by mistake.
+//! Checks what an earlier agent of this instance, or another host's, has left before a start takes it over.
 
 use std::{
     collections::BTreeMap,

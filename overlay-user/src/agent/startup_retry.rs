@@ -1,10 +1,9 @@
-//! A start while the registry is away, or another node has this one's address.
+//! Retries a start while the registry is away or another node has this one's address.
 //!
-//! What the maps hold still carries the traffic, so there is no hurry, and nothing is lost by waiting:
-//! an agent that was here before waits for the registry, and says so to whoever asks. A first one has
-//! nothing to lose either, and more often a wrong URL: it ends with an error. A registry that is another
-//! one, empty or gone is away in the same way: the right one may be brought back. Every start waits for an
-//! address that may soon be free.
+//! The pinned maps keep forwarding, so the agent can wait. An agent that ran here before waits for the registry,
+//! and tells clients so. A first start ends with an error instead: its registry's URL is probably wrong. A
+//! registry that is another one, empty or gone counts as away, because the right one may be brought back. Every
+//! start waits for an address that may soon be free.
 
 use std::{future::pending, io, os::fd::AsFd as _, sync::Arc, time::Duration};
 

@@ -1,12 +1,12 @@
-//! Takes over what the agent of an earlier ABI version pinned, while its programs carry on.
+//! Takes over the pins of an earlier ABI version while its programs keep running.
 //!
-//! A pin is moved by a rename, which is one step, so that at any moment each map and each link has one
-//! place, and a start that is killed half-way is finished by the next:
+//! A pin is moved by a rename, which is atomic: at any moment each map and each link has one place, and the next
+//! start finishes one that was killed half-way.
 //!
-//! 1. maps whose shape is this version's are moved, and the old programs go on with the same ones;
-//! 2. links are moved: they still run the old programs, until the agent attaches this version's;
-//! 3. rows of maps whose shape changed are copied, then the old map's pin goes;
-//! 4. once all is attached the old folder is removed ([`Pins::retire_others`]).
+//! 1. Maps with an unchanged layout are moved; the old programs go on using them.
+//! 2. Links are moved: they still run the old programs, until the agent attaches this version's.
+//! 3. Rows of maps with a changed layout are copied, then the old map's pin goes.
+//! 4. Once everything is attached the old folder is removed ([`Pins::retire_others`]).
 
 use aya::maps::HashMap;
 use overlay_ebpf::abi::{ABI_VERSION, map};

@@ -1,5 +1,7 @@
-//! ARP and neighbour discovery that the agent sends: answers to questions that the programs could not
-//! answer, as they themselves would have sent them (RFC 826, RFC 4861 section 4.4), and announcements.
+//! Builds the ARP and neighbour discovery frames that the agent sends.
+//!
+//! Replies to questions that the programs could not answer look as theirs would (RFC 826, RFC 4861 section 4.4).
+//! The other frames are announcements.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Which slot of `traffic` each network has that has endpoints on this host.
+//! Assigns a slot of `traffic` to each network with endpoints on this host.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! How the host's devices are, for whoever examines it; changes nothing.
+//! Reports the state of the host's devices. It changes nothing.
 
 use std::{collections::BTreeSet, io};
 

@@ -1,7 +1,7 @@
-//! How we know what is ours: names that follow from the instance, and an alias on each link.
+//! Tells our links from others: by names that follow from the instance, and by an alias.
 //!
-//! A name alone proves nothing, anyone may take it. The alias does, but the kernel takes none
-//! while it makes a link: [`super::records`] bridges the moment between the two.
+//! Names are not proof of ownership; the alias is. The kernel takes no alias while it makes a link:
+//! [`super::state_dir`] covers the moment between the two.
 
 use std::hash::Hasher;
 

@@ -1,8 +1,8 @@
-//! What the kernel's objects can't carry themselves, as small files under `/run/overlay/INSTANCE`.
+//! Small files under `/run/overlay/INSTANCE` for what kernel objects can't carry themselves.
 //!
-//! Each is written before the object that it speaks of exists and removed after that is gone. So a
-//! crash leaves a record without its object, perhaps cut off, which is harmless, and never the
-//! other way round. What has to be known after a reboot too is also under `/var/lib/overlay`.
+//! A file is written before its object exists, and removed after the object is gone. So a crash leaves at worst a
+//! file without an object, perhaps cut off, which is harmless. What has to survive a reboot is also kept under
+//! `/var/lib/overlay`.
 
 use std::{
     fs::{self, File},

@@ -1,8 +1,8 @@
-//! Announces addresses that came to another MAC: what endpoints here remember of them leads nowhere.
+//! Announces addresses that moved to another MAC to this host's endpoints.
 //!
-//! An endpoint believes an entry of its neighbour cache for half a minute and longer before it asks
-//! again. It is told at once, by gratuitous ARP or an unsolicited neighbour advertisement, once the
-//! rows that its next frames need are written.
+//! An endpoint uses an entry of its neighbour cache for half a minute or longer before it asks again. A gratuitous
+//! ARP or an unsolicited neighbour advertisement updates it at once. It is sent after the rows that the next
+//! frames need are written.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -158,9 +158,9 @@ impl Applier {
     fn listeners<'a>(&self, mirror: &'a Mirror) -> BTreeMap<Vni, Vec<(&'a Name, u32)>> {
         let mut listeners: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for known in mirror.local_endpoints() {
-            if let Some(ifindex) = self.found.ports.get(known.name()) {
+            if let Some(ifindex) = self.host.endpoints.ifindex(known.name()) {
                 let network = listeners.entry(known.vni()).or_default();
-                network.push((known.name(), *ifindex));
+                network.push((known.name(), ifindex));
             }
         }
         listeners

@@ -27,13 +27,14 @@ use super::{
     mirror::Mirror,
     plan::{ChangeSet, Plan},
     ports::AtWork,
+    status::PortState,
     tables::Derived as _,
     telling::Repair,
     write::{BACKGROUND_THRESHOLD, Overflow, PendingWrite},
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
-    model::{IfName, Name, VtepRow},
+    model::{Name, VtepRow},
     platform::Platform,
 };
 
@@ -43,17 +44,9 @@ pub struct Applier {
     pub(super) datapath: Arc<dyn Datapath>,
     pub(super) local: Local,
     /// Local interfaces and next hops to the other VTEPs.
-    pub(super) found: HostState,
+    pub(super) host: HostState,
     pub(super) digests: RowDigests,
     pub(super) readings: Readings,
-    /// The namespace and the name of each local interface.
-    pub(super) attachments: BTreeMap<Name, (Name, IfName)>,
-    /// Why an endpoint of this node has no interface.
-    pub(super) failures: BTreeMap<Name, String>,
-    /// Why an endpoint with an interface may lack rows or programs.
-    pub(super) degraded: BTreeMap<Name, String>,
-    /// Endpoints of this node whose state may have changed since it was last drained.
-    pub(super) changed: BTreeSet<Name>,
     pub(super) attached: Attached,
     pub(super) ports_at_work: AtWork,
     /// Whether rows were written since the flag was last taken.
@@ -109,17 +102,6 @@ pub(super) struct Attached {
     pub(super) up: BTreeSet<u32>,
 }
 
-/// What is known of an endpoint of this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// Its interface stands, and its rows and programs with it.
-    Ready(u32),
-    /// It does not, for this reason.
-    Failed(String),
-    /// It is not wanted here.
-    Gone,
-}
-
 impl Applier {
     /// Nothing is known of the host yet: begin with [`Self::check`].
     pub fn new(platform: Arc<dyn Platform>, datapath: Arc<dyn Datapath>, local: Local) -> Self {
@@ -128,13 +110,9 @@ impl Applier {
             platform,
             datapath,
             local,
-            found: HostState::default(),
+            host: HostState::default(),
             digests: RowDigests::default(),
             readings: Readings::default(),
-            attachments: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            degraded: BTreeMap::new(),
-            changed: BTreeSet::new(),
             attached: Attached::default(),
             ports_at_work: AtWork::default(),
             has_written: false,
@@ -164,17 +142,14 @@ impl Applier {
         Desired {
             mirror,
             local: &self.local,
-            found: &self.found,
+            host: &self.host,
         }
     }
 
     /// Whether an endpoint of this node failed, a write did, or the kernel could not be asked.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.needs_sweep
-            || self.readings.lacks_paths
-            || !self.failures.is_empty()
-            || !self.degraded.is_empty()
+        self.needs_sweep || self.readings.lacks_paths || !self.host.endpoints.unwell().is_empty()
     }
 
     /// Whether rows were written since this was last asked.
@@ -182,22 +157,17 @@ impl Applier {
         std::mem::take(&mut self.has_written)
     }
 
-    /// What has become of endpoints of this node since this was last asked.
-    pub fn drain_changes(&mut self, mirror: &Mirror) -> Vec<(Name, Standing)> {
-        let news = std::mem::take(&mut self.changed);
-        news.into_iter()
-            .map(|name| {
-                let failure = self.failures.get(&name).or(self.degraded.get(&name));
-                // Where it is not wanted, or its network is not known, it has no rows.
-                let is_wanted = self.local.port_spec(mirror, &name).is_some();
-                let standing = match (failure, self.found.ports.get(&name)) {
-                    (Some(reason), _) => Standing::Failed(reason.clone()),
-                    (None, Some(ifindex)) if is_wanted => Standing::Ready(*ifindex),
-                    (None, _) => Standing::Gone,
-                };
-                (name, standing)
-            })
-            .collect()
+    /// The endpoints of this node whose state may have changed since the last call. `None`: one is not wanted here,
+    /// or its network is not known.
+    pub fn drain_changes(&mut self, mirror: &Mirror) -> Vec<(Name, Option<PortState>)> {
+        let changed = self.host.endpoints.drain_changes().into_iter();
+        let states = changed.map(|name| {
+            let is_wanted = self.local.port_spec(mirror, &name).is_some();
+            let state = self.host.endpoints.state(&name);
+            let is_told = |state: &PortState| is_wanted || state.reason().is_some();
+            (name, state.filter(is_told))
+        });
+        states.collect()
     }
 
     /// Carries over what a change bears upon; its cost does not depend on how much there is besides.
@@ -215,7 +185,7 @@ impl Applier {
             .cloned()
             .collect();
         for name in &gone {
-            self.found.ports.remove(name);
+            self.host.endpoints.remove_interface(name);
         }
         if let Err(error) = self.settle(mirror, changes) {
             self.mark_degraded(touched.iter().cloned(), &error);
@@ -255,9 +225,10 @@ impl Applier {
         // What is inside the others is looked at beside the loop.
         let names = mirror.local_endpoints().map(|known| known.name().clone());
         let names = names.filter(|name| {
-            !self.found.ports.contains_key(name) || !self.attachments.contains_key(name)
+            let endpoints = &self.host.endpoints;
+            endpoints.ifindex(name).is_none() || endpoints.attachment(name).is_none()
         });
-        let uncertain = self.failures.keys().chain(self.degraded.keys()).cloned();
+        let uncertain = self.host.endpoints.unwell().iter().cloned();
         let names: BTreeSet<Name> = names.chain(uncertain).collect();
         errors.extend(self.ensure_ports(mirror, names.into_iter().collect()).await);
         errors.extend(self.repair_small_tables(mirror).err());
@@ -291,7 +262,7 @@ impl Applier {
         let desired = Desired {
             mirror,
             local: &self.local,
-            found: &self.found,
+            host: &self.host,
         };
         let is_addition = changes.is_addition();
         let plan = changes.into_plan(&desired, &mut self.digests);
@@ -305,7 +276,7 @@ impl Applier {
 
     /// Takes the endpoint's rows into a change, as they are: whether its interface stands is about to change.
     pub(super) fn note_endpoint(&mut self, mirror: &Mirror, name: &Name, changes: &mut ChangeSet) {
-        self.changed.insert(name.clone());
+        self.host.endpoints.mark_changed(name.clone());
         if let Some(known) = mirror.endpoint(name) {
             changes.record_before(&self.desired(mirror), &known.fact());
         }
@@ -314,10 +285,10 @@ impl Applier {
     /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
     fn is_misplaced(&self, mirror: &Mirror, name: &Name) -> bool {
         let wanted = mirror.endpoint(name).and_then(|known| known.interface());
-        match self.attachments.get(name) {
-            Some((netns, ifname)) => wanted != Some((netns, ifname)),
+        match self.host.endpoints.attachment(name) {
+            Some(attachment) => wanted != Some(attachment),
             // A former agent made it, and where is not known.
-            None => wanted.is_none() && self.found.ports.contains_key(name),
+            None => wanted.is_none() && self.host.endpoints.ifindex(name).is_some(),
         }
     }
 
@@ -329,7 +300,7 @@ impl Applier {
             .into_iter()
             .partition(|ip| VtepRow::desired(&desired, ip).is_some());
         for ip in &gone {
-            self.found.paths.remove(ip);
+            self.host.paths.remove(ip);
         }
         if wanted.is_empty() {
             self.readings.lacks_paths = false;
@@ -338,9 +309,9 @@ impl Applier {
         match self.platform.paths(&wanted).await {
             Ok(paths) => {
                 for ip in &wanted {
-                    self.found.paths.remove(ip);
+                    self.host.paths.remove(ip);
                 }
-                self.found.paths.extend(paths);
+                self.host.paths.extend(paths);
                 self.readings.lacks_paths = false;
             }
             Err(error) => {
@@ -375,14 +346,14 @@ impl Applier {
             })
             .cloned()
             .collect();
-        let known = self.found.ports.iter();
+        let known = self.host.endpoints.interfaces();
         let mut changed: BTreeMap<Name, Option<u32>> = known
-            .filter(|(name, ifindex)| listed.get(*name) != Some(*ifindex))
+            .filter(|(name, ifindex)| listed.get(*name) != Some(ifindex))
             .map(|(name, _)| (name.clone(), None))
             .collect();
         // What an agent before this one made.
         for (name, ifindex) in listed {
-            if !self.readings.has_ports && !self.found.ports.contains_key(&name) {
+            if !self.readings.has_ports && self.host.endpoints.ifindex(&name).is_none() {
                 changed.insert(name, Some(ifindex));
             }
         }
@@ -391,9 +362,9 @@ impl Applier {
         for (name, ifindex) in changed {
             self.note_endpoint(mirror, &name, &mut changes);
             if let Some(ifindex) = ifindex {
-                self.found.ports.insert(name, ifindex);
+                self.host.endpoints.set_interface(&name, ifindex, false);
             } else {
-                self.found.ports.remove(&name);
+                self.host.endpoints.remove_interface(&name);
                 self.missed.insert(name);
             }
         }
@@ -404,8 +375,7 @@ impl Applier {
     /// Which of these endpoints an error hit is not known: none of them is said to be ready.
     pub(super) fn mark_degraded(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
         for name in names {
-            self.changed.insert(name.clone());
-            self.degraded.insert(name, error.to_owned());
+            self.host.endpoints.set_degraded(&name, error);
         }
     }
 
@@ -416,8 +386,7 @@ impl Applier {
         }
         self.needs_sweep = false;
         if self.attached.endpoints {
-            self.changed
-                .extend(std::mem::take(&mut self.degraded).into_keys());
+            self.host.endpoints.clear_all_degraded();
         }
     }
 
@@ -434,7 +403,7 @@ impl Applier {
                 .record(&self.desired(mirror), name.clone());
             // One that is elsewhere has rows as long as it counts for standing.
             self.note_endpoint(mirror, name, &mut changes);
-            self.found.ports.remove(name);
+            self.host.endpoints.remove_interface(name);
         }
         let mut errors: Vec<String> = self.settle(mirror, changes).err().into_iter().collect();
         errors.extend(self.remove_ports(&orphans).await);
@@ -454,7 +423,7 @@ impl Applier {
     /// Attaches the programs, and sets the interfaces up that have theirs. The underlay's comes
     /// second: what it lets in finds its tables full.
     pub(super) async fn attach(&mut self) -> Result<(), String> {
-        let ifindexes: BTreeSet<u32> = self.found.ports.values().copied().collect();
+        let ifindexes = self.host.endpoints.ifindexes();
         let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes))
             .map_err(|error| error.to_string());
         self.attached.endpoints = attached.is_ok();

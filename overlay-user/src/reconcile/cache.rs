@@ -1,12 +1,11 @@
-//! What this host holds of on-demand networks, and what it is asking for. Pure: time is passed in.
+//! The cache of on-demand networks: held endpoints and pending lookups. Pure: time is passed in.
 //!
-//! An address is in one of four states: *unknown*; *asked for*, by one question however many frames
-//! wait for its answer; *nobody's*, which is believed for a while; or *held*, until nobody has talked to
-//! the endpoint for a while or another needs its place. A delta that speaks of an address that is asked
-//! for, or nobody's, is its answer at once.
+//! An address is in one of four states: *unknown*; *pending*, with one lookup however many frames wait for it;
+//! *negative*, for a limited time; or *held*, until no frame has used it for a while or another endpoint needs its
+//! place. A delta about a pending or negative address answers it at once.
 //!
-//! Whatever is bounded is shared between the networks: one whose endpoints ask for much waits behind
-//! itself, and takes no place that another network holds.
+//! Every limit is shared fairly between the networks: a network with many lookups queues behind itself, and takes
+//! no place that another network holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -126,8 +125,8 @@ pub struct Cache {
     /// When each endpoint that is held was last seen to be used.
     used: FairMap<Name, Instant>,
     /// Until when an address is believed to be nobody's.
-    nobody: FairMap<Lookup, Instant>,
-    flights: BTreeMap<Lookup, PendingLookup>,
+    negative: FairMap<Lookup, Instant>,
+    pending: BTreeMap<Lookup, PendingLookup>,
     /// Those that wait for their turn, with frames that wait for them.
     interactive: FairQueue<Lookup>,
     /// Those that nobody waits for.
@@ -148,8 +147,8 @@ impl Cache {
         Self {
             limits,
             used: FairMap::default(),
-            nobody: FairMap::default(),
-            flights: BTreeMap::new(),
+            negative: FairMap::default(),
+            pending: BTreeMap::new(),
             interactive: FairQueue::new(WAITING),
             background: FairQueue::new(usize::MAX),
             failed: BTreeSet::new(),
@@ -185,12 +184,12 @@ impl Cache {
 
     /// A frame asks for an address that nobody is known to have.
     pub fn ask(&mut self, lookup: Lookup, asker: Miss, now: Instant) -> Asked {
-        match self.nobody.get(&lookup) {
+        match self.negative.get(&lookup) {
             Some((_, until)) if until > now => return Asked::Negative(until - now),
             Some(_) => self.reopen(lookup),
             None => {}
         }
-        if let Some(pending) = self.flights.get_mut(&lookup) {
+        if let Some(pending) = self.pending.get_mut(&lookup) {
             let is_same =
                 |other: &Miss| (other.ifindex, other.asker_ip) == (asker.ifindex, asker.asker_ip);
             if pending.number.is_none() && pending.askers.is_empty() {
@@ -204,7 +203,7 @@ impl Cache {
         if !self.interactive.push(lookup.vni, lookup) {
             return Asked::QueueFull;
         }
-        self.flights
+        self.pending
             .insert(lookup, PendingLookup::new(now, vec![asker]));
         Asked::Pending
     }
@@ -212,7 +211,7 @@ impl Cache {
     /// Asks for what no frame waits for: whether a row of long ago is still right. An answer that is on
     /// its way already does not count.
     pub fn revisit(&mut self, lookup: Lookup, now: Instant) {
-        match self.flights.entry(lookup) {
+        match self.pending.entry(lookup) {
             Entry::Vacant(place) => {
                 place.insert(PendingLookup::new(now, Vec::new()));
                 self.background.force(lookup.vni, lookup);
@@ -224,7 +223,7 @@ impl Cache {
     /// The answer that is on its way, or was given, is worth nothing.
     pub fn mark_degraded(&mut self, lookup: Lookup) {
         self.reopen(lookup);
-        if let Some(pending) = self.flights.get_mut(&lookup)
+        if let Some(pending) = self.pending.get_mut(&lookup)
             && pending.number.take().is_some()
         {
             let is_urgent = !pending.askers.is_empty();
@@ -262,7 +261,7 @@ impl Cache {
                 .or_else(|| self.background.pop_of(has_room))?;
             // A delta may have answered it, or it waits in both queues.
             let Some(pending) = self
-                .flights
+                .pending
                 .get_mut(&lookup)
                 .filter(|pending| pending.number.is_none())
             else {
@@ -280,8 +279,8 @@ impl Cache {
     pub fn complete(&mut self, lookup: Lookup, number: u64) -> Option<PendingLookup> {
         self.in_flight.end(lookup.vni);
         let is_it = |pending: &&PendingLookup| pending.number == Some(number);
-        self.flights.get(&lookup).filter(is_it)?;
-        self.flights.remove(&lookup)
+        self.pending.get(&lookup).filter(is_it)?;
+        self.pending.remove(&lookup)
     }
 
     /// Whether what a question found was changed or removed since the question was sent. The watch
@@ -298,16 +297,16 @@ impl Cache {
             number: None,
             ..pending
         };
-        self.flights.insert(lookup, pending);
+        self.pending.insert(lookup, pending);
         self.interactive.force(lookup.vni, lookup);
     }
 
     /// Nobody has the address: believed from now on for as long as the limits say.
     pub fn close(&mut self, lookup: Lookup, now: Instant) {
         let until = now + self.limits.negative_ttl;
-        self.nobody.insert(lookup, lookup.vni, until);
-        if self.nobody.len() > self.limits.entries
-            && let Some((_, first)) = self.nobody.first_of_largest()
+        self.negative.insert(lookup, lookup.vni, until);
+        if self.negative.len() > self.limits.entries
+            && let Some((_, first)) = self.negative.first_of_largest()
         {
             self.reopen(*first);
         }
@@ -327,7 +326,7 @@ impl Cache {
             self.former.extend(changed);
             if self.former.len() > CHANGES {
                 let sent = self
-                    .flights
+                    .pending
                     .values()
                     .filter(|pending| pending.number.is_some());
                 let oldest = sent
@@ -341,7 +340,7 @@ impl Cache {
         for endpoint in &delta.endpoints {
             let lookups: Vec<Lookup> = Lookup::all(endpoint)
                 .filter(|lookup| {
-                    self.flights.contains_key(lookup) || self.nobody.get(lookup).is_some()
+                    self.pending.contains_key(lookup) || self.negative.get(lookup).is_some()
                 })
                 .collect();
             if !lookups.is_empty() {
@@ -354,7 +353,7 @@ impl Cache {
     /// A delta has answered it. Gives the frames that wait for that.
     pub fn answered(&mut self, lookup: Lookup) -> Vec<Miss> {
         self.reopen(lookup);
-        let pending = self.flights.remove(&lookup);
+        let pending = self.pending.remove(&lookup);
         pending.map(|pending| pending.askers).unwrap_or_default()
     }
 
@@ -379,9 +378,9 @@ impl Cache {
     /// The registry is back at a former state: nothing that it said counts.
     pub fn clear(&mut self) {
         self.used = FairMap::default();
-        self.nobody = FairMap::default();
+        self.negative = FairMap::default();
         self.former.clear();
-        for lookup in self.flights.keys().copied().collect::<Vec<_>>() {
+        for lookup in self.pending.keys().copied().collect::<Vec<_>>() {
             self.mark_degraded(lookup);
         }
     }
@@ -407,7 +406,7 @@ impl Cache {
     /// Whether there is nothing that time alone changes.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.used.is_empty() && self.nobody.is_empty() && self.failed.is_empty()
+        self.used.is_empty() && self.negative.is_empty() && self.failed.is_empty()
     }
 
     /// Whether an endpoint is held.
@@ -418,7 +417,7 @@ impl Cache {
 
     /// Forgets which addresses were believed to be nobody's up to now.
     pub fn expire(&mut self, now: Instant) {
-        while let Some((until, lookup)) = self.nobody.first()
+        while let Some((until, lookup)) = self.negative.first()
             && until <= now
         {
             self.reopen(*lookup);
@@ -427,7 +426,7 @@ impl Cache {
 
     /// The address is unknown again.
     fn reopen(&mut self, lookup: Lookup) {
-        self.nobody.remove(&lookup);
+        self.negative.remove(&lookup);
     }
 }
 

@@ -1,13 +1,14 @@
 //! All that decides what the kernel's tables shall hold.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
 };
 
 use super::{
     digest::{self, Hash},
     mirror::{Fact, Known, Mirror},
+    status::LocalEndpoints,
     tables::Derived,
 };
 use crate::{
@@ -103,28 +104,10 @@ impl Local {
 /// What this host was found to have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostState {
-    /// Host-side indexes of the endpoints that stand here.
-    pub ports: BTreeMap<Name, u32>,
-    /// Those of them in whose endpoint a native XDP program is attached.
-    pub queued: BTreeSet<u32>,
+    /// The endpoints of this host.
+    pub endpoints: LocalEndpoints,
     /// Ways on the underlay by VTEP address.
     pub paths: BTreeMap<Ipv4Addr, VtepPath>,
-}
-
-impl HostState {
-    /// Notes whether a native XDP program is attached in the endpoint with this interface, and forgets what
-    /// was known of interfaces that are no endpoint's any more.
-    pub fn note_xdp(&mut self, ifindex: u32, has_xdp: bool) {
-        if has_xdp {
-            self.queued.insert(ifindex);
-        } else {
-            self.queued.remove(&ifindex);
-        }
-        if !self.queued.is_empty() {
-            let there: BTreeSet<u32> = self.ports.values().copied().collect();
-            self.queued.retain(|ifindex| there.contains(ifindex));
-        }
-    }
 }
 
 /// All that decides what the rows shall be.
@@ -135,7 +118,7 @@ pub struct Desired<'a> {
     /// What this host adds to it.
     pub local: &'a Local,
     /// What it was found to have.
-    pub found: &'a HostState,
+    pub host: &'a HostState,
 }
 
 impl Desired<'_> {
@@ -149,10 +132,10 @@ impl Desired<'_> {
     pub(super) fn target(&self, endpoint: &Known<'_>) -> Option<FdbTarget> {
         self.mirror.network(endpoint.vni())?;
         if endpoint.is_local() {
-            let ifindex = *self.found.ports.get(endpoint.name())?;
+            let ifindex = self.host.endpoints.ifindex(endpoint.name())?;
             return Some(FdbTarget::Local {
                 ifindex,
-                is_queued: self.found.queued.contains(&ifindex),
+                is_queued: self.host.endpoints.has_xdp(ifindex),
             });
         }
         let vtep = endpoint.known_node()?.vtep;

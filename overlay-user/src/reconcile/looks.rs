@@ -1,8 +1,7 @@
-//! When each port of this node is looked at: soon after the kernel told that somebody changed it, and
-//! seldom otherwise.
+//! Schedules the looks at this node's ports: soon after the kernel reports a change, and rarely otherwise.
 //!
-//! Looks are made beside the loop, which so waits for no namespace. An owner who changes a port again
-//! and again has it looked at less and less often, and nobody else's.
+//! Looks run in the background, so the loop waits for no namespace. The port of an owner who changes it again and
+//! again is looked at less and less often; other ports are not affected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -270,16 +269,10 @@ impl Reconciler {
 
     /// Tells which of these interfaces have their programs again.
     fn tell_of_programs(&mut self, detached: &BTreeSet<u32>) {
-        let names: BTreeMap<u32, Name> = {
-            let ports = self.applier.found.ports.iter();
-            ports
-                .map(|(name, ifindex)| (*ifindex, name.clone()))
-                .collect()
-        };
         for ifindex in detached {
             if self.applier.datapath.is_attached(*ifindex) == Some(true) {
                 let what = format!("the program of interface {ifindex} was taken off");
-                let endpoint = names.get(ifindex).cloned();
+                let endpoint = self.applier.host.endpoints.at(*ifindex).cloned();
                 self.applier.note_repair(endpoint, what);
             }
         }

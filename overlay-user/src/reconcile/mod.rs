@@ -36,6 +36,7 @@ mod report;
 mod resolve;
 #[cfg(test)]
 mod simulation;
+pub mod status;
 pub mod sweep;
 mod sync;
 pub mod tables;
@@ -57,6 +58,7 @@ use self::{
     mirror::{Mirror, OnFact},
     plan::ChangeSet,
     report::Reporter,
+    status::PortState,
     sync::RegistrySync,
     wake::{Completion, Wake, WakeSources},
     watchdog::{Part, Watchdog},
@@ -89,11 +91,9 @@ const LEASE: Duration = Duration::from_secs(3);
 pub struct View {
     /// The registry's state.
     pub mirror: Mirror,
-    /// Host-side indexes of the endpoints that stand here.
-    pub ports: BTreeMap<Name, u32>,
-    /// Why others of this node don't.
-    pub failures: BTreeMap<Name, String>,
-    /// Those that are being made just now, and take their time.
+    /// The endpoints of this host, as far as something became of them.
+    pub endpoints: BTreeMap<Name, PortState>,
+    /// Those that are being made in the background.
     pub making: BTreeSet<Name>,
     /// Why the registry is out of reach; `None`: it is in reach.
     pub lost: Option<Lost>,
@@ -159,8 +159,7 @@ impl View {
     fn new(node: Name) -> Self {
         Self {
             mirror: Mirror::new(node),
-            ports: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
             making: BTreeSet::new(),
             lost: None,
             withheld_since: None,
@@ -177,14 +176,40 @@ impl View {
     pub fn state_of(&self, endpoint: &Name) -> EndpointState {
         let known = self.mirror.endpoint(endpoint);
         if known.is_some_and(|known| !known.is_local()) {
-            EndpointState::Remote
-        } else if self.failures.contains_key(endpoint) {
-            EndpointState::Failed
-        } else if self.ports.contains_key(endpoint) {
-            EndpointState::Ready
-        } else {
-            EndpointState::Pending
+            return EndpointState::Remote;
         }
+        match self.endpoints.get(endpoint) {
+            Some(PortState::Ready { .. }) => EndpointState::Ready,
+            Some(PortState::Degraded { .. } | PortState::Failed { .. }) => EndpointState::Failed,
+            None => EndpointState::Pending,
+        }
+    }
+
+    /// The host side's index of an endpoint that is ready.
+    #[must_use]
+    pub fn ifindex(&self, endpoint: &Name) -> Option<u32> {
+        match self.endpoints.get(endpoint)? {
+            PortState::Ready { ifindex } => Some(*ifindex),
+            _ => None,
+        }
+    }
+
+    /// The endpoints that are ready, and the host side's index of each.
+    pub fn ready(&self) -> impl Iterator<Item = (&Name, u32)> {
+        let names = self.endpoints.keys();
+        names.filter_map(|name| Some((name, self.ifindex(name)?)))
+    }
+
+    /// Why an endpoint of this node is not ready, in a line.
+    #[must_use]
+    pub fn failure(&self, endpoint: &Name) -> Option<&str> {
+        self.endpoints.get(endpoint)?.reason()
+    }
+
+    /// The endpoints of this node that are not ready, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&Name, &str)> {
+        let endpoints = self.endpoints.iter();
+        endpoints.filter_map(|(name, state)| Some((name, state.reason()?)))
     }
 
     /// How old what the agent knows is at least: for how long the registry has been out of reach.

@@ -1,4 +1,4 @@
-//! What the registry says about this node.
+//! This node's own row in the registry.
 
 use std::sync::Arc;
 

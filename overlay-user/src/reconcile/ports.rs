@@ -118,17 +118,17 @@ impl Applier {
         let mut specs = Vec::new();
         let (mut impossible, mut unmade) = (Vec::new(), Vec::new());
         for name in names {
-            self.changed.insert(name.clone());
+            self.host.endpoints.mark_changed(name.clone());
             match self.local.port_spec(mirror, &name) {
                 // Its end is heard of, and what is wanted then looked at.
                 Some(_) if self.ports_at_work.making.contains(&name) => {}
-                Some(Ok(spec)) if self.failures.contains_key(&name) => self.retry(spec),
+                Some(Ok(spec)) if self.host.endpoints.has_failed(&name) => self.retry(spec),
                 Some(Ok(spec)) => specs.push(spec),
                 Some(Err(reason)) => impossible.push((name, reason)),
                 None => {
                     self.missed.remove(&name);
-                    self.degraded.remove(&name);
-                    if self.failures.remove(&name).is_some() {
+                    self.host.endpoints.clear_degraded(&name);
+                    if self.host.endpoints.clear_failed(&name) {
                         unmade.push(name);
                     }
                 }
@@ -138,7 +138,7 @@ impl Applier {
         let mut errors = self.remove_ports(&unmade).await;
         let made = self.take_step(Step::Make, specs).await;
         for (name, reason) in impossible {
-            self.fail(name, reason);
+            self.fail(&name, &reason);
         }
         errors.extend(self.take_made(mirror, made).await);
         errors
@@ -175,8 +175,8 @@ impl Applier {
     /// Lets endpoints send whose interfaces are up on the host's side by now.
     async fn open(&mut self, mirror: &Mirror, mut closed: Vec<PortSpec>) {
         closed.retain(|spec| {
-            let ifindex = self.found.ports.get(&spec.endpoint);
-            ifindex.is_some_and(|ifindex| self.attached.up.contains(ifindex))
+            let ifindex = self.host.endpoints.ifindex(&spec.endpoint);
+            ifindex.is_some_and(|ifindex| self.attached.up.contains(&ifindex))
         });
         if closed.is_empty() {
             return;
@@ -188,7 +188,7 @@ impl Applier {
         }
         for (spec, opened) in self.take_step(Step::Open, closed).await {
             if let Err(error) = opened {
-                self.fail(spec.endpoint, error.to_string());
+                self.fail(&spec.endpoint, &error.to_string());
             }
         }
     }
@@ -226,7 +226,7 @@ impl Applier {
                 let mut errors = Vec::new();
                 // A making that failed leaves things behind too.
                 if wanted.is_none() {
-                    self.failures.remove(&name);
+                    self.host.endpoints.clear_failed(&name);
                     errors.extend(self.remove_ports(std::slice::from_ref(&name)).await);
                 }
                 errors.extend(self.ensure_ports(mirror, vec![name]).await);
@@ -249,20 +249,19 @@ impl Applier {
                     has_xdp,
                     ..
                 }) => {
-                    self.failures.remove(&name);
+                    self.host.endpoints.clear_failed(&name);
                     if self.missed.remove(&name) {
                         let what = "its interface was gone and is made anew".to_owned();
                         self.note_repair(Some(name.clone()), what);
                     }
-                    self.attachments
-                        .insert(name.clone(), (spec.netns, spec.ifname));
-                    self.found.ports.insert(name.clone(), host_ifindex);
-                    self.found.note_xdp(host_ifindex, has_xdp);
+                    let endpoints = &mut self.host.endpoints;
+                    endpoints.set_attachment(&name, spec.netns, spec.ifname);
+                    endpoints.set_interface(&name, host_ifindex, has_xdp);
                     self.attached.up.remove(&host_ifindex);
                     standing.push(name);
                 }
                 // No word on whether its interface is gone: if it was there, it is.
-                Err(error) => self.fail(name, error.to_string()),
+                Err(error) => self.fail(&name, &error.to_string()),
             }
         }
         let written = self.settle(mirror, changes).err();
@@ -270,10 +269,10 @@ impl Applier {
         self.open(mirror, closed).await;
         // What is wrong with another's interface is not wrong with these.
         let is_served = |name: &Name| {
-            let ifindex = self.found.ports.get(name);
+            let ifindex = self.host.endpoints.ifindex(name);
             ifindex.is_some_and(|ifindex| {
-                self.attached.up.contains(ifindex)
-                    && self.datapath.is_attached(*ifindex) == Some(true)
+                self.attached.up.contains(&ifindex)
+                    && self.datapath.is_attached(ifindex) == Some(true)
             })
         };
         let error = written.as_ref().or(attached.as_ref());
@@ -284,17 +283,15 @@ impl Applier {
         }
         if !self.needs_sweep && self.small_tables_dirty.is_none() {
             for name in &well {
-                self.degraded.remove(name);
+                self.host.endpoints.clear_degraded(name);
             }
         }
         written.into_iter().chain(attached).collect()
     }
 
-    fn fail(&mut self, name: Name, reason: String) {
-        self.changed.insert(name.clone());
-        if self.failures.get(&name) != Some(&reason) {
+    fn fail(&mut self, name: &Name, reason: &str) {
+        if self.host.endpoints.set_failed(&name, &reason) {
             tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
-            self.failures.insert(name, reason);
         }
     }
 
@@ -310,13 +307,13 @@ impl Applier {
             return Vec::new();
         };
         let name = spec.endpoint.clone();
-        let known = self.found.ports.get(&name).copied();
+        let known = self.host.endpoints.ifindex(&name);
         match looked {
             Ok(Some(port))
                 if wanted.as_ref() == Ok(&spec)
                     && known == Some(port.host_ifindex)
-                    && self.found.queued.contains(&port.host_ifindex) == port.has_xdp
-                    && !self.failures.contains_key(&name) =>
+                    && self.host.endpoints.has_xdp(port.host_ifindex) == port.has_xdp
+                    && !self.host.endpoints.has_failed(&name) =>
             {
                 let mut mended = port.mended;
                 if !port.is_up && self.attached.up.contains(&port.host_ifindex) {
@@ -343,7 +340,7 @@ impl Applier {
                 self.ensure_ports(mirror, vec![name]).await
             }
             Err(error) => {
-                self.fail(name, error.to_string());
+                self.fail(&name, &error.to_string());
                 Vec::new()
             }
         }
@@ -378,7 +375,7 @@ impl Applier {
                 Ok((name, removed)) => errors.extend(self.take_removed(&name, removed)),
                 Err((name, removal)) => {
                     // What comes next is not to be held against where this one was.
-                    self.attachments.remove(&name);
+                    self.host.endpoints.remove_attachment(&name);
                     let unsent = &mut self.ports_at_work.unsent;
                     unsent.push(Unsent::Removal(name, removal));
                 }
@@ -394,8 +391,8 @@ impl Applier {
         removed: Result<(), PlatformError>,
     ) -> Option<String> {
         // It may stand again by now.
-        if removed.is_ok() && !self.found.ports.contains_key(name) {
-            self.attachments.remove(name);
+        if removed.is_ok() && !self.host.endpoints.ifindex(name).is_some() {
+            self.host.endpoints.remove_attachment(name);
         }
         if removed.is_err() {
             self.ports_at_work.next_orphans = None;
@@ -460,7 +457,7 @@ impl Reconciler {
     pub(super) async fn on_removed(&mut self, name: Name, removed: Result<(), PlatformError>) {
         let view = self.view.read().await;
         // It may have come after its successor.
-        let is_doubtful = removed.is_ok() && self.applier.found.ports.contains_key(&name);
+        let is_doubtful = removed.is_ok() && self.applier.host.endpoints.ifindex(&name).is_some();
         let mut errors = Vec::from_iter(self.applier.take_removed(&name, removed));
         if is_doubtful {
             errors.extend(self.applier.ensure_ports(&view.mirror, vec![name]).await);

@@ -1,5 +1,4 @@
-//! Tells the registry what this host has installed: a digest of each network when it has changed, and
-//! the answers to questions.
+//! Publishes what this host has installed: a digest of each changed network, and answers to questions.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Resolves on demand: frames that find no row, the registry's answers, and what goes to make room.
+//! Resolves on demand: misses, lookup results, and eviction.
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,14 +56,11 @@ impl Reconciler {
         self.counters.misses += 1;
         let view = self.view.read().await;
         if self.events.is_heard() {
-            let asker = view
-                .ports
-                .iter()
-                .find(|(_, ifindex)| **ifindex == miss.ifindex);
+            let asker = self.applier.host.endpoints.at(miss.ifindex);
             self.events.tell(Event::Miss {
                 vni: miss.vni,
                 wanted: miss.wanted,
-                asker: asker.map(|(name, _)| name.clone()),
+                asker: asker.cloned(),
             });
         }
         let is_on_demand = view.mirror.is_on_demand(miss.vni);

@@ -1,5 +1,6 @@
-//! Looks through the FDB and the neighbour table, row by row and without a copy of them: mends what
-//! differs, removes what nobody wants, and finds out by counting what is missing.
+//! Sweeps the FDB and the neighbour table, row by row and without a copy of them.
+//!
+//! It repairs wrong rows, removes unwanted ones, and finds missing ones by counting.
 
 use std::collections::BTreeMap;
 

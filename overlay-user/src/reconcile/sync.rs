@@ -1,4 +1,4 @@
-//! Follows the registry: its watch, and readings of it.
+//! Keeps the mirror in step with the registry: a watch, and reads.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

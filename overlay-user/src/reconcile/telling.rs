@@ -1,12 +1,8 @@
-//! Tells what has become of endpoints, what was put back, and which nodes come and go.
+//! Reports changes of endpoints and nodes, and repairs, as events and log lines.
 
 use tokio::time::Instant;
 
-use super::{
-    Reconciler, View,
-    apply::{Applier, Standing},
-    event::Event,
-};
+use super::{Reconciler, View, apply::Applier, event::Event, status::PortState};
 use crate::model::{Delta, Name};
 
 /// What somebody changed on this host, and the agent put back.
@@ -36,30 +32,31 @@ impl Reconciler {
     /// Takes in what has become of this node's endpoints.
     pub(super) fn drain_changes(&mut self, view: &mut View) {
         let now = Instant::now();
-        for (endpoint, standing) in self.applier.drain_changes(&view.mirror) {
-            match standing {
-                Standing::Gone => self.looks.remove(&endpoint),
-                Standing::Ready(_) | Standing::Failed(_) => self.looks.insert(&endpoint, now),
+        for (endpoint, state) in self.applier.drain_changes(&view.mirror) {
+            match state {
+                None => self.looks.remove(&endpoint),
+                Some(_) => self.looks.insert(&endpoint, now),
             }
-            let former_port = view.ports.remove(&endpoint);
-            let former_failure = view.failures.remove(&endpoint);
-            match standing {
-                Standing::Ready(ifindex) => {
-                    view.ports.insert(endpoint.clone(), ifindex);
-                    if former_port.is_none() {
-                        self.events.tell(Event::EndpointReady { endpoint });
+            let before = view.endpoints.remove(&endpoint);
+            match state {
+                Some(state) => {
+                    view.endpoints.insert(endpoint.clone(), state.clone());
+                    let was_ready = before
+                        .as_ref()
+                        .is_some_and(|state| state.reason().is_none());
+                    match state.reason() {
+                        None if !was_ready => self.events.tell(Event::EndpointReady { endpoint }),
+                        Some(reason)
+                            if before.as_ref().and_then(PortState::reason) != Some(reason) =>
+                        {
+                            let reason = reason.to_owned();
+                            self.events.tell(Event::EndpointFailed { endpoint, reason });
+                        }
+                        _ => {}
                     }
                 }
-                Standing::Failed(reason) => {
-                    view.failures.insert(endpoint.clone(), reason.clone());
-                    if former_failure.as_ref() != Some(&reason) {
-                        self.events.tell(Event::EndpointFailed { endpoint, reason });
-                    }
-                }
-                Standing::Gone if former_port.is_some() || former_failure.is_some() => {
-                    self.events.tell(Event::EndpointGone { endpoint });
-                }
-                Standing::Gone => {}
+                None if before.is_some() => self.events.tell(Event::EndpointGone { endpoint }),
+                None => {}
             }
         }
     }

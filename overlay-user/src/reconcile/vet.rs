@@ -1,5 +1,6 @@
-//! Holds rows to the registry's rules when they are read, and not only when they are written: other
-//! hands, other versions and other hosts write there too.
+//! Checks rows against the registry's rules when they are read.
+//!
+//! They are checked on writing too, but other tools, versions and hosts write to the registry as well.
 
 use crate::{
     model::{Endpoint, Network, Node, Rejected, RowId},

@@ -1,4 +1,4 @@
-//! What the registry leaves out or says wrongly, and this host holds as it was.
+//! Holds what the registry has lost or states wrongly, as it was before.
 
 use std::{collections::BTreeMap, time::Duration};
 

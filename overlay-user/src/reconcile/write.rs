@@ -1,5 +1,5 @@
-//! Writes to the kernel's tables, and what comes of it: large writes while the loop goes on, rows that a
-//! full table refuses, failures after which the tables are in doubt.
+//! Writes to the kernel's tables: large writes in the background, rows that a full table refuses, failures after
+//! which the tables need a sweep.
 
 use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, thread};
 
@@ -17,11 +17,11 @@ use crate::{
     model::{FdbKey, FdbTarget, Name, NeighborKey, Row, Rows, Tables},
 };
 
-/// From how many rows on a write is worth a thread, of its own or to take over: fewer are written before
-/// that. Tests take the same way with less.
+/// The number of rows from which a write gets a thread: fewer are written in less time than that takes. Tests
+/// take the same way with fewer.
 pub(super) const BACKGROUND_THRESHOLD: usize = if cfg!(test) { 1 } else { 256 };
 
-/// A write of which nobody knows yet what came of it.
+/// A write whose result is still outstanding.
 pub(super) struct PendingWrite {
     batch: Arc<Batch>,
     written: Written,
@@ -170,11 +170,12 @@ impl Applier {
         Err(error)
     }
 
-    /// Doubts the endpoints whose interfaces these are: see [`Self::doubt`].
+    /// Marks the endpoints with these interfaces as degraded.
     pub(super) fn mark_degraded_at(&mut self, ifindexes: &BTreeSet<u32>, error: &str) {
-        let ports = self.found.ports.iter();
-        let its = ports.filter(|(_, ifindex)| ifindexes.contains(ifindex));
-        let names: Vec<Name> = its.map(|(name, _)| name.clone()).collect();
+        let its = ifindexes.iter();
+        let names: Vec<Name> = its
+            .filter_map(|ifindex| self.host.endpoints.at(*ifindex).cloned())
+            .collect();
         self.mark_degraded(names, error);
     }
 

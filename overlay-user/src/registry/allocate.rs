@@ -1,8 +1,8 @@
-//! An address for who asks for none, without reading all addresses of the network.
+//! Picks a free address without listing all addresses of the network.
 //!
-//! Where addresses were handed out from the lowest upwards, and mostly still are in use, the lowest
-//! free one is found with a number of questions that grows with the logarithm of the network's
-//! size. Where there are gaps it is a free one, though not always the lowest.
+//! If addresses were handed out from the lowest upwards and mostly are still in use, it finds the lowest free one
+//! in a number of reads that grows with the logarithm of the network's size. If there are gaps, it finds a free
+//! one, not always the lowest.
 
 use std::{collections::BTreeSet, net::IpAddr};
 

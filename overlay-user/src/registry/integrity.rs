@@ -1,5 +1,6 @@
-//! Whether what the registry holds agrees with itself. Nothing that went through an agent's commit
-//! can disagree; what was written by other hands, restored in part or damaged can.
+//! Finds rows of the registry that contradict each other.
+//!
+//! Commits of agents can't cause that; other writers, partial restores and damage can.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 

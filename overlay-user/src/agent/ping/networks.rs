@@ -64,7 +64,7 @@ impl Agent {
         let senders: BTreeMap<Vni, Name> = view
             .mirror
             .local_endpoints()
-            .filter(|local| view.ports.contains_key(local.name()))
+            .filter(|local| view.ifindex(local.name()).is_some())
             .map(|local| (local.vni(), local.name().clone()))
             .collect();
         let mut seen = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! How the mirror changes: deltas, readings, answers.
+//! Updates the mirror: deltas, reads of the registry, lookup results.
 
 use std::collections::{BTreeMap, BTreeSet};
 

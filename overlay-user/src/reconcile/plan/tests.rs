@@ -9,6 +9,7 @@ use super::{
     super::{
         desired::{HostState, Local},
         mirror::Mirror,
+        status::LocalEndpoints,
     },
     *,
 };
@@ -78,10 +79,12 @@ fn local() -> Local {
     }
 }
 
-fn found() -> HostState {
+fn host() -> HostState {
     let peer = Ipv4Addr::new(10, 0, 0, 2);
+    let mut endpoints = LocalEndpoints::default();
+    endpoints.set_interface(&"a".parse().unwrap(), 7, false);
     HostState {
-        ports: BTreeMap::from([("a".parse().unwrap(), 7)]),
+        endpoints,
         paths: BTreeMap::from([(
             peer,
             VtepPath {
@@ -89,15 +92,14 @@ fn found() -> HostState {
                 mtu: Some(4000),
             },
         )]),
-        queued: BTreeSet::new(),
     }
 }
 
-fn desired<'a>(mirror: &'a Mirror, local: &'a Local, found: &'a HostState) -> Desired<'a> {
+fn desired<'a>(mirror: &'a Mirror, local: &'a Local, host: &'a HostState) -> Desired<'a> {
     Desired {
         mirror,
         local,
-        found,
+        host,
     }
 }
 
@@ -110,9 +112,9 @@ fn fdb_key(number: u32, last: u8) -> FdbKey {
 
 #[test]
 fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
-    let (mirror, local, found) = (mirror(), local(), found());
+    let (mirror, local, host) = (mirror(), local(), host());
     let target = |key| {
-        desired(&mirror, &local, &found)
+        desired(&mirror, &local, &host)
             .row::<FdbRow>(key)
             .unwrap()
             .target
@@ -134,8 +136,8 @@ fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
 
 #[test]
 fn only_other_nodes_are_vteps_to_accept_from() {
-    let (mirror, local, found) = (mirror(), local(), found());
-    let vteps = VtepRow::all(&desired(&mirror, &local, &found));
+    let (mirror, local, host) = (mirror(), local(), host());
+    let vteps = VtepRow::all(&desired(&mirror, &local, &host));
     assert_eq!(
         vteps.keys().collect::<Vec<_>>(),
         [&Ipv4Addr::new(10, 0, 0, 2)]
@@ -151,15 +153,15 @@ fn a_path_that_is_not_known_is_left_to_the_kernel() {
             .unwrap()
             .path
     };
-    assert_eq!(path(&found()).next_hop, Some(peer));
-    assert_eq!(path(&found()).mtu, Some(4000));
+    assert_eq!(path(&host()).next_hop, Some(peer));
+    assert_eq!(path(&host()).mtu, Some(4000));
     assert_eq!(path(&HostState::default()), VtepPath::default());
 }
 
 #[test]
 fn an_endpoint_whose_interface_does_not_stand_yet_has_no_rows() {
-    let (mirror, local, found) = (mirror(), local(), HostState::default());
-    let desired = desired(&mirror, &local, &found);
+    let (mirror, local, host) = (mirror(), local(), HostState::default());
+    let desired = desired(&mirror, &local, &host);
     assert!(desired.row::<FdbRow>(fdb_key(42, 2)).is_none());
     assert!(EndpointRow::desired(&desired, &"a".parse().unwrap()).is_none());
     let ip = [7, 7, 7, 2].into();
@@ -170,8 +172,8 @@ fn an_endpoint_whose_interface_does_not_stand_yet_has_no_rows() {
 
 #[test]
 fn only_rows_of_endpoints_that_are_not_there_make_an_addition() {
-    let (mirror, local, found) = (mirror(), local(), found());
-    let desired = desired(&mirror, &local, &found);
+    let (mirror, local, host) = (mirror(), local(), host());
+    let desired = desired(&mirror, &local, &host);
     let is_addition = |record: &dyn Fn(&mut ChangeSet)| {
         let mut changes = ChangeSet::default();
         for new in [4, 5] {
@@ -243,11 +245,11 @@ fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
 
 /// What a change makes of the rows that it affects.
 fn plan_of(mirror: &mut Mirror, digests: &mut RowDigests, delta: crate::model::Delta) -> Plan {
-    let (local, found, mut changes) = (local(), found(), ChangeSet::default());
+    let (local, host, mut changes) = (local(), host(), ChangeSet::default());
     mirror.apply(delta, &BTreeSet::new(), &mut |mirror, fact| {
-        changes.record_before(&desired(mirror, &local, &found), fact);
+        changes.record_before(&desired(mirror, &local, &host), fact);
     });
-    changes.into_plan(&desired(mirror, &local, &found), digests)
+    changes.into_plan(&desired(mirror, &local, &host), digests)
 }
 
 #[test]
@@ -291,17 +293,17 @@ fn the_older_of_two_claimants_gets_its_row_back_when_the_newer_goes() {
 fn a_change_that_is_undone_at_once_needs_no_plan_and_leaves_the_books_alone() {
     let (mut mirror, mut digests, mut changes) =
         (mirror(), RowDigests::default(), ChangeSet::default());
-    let (local, found) = (local(), found());
+    let (local, host) = (local(), host());
     let far = endpoint("b", 42, "7.7.7.3/24", "h2");
     mirror.forget(&far.name, &mut |mirror, fact| {
-        changes.record_before(&desired(mirror, &local, &found), fact);
+        changes.record_before(&desired(mirror, &local, &host), fact);
     });
     mirror.answer(far, 3, &mut |mirror, fact| {
-        changes.record_before(&desired(mirror, &local, &found), fact);
+        changes.record_before(&desired(mirror, &local, &host), fact);
     });
     assert!(
         changes
-            .into_plan(&desired(&mirror, &local, &found), &mut digests)
+            .into_plan(&desired(&mirror, &local, &host), &mut digests)
             .is_empty()
     );
     assert_eq!(digests.intended.iter().count(), 0);

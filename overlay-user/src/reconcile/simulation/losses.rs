@@ -18,7 +18,7 @@ impl World {
             let is_standing = its.node.as_str() == ME && known.generation() == its.generation;
             is_standing.then(|| (name.clone(), its.clone()))
         };
-        view.ports.keys().filter_map(row).collect()
+        view.ready().filter_map(|(name, _)| row(name)).collect()
     }
 
     /// Those of them whose interfaces are not there any more, after a while.

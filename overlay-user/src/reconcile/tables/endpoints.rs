@@ -24,7 +24,7 @@ impl Derived for EndpointRow {
     }
 
     fn desired(desired: &Desired<'_>, name: &Name) -> Option<(u32, Self)> {
-        let &ifindex = desired.found.ports.get(name)?;
+        let ifindex = desired.host.endpoints.ifindex(name)?;
         let known = desired.mirror.endpoint(name).filter(Known::is_local)?;
         let network = desired.mirror.network(known.vni())?;
         let row = Self {
@@ -45,9 +45,9 @@ impl Derived for EndpointRow {
     }
 
     fn all(desired: &Desired<'_>) -> Rows<Self> {
-        let names = desired.found.ports.keys();
+        let names = desired.host.endpoints.interfaces();
         names
-            .filter_map(|name| Self::desired(desired, name))
+            .filter_map(|(name, _)| Self::desired(desired, name))
             .collect()
     }
 }

@@ -37,7 +37,7 @@ fn row_of(desired: &Desired<'_>, node: &Node) -> Option<(Ipv4Addr, VtepRow)> {
     };
     let row = VtepRow {
         port: node.vtep.port,
-        path: desired.found.paths.get(&ip).copied().unwrap_or_default(),
+        path: desired.host.paths.get(&ip).copied().unwrap_or_default(),
     };
     Some((ip, row))
 }

@@ -1,5 +1,4 @@
-//! What one watch hands over at a time: events in the order of their revisions, folded into one delta
-//! and what is no part of it.
+//! Folds the events of one watch response into one delta, in the order of their revisions.
 
 use std::collections::{BTreeMap, HashMap};
 

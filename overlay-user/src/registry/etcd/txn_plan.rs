@@ -1,8 +1,8 @@
-//! A commit as it is thought out before anything is written. Pure: it knows what was read, says what
-//! else it has to know, and in the end which transactions carry it out.
+//! Plans a commit as etcd transactions.
 //!
-//! Each transaction compares all that its decision rests upon with what was read, so that it does
-//! nothing if any of it has changed since.
+//! Pure: takes what has been read, and returns either further keys to read or the transactions. Each transaction
+//! compares everything that its decision rests on with what was read, so it does nothing if any of it has
+//! changed since.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

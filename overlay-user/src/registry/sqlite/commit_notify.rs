@@ -1,9 +1,9 @@
-//! Who has committed says so: watches wake without polling often.
+//! Wakes watchers after a commit, so that they rarely need to poll.
 //!
-//! Within the process a channel wakes them. For other processes the committer sets the file's times
-//! once the commit is visible, which their inotify watch on the folder sees. Writes to the -wal
-//! would not do: they come before the commit is visible, and heartbeats and checkpoints make them
-//! too. A committer killed between its commit and the bell is why watches poll as well.
+//! Within the process a channel wakes them. For other processes the committer sets the file's times once the
+//! commit is visible, which their inotify watch on the folder reports. Writes to the -wal would not do: they come
+//! before the commit is visible, and heartbeats and checkpoints make them too. A committer may be killed between
+//! its commit and the notification: that is why watchers also poll.
 
 use std::{
     ffi::OsStr,
