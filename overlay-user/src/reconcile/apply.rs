@@ -347,19 +347,19 @@ impl Applier {
             .cloned()
             .collect();
         let known = self.host.endpoints.interfaces();
-        let mut changed: BTreeMap<Name, Option<u32>> = known
+        let mut found: BTreeMap<Name, Option<u32>> = known
             .filter(|(name, ifindex)| listed.get(*name) != Some(ifindex))
             .map(|(name, _)| (name.clone(), None))
             .collect();
         // What an agent before this one made.
         for (name, ifindex) in listed {
             if !self.readings.has_ports && self.host.endpoints.ifindex(&name).is_none() {
-                changed.insert(name, Some(ifindex));
+                found.insert(name, Some(ifindex));
             }
         }
         self.readings.has_ports = true;
         let mut changes = ChangeSet::default();
-        for (name, ifindex) in changed {
+        for (name, ifindex) in found {
             self.note_endpoint(mirror, &name, &mut changes);
             if let Some(ifindex) = ifindex {
                 self.host.endpoints.set_interface(&name, ifindex, false);

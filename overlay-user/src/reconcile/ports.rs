@@ -290,7 +290,7 @@ impl Applier {
     }
 
     fn fail(&mut self, name: &Name, reason: &str) {
-        if self.host.endpoints.set_failed(&name, &reason) {
+        if self.host.endpoints.set_failed(name, reason) {
             tracing::warn!(endpoint = %name, reason, "endpoint can't be made");
         }
     }
@@ -391,7 +391,7 @@ impl Applier {
         removed: Result<(), PlatformError>,
     ) -> Option<String> {
         // It may stand again by now.
-        if removed.is_ok() && !self.host.endpoints.ifindex(name).is_some() {
+        if removed.is_ok() && self.host.endpoints.ifindex(name).is_none() {
             self.host.endpoints.remove_attachment(name);
         }
         if removed.is_err() {

@@ -109,9 +109,9 @@ impl Commit<'_> {
         let mut known = ReadCache::default();
         loop {
             let mut planner = TxnPlanner::new(&known, self.given_up.clone());
-            let planned = self.planner(&mut planner, changes);
+            let outcome = self.plan_all(&mut planner, changes);
             if planner.read_set().is_empty() {
-                match planned {
+                match outcome {
                     Ok(()) => return Ok(planner.finish()),
                     Err(Stop::Failure(failure)) => return Err(failure),
                     Err(Stop::Barrier(barrier)) => {
@@ -126,8 +126,8 @@ impl Commit<'_> {
         }
     }
 
-    /// Thinks all changes out, as far as that goes. A refusal counts only if all before it is known.
-    fn planner(&self, planner: &mut TxnPlanner<'_>, changes: &[Change]) -> Result<(), Stop> {
+    /// Plans all changes, as far as what was read allows. A refusal counts only if all before it is known.
+    fn plan_all(&self, planner: &mut TxnPlanner<'_>, changes: &[Change]) -> Result<(), Stop> {
         for (index, change) in changes.iter().enumerate() {
             planner.begin(index);
             match changes::apply(planner, change, self.quarantine.is_on()) {
