@@ -3,7 +3,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -160,6 +160,11 @@ pub(crate) struct Datapath {
 
 impl Datapath {
     pub(crate) fn load(settings: Settings) -> Self {
+        Self::load_object(OBJECT, settings)
+    }
+
+    /// Loads another object than this version's.
+    pub(crate) fn load_object(object: &[u8], settings: Settings) -> Self {
         assert!(
             Uid::effective().is_root(),
             "these tests load BPF programs, which only root may: run `cargo xtask test`"
@@ -170,7 +175,7 @@ impl Datapath {
         } else {
             DecapFlags::of_this_kernel()
         };
-        let mut ebpf = open(settings, flags);
+        let mut ebpf = open(object, settings, flags);
         for name in [
             program::ENDPOINT_INGRESS,
             program::UNDERLAY_INGRESS,
@@ -181,8 +186,9 @@ impl Datapath {
         if !settings.without_network {
             network::fill(&mut ebpf);
         }
-        if !settings.without_device {
-            let device = ebpf.map_mut(map::EXTERNAL).unwrap();
+        if !settings.without_device
+            && let Some(device) = ebpf.map_mut(map::EXTERNAL)
+        {
             let mut device: Array<_, u32> = device.try_into().unwrap();
             device.set(External::IFINDEX, LOOPBACK, 0).unwrap();
             device.set(External::VOUCHER, 7, 0).unwrap();
@@ -262,6 +268,19 @@ impl Datapath {
                 "returned {value} and counted (slot, times) {counted:?}"
             )),
         }
+    }
+
+    /// How long the kernel says that a program took over a frame, which it has to redirect.
+    pub(crate) fn time(&mut self, program: &str, frame: &[u8]) -> Duration {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        let result = classifier(&mut self.ebpf, program)
+            .test_run(options)
+            .unwrap();
+        assert_eq!(result.return_value, REDIRECT);
+        result.duration
     }
 
     /// What `inject` gives for a frame and the index of an interface.
@@ -388,7 +407,7 @@ struct DecapFlags {
 
 impl DecapFlags {
     fn of_this_kernel() -> Self {
-        let mut ebpf = open(Settings::default(), Self::default());
+        let mut ebpf = open(OBJECT, Settings::default(), Self::default());
         let packet = frames::Tunnel::to_this_host(frames::udp6(&network::GREEN, &network::BLUE));
         let packet = packet.frame();
         let mut takes = |name| {
@@ -415,7 +434,7 @@ impl DecapFlags {
     }
 }
 
-fn open(settings: Settings, flags: DecapFlags) -> Ebpf {
+fn open(object: &[u8], settings: Settings, flags: DecapFlags) -> Ebpf {
     let strict = u8::from(settings.strict_reserved);
     let mut loader = EbpfLoader::new();
     loader
@@ -430,7 +449,7 @@ fn open(settings: Settings, flags: DecapFlags) -> Ebpf {
         .map_max_entries(map::FDB, 64)
         .map_max_entries(map::NEIGHBORS, 64)
         .map_max_entries(map::MISSES, RING)
-        .load(OBJECT)
+        .load(object)
         .unwrap()
 }
 

@@ -14,6 +14,7 @@
 )]
 
 mod abi;
+mod cost;
 mod datapath;
 mod echo;
 mod endpoint;
