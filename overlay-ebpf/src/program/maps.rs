@@ -1,4 +1,4 @@
-//! The maps, and the only unsafe code on them: every look-up copies its value out.
+//! Declares the maps, and has the only unsafe code on them: every look-up copies its value out.
 
 use core::{
     mem::MaybeUninit,

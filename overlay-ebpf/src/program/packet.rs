@@ -1,8 +1,7 @@
-//! The frame under work, and the only unsafe code on packets.
+//! Gives access to the frame, and has the only unsafe code on packets.
 //!
-//! Headers are borrowed from the frame in place. Whatever moves the packet's memory takes the frame
-//! by `&mut`, so the compiler refuses a reference that would outlive it; what has to is copied into
-//! a [`Held`].
+//! Headers are borrowed from the frame in place. Everything that moves the packet's memory takes the frame by `&mut`, so
+//! the compiler refuses a reference that would outlive it. Headers that have to are copied into a [`Held`].
 
 mod extension;
 mod slow_path;
@@ -115,8 +114,8 @@ unsafe impl Header for u16 {}
 // SAFETY: one byte.
 unsafe impl Header for u8 {}
 
-/// A copy of a header that outlives changes of the packet. Its alignment is the verifier's wish:
-/// unlike the packet, the stack is only accessed at aligned offsets.
+/// A copy of a header that outlives changes of the packet. The verifier only accepts aligned stack access, unlike
+/// that of packets.
 #[repr(align(8))]
 #[derive(Clone, Copy)]
 pub struct Held<T>(pub T);

@@ -1,4 +1,4 @@
-//! Probes: echoes from one endpoint to another, on the way of their frames, that need nothing inside either.
+//! Sends and returns probes: echoes between endpoints that take the way of their frames and need nothing inside them.
 
 use overlay_ebpf::{
     abi::{DropReason, EchoEvent, EndpointEntry},

@@ -1,6 +1,7 @@
-//! Programs that the loader runs once, on a tunnel packet of its own, to learn what this kernel's
-//! `bpf_skb_adjust_room` takes. They return 1, or the kernel's error: only `-EINVAL` says that it
-//! does not know the flag. They are never attached.
+//! Tells which flags this kernel's `bpf_skb_adjust_room` takes.
+//!
+//! The loader runs these programs once, on a tunnel packet of its own, and never attaches them. They return 1, or the
+//! kernel's error: only `-EINVAL` means that it does not know the flag.
 
 use aya_ebpf::{
     bindings::BPF_F_ADJ_ROOM_DECAP_L3_IPV6, cty::c_long, macros::classifier, programs::TcContext,

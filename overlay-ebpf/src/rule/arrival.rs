@@ -1,12 +1,11 @@
-//! Which TCP segments out of a tunnel are worth aggregating (GRO) on their last step.
+//! Decides which TCP segments from a tunnel go through GRO on their last hop.
 //!
-//! Most devices hand a stream's segments up as aggregates, which the short way into the endpoint
-//! takes whole. From a device that does not, each segment would cost the endpoint's TCP as much as
-//! an aggregate, and an acknowledgement for every second one. The long way, through the veth's
-//! queue, aggregates them at the price of a little delay.
+//! Most devices deliver a stream's segments as aggregates, which the fast path into the endpoint takes whole. Without
+//! that, each segment would cost the endpoint's TCP as much as an aggregate, and an acknowledgement for every second one.
+//! The veth's queue aggregates them, for a little delay.
 //!
-//! Both ways end in one receive path, but not in the order of arrival. So a CPU changes from one
-//! to the other only where a stream begins or pauses.
+//! The two paths meet in one receive path, but don't keep the order of arrival. So a CPU switches between them only when
+//! a stream begins or pauses.
 
 use crate::abi::Arrivals;
 

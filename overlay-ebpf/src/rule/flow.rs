@@ -1,5 +1,4 @@
-//! What encapsulation wants to know of a flow, and the outer source port that spreads flows over
-//! the underlay's paths and the receiver's queues.
+//! Derives the outer source port from a flow, to spread flows over the underlay's paths and the receiver's queues.
 
 /// What encapsulation needs to know of the packet inside.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
-//! How many misses may be raised: a scan must not keep the agent from others.
+//! Limits the rate of misses, so that a scan does not keep the agent from other work.
 //!
-//! An endpoint, a network and a CPU have a limit each. A network takes four scanning endpoints to
-//! reach its own, and a CPU four scanning networks: one tenant never uses up what others need.
+//! An endpoint, a network and a CPU have a limit each. It takes four scanning endpoints to reach a network's, and four
+//! scanning networks to reach a CPU's: one tenant never uses up what others need.
 
 use crate::abi::Meter;
 

@@ -1,8 +1,7 @@
-//! How long a packet may be, and what becomes of one that is longer.
+//! Limits the length of packets to the network's MTU and to that of the path to a VTEP (RFC 1191).
 //!
-//! A network has its MTU, and the path to a VTEP may take less (RFC 1191). A sender that forbids
-//! fragmentation is told by ICMP. What it leaves to be fragmented is, by the kernel's VXLAN device, as Linux does
-//! of its own accord.
+//! A sender that forbids fragmentation gets an ICMP error. Other packets are fragmented by the kernel's VXLAN device, as
+//! Linux does by itself.
 
 use crate::wire::{
     ipv4::{self, Ipv4Hdr},

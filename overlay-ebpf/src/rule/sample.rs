@@ -1,5 +1,6 @@
-//! Which dropped frames are noted down: a few of each reason and sender, so that a flood of them costs next to
-//! nothing and hides nobody else's.
+//! Selects the dropped frames that are sampled: a few of each reason and sender.
+//!
+//! So a flood costs next to nothing, and hides no other sender's drops.
 
 use crate::abi::{DropPace, DropSample};
 

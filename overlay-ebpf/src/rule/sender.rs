@@ -1,4 +1,4 @@
-//! Does a VTEP have the endpoint that a frame out of its tunnel says to come from?
+//! Decides whether a VTEP has the endpoint that a frame from its tunnel claims as its sender.
 
 use crate::abi::FdbEntry;
 

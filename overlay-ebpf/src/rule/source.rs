@@ -1,4 +1,4 @@
-//! May an endpoint send with this source address?
+//! Decides whether an endpoint may send with a source address.
 
 use crate::{
     abi::{EndpointEntry, NeighborEntry},

@@ -1,4 +1,4 @@
-//! How much a frame is on the wire: an aggregate counts as the segments that become of it.
+//! Counts a frame's packets and bytes on the wire: an aggregate counts as its segments.
 
 /// Frames and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! `overlay registry adopt`: what following the registry that is there would remove, and doing so.
+//! `overlay registry adopt`: shows what following the present registry would remove, and follows it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

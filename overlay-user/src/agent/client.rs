@@ -1,4 +1,4 @@
-//! The command line's side of the agent's socket: one connection a request.
+//! The client side of the agent's socket: one connection a request.
 
 /// What verbs do themselves where no agent answers.
 pub use super::{

@@ -1,4 +1,4 @@
-//! `overlay doctor --cluster`: asks every host how the ways to the others are, and puts that together.
+//! `overlay doctor --cluster`: asks every host for the state of its paths, and puts the matrix together.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! The process's file descriptors: as many as it may have, and few of them for its clients.
+//! Raises the limit of file descriptors, and gives clients a share of them.
 //!
 //! A look at the host opens sockets and namespaces. One that finds no descriptor left is a failed look,
 //! so clients must never be able to take the last ones.

@@ -1,4 +1,4 @@
-//! What is wrong with this host, and with its peers as the registry knows them.
+//! `overlay doctor`: finds what is wrong with this host, and with its peers as the registry knows them.
 //!
 //! Facts are gathered first; what they mean is decided by functions of nothing else.
 

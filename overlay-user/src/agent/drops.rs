@@ -1,4 +1,4 @@
-//! Dropped packets, with the names of those they are of.
+//! Dropped packets, with the names of their endpoints and hosts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

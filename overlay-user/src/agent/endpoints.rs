@@ -1,4 +1,4 @@
-//! Endpoints as clients want them: made, moved, listed.
+//! Adds, moves and shows endpoints for clients.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! What agents ask each other through the registry: put, answered.
+//! Questions between agents: asks and answers them through the registry.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Endpoints as clients want them listed: from the registry, or as far as this host knows of them.
+//! Lists endpoints for clients: from the registry, or what this host knows of them.
 
 use std::{
     collections::BTreeMap,

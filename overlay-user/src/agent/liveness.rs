@@ -1,4 +1,4 @@
-//! Which nodes live, which are silent, and which have been so for too long.
+//! Tells which nodes live, which are silent, and which have been silent for too long.
 //!
 //! That a node is silent is the registry's word ([`Node::alive`]). For how long it has been is
 //! measured here, by a clock that does not jump.

@@ -1,4 +1,4 @@
-//! Asks the datapath for clients: on threads of its own, a few at once, each for a limited time.
+//! Reads the datapath for clients, on threads of its own: a few at once, each for a limited time.
 //!
 //! A system call that the kernel does not answer can't be called back. Made on one of the runtime's
 //! threads it would take that thread away, and so would each client that asks again.

@@ -1,4 +1,4 @@
-//! What `overlay monitor` prints.
+//! The events of `overlay monitor`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

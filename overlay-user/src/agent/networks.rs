@@ -1,4 +1,4 @@
-//! Networks as clients want them: made, found by what they are called, removed.
+//! Makes, finds, changes and removes networks for clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 

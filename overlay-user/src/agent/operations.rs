@@ -1,4 +1,4 @@
-//! What the agent does for its clients.
+//! The operations of the agent's API.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

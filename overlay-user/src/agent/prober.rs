@@ -1,4 +1,4 @@
-//! Tries the ways to all other hosts by echoes, a few a minute, and at once when somebody asks.
+//! Sends echoes to all other hosts: a few a minute, and at once on demand.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! The agent's socket: who may open it, and which request is which operation.
+//! Serves the agent's socket: who may open it, and which request is which operation.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What the programs of this host have seen of echoes lately.
+//! The echoes that this host's programs have seen lately.
 
 use std::{
     collections::VecDeque,

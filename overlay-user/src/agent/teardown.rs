@@ -1,4 +1,4 @@
-//! Takes an instance away: programs, interfaces, namespaces, its rows in the registry.
+//! Removes an instance: programs, interfaces, namespaces, and its rows in the registry.
 
 use std::{
     collections::BTreeSet,

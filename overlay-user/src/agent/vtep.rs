@@ -1,4 +1,4 @@
-//! The nodes and their tunnel ends as clients want them: listed, removed.
+//! Lists and removes nodes and their VTEPs for clients.
 
 use std::{net::IpAddr, time::SystemTime};
 

@@ -1,4 +1,4 @@
-//! How the command line ends other than well: one line on stderr and an exit code.
+//! Errors of the command line: one line on stderr and an exit code.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! What the user sees: tables, JSON, and a spinner while it takes long.
+//! Prints tables, JSON, and a spinner while something takes long.
 
 use std::{
     ffi::OsString,

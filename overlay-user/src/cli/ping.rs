@@ -1,4 +1,4 @@
-//! `overlay ping`: does what one endpoint or host sends get to another, and where is it lost?
+//! `overlay ping`: sends echoes from an endpoint or host to another.
 
 use std::{fmt, str::FromStr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Removing several things: what can't be removed keeps none of the others.
+//! Removes several things: one that can't be removed does not keep the others.
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! `overlay verify`: do all hosts have what the registry wants?
+//! `overlay verify`: compares every host's maps with the registry.
 
 use std::io::{self, Write};
 

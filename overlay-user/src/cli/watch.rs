@@ -1,4 +1,4 @@
-//! `--watch`: the same again and again, until Ctrl-C.
+//! `--watch`: repeats a list until Ctrl-C.
 
 use std::{
     io::{self, Write},

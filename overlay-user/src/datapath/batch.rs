@@ -1,4 +1,4 @@
-//! Many entries in one system call, which aya doesn't offer.
+//! Writes many entries in one system call, which aya doesn't offer.
 
 use std::{
     marker::PhantomData,

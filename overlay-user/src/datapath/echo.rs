@@ -1,4 +1,4 @@
-//! Echoes on their way to and from the programs.
+//! Builds the echoes that the programs send, and reads those that they report.
 
 use std::{net::Ipv4Addr, os::fd::AsFd as _, thread, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What this kernel can do: probed, never guessed from its version.
+//! Probes what this kernel can do, and never guesses it from its version.
 
 use std::{error::Error, fmt::Write as _, io};
 

@@ -1,4 +1,4 @@
-//! Frames of the agent's own.
+//! Sends frames of the agent's own.
 
 use aya::{
     Ebpf,

@@ -1,4 +1,4 @@
-//! What the programs log.
+//! Forwards the programs' log.
 
 use std::{os::fd::AsFd as _, thread};
 

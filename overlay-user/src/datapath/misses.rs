@@ -1,4 +1,4 @@
-//! What frames of on-demand networks did not find, on its way from the programs to the agent.
+//! Brings misses from the programs to the agent.
 
 use std::{
     net::{IpAddr, Ipv6Addr},

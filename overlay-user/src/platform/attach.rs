@@ -1,4 +1,4 @@
-//! Namespaces of other people that are named by a process or a path: found again, and never kept alive.
+//! Finds namespaces again that a process or a path named, and never keeps them alive.
 //!
 //! Such a one gets a link under `/run/netns`, `INSTANCE-NUMBER` with the number that the kernel never uses
 //! again before the next boot, so that it has a name like all others, for the agent that starts next and

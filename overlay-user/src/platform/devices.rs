@@ -1,4 +1,4 @@
-//! Changes to the devices that serve the tunnels, as the kernel tells of them.
+//! Watches the devices that serve the tunnels.
 
 use std::io;
 

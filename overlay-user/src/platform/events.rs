@@ -1,4 +1,4 @@
-//! What the kernel tells of its own accord, for who only has to know that something changed.
+//! Subscribes to the kernel's netlink events, for those who only need to know that something changed.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Changes of links that ask for no more than is not so yet.
+//! Builds a change of a link that contains only what is not so yet.
 
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoPortData, InfoPortKind,

@@ -1,4 +1,4 @@
-//! Whether an interface can carry the tunnels, and with which address.
+//! Checks whether an interface can carry the tunnels, and picks the VTEP's address.
 
 use std::{
     fmt::Display,

@@ -1,4 +1,4 @@
-//! What a frame adds to its network's traffic.
+//! Counts forwarded frames for their network.
 
 use overlay_ebpf::rule::volume::Volume;
 

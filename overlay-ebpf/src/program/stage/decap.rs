@@ -1,4 +1,4 @@
-//! Decapsulation: which frames are ours, whether they are sound, and what is inside.
+//! Decapsulates: recognises tunnel packets, checks their outer headers, and removes them.
 
 use overlay_ebpf::{
     abi::DropReason,

@@ -1,4 +1,4 @@
-//! Delivery of what came out of a tunnel to an endpoint of this host.
+//! Delivers frames from a tunnel to an endpoint of this host.
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, FdbEntry},
@@ -92,9 +92,8 @@ pub fn to_endpoint_queued(frame: &Frame, ifindex: u32) -> Result<Verdict, DropRe
     frame.redirect_out(ifindex)
 }
 
-/// Hands the frame over. The short way needs `skb->protocol` to be right; where it still names
-/// the outer packet, the veth's other end classifies the frame anew. That is the long way, on
-/// which there is GRO too.
+/// Delivers the frame to an endpoint. The fast path (`redirect_peer`) needs a correct `skb->protocol`. If it still
+/// names the outer packet, the frame goes through the veth's queue, which reclassifies it and runs GRO.
 #[inline(always)]
 pub fn to_endpoint(
     frame: &mut Frame,
@@ -109,7 +108,7 @@ pub fn to_endpoint(
     }
 }
 
-/// Whether the packet is one that GRO shall see.
+/// Whether the packet should go through GRO.
 #[inline(always)]
 fn wants_gro(frame: &Frame, protocol: u16) -> bool {
     tcp_packet(frame, protocol)

@@ -1,4 +1,4 @@
-//! Echoes between hosts: those of others are sent back, and the agent is told of both them and answers to its own.
+//! Sends other hosts' echoes back, and reports them and the answers to this host's own to the agent.
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, EchoEvent, MeterKey, VtepEntry, VtepKey},

@@ -1,7 +1,7 @@
-//! Encapsulation: the outer headers are written once, behind the frame's own Ethernet header,
-//! whose place the outer one takes when the kernel's neighbour table writes it.
+//! Encapsulates: writes the outer headers once, behind the frame's own Ethernet header.
 //!
-//! What the programs can't encapsulate goes through the kernel's VXLAN device.
+//! The outer Ethernet header takes the place of that one when the kernel's neighbour table writes it. Frames that the
+//! programs can't encapsulate go through the kernel's VXLAN device.
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, FdbEntry},

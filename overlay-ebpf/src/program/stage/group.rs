@@ -1,4 +1,4 @@
-//! Frames to groups. No network floods them; which of them anybody misses, their reasons tell.
+//! Drops frames to groups, which no network floods. The reason tells loss from noise.
 
 use overlay_ebpf::{
     abi::DropReason,

@@ -1,6 +1,6 @@
-//! Misses: in a network that resolves on demand the agent is told, once, of what the maps don't
-//! hold. The frame goes no further: its sender tries again, and ARP and neighbour discovery are
-//! answered by the agent.
+//! In on-demand networks, reports a failed lookup to the agent once.
+//!
+//! The frame is dropped and its sender retransmits. ARP and neighbour discovery are answered by the agent.
 
 use bytemuck::must_cast;
 use overlay_ebpf::{
@@ -11,7 +11,7 @@ use overlay_ebpf::{
 
 use crate::{maps, packet::Held};
 
-/// Who found nothing.
+/// The endpoint whose lookup failed.
 #[derive(Clone, Copy)]
 pub struct Asker {
     /// Where the frame came in: the host side of its interface, or the underlay device.

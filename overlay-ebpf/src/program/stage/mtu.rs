@@ -1,4 +1,4 @@
-//! Packets that are too long: their sender is told by ICMP, with the frame turned round in place.
+//! Turns a packet that is too long into the ICMP error for its sender.
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, MeterKey},

@@ -1,5 +1,6 @@
-//! ARP and neighbour discovery answered on the spot, from the neighbour table, with the frame
-//! turned round in place. What endpoints say to each other alone goes on, if it is the truth.
+//! Answers ARP and neighbour discovery from the neighbour table, by turning the frame round in place.
+//!
+//! Unicast between endpoints passes on if it tells the truth.
 
 use overlay_ebpf::{
     abi::{DropReason, EndpointEntry, NeighborEntry},
@@ -17,24 +18,24 @@ use crate::{
     packet::{Frame, Held, Verdict},
 };
 
-/// What is asked for, and for whom: IPv6 addresses, or IPv4 ones mapped into it.
+/// A question for an address: IPv6 addresses, or IPv4-mapped ones.
 #[derive(Clone, Copy)]
 pub struct Question {
-    /// Whose MAC is wanted.
+    /// The address whose MAC is wanted.
     pub address: Held<[u8; 16]>,
-    /// Who wants it; `::` if it has no address yet.
+    /// The requester's address; `::` if it has none yet.
     pub asker: Held<[u8; 16]>,
     /// The reason to drop the question where nobody knows the answer.
     pub otherwise: DropReason,
 }
 
-/// What becomes of a question.
+/// The result of a question.
 pub enum Answer {
     /// It was turned into its answer.
     Sent(Verdict),
     /// It is for the endpoint that its destination MAC names, or none at all.
     NotOurs,
-    /// Nobody in the maps has the address.
+    /// The maps don't hold the address.
     Unknown(Question),
 }
 

@@ -1,5 +1,4 @@
-//! What is kept of a frame that is dropped: a count by reason, one for its endpoint, and now and then a row that
-//! says what it was.
+//! Counts a dropped frame by reason and for its endpoint, and samples some of them.
 
 use core::mem::offset_of;
 

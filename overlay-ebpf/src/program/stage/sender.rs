@@ -1,9 +1,8 @@
-//! The sender check: a frame out of a tunnel comes from the VTEP that has its source MAC, and
-//! speaks of no addresses but its sender's own.
+//! Checks that a frame from a tunnel comes from the VTEP of its source MAC, and claims only its sender's addresses.
 //!
-//! On a network that resolves on demand the maps may not hold the sender. Its IP packets are then
-//! delivered while the agent looks for it, or each contact from afar would begin with a lost packet.
-//! What would change a neighbour table waits for the agent's answer.
+//! In an on-demand network the maps may not hold the sender. Its IP packets are then delivered while the agent looks the
+//! sender up, so that no contact begins with a lost packet. Frames that would change a neighbour table are dropped until
+//! the agent has the answer.
 
 use overlay_ebpf::{
     abi::{DropReason, NetworkEntry, VtepKey},

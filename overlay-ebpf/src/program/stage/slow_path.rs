@@ -1,6 +1,7 @@
-//! Tunnel packets that are left to the kernel once they are found sound. It puts fragments together, and takes
-//! the marks of the tunnel off aggregates: `bpf_skb_adjust_room` leaves them there (up to Linux 6.18), and
-//! what carries them can't be cut up for a socket that wants single datagrams.
+//! Leaves sound tunnel packets that the programs can't unpack to the kernel.
+//!
+//! The kernel reassembles fragments, and removes the tunnel's GSO bits from aggregates: `bpf_skb_adjust_room` leaves them
+//! (up to Linux 6.18), and an aggregate with them can't be segmented for a socket that wants single datagrams.
 
 use overlay_ebpf::{
     abi::{Counter, DropReason},

@@ -1,4 +1,4 @@
-//! The source check: an endpoint sends with its own MAC and its own addresses.
+//! Checks that an endpoint sends with its own MAC and addresses.
 
 use bytemuck::must_cast;
 use overlay_ebpf::{
