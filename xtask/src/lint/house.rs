@@ -44,7 +44,7 @@ use May::{Import, ImportAll, ImportTraits};
 
 /// Who may import whom. Modules are `crate::module`; a module's own files may import each other,
 /// and roots (lib.rs, main.rs) may import everything.
-pub(super) const IMPORTS: [(&str, &[May]); 18] = [
+pub(super) const IMPORTS: [(&str, &[May]); 19] = [
     ("ebpf::abi", &[]),
     ("ebpf::wire", &[]),
     ("ebpf::rule", &[Import("ebpf::abi"), Import("ebpf::wire")]),
@@ -77,6 +77,19 @@ pub(super) const IMPORTS: [(&str, &[May]); 18] = [
             Import("program::packet"),
             Import("program::maps"),
             Import("program::stage"),
+            Import("ebpf::rule"),
+            Import("ebpf::wire"),
+            Import("ebpf::abi"),
+        ],
+    ),
+    (
+        "program::pipeline",
+        // The order of the stages, and nothing else.
+        &[
+            Import("program::packet"),
+            Import("program::maps"),
+            Import("program::stage"),
+            Import("program::ping"),
             Import("ebpf::rule"),
             Import("ebpf::wire"),
             Import("ebpf::abi"),

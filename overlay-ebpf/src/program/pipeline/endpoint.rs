@@ -1,0 +1,131 @@
+//! The stages that a frame from an endpoint passes, in their order.
+
+use overlay_ebpf::{
+    abi::{Counter, DropReason, EndpointEntry, FdbEntry, MeterKey},
+    rule::{flow::Flow, mtu as rule},
+    wire::eth::{self, Mac},
+};
+
+use crate::{
+    maps,
+    packet::{Frame, Verdict},
+    ping,
+    stage::{
+        count, deliver, encap, group, miss,
+        miss::Asker,
+        mtu, neighbor,
+        neighbor::{Answer, Discovery, Question},
+        sample::Subject,
+        source,
+    },
+};
+
+/// Carries a frame of an endpoint on: to another one of this host, or into a tunnel.
+#[inline(always)]
+pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReason> {
+    let ifindex = frame.ifindex();
+    let endpoint = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
+    subject.endpoint = ifindex;
+    subject.vni = endpoint.vni;
+    let asker = Asker {
+        ifindex,
+        vni: endpoint.vni,
+        mac: Mac::new(endpoint.mac),
+        meter: MeterKey::endpoint(ifindex),
+    };
+    if frame.is_marked()
+        && let Some(outcome) = ping::send(frame, &endpoint, asker)
+    {
+        return outcome;
+    }
+    if frame.has_vlan_tag() {
+        frame.pop_vlan()?;
+    }
+    let header = eth::Header::parse(frame.header(0)?);
+    source::check_mac(&endpoint, &header)?;
+    let discovery = if header.ether_type == eth::IPV6 {
+        neighbor::discovery(frame)?
+    } else {
+        Discovery::No
+    };
+    let answer = match discovery {
+        Discovery::No if header.ether_type == eth::ARP => {
+            neighbor::answer_arp(frame, &endpoint, &header)?
+        }
+        Discovery::No => Answer::NotOurs,
+        Discovery::Advertisement => {
+            neighbor::check_advertisement(frame, &endpoint)?;
+            Answer::NotOurs
+        }
+        Discovery::Solicitation => neighbor::advertise(frame, &endpoint, &header)?,
+    };
+    match answer {
+        Answer::Sent(verdict) => return Ok(verdict),
+        Answer::Unknown(Question {
+            address,
+            asker: asker_ip,
+            otherwise,
+        }) => return Err(miss::of_ip(asker, address, asker_ip, otherwise)),
+        Answer::NotOurs => {}
+    }
+    let flow = match header.ether_type {
+        eth::ARP => Flow { hash: 0, ecn: 0 },
+        eth::IPV6 => {
+            if header.destination.is_group() {
+                return Err(group::reason(frame, header.ether_type, eth::LEN));
+            }
+            source::check_ipv6(frame, &endpoint, discovery != Discovery::No)?
+        }
+        _ if header.destination.is_group() => {
+            return Err(group::reason(frame, header.ether_type, eth::LEN));
+        }
+        eth::IPV4 => source::check_ipv4(frame, &endpoint)?,
+        _ => return Err(DropReason::EtherType),
+    };
+    let Some(target) = maps::fdb_used(endpoint.vni, header.destination) else {
+        return Err(miss::of_mac(
+            asker,
+            header.destination,
+            DropReason::DestinationUnknown,
+        ));
+    };
+    let segments = frame.segments(header.ether_type);
+    let longest = segments.longest_packet(frame);
+    if longest > endpoint.mtu {
+        return mtu::refuse(frame, &header, endpoint.mtu);
+    }
+    let volume = count::volume_of(&segments);
+    let verdict = if target.ifindex != 0 {
+        count::received(target.slot, volume);
+        deliver::from_endpoint(frame, &target)
+    } else {
+        to_vtep(frame, &endpoint, &header, &flow, &target, longest)
+    }?;
+    count::sent(endpoint.slot, volume);
+    Ok(verdict)
+}
+
+/// Into a tunnel, unless the packet, or the longest of an aggregate's, is more than the path takes.
+#[inline(always)]
+fn to_vtep(
+    frame: &mut Frame,
+    endpoint: &EndpointEntry,
+    header: &eth::Header,
+    flow: &Flow,
+    target: &FdbEntry,
+    longest: u32,
+) -> Result<Verdict, DropReason> {
+    let vni = endpoint.vni;
+    if header.ether_type == eth::ARP {
+        return encap::send_by_device(frame, vni, target, Counter::SlowSendArp);
+    }
+    let path = maps::path(target.vtep);
+    let limit = rule::limit(endpoint.mtu, path.mtu);
+    if longest <= limit {
+        encap::send(frame, vni, header, flow, target, path)
+    } else if mtu::may_fragment(frame, header.ether_type, longest) {
+        encap::send_by_device(frame, vni, target, Counter::SlowSendFragmented)
+    } else {
+        mtu::refuse(frame, header, limit)
+    }
+}
