@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use super::{
     apply::{Applier, on_kernel},
     cache::Lookup,
-    digest::{self, DigestByNetwork, Hash, Survey},
+    desired::Desired,
+    digest::{DigestByNetwork, Hash, Survey},
     mirror::{Known, Mirror},
     plan::{self, Plan},
+    tables::Derived,
 };
 use crate::{
     datapath::DatapathError,
-    model::{FdbRow, Installed, NeighborKey, NeighborRow, Subject, Vni, Wanted},
+    model::{FdbRow, Installed, NeighborRow, Row, Rows, Subject, Tables, Vni, Wanted},
 };
 
 /// How many wrong rows a look gathers before they are mended: bounds its memory.
@@ -49,6 +51,8 @@ struct Look {
     plan: Plan,
     wrong: usize,
     unknown: Vec<Lookup>,
+    /// How many of those there may be.
+    room: usize,
 }
 
 impl Applier {
@@ -113,43 +117,24 @@ impl Applier {
 
     fn look(&self, mirror: &Mirror, room: usize) -> Result<Look, DatapathError> {
         let desired = self.desired(mirror);
-        let may_ask =
-            |lookup: &Lookup| mirror.is_on_demand(lookup.vni) && !self.orphaned.contains(lookup);
-        let mut look = Look::default();
-        self.datapath.for_each_fdb(&mut |key, row| {
-            let shall = desired.row::<FdbRow>(key);
-            look.count(key.vni, self.local.hash_of(key, &row), shall.is_some());
-            let lookup = Lookup {
-                vni: key.vni,
-                wanted: Wanted::Mac(key.mac),
-            };
-            if shall.is_none() && may_ask(&lookup) && look.unknown.len() < room {
-                look.unknown.push(lookup);
-            } else if shall != Some(row) && look.may_mend() {
-                let Plan { put, remove } = &mut look.plan;
-                plan::push_change(key, Some(row), shall, &mut put.fdb, &mut remove.fdb);
-            }
+        let may_ask = |vni, wanted| {
+            let lookup = Lookup { vni, wanted };
+            let is_open = mirror.is_on_demand(vni) && !self.orphaned.contains(&lookup);
+            is_open.then_some(lookup)
+        };
+        let mut look = Look {
+            room,
+            ..Look::default()
+        };
+        self.datapath.for_each_fdb(&mut |key, row: FdbRow| {
+            let lookup = || may_ask(key.vni, Wanted::Mac(key.mac));
+            look.compare(&desired, key, row, lookup, |tables| &mut tables.fdb);
         })?;
-        self.datapath.for_each_neighbor(&mut |key, row| {
-            let shall = desired.row::<NeighborRow>(key);
-            look.count(key.vni, hash_of(key, &row), shall.is_some());
-            let lookup = Lookup {
-                vni: key.vni,
-                wanted: Wanted::Ip(key.ip),
-            };
-            if shall.is_none() && may_ask(&lookup) && look.unknown.len() < room {
-                look.unknown.push(lookup);
-            } else if shall != Some(row) && look.may_mend() {
-                let Plan { put, remove } = &mut look.plan;
-                plan::push_change(
-                    key,
-                    Some(row),
-                    shall,
-                    &mut put.neighbors,
-                    &mut remove.neighbors,
-                );
-            }
-        })?;
+        self.datapath
+            .for_each_neighbor(&mut |key, row: NeighborRow| {
+                let lookup = || may_ask(key.vni, Wanted::Ip(key.ip));
+                look.compare(&desired, key, row, lookup, |tables| &mut tables.neighbors);
+            })?;
         Ok(look)
     }
 
@@ -191,6 +176,30 @@ impl Applier {
 }
 
 impl Look {
+    /// Compares a row with what it shall be. One that nobody wants is asked for first, by `lookup`.
+    fn compare<R: Derived<Id = <R as Row>::Key>>(
+        &mut self,
+        desired: &Desired<'_>,
+        key: R::Key,
+        row: R,
+        lookup: impl FnOnce() -> Option<Lookup>,
+        table: fn(&mut Tables) -> &mut Rows<R>,
+    ) {
+        let shall = desired.row::<R>(key);
+        if let Some((vni, hash)) = R::hash(desired.local, key, &row) {
+            self.count(vni, hash, shall.is_some());
+        }
+        if shall.is_none()
+            && self.unknown.len() < self.room
+            && let Some(lookup) = lookup()
+        {
+            self.unknown.push(lookup);
+        } else if shall != Some(row) && self.may_mend() {
+            let Plan { put, remove } = &mut self.plan;
+            plan::push_change(key, Some(row), shall, table(put), table(remove));
+        }
+    }
+
     fn count(&mut self, vni: Vni, row: Hash, is_wanted: bool) {
         self.actual.exchange(vni, None, Some(row));
         if is_wanted {
@@ -203,8 +212,4 @@ impl Look {
         self.wrong += 1;
         self.wrong <= AT_ONCE
     }
-}
-
-fn hash_of(key: NeighborKey, row: &NeighborRow) -> Hash {
-    digest::of_neighbor(key, row.mac, row.generation)
 }
