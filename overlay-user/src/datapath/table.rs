@@ -127,10 +127,7 @@ impl<R: Encode> Table<R> {
         rows: &Rows<R>,
         context: &EncodeContext<'_>,
     ) -> Result<(), DatapathError> {
-        let entries = rows
-            .iter()
-            .map(|(key, row)| (R::encode_key(key), R::encode(key, row, context)));
-        self.put_entries(entries)
+        self.put_entries(encoded(rows, context))
     }
 
     /// The same for keys that the map doesn't hold, which the caller knows for sure. Where there is
@@ -140,10 +137,7 @@ impl<R: Encode> Table<R> {
         rows: &Rows<R>,
         context: &EncodeContext<'_>,
     ) -> Result<(), DatapathError> {
-        let entries = rows
-            .iter()
-            .map(|(key, row)| (R::encode_key(key), R::encode(key, row, context)));
-        let (keys, values): (Vec<R::AbiKey>, Vec<R::AbiValue>) = entries.unzip();
+        let (keys, values): (Vec<_>, Vec<_>) = encoded(rows, context).unzip();
         let batches = self.batches.as_ref();
         let added = batches.map_or(0, |batches| batches.update(&keys, &values));
         self.usage.entries += added as u64;
@@ -268,6 +262,15 @@ impl<R: Encode> Table<R> {
         }
         Ok(())
     }
+}
+
+/// Rows as their map holds them.
+fn encoded<R: Encode>(
+    rows: &Rows<R>,
+    context: &EncodeContext<'_>,
+) -> impl Iterator<Item = (R::AbiKey, R::AbiValue)> {
+    let rows = rows.iter();
+    rows.map(|(key, row)| (R::encode_key(key), R::encode(key, row, context)))
 }
 
 /// Whether the system call behind an error failed in this way.

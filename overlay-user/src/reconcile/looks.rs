@@ -51,7 +51,7 @@ struct Port {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Waiting,
-    ReadInFlight,
+    InFlight,
     /// Under way, and something was heard of since it began.
     Outdated,
 }
@@ -120,7 +120,7 @@ impl Looks {
         self.next().filter(|due| *due <= now)?;
         let (_, endpoint) = self.queue.pop_first()?;
         if let Some(port) = self.ports.get_mut(&endpoint) {
-            port.progress = Progress::ReadInFlight;
+            port.progress = Progress::InFlight;
         }
         self.in_flight += 1;
         Some(endpoint)

@@ -64,7 +64,7 @@ pub(super) struct AtWork {
 /// What came of the wait for an interface.
 enum Waited {
     Done(PortSpec, Made),
-    ReadInFlight(PortSpec, Making),
+    TakesLonger(PortSpec, Making),
     NotBegun(PortSpec),
 }
 
@@ -158,14 +158,14 @@ impl Applier {
                 return Waited::Done(spec, made);
             }
             is_slow.store(true, Ordering::Relaxed);
-            Waited::ReadInFlight(spec, making)
+            Waited::TakesLonger(spec, making)
         });
         let all: Vec<_> = made.buffer_unordered(AT_ONCE).collect().await;
         let mut made = Vec::new();
         for one in all {
             match one {
                 Waited::Done(spec, outcome) => made.push((spec, outcome)),
-                Waited::ReadInFlight(spec, making) => self.make_beside(spec, making),
+                Waited::TakesLonger(spec, making) => self.make_beside(spec, making),
                 Waited::NotBegun(spec) => self.retry(spec),
             }
         }

@@ -77,7 +77,7 @@ impl Overflow {
 }
 
 enum Written {
-    ReadInFlight(thread::JoinHandle<WriteResult>),
+    InFlight(thread::JoinHandle<WriteResult>),
     Done(WriteResult),
 }
 
@@ -112,7 +112,7 @@ impl Applier {
             is_addition: is_addition && self.is_filling,
         });
         let written = match self.begin_write(&batch) {
-            Some(thread) => Written::ReadInFlight(thread),
+            Some(thread) => Written::InFlight(thread),
             None => Written::Done(on_kernel(|| batch.write(&*self.datapath))),
         };
         self.pending = Some(PendingWrite { batch, written });
@@ -137,7 +137,7 @@ impl Applier {
         };
         let written = match written {
             Written::Done(written) => written,
-            Written::ReadInFlight(thread) => {
+            Written::InFlight(thread) => {
                 on_kernel(|| thread.join()).unwrap_or_else(|panic| resume_unwind(panic))
             }
         };
