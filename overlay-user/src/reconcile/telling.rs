@@ -37,26 +37,12 @@ impl Reconciler {
                 None => self.looks.remove(&endpoint),
                 Some(_) => self.looks.insert(&endpoint, now),
             }
-            let before = view.endpoints.remove(&endpoint);
-            match state {
-                Some(state) => {
-                    view.endpoints.insert(endpoint.clone(), state.clone());
-                    let was_ready = before
-                        .as_ref()
-                        .is_some_and(|state| state.reason().is_none());
-                    match state.reason() {
-                        None if !was_ready => self.events.tell(Event::EndpointReady { endpoint }),
-                        Some(reason)
-                            if before.as_ref().and_then(PortState::reason) != Some(reason) =>
-                        {
-                            let reason = reason.to_owned();
-                            self.events.tell(Event::EndpointFailed { endpoint, reason });
-                        }
-                        _ => {}
-                    }
-                }
-                None if before.is_some() => self.events.tell(Event::EndpointGone { endpoint }),
-                None => {}
+            let before = match &state {
+                Some(state) => view.endpoints.insert(endpoint.clone(), state.clone()),
+                None => view.endpoints.remove(&endpoint),
+            };
+            if let Some(event) = event_of(endpoint, before.as_ref(), state.as_ref()) {
+                self.events.tell(event);
             }
         }
     }
@@ -75,4 +61,25 @@ impl Reconciler {
             tracing::info!(%node, "a node has gone");
         }
     }
+}
+
+/// What a change of an endpoint's state is told as, if it is worth telling.
+fn event_of(
+    endpoint: Name,
+    before: Option<&PortState>,
+    after: Option<&PortState>,
+) -> Option<Event> {
+    let Some(after) = after else {
+        return before.map(|_| Event::EndpointGone { endpoint });
+    };
+    if before.is_some_and(|before| before.reason() == after.reason()) {
+        return None;
+    }
+    Some(match after.reason() {
+        None => Event::EndpointReady { endpoint },
+        Some(reason) => Event::EndpointFailed {
+            endpoint,
+            reason: reason.to_owned(),
+        },
+    })
 }
