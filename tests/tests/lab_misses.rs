@@ -222,8 +222,8 @@ fn who_asks_by_arp_is_answered_as_soon_as_the_answer_is_known() {
             vni: vni(),
             wanted: Wanted::Ip(ip(GREEN)),
             ifindex: world.ifindex,
-            asker_mac: mac(BLUE),
-            asker_ip: Some(ip(BLUE)),
+            requester_mac: mac(BLUE),
+            requester_ip: Some(ip(BLUE)),
         }
     );
     let known = Instant::now();
@@ -244,7 +244,7 @@ fn who_asks_by_neighbour_discovery_is_answered_too() {
     let mut world = World::new();
     assert!(!world.blue.pings(GREEN_6, "-c 1 -W 0.1"));
     let miss = world.miss(Wanted::Ip(ip(GREEN_6)));
-    assert_eq!(miss.asker_ip, Some(ip(BLUE_6)));
+    assert_eq!(miss.requester_ip, Some(ip(BLUE_6)));
     world.resolve(&miss);
     until("blue knows green's MAC", || {
         let known = world.blue.ip(&format!("neighbor show {GREEN_6} dev eth0"));
@@ -284,7 +284,7 @@ fn what_nobody_has_is_asked_for_again_only_after_a_while() {
     let wanted = Wanted::Mac(mac(GREEN));
     socket.send(&frame);
     let miss = world.miss(wanted);
-    assert_eq!(miss.asker_ip, None);
+    assert_eq!(miss.requester_ip, None);
     let unknown = || world.kernel.drops().unwrap()["destination_unknown"];
     let pause = Duration::from_secs(2);
     let told = Instant::now();

@@ -32,19 +32,19 @@ impl MissKey {
 pub struct MissEvent {
     /// What was not found.
     pub key: MissKey,
-    /// Index of the host side of the asker's interface.
+    /// Index of the host side of the requester's interface.
     pub ifindex: u32,
-    /// The asker's MAC, order of the wire.
-    pub asker_mac: [u8; 6],
+    /// The requester's MAC, order of the wire.
+    pub requester_mac: [u8; 6],
     /// Zero.
     pub reserved: [u8; 6],
-    /// The address that an answer goes to, as in the key; `::` where the asker has none yet, and
+    /// The address that an answer goes to, as in the key; `::` where the requester has none yet, and
     /// where a MAC was not found.
-    pub asker_ip: [u8; 16],
+    pub requester_ip: [u8; 16],
 }
 
 super::assert_layout!(MissEvent, 56, {
-    key: 0, ifindex: 24, asker_mac: 28, reserved: 34, asker_ip: 40
+    key: 0, ifindex: 24, requester_mac: 28, reserved: 34, requester_ip: 40
 });
 
 /// Value of `quiet`.

@@ -4,7 +4,6 @@
 //! is `repr(C)`, free of padding, and has its size and offsets asserted beside it: a change of any
 //! of them is a change of [`ABI_VERSION`].
 
-mod arrivals;
 mod counter;
 mod drop_reason;
 mod drop_sample;
@@ -12,13 +11,13 @@ mod echo;
 mod endpoint;
 mod external;
 mod fdb;
+mod gro;
 mod miss;
 mod neighbor;
 mod network;
 mod traffic;
 mod vtep;
 
-pub use arrivals::Arrivals;
 pub use counter::Counter;
 pub use drop_reason::DropReason;
 pub use drop_sample::{DropPace, DropSample, EndpointDropKey};
@@ -26,6 +25,7 @@ pub use echo::EchoEvent;
 pub use endpoint::EndpointEntry;
 pub use external::External;
 pub use fdb::{FdbEntry, FdbKey};
+pub use gro::GroState;
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Quiet};
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;

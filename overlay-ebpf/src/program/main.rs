@@ -48,13 +48,13 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use overlay_ebpf::abi::DropReason;
 
-use packet::{DROP, Frame, PASS, Verdict};
+use packet::{Action, DROP, Frame, PASS};
 use stage::{decap, echo, sample, sample::Subject};
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
 #[classifier]
 #[inline(always)]
-pub fn endpoint_ingress(ctx: TcContext) -> Verdict {
+pub fn endpoint_ingress(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
     pipeline::endpoint::run(&mut frame, &mut subject)
         .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
@@ -63,7 +63,7 @@ pub fn endpoint_ingress(ctx: TcContext) -> Verdict {
 /// TC ingress on the underlay device: what comes out of tunnels, among all else.
 #[classifier]
 #[inline(always)]
-pub fn underlay_ingress(ctx: TcContext) -> Verdict {
+pub fn underlay_ingress(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     match decap::is_ours(&mut frame) {
         Ok(true) => pipeline::underlay::run(&mut frame, &mut subject),
@@ -77,7 +77,7 @@ pub fn underlay_ingress(ctx: TcContext) -> Verdict {
 /// another interface, over IPv6 or over loopback.
 #[classifier]
 #[inline(always)]
-pub fn external_ingress(ctx: TcContext) -> Verdict {
+pub fn external_ingress(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     match maps::voucher() {
         Some(secret) if frame.is_vouched(secret) => {
@@ -93,8 +93,8 @@ pub fn external_ingress(ctx: TcContext) -> Verdict {
 /// mark names. 1: it was sent.
 #[classifier]
 #[inline(always)]
-pub fn inject(ctx: TcContext) -> Verdict {
-    Verdict::from(Frame::new(ctx).inject().is_ok())
+pub fn inject(ctx: TcContext) -> Action {
+    Action::from(Frame::new(ctx).inject().is_ok())
 }
 
 /// Run by the agent alone, on a frame of its own: has it come in by the interface that the frame's mark names, as
@@ -102,15 +102,15 @@ pub fn inject(ctx: TcContext) -> Verdict {
 /// by an endpoint's. 1: it was sent.
 #[classifier]
 #[inline(always)]
-pub fn inject_echo(ctx: TcContext) -> Verdict {
+pub fn inject_echo(ctx: TcContext) -> Action {
     let sent = maps::voucher().map(|secret| Frame::new(ctx).inject_echo(secret));
-    Verdict::from(matches!(sent, Some(Ok(()))))
+    Action::from(matches!(sent, Some(Ok(()))))
 }
 
 /// Counts the drop; tells it too where the agent asked for that. The log level is a constant to
 /// the verifier, which removes the call where it is off.
 #[inline(always)]
-fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) -> Verdict {
+fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) -> Action {
     sample::dropped(frame, reason, subject);
     debug!(
         frame,

@@ -16,9 +16,9 @@ use aya_ebpf::{
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Arrivals, Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent,
-        EndpointDropKey, EndpointEntry, External, FdbEntry, FdbKey, Meter, MeterKey, MissEvent,
-        MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
+        Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent, EndpointDropKey,
+        EndpointEntry, External, FdbEntry, FdbKey, GroState, Meter, MeterKey, MissEvent, MissKey,
+        NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
     },
     wire::eth::Mac,
 };
@@ -94,8 +94,8 @@ static METER: LruHashMap<MeterKey, Meter, 8192> = LruHashMap::new();
 #[btf_map(name = "meter_cpu")]
 static METER_CPU: PerCpuArray<Meter, 1> = PerCpuArray::new();
 
-#[btf_map(name = "arrivals")]
-static ARRIVALS: PerCpuArray<Arrivals, 1> = PerCpuArray::new();
+#[btf_map(name = "gro")]
+static GRO: PerCpuArray<GroState, 1> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
 static UNDERLAY_IFINDEX: Global<u32> = Global::new(0);
@@ -290,10 +290,10 @@ fn external_slot(slot: u32) -> Option<u32> {
 
 /// Lends this CPU's memory of packets out of tunnels.
 #[inline(always)]
-pub fn with_arrivals<T>(work: impl FnOnce(&mut Arrivals) -> T) -> Option<T> {
-    let arrivals = ARRIVALS.get_ptr_mut(0)?;
+pub fn with_gro_state<T>(work: impl FnOnce(&mut GroState) -> T) -> Option<T> {
+    let state = GRO.get_ptr_mut(0)?;
     // SAFETY: as in `count`; nothing else refers to the slot, and `work` ends before this does.
-    Some(work(unsafe { &mut *arrivals }))
+    Some(work(unsafe { &mut *state }))
 }
 
 /// Lends this CPU's count of a network's traffic; not where the network has no slot.
@@ -344,7 +344,7 @@ pub fn with_meter<T>(key: MeterKey, work: impl FnOnce(&mut Meter) -> T) -> T {
 #[inline(always)]
 pub fn with_cpu_meter<T>(work: impl FnOnce(&mut Meter) -> T) -> Option<T> {
     let meter = METER_CPU.get_ptr_mut(0)?;
-    // SAFETY: as in `with_arrivals`.
+    // SAFETY: as in `with_gro_state`.
     Some(work(unsafe { &mut *meter }))
 }
 
@@ -355,7 +355,7 @@ pub fn with_cpu_meter<T>(work: impl FnOnce(&mut Meter) -> T) -> Option<T> {
     clippy::needless_borrows_for_generic_args,
     reason = "a copy on the stack would not be aligned"
 )]
-pub fn raise(event: &MissEvent, until_ns: u64) -> bool {
+pub fn emit(event: &MissEvent, until_ns: u64) -> bool {
     let Some(mut record) = MISSES.reserve(0) else {
         return false;
     };
@@ -404,7 +404,7 @@ pub fn now() -> u64 {
 
 /// Counts a drop on this CPU.
 #[inline(always)]
-pub fn count(reason: DropReason) {
+pub fn count_drop(reason: DropReason) {
     if let Some(counter) = DROPS.get_ptr_mut(reason.number()) {
         // SAFETY: the slot is this CPU's own and TC programs are not preempted by one another on
         // one CPU; the verifier knows the pointer and its size.
@@ -418,7 +418,7 @@ pub fn count(reason: DropReason) {
     clippy::needless_borrows_for_generic_args,
     reason = "a copy on the stack would not be aligned"
 )]
-pub fn count_for_endpoint(key: EndpointDropKey) {
+pub fn count_endpoint_drop(key: EndpointDropKey) {
     let key = Key::new(key);
     match ENDPOINT_DROPS.get_ptr_mut(&key.key) {
         // SAFETY: the value is this CPU's own, as in `count`. The element may be recycled for another key
@@ -435,7 +435,7 @@ pub fn count_for_endpoint(key: EndpointDropKey) {
 #[inline(always)]
 pub fn with_drop_pace<T>(group: u32, work: impl FnOnce(&mut DropPace) -> T) -> Option<T> {
     let pace = DROP_PACE.get_ptr_mut(group)?;
-    // SAFETY: as in `with_arrivals`.
+    // SAFETY: as in `with_gro_state`.
     Some(work(unsafe { &mut *pace }))
 }
 
@@ -460,7 +460,7 @@ pub fn with_drop_sample(slot: u32, write: impl FnOnce(&mut DropSample)) {
 
 /// Counts something that is no drop on this CPU.
 #[inline(always)]
-pub fn tally(counter: Counter) {
+pub fn count_event(counter: Counter) {
     if let Some(counter) = COUNTERS.get_ptr_mut(counter.number()) {
         // SAFETY: as in `count`.
         unsafe { *counter += 1 };

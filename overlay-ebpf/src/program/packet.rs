@@ -1,7 +1,7 @@
 //! Gives access to the frame, and has the only unsafe code on packets.
 //!
 //! Headers are borrowed from the frame in place. Everything that moves the packet's memory takes the frame by `&mut`, so
-//! the compiler refuses a reference that would outlive it. Headers that have to are copied into a [`Held`].
+//! the compiler refuses a reference that would outlive it. Headers that have to are copied into a [`OnStack`].
 
 mod extension;
 mod slow_path;
@@ -118,9 +118,9 @@ unsafe impl Header for u8 {}
 /// that of packets.
 #[repr(align(8))]
 #[derive(Clone, Copy)]
-pub struct Held<T>(pub T);
+pub struct OnStack<T>(pub T);
 
-impl<T> Deref for Held<T> {
+impl<T> Deref for OnStack<T> {
     type Target = T;
 
     #[inline(always)]
@@ -130,13 +130,13 @@ impl<T> Deref for Held<T> {
 }
 
 /// What a program returns when all went well.
-pub type Verdict = i32;
+pub type Action = i32;
 /// On to the next program on the interface, then to the kernel.
-pub const PASS: Verdict = TC_ACT_UNSPEC;
+pub const PASS: Action = TC_ACT_UNSPEC;
 /// No further.
-pub const DROP: Verdict = TC_ACT_SHOT as Verdict;
+pub const DROP: Action = TC_ACT_SHOT as Action;
 /// To where the last redirect helper said.
-const REDIRECT: Verdict = TC_ACT_REDIRECT as Verdict;
+const REDIRECT: Action = TC_ACT_REDIRECT as Action;
 
 /// What becomes of a frame on the wire.
 #[derive(Clone, Copy)]
@@ -519,7 +519,7 @@ impl Frame {
         &mut self,
         ifindex: u32,
         next_hop: Option<[u8; 4]>,
-    ) -> Result<Verdict, DropReason> {
+    ) -> Result<Action, DropReason> {
         self.scrub();
         let Some(next_hop) = next_hop else {
             // SAFETY: no parameters are passed, so the kernel reads no memory of ours.
@@ -539,7 +539,7 @@ impl Frame {
     /// Hands the frame to the other end of a veth, in its namespace, without a second pass
     /// through the queues. Only for frames whose protocol the kernel knows already.
     #[inline(always)]
-    pub fn redirect_to_peer(&mut self, ifindex: u32) -> Result<Verdict, DropReason> {
+    pub fn redirect_to_peer(&mut self, ifindex: u32) -> Result<Action, DropReason> {
         if !self.is_for_this_host() {
             // SAFETY: the context is valid for the whole program. The kernel classified the frame
             // by the host side's MAC; before Linux 6.15 the redirect does not mend that, and the
@@ -554,14 +554,14 @@ impl Frame {
     /// Sends the frame out of an interface; its other end classifies it anew.
     #[inline(always)]
     #[expect(clippy::unused_self, reason = "the kernel knows which frame is meant")]
-    pub fn redirect_out(&self, ifindex: u32) -> Result<Verdict, DropReason> {
+    pub fn redirect_out(&self, ifindex: u32) -> Result<Action, DropReason> {
         // SAFETY: takes no pointer.
         redirected(unsafe { bpf_redirect(ifindex, 0) })
     }
 }
 
 #[inline(always)]
-fn redirected(result: i64) -> Result<Verdict, DropReason> {
+fn redirected(result: i64) -> Result<Action, DropReason> {
     if result == i64::from(REDIRECT) {
         Ok(REDIRECT)
     } else {

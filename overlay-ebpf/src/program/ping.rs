@@ -12,10 +12,10 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{DROP, Frame, Held, Tunnel, Verdict},
+    packet::{Action, DROP, Frame, OnStack, Tunnel},
     stage::{
         echo as stage, encap, miss,
-        miss::Asker,
+        miss::Requester,
         sender::{self, Origin},
     },
 };
@@ -26,14 +26,14 @@ use crate::{
 pub fn send(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
-    asker: Asker,
-) -> Option<Result<Verdict, DropReason>> {
+    requester: Requester,
+) -> Option<Result<Action, DropReason>> {
     let secret = maps::voucher()?;
     if !frame.is_own_probe(secret) {
         return None;
     }
     frame.require(eth::LEN + echo::LEN).ok()?;
-    let header = Held(*frame.header::<EchoHdr>(eth::LEN).ok()?);
+    let header = OnStack(*frame.header::<EchoHdr>(eth::LEN).ok()?);
     let inner = eth::Header {
         // It came in as IPv4: the kernel makes room in no other frames.
         ether_type: echo::ETHER_TYPE,
@@ -43,7 +43,7 @@ pub fn send(
         return None;
     }
     let len = frame.len() - eth::LEN as u32;
-    let outcome = forward(frame, endpoint, &inner, &header, asker);
+    let outcome = forward(frame, endpoint, &inner, &header, requester);
     let (kind, vtep, reason) = match outcome {
         Ok((_, vtep)) if is_this_host(vtep) => (EchoEvent::BACK, vtep, 0),
         Ok((_, vtep)) => (EchoEvent::LEFT, vtep, 0),
@@ -56,7 +56,7 @@ pub fn send(
         len,
         reason,
     );
-    Some(outcome.map(|(verdict, _)| verdict))
+    Some(outcome.map(|(action, _)| action))
 }
 
 #[inline(always)]
@@ -71,12 +71,12 @@ fn forward(
     endpoint: &EndpointEntry,
     inner: &eth::Header,
     header: &EchoHdr,
-    asker: Asker,
-) -> Result<(Verdict, [u8; 4]), DropReason> {
+    requester: Requester,
+) -> Result<(Action, [u8; 4]), DropReason> {
     let vni = endpoint.vni;
     let Some(target) = maps::fdb(vni, inner.destination) else {
         return Err(miss::of_mac(
-            asker,
+            requester,
             inner.destination,
             DropReason::DestinationUnknown,
         ));
@@ -98,13 +98,13 @@ fn forward(
         hash: u32::from_ne_bytes([first, second, third, fourth]),
         ecn: 0,
     };
-    let verdict = encap::send(frame, vni, inner, &flow, &target, path)?;
-    Ok((verdict, target.vtep))
+    let action = encap::send(frame, vni, inner, &flow, &target, path)?;
+    Ok((action, target.vtep))
 }
 
 /// Takes care of a probe that came out of a tunnel.
 #[inline(always)]
-pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Verdict, DropReason> {
+pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Action, DropReason> {
     let header = stage::parse(frame, tunnel)?;
     stage::admit(tunnel)?;
     let outcome = answer(frame, tunnel, &header);
@@ -113,7 +113,7 @@ pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Verdict, DropReason> {
 
 /// Sends it back to where the endpoint's own answer would go.
 #[inline(always)]
-fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Verdict, DropReason> {
+fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Action, DropReason> {
     let (vni, inner) = (tunnel.vni, &tunnel.inner);
     let origin = sender::check_mac(vni, tunnel.sender, inner)?;
     stage::check_target(vni, inner.destination)?;
@@ -122,8 +122,12 @@ fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Verdic
         return Ok(DROP);
     }
     let (Origin::Proven, Some(back)) = (origin, maps::fdb(vni, inner.source)) else {
-        let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
-        return Err(miss::of_mac(asker, inner.source, DropReason::SourceVtep));
+        let requester = Requester::of_tunnel(frame.ifindex(), vni, inner.source);
+        return Err(miss::of_mac(
+            requester,
+            inner.source,
+            DropReason::SourceVtep,
+        ));
     };
     *frame.header_mut::<EthHdr>(INNER_L3 - eth::LEN)? = EthHdr {
         dst_addr: inner.source.octets(),

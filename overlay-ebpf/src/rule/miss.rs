@@ -26,7 +26,7 @@ pub const REST: u64 = 1_000_000_000;
 /// Whether one more miss may be raised at `now`, of `limit` in a window; counts it if so.
 #[must_use]
 #[inline(always)]
-pub const fn admits(meter: &mut Meter, now: u64, limit: u64) -> bool {
+pub const fn allows(meter: &mut Meter, now: u64, limit: u64) -> bool {
     let window = now >> WINDOW;
     if meter.window != window {
         meter.window = window;
@@ -49,9 +49,9 @@ mod tests {
             let mut meter = Meter::default();
             for now in [0, 1 << WINDOW] {
                 for _ in 0..limit {
-                    assert!(admits(&mut meter, now, limit));
+                    assert!(allows(&mut meter, now, limit));
                 }
-                assert!(!admits(&mut meter, now + (1 << WINDOW) - 1, limit));
+                assert!(!allows(&mut meter, now + (1 << WINDOW) - 1, limit));
             }
         }
     }

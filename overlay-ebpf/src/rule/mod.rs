@@ -1,8 +1,8 @@
 //! Pure decisions: no packet, no map, no clock.
 
-pub mod arrival;
 pub mod ecn;
 pub mod flow;
+pub mod gro;
 pub mod miss;
 pub mod mtu;
 pub mod sample;

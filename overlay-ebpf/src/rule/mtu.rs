@@ -8,7 +8,7 @@ use crate::wire::{
     vxlan::OVERHEAD_IPV4,
 };
 
-/// ICMP errors that an endpoint is sent in a window of [`super::miss::admits`]: some 120 a second.
+/// ICMP errors that an endpoint is sent in a window of [`super::miss::allows`]: some 120 a second.
 pub const ERROR_LIMIT: u64 = 64;
 
 /// What every path has to take of IPv6 without telling the sender (RFC 8200 section 5), bytes.

@@ -174,7 +174,7 @@ pub fn is_valid_solicitation(ip: &Ipv6Hdr, message: &Solicitation) -> bool {
         && !is_unspecified(message.target)
 }
 
-/// The answer to a solicitation: header and message, checksum included. An asker without an
+/// The answer to a solicitation: header and message, checksum included. A requester without an
 /// address (duplicate address detection) is answered through all nodes, unsolicited
 /// (RFC 4861 section 7.2.4).
 #[must_use]

@@ -93,8 +93,8 @@ fn parse(record: &[u8]) -> Option<Miss> {
         vni: Vni::try_from(event.key.vni).ok()?,
         wanted,
         ifindex: event.ifindex,
-        asker_mac: Mac::try_from(event.asker_mac).ok()?,
-        asker_ip: Some(ip(event.asker_ip)).filter(|ip| !ip.is_unspecified()),
+        requester_mac: Mac::try_from(event.requester_mac).ok()?,
+        requester_ip: Some(ip(event.requester_ip)).filter(|ip| !ip.is_unspecified()),
     })
 }
 
@@ -129,17 +129,17 @@ pub(super) fn key(vni: Vni, wanted: Wanted) -> MissKey {
 mod tests {
     use super::*;
 
-    fn event(wanted: Wanted, asker_ip: &str) -> MissEvent {
-        let asker_ip = match asker_ip.parse().unwrap() {
+    fn event(wanted: Wanted, requester_ip: &str) -> MissEvent {
+        let requester_ip = match requester_ip.parse().unwrap() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
         MissEvent {
             key: key(Vni::try_from(42).unwrap(), wanted),
             ifindex: 7,
-            asker_mac: [2, 0x42, 7, 7, 7, 2],
+            requester_mac: [2, 0x42, 7, 7, 7, 2],
             reserved: [0; 6],
-            asker_ip: asker_ip.octets(),
+            requester_ip: requester_ip.octets(),
         }
     }
 
@@ -148,7 +148,7 @@ mod tests {
         let mac = Wanted::Mac("02:42:07:07:07:03".parse().unwrap());
         let ipv4 = Wanted::Ip("7.7.7.3".parse().unwrap());
         let ipv6 = Wanted::Ip("fd00::3".parse().unwrap());
-        for (wanted, asker, asker_ip) in [
+        for (wanted, asker, requester_ip) in [
             (mac, "::", None),
             (ipv4, "7.7.7.2", Some("7.7.7.2")),
             (ipv6, "fd00::2", Some("fd00::2")),
@@ -158,8 +158,8 @@ mod tests {
                 vni: Vni::try_from(42).unwrap(),
                 wanted,
                 ifindex: 7,
-                asker_mac: "02:42:07:07:07:02".parse().unwrap(),
-                asker_ip: asker_ip.map(|ip| ip.parse().unwrap()),
+                requester_mac: "02:42:07:07:07:02".parse().unwrap(),
+                requester_ip: requester_ip.map(|ip| ip.parse().unwrap()),
             };
             let event = event(wanted, asker);
             assert_eq!(parse(bytemuck::bytes_of(&event)), Some(expected));

@@ -25,12 +25,12 @@ const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 /// The frame that tells a miss's asker that the address it wants is at `mac`. `None`: the miss is no
 /// question.
 pub(super) fn frame(miss: &Miss, mac: Mac) -> Option<Vec<u8>> {
-    let frame = match (miss.wanted, miss.asker_ip) {
+    let frame = match (miss.wanted, miss.requester_ip) {
         (Wanted::Ip(IpAddr::V4(ip)), Some(IpAddr::V4(asker))) => {
-            reply((mac, ip), (miss.asker_mac, asker))
+            reply((mac, ip), (miss.requester_mac, asker))
         }
         (Wanted::Ip(IpAddr::V6(ip)), Some(IpAddr::V6(asker))) => {
-            advertisement((mac, ip), (miss.asker_mac.octets(), asker), true)
+            advertisement((mac, ip), (miss.requester_mac.octets(), asker), true)
         }
         // Duplicate address detection is answered to all, unsolicited (RFC 4861 section 7.2.4).
         (Wanted::Ip(IpAddr::V6(ip)), None) => {
@@ -69,17 +69,17 @@ fn gratuitous((mac, ip): (Mac, Ipv4Addr)) -> Result<Vec<u8>, BuildVecWriteError>
 
 fn reply(
     (mac, ip): (Mac, Ipv4Addr),
-    (asker_mac, asker): (Mac, Ipv4Addr),
+    (requester_mac, asker): (Mac, Ipv4Addr),
 ) -> Result<Vec<u8>, BuildVecWriteError> {
     let packet = ArpEthIpv4Packet {
         operation: ArpOperation::REPLY,
         sender_mac: mac.octets(),
         sender_ipv4: ip.octets(),
-        target_mac: asker_mac.octets(),
+        target_mac: requester_mac.octets(),
         target_ipv4: asker.octets(),
     };
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac.octets(), asker_mac.octets())
+    PacketBuilder::ethernet2(mac.octets(), requester_mac.octets())
         .arp(packet.into())
         .write_to_vec(&mut frame)?;
     Ok(frame)
@@ -87,7 +87,7 @@ fn reply(
 
 fn advertisement(
     (mac, ip): (Mac, Ipv6Addr),
-    (asker_mac, asker): ([u8; 6], Ipv6Addr),
+    (requester_mac, asker): ([u8; 6], Ipv6Addr),
     solicited: bool,
 ) -> Result<Vec<u8>, BuildVecWriteError> {
     let flags = NeighborAdvertisementHeader {
@@ -97,7 +97,7 @@ fn advertisement(
     };
     let option = [&TARGET_LINK_LAYER_ADDRESS[..], &mac.octets()].concat();
     let mut frame = Vec::new();
-    PacketBuilder::ethernet2(mac.octets(), asker_mac)
+    PacketBuilder::ethernet2(mac.octets(), requester_mac)
         .ipv6(ip.octets(), asker.octets(), HOP_LIMIT)
         .icmpv6(Icmpv6Type::NeighborAdvertisement(flags))
         .write_to_vec(&mut frame, &[&ip.octets()[..], &option].concat())?;
@@ -118,8 +118,8 @@ mod tests {
             vni: Vni::try_from(42).unwrap(),
             wanted: Wanted::Ip(wanted.parse().unwrap()),
             ifindex: 7,
-            asker_mac: "02:42:07:07:07:02".parse().unwrap(),
-            asker_ip: asker.map(|ip| ip.parse().unwrap()),
+            requester_mac: "02:42:07:07:07:02".parse().unwrap(),
+            requester_ip: asker.map(|ip| ip.parse().unwrap()),
         }
     }
 

@@ -35,8 +35,8 @@ pub struct Miss {
     /// Who asked: index of the host side of its interface.
     pub ifindex: u32,
     /// Its MAC.
-    pub asker_mac: Mac,
+    pub requester_mac: Mac,
     /// The address to answer to. `None`: the asker has none yet (duplicate address detection), or
     /// a MAC is wanted, which needs no answer.
-    pub asker_ip: Option<IpAddr>,
+    pub requester_ip: Option<IpAddr>,
 }

@@ -190,8 +190,9 @@ impl Cache {
             None => {}
         }
         if let Some(pending) = self.pending.get_mut(&lookup) {
-            let is_same =
-                |other: &Miss| (other.ifindex, other.asker_ip) == (asker.ifindex, asker.asker_ip);
+            let is_same = |other: &Miss| {
+                (other.ifindex, other.requester_ip) == (asker.ifindex, asker.requester_ip)
+            };
             if pending.number.is_none() && pending.askers.is_empty() {
                 self.interactive.force(lookup.vni, lookup);
             }

@@ -179,9 +179,9 @@ fn layouts() -> [Layout; 14] {
             MissEvent {
                 key,
                 ifindex,
-                asker_mac,
+                requester_mac,
                 reserved,
-                asker_ip
+                requester_ip
             }
         ),
         layout!(

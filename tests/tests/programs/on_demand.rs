@@ -48,13 +48,13 @@ fn ip_key(address: [u8; 16]) -> MissKey {
     }
 }
 
-fn event(key: MissKey, asker_ip: [u8; 16]) -> MissEvent {
+fn event(key: MissKey, requester_ip: [u8; 16]) -> MissEvent {
     MissEvent {
         key,
         ifindex: LOOPBACK,
-        asker_mac: BLUE.mac,
+        requester_mac: BLUE.mac,
         reserved: [0; 6],
-        asker_ip,
+        requester_ip,
     }
 }
 

@@ -359,7 +359,7 @@ fn an_on_demand_network_delivers_packets_of_senders_that_the_agent_looks_for() {
     let raised = datapath.raised();
     assert_eq!(raised.len(), 1, "asked for once: {raised:?}");
     assert_eq!(
-        (raised[0].key, raised[0].asker_ip),
+        (raised[0].key, raised[0].requester_ip),
         (mac_key(NOBODY.mac), [0; 16])
     );
 

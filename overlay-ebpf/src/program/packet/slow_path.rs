@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use overlay_ebpf::abi::DropReason;
 
-use super::{Frame, Verdict, redirected};
+use super::{Action, Frame, redirected};
 
 /// Hops that an outer packet may take: as the programs write it.
 const TTL: u8 = 64;
@@ -43,7 +43,7 @@ impl Frame {
         vni: u32,
         from: [u8; 4],
         to: [u8; 4],
-    ) -> Result<Verdict, DropReason> {
+    ) -> Result<Action, DropReason> {
         let mut key = key();
         key.tunnel_id = vni;
         key.tunnel_ttl = TTL;
@@ -68,13 +68,13 @@ impl Frame {
     /// Lets the packet go on to the kernel's stack, past all other programs on this interface. The priority
     /// carries the secret: a veth and its like set it to 0 between namespaces (`____dev_forward_skb`).
     #[inline(always)]
-    pub fn vouch(&mut self, secret: u32) -> Verdict {
+    pub fn vouch(&mut self, secret: u32) -> Action {
         // SAFETY: the verifier allows these stores; with the verdict, the kernel makes the class the `tc_index`.
         unsafe {
             (*self.skb()).tc_classid = VOUCHER;
             (*self.skb()).priority = secret;
         }
-        TC_ACT_OK as Verdict
+        TC_ACT_OK as Action
     }
 
     /// Whether the frame came out of a packet that [`Self::vouch`] let go.

@@ -8,11 +8,11 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{Frame, Verdict},
+    packet::{Action, Frame},
     ping,
     stage::{
         count, deliver, encap, group, miss,
-        miss::Asker,
+        miss::Requester,
         mtu, neighbor,
         neighbor::{Answer, Discovery, Question},
         sample::Subject,
@@ -22,19 +22,19 @@ use crate::{
 
 /// Carries a frame of an endpoint on: to another one of this host, or into a tunnel.
 #[inline(always)]
-pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReason> {
+pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     let ifindex = frame.ifindex();
     let endpoint = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
     subject.endpoint = ifindex;
     subject.vni = endpoint.vni;
-    let asker = Asker {
+    let requester = Requester {
         ifindex,
         vni: endpoint.vni,
         mac: Mac::new(endpoint.mac),
         meter: MeterKey::endpoint(ifindex),
     };
     if frame.is_marked()
-        && let Some(outcome) = ping::send(frame, &endpoint, asker)
+        && let Some(outcome) = ping::send(frame, &endpoint, requester)
     {
         return outcome;
     }
@@ -60,12 +60,12 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReas
         Discovery::Solicitation => neighbor::advertise(frame, &endpoint, &header)?,
     };
     match answer {
-        Answer::Sent(verdict) => return Ok(verdict),
+        Answer::Sent(action) => return Ok(action),
         Answer::Unknown(Question {
             address,
-            asker: asker_ip,
+            requester: requester_ip,
             otherwise,
-        }) => return Err(miss::of_ip(asker, address, asker_ip, otherwise)),
+        }) => return Err(miss::of_ip(requester, address, requester_ip, otherwise)),
         Answer::NotOurs => {}
     }
     let flow = match header.ether_type {
@@ -84,7 +84,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReas
     };
     let Some(target) = maps::fdb_used(endpoint.vni, header.destination) else {
         return Err(miss::of_mac(
-            asker,
+            requester,
             header.destination,
             DropReason::DestinationUnknown,
         ));
@@ -95,14 +95,14 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReas
         return mtu::refuse(frame, &header, endpoint.mtu);
     }
     let volume = count::volume_of(&segments);
-    let verdict = if target.ifindex != 0 {
+    let action = if target.ifindex != 0 {
         count::received(target.slot, volume);
         deliver::from_endpoint(frame, &target)
     } else {
         to_vtep(frame, &endpoint, &header, &flow, &target, longest)
     }?;
     count::sent(endpoint.slot, volume);
-    Ok(verdict)
+    Ok(action)
 }
 
 /// Into a tunnel, unless the packet, or the longest of an aggregate's, is more than the path takes.
@@ -114,7 +114,7 @@ fn to_vtep(
     flow: &Flow,
     target: &FdbEntry,
     longest: u32,
-) -> Result<Verdict, DropReason> {
+) -> Result<Action, DropReason> {
     let vni = endpoint.vni;
     if header.ether_type == eth::ARP {
         return encap::send_by_device(frame, vni, target, Counter::SlowSendArp);

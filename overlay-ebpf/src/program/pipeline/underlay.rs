@@ -7,17 +7,17 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{Frame, Verdict},
+    packet::{Action, Frame},
     ping,
     stage::{
-        count, decap, deliver, echo, group, miss, miss::Asker, sample::Subject, sender,
+        count, decap, deliver, echo, group, miss, miss::Requester, sample::Subject, sender,
         sender::Origin, slow_path,
     },
 };
 
 /// Delivers the frame in a tunnel packet that is for this VTEP.
 #[inline(always)]
-pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReason> {
+pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     let tunnel = decap::parse(frame)?;
     let (vni, inner) = (tunnel.vni, &tunnel.inner);
     frame.has_outer_headers();
@@ -29,7 +29,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReas
     if inner.ether_type == wire::echo::ETHER_TYPE {
         return ping::take(frame, &tunnel);
     }
-    let asker = Asker::of_tunnel(frame.ifindex(), vni, inner.source);
+    let requester = Requester::of_tunnel(frame.ifindex(), vni, inner.source);
     let origin = match sender::check_mac(vni, tunnel.sender, inner) {
         // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
         Err(reason @ DropReason::SourceVtep) => {
@@ -45,7 +45,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReas
     subject.endpoint = target.ifindex;
     // Asked for last: a frame that goes nowhere is not worth the agent's work.
     if origin == Origin::Unknown {
-        miss::seek_mac(asker, inner.source, DropReason::SourceVtep)?;
+        miss::seek_mac(requester, inner.source, DropReason::SourceVtep)?;
     }
     sender::check_addresses(frame, vni, inner, origin, INNER_L3)?;
     if inner.is_tagged() {
@@ -72,7 +72,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReas
 /// Delivers a frame that the kernel has unpacked, after [`run`] found the packet sound. Of fragments that saw the
 /// first one alone, so the sender is checked once more.
 #[inline(always)]
-pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Verdict, DropReason> {
+pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     frame.scrub();
     if frame.has_vlan_tag() {
         return Err(DropReason::InnerVlan);

@@ -2,7 +2,7 @@
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, FdbEntry},
-    rule::arrival::{self, Packet},
+    rule::gro::{self, Packet},
     wire::{
         arp::{self, ArpHdr},
         eth::{self, Mac},
@@ -15,7 +15,7 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{Frame, Verdict},
+    packet::{Action, Frame},
 };
 
 /// The entry of the endpoint of this host that the inner frame is for, whose packet begins at `offset`. Split
@@ -77,7 +77,7 @@ fn asked_for(frame: &mut Frame, vni: u32, protocol: u16, offset: usize) -> Optio
 
 /// Hands over what another endpoint of this host sent.
 #[inline(always)]
-pub fn from_endpoint(frame: &mut Frame, target: &FdbEntry) -> Result<Verdict, DropReason> {
+pub fn from_endpoint(frame: &mut Frame, target: &FdbEntry) -> Result<Action, DropReason> {
     if target.is_queued() {
         to_endpoint_queued(frame, target.ifindex)
     } else {
@@ -87,8 +87,8 @@ pub fn from_endpoint(frame: &mut Frame, target: &FdbEntry) -> Result<Verdict, Dr
 
 /// Hands over what the kernel has unpacked: it classifies the frame anew.
 #[inline(always)]
-pub fn to_endpoint_queued(frame: &Frame, ifindex: u32) -> Result<Verdict, DropReason> {
-    maps::tally(Counter::SlowQueue);
+pub fn to_endpoint_queued(frame: &Frame, ifindex: u32) -> Result<Action, DropReason> {
+    maps::count_event(Counter::SlowQueue);
     frame.redirect_out(ifindex)
 }
 
@@ -99,7 +99,7 @@ pub fn to_endpoint(
     frame: &mut Frame,
     target: &FdbEntry,
     protocol: u16,
-) -> Result<Verdict, DropReason> {
+) -> Result<Action, DropReason> {
     let is_fresh = frame.protocol() == protocol && (protocol == eth::IPV4 || protocol == eth::IPV6);
     if is_fresh && !target.is_queued() && !wants_gro(frame, protocol) {
         frame.redirect_to_peer(target.ifindex)
@@ -112,9 +112,7 @@ pub fn to_endpoint(
 #[inline(always)]
 fn wants_gro(frame: &Frame, protocol: u16) -> bool {
     tcp_packet(frame, protocol)
-        .and_then(|packet| {
-            maps::with_arrivals(|arrivals| arrival::wants_gro(arrivals, packet, maps::now()))
-        })
+        .and_then(|packet| maps::with_gro_state(|state| gro::wants_gro(state, packet, maps::now())))
         .unwrap_or(false)
 }
 

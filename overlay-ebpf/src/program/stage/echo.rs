@@ -14,7 +14,7 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{DROP, Frame, Held, Tunnel, Verdict},
+    packet::{Action, DROP, Frame, OnStack, Tunnel},
 };
 
 /// Where the outer UDP header begins.
@@ -25,7 +25,7 @@ const ZEROS: usize = INNER_L3 + echo::LEN;
 
 /// Takes care of a tunnel packet of the echoes' VNI.
 #[inline(always)]
-pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Verdict, DropReason> {
+pub fn take(frame: &mut Frame, tunnel: &Tunnel) -> Result<Action, DropReason> {
     let header = parse(frame, tunnel)?;
     let vtep = admit(tunnel)?;
     let outcome = answer(frame, tunnel, &header, vtep.port);
@@ -38,7 +38,7 @@ fn answer(
     tunnel: &Tunnel,
     header: &EchoHdr,
     port: [u8; 2],
-) -> Result<Verdict, DropReason> {
+) -> Result<Action, DropReason> {
     check(frame, tunnel)?;
     if header.kind == echo::REPLY {
         return Ok(DROP);
@@ -64,11 +64,11 @@ pub fn check_target(vni: u32, mac: Mac) -> Result<(), DropReason> {
 
 /// The echo in a tunnel packet. `VniUnknown`: there is none.
 #[inline(always)]
-pub fn parse(frame: &mut Frame, tunnel: &Tunnel) -> Result<Held<EchoHdr>, DropReason> {
+pub fn parse(frame: &mut Frame, tunnel: &Tunnel) -> Result<OnStack<EchoHdr>, DropReason> {
     frame
         .require(INNER_L3 + echo::LEN)
         .map_err(|_| DropReason::VniUnknown)?;
-    let header = Held(*frame.header::<EchoHdr>(INNER_L3)?);
+    let header = OnStack(*frame.header::<EchoHdr>(INNER_L3)?);
     if !echo::is_echo(tunnel.inner.ether_type, &header) {
         return Err(DropReason::VniUnknown);
     }
@@ -80,7 +80,7 @@ pub fn parse(frame: &mut Frame, tunnel: &Tunnel) -> Result<Held<EchoHdr>, DropRe
 pub fn admit(tunnel: &Tunnel) -> Result<VtepEntry, DropReason> {
     let vtep = maps::vtep(VtepKey { ip: tunnel.sender }).ok_or(DropReason::VtepUnknown)?;
     let (meter, now) = (MeterKey::echoes(tunnel.sender), maps::now());
-    if !maps::with_meter(meter, |meter| miss::admits(meter, now, miss::ECHO_LIMIT)) {
+    if !maps::with_meter(meter, |meter| miss::allows(meter, now, miss::ECHO_LIMIT)) {
         return Err(DropReason::EchoLimited);
     }
     Ok(vtep)
@@ -103,7 +103,7 @@ pub fn check(frame: &mut Frame, tunnel: &Tunnel) -> Result<(), DropReason> {
 
 /// Sends an echo back, in its tunnel, to a VTEP and its port.
 #[inline(always)]
-pub fn turn_round(frame: &mut Frame, to: [u8; 4], port: [u8; 2]) -> Result<Verdict, DropReason> {
+pub fn turn_round(frame: &mut Frame, to: [u8; 4], port: [u8; 2]) -> Result<Action, DropReason> {
     let len = outer_len(frame)?;
     let udp = frame.header::<UdpHdr>(OUTER_UDP)?;
     let (source, udp_len) = (u16::from_be_bytes(udp.src), u16::from_be_bytes(udp.len));
@@ -119,16 +119,16 @@ pub fn tell_of_outcome(
     frame: &Frame,
     tunnel: &Tunnel,
     header: &EchoHdr,
-    outcome: Result<Verdict, DropReason>,
-) -> Result<Verdict, DropReason> {
+    outcome: Result<Action, DropReason>,
+) -> Result<Action, DropReason> {
     let (kind, reason) = match outcome {
         Err(reason) => (EchoEvent::DROPPED, reason.number()),
         Ok(_) if header.kind == echo::REPLY => (EchoEvent::BACK, 0),
         Ok(_) => (EchoEvent::ASKED, 0),
     };
     match kind {
-        EchoEvent::BACK => maps::tally(Counter::EchoReceived),
-        EchoEvent::ASKED => maps::tally(Counter::EchoAnswered),
+        EchoEvent::BACK => maps::count_event(Counter::EchoReceived),
+        EchoEvent::ASKED => maps::count_event(Counter::EchoAnswered),
         _ => {}
     }
     maps::tell_of_echo(
@@ -150,7 +150,7 @@ fn outer_len(frame: &Frame) -> Result<u16, DropReason> {
 
 /// Sends a tunnel packet of the agent's on the way that encapsulated frames take.
 #[inline(always)]
-pub fn send(frame: &mut Frame) -> Result<Verdict, DropReason> {
+pub fn send(frame: &mut Frame) -> Result<Action, DropReason> {
     frame.require(INNER_L3 + echo::LEN)?;
     let to = frame.header::<Ipv4Hdr>(eth::LEN)?.dst_addr;
     let id = frame.header::<EchoHdr>(INNER_L3)?.id;

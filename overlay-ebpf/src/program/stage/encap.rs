@@ -19,7 +19,7 @@ use overlay_ebpf::{
 use crate::{
     maps,
     maps::Path,
-    packet::{Frame, Verdict},
+    packet::{Action, Frame},
 };
 
 /// Sends the frame to a VTEP.
@@ -31,7 +31,7 @@ pub fn send(
     flow: &Flow,
     target: &FdbEntry,
     path: Path,
-) -> Result<Verdict, DropReason> {
+) -> Result<Action, DropReason> {
     // Of an aggregate these lengths are only a start: segmentation writes each segment's own. What does not
     // fit is 0, as `iph_set_totlen` has it in the kernel.
     let outer_len = frame.len() + (OVERHEAD_IPV4 - eth::LEN) as u32;
@@ -55,7 +55,7 @@ pub fn send(
     inner.emit(&mut encapsulation.inner);
     frame.header_mut::<EthHdr>(0)?.ether_type = eth::IPV4;
     if path.next_hop.is_none() {
-        maps::tally(Counter::SlowRoute);
+        maps::count_event(Counter::SlowRoute);
     }
     frame.redirect_via_neighbor(maps::underlay_ifindex(), path.next_hop)
 }
@@ -68,12 +68,12 @@ pub fn send_by_device(
     vni: u32,
     target: &FdbEntry,
     counter: Counter,
-) -> Result<Verdict, DropReason> {
+) -> Result<Action, DropReason> {
     let device = maps::external().ok_or(DropReason::EncapFailed)?;
     if u16::from_ne_bytes(target.vtep_port) != u16::from_ne_bytes(maps::vtep_port()) {
         return Err(DropReason::EncapFailed);
     }
-    let verdict = frame.send_by_device(device, vni, maps::vtep_ip(), target.vtep)?;
-    maps::tally(counter);
-    Ok(verdict)
+    let action = frame.send_by_device(device, vni, maps::vtep_ip(), target.vtep)?;
+    maps::count_event(counter);
+    Ok(action)
 }

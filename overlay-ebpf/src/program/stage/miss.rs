@@ -9,11 +9,11 @@ use overlay_ebpf::{
     wire::eth::Mac,
 };
 
-use crate::{maps, packet::Held};
+use crate::{maps, packet::OnStack};
 
 /// The endpoint whose lookup failed.
 #[derive(Clone, Copy)]
-pub struct Asker {
+pub struct Requester {
     /// Where the frame came in: the host side of its interface, or the underlay device.
     pub ifindex: u32,
     /// Its network.
@@ -24,7 +24,7 @@ pub struct Asker {
     pub meter: MeterKey,
 }
 
-impl Asker {
+impl Requester {
     /// The one behind a tunnel, whose frame came in by the underlay device.
     #[inline(always)]
     pub const fn of_tunnel(ifindex: u32, vni: u32, mac: Mac) -> Self {
@@ -40,16 +40,16 @@ impl Asker {
 /// The FDB does not know a MAC. Gives the reason for which the frame is dropped; `otherwise` is the
 /// one where nobody is to be asked, or nobody has it.
 #[inline(always)]
-pub fn of_mac(asker: Asker, mac: Mac, otherwise: DropReason) -> DropReason {
+pub fn of_mac(requester: Requester, mac: Mac, otherwise: DropReason) -> DropReason {
     let [first, last] = mac.words();
     let key = MissKey {
-        vni: asker.vni,
+        vni: requester.vni,
         kind: MissKey::MAC,
         address: must_cast([first, last, 0, 0]),
     };
     raise(
-        asker.meter,
-        event(asker, key, must_cast([0_u64; 2])),
+        requester.meter,
+        event(requester, key, must_cast([0_u64; 2])),
         otherwise,
     )
 }
@@ -57,43 +57,47 @@ pub fn of_mac(asker: Asker, mac: Mac, otherwise: DropReason) -> DropReason {
 /// The FDB does not know a MAC, and the frame is held up only where nobody has it or nobody is to be
 /// asked; that is for the reason `otherwise`.
 #[inline(always)]
-pub fn seek_mac(asker: Asker, mac: Mac, otherwise: DropReason) -> Result<(), DropReason> {
-    match of_mac(asker, mac, otherwise) {
+pub fn seek_mac(requester: Requester, mac: Mac, otherwise: DropReason) -> Result<(), DropReason> {
+    match of_mac(requester, mac, otherwise) {
         DropReason::Resolving => Ok(()),
         reason => Err(reason),
     }
 }
 
-/// The neighbour table does not know an address that `asker_ip` asks for, both IPv6 or mapped into
+/// The neighbour table does not know an address that `requester_ip` asks for, both IPv6 or mapped into
 /// it. `otherwise` is the reason where nobody is to be asked.
 #[inline(always)]
 pub fn of_ip(
-    asker: Asker,
-    address: Held<[u8; 16]>,
-    asker_ip: Held<[u8; 16]>,
+    requester: Requester,
+    address: OnStack<[u8; 16]>,
+    requester_ip: OnStack<[u8; 16]>,
     otherwise: DropReason,
 ) -> DropReason {
     let key = MissKey {
-        vni: asker.vni,
+        vni: requester.vni,
         kind: MissKey::IP,
         address: *address,
     };
-    raise(asker.meter, event(asker, key, *asker_ip), otherwise)
+    raise(
+        requester.meter,
+        event(requester, key, *requester_ip),
+        otherwise,
+    )
 }
 
 #[inline(always)]
-fn event(asker: Asker, key: MissKey, asker_ip: [u8; 16]) -> Held<MissEvent> {
-    Held(MissEvent {
+fn event(requester: Requester, key: MissKey, requester_ip: [u8; 16]) -> OnStack<MissEvent> {
+    OnStack(MissEvent {
         key,
-        ifindex: asker.ifindex,
-        asker_mac: asker.mac.octets(),
+        ifindex: requester.ifindex,
+        requester_mac: requester.mac.octets(),
         reserved: [0; 6],
-        asker_ip,
+        requester_ip,
     })
 }
 
 #[inline(always)]
-fn raise(meter: MeterKey, event: Held<MissEvent>, otherwise: DropReason) -> DropReason {
+fn raise(meter: MeterKey, event: OnStack<MissEvent>, otherwise: DropReason) -> DropReason {
     match maps::network(event.key.vni) {
         Some(network) if network.flags & NetworkEntry::ON_DEMAND != 0 => {}
         _ => return otherwise,
@@ -109,10 +113,10 @@ fn raise(meter: MeterKey, event: Held<MissEvent>, otherwise: DropReason) -> Drop
         };
     }
     if let Some(limit) = limited(meter, event.key.vni, now) {
-        maps::tally(limit);
+        maps::count_event(limit);
         return DropReason::Resolving;
     }
-    maps::tally(if maps::raise(&event, now + REST) {
+    maps::count_event(if maps::emit(&event, now + REST) {
         Counter::MissesRaised
     } else {
         Counter::MissesLost
@@ -120,18 +124,18 @@ fn raise(meter: MeterKey, event: Held<MissEvent>, otherwise: DropReason) -> Drop
     DropReason::Resolving
 }
 
-/// Counts one more miss at `now`. `Some`: the limit that it exceeds; the asker's own comes first, so
+/// Counts one more miss at `now`. `Some`: the limit that it exceeds; the requester's own comes first, so
 /// that who scans is stopped before anybody beside it.
 #[inline(always)]
-fn limited(asker: MeterKey, vni: u32, now: u64) -> Option<Counter> {
-    if !maps::with_meter(asker, |meter| rule::admits(meter, now, ENDPOINT_LIMIT)) {
+fn limited(requester: MeterKey, vni: u32, now: u64) -> Option<Counter> {
+    if !maps::with_meter(requester, |meter| rule::allows(meter, now, ENDPOINT_LIMIT)) {
         return Some(Counter::MissesLimitedEndpoint);
     }
     let network = MeterKey::network(vni);
-    if !maps::with_meter(network, |meter| rule::admits(meter, now, NETWORK_LIMIT)) {
+    if !maps::with_meter(network, |meter| rule::allows(meter, now, NETWORK_LIMIT)) {
         return Some(Counter::MissesLimitedNetwork);
     }
-    match maps::with_cpu_meter(|meter| rule::admits(meter, now, CPU_LIMIT)) {
+    match maps::with_cpu_meter(|meter| rule::allows(meter, now, CPU_LIMIT)) {
         Some(true) => None,
         _ => Some(Counter::MissesLimited),
     }

@@ -13,7 +13,7 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{Frame, Held, QUOTED, Verdict},
+    packet::{Action, Frame, OnStack, QUOTED},
 };
 
 /// Whether the packet may be cut up on the way.
@@ -29,7 +29,7 @@ pub fn may_fragment(frame: &Frame, protocol: u16, len: u32) -> bool {
 
 /// Tells the endpoint that its packet is longer than `limit` bytes. `TooBig`: it can't be told.
 #[inline(always)]
-pub fn refuse(frame: &mut Frame, header: &eth::Header, limit: u32) -> Result<Verdict, DropReason> {
+pub fn refuse(frame: &mut Frame, header: &eth::Header, limit: u32) -> Result<Action, DropReason> {
     if frame.require(eth::LEN + QUOTED).is_err() || header.destination.is_group() {
         return Err(DropReason::TooBig);
     }
@@ -43,8 +43,8 @@ pub fn refuse(frame: &mut Frame, header: &eth::Header, limit: u32) -> Result<Ver
     }
     let meter = MeterKey::errors(frame.ifindex());
     let now = maps::now();
-    if !maps::with_meter(meter, |meter| miss::admits(meter, now, rule::ERROR_LIMIT)) {
-        maps::tally(Counter::TooBigLimited);
+    if !maps::with_meter(meter, |meter| miss::allows(meter, now, rule::ERROR_LIMIT)) {
+        maps::count_event(Counter::TooBigLimited);
         return Err(DropReason::TooBig);
     }
     let told = if is_ipv4 {
@@ -58,7 +58,7 @@ pub fn refuse(frame: &mut Frame, header: &eth::Header, limit: u32) -> Result<Ver
         src_addr: header.destination.octets(),
         ether_type: header.ether_type,
     };
-    maps::tally(Counter::TooBigAnswered);
+    maps::count_event(Counter::TooBigAnswered);
     frame.redirect_out(frame.ifindex())
 }
 
@@ -88,7 +88,7 @@ fn wants_error_ipv6(frame: &Frame) -> bool {
 #[inline(always)]
 fn answer_ipv4(frame: &mut Frame, limit: u16) -> Result<(), DropReason> {
     const ERROR: usize = ipv4::LEN + icmp::LEN;
-    let ip = Held(*frame.header::<Ipv4Hdr>(eth::LEN)?);
+    let ip = OnStack(*frame.header::<Ipv4Hdr>(eth::LEN)?);
     make_room(frame, ERROR)?;
     let quoted = frame.sum_of::<QUOTED>(eth::LEN + ERROR)?;
     *frame.header_mut(eth::LEN + ipv4::LEN)? = icmp::fragmentation_needed(limit, quoted);
@@ -99,7 +99,7 @@ fn answer_ipv4(frame: &mut Frame, limit: u16) -> Result<(), DropReason> {
 #[inline(always)]
 fn answer_ipv6(frame: &mut Frame, limit: u16) -> Result<(), DropReason> {
     const ERROR: usize = ipv6::LEN + icmp::LEN;
-    let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
+    let ip = OnStack(*frame.header::<Ipv6Hdr>(eth::LEN)?);
     make_room(frame, ERROR)?;
     let quoted = frame.sum_of::<QUOTED>(eth::LEN + ERROR)?;
     let (header, message) = icmp::packet_too_big(&ip, limit, quoted, QUOTED as u16);

@@ -15,16 +15,16 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{Frame, Held, Verdict},
+    packet::{Action, Frame, OnStack},
 };
 
 /// A question for an address: IPv6 addresses, or IPv4-mapped ones.
 #[derive(Clone, Copy)]
 pub struct Question {
     /// The address whose MAC is wanted.
-    pub address: Held<[u8; 16]>,
+    pub address: OnStack<[u8; 16]>,
     /// The requester's address; `::` if it has none yet.
-    pub asker: Held<[u8; 16]>,
+    pub requester: OnStack<[u8; 16]>,
     /// The reason to drop the question where nobody knows the answer.
     pub otherwise: DropReason,
 }
@@ -32,7 +32,7 @@ pub struct Question {
 /// The result of a question.
 pub enum Answer {
     /// It was turned into its answer.
-    Sent(Verdict),
+    Sent(Action),
     /// It is for the endpoint that its destination MAC names, or none at all.
     NotOurs,
     /// The maps don't hold the address.
@@ -51,7 +51,7 @@ pub fn answer_arp(
     header: &eth::Header,
 ) -> Result<Answer, DropReason> {
     frame.require(eth::LEN + arp::LEN)?;
-    let request = Held(*frame.header::<ArpHdr>(eth::LEN)?);
+    let request = OnStack(*frame.header::<ArpHdr>(eth::LEN)?);
     let is_reply = arp::is_reply(&request);
     if !is_reply && !arp::is_request(&request) {
         return Err(DropReason::ArpMalformed);
@@ -86,8 +86,8 @@ pub fn answer_arp(
             return Ok(Answer::NotOurs);
         }
         return Ok(Answer::Unknown(Question {
-            address: Held(ipv6::mapped(request.tpa)),
-            asker: Held(ipv6::mapped(request.spa)),
+            address: OnStack(ipv6::mapped(request.tpa)),
+            requester: OnStack(ipv6::mapped(request.spa)),
             otherwise,
         }));
     };
@@ -174,8 +174,8 @@ pub fn advertise(
     header: &eth::Header,
 ) -> Result<Answer, DropReason> {
     frame.require(MESSAGE + icmpv6::SOLICITATION_LEN)?;
-    let ip = Held(*frame.header::<Ipv6Hdr>(eth::LEN)?);
-    let message = Held(*frame.header::<Solicitation>(MESSAGE)?);
+    let ip = OnStack(*frame.header::<Ipv6Hdr>(eth::LEN)?);
+    let message = OnStack(*frame.header::<Solicitation>(MESSAGE)?);
     if !icmpv6::is_valid_solicitation(&ip, &message) {
         return Err(DropReason::NdMalformed);
     }
@@ -206,8 +206,8 @@ pub fn advertise(
             return Err(otherwise);
         }
         return Ok(Answer::Unknown(Question {
-            address: Held(message.target),
-            asker: Held(ip.source),
+            address: OnStack(message.target),
+            requester: OnStack(ip.source),
             otherwise,
         }));
     };

@@ -67,9 +67,9 @@ impl Subject {
 /// it does not count for endpoints.
 #[inline(always)]
 pub fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) {
-    maps::count(reason);
+    maps::count_drop(reason);
     if subject.endpoint != 0 && !reason.is_noise() {
-        maps::count_for_endpoint(EndpointDropKey {
+        maps::count_endpoint_drop(EndpointDropKey {
             ifindex: subject.endpoint,
             reason: reason.number() as u16,
             direction: subject.direction as u16,

@@ -5,7 +5,7 @@
 
 use overlay_ebpf::{
     abi::{Counter, DropReason},
-    rule::arrival,
+    rule::gro,
     wire::{
         eth,
         ipv4::{self, Ipv4Hdr},
@@ -16,7 +16,7 @@ use overlay_ebpf::{
 
 use crate::{
     maps,
-    packet::{Frame, Verdict},
+    packet::{Action, Frame},
 };
 
 /// Why the kernel has to unpack the tunnel packet, with what `protocol` says inside. `None`: the programs can.
@@ -33,10 +33,10 @@ pub fn cause(frame: &mut Frame, protocol: u16, is_fragment: bool) -> Option<Coun
     }
     let can_clear = transport == ipv4::UDP && maps::clears_tunnel_marks();
     let is_aggregate = frame.gso_size() != 0 && !can_clear;
-    let wants_kernel = maps::with_arrivals(|arrivals| {
+    let wants_kernel = maps::with_gro_state(|state| {
         // Where no aggregate ever came, the clock is not asked.
-        (is_aggregate || arrivals.kernel_ns != 0)
-            && arrival::wants_kernel(arrivals, is_aggregate, maps::now())
+        (is_aggregate || state.kernel_ns != 0)
+            && gro::wants_kernel(state, is_aggregate, maps::now())
     });
     match wants_kernel {
         Some(true) if is_aggregate => Some(Counter::SlowReceiveAggregate),
@@ -61,9 +61,9 @@ pub fn leave(
     frame: &mut Frame,
     cause: Counter,
     otherwise: DropReason,
-) -> Result<Verdict, DropReason> {
+) -> Result<Action, DropReason> {
     maps::external().ok_or(otherwise)?;
     let secret = maps::voucher().ok_or(otherwise)?;
-    maps::tally(cause);
+    maps::count_event(cause);
     Ok(frame.vouch(secret))
 }

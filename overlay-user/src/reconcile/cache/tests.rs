@@ -30,8 +30,8 @@ fn miss(lookup: Lookup, ifindex: u32) -> Miss {
         vni: lookup.vni,
         wanted: lookup.wanted,
         ifindex,
-        asker_mac: mac(1),
-        asker_ip: None,
+        requester_mac: mac(1),
+        requester_ip: None,
     }
 }
 

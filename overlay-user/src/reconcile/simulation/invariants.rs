@@ -378,8 +378,8 @@ impl World {
                     vni: network.vni,
                     wanted,
                     ifindex: 10,
-                    asker_mac: super::world::mac(1),
-                    asker_ip: None,
+                    requester_mac: super::world::mac(1),
+                    requester_ip: None,
                 };
                 self.host.send(miss);
                 sleep(Duration::from_secs(1)).await;

@@ -390,8 +390,8 @@ impl World {
             vni,
             wanted,
             ifindex: u32::try_from(10 + self.rng.within(..3)).unwrap(),
-            asker_mac: mac(1),
-            asker_ip: Some(ip(1)),
+            requester_mac: mac(1),
+            requester_ip: Some(ip(1)),
         };
         let found = self.host.send(miss);
         self.note(|| {

@@ -7,7 +7,7 @@
 //! The two paths meet in one receive path, but don't keep the order of arrival. So a CPU switches between them only when
 //! a stream begins or pauses.
 
-use crate::abi::Arrivals;
+use crate::abi::GroState;
 
 /// For how long after an aggregate all packets go the short way, nanoseconds.
 const AGGREGATES: u64 = 1_000_000_000;
@@ -33,31 +33,31 @@ pub struct Packet {
 /// Whether the packet, which came at `now`, has to go the long way.
 #[must_use]
 #[inline(always)]
-pub const fn wants_gro(arrivals: &mut Arrivals, packet: Packet, now: u64) -> bool {
+pub const fn wants_gro(state: &mut GroState, packet: Packet, now: u64) -> bool {
     if packet.is_aggregate {
-        arrivals.aggregate_ns = now;
+        state.aggregate_ns = now;
         return false;
     }
-    if now < arrivals.aggregate_ns + AGGREGATES {
+    if now < state.aggregate_ns + AGGREGATES {
         return false;
     }
     if !packet.pushes && packet.len >= STREAM {
-        arrivals.queued_ns = now;
+        state.queued_ns = now;
         return true;
     }
-    now < arrivals.queued_ns + QUEUED
+    now < state.queued_ns + QUEUED
 }
 
 /// Whether the kernel has to unpack a packet that is not TCP's, which came at `now`: an aggregate, whose marks
 /// of the tunnel the programs can't take off, or one that must not overtake such an aggregate.
 #[must_use]
 #[inline(always)]
-pub const fn wants_kernel(arrivals: &mut Arrivals, is_aggregate: bool, now: u64) -> bool {
+pub const fn wants_kernel(state: &mut GroState, is_aggregate: bool, now: u64) -> bool {
     if is_aggregate {
-        arrivals.kernel_ns = now;
+        state.kernel_ns = now;
         return true;
     }
-    now < arrivals.kernel_ns + QUEUED
+    now < state.kernel_ns + QUEUED
 }
 
 #[cfg(test)]
@@ -83,35 +83,35 @@ mod tests {
 
     #[test]
     fn messages_of_one_packet_and_acknowledgements_go_the_short_way() {
-        let mut arrivals = Arrivals::default();
+        let mut state = GroState::default();
         for packet in [LAST, ACK] {
-            assert!(!wants_gro(&mut arrivals, packet, START));
+            assert!(!wants_gro(&mut state, packet, START));
         }
     }
 
     #[test]
     fn what_follows_a_queued_segment_is_queued_behind_it() {
-        let mut arrivals = Arrivals::default();
+        let mut state = GroState::default();
         for packet in [SEGMENT, LAST, ACK] {
-            assert!(wants_gro(&mut arrivals, packet, START));
+            assert!(wants_gro(&mut state, packet, START));
         }
-        assert!(!wants_gro(&mut arrivals, LAST, START + QUEUED));
+        assert!(!wants_gro(&mut state, LAST, START + QUEUED));
     }
 
     #[test]
     fn what_follows_an_aggregate_that_the_kernel_unpacks_does_not_overtake_it() {
-        let mut arrivals = Arrivals::default();
-        assert!(!wants_kernel(&mut arrivals, false, START));
-        assert!(wants_kernel(&mut arrivals, true, START));
-        assert!(wants_kernel(&mut arrivals, false, START + QUEUED - 1));
-        assert!(!wants_kernel(&mut arrivals, false, START + QUEUED));
+        let mut state = GroState::default();
+        assert!(!wants_kernel(&mut state, false, START));
+        assert!(wants_kernel(&mut state, true, START));
+        assert!(wants_kernel(&mut state, false, START + QUEUED - 1));
+        assert!(!wants_kernel(&mut state, false, START + QUEUED));
     }
 
     #[test]
     fn beside_aggregates_no_segment_is_queued() {
-        let mut arrivals = Arrivals::default();
-        assert!(!wants_gro(&mut arrivals, AGGREGATE, START));
-        assert!(!wants_gro(&mut arrivals, SEGMENT, START + AGGREGATES - 1));
-        assert!(wants_gro(&mut arrivals, SEGMENT, START + AGGREGATES));
+        let mut state = GroState::default();
+        assert!(!wants_gro(&mut state, AGGREGATE, START));
+        assert!(!wants_gro(&mut state, SEGMENT, START + AGGREGATES - 1));
+        assert!(wants_gro(&mut state, SEGMENT, START + AGGREGATES));
     }
 }

@@ -1,12 +1,12 @@
-//! `arrivals`: what each CPU remembers of packets out of tunnels.
+//! `gro`: what each CPU remembers of packets out of tunnels.
 
 use bytemuck::{Pod, Zeroable};
 
-/// The one value of `arrivals`, which the programs keep for themselves: nanoseconds of
+/// The one value of `gro`, which the programs keep for themselves: nanoseconds of
 /// `CLOCK_MONOTONIC`, 0 for never.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Arrivals {
+pub struct GroState {
     /// When the last aggregate of TCP came.
     pub aggregate_ns: u64,
     /// When the last aggregate came that the kernel has to unpack: of UDP or SCTP.
@@ -15,4 +15,4 @@ pub struct Arrivals {
     pub queued_ns: u64,
 }
 
-super::assert_layout!(Arrivals, 24, { aggregate_ns: 0, kernel_ns: 8, queued_ns: 16 });
+super::assert_layout!(GroState, 24, { aggregate_ns: 0, kernel_ns: 8, queued_ns: 16 });
