@@ -110,7 +110,9 @@ impl World {
         self.kernel
             .write(&green(GENERATION), &Tables::default())
             .unwrap();
-        self.kernel.quiet(miss.vni, miss.wanted, None).unwrap();
+        self.kernel
+            .set_negative(miss.vni, miss.wanted, None)
+            .unwrap();
         let answer = || self.kernel.answer(miss, mac(GREEN));
         self.host.netns.enter(answer).unwrap();
     }
@@ -181,7 +183,7 @@ fn residents(ifindex: u32) -> Tables {
     };
     Tables {
         networks: [(vni(), network)].into(),
-        vteps: [(GREEN_VTEP, vtep)].into(),
+        vteps: [(GREEN_VTEP.into(), vtep)].into(),
         fdb: [(fdb_key(mac(BLUE)), fdb)].into(),
         neighbors: neighbors([BLUE, BLUE_6], GENERATION),
         endpoints: [(ifindex, endpoint)].into(),
@@ -200,7 +202,7 @@ fn green(generation: u64) -> Tables {
 fn remote(generation: u64) -> FdbRow {
     FdbRow {
         target: FdbTarget::Remote {
-            vtep: GREEN_VTEP,
+            vtep: GREEN_VTEP.into(),
             port: 4789,
         },
         generation,
@@ -288,7 +290,10 @@ fn what_nobody_has_is_asked_for_again_only_after_a_while() {
     let unknown = || world.kernel.drops().unwrap()["destination_unknown"];
     let pause = Duration::from_secs(2);
     let told = Instant::now();
-    world.kernel.quiet(vni(), wanted, Some(pause)).unwrap();
+    world
+        .kernel
+        .set_negative(vni(), wanted, Some(pause))
+        .unwrap();
     socket.send(&frame);
     until("the frame is dropped", || unknown() == 1);
     let again = loop {

@@ -76,7 +76,7 @@ counters! {
 
 impl Counter {
     /// Slots of the `counters` array; leaves room for counters to come without a new ABI.
-    pub const SLOTS: u32 = 32;
+    pub const SLOTS: u32 = 64;
 
     /// The counter's slot in `counters`.
     #[must_use]

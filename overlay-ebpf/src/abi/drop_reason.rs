@@ -108,11 +108,13 @@ drop_reasons! {
     RouterSolicitation = 36, "router_solicitation";
     /// A neighbour advertisement to all, which nobody asked for: noted, not passed on.
     NdUnsolicited = 37, "nd_unsolicited";
+    /// The destination's VTEP has an IPv6 address, and this host's tunnels go over IPv4.
+    VtepUnreachable = 38, "vtep_unreachable";
 }
 
 impl DropReason {
     /// Slots of the `drops` array; leaves room for reasons to come without a new ABI.
-    pub const SLOTS: u32 = 64;
+    pub const SLOTS: u32 = 96;
 
     /// What hosts send to all of a link when it or an address comes up. Nobody waits for an answer, and nobody
     /// misses what is dropped.
@@ -126,7 +128,7 @@ impl DropReason {
     #[must_use]
     #[inline(always)]
     pub const fn is_noise(self) -> bool {
-        Self::NOISE >> self.number() & 1 != 0
+        self.number() < u64::BITS && Self::NOISE >> self.number() & 1 != 0
     }
 
     /// The reason of this number. `None`: none of this version's.

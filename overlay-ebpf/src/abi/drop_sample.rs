@@ -21,10 +21,15 @@ pub struct DropSample {
     pub endpoint: u32,
     /// The network; 0: not known.
     pub vni: u32,
-    /// Underlay address of the host that it came from, or was to go to; zero: none, or not known.
-    pub peer: [u8; 4],
+    /// Underlay address of the host that it came from, or was to go to: IPv6, or IPv4 mapped into it; `::`: none, or
+    /// not known.
+    pub peer: [u8; 16],
     /// Bytes, from the Ethernet header on that the row shows.
     pub len: u32,
+    /// Source port, or type and code of ICMP.
+    pub source_port: [u8; 2],
+    /// Destination port.
+    pub destination_port: [u8; 2],
     /// Destination MAC.
     pub destination_mac: [u8; 6],
     /// Source MAC.
@@ -39,20 +44,14 @@ pub struct DropSample {
     pub source_ip: [u8; 16],
     /// Destination or ARP target address, likewise.
     pub destination_ip: [u8; 16],
-    /// Source port, or type and code of ICMP.
-    pub source_port: [u8; 2],
-    /// Destination port.
-    pub destination_port: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 4],
     /// As `at_ns`, once the row is whole.
     pub sealed_ns: u64,
 }
 
-super::assert_layout!(DropSample, 96, {
-    at_ns: 0, reason: 8, ifindex: 12, endpoint: 16, vni: 20, peer: 24, len: 28, destination_mac: 32,
-    source_mac: 38, ether_type: 44, protocol: 46, direction: 47, source_ip: 48, destination_ip: 64,
-    source_port: 80, destination_port: 82, reserved: 84, sealed_ns: 88
+super::assert_layout!(DropSample, 104, {
+    at_ns: 0, reason: 8, ifindex: 12, endpoint: 16, vni: 20, peer: 24, len: 40, source_port: 44,
+    destination_port: 46, destination_mac: 48, source_mac: 54, ether_type: 60, protocol: 62, direction: 63,
+    source_ip: 64, destination_ip: 80, sealed_ns: 96
 });
 
 impl DropSample {

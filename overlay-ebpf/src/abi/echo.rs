@@ -10,8 +10,8 @@ pub struct EchoEvent {
     pub id: [u8; 8],
     /// When it came, nanoseconds of `CLOCK_MONOTONIC`.
     pub at_ns: u64,
-    /// The other host's underlay address, order of the wire.
-    pub vtep: [u8; 4],
+    /// The other host's underlay address: IPv6, or IPv4 mapped into it, order of the wire.
+    pub vtep: [u8; 16],
     /// What became of it: [`EchoEvent::ASKED`], [`EchoEvent::BACK`], [`EchoEvent::LEFT`] or
     /// [`EchoEvent::DROPPED`].
     pub kind: u32,
@@ -19,6 +19,8 @@ pub struct EchoEvent {
     pub len: u32,
     /// The number of the [`super::DropReason`] of one that was dropped; 0 otherwise.
     pub reason: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl EchoEvent {
@@ -32,6 +34,6 @@ impl EchoEvent {
     pub const DROPPED: u32 = 4;
 }
 
-super::assert_layout!(EchoEvent, 32, {
-    id: 0, at_ns: 8, vtep: 16, kind: 20, len: 24, reason: 28
+super::assert_layout!(EchoEvent, 48, {
+    id: 0, at_ns: 8, vtep: 16, kind: 32, len: 36, reason: 40, reserved: 44
 });

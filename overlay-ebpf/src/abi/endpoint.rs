@@ -20,11 +20,15 @@ pub struct EndpointEntry {
     pub ipv4: [u8; 4],
     /// Its first IPv6 address, likewise.
     pub ipv6: [u8; 16],
-    /// Zero.
-    pub reserved: [u8; 4],
+    /// Its place in arrays that have one for each endpoint of this host, 1..=65535; 0: it has none.
+    pub id: u32,
+    /// Zero: no flag has a meaning yet.
+    pub flags: u32,
+    /// Number of the router that its network is attached to; 0: none.
+    pub router: u32,
 }
 
-super::assert_layout!(EndpointEntry, 48, {
-    generation: 0, vni: 8, mtu: 12, mac: 16, slot: 22, ipv4: 24, ipv6: 28, reserved: 44
+super::assert_layout!(EndpointEntry, 56, {
+    generation: 0, vni: 8, mtu: 12, mac: 16, slot: 22, ipv4: 24, ipv6: 28, id: 44, flags: 48, router: 52
 });
 super::user_pod!(EndpointEntry);

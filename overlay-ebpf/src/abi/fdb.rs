@@ -1,4 +1,4 @@
-//! `fdb`: (VNI, MAC) -> VTEP or local interface.
+//! `fdb`: (VNI, MAC) -> local interface, VTEP or router.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -29,40 +29,62 @@ impl FdbKey {
     }
 }
 
-/// Value of `fdb`: either `ifindex` or `vtep` is set.
+/// Value of `fdb`: what a MAC is, and where frames for it go.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub struct FdbEntry {
     /// The registry's revision that this entry comes from. An older one never overwrites it.
     pub generation: u64,
-    /// Host-side interface of a local endpoint; 0: the endpoint is remote.
-    pub ifindex: u32,
-    /// Underlay address of a remote endpoint's VTEP, order of the wire.
+    /// By `kind`: the host-side interface, the slot of `paths`, or the router's number.
+    pub target: u32,
+    /// Of a remote endpoint behind an IPv4 VTEP: that VTEP's address, order of the wire. Otherwise zero.
     pub vtep: [u8; 4],
-    /// UDP port of that VTEP, order of the wire. Of a local endpoint: [`FdbEntry::QUEUED`] or zero.
-    pub vtep_port: [u8; 2],
+    /// Of a local endpoint: as in [`super::EndpointEntry`]. Otherwise 0.
+    pub id: u16,
     /// Where a local endpoint's network is counted in `traffic`; 0: nowhere.
     pub slot: u16,
-    /// When a frame last used the entry, seconds of `CLOCK_MONOTONIC`, written by the programs;
-    /// 0: the entry is no cached one and stays.
-    pub used_s: u32,
+    /// The second of `CLOCK_MONOTONIC`, modulo 2^16, in which a frame last used an entry that
+    /// [`FdbEntry::AGES`]. The programs write it.
+    pub used_s: u16,
+    /// [`FdbEntry::LOCAL`], [`FdbEntry::REMOTE`] or [`FdbEntry::ROUTER`].
+    pub kind: u8,
+    /// [`FdbEntry::QUEUED`] and [`FdbEntry::AGES`].
+    pub flags: u8,
 }
 
 super::assert_layout!(FdbEntry, 24, {
-    generation: 0, ifindex: 8, vtep: 12, vtep_port: 16, slot: 18, used_s: 20
+    generation: 0, target: 8, vtep: 12, id: 16, slot: 18, used_s: 20, kind: 22, flags: 23
 });
 super::user_pod!(FdbKey, FdbEntry);
 
 impl FdbEntry {
-    /// In place of a local endpoint's port: its frames go through the queue of its veth, where an XDP program
-    /// of its own sees them.
-    pub const QUEUED: [u8; 2] = [0, 1];
+    /// `kind`: an endpoint of this host.
+    pub const LOCAL: u8 = 1;
+    /// `kind`: an endpoint behind a VTEP.
+    pub const REMOTE: u8 = 2;
+    /// `kind`: the gateway of a router. No program routes yet: its frames are dropped as for an unknown MAC.
+    pub const ROUTER: u8 = 3;
+
+    /// `flags`: frames go through the queue of the endpoint's veth, where an XDP program of its own sees them.
+    pub const QUEUED: u8 = 1;
+    /// `flags`: the entry is a cached one of an on-demand network, and the programs note its use.
+    pub const AGES: u8 = 2;
+
+    /// The host-side interface of a local endpoint.
+    #[must_use]
+    #[inline(always)]
+    pub const fn interface(&self) -> Option<u32> {
+        match self.kind {
+            Self::LOCAL => Some(self.target),
+            _ => None,
+        }
+    }
 
     /// Whether a local endpoint's frames go through the queue of its veth.
     #[must_use]
     #[inline(always)]
     pub const fn is_queued(&self) -> bool {
-        self.vtep_port[1] == Self::QUEUED[1]
+        self.flags & Self::QUEUED != 0
     }
 
     /// An endpoint on this host.
@@ -70,24 +92,24 @@ impl FdbEntry {
     pub const fn local(generation: u64, ifindex: u32) -> Self {
         Self {
             generation,
-            ifindex,
+            target: ifindex,
             vtep: [0; 4],
-            vtep_port: [0; 2],
+            id: 0,
             slot: 0,
             used_s: 0,
+            kind: Self::LOCAL,
+            flags: 0,
         }
     }
 
-    /// An endpoint behind a VTEP; `port` in host byte order.
+    /// An endpoint behind the VTEP with this slot of `paths`; its IPv4 address, or zero.
     #[must_use]
-    pub const fn remote(generation: u64, vtep: [u8; 4], port: u16) -> Self {
+    pub const fn remote(generation: u64, path: u32, vtep: [u8; 4]) -> Self {
         Self {
-            generation,
-            ifindex: 0,
+            target: path,
             vtep,
-            vtep_port: port.to_be_bytes(),
-            slot: 0,
-            used_s: 0,
+            kind: Self::REMOTE,
+            ..Self::local(generation, 0)
         }
     }
 }

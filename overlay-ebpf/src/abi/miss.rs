@@ -1,11 +1,11 @@
-//! `misses` and `quiet`: what frames of on-demand networks asked for and the maps did not hold.
+//! `misses` and `negative`: what frames of on-demand networks asked for and the maps did not hold.
 //!
-//! A miss is told of once and then rests: `quiet` holds until when. The programs rest a key for a
+//! A miss is told of once and then rests: `negative` holds until when. The programs rest a key for a
 //! moment in which the agent can look it up, the agent for longer where nobody has the address.
 
 use bytemuck::{Pod, Zeroable};
 
-/// An address that was not found. Key of `quiet`.
+/// An address that was not found. Key of `negative`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct MissKey {
@@ -47,10 +47,10 @@ super::assert_layout!(MissEvent, 56, {
     key: 0, ifindex: 24, requester_mac: 28, reserved: 34, requester_ip: 40
 });
 
-/// Value of `quiet`.
+/// Value of `negative`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-pub struct Quiet {
+pub struct Negative {
     /// Until when the key raises no further miss, nanoseconds of `CLOCK_MONOTONIC`.
     pub until_ns: u64,
     /// 1: nobody has the address, and frames for it are dropped as for an unknown one. 0: the agent
@@ -145,5 +145,5 @@ pub struct Meter {
 
 super::assert_layout!(MeterKey, 8, { kind: 0, id: 4 });
 super::assert_layout!(Meter, 16, { window: 0, raised: 8 });
-super::assert_layout!(Quiet, 16, { until_ns: 0, is_unknown: 8, reserved: 12 });
-super::user_pod!(MissKey, MissEvent, Quiet, MeterKey, Meter);
+super::assert_layout!(Negative, 16, { until_ns: 0, is_unknown: 8, reserved: 12 });
+super::user_pod!(MissKey, MissEvent, Negative, MeterKey, Meter);

@@ -26,14 +26,14 @@ pub use endpoint::EndpointEntry;
 pub use external::External;
 pub use fdb::{FdbEntry, FdbKey};
 pub use gro::GroState;
-pub use miss::{Meter, MeterKey, MissEvent, MissKey, Quiet};
+pub use miss::{Meter, MeterKey, MissEvent, MissKey, Negative};
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
 pub use traffic::Traffic;
-pub use vtep::{VtepEntry, VtepKey};
+pub use vtep::{PathEntry, VtepEntry, VtepKey};
 
 /// Version of the maps' layout; part of the folder that they are pinned under.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// A map's name, and the sizes of its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ macro_rules! maps {
 }
 
 maps! {
-    /// (VNI, MAC) -> VTEP or local interface.
+    /// (VNI, MAC) -> local interface, VTEP or router.
     FDB = "fdb": FdbKey => FdbEntry,
     /// (VNI, IP) -> MAC.
     NEIGHBORS = "neighbors": NeighborKey => NeighborEntry,
@@ -78,6 +78,8 @@ maps! {
     ENDPOINTS = "endpoints": u32 => EndpointEntry,
     /// Underlay address -> known tunnel end.
     VTEPS = "vteps": VtepKey => VtepEntry,
+    /// Number -> VTEP and the way to it.
+    PATHS = "paths": u32 => PathEntry,
     /// VNI -> network.
     NETWORKS = "networks": u32 => NetworkEntry,
     /// Until when the agent vouches for the VTEPs' next hops: one value, nanoseconds of `CLOCK_MONOTONIC`.
@@ -93,7 +95,7 @@ maps! {
     /// Ring buffer of [`MissEvent`]: what frames of on-demand networks did not find.
     MISSES = "misses": () => (),
     /// Which misses are not raised again, and until when.
-    QUIET = "quiet": MissKey => Quiet,
+    NEGATIVE = "negative": MissKey => Negative,
     /// Per-CPU traffic of networks by slot.
     TRAFFIC = "traffic": u32 => Traffic,
     /// Per-CPU counters by [`Counter`] number.
@@ -170,6 +172,13 @@ macro_rules! assert_layout {
     };
 }
 use assert_layout;
+
+/// An IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2).
+#[inline(always)]
+const fn mapped(ip: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = ip;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
 
 /// Marks ABI types as plain old data for aya's typed maps.
 macro_rules! user_pod {

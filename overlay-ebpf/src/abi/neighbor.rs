@@ -19,10 +19,9 @@ impl NeighborKey {
     #[must_use]
     #[inline(always)]
     pub const fn ipv4(vni: u32, ip: [u8; 4]) -> Self {
-        let [a, b, c, d] = ip;
         Self {
             vni,
-            ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d],
+            ip: super::mapped(ip),
         }
     }
 
@@ -42,11 +41,11 @@ pub struct NeighborEntry {
     pub generation: u64,
     /// The MAC to answer with, order of the wire.
     pub mac: [u8; 6],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Zero: no flag has a meaning yet.
+    pub flags: u16,
 }
 
-super::assert_layout!(NeighborEntry, 16, { generation: 0, mac: 8, reserved: 14 });
+super::assert_layout!(NeighborEntry, 16, { generation: 0, mac: 8, flags: 14 });
 super::user_pod!(NeighborKey, NeighborEntry);
 
 impl NeighborEntry {
@@ -56,7 +55,7 @@ impl NeighborEntry {
         Self {
             generation,
             mac,
-            reserved: [0; 2],
+            flags: 0,
         }
     }
 }

@@ -12,9 +12,13 @@ pub struct NetworkEntry {
     pub flags: u16,
     /// Where the network is counted in `traffic`; 0: nowhere.
     pub slot: u16,
+    /// Number of the router that it is attached to; 0: none.
+    pub router: u32,
+    /// Zero.
+    pub reserved: [u8; 4],
 }
 
-super::assert_layout!(NetworkEntry, 8, { mtu: 0, flags: 4, slot: 6 });
+super::assert_layout!(NetworkEntry, 16, { mtu: 0, flags: 4, slot: 6, router: 8, reserved: 12 });
 super::user_pod!(NetworkEntry);
 
 impl NetworkEntry {

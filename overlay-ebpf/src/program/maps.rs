@@ -18,9 +18,9 @@ use overlay_ebpf::{
     abi::{
         Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent, EndpointDropKey,
         EndpointEntry, External, FdbEntry, FdbKey, GroState, Meter, MeterKey, MissEvent, MissKey,
-        NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry, VtepKey,
+        Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Traffic, VtepEntry, VtepKey,
     },
-    wire::eth::Mac,
+    wire::{eth::Mac, ipv6},
 };
 
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
@@ -42,6 +42,9 @@ static ENDPOINTS: HashMap<u32, EndpointEntry, 65_536, NO_PREALLOC> = HashMap::ne
 
 #[btf_map(name = "vteps")]
 static VTEPS: HashMap<VtepKey, VtepEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "paths")]
+static PATHS: Array<PathEntry, { PathEntry::SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "networks")]
 static NETWORKS: HashMap<u32, NetworkEntry, 65_536, NO_PREALLOC> = HashMap::new();
@@ -77,8 +80,8 @@ const ECHOES_SIZE: usize = 128 << 10;
 #[btf_map(name = "echoes")]
 static ECHOES: RingBuf<EchoEvent, ECHOES_SIZE> = RingBuf::new();
 
-#[btf_map(name = "quiet")]
-static QUIET: LruHashMap<MissKey, Quiet, 16_384> = LruHashMap::new();
+#[btf_map(name = "negative")]
+static NEGATIVE: LruHashMap<MissKey, Negative, 16_384> = LruHashMap::new();
 
 #[btf_map(name = "traffic")]
 static TRAFFIC: PerCpuArray<Traffic, { Traffic::SLOTS as usize }> = PerCpuArray::new();
@@ -198,8 +201,8 @@ pub fn fdb_used(vni: u32, mac: Mac) -> Option<FdbEntry> {
     let entry = FDB.get_ptr_mut(&key.key)?;
     // SAFETY: as for `lookup!`; the one field that programs write is a number by itself.
     let held = unsafe { *entry };
-    if held.used_s != 0 {
-        let now_s = (now() / SECOND) as u32;
+    if held.flags & FdbEntry::AGES != 0 {
+        let now_s = (now() / SECOND) as u16;
         if held.used_s != now_s {
             // SAFETY: as above.
             unsafe { (*entry).used_s = now_s };
@@ -235,39 +238,98 @@ lookup! {
     endpoint, ENDPOINTS, u32 => EndpointEntry
 }
 lookup! {
-    /// The tunnel end at an underlay address.
-    vtep, VTEPS, VtepKey => VtepEntry
-}
-lookup! {
     /// The network with a VNI.
     network, NETWORKS, u32 => NetworkEntry
 }
 
-/// The way to a VTEP.
+/// A VTEP and the way to it.
 #[derive(Clone, Copy)]
 pub struct Path {
+    /// Its underlay address as it lies in memory, where it has the order of the wire: numbers are aligned on the stack.
+    vtep: u32,
+    /// Its UDP port, likewise.
+    port: u16,
     /// Its next hop, order of the wire. `None`: the kernel's routing table has to be asked, because the agent
     /// could not tell or no longer follows the routes.
     pub next_hop: Option<[u8; 4]>,
-    /// As in [`overlay_ebpf::abi::VtepEntry`]: what was last known of it, with or without the agent.
+    /// As in [`VtepEntry`]: what was last known of it, with or without the agent.
     pub mtu: u16,
 }
 
-/// The way to the VTEP at an underlay address.
-#[inline(always)]
-pub fn path(vtep_ip: [u8; 4]) -> Path {
-    let Some(entry) = vtep(VtepKey { ip: vtep_ip }) else {
-        return Path {
-            next_hop: None,
-            mtu: 0,
-        };
-    };
-    let lease = LEASE.get(0).copied().unwrap_or_default();
-    let is_known = u32::from_ne_bytes(entry.next_hop) != 0 && now() < lease;
-    Path {
-        next_hop: is_known.then_some(entry.next_hop),
-        mtu: entry.mtu,
+impl Path {
+    /// The VTEP's underlay address, order of the wire.
+    #[inline(always)]
+    pub const fn vtep(&self) -> [u8; 4] {
+        self.vtep.to_ne_bytes()
     }
+
+    /// Its UDP port, order of the wire.
+    #[inline(always)]
+    pub const fn port(&self) -> [u8; 2] {
+        self.port.to_ne_bytes()
+    }
+}
+
+/// The way to the VTEP with this slot of `paths`. `VtepUnreachable`: it has no IPv4 address, or there is none.
+#[inline(always)]
+fn path(slot: u32) -> Result<Path, DropReason> {
+    let entry = PATHS.get(slot).ok_or(DropReason::VtepUnreachable)?;
+    Ok(Path {
+        vtep: ipv4(entry.vtep).ok_or(DropReason::VtepUnreachable)?,
+        port: u16::from_ne_bytes(entry.port),
+        next_hop: current_next_hop(entry.next_hop),
+        mtu: entry.mtu,
+    })
+}
+
+/// The way to the VTEP that an FDB entry names. `DestinationUnknown`: it names none.
+#[inline(always)]
+pub fn path_of(entry: &FdbEntry) -> Result<Path, DropReason> {
+    match entry.kind {
+        FdbEntry::REMOTE => path(entry.target),
+        _ => Err(DropReason::DestinationUnknown),
+    }
+}
+
+/// The underlay address of the VTEP that an FDB entry names, IPv6 or IPv4 mapped into it; `::`: it names none.
+#[inline(always)]
+pub fn vtep_of(entry: &FdbEntry) -> [u8; 16] {
+    let path = match entry.kind {
+        FdbEntry::REMOTE => PATHS.get(entry.target),
+        _ => None,
+    };
+    path.map_or([0; 16], |path| path.vtep)
+}
+
+/// The VTEP at an IPv4 address of the underlay.
+#[inline(always)]
+pub fn vtep(ip: [u8; 4]) -> Option<VtepEntry> {
+    /// A key that is stored in two steps of eight bytes.
+    #[repr(C, align(8))]
+    struct Aligned(VtepKey);
+    let key = Aligned(must_cast(ipv6::mapped(ip)));
+    // SAFETY: as for `lookup!`.
+    unsafe { VTEPS.get(&key.0) }.copied()
+}
+
+/// The next hop on the way to an IPv4 address of the underlay, as in [`Path`].
+#[inline(always)]
+pub fn next_hop(ip: [u8; 4]) -> Option<[u8; 4]> {
+    vtep(ip).and_then(|entry| current_next_hop(entry.next_hop))
+}
+
+/// A next hop that the agent vouches for now.
+#[inline(always)]
+fn current_next_hop(ip: [u8; 16]) -> Option<[u8; 4]> {
+    let lease = LEASE.get(0).copied().unwrap_or_default();
+    ipv4(ip).filter(|_| now() < lease).map(u32::to_ne_bytes)
+}
+
+/// The IPv4 address that is mapped into an IPv6 one, as it lies in memory.
+#[inline(always)]
+fn ipv4(ip: [u8; 16]) -> Option<u32> {
+    let [_, _, prefix, ip] = must_cast::<_, [u32; 4]>(ip);
+    (prefix == u32::from_ne_bytes([0, 0, 0xff, 0xff])).then_some(ip)
 }
 
 /// Index of the VXLAN device that does what the programs can't. `None`: there is none now.
@@ -310,10 +372,10 @@ pub fn with_traffic(slot: u16, work: impl FnOnce(&mut Traffic)) {
 
 /// How long a miss rests, and why.
 #[inline(always)]
-pub fn quiet(key: &MissKey) -> Option<Quiet> {
+pub fn negative(key: &MissKey) -> Option<Negative> {
     // SAFETY: an element of this map may be recycled for another key while it is read. That costs
     // at worst a miss too many or, for a second, one too few.
-    unsafe { QUIET.get(key) }.copied()
+    unsafe { NEGATIVE.get(key) }.copied()
 }
 
 /// Lends a copy of an endpoint's or a network's count of misses, and keeps what becomes of it.
@@ -359,13 +421,13 @@ pub fn emit(event: &MissEvent, until_ns: u64) -> bool {
     let Some(mut record) = MISSES.reserve(0) else {
         return false;
     };
-    let quiet = Quiet {
+    let negative = Negative {
         until_ns,
         is_unknown: 0,
         reserved: 0,
     };
     // A map that has no room for it lets the next frame raise the miss again.
-    let _ = QUIET.insert(&event.key, &quiet, BPF_ANY as u64);
+    let _ = NEGATIVE.insert(&event.key, &negative, BPF_ANY as u64);
     record.write(*event);
     record.submit(0);
     true
@@ -379,10 +441,11 @@ pub fn tell_of_echo(id: u64, vtep: u32, kind: u32, len: u32, reason: u32) {
         record.write(EchoEvent {
             id: id.to_ne_bytes(),
             at_ns: exactly_now(),
-            vtep: vtep.to_ne_bytes(),
+            vtep: ipv6::mapped(vtep.to_ne_bytes()),
             kind,
             len,
             reason,
+            reserved: 0,
         });
         record.submit(0);
     }

@@ -1,7 +1,7 @@
 //! Sends and returns probes: echoes between endpoints that take the way of their frames and need nothing inside them.
 
 use overlay_ebpf::{
-    abi::{DropReason, EchoEvent, EndpointEntry},
+    abi::{DropReason, EchoEvent, EndpointEntry, FdbEntry},
     rule::{flow::Flow, mtu},
     wire::{
         echo::{self, EchoHdr},
@@ -82,14 +82,14 @@ fn forward(
         ));
     };
     let len = frame.len() - eth::LEN as u32;
-    if target.ifindex != 0 {
+    if target.kind == FdbEntry::LOCAL {
         return if len > endpoint.mtu {
             Err(DropReason::TooBig)
         } else {
             Ok((DROP, maps::vtep_ip()))
         };
     }
-    let path = maps::path(target.vtep);
+    let path = maps::path_of(&target)?;
     if len > mtu::limit(endpoint.mtu, path.mtu) {
         return Err(DropReason::TooBig);
     }
@@ -98,8 +98,8 @@ fn forward(
         hash: u32::from_ne_bytes([first, second, third, fourth]),
         ecn: 0,
     };
-    let action = encap::send(frame, vni, inner, &flow, &target, path)?;
-    Ok((action, target.vtep))
+    let action = encap::send(frame, vni, inner, &flow, &path)?;
+    Ok((action, path.vtep()))
 }
 
 /// Takes care of a probe that came out of a tunnel.
@@ -134,5 +134,6 @@ fn answer(frame: &mut Frame, tunnel: &Tunnel, header: &EchoHdr) -> Result<Action
         src_addr: inner.destination.octets(),
         ether_type: inner.ether_type,
     };
-    stage::turn_round(frame, back.vtep, back.vtep_port)
+    let path = maps::path_of(&back)?;
+    stage::turn_round(frame, path.vtep(), path.port())
 }

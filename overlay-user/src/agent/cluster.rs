@@ -224,7 +224,7 @@ fn judge_path(found: &mut DoctorView, from: &VtepView, to: &VtepView, path: &Clu
             let_through(
                 from.ip,
                 Vtep {
-                    ip: to.ip,
+                    ip: to.ip.into(),
                     port: to.port,
                 },
                 &to.node,

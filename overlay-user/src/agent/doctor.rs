@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     datapath::{self, Before, Datapath, DatapathError},
     model::{
-        ENCAPSULATION, IfName, MapUsage, Name, Network, NetworkTold, Node, RowId, SESSION_TTL, Vtep,
+        IfName, MapUsage, Name, Network, NetworkTold, Node, RowId, SESSION_TTL, Vtep, VtepAddr,
     },
     platform::{Condition, Offloads, PlatformError, VxlanDevice},
     reconcile::{Lost, watchdog::Stalled},
@@ -100,7 +100,7 @@ impl Agent {
         judge_mtu(
             &mut found,
             &networks,
-            self.underlay.mtu.saturating_sub(ENCAPSULATION),
+            self.underlay.mtu.saturating_sub(VtepAddr::IPV4_OVERHEAD),
         );
         let asked = Instant::now();
         let answer = timeout(PATIENCE, self.registry.nodes()).await;
@@ -381,7 +381,7 @@ fn judge_mtu(found: &mut DoctorView, networks: &[Network], longest: u32) {
             ),
             format_args!(
                 "raise the underlay's MTU to {} or more, or make the network anew with a smaller one",
-                network.mtu.saturating_add(ENCAPSULATION)
+                network.mtu.saturating_add(VtepAddr::IPV4_OVERHEAD)
             ),
         ));
     }

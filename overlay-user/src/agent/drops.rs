@@ -1,9 +1,6 @@
 //! Dropped packets, with the names of their endpoints and hosts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     api::{
@@ -96,10 +93,8 @@ fn interface_of(view: &View, endpoint: &Name) -> Result<u32, OperationError> {
 /// The names of this host's endpoints and of the nodes.
 pub(super) fn names_of(view: &View) -> DropNames {
     let endpoints = view.ready();
-    let nodes = view.mirror.nodes().filter_map(|node| match node.vtep.ip {
-        IpAddr::V4(ip) => Some((ip, node.name.clone())),
-        IpAddr::V6(_) => None,
-    });
+    let nodes = view.mirror.nodes();
+    let nodes = nodes.map(|node| (node.vtep.ip.into(), node.name.clone()));
     DropNames {
         endpoints: endpoints
             .map(|(name, ifindex)| (ifindex, name.clone()))

@@ -180,7 +180,9 @@ pub(super) struct Listing {
 impl Listing {
     pub(super) fn new(filter: EndpointFilter, liveness: &Liveness, nodes: Vec<Node>) -> Self {
         let states = liveness.states(&nodes);
-        let vteps = nodes.into_iter().map(|node| (node.name, node.vtep.ip));
+        let vteps = nodes
+            .into_iter()
+            .map(|node| (node.name, node.vtep.ip.into()));
         Self {
             filter,
             states,

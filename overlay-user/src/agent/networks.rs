@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     model::{
-        AUTO_VNI, Change, ENCAPSULATION, Name, Network, NetworkRef, NetworkSettings, Vni,
-        VniChoice, free_vni,
+        AUTO_VNI, Change, Name, Network, NetworkRef, NetworkSettings, Vni, VniChoice, VtepAddr,
+        free_vni,
     },
     registry::{RegistryError, Scope},
 };
@@ -90,7 +90,7 @@ impl Agent {
         let narrow: BTreeMap<Name, u32> = reading
             .nodes
             .into_iter()
-            .filter_map(|node| Some((node.name, node.mtu?.saturating_sub(ENCAPSULATION))))
+            .filter_map(|node| Some((node.name, node.mtu?.saturating_sub(VtepAddr::IPV4_OVERHEAD))))
             .filter(|(_, longest)| *longest < mtu)
             .collect();
         while let Some(page) = reading.endpoints.recv().await {

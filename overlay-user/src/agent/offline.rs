@@ -1,13 +1,7 @@
 //! What can be told of an instance while no agent runs: its datapath from what is pinned, the lists from the
 //! registry that its last agent had.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use overlay_ebpf::abi::{Counter, DropReason, map};
@@ -181,13 +175,8 @@ impl Left {
             let name = names.get(owner)?;
             Some((*port, name.clone()))
         });
-        let nodes = known
-            .nodes
-            .into_iter()
-            .filter_map(|node| match node.vtep.ip {
-                IpAddr::V4(ip) => Some((ip, node.name)),
-                IpAddr::V6(_) => None,
-            });
+        let nodes = known.nodes.into_iter();
+        let nodes = nodes.map(|node| (node.vtep.ip.into(), node.name));
         Ok(DropNames {
             endpoints: endpoints.collect(),
             nodes: nodes.collect(),

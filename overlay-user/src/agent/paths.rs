@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -12,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::api::{PathState, PathView};
-use crate::model::{ENCAPSULATION, EchoRequest};
+use crate::model::{EchoRequest, VtepAddr};
 
 /// Echoes of the rounds that somebody asked for: enough to see a loss of some percent.
 const BURST: usize = 10;
@@ -45,7 +44,7 @@ const NEAR: u16 = 8;
 /// What is known of each path, by the other host's underlay address.
 #[derive(Default)]
 pub(super) struct Paths {
-    table: Mutex<BTreeMap<Ipv4Addr, Path>>,
+    table: Mutex<BTreeMap<VtepAddr, Path>>,
     /// Somebody wants to know now.
     pub(super) asked: Notify,
 }
@@ -103,13 +102,13 @@ struct Sent {
 }
 
 impl Paths {
-    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, Path>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<VtepAddr, Path>> {
         // Each change is a whole one.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of the path to a host. `None`: it is none that is tried.
-    pub(super) fn view(&self, ip: Ipv4Addr) -> Option<PathView> {
+    pub(super) fn view(&self, ip: VtepAddr) -> Option<PathView> {
         self.lock().get(&ip).map(Path::view)
     }
 
@@ -125,7 +124,7 @@ impl Paths {
     /// Has these hosts and no others. What is `random` says when each one's turn is.
     pub(super) fn set_hosts(
         &self,
-        hosts: &BTreeMap<Ipv4Addr, Host>,
+        hosts: &BTreeMap<VtepAddr, Host>,
         now: Duration,
         mut random: impl FnMut() -> u64,
     ) {
@@ -148,8 +147,8 @@ impl Paths {
         &self,
         now: Duration,
         mut id: impl FnMut() -> u64,
-        mut tell: impl FnMut(Ipv4Addr, PathState, PathState),
-    ) -> Vec<(Ipv4Addr, u64, u16)> {
+        mut tell: impl FnMut(VtepAddr, PathState, PathState),
+    ) -> Vec<(VtepAddr, u64, u16)> {
         let mut due = Vec::new();
         let mut left = AT_ONCE;
         for (ip, path) in self.lock().iter_mut() {
@@ -427,7 +426,7 @@ impl Path {
 
     fn view(&self) -> PathView {
         let is_known = self.state != PathState::Unknown;
-        let inner = |outer: u16| u32::from(outer).saturating_sub(ENCAPSULATION);
+        let inner = |outer: u16| u32::from(outer).saturating_sub(VtepAddr::IPV4_OVERHEAD);
         PathView {
             state: self.state,
             since: is_known

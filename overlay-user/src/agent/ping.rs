@@ -1,9 +1,6 @@
 //! `overlay ping`: sends an echo from an endpoint or a host of the overlay to another, and says where it is lost.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use futures_util::future::join_all;
 
@@ -14,8 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        Answer, ENCAPSULATION, EchoKind, EchoRequest, Endpoint, Inquiry, Mac, Name, Node, Ping,
-        PingSize, PingTarget, Pinged, ProbeRequest, Sighting, Vni, Wanted,
+        Answer, EchoKind, EchoRequest, Endpoint, Inquiry, Mac, Name, Node, Ping, PingSize,
+        PingTarget, Pinged, ProbeRequest, Sighting, Vni, VtepAddr, Wanted,
     },
     reconcile::{desired::Local, mirror::Known},
 };
@@ -45,7 +42,7 @@ enum Way {
     /// As the frames of an endpoint: behind this interface, from this MAC to that one.
     Endpoint(u32, Mac, Mac),
     /// As this host's own, to a VTEP and its port, and to an endpoint there if one is named.
-    Host(Ipv4Addr, u16, Option<(Vni, Mac)>),
+    Host(VtepAddr, u16, Option<(Vni, Mac)>),
 }
 
 /// An echo that can be sent.
@@ -285,7 +282,8 @@ impl Agent {
                     id,
                     vtep,
                     port,
-                    len: size.saturating_add(u16::try_from(ENCAPSULATION).unwrap_or_default()),
+                    len: size
+                        .saturating_add(u16::try_from(VtepAddr::IPV4_OVERHEAD).unwrap_or_default()),
                     target,
                 }),
             })
@@ -373,7 +371,7 @@ impl Agent {
                     from,
                     &to.name,
                     &to_node,
-                    (!is_here).then_some(to_node.vtep.ip),
+                    (!is_here).then_some(to_node.vtep.ip.into()),
                     mtu,
                 )
             },
@@ -394,18 +392,19 @@ impl Agent {
                 to_node.name
             )));
         }
-        let IpAddr::V4(ip) = to_node.vtep.ip else {
+        let ip = to_node.vtep.ip;
+        if ip.ipv4().is_none() {
             return Err(refused(format_args!(
                 "node {} has no underlay address that this host could send to: see `overlay doctor` there",
                 to_node.name
             )));
-        };
+        }
         let (target, to_name) = match to {
             Place::Endpoint(endpoint) => (Some((endpoint.vni, endpoint.mac)), &endpoint.name),
             Place::Host(node) => (None, &node.name),
         };
         let from = ping.from.as_ref().unwrap_or(&self.config.node);
-        let pinged = self.pinged(from, to_name, &to_node, Some(to_node.vtep.ip), None);
+        let pinged = self.pinged(from, to_name, &to_node, Some(ip.into()), None);
         Ok(Route {
             way: Way::Host(ip, to_node.vtep.port, target),
             pinged: Pinged {
@@ -425,7 +424,7 @@ impl Agent {
         mtu: Option<u32>,
     ) -> Pinged {
         let underlays = paths::longest(self.underlay.mtu, to_node.underlay_mtu());
-        let underlays = u32::from(underlays).saturating_sub(ENCAPSULATION);
+        let underlays = u32::from(underlays).saturating_sub(VtepAddr::IPV4_OVERHEAD);
         Pinged {
             from: from.clone(),
             from_node: self.config.node.clone(),

@@ -1,11 +1,6 @@
 //! Sends echoes to all other hosts: a few a minute, and at once on demand.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::{
@@ -20,7 +15,7 @@ use super::{
 };
 use crate::{
     datapath::Datapath,
-    model::{Echo, EchoKind, EchoRequest, Name, Node},
+    model::{Echo, EchoKind, EchoRequest, Name, Node, VtepAddr},
     reconcile::{Observer, apply::on_kernel},
 };
 use overlay_ebpf::abi::DropReason;
@@ -74,7 +69,7 @@ impl Prober {
     /// Takes hosts in that came, and forgets those that went.
     async fn note_hosts(&self, ids: &mut Ids) {
         let view = self.observer.view().await;
-        let hosts: BTreeMap<Ipv4Addr, Host> = view
+        let hosts: BTreeMap<VtepAddr, Host> = view
             .mirror
             .nodes()
             .filter_map(|node| self.host(node))
@@ -84,11 +79,10 @@ impl Prober {
     }
 
     /// A node whose program answers, by its address.
-    fn host(&self, node: &Node) -> Option<(Ipv4Addr, Host)> {
-        let IpAddr::V4(ip) = node.vtep.ip else {
-            return None;
-        };
-        let is_peer = node.agent && node.name != self.node;
+    fn host(&self, node: &Node) -> Option<(VtepAddr, Host)> {
+        // Echoes go over IPv4 alone.
+        let ip = node.vtep.ip;
+        let is_peer = node.agent && node.name != self.node && ip.ipv4().is_some();
         let host = || Host {
             port: node.vtep.port,
             longest: paths::longest(self.mtu, node.underlay_mtu()),
@@ -103,7 +97,7 @@ impl Prober {
         }
     }
 
-    fn send(&self, vtep: Ipv4Addr, id: u64, len: u16) {
+    fn send(&self, vtep: VtepAddr, id: u64, len: u16) {
         let Some(port) = self.paths.lock().get(&vtep).map(Path::port) else {
             return;
         };
@@ -155,7 +149,7 @@ impl Prober {
     }
 }
 
-fn tell_of(vtep: Ipv4Addr, before: PathState, after: PathState) {
+fn tell_of(vtep: VtepAddr, before: PathState, after: PathState) {
     match after {
         _ if before == after => {}
         PathState::Ok => tracing::info!(%vtep, "tunnel packets get there and back"),

@@ -82,14 +82,12 @@ impl Ids {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     fn echo(id: u64, kind: EchoKind) -> Echo {
         Echo {
             id,
-            vtep: Ipv4Addr::new(10, 0, 0, 2),
+            vtep: [10, 0, 0, 2].into(),
             kind,
             len: 128,
             at: Duration::from_millis(id),

@@ -1,13 +1,13 @@
 //! Lists and removes nodes and their VTEPs for clients.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::time::SystemTime;
 
 use super::{
     api::{ErrorKind, NodeState, OperationError, PathView, VtepRef, VtepRemovedView, VtepView},
     operations::Agent,
 };
 use crate::{
-    model::{Change, Name, Node, SESSION_TTL, Vtep},
+    model::{Change, Name, Node, SESSION_TTL, Vtep, VtepAddr},
     registry::Scope,
 };
 
@@ -33,11 +33,8 @@ impl Agent {
     }
 
     /// What is known of the way to a VTEP. `None`: it is none that is tried.
-    pub(super) fn path_to(&self, ip: IpAddr) -> Option<PathView> {
-        match ip {
-            IpAddr::V4(ip) => self.paths.view(ip),
-            IpAddr::V6(_) => None,
-        }
+    pub(super) fn path_to(&self, ip: VtepAddr) -> Option<PathView> {
+        self.paths.view(ip)
     }
 
     /// This host's tunnel end.
@@ -67,7 +64,7 @@ impl Agent {
             .await?;
         Ok(Some(VtepRemovedView {
             node: node.name,
-            ip: node.vtep.ip,
+            ip: node.vtep.ip.into(),
             endpoints,
         }))
     }

@@ -87,7 +87,7 @@ fn table(status: &StatusView) -> Table {
         (false, _) => "",
     };
     let vtep = Vtep {
-        ip: status.vtep,
+        ip: status.vtep.into(),
         port: status.port,
     };
     let paths = if status.agent {

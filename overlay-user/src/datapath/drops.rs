@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -21,9 +21,11 @@ use super::{
     maps::{check_shape, now, open_pin, typed},
     pins::Pins,
     table::{Table, failed},
+    tables::Numbering,
 };
 use crate::model::{
     DropClass, DropDirection, DroppedFrame, EndpointDrops, EndpointRow, FrameView, Mac, Vni,
+    VtepAddr,
 };
 
 /// Rows of each reason, on each CPU.
@@ -151,7 +153,7 @@ pub fn pinned_drops(root: &Path) -> Result<PinnedDrops, DatapathError> {
     };
     let all = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     let mut ports = BTreeMap::new();
-    Table::<EndpointRow>::pinned(&pins)?.for_each(|ifindex, row| {
+    Table::<EndpointRow>::pinned(&pins)?.for_each(&Numbering::default(), |ifindex, row| {
         ports.insert(ifindex, (row.vni, row.mac));
     })?;
     Ok(PinnedDrops {
@@ -203,7 +205,7 @@ fn parse(sample: &DropSample, clock: &Clock) -> Option<DroppedFrame> {
         },
         endpoint: Some(sample.endpoint).filter(|ifindex| *ifindex != 0),
         vni: Vni::try_from(sample.vni).ok(),
-        peer: Some(Ipv4Addr::from(sample.peer)).filter(|ip| !ip.is_unspecified()),
+        peer: Some(VtepAddr::from(sample.peer)).filter(|ip| !ip.ip().is_unspecified()),
         frame: frame(sample),
     })
 }
@@ -266,7 +268,7 @@ mod tests {
     }
 
     fn sample() -> DropSample {
-        let mapped = |ip: [u8; 4]| Ipv4Addr::from(ip).to_ipv6_mapped().octets();
+        let mapped = |ip: [u8; 4]| std::net::Ipv4Addr::from(ip).to_ipv6_mapped().octets();
         DropSample {
             at_ns: 99_000_000_000,
             sealed_ns: 99_000_000_000,
@@ -274,7 +276,7 @@ mod tests {
             ifindex: 7,
             endpoint: 7,
             vni: 42,
-            peer: [10, 0, 0, 2],
+            peer: mapped([10, 0, 0, 2]),
             len: 98,
             ether_type: [8, 0],
             protocol: ipv4::ICMP,
@@ -295,7 +297,7 @@ mod tests {
             (Some(7), DropDirection::Sent)
         );
         assert_eq!(told.vni.map(Vni::get), Some(42));
-        assert_eq!(told.peer, Some(Ipv4Addr::new(10, 0, 0, 2)));
+        assert_eq!(told.peer, Some([10, 0, 0, 2].into()));
         assert_eq!(
             told.frame.to_string(),
             "7.7.7.9 -> 7.7.7.3 icmp type 8, 98 bytes"

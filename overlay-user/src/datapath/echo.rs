@@ -14,7 +14,7 @@ use overlay_ebpf::{
 };
 use tokio::sync::mpsc;
 
-use crate::model::{Echo, EchoKind, EchoRequest, ProbeRequest};
+use crate::model::{Echo, EchoKind, EchoRequest, ProbeRequest, VtepAddr};
 
 /// Echoes that wait for the agent. More are forgotten: they come again.
 const BACKLOG: usize = 1024;
@@ -51,7 +51,7 @@ fn parse(record: &[u8]) -> Option<Echo> {
     let event: EchoEvent = bytemuck::try_pod_read_unaligned(record).ok()?;
     Some(Echo {
         id: u64::from_ne_bytes(event.id),
-        vtep: Ipv4Addr::from(event.vtep),
+        vtep: VtepAddr::from(event.vtep),
         kind: match event.kind {
             EchoEvent::ASKED => EchoKind::Theirs,
             EchoEvent::BACK => EchoKind::Ours,
@@ -102,7 +102,8 @@ pub(super) fn request(from: Ipv4Addr, request: &EchoRequest) -> Option<Vec<u8>> 
         target,
     } = *request;
     let udp_len = len.max(EchoRequest::SHORTEST) - Ipv4Header::MIN_LEN_U16;
-    let mut ip = Ipv4Header::new(udp_len, TTL, IpNumber::UDP, from.octets(), vtep.octets()).ok()?;
+    let to = vtep.ipv4()?.octets();
+    let mut ip = Ipv4Header::new(udp_len, TTL, IpNumber::UDP, from.octets(), to).ok()?;
     ip.dont_fragment = true;
     ip.header_checksum = ip.calc_header_checksum();
     let [low, high, ..] = id.to_ne_bytes();
@@ -144,6 +145,8 @@ pub(super) fn request(from: Ipv4Addr, request: &EchoRequest) -> Option<Vec<u8>> 
 mod tests {
     use etherparse::{SlicedPacket, TransportSlice};
 
+    use overlay_ebpf::wire::vxlan::OVERHEAD_IPV4;
+
     use super::*;
 
     #[test]
@@ -151,11 +154,13 @@ mod tests {
         let from = Ipv4Addr::new(10, 0, 0, 1);
         let wanted = EchoRequest {
             id: 0x0123_4567_89ab_cdef,
-            vtep: Ipv4Addr::new(10, 0, 0, 2),
+            vtep: [10, 0, 0, 2].into(),
             port: 4789,
             len: EchoRequest::SHORTEST,
             target: None,
         };
+        // What the programs put around a packet is what the model reckons with.
+        assert_eq!(VtepAddr::IPV4_OVERHEAD as usize, OVERHEAD_IPV4);
         let frame = request(from, &wanted).unwrap();
         assert_eq!(frame.len(), 14 + usize::from(EchoRequest::SHORTEST));
         let packet = SlicedPacket::from_ethernet(&frame).unwrap();
@@ -173,7 +178,7 @@ mod tests {
     fn a_longer_one_says_so_and_leaves_the_zeros_to_the_program() {
         let wanted = EchoRequest {
             id: 1,
-            vtep: Ipv4Addr::new(10, 0, 0, 2),
+            vtep: [10, 0, 0, 2].into(),
             port: 4789,
             len: 9000,
             target: None,

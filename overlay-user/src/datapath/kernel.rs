@@ -86,7 +86,7 @@ impl Kernel {
         )?)?;
         let pins = Pins::create(&settings.pins)?;
         let former = Former::find(&pins)?;
-        if let Some(former) = &former {
+        for former in &former {
             former.hand_over(&pins)?;
         }
         for name in map::ALL {
@@ -96,9 +96,11 @@ impl Kernel {
         let mut ebpf = open(&settings, &pins, decap)?;
         let mut maps = Maps::take(&mut ebpf)?;
         maps.adopt(&resized)?;
-        if let Some(former) = &former {
+        maps.restore_numbering()?;
+        for former in &former {
             former.copy_rows(&mut maps)?;
         }
+        maps.restore_numbering()?;
         let pinned = PinnedMaps::open(&pins)?;
         for name in restore::PROGRAMS {
             load_and_pin(&mut ebpf, &pins, name)?;
@@ -175,14 +177,16 @@ impl Datapath for Kernel {
     }
 
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {
-        Table::<FdbRow>::pinned(&self.pins)?.for_each(visit)
+        let numbering = self.state().maps.numbering();
+        Table::<FdbRow>::pinned(&self.pins)?.for_each(&numbering, visit)
     }
 
     fn for_each_neighbor(
         &self,
         visit: &mut dyn FnMut(NeighborKey, NeighborRow),
     ) -> Result<(), DatapathError> {
-        Table::<NeighborRow>::pinned(&self.pins)?.for_each(visit)
+        let numbering = self.state().maps.numbering();
+        Table::<NeighborRow>::pinned(&self.pins)?.for_each(&numbering, visit)
     }
 
     fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
@@ -198,14 +202,14 @@ impl Datapath for Kernel {
             })
     }
 
-    fn quiet(
+    fn set_negative(
         &self,
         vni: Vni,
         wanted: Wanted,
         nobody_for: Option<Duration>,
     ) -> Result<(), DatapathError> {
         let key = misses::key(vni, wanted);
-        self.state().maps.quiet(&key, nobody_for)
+        self.state().maps.set_negative(&key, nobody_for)
     }
 
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {

@@ -13,26 +13,31 @@ use uuid::Uuid;
 use super::{
     DatapathError,
     drops::DropMaps,
+    numbers::{Numbers, VtepNumbers},
     pins::Pins,
     table::failed,
-    tables::{BpfTables, EncodeContext, ResizedTables},
+    tables::{BpfTables, Encode as _, Numbering, ResizedTables},
     traffic_slots::TrafficSlots,
 };
-use crate::model::{FdbKey, FdbRow, MapUsage, NeighborRow, Rows, Tables, Traffic, Vni};
+use crate::model::{
+    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborRow, NetworkRow, Rows, Tables,
+    Traffic, Vni, Vtep, VtepAddr, VtepPath, VtepRow,
+};
 
 /// Every map of the datapath.
 pub(super) struct Maps {
     tables: BpfTables,
+    paths: Array<MapData, abi::PathEntry>,
     lease: Array<MapData, u64>,
     external: Array<MapData, u32>,
     drops: PerCpuArray<MapData, u64>,
     pub(super) dropped: DropMaps,
     counters: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, abi::Traffic>,
-    quiet: HashMap<MapData, abi::MissKey, abi::Quiet>,
+    negative: HashMap<MapData, abi::MissKey, abi::Negative>,
     /// Taken by who reads it.
     misses: Option<RingBuf<MapData>>,
-    slots: TrafficSlots,
+    numbering: Numbering,
 }
 
 impl Maps {
@@ -40,41 +45,82 @@ impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         let mut maps = Self {
             tables: BpfTables::take(ebpf)?,
+            paths: typed(ebpf, map::PATHS)?,
             lease: typed(ebpf, map::LEASE)?,
             external: typed(ebpf, map::EXTERNAL)?,
             drops: typed(ebpf, map::DROPS)?,
             dropped: DropMaps::take(ebpf)?,
             counters: typed(ebpf, map::COUNTERS)?,
             traffic: typed(ebpf, map::TRAFFIC)?,
-            quiet: typed(ebpf, map::QUIET)?,
+            negative: typed(ebpf, map::NEGATIVE)?,
             misses: Some(typed(ebpf, map::MISSES)?),
-            slots: TrafficSlots::default(),
+            numbering: Numbering::default(),
         };
-        maps.restore_slots()?;
         maps.choose_voucher()?;
         Ok(maps)
     }
 
-    /// Learns the slots that an earlier agent gave out, and gives the other networks theirs.
-    fn restore_slots(&mut self) -> Result<(), DatapathError> {
+    /// Learns the numbers that an earlier agent gave out, and gives theirs to all that have none.
+    pub(super) fn restore_numbering(&mut self) -> Result<(), DatapathError> {
+        let mut vteps = Vec::new();
+        for entry in self.tables.vteps.entries() {
+            let (key, entry) = entry?;
+            let port = u16::from_be_bytes(entry.port);
+            let ip = VtepAddr::from(key.ip);
+            vteps.push((Vtep { ip, port }, entry.id));
+        }
         let mut networks = Vec::new();
         for entry in self.tables.networks.entries() {
             let (vni, network) = entry?;
             networks.extend(Vni::try_from(vni).ok().map(|vni| (vni, network.slot)));
         }
-        let mut ports = Vec::new();
-        let endpoints = &self.tables.endpoints;
-        endpoints.for_each(|ifindex, row| ports.push((ifindex, row.vni)))?;
-        self.slots = TrafficSlots::restore(networks, ports.iter().copied());
-        let changed = self.slots.change([], ports);
+        let (mut ports, mut ids) = (Vec::new(), Vec::new());
+        for entry in self.tables.endpoints.entries() {
+            let (ifindex, endpoint) = entry?;
+            ids.push((ifindex, endpoint.id));
+            ports.extend(Vni::try_from(endpoint.vni).ok().map(|vni| (ifindex, vni)));
+        }
+        self.numbering.vteps = VtepNumbers::restore(vteps.iter().copied());
+        self.numbering.endpoints = Numbers::restore(ids);
+        self.numbering.slots = TrafficSlots::restore(networks, ports.iter().copied());
+        for (vtep, id) in vteps {
+            self.restore_path(vtep, id)?;
+        }
+        for (ifindex, _) in &ports {
+            self.numbering.endpoints.assign(*ifindex);
+        }
+        let changed = self.numbering.slots.change([], ports);
         self.assign(&changed)?;
         self.stamp_ports()
+    }
+
+    /// Makes a VTEP's entries name its slot of `paths`, and that slot it.
+    fn restore_path(&mut self, vtep: Vtep, known: u32) -> Result<(), DatapathError> {
+        let id = u32::from(self.numbering.vteps.assign(vtep));
+        let key = VtepRow::encode_key(&vtep.ip);
+        let Some(entry) = self.tables.vteps.entry(&key)? else {
+            return Ok(());
+        };
+        let entry = abi::VtepEntry { id, ..entry };
+        if id != known {
+            self.tables.vteps.rewrite(&key, &entry)?;
+        }
+        self.set_path(id, &abi::PathEntry::of(key, &entry))
+    }
+
+    fn set_path(&mut self, slot: u32, entry: &abi::PathEntry) -> Result<(), DatapathError> {
+        if slot == 0 {
+            return Ok(());
+        }
+        self.paths
+            .set(slot, *entry, 0)
+            .map_err(|error| failed("write to", map::PATHS, &error))
     }
 
     /// Writes the slots of networks that got another one, and starts their counts anew.
     fn assign(&mut self, changed: &[Vni]) -> Result<(), DatapathError> {
         for &vni in changed {
-            let slot = self.slots.of(vni);
+            let slot = self.numbering.slots.of(vni);
             if slot != 0 {
                 self.clear_traffic(slot)?;
             }
@@ -86,22 +132,31 @@ impl Maps {
         Ok(())
     }
 
-    /// Makes the ports' entries name their networks' slots, where an older version left none.
+    /// Makes the endpoints' entries name their own and their networks' numbers, where an older version left none.
     fn stamp_ports(&mut self) -> Result<(), DatapathError> {
-        let ports: Vec<_> = self.slots.ports().collect();
+        let ports: Vec<_> = self.numbering.slots.ports().collect();
         for (ifindex, vni) in ports {
-            let slot = self.slots.of(vni);
+            let slot = self.numbering.slots.of(vni);
+            let id = self.numbering.endpoints.of(&ifindex).unwrap_or(0);
             let Some(endpoint) = self.tables.endpoints.entry(&ifindex)? else {
                 continue;
             };
-            if endpoint.slot != slot {
-                let endpoint = abi::EndpointEntry { slot, ..endpoint };
+            if (endpoint.slot, endpoint.id) != (slot, id.into()) {
+                let id = id.into();
+                let endpoint = abi::EndpointEntry {
+                    slot,
+                    id,
+                    ..endpoint
+                };
                 self.tables.endpoints.rewrite(&ifindex, &endpoint)?;
             }
             let key = abi::FdbKey::new(endpoint.vni, endpoint.mac);
             match self.tables.fdb.entry(&key)? {
-                Some(target) if target.ifindex == ifindex && target.slot != slot => {
-                    let target = abi::FdbEntry { slot, ..target };
+                Some(target)
+                    if target.interface() == Some(ifindex)
+                        && (target.slot, target.id) != (slot, id) =>
+                {
+                    let target = abi::FdbEntry { slot, id, ..target };
                     self.tables.fdb.rewrite(&key, &target)?;
                 }
                 _ => {}
@@ -124,27 +179,83 @@ impl Maps {
         self.tables.adopt(former)
     }
 
-    /// Adds networks that an earlier version of the ABI held: VNI and MTU.
-    pub(super) fn adopt_networks(
+    /// Adds what an earlier version of the ABI held of a VTEP and the way to it.
+    pub(super) fn adopt_vtep(&mut self, vtep: Vtep, row: &VtepRow) -> Result<(), DatapathError> {
+        let id = u32::from(self.numbering.vteps.assign(vtep));
+        let key = VtepRow::encode_key(&vtep.ip);
+        let entry = VtepRow::encode(&vtep.ip, row, &self.numbering);
+        self.tables.vteps.adopt(&key, &entry)?;
+        self.set_path(id, &abi::PathEntry::of(key, &entry))
+    }
+
+    /// Adds an FDB row that an earlier version of the ABI held, with the second of its last use.
+    pub(super) fn adopt_fdb(
         &mut self,
-        networks: impl IntoIterator<Item = Result<(u32, u32), DatapathError>>,
+        key: &FdbKey,
+        row: &FdbRow,
+        used_s: u32,
     ) -> Result<(), DatapathError> {
-        for network in networks {
-            let (vni, mtu) = network?;
-            let slot = Vni::try_from(vni).map_or(0, |vni| self.slots.of(vni));
-            let entry = abi::NetworkEntry {
-                mtu,
-                flags: 0,
-                slot,
-            };
-            self.tables.networks.adopt(&vni, &entry)?;
-        }
-        Ok(())
+        self.assign_target(row)?;
+        let entry = abi::FdbEntry {
+            used_s: second(used_s),
+            ..FdbRow::encode(key, row, &self.numbering)
+        };
+        self.tables.fdb.adopt(&FdbRow::encode_key(key), &entry)
+    }
+
+    /// Adds an endpoint that an earlier version of the ABI held.
+    pub(super) fn adopt_endpoint(
+        &mut self,
+        ifindex: u32,
+        row: &EndpointRow,
+        slot: u16,
+    ) -> Result<(), DatapathError> {
+        self.numbering.endpoints.assign(ifindex);
+        let entry = abi::EndpointEntry {
+            slot,
+            ..EndpointRow::encode(&ifindex, row, &self.numbering)
+        };
+        self.tables.endpoints.adopt(&ifindex, &entry)
+    }
+
+    /// Adds a network that an earlier version of the ABI held.
+    pub(super) fn adopt_network(
+        &mut self,
+        vni: Vni,
+        row: &NetworkRow,
+        slot: u16,
+    ) -> Result<(), DatapathError> {
+        let entry = abi::NetworkEntry {
+            slot,
+            ..NetworkRow::encode(&vni, row, &self.numbering)
+        };
+        self.tables.networks.adopt(&vni.get(), &entry)
+    }
+
+    /// Adds what an earlier version of the ABI counted in this slot of `drops` or `counters`.
+    pub(super) fn adopt_count(
+        &mut self,
+        name: &'static str,
+        slot: u32,
+        counts: &PerCpuValues<u64>,
+    ) -> Result<(), DatapathError> {
+        let counters = match name {
+            map::DROPS => &mut self.drops,
+            _ => &mut self.counters,
+        };
+        let wrong = |error: MapError| failed("write to", name, &error);
+        let held = counters.get(&slot, 0).map_err(wrong)?;
+        let sums: Vec<u64> = held.iter().zip(counts.iter()).map(|(a, b)| a + b).collect();
+        let sums = PerCpuValues::try_from(sums).map_err(|error| DatapathError::Kernel {
+            what: format!("can't write to BPF map {name}"),
+            cause: error.to_string(),
+        })?;
+        counters.set(slot, sums, 0).map_err(wrong)
     }
 
     pub(super) fn usage(&self) -> BTreeMap<&'static str, MapUsage> {
         let traffic = MapUsage {
-            entries: self.slots.iter().count() as u64,
+            entries: self.numbering.slots.iter().count() as u64,
             capacity: TrafficSlots::CAPACITY.into(),
             ..MapUsage::default()
         };
@@ -153,11 +264,11 @@ impl Maps {
     }
 
     pub(super) fn tables(&self) -> Result<Tables, DatapathError> {
-        self.tables.rows()
+        self.tables.rows(&self.numbering)
     }
 
     pub(super) fn small_tables(&self) -> Result<Tables, DatapathError> {
-        self.tables.small()
+        self.tables.small(&self.numbering)
     }
 
     /// Removes, then writes. What frames are let in by goes last in and first out, so that a row
@@ -173,20 +284,64 @@ impl Maps {
             Vec::new()
         } else {
             let come = put.endpoints.iter();
-            self.slots.change(
+            self.numbering.slots.change(
                 remove.endpoints.keys().copied(),
                 come.map(|(ifindex, row)| (*ifindex, row.vni)),
             )
         };
         let removed = self.tables.remove(remove);
+        for ifindex in &gone {
+            self.numbering.endpoints.release(ifindex);
+        }
+        for ip in remove.vteps.keys().filter(|ip| !put.vteps.contains_key(ip)) {
+            self.numbering.vteps.release(ip);
+        }
+        let numbered = self.number(put);
         let assigned = self.assign(&changed);
-        let context = EncodeContext {
-            slots: &self.slots,
-            now_s: now_s()?,
-        };
-        let put = self.tables.put(put, &context);
+        let put = self.tables.put(put, &self.numbering);
         let forgotten = self.dropped.forget(gone);
-        most_severe(removed.chain([assigned]).chain(put).chain([forgotten]))
+        let outcomes = removed.chain([numbered, assigned]).chain(put);
+        most_severe(outcomes.chain([forgotten]))
+    }
+
+    /// Gives all that rows name their numbers, and has those filled in that the programs look up.
+    fn number(&mut self, put: &Tables) -> Result<(), DatapathError> {
+        self.numbering.now_s = second(now_s()?);
+        for ifindex in put.endpoints.keys() {
+            self.numbering.endpoints.assign(*ifindex);
+        }
+        for (ip, row) in &put.vteps {
+            let (ip, port) = (*ip, row.port);
+            let id = u32::from(self.numbering.vteps.assign(Vtep { ip, port }));
+            let entry = VtepRow::encode(&ip, row, &self.numbering);
+            self.set_path(id, &abi::PathEntry::of(VtepRow::encode_key(&ip), &entry))?;
+        }
+        put.fdb.values().try_for_each(|row| self.assign_target(row))
+    }
+
+    /// Gives the interface or the VTEP of a row its number: its own row may come later.
+    fn assign_target(&mut self, row: &FdbRow) -> Result<(), DatapathError> {
+        match row.target {
+            FdbTarget::Local { ifindex, .. } => {
+                self.numbering.endpoints.assign(ifindex);
+                Ok(())
+            }
+            FdbTarget::Remote { vtep: ip, port } => {
+                let vtep = Vtep { ip, port };
+                if self.numbering.vteps.has(vtep) {
+                    return Ok(());
+                }
+                let id = u32::from(self.numbering.vteps.assign(vtep));
+                let path = VtepPath::default();
+                let entry = VtepRow::encode(&ip, &VtepRow { port, path }, &self.numbering);
+                self.set_path(id, &abi::PathEntry::of(VtepRow::encode_key(&ip), &entry))
+            }
+        }
+    }
+
+    /// What entries are numbered by now.
+    pub(super) fn numbering(&self) -> Numbering {
+        self.numbering.clone()
     }
 
     /// Writes rows whose keys the maps are known not to hold.
@@ -195,12 +350,15 @@ impl Maps {
         fdb: &Rows<FdbRow>,
         neighbors: &Rows<NeighborRow>,
     ) -> Result<(), DatapathError> {
-        let context = EncodeContext {
-            slots: &self.slots,
-            now_s: now_s()?,
-        };
-        let neighbors = self.tables.neighbors.add(neighbors, &context);
-        most_severe([neighbors, self.tables.fdb.add(fdb, &context)])
+        self.numbering.now_s = second(now_s()?);
+        let mut targets = fdb.values();
+        let numbered = targets.try_for_each(|row| self.assign_target(row));
+        let neighbors = self.tables.neighbors.add(neighbors, &self.numbering);
+        most_severe([
+            numbered,
+            neighbors,
+            self.tables.fdb.add(fdb, &self.numbering),
+        ])
     }
 
     /// Names the VXLAN device that does what the programs can't, by its index.
@@ -233,12 +391,14 @@ impl Maps {
     /// How long ago a frame used the row.
     pub(super) fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError> {
         let key = abi::FdbKey::new(key.vni.get(), key.mac.octets());
-        let used_s = self.tables.fdb.entry(&key)?.map_or(0, |entry| entry.used_s);
-        if used_s == 0 {
-            return Ok(None);
+        match self.tables.fdb.entry(&key)? {
+            Some(entry) if entry.flags & abi::FdbEntry::AGES != 0 => {
+                // Whoever is idle for 18 hours has long been let go.
+                let idle_s = second(now_s()?).wrapping_sub(entry.used_s);
+                Ok(Some(Duration::from_secs(idle_s.into())))
+            }
+            _ => Ok(None),
         }
-        let idle_s = now_s()?.saturating_sub(used_s);
-        Ok(Some(Duration::from_secs(idle_s.into())))
     }
 
     /// The ring of misses, for the first who asks.
@@ -247,30 +407,30 @@ impl Maps {
     }
 
     /// Lets a miss rest for so long because nobody has the address, or rest no more.
-    pub(super) fn quiet(
+    pub(super) fn set_negative(
         &mut self,
         key: &abi::MissKey,
         nobody_for: Option<Duration>,
     ) -> Result<(), DatapathError> {
         let Some(nobody_for) = nobody_for else {
-            return match self.quiet.remove(key) {
+            return match self.negative.remove(key) {
                 Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
                 Err(MapError::SyscallError(error))
                     if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
                 {
                     Ok(())
                 }
-                Err(error) => Err(failed("remove from", map::QUIET, &error)),
+                Err(error) => Err(failed("remove from", map::NEGATIVE, &error)),
             };
         };
-        let value = abi::Quiet {
+        let value = abi::Negative {
             until_ns: nanoseconds(now()? + nobody_for),
             is_unknown: 1,
             reserved: 0,
         };
-        self.quiet
+        self.negative
             .insert(key, value, 0)
-            .map_err(|error| failed("write to", map::QUIET, &error))
+            .map_err(|error| failed("write to", map::NEGATIVE, &error))
     }
 
     pub(super) fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
@@ -294,7 +454,8 @@ impl Maps {
     }
 
     pub(super) fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
-        self.slots
+        self.numbering
+            .slots
             .iter()
             .map(|(vni, slot)| {
                 let per_cpu = self
@@ -345,9 +506,14 @@ pub(super) fn now() -> Result<Duration, DatapathError> {
         })
 }
 
-/// As the programs note the use of entries. Never 0, which means that an entry does not age.
 fn now_s() -> Result<u32, DatapathError> {
-    now().map(|now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX).max(1))
+    now().map(|now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// A second of `CLOCK_MONOTONIC` as the programs note the use of entries: modulo 2^16.
+fn second(second: u32) -> u16 {
+    let [low, high, ..] = second.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -26,6 +26,7 @@ mod log;
 mod maps;
 mod migrate;
 mod misses;
+mod numbers;
 mod pins;
 mod query;
 mod reply;
@@ -180,13 +181,13 @@ pub trait Datapath: Send + Sync + 'static {
     fn used(&self, key: &FdbKey) -> Result<Option<Duration>, DatapathError>;
 
     /// What frames of on-demand networks ask for and the maps do not hold. A key is told of once,
-    /// and again after a second, or what [`Self::quiet`] said. To be called once.
+    /// and again after a second, or what [`Self::set_negative`] said. To be called once.
     fn misses(&self) -> Result<mpsc::Receiver<Miss>, DatapathError>;
 
     /// Says what became of a miss. `Some`: nobody has the address; for so long it raises no miss and
     /// frames for it are dropped as for an unknown one. `None`: it was found and the maps have it;
     /// should they lose it, the next frame raises a miss at once.
-    fn quiet(
+    fn set_negative(
         &self,
         vni: Vni,
         wanted: Wanted,

@@ -12,7 +12,7 @@ use super::{
     features::error_chain,
     maps::{info, open_pin, take},
     pins::{Pins, unpin},
-    tables::{Encode, EncodeContext},
+    tables::{Encode, Numbering},
 };
 use crate::model::{MapUsage, Rows};
 
@@ -103,19 +103,23 @@ impl<R: Encode> Table<R> {
     }
 
     /// Shows every row that is understood.
-    pub(super) fn for_each(&self, mut visit: impl FnMut(R::Key, R)) -> Result<(), DatapathError> {
+    pub(super) fn for_each(
+        &self,
+        numbering: &Numbering,
+        mut visit: impl FnMut(R::Key, R),
+    ) -> Result<(), DatapathError> {
         for entry in self.entries() {
             let (key, value) = entry?;
-            if let Some((key, row)) = R::decode(&key, &value) {
+            if let Some((key, row)) = R::decode(&key, &value, numbering) {
                 visit(key, row);
             }
         }
         Ok(())
     }
 
-    pub(super) fn rows(&self) -> Result<Rows<R>, DatapathError> {
+    pub(super) fn rows(&self, numbering: &Numbering) -> Result<Rows<R>, DatapathError> {
         let mut rows = Rows::<R>::new();
-        self.for_each(|key, row| {
+        self.for_each(numbering, |key, row| {
             rows.insert(key, row);
         })?;
         Ok(rows)
@@ -125,9 +129,9 @@ impl<R: Encode> Table<R> {
     pub(super) fn put(
         &mut self,
         rows: &Rows<R>,
-        context: &EncodeContext<'_>,
+        numbering: &Numbering,
     ) -> Result<(), DatapathError> {
-        self.put_entries(encoded(rows, context))
+        self.put_entries(encoded(rows, numbering))
     }
 
     /// The same for keys that the map doesn't hold, which the caller knows for sure. Where there is
@@ -135,9 +139,9 @@ impl<R: Encode> Table<R> {
     pub(super) fn add(
         &mut self,
         rows: &Rows<R>,
-        context: &EncodeContext<'_>,
+        numbering: &Numbering,
     ) -> Result<(), DatapathError> {
-        let (keys, values): (Vec<_>, Vec<_>) = encoded(rows, context).unzip();
+        let (keys, values): (Vec<_>, Vec<_>) = encoded(rows, numbering).unzip();
         let batches = self.batches.as_ref();
         let added = batches.map_or(0, |batches| batches.update(&keys, &values));
         self.usage.entries += added as u64;
@@ -267,10 +271,10 @@ impl<R: Encode> Table<R> {
 /// Rows as their map holds them.
 fn encoded<R: Encode>(
     rows: &Rows<R>,
-    context: &EncodeContext<'_>,
+    numbering: &Numbering,
 ) -> impl Iterator<Item = (R::AbiKey, R::AbiValue)> {
     let rows = rows.iter();
-    rows.map(|(key, row)| (R::encode_key(key), R::encode(key, row, context)))
+    rows.map(|(key, row)| (R::encode_key(key), R::encode(key, row, numbering)))
 }
 
 /// Whether the system call behind an error failed in this way.

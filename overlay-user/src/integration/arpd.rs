@@ -274,13 +274,13 @@ impl<'a> Import<'a> {
 
     /// VTEP -> the node that stands for it, existing or to be made.
     fn nodes(&mut self, vteps: &BTreeMap<Mac, IpAddr>) -> BTreeMap<IpAddr, Node> {
-        let by_vtep = self.nodes_by(|node| node.vtep.ip);
+        let by_vtep = self.nodes_by(|node| node.vtep.ip.ip());
         let by_name = self.nodes_by(|node| &node.name);
         let mut nodes = BTreeMap::new();
         for ip in vteps.values().copied().collect::<BTreeSet<_>>() {
             let name = node_name(ip);
             let vtep = Vtep {
-                ip,
+                ip: ip.into(),
                 port: self.port,
             };
             let node = match (by_vtep.get(&ip), by_name.get(&name)) {
@@ -419,7 +419,7 @@ impl<'a> Import<'a> {
             .chain(nodes.values().map(|node| &node.name))
             .collect();
         let deserted = self.snapshot.nodes.iter().filter(|node| {
-            let is_imported = !node.agent && node.name == node_name(node.vtep.ip);
+            let is_imported = !node.agent && node.name == node_name(node.vtep.ip.ip());
             is_imported && !in_use.contains(&node.name)
         });
 

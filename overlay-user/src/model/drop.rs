@@ -1,16 +1,11 @@
 //! Dropped frames: what is known of some of them, and how many there were of each endpoint.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::SystemTime};
 
 use macaddr::MacAddr6;
 use serde::{Deserialize, Serialize};
 
-use super::Vni;
+use super::{Vni, VtepAddr};
 
 /// Whether anybody misses what was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -147,7 +142,7 @@ pub struct DroppedFrame {
     /// Its network; likewise.
     pub vni: Option<Vni>,
     /// The other host's underlay address. `None`: there is none, or it is not known.
-    pub peer: Option<Ipv4Addr>,
+    pub peer: Option<VtepAddr>,
     /// What was in it.
     pub frame: FrameView,
 }

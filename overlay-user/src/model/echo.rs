@@ -1,8 +1,8 @@
 //! Echoes: packets that another host's program sends back, by which the way there is tried.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
-use super::{Mac, Vni};
+use super::{Mac, Vni, VtepAddr};
 
 /// What a program of this host has seen of an echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct Echo {
     /// What its sender knows it by.
     pub id: u64,
     /// The other host's underlay address.
-    pub vtep: Ipv4Addr,
+    pub vtep: VtepAddr,
     /// What became of it.
     pub kind: EchoKind,
     /// Bytes of the outer IP packet; of the inner one where there is no other.
@@ -38,7 +38,7 @@ pub struct EchoRequest {
     /// What it is to be known by: nobody else may be able to guess it.
     pub id: u64,
     /// The other host's underlay address.
-    pub vtep: Ipv4Addr,
+    pub vtep: VtepAddr,
     /// That host's UDP port, host byte order.
     pub port: u16,
     /// Bytes of the outer IP packet; at least [`EchoRequest::SHORTEST`].

@@ -23,6 +23,7 @@ mod rejected;
 mod rejected_rows;
 mod report;
 mod table;
+mod vtep;
 
 pub use address::{AddressError, Mac, Vni};
 pub use change::{Change, Delta, Revision, Snapshot};
@@ -39,7 +40,7 @@ pub use name::{IfName, Name, NameError};
 pub use netns_ref::NetnsRef;
 pub use network::{FloodMode, Network, NetworkError, NetworkSettings, Resolve};
 pub use network_ref::{AUTO_VNI, NetworkRef, VniChoice, free_vni};
-pub use node::{ENCAPSULATION, Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session, Vtep};
+pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session};
 pub use path::{PathState, PathView};
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
@@ -49,3 +50,4 @@ pub use table::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Row,
     Rows, Tables, Traffic, VtepPath, VtepRow,
 };
+pub use vtep::{Vtep, VtepAddr};

@@ -1,64 +1,10 @@
 //! A node: one host and its VTEP.
 
-use std::{
-    fmt,
-    hash::Hasher as _,
-    net::{IpAddr, Ipv6Addr},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
-
-/// The first half of the discard-only prefix `100::/64` (RFC 6666).
-const DISCARD: u64 = 0x0100_0000_0000_0000;
-
-/// A tunnel end: underlay address and UDP port (host byte order).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Vtep {
-    /// Address on the underlay.
-    pub ip: IpAddr,
-    /// UDP port, host byte order.
-    pub port: u16,
-}
-
-impl Vtep {
-    /// The tunnel end of a node whose host has no underlay address at the moment: nothing is sent there.
-    ///
-    /// It is an address of the discard-only prefix `100::/64` (RFC 6666) made of the node's name (FNV-1a),
-    /// so that it is unique as every VTEP is. Agents that know nothing of it take it for an IPv6 VTEP,
-    /// to which they send nothing either.
-    #[must_use]
-    pub fn discard(node: &Name, port: u16) -> Self {
-        let mut hasher = FnvHasher::default();
-        hasher.write(node.as_str().as_bytes());
-        let bits = (u128::from(DISCARD) << 64) | u128::from(hasher.finish());
-        Self {
-            ip: Ipv6Addr::from(bits).into(),
-            port,
-        }
-    }
-
-    /// Whether it is one of a node without an underlay address, see [`Self::discard`].
-    #[must_use]
-    pub fn is_discard(self) -> bool {
-        match self.ip {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(ip) => ip.to_bits() >> 64 == u128::from(DISCARD),
-        }
-    }
-}
-
-impl fmt::Display for Vtep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ip {
-            IpAddr::V4(ip) => write!(f, "{ip}:{}", self.port),
-            IpAddr::V6(ip) => write!(f, "[{ip}]:{}", self.port),
-        }
-    }
-}
+use super::{Name, Vtep, VtepAddr};
 
 /// One host of the overlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,11 +78,8 @@ impl Node {
     }
 }
 
-/// Bytes that the tunnel puts around a packet over IPv4: IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
-pub const ENCAPSULATION: u32 = 50;
-
 /// IPv6 wants 1280 bytes of every link (RFC 8200 section 5), so of the overlay's too.
-pub const SMALLEST_UNDERLAY_MTU: u32 = 1280 + ENCAPSULATION;
+pub const SMALLEST_UNDERLAY_MTU: u32 = 1280 + VtepAddr::IPV4_OVERHEAD;
 
 /// How long an agent that says nothing is believed to live.
 pub const SESSION_TTL: Duration = Duration::from_secs(15);
@@ -159,23 +102,5 @@ impl Session {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_without_an_address_have_one_each_to_which_nothing_is_sent() {
-        let [h1, h2] = ["h1", "h2"].map(|name| Vtep::discard(&name.parse().unwrap(), 4789));
-        assert!(h1.is_discard() && h2.is_discard());
-        assert_ne!(h1.ip, h2.ip);
-        // Written by one version and read by another: it never changes.
-        assert_eq!(h1.to_string(), "[100::8ba:8707:b55f:7d2]:4789");
-        for ip in ["10.0.0.1", "fd00::1", "100:0:0:1::1"] {
-            let ip = ip.parse().unwrap();
-            assert!(!Vtep { ip, port: 4789 }.is_discard());
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mac, Revision, Vni};
+use super::{Mac, Revision, Vni, VtepAddr};
 
 /// Calls a macro with every table: its field of [`Tables`] and the type of its rows.
 ///
@@ -72,7 +72,7 @@ pub enum FdbTarget {
     /// Into a tunnel.
     Remote {
         /// The VTEP's underlay address.
-        vtep: Ipv4Addr,
+        vtep: VtepAddr,
         /// The VTEP's UDP port, host byte order.
         port: u16,
     },
@@ -151,7 +151,7 @@ pub struct VtepRow {
 }
 
 impl Row for VtepRow {
-    type Key = Ipv4Addr;
+    type Key = VtepAddr;
 }
 
 /// The way to a VTEP, as the kernel's routing table has it.
@@ -159,7 +159,7 @@ impl Row for VtepRow {
 pub struct VtepPath {
     /// First router on the way, or the VTEP itself on a shared link. `None`: the kernel's routing
     /// table is asked for each packet.
-    pub next_hop: Option<Ipv4Addr>,
+    pub next_hop: Option<IpAddr>,
     /// Longest outer packet that gets there, bytes. `None`: as long as the interface takes.
     pub mtu: Option<u16>,
 }

@@ -25,7 +25,7 @@ use super::{
     underlay::{self, Choice},
     watch::{self, WatchedPorts},
 };
-use crate::model::{IfName, Name, VtepPath};
+use crate::model::{IfName, Name, VtepAddr, VtepPath};
 
 /// How long the links of a namespace that is gone may take to follow it.
 const DISMANTLING: Duration = Duration::from_secs(10);
@@ -540,16 +540,20 @@ impl Platform for Linux {
 
     async fn paths(
         &self,
-        vteps: &[Ipv4Addr],
-    ) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError> {
+        vteps: &[VtepAddr],
+    ) -> Result<BTreeMap<VtepAddr, VtepPath>, PlatformError> {
         let underlay = self.underlay().await?;
         let host = self.open_host().await?;
         let mut paths = BTreeMap::new();
         for &vtep in vteps {
-            let path = host
-                .path(underlay.ifindex, underlay.ip, vtep)
-                .await
-                .context(|| format!("looking for the route to {vtep}"))?;
+            // The programs reach IPv4 VTEPs alone.
+            let path = match vtep.ipv4() {
+                Some(ip) => host
+                    .path(underlay.ifindex, underlay.ip, ip)
+                    .await
+                    .context(|| format!("looking for the route to {vtep}"))?,
+                None => VtepPath::default(),
+            };
             paths.insert(vtep, path);
         }
         Ok(paths)

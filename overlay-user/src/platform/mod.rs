@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use crate::model::{IfName, Mac, Name, VtepPath};
+use crate::model::{IfName, Mac, Name, VtepAddr, VtepPath};
 
 mod addresses;
 mod attach;
@@ -237,8 +237,8 @@ pub trait Platform: Send + Sync + 'static {
     /// no route, with several, or with one that needs more than a next hop to say.
     async fn paths(
         &self,
-        vteps: &[Ipv4Addr],
-    ) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError>;
+        vteps: &[VtepAddr],
+    ) -> Result<BTreeMap<VtepAddr, VtepPath>, PlatformError>;
 
     /// Something arrives whenever such a way may have changed since it was last asked for, also when a router
     /// says that a packet of this host was too long. Many changes may make one arrival. Ends if the kernel stops

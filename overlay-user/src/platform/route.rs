@@ -1,6 +1,9 @@
 //! The kernel's routing table: which way VTEPs are, how long packets may be on it, and when that changes.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use netlink_packet_core::Parseable as _;
 use netlink_packet_route::{
@@ -35,7 +38,8 @@ impl Netlink {
         let route = self.route(ifindex, source, destination, RouteFlags::FibMatch);
         let next_hop = route
             .await?
-            .and_then(|route| describe(&route, ifindex, destination));
+            .and_then(|route| describe(&route, ifindex, destination))
+            .map(IpAddr::from);
         // What routers said of the path stands beside the route.
         let entry = self.route(ifindex, source, destination, RouteFlags::empty());
         let mtu = entry.await?.as_ref().and_then(mtu_of);

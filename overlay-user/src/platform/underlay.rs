@@ -12,7 +12,7 @@ use super::{
     netlink::{Address, Link},
     ownership,
 };
-use crate::model::{ENCAPSULATION, IfName, SMALLEST_UNDERLAY_MTU};
+use crate::model::{IfName, SMALLEST_UNDERLAY_MTU, VtepAddr};
 
 /// Which address of the underlay interface the VTEP gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +55,10 @@ pub(super) fn check(link: &Link) -> Result<[u8; 6], PlatformError> {
     if link.mtu < SMALLEST_UNDERLAY_MTU {
         return refused(format!(
             "interface {iface} has an MTU of {} bytes, the tunnels need {SMALLEST_UNDERLAY_MTU} \
-             (1280 for IPv6 and {ENCAPSULATION} around it): raise it with `ip link set {iface} mtu \
+             (1280 for IPv6 and {overhead} around it): raise it with `ip link set {iface} mtu \
              {SMALLEST_UNDERLAY_MTU}` or more",
-            link.mtu
+            link.mtu,
+            overhead = VtepAddr::IPV4_OVERHEAD,
         ));
     }
     link.address.as_slice().try_into().or_else(|_| {

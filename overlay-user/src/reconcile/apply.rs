@@ -8,7 +8,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
     sync::Arc,
     time::Duration,
 };
@@ -34,7 +33,7 @@ use super::{
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
-    model::{Name, VtepRow},
+    model::{Name, VtepAddr, VtepRow},
     platform::Platform,
 };
 
@@ -242,7 +241,7 @@ impl Applier {
         self.find_paths(mirror, before.keys().copied().collect())
             .await;
         let after = VtepRow::all(&self.desired(mirror));
-        let is_new = |(ip, row): &(Ipv4Addr, VtepRow)| before.get(ip) != Some(row);
+        let is_new = |(ip, row): &(VtepAddr, VtepRow)| before.get(ip) != Some(row);
         let mut plan = Plan::default();
         plan.put.vteps = after.into_iter().filter(is_new).collect();
         self.write(&plan)
@@ -294,7 +293,7 @@ impl Applier {
 
     /// Asks for the next hops of these VTEPs. Where the kernel can't be asked, those that are known stay,
     /// and without a lease on them the kernel finds each packet's way itself.
-    async fn find_paths(&mut self, mirror: &Mirror, vteps: Vec<Ipv4Addr>) {
+    async fn find_paths(&mut self, mirror: &Mirror, vteps: Vec<VtepAddr>) {
         let desired = self.desired(mirror);
         let (wanted, gone): (Vec<_>, Vec<_>) = vteps
             .into_iter()

@@ -1,9 +1,6 @@
 //! All that decides what the kernel's tables shall hold.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::collections::BTreeMap;
 
 use super::{
     digest::{self, Hash},
@@ -13,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{
-        ENCAPSULATION, FdbKey, FdbRow, FdbTarget, Name, Network, Node, Row, Tables, Vtep, VtepPath,
+        FdbKey, FdbRow, FdbTarget, Name, Network, Node, Row, Tables, Vtep, VtepAddr, VtepPath,
         for_each_table,
     },
     platform::PortSpec,
@@ -31,10 +28,15 @@ pub struct Local {
 }
 
 impl Local {
+    /// Bytes that a tunnel puts around a packet. Tunnels go over IPv4.
+    const fn overhead(&self) -> u32 {
+        VtepAddr::IPV4_OVERHEAD
+    }
+
     /// The longest IP packet that fits the underlay with its encapsulation, bytes.
     #[must_use]
     pub const fn longest_packet(&self) -> u32 {
-        self.underlay_mtu.saturating_sub(ENCAPSULATION)
+        self.underlay_mtu.saturating_sub(self.overhead())
     }
 
     /// The MTU of a network's endpoints on this host, bytes. The error says why it can't be had.
@@ -45,7 +47,7 @@ impl Local {
         match network.mtu {
             0 => {
                 let least = least.unwrap_or(self.underlay_mtu).min(self.underlay_mtu);
-                Ok(least.saturating_sub(ENCAPSULATION))
+                Ok(least.saturating_sub(self.overhead()))
             }
             mtu if mtu <= self.longest_packet() => Ok(mtu),
             mtu => Err(format!(
@@ -63,10 +65,7 @@ impl Local {
     pub fn vtep_of(&self, row: &FdbRow) -> Vtep {
         match row.target {
             FdbTarget::Local { .. } => self.vtep,
-            FdbTarget::Remote { vtep, port } => Vtep {
-                ip: vtep.into(),
-                port,
-            },
+            FdbTarget::Remote { vtep, port } => Vtep { ip: vtep, port },
         }
     }
 
@@ -107,7 +106,7 @@ pub struct HostState {
     /// The endpoints of this host.
     pub endpoints: LocalEndpoints,
     /// Ways on the underlay by VTEP address.
-    pub paths: BTreeMap<Ipv4Addr, VtepPath>,
+    pub paths: BTreeMap<VtepAddr, VtepPath>,
 }
 
 /// All that decides what the rows shall be.
@@ -139,13 +138,10 @@ impl Desired<'_> {
             });
         }
         let vtep = endpoint.known_node()?.vtep;
-        match vtep.ip {
-            IpAddr::V4(ip) => Some(FdbTarget::Remote {
-                vtep: ip,
-                port: vtep.port,
-            }),
-            IpAddr::V6(_) => None,
-        }
+        (!vtep.is_discard()).then_some(FdbTarget::Remote {
+            vtep: vtep.ip,
+            port: vtep.port,
+        })
     }
 
     /// See [`Local::usable_mtu`].

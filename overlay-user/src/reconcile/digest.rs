@@ -156,7 +156,7 @@ impl Survey {
 #[must_use]
 pub fn of_fdb(key: FdbKey, vtep: Vtep, generation: Revision) -> Hash {
     let mut hasher = with_fdb(key);
-    hasher.write(&ipv6(vtep.ip));
+    hasher.write(&vtep.ip.octets());
     hasher.write(&vtep.port.to_be_bytes());
     hasher.write(&generation.to_be_bytes());
     Hash(hasher.finish())

@@ -77,7 +77,7 @@ impl Reconciler {
         } else if is_on_demand {
             match self.cache.ask(lookup, miss, now) {
                 Asked::Pending => {}
-                Asked::Negative(left) => self.quiet(lookup, Some(left)),
+                Asked::Negative(left) => self.set_negative(lookup, Some(left)),
                 Asked::QueueFull => self.counters.overflows += 1,
             }
         }
@@ -149,7 +149,7 @@ impl Reconciler {
             } else {
                 self.counters.unresolved += 1;
                 self.cache.close(lookup, Instant::now());
-                self.quiet(lookup, Some(self.cache.limits().negative_ttl));
+                self.set_negative(lookup, Some(self.cache.limits().negative_ttl));
                 self.events.tell(Event::Unresolved { vni, wanted });
             }
             return;
@@ -195,7 +195,7 @@ impl Reconciler {
         if row.is_none() {
             return;
         }
-        self.quiet(lookup, None);
+        self.set_negative(lookup, None);
         let asks = |miss: &&Miss| matches!(miss.wanted, Wanted::Ip(_));
         for miss in askers.iter().filter(asks) {
             let answered = self
@@ -229,11 +229,11 @@ impl Reconciler {
         }
     }
 
-    fn quiet(&mut self, lookup: Lookup, nobody_for: Option<Duration>) {
+    fn set_negative(&mut self, lookup: Lookup, nobody_for: Option<Duration>) {
         let Lookup { vni, wanted } = lookup;
         let told = self
             .applier
-            .on_datapath(|datapath| datapath.quiet(vni, wanted, nobody_for));
+            .on_datapath(|datapath| datapath.set_negative(vni, wanted, nobody_for));
         if let Err(error) = told {
             tracing::debug!(%error, %vni, %wanted, "its next frame asks again in a second");
         }

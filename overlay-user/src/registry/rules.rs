@@ -31,7 +31,7 @@ pub fn check_network(network: &Network) -> Result<(), RegistryError> {
 /// A VTEP that packets can be sent to.
 pub fn check_node(node: &Node) -> Result<(), RegistryError> {
     let Node { name, vtep, .. } = node;
-    if !ipam::is_assignable(vtep.ip) || vtep.port == 0 {
+    if !ipam::is_assignable(vtep.ip.ip()) || vtep.port == 0 {
         return refused(format!(
             "VTEP {vtep} of node {name} is not allowed: a unicast address and a port from 1 to 65535 are needed"
         ));

@@ -14,8 +14,8 @@ use aya_obj::{
 use bytemuck::Zeroable;
 use overlay_ebpf::abi::{
     ABI_VERSION, Counter, DropReason, DropSample, EndpointDropKey, EndpointEntry, FdbEntry, FdbKey,
-    MissEvent, MissKey, NeighborEntry, NeighborKey, NetworkEntry, Quiet, Traffic, VtepEntry,
-    VtepKey, global, map, program,
+    MissEvent, MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Traffic,
+    VtepEntry, VtepKey, global, map, program,
 };
 use overlay_user::datapath::OBJECT;
 
@@ -46,12 +46,13 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 14] {
+fn shapes() -> [MapShape; 15] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
         shape!(map::ENDPOINTS, u32 => EndpointEntry, BPF_MAP_TYPE_HASH),
         shape!(map::VTEPS, VtepKey => VtepEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::PATHS, u32 => PathEntry, BPF_MAP_TYPE_ARRAY),
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),
         shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::EXTERNAL, u32 => u32, BPF_MAP_TYPE_ARRAY),
@@ -64,7 +65,7 @@ fn shapes() -> [MapShape; 14] {
             value: ("MissEvent", 0),
             kind: BPF_MAP_TYPE_RINGBUF as u32,
         },
-        shape!(map::QUIET, MissKey => Quiet, BPF_MAP_TYPE_LRU_HASH),
+        shape!(map::NEGATIVE, MissKey => Negative, BPF_MAP_TYPE_LRU_HASH),
         shape!(map::TRAFFIC, u32 => Traffic, BPF_MAP_TYPE_PERCPU_ARRAY),
         shape!(map::COUNTERS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
     ]
@@ -88,18 +89,20 @@ macro_rules! layout {
 }
 
 #[expect(clippy::too_many_lines, reason = "each field of each type is named")]
-fn layouts() -> [Layout; 14] {
+fn layouts() -> [Layout; 15] {
     [
         layout!("Key", FdbKey { vni, mac, reserved }),
         layout!(
             "Value",
             FdbEntry {
                 generation,
-                ifindex,
+                target,
                 vtep,
-                vtep_port,
+                id,
                 slot,
-                used_s
+                used_s,
+                kind,
+                flags
             }
         ),
         layout!("Key", NeighborKey { vni, ip }),
@@ -108,7 +111,7 @@ fn layouts() -> [Layout; 14] {
             NeighborEntry {
                 generation,
                 mac,
-                reserved
+                flags
             }
         ),
         layout!(
@@ -121,19 +124,42 @@ fn layouts() -> [Layout; 14] {
                 slot,
                 ipv4,
                 ipv6,
-                reserved
+                id,
+                flags,
+                router
             }
         ),
         layout!("Key", VtepKey { ip }),
         layout!(
             "Value",
             VtepEntry {
+                id,
                 port,
                 mtu,
+                flags,
                 next_hop
             }
         ),
-        layout!("Value", NetworkEntry { mtu, flags, slot }),
+        layout!(
+            "Value",
+            PathEntry {
+                vtep,
+                next_hop,
+                port,
+                mtu,
+                flags
+            }
+        ),
+        layout!(
+            "Value",
+            NetworkEntry {
+                mtu,
+                flags,
+                slot,
+                router,
+                reserved
+            }
+        ),
         layout!(
             "Value",
             DropSample {
@@ -144,6 +170,8 @@ fn layouts() -> [Layout; 14] {
                 vni,
                 peer,
                 len,
+                source_port,
+                destination_port,
                 destination_mac,
                 source_mac,
                 ether_type,
@@ -151,9 +179,6 @@ fn layouts() -> [Layout; 14] {
                 direction,
                 source_ip,
                 destination_ip,
-                source_port,
-                destination_port,
-                reserved,
                 sealed_ns
             }
         ),
@@ -168,7 +193,7 @@ fn layouts() -> [Layout; 14] {
         layout!("Key", MissKey { vni, kind, address }),
         layout!(
             "Value",
-            Quiet {
+            Negative {
                 until_ns,
                 is_unknown,
                 reserved
@@ -273,7 +298,7 @@ fn the_objects_maps_are_those_of_the_abi() {
         BTreeSet::from(
             [
                 "AYA_LOGS",
-                "arrivals",
+                "gro",
                 "drop_pace",
                 "echoes",
                 "meter",

@@ -13,7 +13,7 @@ use crate::{
     frames::{INNER, NEXT_HOP, OUTER_UDP, THIS_HOST, Tunnel, patched},
     network::{
         BLUE, CYAN, Endpoint, GREEN, GREEN_VTEP, NO_VNI, NOBODY, RED, STRANGE_VTEP, VIOLET, VNI,
-        VTEP,
+        VTEP, mapped,
     },
 };
 
@@ -130,7 +130,7 @@ fn a_reply_is_told_to_the_agent_alone() {
     let event: EchoEvent = bytemuck::pod_read_unaligned(&record);
     assert_eq!(
         (event.id, event.vtep, event.kind, event.len),
-        (ID, GREEN_VTEP.ip, EchoEvent::BACK, len)
+        (ID, mapped(GREEN_VTEP.ip), EchoEvent::BACK, len)
     );
 }
 
@@ -283,7 +283,7 @@ fn what_becomes_of_a_probe_is_told_with_its_number_and_the_reason() {
         let event: EchoEvent = bytemuck::pod_read_unaligned(&ring.next().unwrap());
         assert_eq!(
             (event.id, event.vtep, event.kind, event.reason),
-            (ID, GREEN_VTEP.ip, kind, reason)
+            (ID, mapped(GREEN_VTEP.ip), kind, reason)
         );
     }
 }

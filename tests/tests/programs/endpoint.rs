@@ -9,8 +9,8 @@ use crate::{
         patched, source_port, tagged, too_big, udp4, udp4_of, udp6, udp6_of, with_tcp, with_udp,
     },
     network::{
-        BLUE, BLUE_AGAIN, CYAN, Endpoint, GREEN, GREEN_VTEP, MTU, NOBODY, RED, RED_VTEP, VIOLET,
-        Vtep,
+        BLUE, BLUE_AGAIN, CYAN, Endpoint, FAR, GATEWAY, GREEN, GREEN_VTEP, MTU, NOBODY, RED,
+        RED_VTEP, VIOLET, Vtep,
     },
 };
 
@@ -212,6 +212,16 @@ pub(crate) fn refusals() -> Vec<Case> {
             "another tenant's MAC",
             udp4(&BLUE, &VIOLET),
             DropReason::DestinationUnknown,
+        ),
+        Case::drop(
+            "a gateway's MAC",
+            udp4(&BLUE, &GATEWAY),
+            DropReason::DestinationUnknown,
+        ),
+        Case::drop(
+            "behind a VTEP of the other family",
+            udp4(&BLUE, &FAR),
+            DropReason::VtepUnreachable,
         ),
         Case::drop(
             "no room for an IPv4 header",

@@ -6,11 +6,16 @@
 //!  VNI 43: blue's addresses again    VIOLET
 //! ```
 
-use aya::{Ebpf, Pod, maps::HashMap};
+use std::net::Ipv4Addr;
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, HashMap},
+};
 use bytemuck::Zeroable as _;
 use overlay_ebpf::abi::{
-    EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry, VtepEntry, VtepKey,
-    map,
+    EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry, PathEntry,
+    VtepEntry, VtepKey, map,
 };
 
 /// One endpoint's addresses.
@@ -36,6 +41,44 @@ impl Endpoint {
 pub(crate) struct Vtep {
     pub ip: [u8; 4],
     pub port: u16,
+}
+
+impl Vtep {
+    /// The FDB entry of an endpoint behind it.
+    pub(crate) fn remote(self, generation: u64) -> FdbEntry {
+        FdbEntry::remote(generation, self.path(), self.ip)
+    }
+
+    /// Its slot of `paths`.
+    fn path(self) -> u32 {
+        let [.., last] = self.ip;
+        last.into()
+    }
+
+    /// Writes the way to it, by itself as the next hop.
+    fn insert(self, ebpf: &mut Ebpf, mtu: u16) {
+        let key = VtepKey::ipv4(self.ip);
+        let entry = VtepEntry {
+            id: self.path(),
+            port: self.port.to_be_bytes(),
+            mtu,
+            flags: 0,
+            next_hop: key.ip,
+        };
+        insert(ebpf, map::VTEPS, &[(key, entry)]);
+        set_path(ebpf, self.path(), PathEntry::of(key, &entry));
+    }
+}
+
+/// An address as the maps have that of either family.
+pub(crate) fn mapped(ip: [u8; 4]) -> [u8; 16] {
+    Ipv4Addr::from(ip).to_ipv6_mapped().octets()
+}
+
+/// Writes a slot of `paths`.
+pub(crate) fn set_path(ebpf: &mut Ebpf, slot: u32, entry: PathEntry) {
+    let mut paths: Array<_, PathEntry> = ebpf.map_mut(map::PATHS).unwrap().try_into().unwrap();
+    paths.set(slot, entry, 0).unwrap();
 }
 
 /// Index of the device that the programs see every frame come in by.
@@ -83,6 +126,12 @@ pub(crate) const GREEN: Endpoint = Endpoint::numbered(3);
 pub(crate) const RED: Endpoint = Endpoint::numbered(5);
 /// Of the second tenant alone.
 pub(crate) const VIOLET: Endpoint = Endpoint::numbered(99);
+/// Behind a VTEP with an IPv6 address, [`FAR_VTEP`].
+pub(crate) const FAR: Endpoint = Endpoint::numbered(6);
+/// Slot of `paths` and address of a VTEP of the other family.
+const FAR_VTEP: (u32, [u8; 16]) = (4, FAR.ipv6);
+/// The gateway of a router.
+pub(crate) const GATEWAY: Endpoint = Endpoint::numbered(1);
 /// Nobody's.
 pub(crate) const NOBODY: Endpoint = Endpoint::numbered(200);
 
@@ -96,28 +145,35 @@ const TWIN_IFINDEX: u32 = 9;
 
 /// Has green's host be reached by outer packets of `mtu` bytes at most.
 pub(crate) fn narrow_path(ebpf: &mut Ebpf, mtu: u16) {
-    let Vtep { ip, port } = GREEN_VTEP;
-    let entry = VtepEntry {
-        mtu,
-        ..VtepEntry::new(port, ip)
-    };
-    insert(ebpf, map::VTEPS, &[(VtepKey { ip }, entry)]);
+    GREEN_VTEP.insert(ebpf, mtu);
 }
 
 /// Writes the network into a datapath's maps.
 pub(crate) fn fill(ebpf: &mut Ebpf) {
     let network = |slot| NetworkEntry {
         mtu: MTU,
-        flags: 0,
         slot,
+        ..NetworkEntry::zeroed()
     };
     let networks = [(VNI, network(SLOT)), (OTHER_VNI, network(OTHER_SLOT))];
     insert(ebpf, map::NETWORKS, &networks);
 
-    let vtep = |vtep: Vtep| (VtepKey { ip: vtep.ip }, VtepEntry::new(vtep.port, vtep.ip));
-    insert(ebpf, map::VTEPS, &[GREEN_VTEP, RED_VTEP].map(vtep));
+    for vtep in [GREEN_VTEP, RED_VTEP] {
+        vtep.insert(ebpf, 0);
+    }
 
-    let remote = |vtep: Vtep| FdbEntry::remote(GENERATION, vtep.ip, vtep.port);
+    let (far, ip) = FAR_VTEP;
+    let path = PathEntry {
+        vtep: ip,
+        ..PathEntry::zeroed()
+    };
+    set_path(ebpf, far, path);
+
+    let remote = |vtep: Vtep| vtep.remote(GENERATION);
+    let gateway = FdbEntry {
+        kind: FdbEntry::ROUTER,
+        ..FdbEntry::zeroed()
+    };
     let local_of = |slot, ifindex| FdbEntry {
         slot,
         ..FdbEntry::local(GENERATION, ifindex)
@@ -131,6 +187,11 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
             (FdbKey::new(VNI, CYAN.mac), local(CYAN_IFINDEX)),
             (FdbKey::new(VNI, GREEN.mac), remote(GREEN_VTEP)),
             (FdbKey::new(VNI, RED.mac), remote(RED_VTEP)),
+            (
+                FdbKey::new(VNI, FAR.mac),
+                FdbEntry::remote(GENERATION, far, [0; 4]),
+            ),
+            (FdbKey::new(VNI, GATEWAY.mac), gateway),
             (
                 FdbKey::new(OTHER_VNI, BLUE.mac),
                 local_of(OTHER_SLOT, TWIN_IFINDEX),
@@ -171,6 +232,7 @@ pub(crate) fn resolve_on_demand(ebpf: &mut Ebpf) {
         mtu: MTU,
         flags: NetworkEntry::ON_DEMAND,
         slot: SLOT,
+        ..NetworkEntry::zeroed()
     };
     insert(ebpf, map::NETWORKS, &[(VNI, network)]);
 }

@@ -6,7 +6,7 @@ use aya::maps::{HashMap, PerCpuArray};
 use nix::time::{ClockId, clock_gettime};
 use overlay_ebpf::{
     abi::{
-        Counter, DropReason, FdbEntry, FdbKey, Meter, MeterKey, MissEvent, MissKey, Quiet, map,
+        Counter, DropReason, FdbEntry, FdbKey, Meter, MeterKey, MissEvent, MissKey, Negative, map,
         program::{ENDPOINT_INGRESS, INJECT, UNDERLAY_INGRESS},
     },
     rule::miss::{CPU_LIMIT, ENDPOINT_LIMIT, NETWORK_LIMIT},
@@ -29,7 +29,7 @@ fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-/// A key of `quiet` for a MAC.
+/// A key of `negative` for a MAC.
 pub(crate) fn mac_key(mac: [u8; 6]) -> MissKey {
     let mut address = [0; 16];
     address[..6].copy_from_slice(&mac);
@@ -116,12 +116,12 @@ pub(crate) fn misses() -> Vec<Case> {
 
 /// What the agent writes when it has asked the registry.
 fn rest(datapath: &mut Datapath, key: MissKey, until_ns: u64) {
-    let quiet = Quiet {
+    let negative = Negative {
         until_ns,
         is_unknown: 1,
         reserved: 0,
     };
-    insert(&mut datapath.ebpf, map::QUIET, &[(key, quiet)]);
+    insert(&mut datapath.ebpf, map::NEGATIVE, &[(key, negative)]);
 }
 
 #[test]
@@ -401,12 +401,13 @@ fn monotonic() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().into()
 }
 
-/// Gives green's entry this moment of its last use, sends it a frame and tells the moment after.
-fn used_s(datapath: &mut Datapath, used_s: u32) -> u32 {
+/// Gives green's entry these flags and this moment of its last use, sends it a frame and tells the moment after.
+fn used_s(datapath: &mut Datapath, flags: u8, used_s: u16) -> u16 {
     let key = FdbKey::new(VNI, GREEN.mac);
     let entry = FdbEntry {
+        flags,
         used_s,
-        ..FdbEntry::remote(GENERATION, GREEN_VTEP.ip, GREEN_VTEP.port)
+        ..GREEN_VTEP.remote(GENERATION)
     };
     insert(&mut datapath.ebpf, map::FDB, &[(key, entry)]);
     let outcome = datapath.run(ENDPOINT_INGRESS, &udp4(&BLUE, &GREEN), 0);
@@ -419,10 +420,11 @@ fn used_s(datapath: &mut Datapath, used_s: u32) -> u32 {
 #[test]
 fn frames_note_the_use_of_an_entry_that_ages_and_of_no_other() {
     let mut datapath = Datapath::on_demand();
-    assert_eq!(used_s(&mut datapath, 0), 0);
-    let before = monotonic().as_secs();
-    let used = used_s(&mut datapath, 1);
-    assert!((before..=before + 10).contains(&u64::from(used)), "{used}");
+    assert_eq!(used_s(&mut datapath, 0, 7), 7);
+    let before = u16::try_from(monotonic().as_secs() % (1 << 16)).unwrap();
+    // One that was never that long ago.
+    let used = used_s(&mut datapath, FdbEntry::AGES, before.wrapping_sub(1000));
+    assert!(used.wrapping_sub(before) <= 10, "{used}, {before} before");
 }
 
 #[test]

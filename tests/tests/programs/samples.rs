@@ -15,6 +15,7 @@ use crate::{
     group,
     network::{
         BLUE, CYAN, Endpoint, GREEN, GREEN_VTEP, LOOPBACK, NOBODY, RED, STRANGE_VTEP, VNI, VTEP,
+        mapped,
     },
     underlay,
 };
@@ -56,13 +57,6 @@ impl Datapath {
     }
 }
 
-fn mapped(ip: [u8; 4]) -> [u8; 16] {
-    let mut mapped = [0; 16];
-    mapped[10..12].copy_from_slice(&[0xff; 2]);
-    mapped[12..].copy_from_slice(&ip);
-    mapped
-}
-
 /// MACs, source first, Ethernet type, protocol, and IP addresses.
 type Said = ([u8; 6], [u8; 6], [u8; 2], u8, [u8; 16], [u8; 16]);
 
@@ -99,7 +93,7 @@ fn a_forged_source_is_noted_down_with_its_endpoint_addresses_and_peer() {
         (row.endpoint, row.ifindex, row.vni, row.direction),
         (LOOPBACK, LOOPBACK, VNI, DropSample::SENT)
     );
-    assert_eq!(row.peer, GREEN_VTEP.ip);
+    assert_eq!(row.peer, mapped(GREEN_VTEP.ip));
     assert_eq!(row.source_port, [8, 0], "an echo request");
     assert_eq!(row.len as usize, forged.len());
     assert_eq!((row.sealed_ns, row.reason), (row.at_ns, 4));
@@ -113,7 +107,7 @@ fn ports_ipv6_and_arp_are_noted_down_as_they_were() {
     assert_eq!(says(&row), of_ipv4(&BLUE, BLUE.ipv4, &NOBODY, 17));
     assert_eq!(row.source_port, to_nobody[34..36]);
     assert_eq!(row.destination_port, to_nobody[36..38]);
-    assert_eq!(row.peer, [0; 4]);
+    assert_eq!(row.peer, [0; 16]);
 
     let forged = patched(udp6(&BLUE, &GREEN), 22, &NOBODY.ipv6);
     let row = datapath.row_of(ENDPOINT_INGRESS, &forged, DropReason::SourceIp);
@@ -162,7 +156,7 @@ fn what_comes_out_of_a_tunnel_is_noted_down_with_its_sender_and_receiver() {
         ..Tunnel::to_this_host(udp4(&GREEN, &CYAN))
     };
     let row = datapath.row_of(UNDERLAY_INGRESS, &stranger.frame(), DropReason::VtepUnknown);
-    assert_eq!((row.peer, row.vni), (STRANGE_VTEP.ip, VNI));
+    assert_eq!((row.peer, row.vni), (mapped(STRANGE_VTEP.ip), VNI));
     assert_eq!(says(&row), of_ipv4(&GREEN, GREEN.ipv4, &CYAN, 17));
     assert_eq!(row.endpoint, 8, "cyan's interface");
     assert_eq!(row.direction, DropSample::RECEIVED);
@@ -170,7 +164,7 @@ fn what_comes_out_of_a_tunnel_is_noted_down_with_its_sender_and_receiver() {
 
     let other = Tunnel::to_this_host(udp4(&RED, &CYAN));
     let row = datapath.row_of(UNDERLAY_INGRESS, &other.frame(), DropReason::SourceVtep);
-    assert_eq!((row.peer, row.endpoint), (GREEN_VTEP.ip, 8));
+    assert_eq!((row.peer, row.endpoint), (mapped(GREEN_VTEP.ip), 8));
 }
 
 #[test]
@@ -182,7 +176,7 @@ fn what_is_no_sound_tunnel_packet_is_noted_down_as_it_came() {
     assert_eq!(row.source_ip, mapped(GREEN_VTEP.ip));
     assert_eq!(row.destination_ip, mapped(VTEP.ip));
     assert_eq!(row.destination_port, 4789_u16.to_be_bytes());
-    assert_eq!((row.vni, row.endpoint, row.peer), (0, 0, [0; 4]));
+    assert_eq!((row.vni, row.endpoint, row.peer), (0, 0, [0; 16]));
     assert_eq!(row.len as usize, flagless.len());
 
     let foreign = udp4(&GREEN, &BLUE);
@@ -232,8 +226,8 @@ fn the_flood_of_one_host_takes_no_rows_of_anothers() {
             .unwrap();
     }
     let rows = datapath.rows(DropReason::VtepUnknown);
-    assert!(rows.iter().any(|row| row.peer == [10, 0, 0, 77]));
-    assert!(rows.iter().any(|row| row.peer == [10, 0, 0, 66]));
+    assert!(rows.iter().any(|row| row.peer == mapped([10, 0, 0, 77])));
+    assert!(rows.iter().any(|row| row.peer == mapped([10, 0, 0, 66])));
 }
 
 #[test]

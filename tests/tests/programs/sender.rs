@@ -1,7 +1,8 @@
 //! Who may send what out of a tunnel, and what the kernel's VXLAN device takes in.
 
+use bytemuck::Zeroable as _;
 use overlay_ebpf::abi::{
-    DropReason, FdbEntry, FdbKey, NetworkEntry, map,
+    DropReason, FdbKey, NetworkEntry, map,
     program::{ENDPOINT_INGRESS, EXTERNAL_INGRESS, UNDERLAY_INGRESS},
 };
 
@@ -323,7 +324,7 @@ fn the_vxlan_device_takes_in_nothing() {
 #[test]
 fn a_moved_endpoint_is_heard_from_its_new_host_alone() {
     let mut datapath = Datapath::load(Settings::default());
-    let row = FdbEntry::remote(GENERATION + 1, RED_VTEP.ip, RED_VTEP.port);
+    let row = RED_VTEP.remote(GENERATION + 1);
     insert(
         &mut datapath.ebpf,
         map::FDB,
@@ -384,15 +385,15 @@ fn an_on_demand_network_delivers_nothing_of_a_sender_that_is_elsewhere_or_nobody
     let mut datapath = Datapath::on_demand();
     // Blue's twin of the second tenant, whose network does not resolve on demand, is no excuse.
     datapath.check(UNDERLAY_INGRESS, &vteps_of_known_macs());
-    let quiet = overlay_ebpf::abi::Quiet {
+    let negative = overlay_ebpf::abi::Negative {
         until_ns: u64::MAX,
         is_unknown: 1,
         reserved: 0,
     };
     insert(
         &mut datapath.ebpf,
-        map::QUIET,
-        &[(mac_key(NOBODY.mac), quiet)],
+        map::NEGATIVE,
+        &[(mac_key(NOBODY.mac), negative)],
     );
     let frame = tunnel(udp4(&NOBODY, &BLUE)).frame();
     let nobody = Case::drop("nobody's MAC", frame, DropReason::SourceVtep);
@@ -435,8 +436,7 @@ fn the_second_tenants_network_is_held_to_its_own_rows() {
     let mut datapath = Datapath::load(Settings::default());
     let network = NetworkEntry {
         mtu: MTU,
-        flags: 0,
-        slot: 0,
+        ..NetworkEntry::zeroed()
     };
     insert(&mut datapath.ebpf, map::NETWORKS, &[(44_u32, network)]);
     let packet = Tunnel {

@@ -95,9 +95,9 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
         return mtu::refuse(frame, &header, endpoint.mtu);
     }
     let volume = count::volume_of(&segments);
-    let action = if target.ifindex != 0 {
+    let action = if let Some(ifindex) = target.interface() {
         count::received(target.slot, volume);
-        deliver::from_endpoint(frame, &target)
+        deliver::from_endpoint(frame, &target, ifindex)
     } else {
         to_vtep(frame, &endpoint, &header, &flow, &target, longest)
     }?;
@@ -116,15 +116,15 @@ fn to_vtep(
     longest: u32,
 ) -> Result<Action, DropReason> {
     let vni = endpoint.vni;
+    let path = maps::path_of(target)?;
     if header.ether_type == eth::ARP {
-        return encap::send_by_device(frame, vni, target, Counter::SlowSendArp);
+        return encap::send_by_device(frame, vni, &path, Counter::SlowSendArp);
     }
-    let path = maps::path(target.vtep);
     let limit = rule::limit(endpoint.mtu, path.mtu);
     if longest <= limit {
-        encap::send(frame, vni, header, flow, target, path)
+        encap::send(frame, vni, header, flow, &path)
     } else if mtu::may_fragment(frame, header.ether_type, longest) {
-        encap::send_by_device(frame, vni, target, Counter::SlowSendFragmented)
+        encap::send_by_device(frame, vni, &path, Counter::SlowSendFragmented)
     } else {
         mtu::refuse(frame, header, limit)
     }

@@ -33,7 +33,8 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     let origin = match sender::check_mac(vni, tunnel.sender, inner) {
         // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
         Err(reason @ DropReason::SourceVtep) => {
-            subject.endpoint = maps::fdb(vni, inner.destination).map_or(0, |to| to.ifindex);
+            subject.endpoint =
+                maps::fdb(vni, inner.destination).map_or(0, |to| to.interface().unwrap_or(0));
             return Err(reason);
         }
         checked => checked?,
@@ -42,7 +43,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
         Err(DropReason::Multicast) => return Err(group::reason(frame, inner.ether_type, INNER_L3)),
         found => found?,
     };
-    subject.endpoint = target.ifindex;
+    subject.endpoint = target.target;
     // Asked for last: a frame that goes nowhere is not worth the agent's work.
     if origin == Origin::Unknown {
         miss::seek_mac(requester, inner.source, DropReason::SourceVtep)?;
@@ -83,8 +84,8 @@ pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, 
     let header = eth::Header::parse(frame.header(0)?);
     let origin = sender::check_mac(vni, sender, &header)?;
     let target = deliver::local_entry(frame, vni, &header, eth::LEN)?;
-    subject.endpoint = target.ifindex;
+    subject.endpoint = target.target;
     sender::check_addresses(frame, vni, &header, origin, eth::LEN)?;
     count::received(target.slot, count::volume(frame, header.ether_type));
-    deliver::to_endpoint_queued(frame, target.ifindex)
+    deliver::to_endpoint_queued(frame, target.target)
 }

@@ -36,7 +36,7 @@ pub fn local_entry(
     };
     if let Some(destination) = destination {
         match maps::fdb(vni, destination) {
-            Some(entry) if entry.ifindex != 0 => return Ok(entry),
+            Some(entry) if entry.kind == FdbEntry::LOCAL => return Ok(entry),
             Some(_) => return Err(DropReason::NotLocal),
             None => {}
         }
@@ -77,11 +77,15 @@ fn asked_for(frame: &mut Frame, vni: u32, protocol: u16, offset: usize) -> Optio
 
 /// Hands over what another endpoint of this host sent.
 #[inline(always)]
-pub fn from_endpoint(frame: &mut Frame, target: &FdbEntry) -> Result<Action, DropReason> {
+pub fn from_endpoint(
+    frame: &mut Frame,
+    target: &FdbEntry,
+    ifindex: u32,
+) -> Result<Action, DropReason> {
     if target.is_queued() {
-        to_endpoint_queued(frame, target.ifindex)
+        to_endpoint_queued(frame, ifindex)
     } else {
-        frame.redirect_to_peer(target.ifindex)
+        frame.redirect_to_peer(ifindex)
     }
 }
 
@@ -102,9 +106,9 @@ pub fn to_endpoint(
 ) -> Result<Action, DropReason> {
     let is_fresh = frame.protocol() == protocol && (protocol == eth::IPV4 || protocol == eth::IPV6);
     if is_fresh && !target.is_queued() && !wants_gro(frame, protocol) {
-        frame.redirect_to_peer(target.ifindex)
+        frame.redirect_to_peer(target.target)
     } else {
-        to_endpoint_queued(frame, target.ifindex)
+        to_endpoint_queued(frame, target.target)
     }
 }
 

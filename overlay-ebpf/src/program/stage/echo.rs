@@ -1,7 +1,7 @@
 //! Sends other hosts' echoes back, and reports them and the answers to this host's own to the agent.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason, EchoEvent, MeterKey, VtepEntry, VtepKey},
+    abi::{Counter, DropReason, EchoEvent, FdbEntry, MeterKey, VtepEntry},
     rule::miss,
     wire::{
         echo::{self, EchoHdr},
@@ -55,7 +55,7 @@ fn answer(
 #[inline(always)]
 pub fn check_target(vni: u32, mac: Mac) -> Result<(), DropReason> {
     match maps::fdb(vni, mac) {
-        Some(entry) if entry.ifindex != 0 => Ok(()),
+        Some(entry) if entry.kind == FdbEntry::LOCAL => Ok(()),
         Some(_) => Err(DropReason::NotLocal),
         None if maps::network(vni).is_none() => Err(DropReason::VniUnknown),
         None => Err(DropReason::DestinationUnknown),
@@ -78,7 +78,7 @@ pub fn parse(frame: &mut Frame, tunnel: &Tunnel) -> Result<OnStack<EchoHdr>, Dro
 /// A known host sent it, and not too many of them. Of others the agent is not even told: they could keep it busy.
 #[inline(always)]
 pub fn admit(tunnel: &Tunnel) -> Result<VtepEntry, DropReason> {
-    let vtep = maps::vtep(VtepKey { ip: tunnel.sender }).ok_or(DropReason::VtepUnknown)?;
+    let vtep = maps::vtep(tunnel.sender).ok_or(DropReason::VtepUnknown)?;
     let (meter, now) = (MeterKey::echoes(tunnel.sender), maps::now());
     if !maps::with_meter(meter, |meter| miss::allows(meter, now, miss::ECHO_LIMIT)) {
         return Err(DropReason::EchoLimited);
@@ -110,7 +110,7 @@ pub fn turn_round(frame: &mut Frame, to: [u8; 4], port: [u8; 2]) -> Result<Actio
     *frame.header_mut(eth::LEN)? = ipv4::outer(maps::vtep_ip(), to, len, 0);
     *frame.header_mut(OUTER_UDP)? = udp::outer(source, port, udp_len);
     frame.header_mut::<EchoHdr>(INNER_L3)?.kind = echo::REPLY;
-    frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::path(to).next_hop)
+    frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::next_hop(to))
 }
 
 /// Tells the agent what became of an echo that came out of a tunnel.
@@ -161,5 +161,5 @@ pub fn send(frame: &mut Frame) -> Result<Action, DropReason> {
         u32::from(outer_len(frame)?),
         0,
     );
-    frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::path(to).next_hop)
+    frame.redirect_via_neighbor(maps::underlay_ifindex(), maps::next_hop(to))
 }

@@ -4,7 +4,7 @@
 //! programs can't encapsulate go through the kernel's VXLAN device.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason, FdbEntry},
+    abi::{Counter, DropReason},
     rule::{
         ecn,
         flow::{self, Flow},
@@ -29,26 +29,25 @@ pub fn send(
     vni: u32,
     inner: &eth::Header,
     flow: &Flow,
-    target: &FdbEntry,
-    path: Path,
+    path: &Path,
 ) -> Result<Action, DropReason> {
     // Of an aggregate these lengths are only a start: segmentation writes each segment's own. What does not
     // fit is 0, as `iph_set_totlen` has it in the kernel.
     let outer_len = frame.len() + (OVERHEAD_IPV4 - eth::LEN) as u32;
     let outer_len = u16::try_from(outer_len).unwrap_or(0);
     if frame.grow_for_tunnel().is_err() {
-        return send_by_device(frame, vni, target, Counter::SlowSendRefused);
+        return send_by_device(frame, vni, path, Counter::SlowSendRefused);
     }
     let encapsulation = frame.header_mut::<Encapsulation>(eth::LEN)?;
     encapsulation.ip = ipv4::outer(
         maps::vtep_ip(),
-        target.vtep,
+        path.vtep(),
         outer_len,
         ecn::encapsulate(flow.ecn),
     );
     encapsulation.udp = udp::outer(
         flow::source_port(flow.hash),
-        target.vtep_port,
+        path.port(),
         outer_len.saturating_sub(ipv4::LEN as u16),
     );
     encapsulation.vxlan = vxlan::header(vni);
@@ -66,14 +65,14 @@ pub fn send(
 pub fn send_by_device(
     frame: &mut Frame,
     vni: u32,
-    target: &FdbEntry,
+    path: &Path,
     counter: Counter,
 ) -> Result<Action, DropReason> {
     let device = maps::external().ok_or(DropReason::EncapFailed)?;
-    if u16::from_ne_bytes(target.vtep_port) != u16::from_ne_bytes(maps::vtep_port()) {
+    if u16::from_ne_bytes(path.port()) != u16::from_ne_bytes(maps::vtep_port()) {
         return Err(DropReason::EncapFailed);
     }
-    let action = frame.send_by_device(device, vni, maps::vtep_ip(), target.vtep)?;
+    let action = frame.send_by_device(device, vni, maps::vtep_ip(), path.vtep())?;
     maps::count_event(counter);
     Ok(action)
 }

@@ -103,10 +103,10 @@ fn raise(meter: MeterKey, event: OnStack<MissEvent>, otherwise: DropReason) -> D
         _ => return otherwise,
     }
     let now = maps::now();
-    if let Some(quiet) = maps::quiet(&event.key)
-        && now < quiet.until_ns
+    if let Some(negative) = maps::negative(&event.key)
+        && now < negative.until_ns
     {
-        return if quiet.is_unknown == 0 {
+        return if negative.is_unknown == 0 {
             DropReason::Resolving
         } else {
             otherwise

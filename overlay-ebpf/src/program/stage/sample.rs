@@ -52,6 +52,11 @@ impl Subject {
         }
     }
 
+    #[inline(always)]
+    fn has_peer(&self) -> bool {
+        u32::from_ne_bytes(self.peer) != 0
+    }
+
     /// By what those are told apart whose frames take rows from each other alone.
     #[inline(always)]
     fn sender(&self, frame: &Frame) -> u32 {
@@ -101,7 +106,11 @@ fn note(frame: Frame, slot: u32, reason: u32, subject: &Subject) {
         row.ifindex = frame.ifindex();
         row.endpoint = subject.endpoint;
         row.vni = subject.vni;
-        row.peer = subject.peer;
+        row.peer = if subject.has_peer() {
+            ipv6::mapped(subject.peer)
+        } else {
+            [0; 16]
+        };
         row.direction = subject.direction;
         row.len = frame.len().saturating_sub(frame.inner() as u32);
         // What lacks a header is shown without it.
@@ -114,11 +123,11 @@ fn note(frame: Frame, slot: u32, reason: u32, subject: &Subject) {
 #[inline(always)]
 fn forget_packet(row: &mut DropSample) {
     const WORD: usize = size_of::<u64>();
-    const { assert!(offset_of!(DropSample, destination_mac) == 4 * WORD) };
-    const { assert!(offset_of!(DropSample, sealed_ns) == 11 * WORD) };
+    const { assert!(offset_of!(DropSample, peer) == 3 * WORD) };
+    const { assert!(offset_of!(DropSample, sealed_ns) == 12 * WORD) };
     let words: &mut [u64; size_of::<DropSample>() / WORD] = must_cast_mut(row);
-    let [_, _, _, _, packet @ .., _] = words;
-    *packet = [0; 7];
+    let [_, _, _, packet @ .., _] = words;
+    *packet = [0; 9];
 }
 
 /// The field that begins at an offset of the row, and those behind it: so many bytes.
@@ -228,8 +237,8 @@ fn find_other_end(row: &mut DropSample) {
         return;
     };
     if row.direction == DropSample::SENT {
-        row.peer = entry.vtep;
+        row.peer = maps::vtep_of(&entry);
     } else if row.endpoint == 0 {
-        row.endpoint = entry.ifindex;
+        row.endpoint = entry.interface().unwrap_or(0);
     }
 }

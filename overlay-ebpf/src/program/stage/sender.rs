@@ -5,7 +5,7 @@
 //! the agent has the answer.
 
 use overlay_ebpf::{
-    abi::{DropReason, NetworkEntry, VtepKey},
+    abi::{DropReason, NetworkEntry},
     rule::{sender as rule, source},
     wire::{
         arp::{self, ArpHdr},
@@ -34,7 +34,7 @@ pub fn check_mac(vni: u32, vtep_ip: [u8; 4], inner: &eth::Header) -> Result<Orig
     if entry.is_some_and(|entry| rule::is_behind(&entry, vtep_ip)) {
         return Ok(Origin::Proven);
     }
-    if maps::vtep(VtepKey { ip: vtep_ip }).is_none() {
+    if maps::vtep(vtep_ip).is_none() {
         return Err(DropReason::VtepUnknown);
     }
     let network = maps::network(vni).ok_or(DropReason::VniUnknown)?;

@@ -1,6 +1,6 @@
 //! Dropped packets: how many, and some of them.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use jiff::Timestamp;
 use overlay_ebpf::abi::DropReason;
@@ -73,7 +73,7 @@ pub struct DroppedView {
     /// Its network; likewise.
     pub vni: Option<Vni>,
     /// The other host's underlay address; null if there is none, or it is not known.
-    pub peer: Option<Ipv4Addr>,
+    pub peer: Option<IpAddr>,
     /// Its node; null if it is no node's.
     pub node: Option<Name>,
     /// What was in it.
@@ -87,7 +87,7 @@ pub struct DropNames {
     /// Endpoints of this host by their host-side interfaces.
     pub endpoints: BTreeMap<u32, Name>,
     /// Nodes by their underlay addresses.
-    pub nodes: BTreeMap<Ipv4Addr, Name>,
+    pub nodes: BTreeMap<IpAddr, Name>,
 }
 
 /// Views of frames, the oldest of which comes first: loss before noise, and the newest first. Only those of the
@@ -114,7 +114,7 @@ impl DropSampleView {
     #[must_use]
     pub fn new(dropped: DroppedFrame, names: &DropNames) -> Self {
         let endpoint = dropped.endpoint.and_then(|it| names.endpoints.get(&it));
-        let node = dropped.peer.and_then(|peer| names.nodes.get(&peer));
+        let node = dropped.peer.and_then(|peer| names.nodes.get(&peer.ip()));
         Self {
             time: milliseconds(dropped.time).unwrap_or_default(),
             dropped: DroppedView {
@@ -123,7 +123,7 @@ impl DropSampleView {
                 direction: dropped.direction,
                 endpoint: endpoint.cloned(),
                 vni: dropped.vni,
-                peer: dropped.peer,
+                peer: dropped.peer.map(IpAddr::from),
                 node: node.cloned(),
                 frame: dropped.frame,
             },

@@ -199,7 +199,7 @@ impl VtepView {
     #[must_use]
     pub fn has_no_address(&self) -> bool {
         let vtep = Vtep {
-            ip: self.ip,
+            ip: self.ip.into(),
             port: self.port,
         };
         vtep.is_discard()
@@ -210,7 +210,7 @@ impl VtepView {
     pub fn new(node: Node, state: NodeState) -> Self {
         Self {
             node: node.name,
-            ip: node.vtep.ip,
+            ip: node.vtep.ip.into(),
             port: node.vtep.port,
             last_seen: node.last_seen.and_then(milliseconds),
             alive: node.alive,

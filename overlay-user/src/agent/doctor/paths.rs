@@ -61,7 +61,7 @@ fn finding(own: &Own<'_>, vtep: &VtepView) -> Option<Finding> {
             ),
             format_args!(
                 "let UDP from {} to port {port} of {node} through the firewalls between",
-                IpAddr::to_string(&own_vtep.ip)
+                own_vtep.ip
             ),
         )),
         PathState::Damaged => Some(Finding::problem(

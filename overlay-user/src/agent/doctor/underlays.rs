@@ -1,6 +1,6 @@
 //! Underlays of different MTUs.
 
-use super::{DoctorView, ENCAPSULATION, Finding, Name, Network, Node, Own};
+use super::{DoctorView, Finding, Name, Network, Node, Own, VtepAddr};
 
 /// Names underlays whose MTU differs from this host's, what that makes of automatic MTUs, and each network
 /// with a fixed one that does not fit them.
@@ -33,14 +33,14 @@ pub(super) fn judge_underlays(
              leaves",
             own.mtu,
             named(&others),
-            least.saturating_sub(ENCAPSULATION)
+            least.saturating_sub(VtepAddr::IPV4_OVERHEAD)
         ),
         "give all underlays the same MTU; a host that is gone for good counts until `overlay vtep rm`",
     ));
     for network in networks {
         let narrow: Vec<(&Name, u32)> = others
             .iter()
-            .filter(|(_, mtu)| network.mtu > mtu.saturating_sub(ENCAPSULATION))
+            .filter(|(_, mtu)| network.mtu > mtu.saturating_sub(VtepAddr::IPV4_OVERHEAD))
             .copied()
             .collect();
         if !narrow.is_empty() {
@@ -53,7 +53,7 @@ pub(super) fn judge_underlays(
                 ),
                 format_args!(
                     "raise those underlays' MTU to {} or more, or make the network anew with a smaller one",
-                    network.mtu.saturating_add(ENCAPSULATION)
+                    network.mtu.saturating_add(VtepAddr::IPV4_OVERHEAD)
                 ),
             ));
         }

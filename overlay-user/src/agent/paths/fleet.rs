@@ -24,7 +24,7 @@ impl Fleet {
             longest: 1500,
         };
         let all = (1..=hosts)
-            .map(|number| (Ipv4Addr::from_bits(0x0a00_0000 + number), host))
+            .map(|number| ((0x0a00_0000 + number).to_be_bytes().into(), host))
             .collect();
         let fleet = Self {
             paths: Paths::default(),

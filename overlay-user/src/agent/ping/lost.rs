@@ -102,13 +102,13 @@ fn judge(pinged: &Pinged, facts: &Facts) -> LostAt {
                 message: format!(
                     "{to_node} answered, and the answer did not get back to {from_node}"
                 ),
-                advice: let_through(other.ip, *own, from_node),
+                advice: let_through(other.ip.into(), *own, from_node),
             },
             None => LostAt {
                 last_seen: Some(from_node.clone()),
                 reason: None,
                 message: format!("it left {from_node}, and did not get to {to_node}"),
-                advice: let_through(own.ip, *other, to_node),
+                advice: let_through(own.ip.into(), *other, to_node),
             },
         },
         None => LostAt {

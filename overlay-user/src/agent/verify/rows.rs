@@ -1,9 +1,6 @@
 //! Rows as the registry wants them and as hosts have them, and what differs: pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     agent::api::{Difference, EntryView},
@@ -11,11 +8,11 @@ use crate::{
     reconcile::digest::RowKey,
 };
 
-/// Where the nodes have their VTEPs; those of an underlay that this version can't use are left out.
+/// Where the nodes have their VTEPs; those without an underlay address are left out.
 pub(super) fn vteps(nodes: &[Node]) -> BTreeMap<Name, Vtep> {
     nodes
         .iter()
-        .filter(|node| matches!(node.vtep.ip, IpAddr::V4(_)))
+        .filter(|node| !node.vtep.is_discard())
         .map(|node| (node.name.clone(), node.vtep))
         .collect()
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, EncodeContext};
+use super::{Encode, Numbering};
 use crate::model::{EndpointRow, Mac, Revision, Vni};
 
 impl Encode for EndpointRow {
@@ -17,20 +17,22 @@ impl Encode for EndpointRow {
         *ifindex
     }
 
-    fn encode(_: &u32, row: &Self, context: &EncodeContext<'_>) -> abi::EndpointEntry {
+    fn encode(ifindex: &u32, row: &Self, numbering: &Numbering) -> abi::EndpointEntry {
         abi::EndpointEntry {
             generation: row.generation,
             vni: row.vni.get(),
             mtu: row.mtu,
             mac: row.mac.octets(),
-            slot: context.slots.of(row.vni),
+            slot: numbering.slots.of(row.vni),
             ipv4: row.ipv4.map_or([0; 4], |ip| ip.octets()),
             ipv6: row.ipv6.map_or([0; 16], |ip| ip.octets()),
-            reserved: [0; 4],
+            id: numbering.endpoints.of(ifindex).map_or(0, u32::from),
+            flags: 0,
+            router: 0,
         }
     }
 
-    fn decode(key: &u32, value: &abi::EndpointEntry) -> Option<(u32, Self)> {
+    fn decode(key: &u32, value: &abi::EndpointEntry, _: &Numbering) -> Option<(u32, Self)> {
         let row = Self {
             vni: Vni::try_from(value.vni).ok()?,
             mac: Mac::try_from(value.mac).ok()?,

@@ -1,10 +1,8 @@
 //! The FDB as the map `fdb` holds it.
 
-use std::net::Ipv4Addr;
-
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, EncodeContext};
+use super::{Encode, Numbering};
 use crate::{
     datapath::Settings,
     model::{FdbKey, FdbRow, FdbTarget, Mac, Revision, Vni},
@@ -25,36 +23,44 @@ impl Encode for FdbRow {
         abi::FdbKey::new(key.vni.get(), key.mac.octets())
     }
 
-    fn encode(key: &FdbKey, row: &Self, context: &EncodeContext<'_>) -> abi::FdbEntry {
+    fn encode(key: &FdbKey, row: &Self, numbering: &Numbering) -> abi::FdbEntry {
         let mut entry = match row.target {
-            FdbTarget::Local { ifindex, .. } => abi::FdbEntry::local(row.generation, ifindex),
-            FdbTarget::Remote { vtep, port } => {
-                abi::FdbEntry::remote(row.generation, vtep.octets(), port)
+            FdbTarget::Local { ifindex, is_queued } => abi::FdbEntry {
+                id: numbering.endpoints.of(&ifindex).unwrap_or(0),
+                slot: numbering.slots.of(key.vni),
+                flags: if is_queued { abi::FdbEntry::QUEUED } else { 0 },
+                ..abi::FdbEntry::local(row.generation, ifindex)
+            },
+            FdbTarget::Remote { vtep, .. } => {
+                let ipv4 = vtep.ipv4().map_or([0; 4], |ip| ip.octets());
+                abi::FdbEntry::remote(row.generation, numbering.vteps.of(&vtep).into(), ipv4)
             }
         };
-        if let FdbTarget::Local { is_queued, .. } = row.target {
-            entry.slot = context.slots.of(key.vni);
-            if is_queued {
-                entry.vtep_port = abi::FdbEntry::QUEUED;
-            }
-        }
         if row.ages {
-            entry.used_s = context.now_s;
+            entry.flags |= abi::FdbEntry::AGES;
+            entry.used_s = numbering.now_s;
         }
         entry
     }
 
-    fn decode(key: &abi::FdbKey, value: &abi::FdbEntry) -> Option<(FdbKey, Self)> {
-        let target = if value.ifindex == 0 {
-            FdbTarget::Remote {
-                vtep: Ipv4Addr::from(value.vtep),
-                port: u16::from_be_bytes(value.vtep_port),
-            }
-        } else {
-            FdbTarget::Local {
-                ifindex: value.ifindex,
+    fn decode(
+        key: &abi::FdbKey,
+        value: &abi::FdbEntry,
+        numbering: &Numbering,
+    ) -> Option<(FdbKey, Self)> {
+        let target = match value.kind {
+            abi::FdbEntry::LOCAL => FdbTarget::Local {
+                ifindex: value.target,
                 is_queued: value.is_queued(),
+            },
+            abi::FdbEntry::REMOTE => {
+                let vtep = numbering.vteps.vtep(value.target);
+                FdbTarget::Remote {
+                    vtep: vtep.ip,
+                    port: vtep.port,
+                }
             }
+            _ => return None,
         };
         let key = FdbKey {
             vni: Vni::try_from(key.vni).ok()?,
@@ -65,7 +71,7 @@ impl Encode for FdbRow {
             Self {
                 target,
                 generation: value.generation,
-                ages: value.used_s != 0,
+                ages: value.flags & abi::FdbEntry::AGES != 0,
             },
         ))
     }

@@ -8,15 +8,26 @@ mod vteps;
 
 use aya::{Ebpf, EbpfLoader, Pod};
 
-use super::{DatapathError, Settings, pins::Pins, table::Table, traffic_slots::TrafficSlots};
+use super::{
+    DatapathError, Settings,
+    numbers::{Numbers, VtepNumbers},
+    pins::Pins,
+    table::Table,
+    traffic_slots::TrafficSlots,
+};
 use crate::model::{MapUsage, Revision, Row, Tables, for_each_table};
 
-/// What entries carry that the model leaves to the datapath.
-pub(super) struct EncodeContext<'a> {
+/// What entries carry that the model leaves to the datapath: numbers of its own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Numbering {
     /// Where each network is counted.
-    pub slots: &'a TrafficSlots,
-    /// Seconds of `CLOCK_MONOTONIC`, never 0.
-    pub now_s: u32,
+    pub slots: TrafficSlots,
+    /// The VTEPs' slots of `paths`.
+    pub vteps: VtepNumbers,
+    /// This host's endpoints by their host-side interfaces.
+    pub endpoints: Numbers<u32>,
+    /// Seconds of `CLOCK_MONOTONIC`, modulo 2^16.
+    pub now_s: u16,
 }
 
 /// A row that has a place in a map.
@@ -36,10 +47,14 @@ pub(super) trait Encode: Row {
 
     fn encode_key(key: &Self::Key) -> Self::AbiKey;
 
-    fn encode(key: &Self::Key, row: &Self, context: &EncodeContext<'_>) -> Self::AbiValue;
+    fn encode(key: &Self::Key, row: &Self, numbering: &Numbering) -> Self::AbiValue;
 
     /// `None`: no version of this agent wrote it, so it is neither kept nor understood.
-    fn decode(key: &Self::AbiKey, value: &Self::AbiValue) -> Option<(Self::Key, Self)>;
+    fn decode(
+        key: &Self::AbiKey,
+        value: &Self::AbiValue,
+        numbering: &Numbering,
+    ) -> Option<(Self::Key, Self)>;
 
     /// The registry's revision that an entry comes from; `None`: such rows carry none.
     fn abi_generation(_value: &Self::AbiValue) -> Option<Revision> {
@@ -96,17 +111,17 @@ macro_rules! bpf_tables {
             }
 
             /// All rows that are understood.
-            pub(super) fn rows(&self) -> Result<Tables, DatapathError> {
+            pub(super) fn rows(&self, numbering: &Numbering) -> Result<Tables, DatapathError> {
                 Ok(Tables {
-                    $($table: self.$table.rows()?,)+
+                    $($table: self.$table.rows(numbering)?,)+
                 })
             }
 
             /// The same without the large tables.
-            pub(super) fn small(&self) -> Result<Tables, DatapathError> {
+            pub(super) fn small(&self, numbering: &Numbering) -> Result<Tables, DatapathError> {
                 let mut tables = Tables::default();
                 $(if !<$row>::IS_LARGE {
-                    tables.$table = self.$table.rows()?;
+                    tables.$table = self.$table.rows(numbering)?;
                 })+
                 Ok(tables)
             }
@@ -115,9 +130,9 @@ macro_rules! bpf_tables {
             pub(super) fn put(
                 &mut self,
                 rows: &Tables,
-                context: &EncodeContext<'_>,
+                numbering: &Numbering,
             ) -> impl Iterator<Item = Result<(), DatapathError>> + use<> {
-                [$(self.$table.put(&rows.$table, context)),+].into_iter()
+                [$(self.$table.put(&rows.$table, numbering)),+].into_iter()
             }
 
             /// Removes rows, in the reverse order; gives what came of each.
@@ -137,15 +152,13 @@ for_each_table!(bpf_tables);
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use bytemuck::Zeroable as _;
     use overlay_ebpf::abi;
 
     use super::*;
     use crate::model::{
         EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Vni,
-        VtepPath, VtepRow,
+        Vtep, VtepAddr, VtepPath, VtepRow,
     };
 
     fn vni() -> Vni {
@@ -161,13 +174,16 @@ mod tests {
     where
         R::Key: PartialEq + std::fmt::Debug,
     {
-        let slots = TrafficSlots::default();
-        let context = EncodeContext {
-            slots: &slots,
-            now_s: 1,
-        };
-        let (abi_key, abi_value) = (R::encode_key(&key), R::encode(&key, &row, &context));
-        assert_eq!(R::decode(&abi_key, &abi_value), Some((key, row)));
+        let mut numbering = Numbering::default();
+        for ip in ["10.0.0.2", "fd00::2"] {
+            let ip = ip.parse().unwrap();
+            numbering.vteps.assign(Vtep { ip, port: 4789 });
+        }
+        let (abi_key, abi_value) = (R::encode_key(&key), R::encode(&key, &row, &numbering));
+        assert_eq!(
+            R::decode(&abi_key, &abi_value, &numbering),
+            Some((key, row))
+        );
     }
 
     #[test]
@@ -187,15 +203,17 @@ mod tests {
                 ages: false,
             },
         );
-        let vtep = Ipv4Addr::new(10, 0, 0, 2);
-        comes_back(
-            key,
-            FdbRow {
-                target: FdbTarget::Remote { vtep, port: 4789 },
-                generation: 9,
-                ages: true,
-            },
-        );
+        let [vtep, ipv6] = ["10.0.0.2", "fd00::2"].map(|ip| ip.parse::<VtepAddr>().unwrap());
+        for vtep in [vtep, ipv6] {
+            comes_back(
+                key,
+                FdbRow {
+                    target: FdbTarget::Remote { vtep, port: 4789 },
+                    generation: 9,
+                    ages: true,
+                },
+            );
+        }
         for ip in ["7.7.7.2", "fd00::2"] {
             let key = NeighborKey {
                 vni: vni(),
@@ -228,7 +246,7 @@ mod tests {
             VtepRow {
                 port: 4789,
                 path: VtepPath {
-                    next_hop: Some(vtep),
+                    next_hop: Some(vtep.ip()),
                     mtu: Some(4000),
                 },
             },
@@ -248,10 +266,14 @@ mod tests {
 
     #[test]
     fn rows_that_no_agent_wrote_are_not_understood() {
-        assert_eq!(NetworkRow::decode(&0, &abi::NetworkEntry::zeroed()), None);
+        let numbering = Numbering::default();
+        assert_eq!(
+            NetworkRow::decode(&0, &abi::NetworkEntry::zeroed(), &numbering),
+            None
+        );
         let multicast = abi::FdbKey::new(42, [0xff; 6]);
         assert_eq!(
-            FdbRow::decode(&multicast, &abi::FdbEntry::local(1, 7)),
+            FdbRow::decode(&multicast, &abi::FdbEntry::local(1, 7), &numbering),
             None
         );
     }

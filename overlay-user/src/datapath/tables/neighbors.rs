@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, EncodeContext};
+use super::{Encode, Numbering};
 use crate::{
     datapath::Settings,
     model::{Mac, NeighborKey, NeighborRow, Revision, Vni},
@@ -28,11 +28,15 @@ impl Encode for NeighborRow {
         }
     }
 
-    fn encode(_: &NeighborKey, row: &Self, _: &EncodeContext<'_>) -> abi::NeighborEntry {
+    fn encode(_: &NeighborKey, row: &Self, _: &Numbering) -> abi::NeighborEntry {
         abi::NeighborEntry::new(row.generation, row.mac.octets())
     }
 
-    fn decode(key: &abi::NeighborKey, value: &abi::NeighborEntry) -> Option<(NeighborKey, Self)> {
+    fn decode(
+        key: &abi::NeighborKey,
+        value: &abi::NeighborEntry,
+        _: &Numbering,
+    ) -> Option<(NeighborKey, Self)> {
         let ip = Ipv6Addr::from(key.ip).to_canonical();
         let key = NeighborKey {
             vni: Vni::try_from(key.vni).ok()?,

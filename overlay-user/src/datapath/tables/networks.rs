@@ -2,7 +2,7 @@
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, EncodeContext};
+use super::{Encode, Numbering};
 use crate::model::{NetworkRow, Vni};
 
 impl Encode for NetworkRow {
@@ -15,7 +15,7 @@ impl Encode for NetworkRow {
         vni.get()
     }
 
-    fn encode(vni: &Vni, row: &Self, context: &EncodeContext<'_>) -> abi::NetworkEntry {
+    fn encode(vni: &Vni, row: &Self, numbering: &Numbering) -> abi::NetworkEntry {
         abi::NetworkEntry {
             mtu: row.mtu,
             flags: if row.on_demand {
@@ -23,11 +23,13 @@ impl Encode for NetworkRow {
             } else {
                 0
             },
-            slot: context.slots.of(*vni),
+            slot: numbering.slots.of(*vni),
+            router: 0,
+            reserved: [0; 4],
         }
     }
 
-    fn decode(key: &u32, value: &abi::NetworkEntry) -> Option<(Vni, Self)> {
+    fn decode(key: &u32, value: &abi::NetworkEntry, _: &Numbering) -> Option<(Vni, Self)> {
         let row = Self {
             mtu: value.mtu,
             on_demand: value.flags & abi::NetworkEntry::ON_DEMAND != 0,

@@ -1,11 +1,11 @@
-//! The VTEPs table as the map `vteps` holds it.
+//! The VTEPs table as the map `vteps` holds it. `paths` has the same by slot.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, EncodeContext};
-use crate::model::{VtepPath, VtepRow};
+use super::{Encode, Numbering};
+use crate::model::{VtepAddr, VtepPath, VtepRow};
 
 impl Encode for VtepRow {
     type AbiKey = abi::VtepKey;
@@ -13,27 +13,33 @@ impl Encode for VtepRow {
 
     const MAP: &str = map::VTEPS;
 
-    fn encode_key(ip: &Ipv4Addr) -> abi::VtepKey {
+    fn encode_key(ip: &VtepAddr) -> abi::VtepKey {
         abi::VtepKey { ip: ip.octets() }
     }
 
-    fn encode(_: &Ipv4Addr, row: &Self, _: &EncodeContext<'_>) -> abi::VtepEntry {
+    fn encode(ip: &VtepAddr, row: &Self, numbering: &Numbering) -> abi::VtepEntry {
         let VtepPath { next_hop, mtu } = row.path;
-        let next_hop = next_hop.map_or([0; 4], |ip| ip.octets());
         abi::VtepEntry {
+            id: numbering.vteps.of(ip).into(),
+            port: row.port.to_be_bytes(),
             mtu: mtu.unwrap_or_default(),
-            ..abi::VtepEntry::new(row.port, next_hop)
+            flags: 0,
+            next_hop: next_hop.map_or([0; 16], |ip| VtepAddr::from(ip).octets()),
         }
     }
 
-    fn decode(key: &abi::VtepKey, value: &abi::VtepEntry) -> Option<(Ipv4Addr, Self)> {
+    fn decode(
+        key: &abi::VtepKey,
+        value: &abi::VtepEntry,
+        _: &Numbering,
+    ) -> Option<(VtepAddr, Self)> {
+        let next_hop: IpAddr = Ipv6Addr::from(value.next_hop).to_canonical();
         Some((
-            Ipv4Addr::from(key.ip),
+            VtepAddr::from(key.ip),
             Self {
                 port: u16::from_be_bytes(value.port),
                 path: VtepPath {
-                    next_hop: Some(Ipv4Addr::from(value.next_hop))
-                        .filter(|ip| !ip.is_unspecified()),
+                    next_hop: Some(next_hop).filter(|ip| !ip.is_unspecified()),
                     mtu: Some(value.mtu).filter(|mtu| *mtu != 0),
                 },
             },

@@ -1,7 +1,4 @@
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use proptest::prelude::*;
 
@@ -15,7 +12,7 @@ use super::{
 };
 use crate::model::{
     Endpoint, EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, Network, Node,
-    Vni, Vtep, VtepPath, VtepRow,
+    Vni, Vtep, VtepAddr, VtepPath, VtepRow,
 };
 
 fn vni(number: u32) -> Vni {
@@ -80,7 +77,7 @@ fn local() -> Local {
 }
 
 fn host() -> HostState {
-    let peer = Ipv4Addr::new(10, 0, 0, 2);
+    let peer = VtepAddr::from([10, 0, 0, 2]);
     let mut endpoints = LocalEndpoints::default();
     endpoints.set_interface(&"a".parse().unwrap(), 7, false);
     HostState {
@@ -88,7 +85,7 @@ fn host() -> HostState {
         paths: BTreeMap::from([(
             peer,
             VtepPath {
-                next_hop: Some(peer),
+                next_hop: Some(peer.ip()),
                 mtu: Some(4000),
             },
         )]),
@@ -140,20 +137,20 @@ fn only_other_nodes_are_vteps_to_accept_from() {
     let vteps = VtepRow::all(&desired(&mirror, &local, &host));
     assert_eq!(
         vteps.keys().collect::<Vec<_>>(),
-        [&Ipv4Addr::new(10, 0, 0, 2)]
+        [&VtepAddr::from([10, 0, 0, 2])]
     );
 }
 
 #[test]
 fn a_path_that_is_not_known_is_left_to_the_kernel() {
-    let (mirror, local, peer) = (mirror(), local(), Ipv4Addr::new(10, 0, 0, 2));
+    let (mirror, local, peer) = (mirror(), local(), VtepAddr::from([10, 0, 0, 2]));
     let path = |found: &HostState| {
         desired(&mirror, &local, found)
             .row::<VtepRow>(peer)
             .unwrap()
             .path
     };
-    assert_eq!(path(&host()).next_hop, Some(peer));
+    assert_eq!(path(&host()).next_hop, Some(peer.ip()));
     assert_eq!(path(&host()).mtu, Some(4000));
     assert_eq!(path(&HostState::default()), VtepPath::default());
 }
@@ -317,7 +314,7 @@ proptest! {
                 .iter()
                 .map(|(ip, port)| {
                     let port = u16::try_from(*port % 7).unwrap();
-                    (Ipv4Addr::from_bits(*ip % 64), VtepRow { port, path: VtepPath::default() })
+                    (VtepAddr::from((*ip % 64).to_be_bytes()), VtepRow { port, path: VtepPath::default() })
                 })
                 .collect(),
             ..Tables::default()

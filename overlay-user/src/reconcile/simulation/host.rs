@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -24,7 +24,8 @@ use crate::{
     datapath::{AttachMode, Before, Datapath, DatapathError},
     model::{
         DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
-        NeighborKey, NeighborRow, ProbeRequest, Rows, Tables, Traffic, Vni, VtepPath, Wanted,
+        NeighborKey, NeighborRow, ProbeRequest, Rows, Tables, Traffic, Vni, VtepAddr, VtepPath,
+        Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
@@ -246,16 +247,16 @@ impl Datapath for Host {
         Ok(self.listen())
     }
 
-    fn quiet(
+    fn set_negative(
         &self,
         vni: Vni,
         wanted: Wanted,
         nobody_for: Option<Duration>,
     ) -> Result<(), DatapathError> {
-        let quiet = &mut self.lock().kernel.quiet;
+        let negative = &mut self.lock().kernel.negative;
         match nobody_for {
-            Some(time) => drop(quiet.insert((vni, wanted), Instant::now() + time)),
-            None => drop(quiet.remove(&(vni, wanted))),
+            Some(time) => drop(negative.insert((vni, wanted), Instant::now() + time)),
+            None => drop(negative.remove(&(vni, wanted))),
         }
         Ok(())
     }
@@ -558,13 +559,13 @@ impl Platform for Host {
 
     async fn paths(
         &self,
-        vteps: &[Ipv4Addr],
-    ) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError> {
+        vteps: &[VtepAddr],
+    ) -> Result<BTreeMap<VtepAddr, VtepPath>, PlatformError> {
         if self.fails(|faults| faults.ports) {
             return Err(PlatformError::Refused("the kernel feels unwell".to_owned()));
         }
-        let path = |vtep: &Ipv4Addr| VtepPath {
-            next_hop: Some(*vtep),
+        let path = |vtep: &VtepAddr| VtepPath {
+            next_hop: Some(vtep.ip()),
             mtu: None,
         };
         Ok(vteps.iter().map(|vtep| (*vtep, path(vtep))).collect())

@@ -1,6 +1,6 @@
 //! What must hold: always, and once all faults are over.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
@@ -12,7 +12,8 @@ use super::{
 use crate::{
     model::{
         Digest, Endpoint, FdbKey, FdbRow, FdbTarget, Installed, Miss, Name, NeighborKey,
-        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, Tables, VtepPath, VtepRow,
+        NeighborRow, NetworkRow, Question, QuestionId, Resolve, Subject, Tables, Vtep, VtepPath,
+        VtepRow,
     },
     reconcile::digest::Survey,
 };
@@ -68,11 +69,11 @@ impl Oracle<'_> {
             }
         } else {
             let vtep = self.state.nodes[&endpoint.node].vtep;
-            let IpAddr::V4(ip) = vtep.ip else {
+            if vtep.is_discard() {
                 return None;
-            };
+            }
             FdbTarget::Remote {
-                vtep: ip,
+                vtep: vtep.ip,
                 port: vtep.port,
             }
         };
@@ -261,15 +262,13 @@ impl World {
             }
             let others = state.nodes.values().filter(|node| node.name.as_str() != ME);
             let vteps: BTreeMap<_, _> = others
-                .filter_map(|node| match node.vtep.ip {
-                    IpAddr::V4(ip) => Some((ip, node.vtep.port)),
-                    IpAddr::V6(_) => None,
-                })
-                .map(|(ip, port)| {
+                .map(|node| node.vtep)
+                .filter(|vtep| !vtep.is_discard())
+                .map(|Vtep { ip, port }| {
                     let row = VtepRow {
                         port,
                         path: VtepPath {
-                            next_hop: Some(ip),
+                            next_hop: Some(ip.ip()),
                             mtu: None,
                         },
                     };
@@ -458,7 +457,7 @@ fn digests(kernel: &Kernel) -> Vec<Digest> {
     for (key, row) in &kernel.tables.fdb {
         let vtep = match row.target {
             FdbTarget::Local { .. } => vtep(1),
-            FdbTarget::Remote { vtep, port } => crate::model::Vtep {
+            FdbTarget::Remote { vtep, port } => Vtep {
                 ip: vtep.into(),
                 port,
             },

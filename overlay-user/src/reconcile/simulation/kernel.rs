@@ -33,7 +33,7 @@ pub(super) struct Kernel {
     /// When frames used rows that age.
     pub(super) used: BTreeMap<FdbKey, Instant>,
     /// Until when addresses raise no miss.
-    pub(super) quiet: BTreeMap<(Vni, Wanted), Instant>,
+    pub(super) negative: BTreeMap<(Vni, Wanted), Instant>,
     /// Answers to frames that asked for an address.
     pub(super) answers: Vec<(Miss, Mac)>,
     /// What was last announced of an address.
@@ -69,10 +69,10 @@ impl Kernel {
         let network = self.tables.networks.get(&miss.vni);
         let is_on_demand = network.is_some_and(|row| row.on_demand);
         let key = (miss.vni, miss.wanted);
-        let is_quiet = self.quiet.get(&key).is_some_and(|until| *until > now);
-        let raises = !found && is_on_demand && !is_quiet;
+        let is_negative = self.negative.get(&key).is_some_and(|until| *until > now);
+        let raises = !found && is_on_demand && !is_negative;
         if raises {
-            self.quiet.insert(key, now + Duration::from_secs(1));
+            self.negative.insert(key, now + Duration::from_secs(1));
         }
         (found, raises)
     }

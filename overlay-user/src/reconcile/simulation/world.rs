@@ -73,7 +73,7 @@ pub(super) fn name(text: &str) -> Name {
 
 pub(super) fn vtep(last: u8) -> Vtep {
     Vtep {
-        ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
+        ip: [10, 0, 0, last].into(),
         port: 4789,
     }
 }
@@ -484,7 +484,7 @@ impl World {
         };
         let row = FdbRow {
             target: FdbTarget::Remote {
-                vtep: Ipv4Addr::new(10, 0, 0, self.last()),
+                vtep: [10, 0, 0, self.last()].into(),
                 port: 4789,
             },
             generation: [0, 100_000][self.rng.within(..2)],

@@ -1,25 +1,21 @@
 //! The VTEPs table: the tunnel ends of the other nodes, and the way to each.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use super::Derived;
 use crate::{
-    model::{Node, Rows, VtepRow},
+    model::{Node, Rows, VtepAddr, VtepRow},
     reconcile::{desired::Desired, mirror::Fact},
 };
 
 impl Derived for VtepRow {
-    type Id = Ipv4Addr;
+    type Id = VtepAddr;
 
-    fn affected(fact: &Fact<'_>, mark: &mut impl FnMut(Ipv4Addr)) {
-        if let Fact::Node(node) = fact
-            && let IpAddr::V4(ip) = node.vtep.ip
-        {
-            mark(ip);
+    fn affected(fact: &Fact<'_>, mark: &mut impl FnMut(VtepAddr)) {
+        if let Fact::Node(node) = fact {
+            mark(node.vtep.ip);
         }
     }
 
-    fn desired(desired: &Desired<'_>, ip: &Ipv4Addr) -> Option<(Ipv4Addr, Self)> {
+    fn desired(desired: &Desired<'_>, ip: &VtepAddr) -> Option<(VtepAddr, Self)> {
         let mut peers = desired.peers();
         let node = peers.find(|node| node.vtep.ip == *ip)?;
         row_of(desired, node)
@@ -31,13 +27,11 @@ impl Derived for VtepRow {
     }
 }
 
-fn row_of(desired: &Desired<'_>, node: &Node) -> Option<(Ipv4Addr, VtepRow)> {
-    let IpAddr::V4(ip) = node.vtep.ip else {
-        return None;
-    };
+fn row_of(desired: &Desired<'_>, node: &Node) -> Option<(VtepAddr, VtepRow)> {
+    let ip = node.vtep.ip;
     let row = VtepRow {
         port: node.vtep.port,
         path: desired.host.paths.get(&ip).copied().unwrap_or_default(),
     };
-    Some((ip, row))
+    (!ip.is_discard()).then_some((ip, row))
 }

@@ -63,7 +63,7 @@ impl Audit<'_> {
                 return Ok(());
             };
             let node: NodeValue = values::read(kv.key(), kv.value())?;
-            audit.expect(keys::vtep(node.vtep.ip), &name);
+            audit.expect(keys::vtep(node.vtep.ip.ip()), &name);
             Ok(())
         })
         .await?;

@@ -139,7 +139,7 @@ impl Work<'_, '_> {
 
     fn put_node(&mut self, node: &Node) -> Result<(), Stop> {
         rules::check_node(node)?;
-        let ip = node.vtep.ip;
+        let ip = node.vtep.ip.ip();
         let (key, claim) = (keys::node(&node.name), keys::vtep(ip));
         self.planner.need(&[key.clone(), claim.clone()])?;
         // One that can't be read is replaced: its agent would never start again.
@@ -158,9 +158,9 @@ impl Work<'_, '_> {
             return Ok(());
         }
         if let Some(former) = former
-            && former.vtep.ip != ip
+            && former.vtep.ip.ip() != ip
         {
-            self.planner.delete(keys::vtep(former.vtep.ip));
+            self.planner.delete(keys::vtep(former.vtep.ip.ip()));
         }
         self.planner.put(key, values::write(&value)?);
         self.planner.put(claim, node.name.as_str());
@@ -266,7 +266,7 @@ impl Work<'_, '_> {
         };
         let node: NodeValue = values::read(key.as_bytes(), &value)?;
         self.planner.delete(key);
-        self.planner.delete(keys::vtep(node.vtep.ip));
+        self.planner.delete(keys::vtep(node.vtep.ip.ip()));
         self.planner.delete(keys::alive(name));
         self.planner.delete(keys::seen(name));
         self.planner.delete(keys::report(None, name));

@@ -194,7 +194,7 @@ impl Commit<'_> {
                 self.revision,
             ),
         );
-        let put = explained(put, || self.vtep_conflict(vtep.ip))?;
+        let put = explained(put, || self.vtep_conflict(vtep.ip.ip()))?;
         if let Some(time) = node.last_seen {
             self.execute(
                 "UPDATE node SET last_seen = max(ifnull(last_seen, 0), ?2) WHERE name = ?1",

@@ -2,7 +2,7 @@
 //! namespaces would not fit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
     DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
-    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, VtepPath, Wanted,
+    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, VtepAddr, VtepPath, Wanted,
 };
 use overlay_user::platform::{
     External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
@@ -73,7 +73,7 @@ impl Platform for NoPlatform {
         Ok(mpsc::channel(1).1)
     }
 
-    async fn paths(&self, _: &[Ipv4Addr]) -> Result<BTreeMap<Ipv4Addr, VtepPath>, PlatformError> {
+    async fn paths(&self, _: &[VtepAddr]) -> Result<BTreeMap<VtepAddr, VtepPath>, PlatformError> {
         Ok(BTreeMap::new())
     }
 
@@ -168,7 +168,7 @@ impl Datapath for Tabled {
         Ok(mpsc::channel(1).1)
     }
 
-    fn quiet(&self, _: Vni, _: Wanted, _: Option<Duration>) -> Result<(), DatapathError> {
+    fn set_negative(&self, _: Vni, _: Wanted, _: Option<Duration>) -> Result<(), DatapathError> {
         Ok(())
     }
 

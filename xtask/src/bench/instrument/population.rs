@@ -1,6 +1,6 @@
 //! The networks, nodes and endpoints that registries are filled with: each follows from its number.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use overlay_user::model::{Endpoint, Mac, Name, Network, Node, Resolve, Vni, Vtep};
@@ -38,7 +38,7 @@ pub(super) fn node(number: u32) -> Result<Node> {
     let [_, _, high, low] = number.to_be_bytes();
     // Addresses for benchmarks (RFC 2544, appendix C.2.2).
     let vtep = Vtep {
-        ip: IpAddr::V4(Ipv4Addr::new(198, 18, high, low)),
+        ip: [198, 18, high, low].into(),
         port: PORT,
     };
     Ok(Node::new(node_name(number)?, vtep, false))

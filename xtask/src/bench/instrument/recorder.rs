@@ -149,13 +149,13 @@ impl<D: Datapath> Datapath for Recorder<D> {
         self.inner.misses()
     }
 
-    fn quiet(
+    fn set_negative(
         &self,
         vni: Vni,
         wanted: Wanted,
         nobody_for: Option<Duration>,
     ) -> Result<(), DatapathError> {
-        self.inner.quiet(vni, wanted, nobody_for)
+        self.inner.set_negative(vni, wanted, nobody_for)
     }
 
     fn answer(&self, miss: &Miss, mac: Mac) -> Result<(), DatapathError> {

@@ -9,7 +9,7 @@
 //! return to the first look that found it carried out.
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
     let [before, after]: [Name; 2] = [NODES[0].0.parse()?, NODES[1].0.parse()?];
     let present = NODES.map(|(name, ip)| {
         let vtep = Vtep {
-            ip: IpAddr::V4(ip),
+            ip: ip.into(),
             port: 4789,
         };
         Ok(Change::PutNode(Node::new(name.parse()?, vtep, false)))
