@@ -1,4 +1,4 @@
-//! The change to a new ABI version under traffic: from the object of version 1, kept under fixtures/,
+//! The change to a new ABI version under traffic: from the object of an earlier one, kept under fixtures/,
 //! as its agent pinned and attached it, to today's.
 
 #![allow(
@@ -19,7 +19,7 @@ use overlay_tests::{
 };
 use serde_json::Value;
 
-use former::{MAPS, now, pins, put_back};
+use former::{V1, V2, Version, now, pins, put_back};
 
 const OPTIONS: &str = "--vni 42";
 
@@ -31,8 +31,8 @@ struct World {
     _lab: Lab,
 }
 
-/// Two hosts with an endpoint each. Their datapath is version 1's, and no agent runs.
-fn world() -> World {
+/// Two hosts with an endpoint each. Their datapath is an earlier version's, and no agent runs.
+fn world(version: &Version) -> World {
     let lab = Lab::new();
     let hosts: [_; 2] = lab.hosts();
     let mut agents = Agent::on_each(&lab, &hosts, OPTIONS);
@@ -43,7 +43,7 @@ fn world() -> World {
     blue.reaches("fd07::3");
     for (agent, host) in agents.iter_mut().zip(&hosts) {
         agent.kill();
-        put_back(host);
+        put_back(version, host);
     }
     World {
         blue,
@@ -128,25 +128,56 @@ fn is_this_version(host: &Host) {
     }
 }
 
-#[test]
-fn the_object_of_version_1_carries_packets_from_its_own_pins() {
-    let world = world();
+/// Each test, from each version.
+macro_rules! from {
+    ($($version:ident: $former:ident),+; $tests:tt) => {
+        $(from! { @ $version $former $tests })+
+    };
+    (@ $version:ident $former:ident [$($test:ident,)+]) => {
+        mod $version {
+            $(#[test]
+            fn $test() {
+                super::$test(&super::$former);
+            })+
+        }
+    };
+}
+
+from! {
+    version_1: V1, version_2: V2; [
+        the_object_carries_packets_from_its_own_pins,
+        an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted,
+        an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start,
+        an_upgrade_may_change_the_capacity_of_the_tables,
+        what_changed_meanwhile_is_made_up_for,
+        a_newer_versions_datapath_is_refused_in_one_line_and_left_alone,
+    ]
+}
+
+fn the_object_carries_packets_from_its_own_pins(version: &Version) {
+    let world = world(version);
     for host in &world.hosts {
         assert!(!now(host).exists());
-        for name in MAPS {
-            assert!(pins(host).join("v1/maps").join(name).exists(), "{name}");
+        for name in version.maps {
+            let map = pins(host).join(version.folder()).join("maps").join(name);
+            assert!(map.exists(), "{name}");
         }
     }
     assert!(world.blue.pings("7.7.7.3", "-c 3 -W 2"));
     traffic::tcp(&world.green, &world.blue, "fd07::2", 1 << 20);
 }
 
-#[test]
-fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted() {
-    let mut world = world();
+fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted(version: &Version) {
+    let mut world = world(version);
     assert!(!world.blue.pings("7.7.7.77", "-c 1 -W 1"));
     let unknown = DropReason::NeighborUnknown.number();
-    let before = sum(&world.hosts[0], "v1", map::DROPS, unknown, number);
+    let before = sum(
+        &world.hosts[0],
+        &version.folder(),
+        map::DROPS,
+        unknown,
+        number,
+    );
     assert!(before > 0);
     let flood = Flood::start(&world);
     flood.flows();
@@ -163,7 +194,7 @@ fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted() {
         assert_eq!(agent.json("status")["endpoints"]["local"], 1);
     }
     assert!(world.agents[0].drops("neighbor_unknown") >= before);
-    // Version 1 counts no traffic: these are today's programs, at both hooks.
+    // These are today's programs, at both hooks.
     let [one, _] = &world.hosts;
     for direction in [
         |value: &Value| number(&value["tx_packets"]),
@@ -176,12 +207,11 @@ fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted() {
     }
 }
 
-#[test]
-fn an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start() {
+fn an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start(version: &Version) {
     /// Beyond these the agent is ready.
     const LONGEST: Duration = Duration::from_millis(600);
     const STEP: Duration = Duration::from_millis(15);
-    let mut world = world();
+    let mut world = world(version);
     let flood = Flood::start(&world);
     let mut patience = Duration::ZERO;
     while patience < LONGEST {
@@ -203,9 +233,8 @@ fn an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start() {
     }
 }
 
-#[test]
-fn an_upgrade_may_change_the_capacity_of_the_tables() {
-    let mut world = world();
+fn an_upgrade_may_change_the_capacity_of_the_tables(version: &Version) {
+    let mut world = world(version);
     let flood = Flood::start(&world);
     flood.flows();
     for agent in &mut world.agents {
@@ -220,9 +249,8 @@ fn an_upgrade_may_change_the_capacity_of_the_tables() {
     }
 }
 
-#[test]
-fn what_changed_meanwhile_is_made_up_for() {
-    let mut world = world();
+fn what_changed_meanwhile_is_made_up_for(version: &Version) {
+    let mut world = world(version);
     let [one, two] = &mut world.agents;
     two.restart(OPTIONS);
     two.await_ready();
@@ -234,12 +262,11 @@ fn what_changed_meanwhile_is_made_up_for() {
     });
 }
 
-#[test]
-fn a_newer_versions_datapath_is_refused_in_one_line_and_left_alone() {
-    let mut world = world();
+fn a_newer_versions_datapath_is_refused_in_one_line_and_left_alone(version: &Version) {
+    let mut world = world(version);
     let [host, _] = &world.hosts;
     let newer = pins(host).join(format!("v{}", ABI_VERSION + 1));
-    fs::rename(pins(host).join("v1"), &newer).unwrap();
+    fs::rename(pins(host).join(version.folder()), &newer).unwrap();
     let [one, _] = &mut world.agents;
     let run = overlay_tests::Run::of(&mut one.run_command(OPTIONS));
     let line = run.error(overlay_tests::agent::FAILED);

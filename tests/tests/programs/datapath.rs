@@ -19,7 +19,7 @@ use overlay_ebpf::abi::{Counter, DropReason, External, MissEvent, Traffic, globa
 use overlay_user::datapath::OBJECT;
 
 use crate::{
-    frames,
+    former, frames,
     network::{self, LOOPBACK, VTEP},
 };
 
@@ -184,7 +184,11 @@ impl Datapath {
             classifier(&mut ebpf, name).load().unwrap();
         }
         if !settings.without_network {
-            network::fill(&mut ebpf);
+            if former::is(&ebpf) {
+                former::fill(&mut ebpf);
+            } else {
+                network::fill(&mut ebpf);
+            }
         }
         if !settings.without_device
             && let Some(device) = ebpf.map_mut(map::EXTERNAL)

@@ -18,6 +18,7 @@ mod cost;
 mod datapath;
 mod echo;
 mod endpoint;
+mod former;
 mod frames;
 mod group;
 mod hostile;
