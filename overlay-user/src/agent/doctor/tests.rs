@@ -117,6 +117,18 @@ fn a_peer_that_does_not_fit_is_named_with_what_differs_and_what_to_do() {
             ["peer h2: ", "no VTEP address", "overlay vtep rm h2"],
         ),
         (
+            Node {
+                vtep: Vtep {
+                    ip: "fd00::2".parse().unwrap(),
+                    ..node("h2").vtep
+                },
+                ..node("h2")
+            },
+            NodeState::Alive,
+            Severity::Problem,
+            ["peer h2: ", "fd00::2", "--local-ip"],
+        ),
+        (
             node("h2"),
             NodeState::Silent,
             Severity::Warning,
