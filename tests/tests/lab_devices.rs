@@ -8,6 +8,7 @@
 
 use std::{fs, time::Duration};
 
+use overlay_ebpf::abi::ABI_VERSION;
 use overlay_tests::{
     Agent, Lab, Netns,
     frame::{self, BROADCAST, Party, RawSocket, arp_request, default_mac},
@@ -101,7 +102,10 @@ impl World {
 
     /// What is pinned in one of the instance's folders.
     fn pinned(&self, kind: &str) -> Vec<String> {
-        let folder = format!("/sys/fs/bpf/overlay/{}/v2/{kind}", self.one.instance());
+        let folder = format!(
+            "/sys/fs/bpf/overlay/{}/v{ABI_VERSION}/{kind}",
+            self.one.instance()
+        );
         let mut names: Vec<String> = fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -197,7 +201,10 @@ fn a_bridge_that_is_up_joins_nobody() {
     // Without its programs nothing but the bridge's settings keeps an endpoint's frames in.
     let agent = &world.one;
     let stopped = agent.stop();
-    let links = format!("/sys/fs/bpf/overlay/{}/v2/links", agent.instance());
+    let links = format!(
+        "/sys/fs/bpf/overlay/{}/v{ABI_VERSION}/links",
+        agent.instance()
+    );
     let is_tcx = fs::read_dir(&links).unwrap().count() > 0;
     if is_tcx {
         fs::remove_dir_all(&links).unwrap();
@@ -252,7 +259,10 @@ fn programs_that_somebody_takes_off_come_back() {
     let world = world();
     let before = ["links", "programs", "maps"].map(|kind| world.pinned(kind));
     for kind in ["links", "programs", "maps"] {
-        let folder = format!("/sys/fs/bpf/overlay/{}/v2/{kind}", world.one.instance());
+        let folder = format!(
+            "/sys/fs/bpf/overlay/{}/v{ABI_VERSION}/{kind}",
+            world.one.instance()
+        );
         for name in world.pinned(kind) {
             fs::remove_file(format!("{folder}/{name}")).unwrap();
         }

@@ -15,6 +15,7 @@ mod gro;
 mod miss;
 mod neighbor;
 mod network;
+mod scratch;
 mod traffic;
 mod vtep;
 
@@ -29,6 +30,7 @@ pub use gro::GroState;
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Negative};
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
+pub use scratch::Scratch;
 pub use traffic::Traffic;
 pub use vtep::{PathEntry, VtepEntry, VtepKey};
 

@@ -20,6 +20,7 @@
     reason = "the entry points' macro makes functions without docs; nothing here has another user"
 )]
 
+mod frame;
 mod maps;
 mod packet;
 mod ping;
@@ -29,26 +30,30 @@ mod pipeline {
 }
 mod probe;
 mod stage {
+    pub mod arp;
     pub mod count;
     pub mod decap;
     pub mod deliver;
     pub mod echo;
     pub mod encap;
+    pub mod fdb;
     pub mod group;
     pub mod miss;
     pub mod mtu;
-    pub mod neighbor;
+    pub mod ndp;
     pub mod sample;
     pub mod sender;
     pub mod slow_path;
     pub mod source;
+    pub mod vlan;
 }
+mod step;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use overlay_ebpf::abi::DropReason;
 
-use packet::{Action, DROP, Frame, PASS};
+use frame::{Action, DROP, Frame, PASS};
 use stage::{decap, echo, sample, sample::Subject};
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.

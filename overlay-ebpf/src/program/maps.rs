@@ -18,7 +18,8 @@ use overlay_ebpf::{
     abi::{
         Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent, EndpointDropKey,
         EndpointEntry, External, FdbEntry, FdbKey, GroState, Meter, MeterKey, MissEvent, MissKey,
-        Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Traffic, VtepEntry, VtepKey,
+        Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Scratch, Traffic, VtepEntry,
+        VtepKey,
     },
     wire::{eth::Mac, ipv6},
 };
@@ -96,6 +97,9 @@ static METER: LruHashMap<MeterKey, Meter, 8192> = LruHashMap::new();
 
 #[btf_map(name = "meter_cpu")]
 static METER_CPU: PerCpuArray<Meter, 1> = PerCpuArray::new();
+
+#[btf_map(name = "scratch")]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 #[btf_map(name = "gro")]
 static GRO: PerCpuArray<GroState, 1> = PerCpuArray::new();
@@ -348,6 +352,14 @@ pub fn voucher() -> Option<u32> {
 #[inline(always)]
 fn external_slot(slot: u32) -> Option<u32> {
     EXTERNAL.get(slot).copied().filter(|value| *value != 0)
+}
+
+/// Lends this CPU's memory for what does not fit the stack.
+#[inline(always)]
+pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> Option<T> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: as in `count_drop`; nothing else refers to the slot while `work` runs, which ends before this does.
+    Some(work(unsafe { &mut *scratch }))
 }
 
 /// Lends this CPU's memory of packets out of tunnels.

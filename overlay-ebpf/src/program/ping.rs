@@ -11,37 +11,29 @@ use overlay_ebpf::{
 };
 
 use crate::{
+    frame::{Action, DROP, Frame, OnStack, Tunnel},
     maps,
-    packet::{Action, DROP, Frame, OnStack, Tunnel},
     stage::{
         echo as stage, encap, miss,
         miss::Requester,
         sender::{self, Origin},
     },
+    step::Step,
 };
 
 /// Sends a probe of the agent's, which came in by the endpoint's interface, as if the endpoint had sent it.
-/// `None`: the frame is none.
 #[inline(always)]
 pub fn send(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     requester: Requester,
-) -> Option<Result<Action, DropReason>> {
-    let secret = maps::voucher()?;
-    if !frame.is_own_probe(secret) {
-        return None;
+) -> Result<Step, DropReason> {
+    if !frame.is_marked() {
+        return Ok(Step::Next);
     }
-    frame.require(eth::LEN + echo::LEN).ok()?;
-    let header = OnStack(*frame.header::<EchoHdr>(eth::LEN).ok()?);
-    let inner = eth::Header {
-        // It came in as IPv4: the kernel makes room in no other frames.
-        ether_type: echo::ETHER_TYPE,
-        ..eth::Header::parse(frame.header(0).ok()?)
+    let Some((inner, header)) = probe(frame) else {
+        return Ok(Step::Next);
     };
-    if !echo::is_echo(inner.ether_type, &header) {
-        return None;
-    }
     let len = frame.len() - eth::LEN as u32;
     let outcome = forward(frame, endpoint, &inner, &header, requester);
     let (kind, vtep, reason) = match outcome {
@@ -56,7 +48,24 @@ pub fn send(
         len,
         reason,
     );
-    Some(outcome.map(|(action, _)| action))
+    outcome.map(|(action, _)| Step::Done(action))
+}
+
+/// A probe of the agent's. `None`: the frame is none.
+#[inline(always)]
+fn probe(frame: &mut Frame) -> Option<(eth::Header, OnStack<EchoHdr>)> {
+    let secret = maps::voucher()?;
+    if !frame.is_own_probe(secret) {
+        return None;
+    }
+    frame.require(eth::LEN + echo::LEN).ok()?;
+    let header = OnStack(*frame.header::<EchoHdr>(eth::LEN).ok()?);
+    let inner = eth::Header {
+        // It came in as IPv4: the kernel makes room in no other frames.
+        ether_type: echo::ETHER_TYPE,
+        ..eth::Header::parse(frame.header(0).ok()?)
+    };
+    echo::is_echo(inner.ether_type, &header).then_some((inner, header))
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
 
 use overlay_ebpf::abi::DECAP_L4_UDP;
 
-use crate::packet::{Action, Frame};
+use crate::frame::{Action, Frame};
 
 /// Does it grow a frame for a tunnel with an inner Ethernet header (Linux 5.13)?
 #[classifier]

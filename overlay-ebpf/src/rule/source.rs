@@ -30,6 +30,13 @@ pub fn owned_by(endpoint: &EndpointEntry, neighbor: &NeighborEntry) -> bool {
     same_mac(endpoint.mac, neighbor.mac)
 }
 
+/// Whether the neighbour table, asked for an address, gives it to this endpoint.
+#[must_use]
+#[inline(always)]
+pub fn is_own(endpoint: &EndpointEntry, neighbor: Option<NeighborEntry>) -> bool {
+    neighbor.is_some_and(|neighbor| owned_by(endpoint, &neighbor))
+}
+
 /// Whether two MACs are equal.
 #[must_use]
 #[inline(always)]

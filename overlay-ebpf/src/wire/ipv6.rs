@@ -88,6 +88,14 @@ pub fn halves(ip: [u8; 16]) -> [u64; 2] {
     must_cast(ip)
 }
 
+/// The same of an IPv4 address mapped into IPv6.
+#[must_use]
+#[inline(always)]
+pub const fn mapped_halves(ip: [u8; 4]) -> [u64; 2] {
+    let [a, b, c, d] = ip;
+    [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
+}
+
 /// Whether the address is an IPv4 one mapped into IPv6 (RFC 4291 section 2.5.5.2).
 #[must_use]
 #[inline(always)]
@@ -168,6 +176,7 @@ mod tests {
     fn mapped_addresses_are_those_that_ipv4_ones_are_mapped_to() {
         for ip in [[0; 4], [7, 7, 7, 2], [255; 4]] {
             assert!(is_mapped(mapped(ip)));
+            assert_eq!(mapped_halves(ip), halves(mapped(ip)));
         }
         for byte in 0..12 {
             let mut ip = mapped([7, 7, 7, 2]);

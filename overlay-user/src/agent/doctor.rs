@@ -32,9 +32,7 @@ use super::{
 use crate::{
     config::Config,
     datapath::{self, Before, Datapath, DatapathError},
-    model::{
-        IfName, MapUsage, Name, Network, NetworkTold, Node, RowId, Vtep, VtepAddr,
-    },
+    model::{IfName, MapUsage, Name, Network, NetworkTold, Node, RowId, Vtep, VtepAddr},
     platform::{Condition, Offloads, PlatformError, VxlanDevice},
     reconcile::{Lost, watchdog::Stalled},
     registry::RegistryError,

@@ -1,7 +1,7 @@
 //! Where maps, programs and links are pinned, so that they outlive the agent.
 //!
 //! ```text
-//! /sys/fs/bpf/overlay/INSTANCE/v2/maps/fdb ...        v2: the ABI's version
+//! /sys/fs/bpf/overlay/INSTANCE/v3/maps/fdb ...        v3: the ABI's version
 //!                                 programs/endpoint_ingress ...
 //!                                 links/underlay-IFINDEX, links/endpoint-IFINDEX,
 //!                                 links/external-IFINDEX

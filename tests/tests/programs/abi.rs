@@ -299,6 +299,7 @@ fn the_objects_maps_are_those_of_the_abi() {
             [
                 "AYA_LOGS",
                 "gro",
+                "scratch",
                 "drop_pace",
                 "echoes",
                 "meter",

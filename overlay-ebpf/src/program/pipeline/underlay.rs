@@ -1,17 +1,18 @@
 //! The stages that a frame from a tunnel passes, in their order.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason},
-    wire::{self, eth, vxlan::INNER_L3},
+    abi::{Counter, DropReason, FdbEntry},
+    wire::{echo as wire, eth},
 };
 
 use crate::{
+    frame::{Action, Frame, Tunnel},
     maps,
-    packet::{Action, Frame},
+    packet::Packet,
     ping,
     stage::{
-        count, decap, deliver, echo, group, miss, miss::Requester, sample::Subject, sender,
-        sender::Origin, slow_path,
+        count, decap, deliver, echo, fdb, group, miss, miss::Requester, sample::Subject, sender,
+        sender::Origin, slow_path, vlan,
     },
 };
 
@@ -19,55 +20,40 @@ use crate::{
 #[inline(always)]
 pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     let tunnel = decap::parse(frame)?;
-    let (vni, inner) = (tunnel.vni, &tunnel.inner);
     frame.has_outer_headers();
-    subject.vni = vni;
-    subject.peer = tunnel.sender;
-    if vni == wire::echo::VNI {
+    subject.is_behind(&tunnel);
+    if tunnel.vni == wire::VNI {
         return echo::take(frame, &tunnel);
     }
-    if inner.ether_type == wire::echo::ETHER_TYPE {
+    if tunnel.inner.ether_type == wire::ETHER_TYPE {
         return ping::take(frame, &tunnel);
     }
-    let requester = Requester::of_tunnel(frame.ifindex(), vni, inner.source);
-    let origin = match sender::check_mac(vni, tunnel.sender, inner) {
-        // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
-        Err(reason @ DropReason::SourceVtep) => {
-            subject.endpoint =
-                maps::fdb(vni, inner.destination).map_or(0, |to| to.interface().unwrap_or(0));
-            return Err(reason);
-        }
-        checked => checked?,
-    };
-    let target = match deliver::local_entry(frame, vni, inner, INNER_L3) {
-        Err(DropReason::Multicast) => return Err(group::reason(frame, inner.ether_type, INNER_L3)),
-        found => found?,
-    };
-    subject.endpoint = target.target;
+    let origin = sender_of(&tunnel, subject)?;
+    let target = receiver_of(frame, tunnel.vni, &tunnel.inner, subject)?;
     // Asked for last: a frame that goes nowhere is not worth the agent's work.
     if origin == Origin::Unknown {
-        miss::seek_mac(requester, inner.source, DropReason::SourceVtep)?;
+        let requester = Requester::of_tunnel(frame.ifindex(), tunnel.vni, tunnel.inner.source);
+        miss::seek_mac(requester, tunnel.inner.source, DropReason::SourceVtep)?;
     }
-    sender::check_addresses(frame, vni, inner, origin, INNER_L3)?;
-    if inner.is_tagged() {
-        return Err(DropReason::InnerVlan);
-    }
-    if let Some(cause) = slow_path::cause(frame, inner.ether_type, tunnel.is_fragment) {
-        let otherwise = if tunnel.is_fragment {
-            DropReason::OuterFragment
-        } else {
-            DropReason::DecapFailed
-        };
+    if tunnel.is_fragment {
+        // What the kernel makes of it comes to `run_unpacked`.
+        let (cause, otherwise) = (Counter::SlowReceiveFragment, DropReason::OuterFragment);
         return slow_path::leave(frame, cause, otherwise);
     }
-    let protocol = match decap::unpack(frame, &tunnel) {
-        Err(reason @ DropReason::DecapFailed) => {
-            return slow_path::leave(frame, Counter::SlowReceiveRefused, reason);
-        }
-        unpacked => unpacked?,
-    };
-    count::received(target.slot, count::volume(frame, protocol));
-    deliver::to_endpoint(frame, &target, protocol)
+    let packet = Packet::parse(frame, tunnel.inner)?;
+    sender::check_addresses(frame, tunnel.vni, &packet, origin)?;
+    vlan::refuse(frame, &packet)?;
+    if let Some(cause) = slow_path::cause(frame, &packet) {
+        return slow_path::leave(frame, cause, DropReason::DecapFailed);
+    }
+    if let Err(reason) = decap::unpack(frame, &tunnel, &packet) {
+        return match reason {
+            DropReason::DecapFailed => slow_path::leave(frame, Counter::SlowReceiveRefused, reason),
+            reason => Err(reason),
+        };
+    }
+    count::received(target.slot, count::volume(&packet.segments(frame)));
+    deliver::to_endpoint(frame, &packet, &target)
 }
 
 /// Delivers a frame that the kernel has unpacked, after [`run`] found the packet sound. Of fragments that saw the
@@ -75,17 +61,45 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
 #[inline(always)]
 pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     frame.scrub();
-    if frame.has_vlan_tag() {
-        return Err(DropReason::InnerVlan);
-    }
     let (vni, sender) = frame.tunnel_of_device()?;
     subject.vni = vni;
     subject.peer = sender;
-    let header = eth::Header::parse(frame.header(0)?);
-    let origin = sender::check_mac(vni, sender, &header)?;
-    let target = deliver::local_entry(frame, vni, &header, eth::LEN)?;
-    subject.endpoint = target.target;
-    sender::check_addresses(frame, vni, &header, origin, eth::LEN)?;
-    count::received(target.slot, count::volume(frame, header.ether_type));
+    let eth = eth::Header::parse(frame.header(0)?);
+    let origin = sender::check_mac(vni, sender, &eth)?;
+    let target = receiver_of(frame, vni, &eth, subject)?;
+    let packet = Packet::parse(frame, eth)?;
+    sender::check_addresses(frame, vni, &packet, origin)?;
+    vlan::refuse(frame, &packet)?;
+    count::received(target.slot, count::volume(&packet.segments(frame)));
     deliver::to_endpoint_queued(frame, target.target)
+}
+
+/// How much is known of who sent the inner frame.
+#[inline(always)]
+fn sender_of(tunnel: &Tunnel, subject: &mut Subject) -> Result<Origin, DropReason> {
+    let checked = sender::check_mac(tunnel.vni, tunnel.sender, &tunnel.inner);
+    // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
+    if let Err(DropReason::SourceVtep) = checked {
+        let to = maps::fdb(tunnel.vni, tunnel.inner.destination);
+        subject.endpoint = to.and_then(|to| to.interface()).unwrap_or(0);
+    }
+    checked
+}
+
+/// The endpoint of this host that an inner frame is for.
+#[inline(always)]
+fn receiver_of(
+    frame: &mut Frame,
+    vni: u32,
+    inner: &eth::Header,
+    subject: &mut Subject,
+) -> Result<FdbEntry, DropReason> {
+    let target = match fdb::local(frame, vni, inner) {
+        Err(DropReason::Multicast) => {
+            return Err(group::reason(frame, inner, DropReason::Multicast));
+        }
+        found => found?,
+    };
+    subject.endpoint = target.target;
+    Ok(target)
 }

@@ -2,10 +2,7 @@
 
 use overlay_ebpf::rule::volume::Volume;
 
-use crate::{
-    maps,
-    packet::{Frame, Segments},
-};
+use crate::{frame::Segments, maps};
 
 /// Adds a frame to what the endpoints of the network with this slot sent.
 #[inline(always)]
@@ -25,15 +22,9 @@ pub fn received(slot: u16, volume: Volume) {
     });
 }
 
-/// How much the frame is, whose Ethernet header says `protocol`.
-#[inline(always)]
-pub fn volume(frame: &Frame, protocol: u16) -> Volume {
-    volume_of(&frame.segments(protocol))
-}
-
 /// How much the frame is that becomes these segments.
 #[inline(always)]
-pub fn volume_of(segments: &Segments) -> Volume {
+pub fn volume(segments: &Segments) -> Volume {
     match segments.payload_len {
         0 => Volume::of_frame(segments.len),
         payload => Volume::of_aggregate(segments.len, segments.headers_len, payload),

@@ -13,8 +13,9 @@ use overlay_ebpf::{
 };
 
 use crate::{
+    frame::{Frame, IPV6_IS_LONGER, Tunnel},
     maps,
-    packet::{Frame, IPV6_IS_LONGER, Tunnel},
+    packet::{L3, Packet},
 };
 
 /// Where the outer UDP header begins.
@@ -81,28 +82,23 @@ pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
     })
 }
 
-/// Takes the outer headers off, after their congestion mark went over to the inner packet. Gives
-/// what the frame carries now, order of the wire.
+/// Takes the outer headers off, after their congestion mark went over to the inner packet.
 #[inline(always)]
-pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
+pub fn unpack(frame: &mut Frame, tunnel: &Tunnel, packet: &Packet) -> Result<(), DropReason> {
+    let own = packet.ecn();
     let mut retyped = 0;
-    let flags = match tunnel.inner.ether_type {
-        eth::IPV4 => {
-            frame.require(INNER_L3 + ipv4::LEN)?;
-            let ip = frame.header_mut::<Ipv4Hdr>(INNER_L3)?;
-            let own = ip.tos & ipv4::ECN_MASK;
+    let flags = match packet.l3 {
+        L3::Ipv4 => {
             let merged = ecn::decapsulate(tunnel.ecn, own)?;
             if merged != own {
-                ipv4::set_ecn(ip, merged);
+                ipv4::set_ecn(frame.header_mut(INNER_L3)?, merged);
             }
             maps::decap_flags_ipv4()
         }
-        eth::IPV6 => {
-            frame.require(INNER_L3 + size_of::<Ipv6Hdr>())?;
-            let ip = frame.header_mut::<Ipv6Hdr>(INNER_L3)?;
-            let own = ip.ecn();
+        L3::Ipv6 => {
             let merged = ecn::decapsulate(tunnel.ecn, own)?;
             if merged != own {
+                let ip = frame.header_mut::<Ipv6Hdr>(INNER_L3)?;
                 let [version_class, class_flow, ..] = ip.version_class_flow;
                 ip.set_ecn(merged);
                 let [_, changed, ..] = ip.version_class_flow;
@@ -116,11 +112,11 @@ pub fn unpack(frame: &mut Frame, tunnel: &Tunnel) -> Result<u16, DropReason> {
             }
             flags
         }
-        _ => 0,
+        L3::Arp | L3::Other => 0,
     };
     frame.shrink_from_tunnel(retyped, flags)?;
     tunnel.inner.emit(frame.header_mut(0)?);
-    Ok(tunnel.inner.ether_type)
+    Ok(())
 }
 
 /// The outer IP header's checksum is right, and the lengths agree with each other and with the

@@ -13,8 +13,8 @@ use overlay_ebpf::{
 };
 
 use crate::{
+    frame::{Action, DROP, Frame, OnStack, Tunnel},
     maps,
-    packet::{Action, DROP, Frame, OnStack, Tunnel},
 };
 
 /// Where the outer UDP header begins.

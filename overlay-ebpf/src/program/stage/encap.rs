@@ -17,9 +17,9 @@ use overlay_ebpf::{
 };
 
 use crate::{
+    frame::{Action, Frame},
     maps,
     maps::Path,
-    packet::{Action, Frame},
 };
 
 /// Sends the frame to a VTEP.

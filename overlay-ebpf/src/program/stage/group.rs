@@ -10,18 +10,30 @@ use overlay_ebpf::{
     },
 };
 
-use crate::packet::Frame;
+use crate::frame::Frame;
 
-/// The reason to drop a frame to a group, whose packet begins at `offset`.
+/// Drops a frame to a group.
 #[inline(always)]
-pub fn reason(frame: &mut Frame, protocol: u16, offset: usize) -> DropReason {
-    let noise = match protocol {
+pub fn refuse(frame: &mut Frame, eth: &eth::Header) -> Result<(), DropReason> {
+    if eth.destination.is_group() {
+        Err(reason(frame, eth, DropReason::Multicast))
+    } else {
+        Ok(())
+    }
+}
+
+/// The reason to drop a frame: that it is noise, or `otherwise`.
+#[inline(always)]
+pub fn reason(frame: &mut Frame, eth: &eth::Header, otherwise: DropReason) -> DropReason {
+    let offset = frame.inner() + eth::LEN;
+    let noise = match eth.ether_type {
+        _ if !eth.destination.is_group() => None,
         eth::IPV4 => noise_ipv4(frame, offset),
         eth::IPV6 => noise_ipv6(frame, offset),
         eth::ARP => noise_arp(frame, offset),
         _ => None,
     };
-    noise.unwrap_or(DropReason::Multicast)
+    noise.unwrap_or(otherwise)
 }
 
 /// The packet may not lie in linear memory yet.

@@ -4,12 +4,12 @@
 
 use bytemuck::must_cast;
 use overlay_ebpf::{
-    abi::{Counter, DropReason, MeterKey, MissEvent, MissKey, NetworkEntry},
+    abi::{Counter, DropReason, EndpointEntry, MeterKey, MissEvent, MissKey, NetworkEntry},
     rule::miss::{self as rule, CPU_LIMIT, ENDPOINT_LIMIT, NETWORK_LIMIT, REST},
     wire::eth::Mac,
 };
 
-use crate::{maps, packet::OnStack};
+use crate::{maps, step::Question};
 
 /// The endpoint whose lookup failed.
 #[derive(Clone, Copy)]
@@ -25,6 +25,17 @@ pub struct Requester {
 }
 
 impl Requester {
+    /// The endpoint behind an interface of this host.
+    #[inline(always)]
+    pub const fn of_endpoint(ifindex: u32, endpoint: &EndpointEntry) -> Self {
+        Self {
+            ifindex,
+            vni: endpoint.vni,
+            mac: Mac::new(endpoint.mac),
+            meter: MeterKey::endpoint(ifindex),
+        }
+    }
+
     /// The one behind a tunnel, whose frame came in by the underlay device.
     #[inline(always)]
     pub const fn of_tunnel(ifindex: u32, vni: u32, mac: Mac) -> Self {
@@ -42,16 +53,8 @@ impl Requester {
 #[inline(always)]
 pub fn of_mac(requester: Requester, mac: Mac, otherwise: DropReason) -> DropReason {
     let [first, last] = mac.words();
-    let key = MissKey {
-        vni: requester.vni,
-        kind: MissKey::MAC,
-        address: must_cast([first, last, 0, 0]),
-    };
-    raise(
-        requester.meter,
-        event(requester, key, must_cast([0_u64; 2])),
-        otherwise,
-    )
+    let address = [u64::from(first) | u64::from(last) << 32, 0];
+    ask(requester, MissKey::MAC, address, [0; 2], otherwise)
 }
 
 /// The FDB does not know a MAC, and the frame is held up only where nobody has it or nobody is to be
@@ -64,64 +67,79 @@ pub fn seek_mac(requester: Requester, mac: Mac, otherwise: DropReason) -> Result
     }
 }
 
-/// The neighbour table does not know an address that `requester_ip` asks for, both IPv6 or mapped into
-/// it. `otherwise` is the reason where nobody is to be asked.
+/// The neighbour table does not know an address.
 #[inline(always)]
-pub fn of_ip(
+pub fn of_ip(requester: Requester, question: Question) -> DropReason {
+    let Question {
+        address,
+        requester: requester_ip,
+        otherwise,
+    } = question;
+    ask(requester, MissKey::IP, address, requester_ip, otherwise)
+}
+
+#[inline(always)]
+fn ask(
     requester: Requester,
-    address: OnStack<[u8; 16]>,
-    requester_ip: OnStack<[u8; 16]>,
+    kind: u32,
+    address: [u64; 2],
+    requester_ip: [u64; 2],
     otherwise: DropReason,
 ) -> DropReason {
-    let key = MissKey {
-        vni: requester.vni,
-        kind: MissKey::IP,
-        address: *address,
+    let is_noted = maps::with_scratch(|scratch| {
+        scratch.miss = MissEvent {
+            key: MissKey {
+                vni: requester.vni,
+                kind,
+                address: must_cast(address),
+            },
+            ifindex: requester.ifindex,
+            requester_mac: requester.mac.octets(),
+            reserved: [0; 6],
+            requester_ip: must_cast(requester_ip),
+        };
+    });
+    let MeterKey { kind, id } = requester.meter;
+    if is_noted.is_some() && raise(kind, id) != 0 {
+        DropReason::Resolving
+    } else {
+        otherwise
+    }
+}
+
+/// Tells the agent of the miss that is noted down, unless that has been done or is too much. 0: nobody is to be asked,
+/// or nobody has it. Called: it is a rare way, and the frames' own needs the room.
+#[inline(never)]
+fn raise(meter_kind: u32, meter_id: u32) -> u32 {
+    let meter = MeterKey {
+        kind: meter_kind,
+        id: meter_id,
     };
-    raise(
-        requester.meter,
-        event(requester, key, *requester_ip),
-        otherwise,
-    )
+    maps::with_scratch(|scratch| u32::from(is_awaited(meter, &scratch.miss))).unwrap_or(0)
 }
 
 #[inline(always)]
-fn event(requester: Requester, key: MissKey, requester_ip: [u8; 16]) -> OnStack<MissEvent> {
-    OnStack(MissEvent {
-        key,
-        ifindex: requester.ifindex,
-        requester_mac: requester.mac.octets(),
-        reserved: [0; 6],
-        requester_ip,
-    })
-}
-
-#[inline(always)]
-fn raise(meter: MeterKey, event: OnStack<MissEvent>, otherwise: DropReason) -> DropReason {
+fn is_awaited(meter: MeterKey, event: &MissEvent) -> bool {
     match maps::network(event.key.vni) {
         Some(network) if network.flags & NetworkEntry::ON_DEMAND != 0 => {}
-        _ => return otherwise,
+        _ => return false,
     }
     let now = maps::now();
     if let Some(negative) = maps::negative(&event.key)
         && now < negative.until_ns
     {
-        return if negative.is_unknown == 0 {
-            DropReason::Resolving
-        } else {
-            otherwise
-        };
+        return negative.is_unknown == 0;
     }
     if let Some(limit) = limited(meter, event.key.vni, now) {
         maps::count_event(limit);
-        return DropReason::Resolving;
+        return true;
     }
-    maps::count_event(if maps::emit(&event, now + REST) {
+    maps::count_event(if maps::emit(event, now + REST) {
         Counter::MissesRaised
     } else {
         Counter::MissesLost
     });
-    DropReason::Resolving
+    true
 }
 
 /// Counts one more miss at `now`. `Some`: the limit that it exceeds; the requester's own comes first, so

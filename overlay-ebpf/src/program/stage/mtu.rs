@@ -12,9 +12,25 @@ use overlay_ebpf::{
 };
 
 use crate::{
+    frame::{Action, Frame, OnStack, QUOTED},
     maps,
-    packet::{Action, Frame, OnStack, QUOTED},
+    packet::Packet,
+    step::Step,
 };
+
+/// Tells the endpoint of a packet that is longer than `limit` bytes.
+#[inline(always)]
+pub fn check(
+    frame: &mut Frame,
+    packet: &Packet,
+    longest: u32,
+    limit: u32,
+) -> Result<Step, DropReason> {
+    if longest <= limit {
+        return Ok(Step::Next);
+    }
+    refuse(frame, &packet.eth, limit).map(Step::Done)
+}
 
 /// Whether the packet may be cut up on the way.
 #[inline(always)]

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use bytemuck::{bytes_of_mut, must_cast_mut};
 use overlay_ebpf::{
-    abi::{DropReason, DropSample, EndpointDropKey},
+    abi::{DropReason, DropSample, EndpointDropKey, EndpointEntry},
     rule::sample as rule,
     wire::{
         arp::ArpHdr,
@@ -14,7 +14,10 @@ use overlay_ebpf::{
     },
 };
 
-use crate::{maps, packet::Frame};
+use crate::{
+    frame::{Frame, Tunnel},
+    maps,
+};
 
 /// Whose frame it is, as far as that is known when it is dropped.
 #[derive(Clone, Copy)]
@@ -50,6 +53,20 @@ impl Subject {
             vni: 0,
             peer: [0; 4],
         }
+    }
+
+    /// An endpoint of this host sent it.
+    #[inline(always)]
+    pub const fn is_sent_by(&mut self, ifindex: u32, endpoint: &EndpointEntry) {
+        self.endpoint = ifindex;
+        self.vni = endpoint.vni;
+    }
+
+    /// It came out of a tunnel.
+    #[inline(always)]
+    pub const fn is_behind(&mut self, tunnel: &Tunnel) {
+        self.vni = tunnel.vni;
+        self.peer = tunnel.sender;
     }
 
     #[inline(always)]

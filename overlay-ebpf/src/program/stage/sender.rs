@@ -6,16 +6,20 @@
 
 use overlay_ebpf::{
     abi::{DropReason, NetworkEntry},
-    rule::{sender as rule, source},
+    rule::sender as rule,
     wire::{
         arp::{self, ArpHdr},
         eth,
         icmpv6::{self, Claim, Solicitation},
-        ipv6::{self, Ipv6Hdr},
+        ipv6,
     },
 };
 
-use crate::{maps, packet::Frame};
+use crate::{
+    frame::Frame,
+    maps,
+    packet::{L3, Packet},
+};
 
 /// How much is known of a frame's sender.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,42 +48,37 @@ pub fn check_mac(vni: u32, vtep_ip: [u8; 4], inner: &eth::Header) -> Result<Orig
     Ok(Origin::Unknown)
 }
 
-/// What the inner packet, which begins at `offset`, says about addresses is its sender's to say.
+/// What the inner packet says about addresses is its sender's to say.
 #[inline(always)]
 pub fn check_addresses(
     frame: &mut Frame,
     vni: u32,
-    inner: &eth::Header,
+    packet: &Packet,
     origin: Origin,
-    offset: usize,
 ) -> Result<(), DropReason> {
-    match inner.ether_type {
-        eth::IPV4 => Ok(()),
-        eth::IPV6 => check_ipv6(frame, vni, inner, origin, offset),
+    match packet.l3 {
+        L3::Ipv4 => Ok(()),
+        L3::Ipv6 => check_ipv6(frame, vni, packet, origin),
         _ if origin == Origin::Unknown => Err(DropReason::Resolving),
-        eth::ARP => check_arp(frame, vni, inner, offset),
-        _ => Ok(()),
+        L3::Arp => check_arp(frame, vni, packet),
+        L3::Other => Ok(()),
     }
 }
 
 /// An ARP packet speaks of the address and the MAC of its sender.
 #[inline(always)]
-fn check_arp(
-    frame: &mut Frame,
-    vni: u32,
-    inner: &eth::Header,
-    offset: usize,
-) -> Result<(), DropReason> {
+fn check_arp(frame: &mut Frame, vni: u32, packet: &Packet) -> Result<(), DropReason> {
+    let offset = frame.inner() + eth::LEN;
     frame.require(offset + arp::LEN)?;
-    let packet = frame.header::<ArpHdr>(offset)?;
-    if !arp::is_request(packet) && !arp::is_reply(packet) {
+    let message = frame.header::<ArpHdr>(offset)?;
+    if !arp::is_request(message) && !arp::is_reply(message) {
         return Err(DropReason::ArpMalformed);
     }
-    if eth::Mac::new(packet.sha) != inner.source {
+    if eth::Mac::new(message.sha) != packet.eth.source {
         return Err(DropReason::SourceMac);
     }
-    match maps::neighbor_ipv4(vni, packet.spa) {
-        Some(neighbor) if source::same_mac(neighbor.mac, inner.source.octets()) => Ok(()),
+    match maps::neighbor_ipv4(vni, message.spa) {
+        Some(neighbor) if eth::Mac::new(neighbor.mac) == packet.eth.source => Ok(()),
         _ => Err(DropReason::SourceIp),
     }
 }
@@ -89,23 +88,20 @@ fn check_arp(
 fn check_ipv6(
     frame: &mut Frame,
     vni: u32,
-    inner: &eth::Header,
+    packet: &Packet,
     origin: Origin,
-    offset: usize,
 ) -> Result<(), DropReason> {
-    let message = offset + ipv6::LEN;
-    frame.require(message)?;
-    let ip = frame.header::<Ipv6Hdr>(offset)?;
-    if ipv6::is_mapped(ip.source) || ipv6::is_mapped(ip.destination) {
+    let offset = frame.inner() + eth::LEN;
+    if packet.has_mapped() {
         return Err(DropReason::Ipv4Mapped);
     }
-    if icmpv6::may_hide_discovery(ip) {
-        frame.check_extensions(offset, ip.next_header)?;
+    if packet.may_hide_discovery {
+        frame.check_extensions(offset, packet.protocol())?;
     }
-    if ip.next_header != ipv6::ICMPV6 {
+    if packet.protocol() != ipv6::ICMPV6 {
         return Ok(());
     }
-    let claim = icmpv6::claim(frame.load(message)?);
+    let claim = icmpv6::claim(packet.icmp_type);
     match claim {
         Claim::Nothing => return Ok(()),
         Claim::Others => return Err(DropReason::NdForged),
@@ -115,18 +111,19 @@ fn check_ipv6(
         Claim::Sender | Claim::Target => {}
     }
     let address = if claim == Claim::Sender {
-        ip.source
+        packet.source_ipv6()
     } else {
         // An advertisement has its target where a solicitation has it.
+        let message = offset + ipv6::LEN;
         frame.require(message + icmpv6::SOLICITATION_LEN)?;
         frame.header::<Solicitation>(message)?.target
     };
     // Neighbours probe each other from these (RFC 4861 section 7.2.2), and nobody registers them.
-    if ipv6::is_link_local_of(address, inner.source.octets()) {
+    if ipv6::is_link_local_of(address, packet.eth.source.octets()) {
         return Ok(());
     }
     match maps::neighbor_ipv6(vni, address) {
-        Some(neighbor) if source::same_mac(neighbor.mac, inner.source.octets()) => Ok(()),
+        Some(neighbor) if eth::Mac::new(neighbor.mac) == packet.eth.source => Ok(()),
         _ => Err(DropReason::SourceIp),
     }
 }

@@ -6,28 +6,19 @@
 use overlay_ebpf::{
     abi::{Counter, DropReason},
     rule::gro,
-    wire::{
-        eth,
-        ipv4::{self, Ipv4Hdr},
-        ipv6::Ipv6Hdr,
-        vxlan::INNER_L3,
-    },
+    wire::ipv4,
 };
 
 use crate::{
+    frame::{Action, Frame},
     maps,
-    packet::{Action, Frame},
+    packet::Packet,
 };
 
-/// Why the kernel has to unpack the tunnel packet, with what `protocol` says inside. `None`: the programs can.
+/// Why the kernel has to unpack the tunnel packet. `None`: the programs can.
 #[inline(always)]
-pub fn cause(frame: &mut Frame, protocol: u16, is_fragment: bool) -> Option<Counter> {
-    if is_fragment {
-        return Some(Counter::SlowReceiveFragment);
-    }
-    // What is too short for that is no such packet.
-    let _ = frame.require(INNER_L3 + ipv4::LEN);
-    let transport = transport(frame, protocol)?;
+pub fn cause(frame: &Frame, packet: &Packet) -> Option<Counter> {
+    let transport = packet.protocol();
     if transport != ipv4::UDP && transport != ipv4::SCTP {
         return None;
     }
@@ -41,15 +32,6 @@ pub fn cause(frame: &mut Frame, protocol: u16, is_fragment: bool) -> Option<Coun
     match wants_kernel {
         Some(true) if is_aggregate => Some(Counter::SlowReceiveAggregate),
         Some(true) => Some(Counter::SlowReceiveOrder),
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn transport(frame: &Frame, protocol: u16) -> Option<u8> {
-    match protocol {
-        eth::IPV4 => Some(frame.header::<Ipv4Hdr>(INNER_L3).ok()?.proto),
-        eth::IPV6 => Some(frame.header::<Ipv6Hdr>(INNER_L3).ok()?.next_header),
         _ => None,
     }
 }

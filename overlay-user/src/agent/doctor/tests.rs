@@ -1,5 +1,8 @@
 use super::*;
-use crate::{agent::api::Severity, model::Vtep};
+use crate::{
+    agent::api::{NodeState, Severity},
+    model::{SESSION_TTL, Vtep},
+};
 
 fn own() -> Own<'static> {
     static NODE: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| "h1".parse().unwrap());
