@@ -2,7 +2,7 @@
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, EndpointEntry, FdbEntry},
-    rule::mtu as rule,
+    rule::{flow::Flow, mtu as rule},
     wire::eth,
 };
 
@@ -35,6 +35,8 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     source::check_ip(&packet, &from).map_err(|reason| group::reason(frame, &packet.eth, reason))?;
     group::refuse(frame, &packet.eth)?;
     packet.check_protocol()?;
+    // Now: what it is made of need not outlive the look-ups.
+    let flow = packet.flow(frame);
     let Some(target) = maps::fdb_used(from.vni, packet.eth.destination) else {
         let otherwise = DropReason::DestinationUnknown;
         return Err(miss::of_mac(requester, packet.eth.destination, otherwise));
@@ -47,7 +49,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
         count::received(target.slot, volume);
         deliver::from_endpoint(frame, &target, ifindex)
     } else {
-        to_vtep(frame, &packet, &from, &target, longest)
+        to_vtep(frame, &packet, &flow, &from, &target, longest)
     }?;
     count::sent(from.slot, volume);
     Ok(action)
@@ -58,6 +60,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
 fn to_vtep(
     frame: &mut Frame,
     packet: &Packet,
+    flow: &Flow,
     from: &EndpointEntry,
     target: &FdbEntry,
     longest: u32,
@@ -71,6 +74,5 @@ fn to_vtep(
         return encap::send_by_device(frame, from.vni, &path, Counter::SlowSendFragmented);
     }
     step!(mtu::check(frame, packet, longest, limit));
-    let flow = packet.flow(frame);
-    encap::send(frame, from.vni, &packet.eth, &flow, &path)
+    encap::send(frame, from.vni, &packet.eth, flow, &path)
 }
