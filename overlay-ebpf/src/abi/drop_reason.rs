@@ -110,6 +110,8 @@ drop_reasons! {
     NdUnsolicited = 37, "nd_unsolicited";
     /// The destination's VTEP has an IPv6 address, and this host's tunnels go over IPv4.
     VtepUnreachable = 38, "vtep_unreachable";
+    /// A program that another one continues with is not there.
+    ProgramMissing = 39, "program_missing";
 }
 
 impl DropReason {

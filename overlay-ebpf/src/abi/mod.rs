@@ -4,6 +4,7 @@
 //! is `repr(C)`, free of padding, and has its size and offsets asserted beside it: a change of any
 //! of them is a change of [`ABI_VERSION`].
 
+mod call;
 mod counter;
 mod drop_reason;
 mod drop_sample;
@@ -11,6 +12,7 @@ mod echo;
 mod endpoint;
 mod external;
 mod fdb;
+mod feature;
 mod gro;
 mod miss;
 mod neighbor;
@@ -19,6 +21,7 @@ mod scratch;
 mod traffic;
 mod vtep;
 
+pub use call::Call;
 pub use counter::Counter;
 pub use drop_reason::DropReason;
 pub use drop_sample::{DropPace, DropSample, EndpointDropKey};
@@ -26,6 +29,7 @@ pub use echo::EchoEvent;
 pub use endpoint::EndpointEntry;
 pub use external::External;
 pub use fdb::{FdbEntry, FdbKey};
+pub use feature::Feature;
 pub use gro::GroState;
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Negative};
 pub use neighbor::{NeighborEntry, NeighborKey};
@@ -107,6 +111,10 @@ maps! {
 /// Name of the ring of `EchoEvent`, which is not pinned: it is of no use without the agent that made it.
 pub const ECHOES: &str = "echoes";
 
+/// Name of the program array, whose slots are [`Call`]'s. It belongs to the programs of one start and is pinned beside
+/// the maps, under a number: the kernel empties it with its last pin.
+pub const CALLS: &str = "calls";
+
 /// Names of the programs.
 pub mod program {
     /// TC ingress on the host side of an endpoint's interface.
@@ -116,6 +124,12 @@ pub mod program {
     /// TC ingress on the kernel's VXLAN device: delivers what `underlay_ingress` left to it, and drops all
     /// else.
     pub const EXTERNAL_INGRESS: &str = "external_ingress";
+    /// In `calls`: what an endpoint's frame becomes that is answered by an ICMP error.
+    pub const ICMP_ERROR: &str = "icmp_error";
+    /// In `calls`: a probe of the agent's on its way out.
+    pub const SEND_PROBE: &str = "send_probe";
+    /// In `calls`: an echo or a probe out of a tunnel.
+    pub const ECHO: &str = "echo";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
     /// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (Linux 5.13), without which there is no encapsulation.
     pub const PROBE_ENCAP: &str = "probe_encap";
@@ -155,8 +169,8 @@ pub mod global {
     pub const VTEP_IP_BE: &str = "VTEP_IP_BE";
     /// `u16`: this host's VTEP port, likewise.
     pub const VTEP_PORT_BE: &str = "VTEP_PORT_BE";
-    /// `u8`, 0 or 1: drop VXLAN headers with reserved bits set.
-    pub const STRICT_RESERVED: &str = "STRICT_RESERVED";
+    /// `u32`: what is switched on, by the bits of [`super::Feature`].
+    pub const FEATURES: &str = "FEATURES";
     /// `u64`: flags for `bpf_skb_adjust_room` that this kernel takes in addition on decapsulation
     /// of an IPv4 frame.
     pub const DECAP_FLAGS_IPV4: &str = "DECAP_FLAGS_IPV4";

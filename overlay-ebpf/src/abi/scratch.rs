@@ -1,4 +1,4 @@
-//! `scratch`: what a program keeps beside its stack, and leaves to the program that it calls.
+//! `scratch`: what a program keeps beside its stack, and leaves to the program that it continues with.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,6 +10,10 @@ use super::MissEvent;
 pub struct Scratch {
     /// A miss that the agent may be told of.
     pub miss: MissEvent,
+    /// For `icmp_error`: the longest packet that gets further, bytes.
+    pub limit: u32,
+    /// For `icmp_error`: the network of the endpoint that sent the frame.
+    pub vni: u32,
 }
 
-super::assert_layout!(Scratch, 56, { miss: 0 });
+super::assert_layout!(Scratch, 64, { miss: 0, limit: 56, vni: 60 });

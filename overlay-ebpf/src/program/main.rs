@@ -54,7 +54,7 @@ use aya_log_ebpf::debug;
 use overlay_ebpf::abi::DropReason;
 
 use frame::{Action, DROP, Frame, PASS};
-use stage::{decap, echo, sample, sample::Subject};
+use stage::{decap, sample, sample::Subject};
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
 #[classifier]
@@ -88,10 +88,37 @@ pub fn external_ingress(ctx: TcContext) -> Action {
         Some(secret) if frame.is_vouched(secret) => {
             pipeline::underlay::run_unpacked(&mut frame, &mut subject)
         }
-        Some(secret) if frame.is_own_echo(secret) => echo::send(&mut frame),
+        Some(secret) if frame.is_own_echo(secret) => stage::echo::send(&mut frame),
         _ => Err(DropReason::VxlanDevice),
     }
     .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+}
+
+/// Continues [`endpoint_ingress`]: the ICMP error about a frame.
+#[classifier]
+#[inline(always)]
+pub fn icmp_error(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
+    pipeline::endpoint::run_icmp_error(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+}
+
+/// Continues [`endpoint_ingress`]: a probe of the agent's.
+#[classifier]
+#[inline(always)]
+pub fn send_probe(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
+    pipeline::endpoint::run_probe(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+}
+
+/// Continues [`underlay_ingress`]: an echo or a probe.
+#[classifier]
+#[inline(always)]
+pub fn echo(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
+    pipeline::underlay::run_echo(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
 }
 
 /// Run by the agent alone, on a frame of its own: sends it out of the interface that the frame's

@@ -9,20 +9,22 @@ use core::{
 use aya_ebpf::{
     Global,
     bindings::BPF_ANY,
-    btf_maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf},
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent, EndpointDropKey,
-        EndpointEntry, External, FdbEntry, FdbKey, GroState, Meter, MeterKey, MissEvent, MissKey,
-        Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Scratch, Traffic, VtepEntry,
-        VtepKey,
+        Call, Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent, EndpointDropKey,
+        EndpointEntry, External, FdbEntry, FdbKey, Feature, GroState, Meter, MeterKey, MissEvent,
+        MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Scratch, Traffic,
+        VtepEntry, VtepKey,
     },
     wire::{eth::Mac, ipv6},
 };
+
+use crate::frame::Frame;
 
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
 /// writes these maps, so no program ever waits for an allocation.
@@ -98,6 +100,9 @@ static METER: LruHashMap<MeterKey, Meter, 8192> = LruHashMap::new();
 #[btf_map(name = "meter_cpu")]
 static METER_CPU: PerCpuArray<Meter, 1> = PerCpuArray::new();
 
+#[btf_map(name = "calls")]
+static CALLS: ProgramArray<{ Call::SLOTS as usize }> = ProgramArray::new();
+
 #[btf_map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
@@ -111,7 +116,7 @@ static VTEP_IP_BE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static VTEP_PORT_BE: Global<u16> = Global::new(0);
 #[unsafe(no_mangle)]
-static STRICT_RESERVED: Global<u8> = Global::new(0);
+static FEATURES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static DECAP_FLAGS_IPV4: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -135,10 +140,10 @@ pub fn vtep_port() -> [u8; 2] {
     VTEP_PORT_BE.load().to_ne_bytes()
 }
 
-/// Whether reserved bits in a VXLAN header are a reason to drop.
+/// Whether something is switched on: a constant to the verifier, which takes out what is not.
 #[inline(always)]
-pub fn strict_reserved() -> bool {
-    STRICT_RESERVED.load() != 0
+pub fn has(feature: Feature) -> bool {
+    FEATURES.load() & feature.bit() != 0
 }
 
 /// What this kernel's `bpf_skb_adjust_room` takes in addition when an IPv4 frame is unpacked.
@@ -352,6 +357,15 @@ pub fn voucher() -> Option<u32> {
 #[inline(always)]
 fn external_slot(slot: u32) -> Option<u32> {
     EXTERNAL.get(slot).copied().filter(|value| *value != 0)
+}
+
+/// Continues with another program and does not come back. What that has to know is in `scratch` or in the frame.
+/// `ProgramMissing`: there is none.
+#[inline(always)]
+pub fn continue_with(call: Call, frame: &Frame) -> DropReason {
+    // SAFETY: nothing here has to be dropped: a frame is the kernel's.
+    unsafe { CALLS.tail_call(frame, call.slot()) };
+    DropReason::ProgramMissing
 }
 
 /// Lends this CPU's memory for what does not fit the stack.

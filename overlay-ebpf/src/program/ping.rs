@@ -1,7 +1,7 @@
 //! Sends and returns probes: echoes between endpoints that take the way of their frames and need nothing inside them.
 
 use overlay_ebpf::{
-    abi::{DropReason, EchoEvent, EndpointEntry, FdbEntry},
+    abi::{Call, DropReason, EchoEvent, EndpointEntry, FdbEntry},
     rule::{flow::Flow, mtu},
     wire::{
         echo::{self, EchoHdr},
@@ -18,22 +18,37 @@ use crate::{
         miss::Requester,
         sender::{self, Origin},
     },
-    step::Step,
 };
 
-/// Sends a probe of the agent's, which came in by the endpoint's interface, as if the endpoint had sent it.
+/// Has a probe of the agent's sent, by a program of its own. It came in by the endpoint's interface.
+#[inline(always)]
+pub fn divert(frame: &Frame) -> Result<(), DropReason> {
+    if frame.is_marked()
+        && let Some(secret) = maps::voucher()
+        && frame.is_own_probe(secret)
+    {
+        return Err(maps::continue_with(Call::SendProbe, frame));
+    }
+    Ok(())
+}
+
+/// Sends it as if the endpoint had sent it.
 #[inline(always)]
 pub fn send(
     frame: &mut Frame,
     endpoint: &EndpointEntry,
     requester: Requester,
-) -> Result<Step, DropReason> {
-    if !frame.is_marked() {
-        return Ok(Step::Next);
-    }
-    let Some((inner, header)) = probe(frame) else {
-        return Ok(Step::Next);
+) -> Result<Action, DropReason> {
+    frame.require(eth::LEN + echo::LEN)?;
+    let header = OnStack(*frame.header::<EchoHdr>(eth::LEN)?);
+    let inner = eth::Header {
+        // It came in as IPv4: the kernel makes room in no other frames.
+        ether_type: echo::ETHER_TYPE,
+        ..eth::Header::parse(frame.header(0)?)
     };
+    if !echo::is_echo(inner.ether_type, &header) {
+        return Err(DropReason::EtherType);
+    }
     let len = frame.len() - eth::LEN as u32;
     let outcome = forward(frame, endpoint, &inner, &header, requester);
     let (kind, vtep, reason) = match outcome {
@@ -48,24 +63,7 @@ pub fn send(
         len,
         reason,
     );
-    outcome.map(|(action, _)| Step::Done(action))
-}
-
-/// A probe of the agent's. `None`: the frame is none.
-#[inline(always)]
-fn probe(frame: &mut Frame) -> Option<(eth::Header, OnStack<EchoHdr>)> {
-    let secret = maps::voucher()?;
-    if !frame.is_own_probe(secret) {
-        return None;
-    }
-    frame.require(eth::LEN + echo::LEN).ok()?;
-    let header = OnStack(*frame.header::<EchoHdr>(eth::LEN).ok()?);
-    let inner = eth::Header {
-        // It came in as IPv4: the kernel makes room in no other frames.
-        ether_type: echo::ETHER_TYPE,
-        ..eth::Header::parse(frame.header(0).ok()?)
-    };
-    echo::is_echo(inner.ether_type, &header).then_some((inner, header))
+    outcome.map(|(action, _)| action)
 }
 
 #[inline(always)]

@@ -16,12 +16,13 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
 use nix::{errno::Errno, net::if_::if_indextoname};
-use overlay_ebpf::abi::{Counter, ECHOES, global, map, program};
+use overlay_ebpf::abi::{Counter, ECHOES, Feature, global, map, program};
 use tokio::sync::mpsc;
 
 use super::{
     AttachMode, Before, Datapath, DatapathError, Settings,
     attach::{self, Hook},
+    calls::Calls,
     echo,
     features::{self, DecapFlags, classifier, error_chain},
     inject::inject,
@@ -61,6 +62,7 @@ struct State {
     ebpf: Ebpf,
     maps: Maps,
     pinned: PinnedMaps,
+    calls: Calls,
     /// Interfaces that have this version's `endpoint_ingress`.
     attached: BTreeSet<u32>,
     /// The VXLAN devices that have `external_ingress`.
@@ -102,6 +104,7 @@ impl Kernel {
         }
         maps.restore_numbering()?;
         let pinned = PinnedMaps::open(&pins)?;
+        let calls = Calls::load(&mut ebpf, &pins)?;
         for name in restore::PROGRAMS {
             load_and_pin(&mut ebpf, &pins, name)?;
         }
@@ -116,6 +119,7 @@ impl Kernel {
             ebpf,
             maps,
             pinned,
+            calls,
             attached: BTreeSet::new(),
             external: BTreeSet::new(),
             slow_path: None,
@@ -135,6 +139,19 @@ impl Kernel {
     /// next reconciliation finds.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the program arrays of earlier starts once each hook runs this one's programs.
+    fn retire_calls(&self, state: &mut State) -> Result<(), DatapathError> {
+        if state.underlay.is_none() || !state.calls.has_others() {
+            return Ok(());
+        }
+        let endpoints = state.maps.small_tables()?.endpoints.into_keys();
+        let mut running = endpoints.filter(|ifindex| !is_gone(*ifindex));
+        if running.all(|ifindex| state.attached.contains(&ifindex)) {
+            state.calls.retire_others(&self.pins)?;
+        }
+        Ok(())
     }
 
     fn guard_external(&self, state: &mut State) -> Result<(), DatapathError> {
@@ -313,7 +330,7 @@ impl Datapath for Kernel {
                 }
             }
         }
-        first_error.map_or(Ok(()), Err)
+        first_error.map_or_else(|| self.retire_calls(&mut state), Err)
     }
 
     fn is_attached(&self, ifindex: u32) -> Option<bool> {
@@ -398,6 +415,7 @@ impl Datapath for Kernel {
         // What another version, or an agent with another --iface, left. The endpoints have theirs
         // already.
         self.pins.retire_others()?;
+        self.retire_calls(&mut state)?;
         for former in self.pins.underlay_links()? {
             if former != index {
                 unpin(&self.pins.underlay_link(former))?;
@@ -438,6 +456,7 @@ impl Datapath for Kernel {
         let mut state = self.state();
         Pins::create(&self.settings.pins)?;
         state.pinned.restore(&self.pins)?;
+        state.calls.restore()?;
         restore::restore_programs(&mut state.ebpf, &self.pins)?;
         self.guard_external(&mut state)
     }
@@ -500,7 +519,11 @@ fn parse(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, DatapathError> {
 fn open(settings: &Settings, pins: &Pins, decap: DecapFlags) -> Result<Ebpf, DatapathError> {
     let vtep_ip = u32::from_ne_bytes(settings.vtep_ip.octets());
     let vtep_port = settings.vtep_port.to_be();
-    let strict = u8::from(settings.strict_reserved);
+    let features = if settings.strict_reserved {
+        Feature::StrictReserved.bit()
+    } else {
+        0
+    };
     let log_level = if settings.log_drops {
         LOG_DEBUG
     } else {
@@ -511,7 +534,7 @@ fn open(settings: &Settings, pins: &Pins, decap: DecapFlags) -> Result<Ebpf, Dat
         .override_global(global::UNDERLAY_IFINDEX, &settings.underlay_ifindex, true)
         .override_global(global::VTEP_IP_BE, &vtep_ip, true)
         .override_global(global::VTEP_PORT_BE, &vtep_port, true)
-        .override_global(global::STRICT_RESERVED, &strict, true)
+        .override_global(global::FEATURES, &features, true)
         .override_global(global::DECAP_FLAGS_IPV4, &decap.ipv4, true)
         .override_global(global::DECAP_FLAGS_IPV6, &decap.ipv6, true)
         .override_global(LOG_LEVEL, &log_level, true);

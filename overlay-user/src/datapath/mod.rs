@@ -17,6 +17,7 @@ use crate::model::{
 
 mod attach;
 mod batch;
+mod calls;
 mod drops;
 mod echo;
 mod features;

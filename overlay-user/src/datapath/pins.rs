@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/overlay/INSTANCE/v3/maps/fdb ...        v3: the ABI's version
+//!                                 calls/NUMBER
 //!                                 programs/endpoint_ingress ...
 //!                                 links/underlay-IFINDEX, links/endpoint-IFINDEX,
 //!                                 links/external-IFINDEX
@@ -33,7 +34,7 @@ pub fn remove(root: &Path) -> Result<(), DatapathError> {
 }
 
 fn remove_version(version: &Path) -> Result<(), DatapathError> {
-    for kind in ["links", "programs", "maps"] {
+    for kind in ["links", "programs", "calls", "maps"] {
         remove_tree(&version.join(kind))?;
     }
     remove_tree(version)
@@ -51,7 +52,7 @@ impl Pins {
     pub(super) fn create(root: &Path) -> Result<Self, DatapathError> {
         ensure_bpffs()?;
         let pins = Self::at(root, ABI_VERSION);
-        for kind in ["maps", "programs", "links"] {
+        for kind in ["maps", "calls", "programs", "links"] {
             let folder = pins.version.join(kind);
             fs::DirBuilder::new()
                 .recursive(true)
@@ -100,6 +101,18 @@ impl Pins {
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
         self.version.join("maps").join(name)
+    }
+
+    /// The program array of the start with this number.
+    pub(super) fn call(&self, number: u32) -> PathBuf {
+        self.version.join("calls").join(number.to_string())
+    }
+
+    /// The numbers of the starts whose program arrays are pinned.
+    pub(super) fn calls(&self) -> Result<Vec<u32>, DatapathError> {
+        let arrays = entries(&self.version.join("calls"))?;
+        let number = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+        Ok(arrays.iter().filter_map(number).collect())
     }
 
     pub(super) fn program(&self, name: &str) -> PathBuf {

@@ -246,10 +246,13 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 11] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
+    program::ICMP_ERROR,
+    program::SEND_PROBE,
+    program::ECHO,
     program::PROBE_ENCAP,
     program::PROBE_DECAP_L3,
     program::PROBE_DECAP_L4,
@@ -300,6 +303,7 @@ fn the_objects_maps_are_those_of_the_abi() {
                 "AYA_LOGS",
                 "gro",
                 "scratch",
+                "calls",
                 "drop_pace",
                 "echoes",
                 "meter",
@@ -388,7 +392,7 @@ fn the_page_lists_the_maps_programs_and_globals_of_the_abi() {
         global::UNDERLAY_IFINDEX,
         global::VTEP_IP_BE,
         global::VTEP_PORT_BE,
-        global::STRICT_RESERVED,
+        global::FEATURES,
         global::DECAP_FLAGS_IPV4,
         global::DECAP_FLAGS_IPV6,
     ];

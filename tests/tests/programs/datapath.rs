@@ -8,14 +8,16 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
+    maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
-use overlay_ebpf::abi::{Counter, DropReason, External, MissEvent, Traffic, global, map, program};
+use overlay_ebpf::abi::{
+    CALLS, Call, Counter, DropReason, External, Feature, MissEvent, Traffic, global, map, program,
+};
 use overlay_user::datapath::OBJECT;
 
 use crate::{
@@ -183,6 +185,7 @@ impl Datapath {
         ] {
             classifier(&mut ebpf, name).load().unwrap();
         }
+        fill_calls(&mut ebpf);
         if !settings.without_network {
             if former::is(&ebpf) {
                 former::fill(&mut ebpf);
@@ -438,14 +441,29 @@ impl DecapFlags {
     }
 }
 
+/// Loads the programs that others continue with, as far as the object has any.
+fn fill_calls(ebpf: &mut Ebpf) {
+    let Some(array) = ebpf.take_map(CALLS) else {
+        return;
+    };
+    let mut array: ProgramArray<_> = array.try_into().unwrap();
+    for (call, name) in Call::ALL {
+        let program = classifier(ebpf, name);
+        program.load().unwrap();
+        array.set(call.slot(), program.fd().unwrap(), 0).unwrap();
+    }
+    // It is emptied with its last descriptor.
+    std::mem::forget(array);
+}
+
 fn open(object: &[u8], settings: Settings, flags: DecapFlags) -> Ebpf {
-    let strict = u8::from(settings.strict_reserved);
+    let features = u32::from(settings.strict_reserved) * Feature::StrictReserved.bit();
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::UNDERLAY_IFINDEX, &LOOPBACK, true)
         .override_global(global::VTEP_IP_BE, &u32::from_ne_bytes(VTEP.ip), true)
         .override_global(global::VTEP_PORT_BE, &VTEP.port.to_be(), true)
-        .override_global(global::STRICT_RESERVED, &strict, true)
+        .override_global(global::FEATURES, &features, true)
         .override_global(global::DECAP_FLAGS_IPV4, &flags.ipv4, true)
         .override_global(global::DECAP_FLAGS_IPV6, &flags.ipv6, true)
         // Drops are not told through the log.

@@ -10,10 +10,14 @@ use crate::{
 };
 
 /// Reasons that no frame can reach here, and why.
-const OUT_OF_REACH: [(DropReason, &str); 3] = [
+const OUT_OF_REACH: [(DropReason, &str); 4] = [
     (
         DropReason::EchoLimited,
         "it takes many frames: `echo::a_host_gets_so_many_back_and_no_more`",
+    ),
+    (
+        DropReason::ProgramMissing,
+        "every start puts the programs in their places before it attaches any",
     ),
     (
         DropReason::RedirectFailed,

@@ -7,7 +7,7 @@ use overlay_ebpf::{
 };
 
 use crate::{
-    frame::{Action, Frame},
+    frame::{Action, Frame, OnStack},
     maps,
     packet::{L3, Packet},
     ping,
@@ -25,7 +25,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
     subject.is_sent_by(ifindex, &from);
     let requester = Requester::of_endpoint(ifindex, &from);
-    step!(ping::send(frame, &from, requester));
+    ping::divert(frame)?;
     vlan::untag(frame)?;
     let eth = eth::Header::parse(frame.header(0)?);
     let packet = Packet::parse(frame, eth)?;
@@ -43,7 +43,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     };
     let segments = packet.segments(frame);
     let longest = segments.longest_packet(frame);
-    step!(mtu::check(frame, &packet, longest, from.mtu));
+    mtu::check(frame, &from, longest, from.mtu)?;
     let volume = count::volume(&segments);
     let action = if let Some(ifindex) = target.interface() {
         count::received(target.slot, volume);
@@ -73,6 +73,25 @@ fn to_vtep(
     if longest > limit && mtu::may_fragment(frame, packet.eth.ether_type, longest) {
         return encap::send_by_device(frame, from.vni, &path, Counter::SlowSendFragmented);
     }
-    step!(mtu::check(frame, packet, longest, limit));
+    mtu::check(frame, from, longest, limit)?;
     encap::send(frame, from.vni, &packet.eth, flow, &path)
+}
+
+/// Answers a frame by the ICMP error about it: the way that [`mtu::check`] sends it.
+#[inline(always)]
+pub fn run_icmp_error(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
+    subject.endpoint = OnStack(frame.ifindex());
+    let error = maps::with_scratch(|scratch| (scratch.limit, scratch.vni));
+    let (limit, vni) = error.ok_or(DropReason::TooBig)?;
+    subject.vni = OnStack(vni);
+    mtu::refuse(frame, limit)
+}
+
+/// Sends a probe of the agent's: the way that [`ping::divert`] sends it.
+#[inline(always)]
+pub fn run_probe(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
+    let ifindex = frame.ifindex();
+    let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
+    subject.is_sent_by(ifindex, &from);
+    ping::send(frame, &from, Requester::of_endpoint(ifindex, &from))
 }

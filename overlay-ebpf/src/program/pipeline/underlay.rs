@@ -1,12 +1,12 @@
 //! The stages that a frame from a tunnel passes, in their order.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason, FdbEntry},
+    abi::{Call, Counter, DropReason, FdbEntry},
     wire::{echo as wire, eth},
 };
 
 use crate::{
-    frame::{Action, Frame, Tunnel},
+    frame::{Action, Frame, OnStack, Tunnel},
     maps,
     packet::Packet,
     ping,
@@ -22,11 +22,8 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     let tunnel = decap::parse(frame)?;
     frame.has_outer_headers();
     subject.is_behind(&tunnel);
-    if tunnel.vni == wire::VNI {
-        return echo::take(frame, &tunnel);
-    }
-    if tunnel.inner.ether_type == wire::ETHER_TYPE {
-        return ping::take(frame, &tunnel);
+    if tunnel.vni == wire::VNI || tunnel.inner.ether_type == wire::ETHER_TYPE {
+        return Err(maps::continue_with(Call::Echo, frame));
     }
     let origin = sender_of(&tunnel, subject)?;
     let target = receiver_of(frame, tunnel.vni, &tunnel.inner, subject)?;
@@ -56,14 +53,27 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     deliver::to_endpoint(frame, &packet, &target)
 }
 
+/// Takes care of an echo of a host, or a probe of an endpoint: the way that [`run`] sends it.
+#[inline(always)]
+pub fn run_echo(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
+    let tunnel = decap::parse(frame)?;
+    frame.has_outer_headers();
+    subject.is_behind(&tunnel);
+    if tunnel.vni == wire::VNI {
+        echo::take(frame, &tunnel)
+    } else {
+        ping::take(frame, &tunnel)
+    }
+}
+
 /// Delivers a frame that the kernel has unpacked, after [`run`] found the packet sound. Of fragments that saw the
 /// first one alone, so the sender is checked once more.
 #[inline(always)]
 pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     frame.scrub();
     let (vni, sender) = frame.tunnel_of_device()?;
-    subject.vni = vni;
-    subject.peer = sender;
+    subject.vni = OnStack(vni);
+    subject.peer = OnStack(sender);
     let eth = eth::Header::parse(frame.header(0)?);
     let origin = sender::check_mac(vni, sender, &eth)?;
     let target = receiver_of(frame, vni, &eth, subject)?;
@@ -81,7 +91,7 @@ fn sender_of(tunnel: &Tunnel, subject: &mut Subject) -> Result<Origin, DropReaso
     // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
     if let Err(DropReason::SourceVtep) = checked {
         let to = maps::fdb(tunnel.vni, tunnel.inner.destination);
-        subject.endpoint = to.and_then(|to| to.interface()).unwrap_or(0);
+        subject.endpoint = OnStack(to.and_then(|to| to.interface()).unwrap_or(0));
     }
     checked
 }
@@ -100,6 +110,6 @@ fn receiver_of(
         }
         found => found?,
     };
-    subject.endpoint = target.target;
+    subject.endpoint = OnStack(target.target);
     Ok(target)
 }

@@ -1,7 +1,7 @@
 //! Decapsulates: recognises tunnel packets, checks their outer headers, and removes them.
 
 use overlay_ebpf::{
-    abi::DropReason,
+    abi::{DropReason, Feature},
     rule::ecn,
     wire::{
         eth,
@@ -70,7 +70,7 @@ pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
     if !vxlan::has_vni(header) {
         return Err(DropReason::VxlanFlags);
     }
-    if maps::strict_reserved() && vxlan::has_reserved_bits(header) {
+    if maps::has(Feature::StrictReserved) && vxlan::has_reserved_bits(header) {
         return Err(DropReason::VxlanReserved);
     }
     Ok(Tunnel {

@@ -1,7 +1,7 @@
 //! Turns a packet that is too long into the ICMP error for its sender.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason, MeterKey},
+    abi::{Call, Counter, DropReason, EndpointEntry, MeterKey},
     rule::{miss, mtu as rule},
     wire::{
         eth::{self, EthHdr},
@@ -14,22 +14,24 @@ use overlay_ebpf::{
 use crate::{
     frame::{Action, Frame, OnStack, QUOTED},
     maps,
-    packet::Packet,
-    step::Step,
 };
 
-/// Tells the endpoint of a packet that is longer than `limit` bytes.
+/// Has the endpoint told of a packet that is longer than `limit` bytes, by a program of its own.
 #[inline(always)]
 pub fn check(
-    frame: &mut Frame,
-    packet: &Packet,
+    frame: &Frame,
+    from: &EndpointEntry,
     longest: u32,
     limit: u32,
-) -> Result<Step, DropReason> {
+) -> Result<(), DropReason> {
     if longest <= limit {
-        return Ok(Step::Next);
+        return Ok(());
     }
-    refuse(frame, &packet.eth, limit).map(Step::Done)
+    maps::with_scratch(|scratch| {
+        scratch.limit = limit;
+        scratch.vni = from.vni;
+    });
+    Err(maps::continue_with(Call::IcmpError, frame))
 }
 
 /// Whether the packet may be cut up on the way.
@@ -45,7 +47,8 @@ pub fn may_fragment(frame: &Frame, protocol: u16, len: u32) -> bool {
 
 /// Tells the endpoint that its packet is longer than `limit` bytes. `TooBig`: it can't be told.
 #[inline(always)]
-pub fn refuse(frame: &mut Frame, header: &eth::Header, limit: u32) -> Result<Action, DropReason> {
+pub fn refuse(frame: &mut Frame, limit: u32) -> Result<Action, DropReason> {
+    let header = eth::Header::parse(frame.header(0)?);
     if frame.require(eth::LEN + QUOTED).is_err() || header.destination.is_group() {
         return Err(DropReason::TooBig);
     }

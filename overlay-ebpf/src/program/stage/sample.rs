@@ -15,21 +15,22 @@ use overlay_ebpf::{
 };
 
 use crate::{
-    frame::{Frame, Tunnel},
+    frame::{Frame, OnStack, Tunnel},
     maps,
 };
 
 /// Whose frame it is, as far as that is known when it is dropped.
+/// It lies on the stack, where LLVM likes to write neighbours at once: the verifier takes that of aligned ones alone.
 #[derive(Clone, Copy)]
 pub struct Subject {
-    /// [`DropSample::SENT`] or [`DropSample::RECEIVED`].
-    direction: u8,
     /// Host-side interface of the endpoint of this host that sent it or is to get it; 0: not known.
-    pub endpoint: u32,
+    pub endpoint: OnStack<u32>,
     /// Its network; 0: not known.
-    pub vni: u32,
+    pub vni: OnStack<u32>,
     /// The VTEP that it came from; zero: none, or not known.
-    pub peer: [u8; 4],
+    pub peer: OnStack<[u8; 4]>,
+    /// [`DropSample::SENT`] or [`DropSample::RECEIVED`].
+    direction: OnStack<u8>,
 }
 
 impl Subject {
@@ -48,39 +49,39 @@ impl Subject {
     #[inline(always)]
     const fn going(direction: u8) -> Self {
         Self {
-            direction,
-            endpoint: 0,
-            vni: 0,
-            peer: [0; 4],
+            endpoint: OnStack(0),
+            vni: OnStack(0),
+            peer: OnStack([0; 4]),
+            direction: OnStack(direction),
         }
     }
 
     /// An endpoint of this host sent it.
     #[inline(always)]
     pub const fn is_sent_by(&mut self, ifindex: u32, endpoint: &EndpointEntry) {
-        self.endpoint = ifindex;
-        self.vni = endpoint.vni;
+        self.endpoint = OnStack(ifindex);
+        self.vni = OnStack(endpoint.vni);
     }
 
     /// It came out of a tunnel.
     #[inline(always)]
     pub const fn is_behind(&mut self, tunnel: &Tunnel) {
-        self.vni = tunnel.vni;
-        self.peer = tunnel.sender;
+        self.vni = OnStack(tunnel.vni);
+        self.peer = OnStack(tunnel.sender);
     }
 
     #[inline(always)]
     fn has_peer(&self) -> bool {
-        u32::from_ne_bytes(self.peer) != 0
+        u32::from_ne_bytes(*self.peer) != 0
     }
 
     /// By what those are told apart whose frames take rows from each other alone.
     #[inline(always)]
     fn sender(&self, frame: &Frame) -> u32 {
-        if self.direction == DropSample::SENT {
+        if *self.direction == DropSample::SENT {
             frame.ifindex()
         } else {
-            u32::from_ne_bytes(self.peer)
+            u32::from_ne_bytes(*self.peer)
         }
     }
 }
@@ -90,11 +91,11 @@ impl Subject {
 #[inline(always)]
 pub fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) {
     maps::count_drop(reason);
-    if subject.endpoint != 0 && !reason.is_noise() {
+    if *subject.endpoint != 0 && !reason.is_noise() {
         maps::count_endpoint_drop(EndpointDropKey {
-            ifindex: subject.endpoint,
+            ifindex: *subject.endpoint,
             reason: reason.number() as u16,
-            direction: subject.direction as u16,
+            direction: *subject.direction as u16,
         });
     }
     let group = reason.number() * DropSample::GROUPS + rule::group(subject.sender(frame));
@@ -121,14 +122,14 @@ fn note(frame: Frame, slot: u32, reason: u32, subject: &Subject) {
         forget_packet(row);
         row.reason = reason;
         row.ifindex = frame.ifindex();
-        row.endpoint = subject.endpoint;
-        row.vni = subject.vni;
+        row.endpoint = *subject.endpoint;
+        row.vni = *subject.vni;
         row.peer = if subject.has_peer() {
-            ipv6::mapped(subject.peer)
+            ipv6::mapped(*subject.peer)
         } else {
             [0; 16]
         };
-        row.direction = subject.direction;
+        row.direction = *subject.direction;
         row.len = frame.len().saturating_sub(frame.inner() as u32);
         // What lacks a header is shown without it.
         let _ = describe(&frame, row);

@@ -1,0 +1,32 @@
+//! `calls`: the programs that others continue with, so that what is rare takes no room in what every frame passes.
+
+/// The slots of `calls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Call {
+    /// Turns a frame of an endpoint round into the ICMP error about it, as [`super::Scratch`] says.
+    IcmpError = 0,
+    /// Sends a probe of the agent's that came in by an endpoint's interface.
+    SendProbe = 1,
+    /// Takes care of an echo or a probe that came out of a tunnel.
+    Echo = 2,
+}
+
+impl Call {
+    /// Every slot that is taken, with the program in it.
+    pub const ALL: [(Self, &'static str); 3] = [
+        (Self::IcmpError, super::program::ICMP_ERROR),
+        (Self::SendProbe, super::program::SEND_PROBE),
+        (Self::Echo, super::program::ECHO),
+    ];
+
+    /// Slots of `calls`; leaves room for programs to come.
+    pub const SLOTS: u32 = 32;
+
+    /// The slot.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        self as u32
+    }
+}
