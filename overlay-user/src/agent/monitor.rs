@@ -15,12 +15,9 @@ use tokio::{
 };
 
 use super::{
-    api::{
-        DropSampleView, ErrorKind, Event, EventView, OperationError, RegistryChange, drop_class,
-    },
-    drops::names_of,
+    api::{ErrorKind, Event, EventView, OperationError, RegistryChange, drop_class, drop_sample},
     map_reader::MapReader,
-    operations::Agent,
+    operations::{Agent, names_of},
 };
 use crate::{
     datapath::{Datapath, DatapathError},
@@ -265,7 +262,7 @@ async fn watch_drops(maps: MapReader, observer: Observer, sender: &mpsc::Sender<
         if !is_first {
             let names = names_of(&*observer.view().await);
             let dropped = frames.into_iter();
-            let dropped = dropped.map(|frame| DropSampleView::new(frame, &names).into());
+            let dropped = dropped.map(|frame| drop_sample(frame, &names).into());
             let grown = grown(&seen.drops, &drops);
             let grown = grown.into_iter().map(EventView::now);
             for event in dropped.chain(grown) {

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Name, RegistryId};
+use crate::{Method, Name, Operation, RegistryId};
 
-/// Whether to follow the registry that is there.
+/// Says what following the registry as it is now would remove here, and follows it if that is confirmed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct AdoptRequest {
+pub struct AdoptRegistry {
     /// Follow it; otherwise only say what that would remove.
     #[serde(default)]
     pub confirmed: bool,
@@ -16,8 +17,16 @@ pub struct AdoptRequest {
     pub identity: Option<RegistryId>,
 }
 
+impl Operation for AdoptRegistry {
+    type Answer = AdoptView;
+    const METHOD: Method = Method::Post;
+    const PATH: &'static str = "/v1/registry/adopt";
+    const VERB: &'static str = "registry adopt";
+}
+
 /// What following the registry as it is now removes on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdoptView {
     /// Whether it is followed from now on.
     pub adopted: bool,

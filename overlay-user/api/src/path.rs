@@ -1,10 +1,11 @@
-//! The way of tunnel packets to another host, as echoes found it.
+//! The path of tunnel packets to another host, as measured by echoes.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Whether tunnel packets get to another host and back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PathView {
     /// The outcome.
     pub state: PathState,
@@ -41,6 +42,7 @@ impl PathView {
 
 /// Whether tunnel packets get through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PathState {
     /// Nobody has tried yet.

@@ -1,15 +1,47 @@
 //! What `overlay monitor` prints as it happens.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DropSampleView, DroppedView};
-use crate::model::{DropClass, Mac, Name, Revision, Vni, Wanted};
+use crate::{DropClass, DropSampleView, DroppedView, Mac, Method, Name, Operation, Revision, Vni};
+
+/// Tells what happens from now on, an event a line, until the client hangs up or the agent ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Monitor {}
+
+impl Operation for Monitor {
+    type Answer = EventView;
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/v1/monitor";
+    const VERB: &'static str = "monitor";
+}
+
+/// One address of an endpoint that is to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// The endpoint with this MAC: a frame is for it.
+    Mac(Mac),
+    /// The endpoint with this address: ARP or neighbour discovery asks for it.
+    Ip(IpAddr),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mac(mac) => mac.fmt(f),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EventView {
     /// When this agent learned of it, RFC 3339, by this host's clock.
     pub time: Timestamp,
@@ -48,6 +80,7 @@ const fn loss() -> DropClass {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// An endpoint of this host wants what the cache of an on-demand network does not hold.
@@ -167,6 +200,7 @@ pub enum Event {
 
 /// What changed in the registry, or on the way to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum RegistryChange {
     /// It is out of reach.
