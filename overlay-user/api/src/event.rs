@@ -275,6 +275,12 @@ pub enum RegistryChange {
     },
 }
 
+impl From<RegistryChange> for Event {
+    fn from(change: RegistryChange) -> Self {
+        Self::Registry { change }
+    }
+}
+
 impl fmt::Display for EventView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<24} {}", self.time.to_string(), self.event)

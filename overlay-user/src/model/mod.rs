@@ -31,10 +31,11 @@ pub use network::{Network, NetworkSettings};
 pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session};
 /// Values that clients know too: they are defined in the API's crate.
 pub use overlay_api::{
-    AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, FloodMode,
-    FrameAddress, FrameView, IfName, LostAt, Mac, MapUsage, Name, NameError, NetnsRef,
-    NetworkError, NetworkRef, PathState, PathView, PingSize, Pinged, RegistryId, Resolve, Revision,
-    Vni, VniChoice, Wanted, is_assignable, is_discard, is_point_to_point, is_unicast,
+    AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, Event,
+    FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac, MapUsage, Name, NameError, NetnsRef,
+    NetworkError, NetworkRef, PathState, PathView, PingSize, Pinged, RegistryChange, RegistryId,
+    Resolve, Revision, Vni, VniChoice, Wanted, is_assignable, is_discard, is_point_to_point,
+    is_unicast,
 };
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
