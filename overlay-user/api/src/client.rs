@@ -409,3 +409,90 @@ async fn exchange(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        AddEndpoint, Down, ListEndpoints, MoveEndpoint, RemoveVtep, SetNetwork, ShowStatus,
+    };
+
+    /// The request line of an operation, and its body.
+    async fn sent<Op: Operation>(operation: Op) -> (String, String) {
+        let request = request(&operation).unwrap();
+        let line = format!("{} {}", request.method(), request.uri());
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        (line, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn expected(line: &str, body: &str) -> (String, String) {
+        (line.to_owned(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn parameters_are_in_the_path_the_query_or_the_body() {
+        let [web, blue, h2]: [Name; 3] = ["web", "blue", "h2"].map(|name| name.parse().unwrap());
+        assert_eq!(
+            sent(AddEndpoint::new(web.clone(), "42".parse().unwrap())).await,
+            expected(
+                "POST /v1/endpoints",
+                r#"{"addresses":[],"ifname":null,"mac":null,"name":"web","netns":null,"vni":42}"#
+            )
+        );
+        let to = MoveEndpoint {
+            name: web,
+            node: Some(h2.clone()),
+            netns: None,
+            ifname: None,
+        };
+        assert_eq!(
+            sent(to).await,
+            expected(
+                "POST /v1/endpoints/web/move",
+                r#"{"ifname":null,"netns":null,"node":"h2"}"#
+            )
+        );
+        let set = SetNetwork {
+            name: blue.clone(),
+            mtu: Some(1400),
+            flood: None,
+            learning: None,
+        };
+        assert_eq!(
+            sent(set).await,
+            expected(
+                "PATCH /v1/networks/blue",
+                r#"{"flood":null,"learning":null,"mtu":1400}"#
+            )
+        );
+        let both = ListEndpoints {
+            vni: Some("42".parse().unwrap()),
+            node: Some(h2),
+        };
+        let by_name = ListEndpoints {
+            vni: Some(crate::NetworkRef::Name(blue)),
+            node: None,
+        };
+        for (filter, line) in [
+            (both, "GET /v1/endpoints?node=h2&vni=42"),
+            (by_name, "GET /v1/endpoints?vni=blue"),
+            (ListEndpoints::default(), "GET /v1/endpoints"),
+        ] {
+            assert_eq!(sent(filter).await, expected(line, ""));
+        }
+        let vtep = "fd00::9".parse().unwrap();
+        assert_eq!(
+            sent(RemoveVtep { vtep }).await,
+            expected("DELETE /v1/vteps/fd00::9", "")
+        );
+        assert_eq!(sent(ShowStatus {}).await, expected("GET /v1/status", ""));
+        assert_eq!(sent(Down {}).await, expected("POST /v1/down", "{}"));
+    }
+
+    #[test]
+    fn characters_that_mean_something_in_a_url_are_encoded() {
+        let encoded = |text: &str| encoded(&Json::from(text));
+        assert_eq!(encoded("a/b?c&d%"), "a%2Fb%3Fc%26d%25");
+        assert_eq!(encoded("h2.a-b_c"), "h2.a-b_c");
+    }
+}

@@ -9,6 +9,7 @@ use crate::{Method, Name, NodeState, Operation, PathView};
 /// Examines this host, and its peers as the registry knows them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Examine {}
 
 impl Operation for Examine {
@@ -21,6 +22,7 @@ impl Operation for Examine {
 /// Examines every pair of hosts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct ExamineCluster {}
 
 impl Operation for ExamineCluster {

@@ -11,6 +11,7 @@ use crate::{Method, Name, Operation, Vni};
 /// Counts dropped packets by reason since the maps were made. Every reason is there, zeros too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct CountDrops {}
 
 impl Operation for CountDrops {

@@ -10,6 +10,7 @@ use crate::{DropClass, DropSampleView, DroppedView, Mac, Method, Name, Operation
 /// Tells what happens from now on, an event a line, until the client hangs up or the agent ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Monitor {}
 
 impl Operation for Monitor {

@@ -239,6 +239,7 @@ impl Operation for SetNetwork {
 /// Lists every network, in the order of their VNIs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct ListNetworks {}
 
 impl Operation for ListNetworks {

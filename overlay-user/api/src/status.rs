@@ -9,6 +9,7 @@ use crate::{DropTotals, IfName, Method, Name, Operation, PathState, Revision};
 /// Shows the state of the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct ShowStatus {}
 
 impl Operation for ShowStatus {

@@ -69,6 +69,7 @@ impl fmt::Display for VtepRef {
 /// Lists the nodes and their VTEPs, in the order of the nodes' names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct ListVteps {}
 
 impl Operation for ListVteps {

@@ -6,11 +6,14 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts as _, Path, Query, Request, State},
-    http::{HeaderValue, StatusCode},
+    http::{HeaderValue, StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
-use serde::Serialize;
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value as Any};
 use tokio::sync::mpsc;
 
@@ -134,41 +137,51 @@ impl<Op: Operation, S: Send + Sync> FromRequest<S> for Parameters<Op> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let (mut parts, body) = request.into_parts();
-        let mut in_path = BTreeMap::new();
-        if Op::PATH.contains('{') {
-            let path = Path::from_request_parts(&mut parts, state).await;
-            Path(in_path) = path.map_err(|refusal| usage(refusal.body_text()))?;
-        } else if !Op::METHOD.has_body() {
-            let query = Query::from_request_parts(&mut parts, state).await;
-            let Query(operation) = query.map_err(|refusal| usage(refusal.body_text()))?;
-            return Ok(Self(operation));
+        if !Op::PATH.contains('{') {
+            return if Op::METHOD.has_body() {
+                body_of(Request::from_parts(parts, body), state)
+                    .await
+                    .map(Self)
+            } else {
+                query_of(&mut parts, state).await.map(Self)
+            };
         }
-        if !Op::METHOD.has_body() {
-            let refused = |error| usage(format_args!("Invalid URL: {error}"));
-            return merged(in_path, Map::new()).map(Self).map_err(refused);
-        }
-        let request = Request::from_parts(parts, body);
-        if in_path.is_empty() {
-            return body_of(request, state).await.map(Self);
-        }
-        let in_body = body_of(request, state).await?;
-        let refused = |error| {
-            usage(format_args!(
-                "Failed to deserialize the JSON body into the target type: {error}"
-            ))
+        let path = Path::from_request_parts(&mut parts, state).await;
+        let Path(in_path) = path.map_err(|refusal| usage(refusal.body_text()))?;
+        let (refusal, others) = if Op::METHOD.has_body() {
+            let body = body_of(Request::from_parts(parts, body), state).await?;
+            (
+                "Failed to deserialize the JSON body into the target type",
+                body,
+            )
+        } else {
+            ("Invalid URL", query_of(&mut parts, state).await?)
         };
-        merged(in_path, in_body).map(Self).map_err(refused)
+        merged(in_path, others)
+            .map(Self)
+            .map_err(|error| usage(format_args!("{refusal}: {error}")))
     }
 }
 
+/// The query of a request.
+async fn query_of<T: DeserializeOwned>(
+    parts: &mut Parts,
+    state: &(impl Send + Sync),
+) -> Result<T, Failure> {
+    let query = Query::from_request_parts(parts, state).await;
+    let Query(query) = query.map_err(|refusal| usage(refusal.body_text()))?;
+    Ok(query)
+}
+
 /// The JSON body of a request. One that is empty or null has no fields.
-async fn body_of<T, S>(request: Request, state: &S) -> Result<T, Failure>
-where
-    T: serde::de::DeserializeOwned,
-    S: Send + Sync,
-{
+async fn body_of<T: DeserializeOwned>(
+    request: Request,
+    state: &(impl Send + Sync),
+) -> Result<T, Failure> {
     let (parts, body) = request.into_parts();
-    let bytes = Bytes::from_request(Request::new(body), state).await;
+    // With the parts, in which the limit of a body's length is.
+    let request = Request::from_parts(parts.clone(), body);
+    let bytes = Bytes::from_request(request, state).await;
     let bytes = bytes.map_err(|refusal| usage(refusal.body_text()))?;
     if matches!(&*bytes, b"" | b"null")
         && let Ok(value) = serde_json::from_value(Any::Object(Map::new()))
@@ -190,7 +203,7 @@ fn merged<Op: Operation>(
     for (key, value) in in_path {
         if parameters.insert(key.clone(), value.into()).is_some() {
             let error = format_args!("unknown field `{key}`: it is in the path");
-            return Err(serde::de::Error::custom(error));
+            return Err(serde_json::Error::custom(error));
         }
     }
     serde_json::from_value(Any::Object(parameters))

@@ -223,6 +223,33 @@ async fn a_malformed_request_is_refused_with_a_reason() {
             "400",
             "different versions",
         ),
+        (
+            "GET /v1/status?x=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "400",
+            "unknown field `x`",
+        ),
+        (
+            "DELETE /v1/endpoints/web?x=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "400",
+            "unknown field `x`",
+        ),
+        (
+            "PATCH /v1/networks/blue HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: 10\r\nconnection: close\r\n\r\n{\"mtu\":-1}",
+            "400",
+            "invalid value: integer `-1`",
+        ),
+        (
+            "PATCH /v1/networks/blue HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: 14\r\nconnection: close\r\n\r\n{\"name\":\"red\"}",
+            "400",
+            "unknown field `name`",
+        ),
+        (
+            "POST /v1/networks HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+            "400",
+            "Content-Type",
+        ),
     ] {
         let mut stream = UnixStream::connect(&agent.socket).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -236,6 +263,26 @@ async fn a_malformed_request_is_refused_with_a_reason() {
         assert!(answer.contains(r#""kind":"usage""#), "{answer}");
     }
     assert!(agent.fake.calls().is_empty());
+}
+
+/// Clients of before sent null where there is nothing to say, and others send nothing.
+#[tokio::test]
+async fn an_operation_without_parameters_needs_no_body() {
+    let agent = start(Fake::default());
+    for body in [
+        "\r\n",
+        "content-type: application/json\r\ncontent-length: 4\r\n\r\nnull",
+        "content-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+    ] {
+        let request = format!("POST /v1/down HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{body}");
+        let mut stream = UnixStream::connect(&agent.socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
+    }
+    assert_eq!(agent.fake.calls(), vec![call_of(&Down {}); 3]);
 }
 
 #[tokio::test]
