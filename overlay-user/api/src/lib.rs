@@ -24,7 +24,7 @@
 //!
 //! # Weight
 //!
-//! Made for plug-ins (CNI, Docker, netavark): it has no datapath, no platform and no registry in it, and 43 crates under
+//! Made for plug-ins (CNI, Docker, netavark): it has no datapath, no platform and no registry in it, and 42 crates under
 //! it, those that only run at compile time included (`cargo tree -p overlay-api -e normal --prefix none | sort -u | wc
 //! -l` prints 51, for it counts some twice). The example `endpoint`, which adds, lists and removes an endpoint, is 1.0 MB
 //! with the release profile, stripped.

@@ -1,4 +1,4 @@
-//! Describes the API as an OpenAPI 3.1 document: `docs/api.json`.
+//! Describes the API as an `OpenAPI` 3.1 document: `docs/api.json`.
 
 use std::collections::BTreeMap;
 
@@ -54,37 +54,40 @@ impl Document {
         let mut schema = Op::json_schema(&mut self.requests);
         let description = text(schema.remove("description"));
         let (summary, details) = description.split_once("\n\n").unwrap_or((&description, ""));
-        let mut operation = json!({
-            "operationId": Op::schema_name(),
-            "summary": summary,
-            "x-verb": format!("overlay {}", Op::VERB),
-            "responses": {
-                "200": self.answer::<Op>(form),
-                "default": {
-                    "description": "The operation failed.",
-                    "content": { "application/json": { "schema": self.answers.subschema_for::<ErrorView>() } },
-                },
+        let mut operation = Map::new();
+        let mut add = |key: &str, value: Json| operation.insert(key.to_owned(), value);
+        add("operationId", Op::schema_name().into());
+        add("summary", summary.into());
+        add("x-verb", format!("overlay {}", Op::VERB).into());
+        let failed = self.answers.subschema_for::<ErrorView>();
+        let responses = json!({
+            "200": self.answer::<Op>(form),
+            "default": {
+                "description": "The operation failed.",
+                "content": { "application/json": { "schema": failed } },
             },
         });
+        add("responses", responses);
         if !details.is_empty() {
-            operation["description"] = details.into();
+            add("description", details.into());
         }
         let parameters = parameters::<Op>(&mut schema);
         if !parameters.is_empty() {
-            operation["parameters"] = parameters.into();
+            add("parameters", parameters.into());
         }
         let has_fields = |key| matches!(schema.get(key), Some(Json::Object(it)) if !it.is_empty());
         if has_fields("properties") {
-            operation["requestBody"] = json!({
+            let body = json!({
                 "required": schema.get("required").is_some(),
                 "content": { "application/json": { "schema": schema } },
             });
+            add("requestBody", body);
         }
         let method = Op::METHOD.as_str().to_lowercase();
         self.paths
             .entry(Op::PATH)
             .or_default()
-            .insert(method, operation);
+            .insert(method, operation.into());
     }
 
     fn answer<Op: Operation<Answer: JsonSchema>>(&mut self, form: Form) -> Json {
@@ -97,17 +100,15 @@ impl Document {
                 "One such object a line, until either side ends.",
             ),
         };
-        let mut answer = json!({
-            "description": description,
-            "content": { kind: { "schema": schema } },
-        });
-        if form == Form::Pages {
-            answer["headers"] = json!({ NOTE: {
-                "description": "Why the list may lack something, in a line.",
-                "schema": { "type": "string" },
-            } });
+        let content = json!({ kind: { "schema": schema } });
+        if form != Form::Pages {
+            return json!({ "description": description, "content": content });
         }
-        answer
+        let note = json!({
+            "description": "Why the list may lack something, in a line.",
+            "schema": { "type": "string" },
+        });
+        json!({ "description": description, "content": content, "headers": { NOTE: note } })
     }
 
     fn finish(mut self) -> Json {
