@@ -32,30 +32,30 @@ impl Operation for ExamineCluster {
     const VERB: &'static str = "doctor --cluster";
 }
 
-/// What `overlay doctor` found.
+/// The findings about one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DoctorView {
-    /// There is no finding of [`Severity::Problem`].
+    /// Whether there is no finding of [`Severity::Problem`].
     pub healthy: bool,
-    /// What is not as it should be, problems first.
+    /// The findings, problems first.
     pub findings: Vec<Finding>,
-    /// What was looked at and is well.
+    /// Checks that found nothing.
     pub passed: Vec<String>,
 }
 
 impl DoctorView {
-    /// Notes that something is well.
+    /// Notes a check that found nothing.
     pub fn pass(&mut self, check: impl fmt::Display) {
         self.passed.push(check.to_string());
     }
 
-    /// Notes what is not.
+    /// Notes a finding.
     pub fn find(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
-    /// The verdict over all that was noted.
+    /// Sorts the findings, and sets [`Self::healthy`].
     #[must_use]
     pub fn concluded(mut self) -> Self {
         self.findings.sort_by_key(|finding| finding.severity);
@@ -67,13 +67,13 @@ impl DoctorView {
     }
 }
 
-/// One thing that is not as it should be.
+/// A finding, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
-    /// How bad it is.
+    /// Whether it is a problem or a warning.
     pub severity: Severity,
-    /// What it is about: `kernel`, `underlay`, `registry`, `peer h2`, ...
+    /// Its subject: `kernel`, `underlay`, `registry`, `peer h2`, ...
     pub subject: String,
     /// What is wrong, and why that matters.
     pub message: String,
@@ -115,7 +115,7 @@ impl Finding {
     }
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -135,21 +135,21 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Every pair of hosts.
+/// The findings about every host and every pair of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterView {
-    /// There is no finding of severity `problem`.
+    /// Whether there is no finding of [`Severity::Problem`].
     pub healthy: bool,
     /// Every node with an agent, in the order of their names.
     pub hosts: Vec<ClusterHost>,
-    /// Every pair, each direction by itself.
+    /// Every pair of hosts, each direction by itself.
     pub paths: Vec<ClusterPath>,
-    /// What is not as it should be, problems first.
+    /// The findings, problems first.
     pub findings: Vec<Finding>,
 }
 
-/// A host.
+/// A host, as it answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterHost {
@@ -157,40 +157,40 @@ pub struct ClusterHost {
     pub node: Name,
     /// Its underlay address.
     pub vtep: IpAddr,
-    /// How it stands.
+    /// Its state, by its heartbeats.
     pub state: NodeState,
-    /// Whether it said how its paths are.
+    /// Whether its agent answered.
     pub answered: bool,
-    /// Its agent's version; null if it has told none.
+    /// Its agent's version; null if it has published none.
     pub version: Option<String>,
-    /// The ABI version of its datapath; null if it has told none.
+    /// The ABI version of its datapath; null if it has published none.
     pub abi: Option<u32>,
-    /// By how much its clock is ahead of the clock of the host that asked, milliseconds; null if it said nothing.
+    /// Its clock less that of the host that asked, milliseconds; null if it did not answer.
     pub clock_ms: Option<i64>,
 }
 
-/// The way of the packets of one host to another.
+/// The path of packets from one host to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterPath {
-    /// Whose packets.
+    /// The host that sends.
     pub from: Name,
-    /// Where they are to get.
+    /// The host that receives.
     pub to: Name,
-    /// Whether they do.
+    /// Whether packets arrive.
     pub way: Way,
     /// The last round trip, microseconds; null if nothing came back.
     pub rtt_us: Option<u64>,
-    /// How many of the last 32 short echoes were lost, percent; null if none was sent.
+    /// Lost ones of the last 32 short echoes, percent; null if none was sent.
     pub loss: Option<u8>,
     /// The longest IP packet of an endpoint that gets there and back, bytes; null if it is not known.
     pub largest: Option<u32>,
-    /// The same as the underlays' MTUs say; null if nobody said it.
+    /// The longest one by the underlays' MTUs, bytes; null if they are not known.
     pub expected: Option<u32>,
 }
 
 impl ClusterPath {
-    /// The longest packet that passes, and the one that is expected to, bytes, where that is less.
+    /// The longest packet that passes and the one that should, bytes, where the former is shorter.
     #[must_use]
     pub fn narrow(&self) -> Option<(u32, u32)> {
         let lengths = self.largest.zip(self.expected);
@@ -198,17 +198,17 @@ impl ClusterPath {
     }
 }
 
-/// Whether packets get there.
+/// Whether packets arrive at another host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
-    /// They do.
+    /// They arrive.
     Ok,
-    /// They do not.
+    /// They do not arrive.
     Lost,
     /// They arrive changed.
     Damaged,
-    /// Nobody can say.
+    /// No host can tell.
     Unknown,
 }

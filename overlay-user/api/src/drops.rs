@@ -44,80 +44,80 @@ impl Operation for ShowDrops {
 pub struct DropsView {
     /// The endpoint that they are of; null: all that this host dropped.
     pub endpoint: Option<Name>,
-    /// The reasons: loss before noise, the most frequent first. Of an endpoint those that occurred, without
+    /// The reasons: loss before noise, the most frequent first. Of an endpoint only those that occurred, and no
     /// noise, which is not counted for endpoints.
     pub reasons: Vec<DropCountView>,
     /// The last few packets of each reason: loss before noise, the newest first.
     pub samples: Vec<DropSampleView>,
 }
 
-/// How many packets were dropped for a reason.
+/// Dropped packets of one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropCountView {
-    /// Why.
+    /// The reason's name, for example `source_ip`.
     pub reason: String,
-    /// Whether anybody misses them.
+    /// Loss or noise.
     pub class: DropClass,
-    /// How many there were.
+    /// Packets, sent and received.
     pub packets: u64,
-    /// How many of them the endpoint sent; absent if no endpoint was asked for.
+    /// Those that the endpoint sent; absent if no endpoint was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,
-    /// How many of them were for it; likewise.
+    /// Those that were for the endpoint; absent likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received: Option<u64>,
     /// What the reason means, in a line.
     pub meaning: String,
 }
 
-/// A packet that was dropped, and when.
+/// A dropped packet, and when it was dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropSampleView {
     /// When, RFC 3339, by this host's clock.
     pub time: Timestamp,
-    /// What it was.
+    /// The packet.
     #[serde(flatten)]
     pub dropped: DroppedView,
 }
 
-/// A packet that was dropped.
+/// A dropped packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DroppedView {
-    /// Why.
+    /// The reason's name, for example `source_ip`.
     pub reason: String,
-    /// Whether anybody misses it.
+    /// Loss or noise.
     pub class: DropClass,
-    /// Which way it went, seen from the endpoint.
+    /// Its direction, seen from the endpoint.
     pub direction: DropDirection,
-    /// The endpoint of this host that sent it, or was to get it; null if it is not known.
+    /// The endpoint of this host at its one end; null if it is not known.
     pub endpoint: Option<Name>,
-    /// Its network; likewise.
+    /// Its network; null if it is not known.
     pub vni: Option<Vni>,
-    /// The other host's underlay address; null if there is none, or it is not known.
+    /// The underlay address of the host at its other end; null if there is none, or it is not known.
     pub peer: Option<IpAddr>,
-    /// Its node; null if it is no node's.
+    /// The node with that address; null if there is none.
     pub node: Option<Name>,
-    /// What was in it.
+    /// Its headers.
     #[serde(flatten)]
     pub frame: FrameView,
 }
 
-/// Whether anybody misses what was dropped.
+/// Whether a dropped packet may be missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DropClass {
-    /// Somebody may.
+    /// It may: a tenant or an operator should look.
     Loss,
-    /// Nobody: hosts send it to all of a link when it or an address comes up.
+    /// It is not: hosts send such packets to the whole link when it or an address comes up.
     Noise,
 }
 
 impl DropClass {
-    /// As in JSON.
+    /// The name in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -127,18 +127,18 @@ impl DropClass {
     }
 }
 
-/// Which way a frame went.
+/// The direction of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DropDirection {
     /// An endpoint of this host sent it.
     Sent,
-    /// It came out of a tunnel, or pretended to.
+    /// It came out of a tunnel, or claimed to.
     Received,
 }
 
-/// An address of an Ethernet frame, a group's or nobody's too.
+/// A MAC address of a frame, unicast or not: six octets with colons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
@@ -171,7 +171,7 @@ impl From<FrameAddress> for String {
     }
 }
 
-/// What was in a frame, as far as its headers were there.
+/// The headers of a frame, as far as it has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FrameView {
@@ -179,7 +179,7 @@ pub struct FrameView {
     pub source_mac: FrameAddress,
     /// Its destination MAC.
     pub destination_mac: FrameAddress,
-    /// What its Ethernet header says that it carries: `ipv4`, `ipv6`, `arp`, or a number as `0x88cc`.
+    /// Its EtherType: `ipv4`, `ipv6`, `arp`, or a number as `0x88cc`.
     pub ether_type: String,
     /// The source address, or an ARP sender's; null: it has none.
     pub source_ip: Option<IpAddr>,
@@ -226,23 +226,23 @@ impl fmt::Display for FrameView {
     }
 }
 
-/// Drops as loss and noise.
+/// Dropped packets, loss and noise apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropTotals {
-    /// Packets that somebody may miss.
+    /// Packets that may be missed.
     pub loss: u64,
-    /// Packets that nobody misses.
+    /// Packets that are not missed.
     pub noise: u64,
 }
 
-/// What was dropped of an endpoint, noise apart.
+/// Dropped packets of an endpoint, without noise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EndpointDropsView {
-    /// Of what it sent, by reason; reasons that never occurred are missing.
+    /// Those that it sent, by reason; reasons that never occurred are missing.
     pub sent: BTreeMap<String, u64>,
-    /// Of what was for it, likewise.
+    /// Those that were for it, likewise.
     pub received: BTreeMap<String, u64>,
 }
 

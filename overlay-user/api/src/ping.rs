@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Method, Name, Operation, Vni};
 
-/// Sends an echo from an endpoint or a node to another, and says what became of it.
+/// Sends an echo from an endpoint or a node to another. Answered when it is back, or known to be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SendPing {
-    /// An endpoint or a node by its name, or a node by its VTEP's address; null: the node that is asked.
+    /// The sender: an endpoint or a node by its name, or a node by its VTEP's address; null: the node that is asked.
     #[serde(default)]
     pub from: Option<String>,
-    /// An endpoint or a node, by its name or an address.
+    /// The target: an endpoint or a node, by its name or an address.
     pub to: String,
-    /// How long it is; null: as long as a ping, 84 bytes.
+    /// The length; null: that of a ping, 84 bytes.
     #[serde(default)]
     pub size: Option<PingSize>,
 }
@@ -29,26 +29,26 @@ impl Operation for SendPing {
     const READ_ONLY: bool = true;
 }
 
-/// How long an echo is.
+/// The length of an echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PingSize {
-    /// So many bytes, as an IP packet of an endpoint.
+    /// Bytes, as an IP packet of an endpoint: 64 to 65535.
     Bytes(u16),
-    /// The longest that passes is looked for.
+    /// The longest one that passes, which is searched for.
     Auto,
 }
 
-/// What became of an echo.
+/// The outcome of an echo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pinged {
-    /// Who sent it: an endpoint, or a node.
+    /// The sender: an endpoint, or a node.
     pub from: Name,
     /// The node that it was sent from.
     pub from_node: Name,
-    /// Whom it was for.
+    /// The target: an endpoint, or a node.
     pub to: Name,
     /// The node that it was sent to.
     pub to_node: Name,
@@ -56,26 +56,26 @@ pub struct Pinged {
     pub via: Option<IpAddr>,
     /// The network; null between hosts.
     pub vni: Option<Vni>,
-    /// Bytes, as an IP packet of an endpoint.
+    /// Its length, bytes, as an IP packet of an endpoint.
     pub size: u32,
     /// The round trip, microseconds; null if it was lost.
     pub rtt_us: Option<u64>,
-    /// The longest that passes, bytes; null if it was not looked for.
+    /// The longest one that passes, bytes; null if it was not searched for.
     #[serde(default)]
     pub largest: Option<u32>,
-    /// The longest that networks and interfaces allow, bytes.
+    /// The longest one that networks and interfaces allow, bytes.
     pub expected: u32,
     /// Where it was lost; null if it was not.
     pub lost: Option<LostAt>,
 }
 
-/// Where an echo was lost.
+/// The place where an echo was lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostAt {
     /// The last node whose programs saw it; null: none did.
     pub last_seen: Option<Name>,
-    /// Why it was dropped, as `overlay drops` names it; null: nobody says that he dropped it.
+    /// The drop reason, as `overlay drops` names it; null: no host says that it dropped it.
     pub reason: Option<String>,
     /// What is known, in a line.
     pub message: String,

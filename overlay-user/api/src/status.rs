@@ -47,44 +47,44 @@ pub struct StatusView {
     pub instance: Name,
     /// This host's name in the registry.
     pub node: Name,
-    /// Whether the datapath is what the registry wants it to be.
+    /// Whether this host's datapath agrees with the registry, and every part of the agent works.
     pub ready: bool,
-    /// Whether an agent runs; otherwise all this is what it left.
+    /// Whether an agent runs. False in what `overlay status` finds without one: the last agent's state.
     #[serde(default = "told_by_older_agents")]
     pub agent: bool,
-    /// The underlay interface.
+    /// The interface on the underlay, as `--iface` named it.
     pub iface: IfName,
-    /// This host's address on the underlay.
+    /// This host's VTEP: its address on the underlay.
     pub vtep: IpAddr,
     /// Its UDP port, host byte order.
     pub port: u16,
     /// The registry, as this agent sees it.
     pub registry: RegistryView,
-    /// How many networks there are.
+    /// Networks in the registry.
     pub networks: usize,
-    /// How many endpoints there are.
+    /// Endpoints in the registry.
     pub endpoints: EndpointCounts,
-    /// How many ways to other hosts are in each state.
+    /// Paths to other hosts, counted by state.
     #[serde(default)]
     pub paths: BTreeMap<PathState, usize>,
-    /// The datapath.
+    /// Programs and maps of this host.
     pub datapath: DatapathView,
-    /// What could not be done and is tried again, a line each; empty if ready.
+    /// Failures that are being retried, a line each; empty if ready.
     pub problems: Vec<String>,
-    /// Parts of the agent that have not turned for too long; empty if ready.
+    /// Parts of the agent that make no progress; empty if ready.
     #[serde(default)]
     pub stalled: Vec<StalledView>,
 }
 
-/// A part of the agent that has not turned for too long.
+/// A part of the agent that makes no progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StalledView {
     /// `loop`, `host`, `lease`, `routes`, `misses`, `underlay`, `devices` or `registry`.
     pub part: String,
-    /// For how many seconds it has not.
+    /// How long, seconds.
     pub for_s: u64,
-    /// What the loop is doing; null for other parts.
+    /// The step at which the control loop hangs; null for other parts.
     pub doing: Option<String>,
 }
 
@@ -92,31 +92,32 @@ pub struct StalledView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RegistryView {
-    /// Where it is; never with a secret.
+    /// Its URL, without secrets.
     pub url: String,
     /// Whether it is in reach.
     pub connected: bool,
-    /// The last revision seen.
+    /// The last revision that the agent has seen.
     pub revision: Revision,
-    /// Whether the store that is there is followed: false for another one, and for one that lost too much.
+    /// Whether the agent follows the store at that URL: false for another one than before, and for one that lost
+    /// more than half of what the host knows.
     #[serde(default = "followed_by_older_agents")]
     pub followed: bool,
-    /// For how many seconds it has been out of reach; 0: it is in reach.
+    /// How long it has been out of reach, seconds; 0: it is in reach.
     pub stale_for_s: u64,
     /// Why it is out of reach, or not followed; null if it is neither.
     pub error: Option<String>,
-    /// Rows that are left out because they can't be read or break a rule, the first 100.
+    /// Rows that can't be read or break a rule, the first 100. The agent goes on without them.
     #[serde(default)]
     pub rejected: Vec<RejectedView>,
 }
 
-/// A row of the registry that is left out.
+/// A row of the registry that the agent goes on without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RejectedView {
-    /// `network VNI`, `node NAME`, `endpoint NAME`, or where it is.
+    /// `network VNI`, `node NAME` or `endpoint NAME`; of a row that does not say so, its place in the store.
     pub row: String,
-    /// Why.
+    /// What is wrong with it, in a line.
     pub why: String,
 }
 
@@ -128,7 +129,7 @@ fn told_by_older_agents() -> bool {
     true
 }
 
-/// Endpoints here and elsewhere.
+/// Endpoints, counted by place and state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EndpointCounts {
@@ -136,10 +137,10 @@ pub struct EndpointCounts {
     pub local: usize,
     /// On other nodes.
     pub remote: usize,
-    /// Of those on this node, the ones that can't be made.
+    /// Of those on this node: interfaces that can't be made. `overlay endpoint show` says why.
     #[serde(default)]
     pub failed: usize,
-    /// Of those on this node, the ones that are not made yet.
+    /// Of those on this node: interfaces that are not made yet.
     #[serde(default)]
     pub waiting: usize,
 }
@@ -148,25 +149,25 @@ pub struct EndpointCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DatapathView {
-    /// How programs are attached.
+    /// The kernel's hook for the programs.
     pub attach: AttachMode,
-    /// The version of what kernel and user space share.
+    /// The version of the maps' layout.
     pub abi: u32,
-    /// Whether packets take the fastest way that there is here: the VXLAN device opens the port, so
-    /// that received ones are aggregated, and veths have head-room for the tunnels' headers.
+    /// Whether packets take the fastest path of this kernel: the VXLAN device makes it aggregate received ones, and
+    /// veths have head-room for the tunnel's headers.
     pub fast_path: bool,
-    /// Why they don't; null if they do.
+    /// Why they do not; null if they do.
     pub fast_path_error: Option<String>,
-    /// How full each map is, by its name. Without an agent the capacities are not known, and 0.
+    /// How full each map is, by its name. Capacities are 0 without an agent, where they are not known.
     pub maps: BTreeMap<String, MapUsage>,
-    /// What the programs count beside drops, since the maps were made.
+    /// The programs' counters beside drops, since the maps were made.
     pub counters: BTreeMap<String, u64>,
-    /// What it dropped since then.
+    /// Dropped packets since then.
     #[serde(default)]
     pub drops: DropTotals,
 }
 
-/// How programs are attached.
+/// The kernel's hook for the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -181,7 +182,7 @@ pub enum AttachMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MapUsage {
-    /// Rows in it.
+    /// Rows that it holds.
     pub entries: u64,
     /// Rows that it can hold.
     pub capacity: u64,

@@ -26,53 +26,53 @@ impl Operation for Verify {
     const READ_ONLY: bool = true;
 }
 
-/// Whether the hosts have what the registry wants.
+/// The comparison of every host with the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VerifyView {
-    /// Every host has answered, and has what it shall have.
+    /// Whether every host has answered, and has what the registry wants.
     pub agree: bool,
-    /// The registry's revision that they were compared with.
+    /// The registry's revision that hosts were compared with.
     pub revision: Revision,
     /// Every node with an agent, in the order of their names.
     pub hosts: Vec<HostView>,
     /// The entries that differ, at most [`VerifyView::MOST`].
     pub differences: Vec<Difference>,
-    /// How many more there are at least.
+    /// Further differences, at least.
     pub more: usize,
 }
 
 impl VerifyView {
-    /// Differences that are told one by one.
+    /// The longest list of differences.
     pub const MOST: usize = 1000;
 }
 
-/// What one host said.
+/// The answer of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostView {
     /// The host.
     pub node: Name,
-    /// What came of asking it.
+    /// The comparison's outcome.
     pub verdict: Verdict,
-    /// The revision that its kernel had by then; null if it did not answer.
+    /// The revision that its maps had by then; null if it did not answer.
     pub revision: Option<Revision>,
-    /// How many entries it has installed; null if it did not answer.
+    /// Entries that it has installed; null if it did not answer.
     pub rows: Option<u64>,
 }
 
-/// What came of asking a host.
+/// The outcome of comparing one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It has what the registry wants.
     Agrees,
-    /// It does not.
+    /// It has not: its differences are listed.
     Differs,
-    /// Its agent lives and did not answer.
+    /// Its agent is alive and did not answer.
     Silent,
-    /// Its agent does not live: nobody could be asked.
+    /// Its agent is not alive.
     Down,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One entry of one host's maps that is not what the registry wants.
+/// An entry of one host's maps that differs from the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Difference {

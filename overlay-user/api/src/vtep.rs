@@ -97,7 +97,7 @@ impl Operation for RemoveVtep {
     const VERB: &'static str = "vtep rm";
 }
 
-/// A node's VTEP.
+/// A node and its VTEP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VtepView {
@@ -107,19 +107,19 @@ pub struct VtepView {
     pub ip: IpAddr,
     /// Its UDP port, host byte order.
     pub port: u16,
-    /// When its agent last said that it lives, RFC 3339; null if it never did.
+    /// The last heartbeat of its agent, RFC 3339; null if there was none.
     pub last_seen: Option<Timestamp>,
-    /// Whether it lives: it has said so within the last 15 s.
+    /// Whether it is alive: its agent has sent a heartbeat within the last 15 s.
     pub alive: bool,
     /// Whether an agent of ours runs there at all.
     pub agent: bool,
-    /// How it stands.
+    /// Its state, by that and by the grace time.
     pub state: NodeState,
-    /// Its agent's version; null if it has told none.
+    /// Its agent's version; null if it has published none.
     pub version: Option<String>,
-    /// The ABI version of its datapath; null if it has told none.
+    /// The ABI version of its datapath; null if it has published none.
     pub abi: Option<u32>,
-    /// Its underlay's MTU, bytes; null if it has told none.
+    /// Its underlay's MTU, bytes; null if it has published none.
     pub mtu: Option<u32>,
     /// Whether tunnel packets get there and back, as the host that was asked found out; null where nobody
     /// answers: for this host itself, and for VTEPs without an agent.
@@ -127,7 +127,7 @@ pub struct VtepView {
     pub path: Option<PathView>,
 }
 
-/// A node that was removed.
+/// A removed node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VtepRemovedView {
@@ -135,22 +135,22 @@ pub struct VtepRemovedView {
     pub node: Name,
     /// Its address on the underlay.
     pub ip: IpAddr,
-    /// How many endpoints were removed with it.
+    /// Endpoints that were removed with it.
     pub endpoints: usize,
 }
 
-/// How a node stands.
+/// The state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
-    /// Its agent lives.
+    /// Its agent is alive.
     Alive,
-    /// Its agent has not been heard of, for less than the grace time (`--node-grace`).
+    /// Its agent has sent no heartbeat, for less than the grace time (`--node-grace`).
     Silent,
-    /// Nor for longer: its endpoints are down.
+    /// Its agent has sent no heartbeat for longer than that: its endpoints are down.
     Down,
-    /// No agent of ours runs there: nobody can say.
+    /// No agent runs there, so its state is not known.
     NoAgent,
 }
 
