@@ -179,7 +179,7 @@ pub struct FrameView {
     pub source_mac: FrameAddress,
     /// Its destination MAC.
     pub destination_mac: FrameAddress,
-    /// Its EtherType: `ipv4`, `ipv6`, `arp`, or a number as `0x88cc`.
+    /// Its `EtherType`: `ipv4`, `ipv6`, `arp`, or a number as `0x88cc`.
     pub ether_type: String,
     /// The source address, or an ARP sender's; null: it has none.
     pub source_ip: Option<IpAddr>,
