@@ -11,7 +11,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    api::{AdoptRequest, AdoptView, ErrorKind, OperationError},
+    api::{AdoptRegistry, AdoptView, ErrorKind, OperationError},
     instance::InstanceRecord,
     operations::{Agent, COMMIT, no_answer},
     preflight::{standing, take_out},
@@ -27,7 +27,7 @@ use crate::{
 
 impl Agent {
     /// Compares the registry with what this host knows; follows it if that is confirmed.
-    pub(super) async fn adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
+    pub(super) async fn adopt(&self, request: AdoptRegistry) -> Result<AdoptView, OperationError> {
         let former = self.registry.identity();
         let (identity, snapshot) = peek(&self.config).await?;
         let mut view = compare(&*self.observer.view().await, &snapshot);
@@ -75,7 +75,7 @@ impl AtStart {
     }
 
     /// Compares the registry with what this host has; has it followed if that is confirmed.
-    pub(super) async fn adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
+    pub(super) async fn adopt(&self, request: AdoptRegistry) -> Result<AdoptView, OperationError> {
         let paths = InstancePaths::new(&self.config.instance);
         let record = InstanceRecord::read(&paths).map_err(internal)?;
         let (identity, snapshot) = peek(&self.config).await?;
@@ -117,7 +117,7 @@ async fn peek(config: &Config) -> Result<(Option<RegistryId>, Snapshot), Operati
 }
 
 /// Refuses another registry than the one that was shown.
-fn check(request: AdoptRequest, identity: Option<RegistryId>) -> Result<(), OperationError> {
+fn check(request: AdoptRegistry, identity: Option<RegistryId>) -> Result<(), OperationError> {
     if request.identity == identity {
         return Ok(());
     }

@@ -10,10 +10,11 @@ use tokio::{
 
 use crate::{
     datapath::Datapath,
+    model::Event,
     platform::{Platform, PlatformError},
     reconcile::{
         apply::on_kernel,
-        event::{Event, Events},
+        event::Events,
         watchdog::{Part, Watchdog},
     },
 };

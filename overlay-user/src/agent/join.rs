@@ -94,7 +94,12 @@ impl<'a> Join<'a> {
                 let network = match wanted {
                     NetworkRef::Vni(vni) if known.contains(vni) => continue,
                     NetworkRef::Vni(vni) => Network::new(format!("vni-{vni}").parse()?, *vni),
-                    NetworkRef::Name(_) if reading.networks.iter().any(|net| wanted.is(net)) => {
+                    NetworkRef::Name(_)
+                        if reading
+                            .networks
+                            .iter()
+                            .any(|net| wanted.is(net.vni, &net.name)) =>
+                    {
                         continue;
                     }
                     NetworkRef::Name(name) => {

@@ -11,12 +11,11 @@ use tokio::sync::mpsc;
 
 use super::{
     api::{
-        EndpointDropsView, EndpointFilter, EndpointListing, EndpointPages, EndpointView, NodeState,
-        OperationError,
+        EndpointDropsView, EndpointView, ListEndpoints, NodeState, OperationError, endpoint_view,
     },
     liveness::Liveness,
-    networks::no_network,
-    operations::Agent,
+    operations::{Agent, no_network},
+    server::{Page, Paged},
 };
 use crate::{
     model::{Endpoint, EndpointDrops, EndpointState, Name, Node, Vni},
@@ -34,8 +33,8 @@ impl Agent {
     /// [`SORTED`] goes.
     pub(super) async fn list(
         &self,
-        filter: EndpointFilter,
-    ) -> Result<EndpointListing, OperationError> {
+        filter: ListEndpoints,
+    ) -> Result<Paged<EndpointView>, OperationError> {
         let lost = self.observer.view().await.refusal();
         if let Some(lost) = lost {
             return self.list_known(filter, &lost.reason).await;
@@ -53,15 +52,15 @@ impl Agent {
             .with_drops(self.endpoint_drops().await);
         let (observer, node) = (self.observer.clone(), self.config.node.clone());
         let pages = list_pages(reading.endpoints, listing, node, Some(observer));
-        Ok(EndpointListing { pages, note: None })
+        Ok(Paged { pages, note: None })
     }
 
     /// The endpoints that pass `filter`, as far as this host knows of them.
     async fn list_known(
         &self,
-        filter: EndpointFilter,
+        filter: ListEndpoints,
         away: &impl Display,
-    ) -> Result<EndpointListing, OperationError> {
+    ) -> Result<Paged<EndpointView>, OperationError> {
         let wanted = match &filter.vni {
             Some(network) => Some(self.network(network).await?.vni),
             None => None,
@@ -88,7 +87,7 @@ impl Agent {
             // Nobody has closed it, and there is room.
             let _ = sender.try_send(Ok(page));
         }
-        Ok(EndpointListing {
+        Ok(Paged {
             pages: receiver,
             note: Some(format!(
                 "the registry is away or not followed ({away}): these are the endpoints that this host knows of"
@@ -99,7 +98,7 @@ impl Agent {
     /// How an endpoint looks from here.
     pub(super) async fn view_of(&self, endpoint: Endpoint) -> Result<EndpointView, OperationError> {
         let nodes = self.registry.nodes().await?;
-        let listing = Listing::new(EndpointFilter::default(), &self.liveness, nodes)
+        let listing = Listing::new(ListEndpoints::default(), &self.liveness, nodes)
             .with_drops(self.endpoint_drops().await);
         let view = self.observer.view().await;
         Ok(listing.view(endpoint, Some(&view), &self.config.node))
@@ -113,7 +112,7 @@ pub(super) fn scope_of(vni: Option<Vni>) -> Scope {
 
 /// Refuses a network that is not there. One that can't be read may have endpoints all the same.
 pub(super) fn check_network_of(
-    filter: &EndpointFilter,
+    filter: &ListEndpoints,
     vni: Option<Vni>,
     reading: &Reading,
 ) -> Result<(), OperationError> {
@@ -134,7 +133,7 @@ pub(super) fn list_pages(
     listing: Listing,
     node: Name,
     observer: Option<Observer>,
-) -> EndpointPages {
+) -> mpsc::Receiver<Page<EndpointView>> {
     let (sender, receiver) = mpsc::channel(PAGES_AHEAD);
     tokio::spawn(async move {
         let mut sorted = Sorted::default();
@@ -170,7 +169,7 @@ pub(super) fn list_pages(
 
 /// What an endpoint's view takes from elsewhere.
 pub(super) struct Listing {
-    filter: EndpointFilter,
+    filter: ListEndpoints,
     states: BTreeMap<Name, NodeState>,
     vteps: BTreeMap<Name, IpAddr>,
     /// What was dropped of this host's endpoints, by their interfaces. `None`: it is not known.
@@ -178,7 +177,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(filter: EndpointFilter, liveness: &Liveness, nodes: Vec<Node>) -> Self {
+    pub(super) fn new(filter: ListEndpoints, liveness: &Liveness, nodes: Vec<Node>) -> Self {
         let states = liveness.states(&nodes);
         let vteps = nodes
             .into_iter()
@@ -228,7 +227,7 @@ impl Listing {
             let drops = drops.get(&port).map(EndpointDropsView::from);
             drops.unwrap_or_default()
         });
-        EndpointView::new(endpoint, vtep, state)
+        endpoint_view(endpoint, vtep, state)
             .with_error(error)
             .with_drops(drops)
     }

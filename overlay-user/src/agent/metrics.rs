@@ -14,7 +14,7 @@ use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{net::TcpListener, time::timeout};
 
 use super::{
-    api::{DropTotals, PathState},
+    api::{PathState, drop_totals},
     connections::{self, Limits},
     descriptors,
     map_reader::MapReader,
@@ -229,7 +229,7 @@ impl Maps {
                 .network(*vni)
                 .map(|network| network.name.clone())
         };
-        let totals = DropTotals::of(self.drops.iter().map(|(reason, count)| (*reason, *count)));
+        let totals = drop_totals(self.drops.iter().map(|(reason, count)| (*reason, *count)));
         let classes = [
             (DropClass::Loss.name(), totals.loss),
             (DropClass::Noise.name(), totals.noise),

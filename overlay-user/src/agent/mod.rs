@@ -22,8 +22,6 @@ mod connections;
 mod descriptors;
 mod devices;
 mod doctor;
-mod drops;
-mod endpoints;
 mod inquiries;
 mod instance;
 mod join;
@@ -33,7 +31,6 @@ mod liveness;
 mod map_reader;
 mod metrics;
 mod monitor;
-mod networks;
 pub mod offline;
 mod operations;
 mod paths;
@@ -48,7 +45,6 @@ mod startup_retry;
 mod teardown;
 mod underlay;
 mod verify;
-mod vtep;
 mod watchdog;
 
 use self::{

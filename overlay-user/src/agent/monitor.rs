@@ -15,20 +15,14 @@ use tokio::{
 };
 
 use super::{
-    api::{
-        DropSampleView, ErrorKind, Event, EventView, OperationError, RegistryChange, drop_class,
-    },
-    drops::names_of,
+    api::{ErrorKind, Event, EventView, OperationError, RegistryChange, drop_class, drop_sample},
     map_reader::MapReader,
-    operations::Agent,
+    operations::{Agent, names_of},
 };
 use crate::{
     datapath::{Datapath, DatapathError},
     model::{DropClass, DroppedFrame},
-    reconcile::{
-        Observer,
-        event::{self as reconcile, DropCause},
-    },
+    reconcile::Observer,
     registry::WatchEvent,
 };
 
@@ -83,106 +77,26 @@ async fn watch_registry(mut changes: mpsc::Receiver<WatchEvent>, sender: &mpsc::
 }
 
 /// Tells of what the control loop does; ends with it, or when nobody listens.
-async fn watch_loop(
-    mut happening: broadcast::Receiver<reconcile::Event>,
-    sender: &mpsc::Sender<EventView>,
-) {
+async fn watch_loop(mut happening: broadcast::Receiver<Event>, sender: &mpsc::Sender<EventView>) {
     loop {
         let event = match happening.recv().await {
-            Ok(event) => of_loop(event),
-            Err(RecvError::Lagged(events)) => Some(Event::Lost { events }),
+            Ok(event) if is_told_by_watch(&event) => continue,
+            Ok(event) => event,
+            Err(RecvError::Lagged(events)) => Event::Lost { events },
             Err(RecvError::Closed) => return,
         };
-        if let Some(event) = event
-            && sender.send(EventView::now(event)).await.is_err()
-        {
+        if sender.send(EventView::now(event)).await.is_err() {
             return;
         }
     }
 }
 
-/// What the loop's event tells people. `None`: the registry's watch tells it.
-fn of_loop(event: reconcile::Event) -> Option<Event> {
-    use reconcile::Event as Told;
-    Some(match event {
-        Told::Miss { vni, wanted, asker } => Event::Miss { vni, wanted, asker },
-        Told::Resolved {
-            vni,
-            wanted,
-            endpoint,
-            node,
-            micros,
-        } => Event::Resolved {
-            vni,
-            wanted,
-            endpoint,
-            node,
-            took_us: micros,
-        },
-        Told::Unresolved { vni, wanted } => Event::Unresolved {
-            vni,
-            wanted,
-            error: None,
-        },
-        Told::LookupFailed {
-            vni,
-            wanted,
-            reason,
-        } => Event::Unresolved {
-            vni,
-            wanted,
-            error: Some(reason),
-        },
-        Told::Dropped {
-            endpoint,
-            vni,
-            reason,
-        } => Event::Evict {
-            vni,
-            endpoint,
-            idle: reason == DropCause::Idle,
-        },
-        Told::Moved {
-            endpoint,
-            vni,
-            from,
-            to,
-            generation,
-        } => Event::Move {
-            vni,
-            endpoint,
-            from,
-            to,
-            generation,
-        },
-        Told::EndpointReady { endpoint } => Event::Endpoint {
-            endpoint,
-            error: None,
-        },
-        Told::EndpointFailed { endpoint, reason } => Event::Endpoint {
-            endpoint,
-            error: Some(reason),
-        },
-        Told::EndpointGone { endpoint } => Event::Gone { endpoint },
-        Told::Repaired { endpoint, what } => Event::Repaired { endpoint, what },
-        Told::RegistryRead {
-            revision,
-            endpoints,
-            millis,
-        } => Event::Registry {
-            change: RegistryChange::Read {
-                revision,
-                endpoints,
-                took_ms: millis,
-            },
-        },
-        Told::Mended { put, removed } => Event::Mended { put, removed },
-        Told::Failed { reason } => Event::Failed { error: reason },
-        Told::NodeAlive { .. }
-        | Told::NodeSilent { .. }
-        | Told::RegistryLost { .. }
-        | Told::RegistryRestored => return None,
-    })
+/// Whether the registry's watch, which a monitor has too, tells of the same.
+fn is_told_by_watch(event: &Event) -> bool {
+    let Event::Registry { change } = event else {
+        return false;
+    };
+    !matches!(change, RegistryChange::Read { .. })
 }
 
 /// What a watch's event tells people.
@@ -265,7 +179,7 @@ async fn watch_drops(maps: MapReader, observer: Observer, sender: &mpsc::Sender<
         if !is_first {
             let names = names_of(&*observer.view().await);
             let dropped = frames.into_iter();
-            let dropped = dropped.map(|frame| DropSampleView::new(frame, &names).into());
+            let dropped = dropped.map(|frame| drop_sample(frame, &names).into());
             let grown = grown(&seen.drops, &drops);
             let grown = grown.into_iter().map(EventView::now);
             for event in dropped.chain(grown) {

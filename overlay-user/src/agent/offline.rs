@@ -5,21 +5,22 @@ use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use overlay_ebpf::abi::{Counter, DropReason, map};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
 use super::{
     api::{
-        AttachMode, DatapathView, DropNames, DropTotals, DropsFilter, DropsView, EndpointCounts,
-        EndpointFilter, EndpointPages, NetworkView, NodeState, RegistryView, StatusView, VtepView,
-        drop_counts, drop_samples, endpoint_drop_counts,
+        AttachMode, DatapathView, DropNames, DropTotals, DropsView, EndpointCounts, EndpointView,
+        ListEndpoints, NetworkView, NodeState, RegistryView, ShowDrops, StatusView, VtepView,
+        drop_counts, drop_samples, drop_totals, endpoint_drop_counts, vtep_view,
     },
     archive::is_denied,
     instance::{self, InstanceRecord},
     last_known::LastKnown,
     listing::{Listing, check_network_of, list_pages, scope_of},
     liveness::Liveness,
-    networks::no_network,
+    operations::no_network,
     pinned::Pinned,
+    server::Page,
 };
 use crate::{
     config::{self, InstancePaths},
@@ -132,7 +133,7 @@ impl Left {
 
     /// The same with some of the packets; of one endpoint, if one is named. Endpoints are named as far as the
     /// registry says who they are. `None`: there is no datapath.
-    pub async fn drops_detail(&self, filter: DropsFilter) -> anyhow::Result<Option<DropsView>> {
+    pub async fn drops_detail(&self, filter: ShowDrops) -> anyhow::Result<Option<DropsView>> {
         let Some(counts) = self.on_pins(drops_of).await? else {
             return Ok(None);
         };
@@ -198,13 +199,16 @@ impl Left {
         let states = Liveness::new(config::DEFAULT_NODE_GRACE).states(&nodes);
         let view = |node: Node| {
             let state = states.get(&node.name).copied();
-            VtepView::new(node, state.unwrap_or(NodeState::NoAgent))
+            vtep_view(node, state.unwrap_or(NodeState::NoAgent))
         };
         Ok(nodes.into_iter().map(view).collect())
     }
 
     /// The endpoints that pass `filter`, page by page, in the same order as an agent has them.
-    pub async fn endpoints(&self, filter: EndpointFilter) -> anyhow::Result<EndpointPages> {
+    pub async fn endpoints(
+        &self,
+        filter: ListEndpoints,
+    ) -> anyhow::Result<mpsc::Receiver<Page<EndpointView>>> {
         let registry = self.registry().await?;
         let vni = match &filter.vni {
             Some(network) => Some(self.vni_of(network, &*registry).await?),
@@ -228,7 +232,8 @@ impl Left {
             return Ok(*vni);
         }
         let networks = self.networks_in(registry).await?;
-        let found = networks.iter().find(|network| wanted.is(network));
+        let mut networks = networks.iter();
+        let found = networks.find(|network| wanted.is(network.vni, &network.name));
         let found = found.ok_or_else(|| no_network(wanted))?;
         Ok(found.vni)
     }
@@ -310,7 +315,7 @@ fn read_datapath(pinned: &Pinned) -> io::Result<DatapathView> {
         (counter.name().to_owned(), count.unwrap_or(0))
     };
     Ok(DatapathView {
-        drops: DropTotals::of(drops_of(pinned)?),
+        drops: drop_totals(drops_of(pinned)?),
         attach: pinned.attach_mode()?,
         abi: pinned.abi(),
         maps: TABLES.into_iter().map(usage).collect::<io::Result<_>>()?,

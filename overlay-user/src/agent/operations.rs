@@ -1,25 +1,18 @@
-//! The operations of the agent's API.
+//! The operations of the agent's API: the agent that carries them out, and what they share.
+//!
+//! Handlers are in a file for each noun.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use overlay_ebpf::abi::ABI_VERSION;
 use tokio::{
-    sync::{Mutex, Semaphore, mpsc, watch},
+    sync::{Mutex, Semaphore, watch},
     task::JoinHandle,
     time::timeout,
 };
 
 use super::{
     Reconciling,
-    api::{
-        AdoptRequest, AdoptView, ClusterView, DatapathView, DoctorView, DropTotals, DropsFilter,
-        DropsView, EndpointCounts, EndpointFilter, EndpointListing, EndpointRequest, EndpointView,
-        ErrorKind, EventView, ImportArpdRequest, ImportView, MoveRequest, NetworkRequest,
-        NetworkView, OperationError, Operations, PingRequest, Pinged, RegistryView, RejectedView,
-        RemovedView, SetRequest, StalledView, StatusView, VerifyRequest, VerifyView, VtepRef,
-        VtepRemovedView, VtepView,
-    },
+    api::{ErrorKind, OperationError},
     descriptors,
     devices::Problem,
     liveness::Liveness,
@@ -27,23 +20,30 @@ use super::{
     monitor,
     paths::Paths,
     sightings::Sightings,
-    teardown,
-    verify::{Asked, Verifier},
 };
 use crate::{
-    config::{Config, InstancePaths},
+    config::Config,
     datapath::Datapath,
-    integration::arpd,
-    model::{Change, EndpointState, Name, NetworkSettings, Revision, Session},
-    platform::{Linux, Platform, Underlay, netns::Netns},
-    reconcile::{Lost, Observer, View},
-    registry::{Registry, RegistryError, Scope},
+    model::{Change, Revision, Session},
+    platform::{Linux, Underlay},
+    reconcile::{Lost, Observer},
+    registry::{Registry, RegistryError},
 };
+
+mod diagnosis;
+mod drops;
+mod endpoint;
+mod import;
+mod network;
+mod registry;
+mod status;
+mod vtep;
+
+pub(super) use drops::names_of;
+pub(super) use network::no_network;
 
 /// How long the registry may take over a change.
 pub(super) const COMMIT: Duration = Duration::from_secs(10);
-/// Rows of the registry that are left out, and are told of one by one.
-const REJECTED: usize = 100;
 /// How long this host's kernel may take to follow it.
 pub(super) const CARRYING: Duration = Duration::from_secs(30);
 
@@ -65,7 +65,7 @@ pub(super) struct Agent {
     remembering: Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
     pub(super) liveness: Liveness,
-    /// A permit for each reader of [`Operations::monitor`].
+    /// A permit for each reader of events.
     pub(super) monitors: Arc<Semaphore>,
 }
 
@@ -117,235 +117,8 @@ impl From<Parts> for Agent {
     }
 }
 
-#[async_trait]
-impl Operations for Agent {
-    async fn network_create(&self, request: NetworkRequest) -> Result<NetworkView, OperationError> {
-        self.create_network(&request).await
-    }
-
-    async fn network_set(
-        &self,
-        name: &Name,
-        settings: NetworkSettings,
-    ) -> Result<NetworkView, OperationError> {
-        self.set_network(name, settings).await
-    }
-
-    async fn network_ls(&self) -> Result<Vec<NetworkView>, OperationError> {
-        let view = self.observer.view().await;
-        Ok(view
-            .mirror
-            .networks()
-            .cloned()
-            .map(NetworkView::from)
-            .collect())
-    }
-
-    async fn network_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
-        self.remove_network(name).await
-    }
-
-    async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError> {
-        self.add(&request).await
-    }
-
-    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointListing, OperationError> {
-        self.list(filter).await
-    }
-
-    async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError> {
-        self.check_reach().await?;
-        self.view_of(self.find(name).await?).await
-    }
-
-    async fn endpoint_move(
-        &self,
-        name: &Name,
-        to: MoveRequest,
-    ) -> Result<EndpointView, OperationError> {
-        self.relocate(name, to).await
-    }
-
-    async fn endpoint_set(
-        &self,
-        name: &Name,
-        request: SetRequest,
-    ) -> Result<EndpointView, OperationError> {
-        self.readdress(name, request).await
-    }
-
-    async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
-        self.check_reach().await?;
-        let removed = self.registry.find_endpoint(name).await?.is_some();
-        // Also of one whose row can't be found that way: a removal is never wrong.
-        self.commit(&[Change::RemoveEndpoint(name.clone())]).await?;
-        Ok(RemovedView { removed })
-    }
-
-    async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
-        self.list_vteps().await
-    }
-
-    async fn vtep_rm(&self, vtep: &VtepRef) -> Result<Option<VtepRemovedView>, OperationError> {
-        self.remove_vtep(vtep).await
-    }
-
-    async fn status(&self) -> Result<StatusView, OperationError> {
-        let read = self
-            .maps
-            .ask(|datapath| Ok((datapath.usage()?, datapath.counters()?, datapath.drops()?)));
-        // Without the maps the rest is worth knowing all the more.
-        let (maps, counters, drops, unread) = match read.await {
-            Ok((maps, counters, drops)) => (maps, counters, drops, None),
-            Err(error) => (
-                BTreeMap::new(),
-                BTreeMap::new(),
-                BTreeMap::new(),
-                Some(error.to_string()),
-            ),
-        };
-        let stalled = self.observer.watchdog().stalled();
-        let fast_path_error = self.fast_path_problem.borrow().clone();
-        let view = self.observer.view().await;
-        let refusal = view.refusal();
-        Ok(StatusView {
-            instance: self.config.instance.clone(),
-            node: self.config.node.clone(),
-            ready: view.is_ready() && unread.is_none() && stalled.is_empty(),
-            agent: true,
-            iface: self.config.iface.clone(),
-            vtep: self.underlay.ip.into(),
-            port: self.config.port,
-            registry: RegistryView {
-                url: self.registry.url(),
-                connected: view.lost.is_none(),
-                followed: view.is_followed(),
-                revision: view.mirror.revision(),
-                stale_for_s: view.stale_for().as_secs(),
-                error: refusal.map(|lost| lost.reason),
-                rejected: view
-                    .rejected
-                    .iter()
-                    .take(REJECTED)
-                    .map(|(row, why)| RejectedView {
-                        row: row.to_string(),
-                        why: why.clone(),
-                    })
-                    .collect(),
-            },
-            networks: view.mirror.networks().len(),
-            endpoints: count(&view),
-            paths: self.paths.count(),
-            datapath: DatapathView {
-                attach: self.datapath.attach_mode(),
-                abi: ABI_VERSION,
-                fast_path: fast_path_error.is_none(),
-                fast_path_error,
-                maps: maps.into_iter().map(named).collect(),
-                counters: counters.into_iter().map(named).collect(),
-                drops: DropTotals::of(drops),
-            },
-            problems: view.errors.iter().cloned().chain(unread).collect(),
-            stalled: stalled.into_iter().map(StalledView::from).collect(),
-        })
-    }
-
-    async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
-        let drops = self.maps.ask(Datapath::drops).await?;
-        Ok(drops.into_iter().map(named).collect())
-    }
-
-    async fn drops_detail(&self, filter: DropsFilter) -> Result<DropsView, OperationError> {
-        self.detail_drops(filter).await
-    }
-
-    async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
-        self.events().await
-    }
-
-    async fn verify(&self, request: VerifyRequest) -> Result<VerifyView, OperationError> {
-        self.check_reach().await?;
-        let vni = match &request.vni {
-            Some(network) => Some(self.vni_of(network).await?),
-            None => None,
-        };
-        Verifier::new(&*self.registry).compare(Asked { vni }).await
-    }
-
-    async fn doctor(&self) -> Result<DoctorView, OperationError> {
-        Ok(self.examine().await)
-    }
-
-    async fn doctor_cluster(&self) -> Result<ClusterView, OperationError> {
-        self.examine_cluster().await
-    }
-
-    async fn ping(&self, request: PingRequest) -> Result<Pinged, OperationError> {
-        self.check_reach().await?;
-        self.send_ping(&request).await
-    }
-
-    async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
-        self.adopt(request).await
-    }
-
-    async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {
-        let ImportArpdRequest { vni, dir } = request;
-        let folder = tokio::task::spawn_blocking(move || arpd::Folder::read(&dir))
-            .await
-            .map_err(|error| OperationError::new(ErrorKind::Internal, error))?;
-        self.check_reach().await?;
-        let vni = self.vni_of(&vni).await?;
-        let snapshot = self
-            .registry
-            .read(Scope::Network(vni))
-            .await?
-            .collect()
-            .await?;
-        let plan = arpd::plan(&folder, vni, self.config.port, &snapshot)
-            .map_err(|error| OperationError::new(ErrorKind::Refused, error))?;
-        self.commit(&plan.changes).await?;
-        Ok(ImportView {
-            vni,
-            endpoints: plan.endpoints,
-            vteps: plan.vteps,
-        })
-    }
-
-    async fn down(&self) -> Result<(), OperationError> {
-        if let Some(reconciling) = self.reconciling.lock().await.take() {
-            reconciling.abort();
-            // It ends cancelled; what it left half done goes now.
-            let _ = reconciling.await;
-        }
-        if let Some(remembering) = self.remembering.lock().await.take() {
-            // Its file is removed below.
-            let _ = remembering.await;
-        }
-        if let Some(keeping) = self.keeping.lock().await.take() {
-            keeping.abort();
-            // Likewise: it would make the devices again.
-            let _ = keeping.await;
-        }
-        let paths = InstancePaths::new(&self.config.instance);
-        let mut errors = Vec::new();
-        match Netns::current() {
-            Ok(host) => {
-                let platform = Arc::clone(&self.platform) as Arc<dyn Platform>;
-                teardown::remove_from_host(&paths, platform, &host, &mut errors).await;
-            }
-            Err(error) => errors.push(error.to_string()),
-        }
-        let leaving = teardown::leave(&*self.registry, &self.config.node, &self.session);
-        errors.extend(teardown::what_stays(&self.config.node, leaving).await);
-        self.stop.send_replace(true);
-        teardown::forget(&paths, &self.config.instance, &errors)
-            .map_err(|error| OperationError::new(ErrorKind::Internal, format_args!("{error:#}")))
-    }
-}
-
 impl Agent {
-    /// Whether [`Operations::down`] has begun.
+    /// Whether it is being taken down.
     pub(super) async fn is_going_down(&self) -> bool {
         self.reconciling.lock().await.is_none()
     }
@@ -413,30 +186,6 @@ impl Agent {
         };
         Err(OperationError::new(ErrorKind::Internal, message))
     }
-}
-
-fn count(view: &View) -> EndpointCounts {
-    let (local, remote) = view.mirror.counts();
-    let own = view.mirror.local_endpoints();
-    let states = own.map(|known| view.state_of(known.name()));
-    states.fold(
-        EndpointCounts {
-            local,
-            remote,
-            ..EndpointCounts::default()
-        },
-        |counts, state| match state {
-            EndpointState::Failed => EndpointCounts {
-                failed: counts.failed + 1,
-                ..counts
-            },
-            EndpointState::Pending => EndpointCounts {
-                waiting: counts.waiting + 1,
-                ..counts
-            },
-            _ => counts,
-        },
-    )
 }
 
 fn named<T>((name, value): (&str, T)) -> (String, T) {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use futures_util::future::join_all;
 
 use super::{
-    api::{ErrorKind, OperationError, PingRequest},
+    api::{ErrorKind, OperationError, SendPing},
     operations::Agent,
     paths, prober,
 };
@@ -55,7 +55,7 @@ struct Route {
 
 impl Agent {
     /// Sends one echo, or as many as it takes to find the longest that passes.
-    pub(super) async fn send_ping(&self, request: &PingRequest) -> Result<Pinged, OperationError> {
+    pub(super) async fn send_ping(&self, request: &SendPing) -> Result<Pinged, OperationError> {
         let nodes = self.registry.nodes().await?;
         let (node, ping) = self.whence(request, &nodes).await?;
         if node == self.config.node {
@@ -81,7 +81,7 @@ impl Agent {
     /// The node that is to send an echo, and which.
     async fn whence(
         &self,
-        request: &PingRequest,
+        request: &SendPing,
         nodes: &[Node],
     ) -> Result<(Name, Ping), OperationError> {
         let from = match &request.from {

@@ -1,7 +1,6 @@
 //! Serves the agent's socket: who may open it, and which request is which operation.
 
 use std::{
-    collections::BTreeMap,
     fs,
     future::Future,
     io,
@@ -11,38 +10,24 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Json, Router,
-    extract::{
-        Path as UrlPath, Query, State,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
-    },
-    http::{HeaderValue, StatusCode},
-    response::{IntoResponse, Response},
-    routing::{get, post},
-    serve::Listener,
-};
+use axum::{Router, serve::Listener};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd::{self, Group},
 };
-use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
-use super::api::{
-    AdoptRequest, AdoptView, ClusterView, DoctorView, DropsFilter, DropsView, EndpointFilter,
-    EndpointListing, EndpointRequest, EndpointView, ErrorKind, ErrorView, ImportArpdRequest,
-    ImportView, MoveRequest, NOTE, NetworkRequest, NetworkView, OperationError, Operations,
-    PingRequest, Pinged, RemovedView, SetRequest, StatusView, VerifyRequest, VerifyView, VtepRef,
-    VtepRemovedView, VtepView, check_network,
-};
 use super::{
+    api::{self, ErrorKind, Operation as _, OperationError, for_each_operation},
     connections::{self, Limits},
     descriptors, run_dir,
 };
-use crate::model::{Name, NetworkSettings};
 
+mod route;
 mod stream;
+
+pub(super) use route::{Failure, route};
+pub use route::{Handle, Outcome, Page, Paged, Respond};
 
 /// Pending connections; more wait in connect(2).
 const BACKLOG: u32 = 128;
@@ -50,9 +35,6 @@ const BACKLOG: u32 = 128;
 const CONNECTIONS: usize = 256;
 /// More than a command on a busy host takes from its connection to its request.
 const IDLE: Duration = Duration::from_secs(1);
-
-type Shared = State<Arc<dyn Operations>>;
-type Answer<T> = Result<Json<T>, OperationError>;
 
 /// Opens the socket at `path` for root alone (mode 0600), or for `group` too (0660).
 ///
@@ -153,7 +135,7 @@ impl Listener for Present {
 /// out.
 pub async fn serve(
     listener: UnixListener,
-    operations: Arc<dyn Operations>,
+    operations: Arc<impl Operations>,
     stop: impl Future<Output = ()>,
 ) {
     connections::serve(Present(listener), router(operations), limits(), stop).await;
@@ -168,241 +150,31 @@ pub(super) fn limits() -> Limits {
     }
 }
 
-/// Which request is which operation.
-pub fn router(operations: Arc<dyn Operations>) -> Router {
-    Router::new()
-        .route("/v1/networks", get(network_ls).post(network_create))
-        .route(
-            "/v1/networks/{name}",
-            axum::routing::delete(network_rm).patch(network_set),
-        )
-        .route("/v1/endpoints", get(endpoint_ls).post(endpoint_add))
-        .route(
-            "/v1/endpoints/{name}",
-            get(endpoint_show).delete(endpoint_rm).patch(endpoint_set),
-        )
-        .route("/v1/endpoints/{name}/move", post(endpoint_move))
-        .route("/v1/vteps", get(vtep_ls))
-        .route("/v1/vteps/{vtep}", axum::routing::delete(vtep_rm))
-        .route("/v1/status", get(status))
-        .route("/v1/registry/adopt", post(registry_adopt))
-        .route("/v1/drops", get(drops))
-        .route("/v1/drops/detail", get(drops_detail))
-        .route("/v1/monitor", get(monitor))
-        .route("/v1/verify", post(verify))
-        .route("/v1/doctor", get(doctor))
-        .route("/v1/doctor/cluster", get(doctor_cluster))
-        .route("/v1/ping", post(ping))
-        .route("/v1/import/arpd", post(import_arpd))
-        .route("/v1/down", post(down))
-        .fallback(unknown)
-        .method_not_allowed_fallback(unknown)
-        .with_state(operations)
-}
+macro_rules! routes {
+    ($($operation:ident: $form:ident,)+) => {
+        /// Carries out every operation of the API.
+        pub trait Operations: Send + Sync + 'static $(+ Handle<api::$operation>)+ {}
 
-async fn network_create(State(agent): Shared, body: Body<NetworkRequest>) -> Answer<NetworkView> {
-    let Json(request) = body?;
-    check_network(&request.subnets, request.mtu)?;
-    through(async move { agent.network_create(request).await }).await
-}
+        impl<A> Operations for A where A: Send + Sync + 'static $(+ Handle<api::$operation>)+ {}
 
-async fn network_set(
-    State(agent): Shared,
-    name: NameInUrl,
-    body: Body<NetworkSettings>,
-) -> Answer<NetworkView> {
-    let (UrlPath(name), Json(settings)) = (name?, body?);
-    through(async move { agent.network_set(&name, settings).await }).await
+        /// The routes of all operations.
+        pub fn router<A: Operations>(agent: Arc<A>) -> Router {
+            Router::new()
+                $(.route(api::$operation::PATH, route::<A, api::$operation>()))+
+                .fallback(unknown)
+                .method_not_allowed_fallback(unknown)
+                .with_state(agent)
+        }
+    };
 }
+for_each_operation!(routes);
 
-async fn network_ls(State(agent): Shared) -> Answer<Vec<NetworkView>> {
-    agent.network_ls().await.map(Json)
-}
-
-async fn network_rm(State(agent): Shared, name: NameInUrl) -> Answer<RemovedView> {
-    let UrlPath(name) = name?;
-    through(async move { agent.network_rm(&name).await }).await
-}
-
-async fn endpoint_add(State(agent): Shared, body: Body<EndpointRequest>) -> Answer<EndpointView> {
-    let Json(request) = body?;
-    through(async move { agent.endpoint_add(request).await }).await
-}
-
-async fn endpoint_ls(
-    State(agent): Shared,
-    filter: Result<Query<EndpointFilter>, QueryRejection>,
-) -> Result<Response, OperationError> {
-    let Query(filter) = filter?;
-    let EndpointListing { pages, note } = agent.endpoint_ls(filter).await?;
-    let mut answer = stream::array(pages).await?;
-    // A header is one line of bytes.
-    let note = note.map(|note| note.replace(|c: char| c.is_control(), " "));
-    if let Some(note) = note.and_then(|note| HeaderValue::from_bytes(note.as_bytes()).ok()) {
-        answer.headers_mut().insert(NOTE, note);
-    }
-    Ok(answer)
-}
-
-async fn endpoint_show(State(agent): Shared, name: NameInUrl) -> Answer<EndpointView> {
-    let UrlPath(name) = name?;
-    agent.endpoint_show(&name).await.map(Json)
-}
-
-async fn endpoint_move(
-    State(agent): Shared,
-    name: NameInUrl,
-    body: Body<MoveRequest>,
-) -> Answer<EndpointView> {
-    let (UrlPath(name), Json(to)) = (name?, body?);
-    through(async move { agent.endpoint_move(&name, to).await }).await
-}
-
-async fn endpoint_set(
-    State(agent): Shared,
-    name: NameInUrl,
-    body: Body<SetRequest>,
-) -> Answer<EndpointView> {
-    let (UrlPath(name), Json(request)) = (name?, body?);
-    through(async move { agent.endpoint_set(&name, request).await }).await
-}
-
-async fn endpoint_rm(State(agent): Shared, name: NameInUrl) -> Answer<RemovedView> {
-    let UrlPath(name) = name?;
-    through(async move { agent.endpoint_rm(&name).await }).await
-}
-
-async fn vtep_ls(State(agent): Shared) -> Answer<Vec<VtepView>> {
-    agent.vtep_ls().await.map(Json)
-}
-
-async fn vtep_rm(
-    State(agent): Shared,
-    vtep: Result<UrlPath<VtepRef>, PathRejection>,
-) -> Answer<Option<VtepRemovedView>> {
-    let UrlPath(vtep) = vtep?;
-    through(async move { agent.vtep_rm(&vtep).await }).await
-}
-
-async fn status(State(agent): Shared) -> Answer<StatusView> {
-    agent.status().await.map(Json)
-}
-
-async fn drops(State(agent): Shared) -> Answer<BTreeMap<String, u64>> {
-    agent.drops().await.map(Json)
-}
-
-async fn drops_detail(
-    State(agent): Shared,
-    filter: Result<Query<DropsFilter>, QueryRejection>,
-) -> Answer<DropsView> {
-    let Query(filter) = filter?;
-    agent.drops_detail(filter).await.map(Json)
-}
-
-async fn monitor(State(agent): Shared) -> Result<Response, OperationError> {
-    Ok(stream::lines(agent.monitor().await?))
-}
-
-async fn verify(State(agent): Shared, body: Body<VerifyRequest>) -> Answer<VerifyView> {
-    let Json(request) = body?;
-    agent.verify(request).await.map(Json)
-}
-
-async fn doctor(State(agent): Shared) -> Answer<DoctorView> {
-    agent.doctor().await.map(Json)
-}
-
-async fn doctor_cluster(State(agent): Shared) -> Answer<ClusterView> {
-    agent.doctor_cluster().await.map(Json)
-}
-
-async fn ping(State(agent): Shared, body: Body<PingRequest>) -> Answer<Pinged> {
-    let Json(request) = body?;
-    agent.ping(request).await.map(Json)
-}
-
-async fn registry_adopt(State(agent): Shared, body: Body<AdoptRequest>) -> Answer<AdoptView> {
-    let Json(request) = body?;
-    through(async move { agent.registry_adopt(request).await }).await
-}
-
-async fn import_arpd(State(agent): Shared, body: Body<ImportArpdRequest>) -> Answer<ImportView> {
-    let Json(request) = body?;
-    if !request.dir.is_absolute() {
-        return Err(OperationError::new(
-            ErrorKind::Usage,
-            format_args!(
-                "the folder {} is not an absolute path",
-                request.dir.display()
-            ),
-        ));
-    }
-    through(async move { agent.import_arpd(request).await }).await
-}
-
-async fn down(State(agent): Shared) -> Answer<Value> {
-    through(async move { agent.down().await.map(nothing) }).await
-}
-
-async fn unknown() -> OperationError {
-    OperationError::new(
+async fn unknown() -> Failure {
+    Failure(OperationError::new(
         ErrorKind::Usage,
         "the agent does not know this operation: it and the overlay command are of different \
          versions, restart the agent",
-    )
-}
-
-/// Carries an operation through even if the client hangs up, which drops the handler's future.
-async fn through<T: Send + 'static>(
-    operation: impl Future<Output = Result<T, OperationError>> + Send + 'static,
-) -> Answer<T> {
-    match tokio::spawn(operation).await {
-        Ok(outcome) => outcome.map(Json),
-        Err(error) => Err(OperationError::new(
-            ErrorKind::Internal,
-            format_args!("the agent failed: {error}; see its log"),
-        )),
-    }
-}
-
-fn nothing((): ()) -> Value {
-    json!({})
-}
-
-type Body<T> = Result<Json<T>, JsonRejection>;
-type NameInUrl = Result<UrlPath<Name>, PathRejection>;
-
-impl From<JsonRejection> for OperationError {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::new(ErrorKind::Usage, rejection.body_text())
-    }
-}
-
-impl From<QueryRejection> for OperationError {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::new(ErrorKind::Usage, rejection.body_text())
-    }
-}
-
-impl From<PathRejection> for OperationError {
-    fn from(rejection: PathRejection) -> Self {
-        Self::new(ErrorKind::Usage, rejection.body_text())
-    }
-}
-
-impl IntoResponse for OperationError {
-    fn into_response(self) -> Response {
-        let status = match self.kind {
-            ErrorKind::Usage => StatusCode::BAD_REQUEST,
-            ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Conflict => StatusCode::CONFLICT,
-            ErrorKind::Refused => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::Finding | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        (status, Json(ErrorView { error: self })).into_response()
-    }
+    ))
 }
 
 #[cfg(test)]

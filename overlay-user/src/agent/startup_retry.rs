@@ -8,17 +8,17 @@
 use std::{future::pending, io, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Json, Router, routing::post};
+use axum::Router;
 use backon::{ExponentialBuilder, Retryable as _};
 use sd_notify::NotifyState;
 use tokio::{net::UnixListener, sync::watch, time::Instant};
 
 use super::{
     adopt::AtStart,
-    api::{AdoptRequest, ErrorKind, OperationError},
+    api::{AdoptRegistry, ErrorKind, Operation as _, OperationError},
     connections,
     join::Claimed,
-    server,
+    server::{self, Failure, route},
 };
 use crate::{
     config::Config,
@@ -159,17 +159,17 @@ async fn refuse(
     reason: watch::Receiver<String>,
 ) -> io::Result<()> {
     let listener = std::os::unix::net::UnixListener::from(socket.as_fd().try_clone_to_owned()?);
-    let adoption = Arc::clone(adoption);
-    let adopt =
-        async move |Json(request): Json<AdoptRequest>| adoption.adopt(request).await.map(Json);
-    let router = Router::new().route("/v1/registry/adopt", post(adopt));
+    let adopt = route::<AtStart, AdoptRegistry>();
+    let router = Router::new()
+        .route(AdoptRegistry::PATH, adopt)
+        .with_state(Arc::clone(adoption));
     let router = router.fallback(move || {
         let refusal = format!(
             "the agent has waited for {} s: {}",
             begun.elapsed().as_secs(),
             *reason.borrow()
         );
-        async { OperationError::new(ErrorKind::Unavailable, refusal) }
+        async { Failure(OperationError::new(ErrorKind::Unavailable, refusal)) }
     });
     let listener = UnixListener::from_std(listener)?;
     connections::serve(
@@ -187,7 +187,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{agent::client::Client, config::Settings, platform::Linux};
+    use crate::{
+        agent::{api::ShowStatus, client::Client},
+        config::Settings,
+        platform::Linux,
+    };
 
     fn config(url: &str) -> Config {
         let settings = Settings {
@@ -221,7 +225,7 @@ mod tests {
         let (asked, was_asked) = watch::channel(false);
         let client = Client::at("a".parse().unwrap(), socket);
         let asking = async {
-            let error = client.status().await.unwrap_err().to_string();
+            let error = client.call(&ShowStatus {}).await.unwrap_err().to_string();
             asked.send_replace(true);
             error
         };

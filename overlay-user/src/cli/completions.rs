@@ -9,14 +9,18 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory};
-use clap_complete::{CompleteEnv, Shell, engine::CompletionCandidate, env::Shells};
+use clap::{Arg, Args, CommandFactory};
+use clap_complete::{
+    ArgValueCompleter, CompleteEnv, Shell,
+    engine::{CompletionCandidate, ValueCompleter},
+    env::Shells,
+};
 use tokio::{runtime, time::timeout};
 
 use super::{Cli, CommandError, Session};
 use crate::{
     agent::{
-        api::{EndpointFilter, EndpointView, NetworkView, VtepView},
+        api::{EndpointView, ListEndpoints, ListNetworks, ListVteps, NetworkView, VtepView},
         client::{Client, Left},
     },
     config,
@@ -228,6 +232,11 @@ fn offer(current: &OsStr, gather: impl AsyncFnOnce(&mut Offered)) -> Vec<Complet
     offered.candidates
 }
 
+/// Adds a completer to an argument that the API defines.
+pub(super) fn of<C: ValueCompleter + 'static>(completer: C) -> impl FnOnce(Arg) -> Arg {
+    |argument| argument.add(ArgValueCompleter::new(completer))
+}
+
 /// Who knows names: the agent, or else the registry that its last run had.
 struct Source {
     client: Client,
@@ -240,7 +249,7 @@ impl Source {
         let instance = instance_of(&words_of(env::args_os()), env::var_os("OVERLAY_INSTANCE"))?;
         let left = Left::find(&instance).ok().flatten();
         Some(Self {
-            client: Client::new(instance).with_patience(PATIENCE),
+            client: Client::new(instance).with_timeout(PATIENCE),
             left,
         })
     }
@@ -253,14 +262,14 @@ impl Source {
             }
             offered.is_full()
         };
-        if let Ok(mut list) = self.client.endpoint_ls(&EndpointFilter::default()).await {
+        if let Ok(mut list) = self.client.pages(&ListEndpoints::default()).await {
             while let Ok(Some(page)) = list.page().await {
                 if add(page) {
                     return;
                 }
             }
         } else if let Some(left) = &self.left
-            && let Ok(mut pages) = left.endpoints(EndpointFilter::default()).await
+            && let Ok(mut pages) = left.endpoints(ListEndpoints::default()).await
         {
             while let Some(Ok(page)) = pages.recv().await {
                 if add(page) {
@@ -271,7 +280,7 @@ impl Source {
     }
 
     async fn networks(&self) -> Vec<NetworkView> {
-        match (self.client.network_ls().await, &self.left) {
+        match (self.client.call(&ListNetworks {}).await, &self.left) {
             (Ok(networks), _) => networks,
             (Err(_), Some(left)) => left.networks().await.unwrap_or_default(),
             (Err(_), None) => Vec::new(),
@@ -279,7 +288,7 @@ impl Source {
     }
 
     async fn vteps(&self) -> Vec<VtepView> {
-        match (self.client.vtep_ls().await, &self.left) {
+        match (self.client.call(&ListVteps {}).await, &self.left) {
             (Ok(vteps), _) => vteps,
             (Err(_), Some(left)) => left.vteps().await.unwrap_or_default(),
             (Err(_), None) => Vec::new(),

@@ -11,7 +11,8 @@ use super::{CommandError, Session, vtep::round_trip};
 use crate::{
     agent::{
         api::{
-            ClusterHost, ClusterPath, ClusterView, DoctorView, Finding, NodeState, Severity, Way,
+            ClusterHost, ClusterPath, ClusterView, DoctorView, Examine, ExamineCluster, Finding,
+            NodeState, Severity, Way,
         },
         client::{ClientError, examine},
     },
@@ -53,7 +54,7 @@ async fn examine_host(session: &mut Session<'_>) -> Result<(), CommandError> {
     let Session { client, output, .. } = session;
     let work = "examining this host and its peers".to_owned();
     let examination = async {
-        match client.doctor().await {
+        match client.call(&Examine {}).await {
             Err(error @ (ClientError::NoAgent { .. } | ClientError::Stopped { .. })) => {
                 Ok(examine(&error).await)
             }
@@ -68,7 +69,7 @@ async fn examine_host(session: &mut Session<'_>) -> Result<(), CommandError> {
 async fn examine_cluster(session: &mut Session<'_>) -> Result<(), CommandError> {
     let Session { client, output, .. } = session;
     let work = "asking every host how the ways to the others are".to_owned();
-    let found = output.during(work, client.doctor_cluster()).await?;
+    let found = output.during(work, client.call(&ExamineCluster {})).await?;
     output.show(&found, write_cluster)?;
     conclude(found.healthy, &found.findings)
 }

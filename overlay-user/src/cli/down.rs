@@ -8,10 +8,12 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::json;
 
 use super::{ASKING, CommandError, Session, output};
-use crate::agent::client::{ClientError, Doomed, take_down};
+use crate::agent::{
+    api::{Down, DownView},
+    client::{ClientError, Doomed, take_down},
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -44,7 +46,7 @@ impl DownArgs {
         let instance = session.client.instance().clone();
         let work = format!("taking instance {instance} down");
         let outcome = {
-            let down = session.client.down();
+            let down = session.client.call(&Down {});
             session.output.during(work.clone(), down).await
         };
         match outcome {
@@ -53,9 +55,9 @@ impl DownArgs {
                     .in_time(&work, TAKING_DOWN, take_down(&instance))
                     .await?;
             }
-            outcome => outcome?,
+            outcome => drop(outcome?),
         }
-        session.output.show(&json!({}), |_, out| {
+        session.output.show(&DownView {}, |_, out| {
             writeln!(out, "instance {instance} is down")
         })?;
         Ok(())

@@ -8,7 +8,7 @@ use std::{
 use super::{ASKING, CommandError, Session, completions, watch::WatchArgs};
 use crate::{
     agent::{
-        api::{DropCountView, DropSampleView, DropsFilter, DropsView, drop_counts},
+        api::{CountDrops, DropCountView, DropSampleView, DropsView, ShowDrops, drop_counts},
         client::{ClientError, Left},
     },
     model::{DropDirection, Name},
@@ -70,14 +70,14 @@ impl DropsArgs {
             let show = async |session: &mut Session<'_>| show(session, all).await;
             return watch.repeat(session, show).await;
         }
-        let filter = DropsFilter { endpoint };
+        let filter = ShowDrops { endpoint };
         let show = async |session: &mut Session<'_>| detail(session, &filter, all, verbose).await;
         watch.repeat(session, show).await
     }
 }
 
 async fn show(session: &mut Session<'_>, all: bool) -> Result<(), CommandError> {
-    let drops = match session.client.drops().await {
+    let drops = match session.client.call(&CountDrops {}).await {
         Ok(drops) => drops,
         Err(error) => without_agent(session, error, async |left| left.drops().await).await?,
     };
@@ -92,11 +92,11 @@ async fn show(session: &mut Session<'_>, all: bool) -> Result<(), CommandError> 
 
 async fn detail(
     session: &mut Session<'_>,
-    filter: &DropsFilter,
+    filter: &ShowDrops,
     all: bool,
     verbose: bool,
 ) -> Result<(), CommandError> {
-    let view = match session.client.drops_detail(filter).await {
+    let view = match session.client.call(filter).await {
         Ok(view) => view,
         Err(error) => {
             let filter = filter.clone();

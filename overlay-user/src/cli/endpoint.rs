@@ -3,9 +3,10 @@
 use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
-        AddressRequest, EndpointFilter, EndpointRequest, EndpointView, MoveRequest, SetRequest,
+        AddEndpoint, EndpointView, ListEndpoints, MoveEndpoint, RemoveEndpoint, SetEndpoint,
+        ShowEndpoint,
     },
-    model::{EndpointState, IfName, Mac, Name, NetnsRef, NetworkRef},
+    model::{EndpointState, Name, NetnsRef},
     observe::table::{Table, list, or_dash},
 };
 use clap::{Args, Subcommand};
@@ -81,8 +82,11 @@ Examples:
 #[derive(Debug, Subcommand)]
 pub enum EndpointVerb {
     /// Make an endpoint on this host: namespace, veth, addresses, registry record
-    #[command(after_help = ADD_EXAMPLES)]
-    Add(AddArgs),
+    #[command(
+        after_help = ADD_EXAMPLES,
+        mut_arg("vni", completions::of(completions::vnis))
+    )]
+    Add(AddEndpoint),
     /// List the endpoints of every node
     #[command(after_help = LS_EXAMPLES, visible_alias = "list")]
     Ls(LsArgs),
@@ -94,11 +98,18 @@ pub enum EndpointVerb {
         name: Name,
     },
     /// Put an endpoint onto another node, with its MAC and addresses
-    #[command(after_help = MOVE_EXAMPLES)]
-    Move(MoveArgs),
+    #[command(
+        after_help = MOVE_EXAMPLES,
+        mut_arg("name", completions::of(completions::endpoints)),
+        mut_arg("node", completions::of(completions::nodes))
+    )]
+    Move(MoveEndpoint),
     /// Change an endpoint's addresses or MAC while traffic runs
-    #[command(after_help = SET_EXAMPLES)]
-    Set(SetArgs),
+    #[command(
+        after_help = SET_EXAMPLES,
+        mut_arg("name", completions::of(completions::endpoints))
+    )]
+    Set(SetEndpoint),
     /// Remove endpoints; one that is gone already is fine
     #[command(after_help = RM_EXAMPLES, visible_alias = "delete")]
     Rm {
@@ -112,47 +123,6 @@ pub enum EndpointVerb {
     },
 }
 
-/// The endpoint that is asked for.
-#[derive(Debug, Args)]
-pub struct AddArgs {
-    /// Its name, unique among all nodes
-    name: Name,
-    /// Its network, by VNI or name
-    #[arg(
-        long,
-        value_name = "N|NAME",
-        add = ArgValueCompleter::new(completions::vnis)
-    )]
-    vni: NetworkRef,
-    /// Its address; may be repeated. Without: one of each family that the network has subnets of
-    #[arg(long = "ip", value_name = "A/len")]
-    addresses: Vec<AddressRequest>,
-    /// Its MAC [default: 02:42 and the four bytes of the IPv4 address, or the last four of the IPv6
-    /// address; another one if that is taken]
-    #[arg(long)]
-    mac: Option<Mac>,
-    /// Its namespace: a name, made if it is missing; the ID of a process in it; or a path with a slash in
-    /// it, as /proc/PID/ns/net [default: NAME]
-    #[arg(long, value_name = "NS|PID|PATH")]
-    netns: Option<NetnsRef>,
-    /// Its interface's name in the namespace [default: eth0]
-    #[arg(long, value_name = "IF")]
-    ifname: Option<IfName>,
-}
-
-impl From<AddArgs> for EndpointRequest {
-    fn from(args: AddArgs) -> Self {
-        Self {
-            name: args.name,
-            vni: args.vni,
-            addresses: args.addresses,
-            mac: args.mac,
-            netns: args.netns.map(anchored),
-            ifname: args.ifname,
-        }
-    }
-}
-
 /// The same for an agent, whose folder is another. What can't be made out is left to it to refuse.
 fn anchored(netns: NetnsRef) -> NetnsRef {
     match netns {
@@ -163,38 +133,26 @@ fn anchored(netns: NetnsRef) -> NetnsRef {
 
 /// Which endpoints to list.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("vni", completions::of(completions::vnis)),
+    mut_arg("node", completions::of(completions::nodes))
+)]
 pub struct LsArgs {
-    /// Only those of this network
-    #[arg(
-        long,
-        value_name = "N|NAME",
-        add = ArgValueCompleter::new(completions::vnis)
-    )]
-    vni: Option<NetworkRef>,
-    /// Only those that live on this node
-    #[arg(
-        long,
-        value_name = "NODE",
-        add = ArgValueCompleter::new(completions::nodes)
-    )]
-    node: Option<Name>,
+    #[command(flatten)]
+    filter: ListEndpoints,
     #[command(flatten)]
     watch: WatchArgs,
 }
 
 impl LsArgs {
     async fn list(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let filter = EndpointFilter {
-            vni: self.vni,
-            node: self.node,
-        };
-        let show = async |session: &mut Session<'_>| list_all(session, &filter).await;
+        let show = async |session: &mut Session<'_>| list_all(session, &self.filter).await;
         self.watch.repeat(session, show).await
     }
 }
 
-async fn list_all(session: &mut Session<'_>, filter: &EndpointFilter) -> Result<(), CommandError> {
-    let mut endpoints = match session.client.endpoint_ls(filter).await {
+async fn list_all(session: &mut Session<'_>, filter: &ListEndpoints) -> Result<(), CommandError> {
+    let mut endpoints = match session.client.pages(filter).await {
         Ok(endpoints) => endpoints,
         Err(error) => {
             let left = session.left_in_registry(error)?;
@@ -219,49 +177,14 @@ async fn list_all(session: &mut Session<'_>, filter: &EndpointFilter) -> Result<
     Ok(())
 }
 
-/// What is to change.
-#[derive(Debug, Args)]
-pub struct SetArgs {
-    /// The endpoint
-    #[arg(add = ArgValueCompleter::new(completions::endpoints))]
-    name: Name,
-    /// Its address, in place of all that it has; may be repeated
-    #[arg(long = "ip", value_name = "A/len")]
-    addresses: Vec<AddressRequest>,
-    /// Its MAC
-    #[arg(long)]
-    mac: Option<Mac>,
-}
-
-/// What is to live where.
-#[derive(Debug, Args)]
-pub struct MoveArgs {
-    /// The endpoint
-    #[arg(add = ArgValueCompleter::new(completions::endpoints))]
-    name: Name,
-    /// The node that it is to live on [default: this one]
-    #[arg(
-        long,
-        value_name = "NODE",
-        add = ArgValueCompleter::new(completions::nodes)
-    )]
-    node: Option<Name>,
-    /// Its namespace there, as for `add`; a process or a path on this host alone [default: as it was]
-    #[arg(long, value_name = "NS|PID|PATH")]
-    netns: Option<NetnsRef>,
-    /// Its interface there [default: as it was]
-    #[arg(long, value_name = "IF")]
-    ifname: Option<IfName>,
-}
-
 impl EndpointVerb {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Session { client, output, .. } = session;
         match self {
-            Self::Add(args) => {
-                let work = format!("adding endpoint {}", args.name);
-                let request = args.into();
-                let made = output.during(work, client.endpoint_add(&request)).await?;
+            Self::Add(mut request) => {
+                request.netns = request.netns.map(anchored);
+                let work = format!("adding endpoint {}", request.name);
+                let made = output.during(work, client.call(&request)).await?;
                 output.show(&made, |made, out| {
                     writeln!(
                         out,
@@ -282,24 +205,13 @@ impl EndpointVerb {
             }
             Self::Ls(args) => return args.list(session).await,
             Self::Show { name } => {
-                let endpoint = client.endpoint_show(&name).await?;
+                let endpoint = client.call(&ShowEndpoint { name }).await?;
                 output.show(&endpoint, |endpoint, out| details(endpoint).write(out))?;
             }
-            Self::Move(MoveArgs {
-                name,
-                node,
-                netns,
-                ifname,
-            }) => {
-                let to = MoveRequest {
-                    node,
-                    netns: netns.map(anchored),
-                    ifname,
-                };
-                let work = format!("moving endpoint {name}");
-                let moved = output
-                    .during(work, client.endpoint_move(&name, &to))
-                    .await?;
+            Self::Move(mut request) => {
+                request.netns = request.netns.map(anchored);
+                let work = format!("moving endpoint {}", request.name);
+                let moved = output.during(work, client.call(&request)).await?;
                 output.show(&moved, |moved, out| {
                     writeln!(
                         out,
@@ -308,19 +220,12 @@ impl EndpointVerb {
                     )
                 })?;
             }
-            Self::Set(SetArgs {
-                name,
-                addresses,
-                mac,
-            }) => {
-                let request = SetRequest { addresses, mac };
-                if request == SetRequest::default() {
+            Self::Set(request) => {
+                if request.is_empty() {
                     return Err(CommandError::usage("nothing to change: give --ip or --mac"));
                 }
-                let work = format!("changing endpoint {name}");
-                let set = output
-                    .during(work, client.endpoint_set(&name, &request))
-                    .await?;
+                let work = format!("changing endpoint {}", request.name);
+                let set = output.during(work, client.call(&request)).await?;
                 output.show(&set, |set, out| {
                     writeln!(
                         out,
@@ -335,7 +240,8 @@ impl EndpointVerb {
             }
             Self::Rm { names } => {
                 let removal = removal::each(output, "endpoint", names, async |name| {
-                    let view = client.endpoint_rm(name).await?;
+                    let name = name.clone();
+                    let view = client.call(&RemoveEndpoint { name }).await?;
                     Ok(view.removed.then_some(()))
                 })
                 .await;

@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind as Parse};
 use super::Format;
 use crate::{
     agent::{
-        api::{ErrorKind, ErrorView, OperationError},
+        api::{ErrorKind, ErrorView, OperationError, error_of_chain},
         client::ClientError,
     },
     config::ConfigError,
@@ -105,7 +105,7 @@ impl From<io::Error> for CommandError {
 
 impl From<&anyhow::Error> for CommandError {
     fn from(error: &anyhow::Error) -> Self {
-        Self::Operation(OperationError::from_chain(error))
+        Self::Operation(error_of_chain(error))
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 
 use super::{CommandError, Session, completions};
-use crate::{agent::api::ImportArpdRequest, model::NetworkRef};
+use crate::{agent::api::ImportArpd, model::NetworkRef};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -46,14 +46,14 @@ pub struct ArpdArgs {
 impl ImportVerb {
     pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let Self::Arpd(ArpdArgs { dir, vni }) = self;
-        let request = ImportArpdRequest {
+        let request = ImportArpd {
             vni,
             dir: absolute(&dir)
                 .map_err(|error| CommandError::usage(format_args!("<DIR>: {error}")))?,
         };
         let Session { client, output, .. } = session;
         let work = format!("importing {dir}");
-        let taken = output.during(work, client.import_arpd(&request)).await?;
+        let taken = output.during(work, client.call(&request)).await?;
         output.show(&taken, |taken, out| {
             writeln!(
                 out,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     agent::{
-        api::{ErrorKind, OperationError},
+        api::{ErrorKind, OperationError, Verify},
         client::{Client, ClientError, Left},
     },
     config::{self, LogSetting, Patience},
@@ -152,8 +152,11 @@ pub enum Command {
     #[command(after_help = monitor::EXAMPLES)]
     Monitor,
     /// Ask every host whether it has what the registry wants
-    #[command(after_help = verify::EXAMPLES)]
-    Verify(verify::VerifyArgs),
+    #[command(
+        after_help = verify::EXAMPLES,
+        mut_arg("vni", completions::of(completions::vnis))
+    )]
+    Verify(Verify),
     /// Say what is wrong with this host and its peers, and what to do
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),
@@ -245,7 +248,7 @@ impl<'a> Session<'a> {
     pub fn with_patience(self, patience: Option<Patience>) -> Self {
         let patience = patience.map(Patience::get);
         let client = match patience {
-            Some(patience) => self.client.with_patience(patience),
+            Some(patience) => self.client.with_timeout(patience),
             None => self.client,
         };
         Self {
@@ -316,7 +319,7 @@ impl Command {
             Self::Status(args) => args.execute(session).await,
             Self::Drops(args) => args.execute(session).await,
             Self::Monitor => monitor::execute(session).await,
-            Self::Verify(args) => args.execute(session).await,
+            Self::Verify(request) => verify::execute(request, session).await,
             Self::Doctor(args) => args.execute(session).await,
             Self::Ping(args) => args.execute(session).await,
             Self::Import(verb) => verb.execute(session).await,

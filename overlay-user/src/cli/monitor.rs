@@ -3,6 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CommandError, Session};
+use crate::agent::api::Monitor;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -20,7 +21,7 @@ slow). JSON is an object a line.";
 pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), CommandError> {
     let Session { client, output, .. } = session;
     let mut interrupts = signal(SignalKind::interrupt()).map_err(CommandError::internal)?;
-    let mut events = client.monitor().await?;
+    let mut events = client.lines(&Monitor {}).await?;
     loop {
         tokio::select! {
             event = events.next() => output.line(&event?)?,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CommandError, Format, Session, completions, vtep::round_trip};
 use crate::{
-    agent::api::{PingRequest, Pinged},
+    agent::api::{Pinged, SendPing},
     model::{Name, PingSize},
 };
 
@@ -109,7 +109,7 @@ impl PingArgs {
             size,
         } = self;
         let to = places.pop().unwrap_or_default();
-        let mut request = PingRequest {
+        let mut request = SendPing {
             from: places.pop(),
             to,
             size: size.map(|SizeArg(size)| size),
@@ -119,7 +119,7 @@ impl PingArgs {
         for number in 1..=count {
             sleep_until(next).await;
             next = Instant::now() + INTERVAL;
-            let work = session.client.ping(&request);
+            let work = session.client.call(&request);
             let waiting = "waiting for the echo".to_owned();
             let pinged = session.output.during(waiting, work).await?;
             if session.output.format() == Format::Table {

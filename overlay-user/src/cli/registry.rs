@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::{CommandError, Session, WHOLE, output};
 use crate::{
     agent::{
-        api::{AdoptRequest, AdoptView, Counts, Findings, Imported, Repair},
+        api::{AdoptRegistry, AdoptView, Counts, Findings, Imported, Repair, ShowStatus},
         client::archive,
     },
     config::RegistryFlags,
@@ -151,10 +151,10 @@ impl FileArgs {
 impl AdoptArgs {
     async fn adopt(self, session: &mut Session<'_>) -> Result<(), CommandError> {
         let client = session.client.clone();
-        let found = client.registry_adopt(&AdoptRequest::default()).await?;
+        let found = client.call(&AdoptRegistry::default()).await?;
         // What is held may be there all the same, as it once was.
         let is_followed = async || {
-            let status = client.status().await;
+            let status = client.call(&ShowStatus {}).await;
             status.is_ok_and(|status| status.ready && status.registry.followed)
         };
         if found.is_needless() && is_followed().await {
@@ -173,11 +173,11 @@ impl AdoptArgs {
                 return Ok(());
             }
         }
-        let request = AdoptRequest {
+        let request = AdoptRegistry {
             confirmed: true,
             identity: found.identity,
         };
-        let adopted = client.registry_adopt(&request).await?;
+        let adopted = client.call(&request).await?;
         session.output.show(&adopted, write_adoption)?;
         Ok(())
     }

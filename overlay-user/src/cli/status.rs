@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ASKING, CommandError, Session, watch::WatchArgs};
 use crate::{
-    agent::api::{AttachMode, DropTotals, EndpointCounts, PathState, StatusView},
+    agent::api::{AttachMode, DropTotals, EndpointCounts, PathState, ShowStatus, StatusView},
     model::Vtep,
     observe::table::Table,
 };
@@ -34,7 +34,7 @@ impl StatusArgs {
 }
 
 async fn show(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let status = match session.client.status().await {
+    let status = match session.client.call(&ShowStatus {}).await {
         Ok(status) => status,
         Err(error) => {
             let why = error.to_string();

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::agent::{
-    api::{DropsFilter, ErrorKind, fake},
+    api::{ErrorKind, ShowDrops, fake},
     server,
 };
 use crate::config::LogFormat;
@@ -345,7 +345,7 @@ async fn verbs_print_the_views_as_json_for_programs() {
         ),
         ("status", json!(fake::status())),
         ("drops", json!({"unknown_vni": 3, "malformed": 0})),
-        ("drops -v", json!(fake::drops_of(&DropsFilter::default()))),
+        ("drops -v", json!(fake::drops_of(&ShowDrops::default()))),
         (
             "import arpd /x --vni 42",
             json!({"vni": 42, "endpoints": 3, "vteps": 2}),

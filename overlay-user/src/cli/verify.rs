@@ -2,13 +2,9 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
-use clap_complete::ArgValueCompleter;
-
-use super::{CommandError, Session, completions};
+use super::{CommandError, Session};
 use crate::{
-    agent::api::{Verdict, VerifyRequest, VerifyView},
-    model::NetworkRef,
+    agent::api::{Verdict, Verify, VerifyView},
     observe::table::{Table, or_dash},
 };
 
@@ -22,30 +18,18 @@ Every host is asked what its maps hold, and the answers are compared with the re
 while they are asked is asked for again. Of on-demand networks a host holds what it talks to: that
 has to be right, and need not be all.";
 
-/// What to compare.
-#[derive(Debug, Args)]
-pub struct VerifyArgs {
-    /// Only this network, by VNI or name
-    #[arg(
-        long,
-        value_name = "N|NAME",
-        add = ArgValueCompleter::new(completions::vnis)
-    )]
-    vni: Option<NetworkRef>,
-}
-
-impl VerifyArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let Session { client, output, .. } = session;
-        let request = VerifyRequest { vni: self.vni };
-        let work = "asking every host what it has installed".to_owned();
-        let found = output.during(work, client.verify(&request)).await?;
-        output.show(&found, write)?;
-        if found.agree {
-            Ok(())
-        } else {
-            Err(CommandError::finding(summary(&found)))
-        }
+pub(super) async fn execute(
+    request: Verify,
+    session: &mut Session<'_>,
+) -> Result<(), CommandError> {
+    let Session { client, output, .. } = session;
+    let work = "asking every host what it has installed".to_owned();
+    let found = output.during(work, client.call(&request)).await?;
+    output.show(&found, write)?;
+    if found.agree {
+        Ok(())
+    } else {
+        Err(CommandError::finding(summary(&found)))
     }
 }
 

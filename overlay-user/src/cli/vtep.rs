@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
 use crate::{
-    agent::api::{NodeState, PathState, PathView, VtepRef, VtepRemovedView, VtepView},
+    agent::api::{
+        ListVteps, NodeState, PathState, PathView, RemoveVtep, VtepRef, VtepRemovedView, VtepView,
+    },
     observe::table::{Table, or_dash},
 };
 
@@ -52,7 +54,7 @@ impl VtepVerb {
             Self::Ls(watch) => return watch.repeat(session, list_all).await,
             Self::Rm { vteps } => {
                 let removal = removal::each(output, "node", vteps, async |vtep| {
-                    client.vtep_rm(vtep).await
+                    client.call(&RemoveVtep { vtep: vtep.clone() }).await
                 })
                 .await;
                 if !removal.done.is_empty() {
@@ -71,7 +73,7 @@ impl VtepVerb {
 }
 
 async fn list_all(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let vteps = match session.client.vtep_ls().await {
+    let vteps = match session.client.call(&ListVteps {}).await {
         Ok(vteps) => vteps,
         Err(error) => {
             let left = session.left_in_registry(error)?;

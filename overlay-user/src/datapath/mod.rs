@@ -36,6 +36,7 @@ mod table;
 mod tables;
 mod traffic_slots;
 
+pub use crate::model::AttachMode;
 pub use drops::{PinnedDrops, pinned_drops};
 pub use features::require;
 pub use kernel::{Kernel, OBJECT, detach_filters};
@@ -116,16 +117,6 @@ impl DatapathError {
             Self::Refused(_) | Self::Kernel { .. } => 2,
         }
     }
-}
-
-/// How programs are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttachMode {
-    /// BPF links on the tcx hook (Linux 6.6 and newer).
-    Tcx,
-    /// Filters of the clsact qdisc.
-    Clsact,
 }
 
 /// What stands before this instance's program at an interface's ingress.

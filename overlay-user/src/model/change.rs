@@ -5,10 +5,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use super::Vtep;
-use super::{Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Rejected, Vni};
-
-/// The registry's version: grows with every commit, starts at 1.
-pub type Revision = u64;
+use super::{Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Rejected, Revision, Vni};
 
 /// All desired state as of one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -34,22 +34,3 @@ impl Endpoint {
         self.addresses.iter().map(IpNet::addr)
     }
 }
-
-/// What became of an endpoint on the host that was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EndpointState {
-    /// On another node: its entries are in this host's maps.
-    Remote,
-    /// On a node whose agent has not been heard of for longer than the grace time. Its entries stay
-    /// in this host's maps: the node may have lost no more than the registry.
-    Down,
-    /// On this node: interface up, program attached, entries in the maps.
-    Ready,
-    /// On this node, being made.
-    Pending,
-    /// On this node and not to be made; the log and `endpoint show` say why.
-    Failed,
-    /// On this node, where no agent runs that could tell.
-    Unknown,
-}

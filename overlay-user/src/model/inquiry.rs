@@ -1,10 +1,8 @@
 //! What agents ask each other through the registry beside what they have installed, and what they answer.
 
-use std::{fmt, net::IpAddr};
-
 use serde::{Deserialize, Serialize};
 
-use super::{Name, PathView, Vni};
+use super::{Name, PathView, PingSize, Pinged};
 
 /// What agents are asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,75 +116,4 @@ pub enum PingTarget {
     Endpoint(Name),
     /// To a node.
     Host(Name),
-}
-
-/// How long an echo is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PingSize {
-    /// So many bytes, as an IP packet of an endpoint.
-    Bytes(u16),
-    /// The longest that passes is looked for.
-    Auto,
-}
-
-/// What became of an echo.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pinged {
-    /// Who sent it: an endpoint, or a node.
-    pub from: Name,
-    /// The node that it was sent from.
-    pub from_node: Name,
-    /// Whom it was for.
-    pub to: Name,
-    /// The node that it was sent to.
-    pub to_node: Name,
-    /// That node's underlay address; null: it is the same node.
-    pub via: Option<IpAddr>,
-    /// The network; null between hosts.
-    pub vni: Option<Vni>,
-    /// Bytes, as an IP packet of an endpoint.
-    pub size: u32,
-    /// The round trip, microseconds; null if it was lost.
-    pub rtt_us: Option<u64>,
-    /// The longest that passes, bytes; null if it was not looked for.
-    #[serde(default)]
-    pub largest: Option<u32>,
-    /// The longest that networks and interfaces allow, bytes.
-    pub expected: u32,
-    /// Where it was lost; null if it was not.
-    pub lost: Option<LostAt>,
-}
-
-/// Where an echo was lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LostAt {
-    /// The last node whose programs saw it; null: none did.
-    pub last_seen: Option<Name>,
-    /// Why it was dropped, as `overlay drops` names it; null: nobody says that he dropped it.
-    pub reason: Option<String>,
-    /// What is known, in a line.
-    pub message: String,
-    /// What to do.
-    pub advice: String,
-}
-
-impl fmt::Display for Pinged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = |name: &Name, node: &Name| {
-            if name == node {
-                name.to_string()
-            } else {
-                format!("{name} ({node})")
-            }
-        };
-        let (from, to) = (
-            place(&self.from, &self.from_node),
-            place(&self.to, &self.to_node),
-        );
-        match self.via {
-            Some(via) => write!(f, "{from} -> {to} via {via}"),
-            None => write!(f, "{from} -> {to} within {}", self.to_node),
-        }
-    }
 }

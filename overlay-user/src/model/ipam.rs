@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Network;
+pub use super::{is_assignable, is_point_to_point, is_unicast};
 
 /// The lowest free address of the network's subnets, in their order, with its subnet's prefix
 /// length. `None`: the network has no subnet, or all are full.
@@ -24,23 +25,6 @@ pub fn next_free(network: &Network, used: impl Fn(IpAddr) -> bool) -> Option<IpN
             .find(|ip| !used(*ip))
             .and_then(|ip| IpNet::new(ip, subnet.prefix_len()).ok())
     })
-}
-
-/// Whether `ip` can name one host. An IPv4-mapped IPv6 address can't: it would be a second spelling
-/// of an IPv4 address and get past its uniqueness.
-#[must_use]
-pub fn is_unicast(ip: IpAddr) -> bool {
-    let is_special = match ip {
-        IpAddr::V4(ip) => ip.is_broadcast(),
-        IpAddr::V6(ip) => ip.to_ipv4_mapped().is_some(),
-    };
-    !(is_special || ip.is_multicast() || ip.is_unspecified())
-}
-
-/// Whether an endpoint can have `ip`, whatever its network allows.
-#[must_use]
-pub fn is_assignable(ip: IpAddr) -> bool {
-    is_unicast(ip) && !ip.is_loopback()
 }
 
 /// What is handed out of one subnet: a run of addresses.
@@ -108,12 +92,6 @@ impl Pool {
     pub fn assign(&self, ip: IpAddr) -> Option<IpNet> {
         IpNet::new(ip, self.subnet.prefix_len()).ok()
     }
-}
-
-/// Whether a subnet has none of the addresses that mean the subnet or all of it: it has one or two.
-#[must_use]
-pub fn is_point_to_point(subnet: &IpNet) -> bool {
-    subnet.max_prefix_len() - subnet.prefix_len() <= 1
 }
 
 /// First and last number that may be handed out.

@@ -3,51 +3,46 @@
 //! Every type here is valid once it exists: parsing and construction check, nothing after them has
 //! to. Errors are one line that says what is wrong and what would be right.
 
-mod address;
 mod change;
 mod drop;
 mod echo;
 mod endpoint;
 pub mod fair;
-mod identity;
+mod free_vni;
 mod inquiry;
 pub mod ipam;
 mod miss;
-mod name;
-mod netns_ref;
 mod network;
-mod network_ref;
 mod node;
-mod path;
 mod rejected;
 mod rejected_rows;
 mod report;
 mod table;
 mod vtep;
 
-pub use address::{AddressError, Mac, Vni};
-pub use change::{Change, Delta, Revision, Snapshot};
-pub use drop::{DropClass, DropDirection, DroppedFrame, EndpointDrops, FrameAddress, FrameView};
+pub use change::{Change, Delta, Snapshot};
+pub use drop::{DroppedFrame, EndpointDrops};
 pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};
-pub use endpoint::{Endpoint, EndpointState};
-pub use identity::RegistryId;
-pub use inquiry::{
-    Answer, Inquiry, LostAt, NetworkTold, PathTold, PathsTold, Ping, PingSize, PingTarget, Pinged,
-    Sighting,
-};
-pub use miss::{Miss, Wanted};
-pub use name::{IfName, Name, NameError};
-pub use netns_ref::NetnsRef;
-pub use network::{FloodMode, Network, NetworkError, NetworkSettings, Resolve};
-pub use network_ref::{AUTO_VNI, NetworkRef, VniChoice, free_vni};
+pub use endpoint::Endpoint;
+pub use free_vni::{AUTO_VNI, free_vni};
+pub use inquiry::{Answer, Inquiry, NetworkTold, PathTold, PathsTold, Ping, PingTarget, Sighting};
+pub use miss::Miss;
+pub use network::{Network, NetworkSettings};
 pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session};
-pub use path::{PathState, PathView};
+/// Values that clients know too: they are defined in the API's crate.
+pub use overlay_api::{
+    AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, Event,
+    FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac, MapUsage, Name, NameError, NetnsRef,
+    NetworkError, NetworkRef, PathState, PathView, PingSize, Pinged, RegistryChange, RegistryId,
+    Resolve, Revision, Vni, VniChoice, Wanted, is_assignable, is_discard, is_point_to_point,
+    is_unicast,
+};
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
 pub(crate) use table::for_each_table;
 pub use table::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborKey, NeighborRow, NetworkRow, Row,
-    Rows, Tables, Traffic, VtepPath, VtepRow,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Row, Rows,
+    Tables, Traffic, VtepPath, VtepRow,
 };
 pub use vtep::{Vtep, VtepAddr};

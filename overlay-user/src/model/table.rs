@@ -209,19 +209,6 @@ macro_rules! tables {
 }
 for_each_table!(tables);
 
-/// How full a map is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MapUsage {
-    /// Rows in it.
-    pub entries: u64,
-    /// Rows that it can hold.
-    pub capacity: u64,
-    /// Rows that it did not take because it was full, since the agent started.
-    pub refused: u64,
-    /// Rows that were not written because the map held a newer generation, since the agent started.
-    pub stale: u64,
-}
-
 /// What the endpoints of a network on this host have sent and received since the network's first
 /// one came here. Each segment of an aggregate counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,10 +10,7 @@ use std::{
 use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
-
-/// The first half of the discard-only prefix `100::/64` (RFC 6666).
-const DISCARD: u64 = 0x0100_0000_0000_0000;
+use super::{DISCARD_PREFIX, Name, is_discard};
 
 /// A VTEP's address on the underlay, of either family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,10 +62,7 @@ impl VtepAddr {
     /// Whether it is one of a node without an underlay address, see [`Vtep::discard`].
     #[must_use]
     pub const fn is_discard(self) -> bool {
-        match self.0 {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64 == DISCARD,
-        }
+        is_discard(self.0)
     }
 }
 
@@ -142,7 +136,7 @@ impl Vtep {
     pub fn discard(node: &Name, port: u16) -> Self {
         let mut hasher = FnvHasher::default();
         hasher.write(node.as_str().as_bytes());
-        let bits = (u128::from(DISCARD) << 64) | u128::from(hasher.finish());
+        let bits = (u128::from(DISCARD_PREFIX) << 64) | u128::from(hasher.finish());
         Self {
             ip: VtepAddr(Ipv6Addr::from(bits).into()),
             port,

@@ -32,8 +32,8 @@ use super::{
     write::{BACKGROUND_THRESHOLD, Overflow, PendingWrite},
 };
 use crate::{
-    datapath::{AttachMode, Datapath, DatapathError},
-    model::{Name, VtepAddr, VtepRow},
+    datapath::{Datapath, DatapathError},
+    model::{AttachMode, Name, VtepAddr, VtepRow},
     platform::Platform,
 };
 

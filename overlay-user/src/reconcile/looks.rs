@@ -11,13 +11,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    CHECK, LEASE, MIN_BACKOFF, Reconciler, SWEEP_SHARE, event::Event, wake::Completion,
-    watchdog::Part,
-};
+use super::{CHECK, LEASE, MIN_BACKOFF, Reconciler, SWEEP_SHARE, wake::Completion, watchdog::Part};
 use crate::{
     datapath::Datapath,
-    model::Name,
+    model::{Event, Name},
     platform::{PlatformError, Port as Looked, PortChange, PortSpec},
 };
 

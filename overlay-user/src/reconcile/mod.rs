@@ -48,7 +48,7 @@ mod write;
 use self::{
     apply::Applier,
     cache::{Cache, Limits},
-    event::{Event, Events},
+    event::Events,
     looks::Looks,
     meter::{Cause, Meter},
     mirror::{Mirror, OnFact},
@@ -63,7 +63,7 @@ pub use self::{
     withheld::{Former, Lost},
 };
 use crate::{
-    model::{Miss, Name, Node, Question, Revision},
+    model::{Event, Miss, Name, Node, Question, Revision},
     platform::PortChange,
     registry::{Registry, RegistryError},
 };
@@ -420,7 +420,7 @@ impl Reconciler {
         for error in &self.errors {
             tracing::error!("{error}");
             self.events.tell(Event::Failed {
-                reason: error.clone(),
+                error: error.clone(),
             });
         }
         if !self.errors.is_empty() || self.applier.has_failed() {

@@ -7,12 +7,11 @@ use tokio::time::{Instant, timeout};
 use super::{
     Reconciler,
     cache::{Asked, Lookup},
-    event::{DropCause, Event},
     mirror::{Known, Mirror},
     wake::Completion,
 };
 use crate::{
-    model::{Endpoint, FdbKey, FdbRow, Miss, Name, Revision, Wanted},
+    model::{Endpoint, Event, FdbKey, FdbRow, Miss, Name, Revision, Wanted},
     registry::RegistryError,
 };
 
@@ -116,10 +115,10 @@ impl Reconciler {
                     self.cache.fail(lookup);
                 }
                 tracing::debug!(%vni, %wanted, reason, "lookup failed");
-                self.events.tell(Event::LookupFailed {
+                self.events.tell(Event::Unresolved {
                     vni,
                     wanted,
-                    reason,
+                    error: Some(reason),
                 });
                 return;
             }
@@ -150,7 +149,11 @@ impl Reconciler {
                 self.counters.unresolved += 1;
                 self.cache.close(lookup, Instant::now());
                 self.set_negative(lookup, Some(self.cache.limits().negative_ttl));
-                self.events.tell(Event::Unresolved { vni, wanted });
+                self.events.tell(Event::Unresolved {
+                    vni,
+                    wanted,
+                    error: None,
+                });
             }
             return;
         };
@@ -174,7 +177,7 @@ impl Reconciler {
                 wanted,
                 endpoint,
                 node,
-                micros: u64::try_from(pending.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+                took_us: u64::try_from(pending.since.elapsed().as_micros()).unwrap_or(u64::MAX),
             });
         }
     }
@@ -262,7 +265,7 @@ impl Reconciler {
                     let last = self.last_use(&name, now).await;
                     match last {
                         Some(at) if at + idle > now => self.cache.use_at(&name, at),
-                        _ => self.drop_cached(&name, DropCause::Idle).await,
+                        _ => self.drop_cached(&name, true).await,
                     }
                 }
                 _ => return,
@@ -291,7 +294,7 @@ impl Reconciler {
             let Some(name) = self.least_used().await else {
                 return;
             };
-            self.drop_cached(&name, DropCause::Evicted).await;
+            self.drop_cached(&name, false).await;
         }
     }
 
@@ -328,7 +331,7 @@ impl Reconciler {
         }
     }
 
-    async fn drop_cached(&mut self, name: &Name, reason: DropCause) {
+    async fn drop_cached(&mut self, name: &Name, idle: bool) {
         self.cache.forget(name);
         let view = self.view.read().await;
         let Some(vni) = view.mirror.endpoint(name).map(|known| known.vni()) else {
@@ -337,14 +340,15 @@ impl Reconciler {
         drop(view);
         self.change(|mirror, on_fact| mirror.forget(name, on_fact))
             .await;
-        match reason {
-            DropCause::Idle => self.counters.idle += 1,
-            DropCause::Evicted => self.counters.evicted += 1,
+        if idle {
+            self.counters.idle += 1;
+        } else {
+            self.counters.evicted += 1;
         }
-        self.events.tell(Event::Dropped {
+        self.events.tell(Event::Evict {
             endpoint: name.clone(),
             vni,
-            reason,
+            idle,
         });
     }
 }

@@ -4,9 +4,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Reconciler, cache::Lookup, event::Event, mirror::Move, vet, wake::Completion};
+use super::{Reconciler, cache::Lookup, mirror::Move, vet, wake::Completion};
 use crate::{
-    model::{Delta, Endpoint, Name, Rejected, RejectedRows, Revision, RowId, Vni},
+    model::{
+        Delta, Endpoint, Event, Name, RegistryChange, Rejected, RejectedRows, Revision, RowId, Vni,
+    },
     registry::{Reading, RegistryError, Scope, WatchEvent},
 };
 
@@ -151,8 +153,8 @@ impl Reconciler {
                 self.reader.is_lost = false;
                 self.start_over();
             }
-            WatchEvent::Alive(node) => self.events.tell(Event::NodeAlive { node }),
-            WatchEvent::Silent(node) => self.events.tell(Event::NodeSilent { node }),
+            WatchEvent::Alive(node) => self.events.tell(RegistryChange::NodeAlive { node }),
+            WatchEvent::Silent(node) => self.events.tell(RegistryChange::NodeSilent { node }),
             WatchEvent::Question(question) if question.inquiry.is_some() => {
                 // One that finds no place is not answered, as if it had come too late.
                 if let Some(inquiries) = &self.inquiries {
@@ -173,7 +175,7 @@ impl Reconciler {
         let reason = error.to_string();
         if self.view.write().await.lose(reason.clone(), is_foreign) {
             tracing::warn!(%reason, "registry lost: the datapath goes on as it is");
-            self.events.tell(Event::RegistryLost { reason });
+            self.events.tell(RegistryChange::Lost { reason });
         }
     }
 
@@ -181,7 +183,7 @@ impl Reconciler {
     async fn regain(&mut self) {
         if !self.reader.is_lost && self.view.write().await.lost.take().is_some() {
             tracing::info!("registry restored");
-            self.events.tell(Event::RegistryRestored);
+            self.events.tell(RegistryChange::Restored);
         }
     }
 
@@ -357,10 +359,10 @@ impl Reconciler {
         let took = reading.started.elapsed();
         self.counters.readings += 1;
         self.counters.last_reading = took;
-        self.events.tell(Event::RegistryRead {
+        self.events.tell(RegistryChange::Read {
             revision: reading.revision.unwrap_or_default(),
             endpoints: reading.endpoints,
-            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
         self.reader.retry = MIN_BACKOFF;
         if network.is_none() {
@@ -501,7 +503,7 @@ impl Reconciler {
     pub(super) fn tell_of_moves(&mut self, moves: Vec<Move>) {
         self.counters.moves += moves.len() as u64;
         for moved in moves {
-            self.events.tell(Event::Moved {
+            self.events.tell(Event::Move {
                 endpoint: moved.endpoint,
                 vni: moved.vni,
                 from: moved.from,

@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{Reconciler, View, apply::Applier, event::Event, status::PortState};
-use crate::model::{Delta, Name};
+use super::{Reconciler, View, apply::Applier, status::PortState};
+use crate::model::{Delta, Event, Name};
 
 /// What somebody changed on this host, and the agent put back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +70,13 @@ fn event_of(
     after: Option<&PortState>,
 ) -> Option<Event> {
     let Some(after) = after else {
-        return before.map(|_| Event::EndpointGone { endpoint });
+        return before.map(|_| Event::Gone { endpoint });
     };
     if before.is_some_and(|before| before.reason() == after.reason()) {
         return None;
     }
-    Some(match after.reason() {
-        None => Event::EndpointReady { endpoint },
-        Some(reason) => Event::EndpointFailed {
-            endpoint,
-            reason: reason.to_owned(),
-        },
+    Some(Event::Endpoint {
+        endpoint,
+        error: after.reason().map(str::to_owned),
     })
 }

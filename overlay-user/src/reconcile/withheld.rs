@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Reconciler, View, event::Event, mirror::Absent, sync::CHUNK, vet};
-use crate::model::{Delta, Endpoint, Name, Rejected, RowId, Snapshot};
+use super::{Reconciler, View, mirror::Absent, sync::CHUNK, vet};
+use crate::model::{Delta, Endpoint, Name, RegistryChange, Rejected, RowId, Snapshot};
 
 /// How long a delta may be behind the reading that left out what it removes.
 const GRACE: Duration = Duration::from_secs(2);
@@ -121,10 +121,10 @@ impl Reconciler {
         if lasts {
             let reason = view.withheld_reason();
             tracing::warn!(%reason, "the registry is not followed");
-            self.events.tell(Event::RegistryLost { reason });
+            self.events.tell(RegistryChange::Lost { reason });
         } else {
             tracing::info!("the registry is followed again");
-            self.events.tell(Event::RegistryRestored);
+            self.events.tell(RegistryChange::Restored);
         }
     }
 

@@ -2,8 +2,16 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 use super::RegistryError;
 use crate::model::RegistryId;
+
+/// An identity that no other registry has: 122 random bits.
+#[must_use]
+pub(super) fn random() -> RegistryId {
+    Uuid::new_v4().into()
+}
 
 /// The identity of the store that this process follows; shared by all that use the backend.
 #[derive(Debug, Default)]
@@ -96,7 +104,7 @@ mod tests {
 
     #[test]
     fn an_adoption_that_fails_leaves_the_former_store_followed() {
-        let (ours, other) = (RegistryId::random(), RegistryId::random());
+        let (ours, other) = (random(), random());
         let followed = Followed::new(Some(ours));
         for identity in [None, Some(other)] {
             let adoption = followed.adopt(identity);
@@ -110,7 +118,7 @@ mod tests {
 
     #[test]
     fn only_the_store_that_is_followed_passes() {
-        let (ours, other) = (RegistryId::random(), RegistryId::random());
+        let (ours, other) = (random(), random());
         let followed = Followed::default();
         followed.check("registry r", None).unwrap();
         followed.check("registry r", Some(other)).unwrap();

@@ -148,7 +148,7 @@ pub(super) const IMPORTS: [(&str, &[May]); 19] = [
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 
 /// Crates that few may name, and the folders that may.
-pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
+pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 7] = [
     (
         "aya",
         &[
@@ -164,6 +164,16 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
     ("netlink_packet_route", &["overlay-user/src/platform/"]),
     ("netlink_sys", &["overlay-user/src/platform/"]),
     ("ethtool", &["overlay-user/src/platform/"]),
+    (
+        // Elsewhere its values go by the model's name, its operations by the agent's.
+        "overlay_api",
+        &[
+            "overlay-user/api/",
+            "overlay-user/src/agent/",
+            "overlay-user/src/integration/",
+            "overlay-user/src/model/",
+        ],
+    ),
 ];
 
 /// Files that may contain `unsafe`, and what for.

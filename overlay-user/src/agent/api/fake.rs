@@ -1,4 +1,4 @@
-//! An agent that remembers what it was asked and answers from constants.
+//! An agent that remembers its calls and answers each operation from a map.
 
 use std::{
     collections::BTreeMap,
@@ -6,13 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
-use tokio::sync::Notify;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value as Json, from_value, json};
+use tokio::sync::{Notify, mpsc};
 
 use super::*;
-use crate::model::{
-    DropClass, DropDirection, Endpoint, EndpointDrops, EndpointState, FrameView, LostAt, MapUsage,
-    Node, PingSize, Vtep,
+use crate::{
+    agent::server::{Handle, Outcome, Paged, Respond},
+    model::{EndpointDrops, NetworkSettings, Vtep},
 };
 
 pub(crate) fn network() -> Network {
@@ -33,7 +34,7 @@ pub(crate) fn endpoint() -> EndpointView {
         ifname: Some("eth0".parse().unwrap()),
         generation: 7,
     };
-    EndpointView::new(endpoint, "10.0.0.1".parse().unwrap(), EndpointState::Ready)
+    endpoint_view(endpoint, "10.0.0.1".parse().unwrap(), EndpointState::Ready)
 }
 
 pub(crate) fn imported_endpoint() -> EndpointView {
@@ -47,7 +48,7 @@ pub(crate) fn imported_endpoint() -> EndpointView {
         ifname: None,
         generation: 8,
     };
-    EndpointView::new(endpoint, "10.0.0.9".parse().unwrap(), EndpointState::Remote)
+    endpoint_view(endpoint, "10.0.0.9".parse().unwrap(), EndpointState::Remote)
 }
 
 pub(crate) fn vteps() -> Vec<VtepView> {
@@ -63,7 +64,7 @@ pub(crate) fn vteps() -> Vec<VtepView> {
     };
     let seen = SystemTime::UNIX_EPOCH + Duration::from_micros(1_785_585_600_123_456);
     vec![
-        VtepView::new(
+        vtep_view(
             Node {
                 alive: true,
                 version: Some("0.2.0".into()),
@@ -73,7 +74,7 @@ pub(crate) fn vteps() -> Vec<VtepView> {
             },
             NodeState::Alive,
         ),
-        VtepView::new(
+        vtep_view(
             node("vtep-10.0.0.9", "10.0.0.9", false, None),
             NodeState::NoAgent,
         ),
@@ -208,7 +209,7 @@ pub(crate) fn drop_sample() -> DropSampleView {
     }
 }
 
-pub(crate) fn drops_of(filter: &DropsFilter) -> DropsView {
+pub(crate) fn drops_of(filter: &ShowDrops) -> DropsView {
     let web = EndpointDrops {
         sent: BTreeMap::from([("source_ip", 70)]),
         ..EndpointDrops::default()
@@ -228,6 +229,13 @@ pub(crate) fn drops_of(filter: &DropsFilter) -> DropsView {
     }
 }
 
+pub(crate) fn create_network() -> CreateNetwork {
+    CreateNetwork {
+        subnets: network().subnets,
+        ..CreateNetwork::new(network().name, VniChoice::Vni(network().vni))
+    }
+}
+
 /// Nothing has the address 10.0.0.99.
 pub(crate) fn removed_vtep(vtep: &VtepRef) -> Option<VtepRemovedView> {
     let ip: IpAddr = "10.0.0.9".parse().unwrap();
@@ -242,6 +250,18 @@ pub(crate) fn removed_vtep(vtep: &VtepRef) -> Option<VtepRemovedView> {
 fn removed(name: &Name) -> RemovedView {
     RemovedView {
         removed: name.as_str() != "nope",
+    }
+}
+
+pub(crate) fn adopted(confirmed: bool) -> AdoptView {
+    AdoptView {
+        adopted: confirmed,
+        identity: None,
+        former: None,
+        endpoints: vec!["web".parse().unwrap()],
+        remote_endpoints: Some(2),
+        networks: Vec::new(),
+        nodes: Vec::new(),
     }
 }
 
@@ -301,17 +321,79 @@ pub(crate) fn cluster() -> ClusterView {
     }
 }
 
+/// Answers one operation, by its parameters.
+type Answer = Box<dyn Fn(Json) -> Result<Json, OperationError> + Send + Sync>;
+
 /// The fake agent.
-#[derive(Default)]
 pub(crate) struct Fake {
     /// What it was asked, in order.
-    pub(crate) calls: Mutex<Vec<String>>,
+    calls: Mutex<Vec<String>>,
+    answers: BTreeMap<String, Answer>,
     /// What every operation ends with, instead of its answer.
-    pub(crate) refusal: Option<OperationError>,
-    /// What `endpoint_ls` says beside the endpoints.
-    pub(crate) note: Option<String>,
-    /// If set, `endpoint_add` says so on the first and waits for the second.
+    refusal: Option<OperationError>,
+    /// What a list says beside its elements.
+    note: Option<String>,
+    /// If set, [`AddEndpoint`] says so on the first and waits for the second.
     pub(crate) gate: Option<(Notify, Notify)>,
+}
+
+/// An operation's place in the map of answers.
+fn key_of<Op: Operation>() -> String {
+    format!("{} {}", Op::METHOD.as_str(), Op::PATH)
+}
+
+/// An operation as the fake remembers it.
+pub(crate) fn call_of<Op: Operation>(operation: &Op) -> String {
+    format!("{} {}", key_of::<Op>(), json!(operation))
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        let fake = Self {
+            calls: Mutex::default(),
+            answers: BTreeMap::new(),
+            refusal: None,
+            note: None,
+            gate: None,
+        };
+        fake.with(|_: CreateNetwork| NetworkView::from(network()))
+            .with(|set: SetNetwork| {
+                let settings = NetworkSettings {
+                    mtu: set.mtu,
+                    flood: set.flood,
+                    learning: set.learning,
+                };
+                NetworkView::from(network().with(settings))
+            })
+            .with(|_: ListNetworks| vec![NetworkView::from(network())])
+            .with(|RemoveNetwork { name }| removed(&name))
+            .with(|_: AddEndpoint| endpoint())
+            .with(|_: ListEndpoints| vec![imported_endpoint(), endpoint()])
+            .with(|_: ShowEndpoint| endpoint())
+            .with(|_: SetEndpoint| endpoint())
+            .with(|_: MoveEndpoint| endpoint())
+            .with_outcome(|RemoveEndpoint { name }| match name.as_str() {
+                "stuck" => Err(OperationError::new(ErrorKind::Refused, "stuck stays")),
+                _ => Ok(removed(&name)),
+            })
+            .with(|_: ListVteps| vteps())
+            .with(|RemoveVtep { vtep }| removed_vtep(&vtep))
+            .with(|_: ShowStatus| status())
+            .with(|_: CountDrops| drops())
+            .with(|filter: ShowDrops| drops_of(&filter))
+            .with_events::<Monitor>(&[event()])
+            .with(|_: Verify| verified())
+            .with(|_: Examine| examined())
+            .with(|_: ExamineCluster| cluster())
+            .with(|ping: SendPing| pinged(ping.size))
+            .with(|adopt: AdoptRegistry| adopted(adopt.confirmed))
+            .with(|_: ImportArpd| ImportView {
+                vni: network().vni,
+                endpoints: 3,
+                vteps: 2,
+            })
+            .with(|_: Down| DownView {})
+    }
 }
 
 impl Fake {
@@ -322,155 +404,106 @@ impl Fake {
         }
     }
 
+    /// Says this beside each list.
+    pub(crate) fn with_note(note: &str) -> Self {
+        Self {
+            note: Some(note.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// Waits in [`AddEndpoint`] until it may go on.
+    pub(crate) fn gated() -> Self {
+        Self {
+            gate: Some((Notify::new(), Notify::new())),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 
-    fn answer<T>(&self, call: String, answer: T) -> Result<T, OperationError> {
-        self.calls.lock().unwrap().push(call);
-        self.refusal.clone().map_or(Ok(answer), Err)
+    fn with<Op: Operation>(
+        self,
+        answer: impl Fn(Op) -> Op::Answer + Send + Sync + 'static,
+    ) -> Self {
+        self.with_outcome(move |operation| Ok(answer(operation)))
+    }
+
+    fn with_outcome<Op: Operation>(
+        mut self,
+        answer: impl Fn(Op) -> Result<Op::Answer, OperationError> + Send + Sync + 'static,
+    ) -> Self {
+        let answer = move |parameters| answer(from_value(parameters).unwrap()).map(|it| json!(it));
+        self.answers.insert(key_of::<Op>(), Box::new(answer));
+        self
+    }
+
+    fn with_events<Op: Operation>(mut self, events: &[Op::Answer]) -> Self {
+        let events = json!(events);
+        let answer = move |_| Ok(events.clone());
+        self.answers.insert(key_of::<Op>(), Box::new(answer));
+        self
     }
 }
 
-#[async_trait]
-impl Operations for Fake {
-    async fn network_create(&self, request: NetworkRequest) -> Result<NetworkView, OperationError> {
-        self.answer(format!("network_create {request:?}"), network().into())
-    }
-
-    async fn network_set(
-        &self,
-        name: &Name,
-        settings: NetworkSettings,
-    ) -> Result<NetworkView, OperationError> {
-        let view = network().with(settings).into();
-        self.answer(format!("network_set {name} {settings:?}"), view)
-    }
-
-    async fn network_ls(&self) -> Result<Vec<NetworkView>, OperationError> {
-        self.answer("network_ls".into(), vec![network().into()])
-    }
-
-    async fn network_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
-        self.answer(format!("network_rm {name}"), removed(name))
-    }
-
-    async fn endpoint_add(&self, request: EndpointRequest) -> Result<EndpointView, OperationError> {
-        if let Some((begun, go_on)) = &self.gate {
+impl<Op: Operation<Form: Faked<Op>>> Handle<Op> for Fake {
+    async fn handle(&self, operation: Op) -> Outcome<Op> {
+        let key = key_of::<Op>();
+        if let Some((begun, go_on)) = &self.gate
+            && key == key_of::<AddEndpoint>()
+        {
             begun.notify_one();
             go_on.notified().await;
         }
-        self.answer(format!("endpoint_add {request:?}"), endpoint())
-    }
-
-    async fn endpoint_ls(&self, filter: EndpointFilter) -> Result<EndpointListing, OperationError> {
-        let (sender, pages) = mpsc::channel(2);
-        self.answer(format!("endpoint_ls {filter:?}"), ())?;
-        for page in [vec![imported_endpoint()], vec![endpoint()]] {
-            sender.send(Ok(page)).await.unwrap();
+        let answer = self.answers[&key](json!(operation));
+        self.calls.lock().unwrap().push(call_of(&operation));
+        match &self.refusal {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(Op::Form::fake(answer?, self)),
         }
-        Ok(EndpointListing {
-            pages,
-            note: self.note.clone(),
-        })
     }
+}
 
-    async fn endpoint_move(
-        &self,
-        name: &Name,
-        to: MoveRequest,
-    ) -> Result<EndpointView, OperationError> {
-        self.answer(format!("endpoint_move {name} {to:?}"), endpoint())
+/// A handler's result from JSON.
+pub(crate) trait Faked<Op: Operation>: Respond<Op> {
+    fn fake(answer: Json, fake: &Fake) -> Self::Output;
+}
+
+impl<Op: Operation> Faked<Op> for Value {
+    fn fake(answer: Json, _: &Fake) -> Op::Answer {
+        from_value(answer).unwrap()
     }
+}
 
-    async fn endpoint_show(&self, name: &Name) -> Result<EndpointView, OperationError> {
-        self.answer(format!("endpoint_show {name}"), endpoint())
-    }
-
-    async fn endpoint_set(
-        &self,
-        name: &Name,
-        request: SetRequest,
-    ) -> Result<EndpointView, OperationError> {
-        self.answer(format!("endpoint_set {name} {request:?}"), endpoint())
-    }
-
-    async fn endpoint_rm(&self, name: &Name) -> Result<RemovedView, OperationError> {
-        if name.as_str() == "stuck" {
-            return Err(OperationError::new(ErrorKind::Refused, "stuck stays"));
+/// Each element has a page of its own.
+impl<Op, T> Faked<Op> for Pages
+where
+    Op: Operation<Answer = Vec<T>>,
+    T: Serialize + DeserializeOwned + Send + 'static,
+{
+    fn fake(answer: Json, fake: &Fake) -> Paged<T> {
+        let elements: Vec<T> = from_value(answer).unwrap();
+        Paged {
+            pages: sent(elements.into_iter().map(|element| Ok(vec![element]))),
+            note: fake.note.clone(),
         }
-        self.answer(format!("endpoint_rm {name}"), removed(name))
     }
+}
 
-    async fn vtep_ls(&self) -> Result<Vec<VtepView>, OperationError> {
-        self.answer("vtep_ls".into(), vteps())
+impl<Op: Operation> Faked<Op> for Lines {
+    fn fake(answer: Json, _: &Fake) -> mpsc::Receiver<Op::Answer> {
+        let events: Vec<Op::Answer> = from_value(answer).unwrap();
+        sent(events)
     }
+}
 
-    async fn vtep_rm(&self, vtep: &VtepRef) -> Result<Option<VtepRemovedView>, OperationError> {
-        self.answer(format!("vtep_rm {vtep}"), removed_vtep(vtep))
+/// A channel in which these are, and nothing follows.
+fn sent<T>(values: impl IntoIterator<Item = T>) -> mpsc::Receiver<T> {
+    let (sender, receiver) = mpsc::channel(16);
+    for value in values {
+        assert!(sender.try_send(value).is_ok());
     }
-
-    async fn status(&self) -> Result<StatusView, OperationError> {
-        self.answer("status".into(), status())
-    }
-
-    async fn drops(&self) -> Result<BTreeMap<String, u64>, OperationError> {
-        self.answer("drops".into(), drops())
-    }
-
-    async fn drops_detail(&self, filter: DropsFilter) -> Result<DropsView, OperationError> {
-        let answer = drops_of(&filter);
-        self.answer(format!("drops_detail {filter:?}"), answer)
-    }
-
-    async fn monitor(&self) -> Result<mpsc::Receiver<EventView>, OperationError> {
-        let (sender, events) = mpsc::channel(1);
-        sender.send(event()).await.unwrap();
-        self.answer("monitor".into(), events)
-    }
-
-    async fn verify(&self, request: VerifyRequest) -> Result<VerifyView, OperationError> {
-        self.answer(format!("verify {request:?}"), verified())
-    }
-
-    async fn doctor(&self) -> Result<DoctorView, OperationError> {
-        self.answer("doctor".into(), examined())
-    }
-
-    async fn doctor_cluster(&self) -> Result<ClusterView, OperationError> {
-        self.answer("doctor_cluster".into(), cluster())
-    }
-
-    async fn ping(&self, request: PingRequest) -> Result<Pinged, OperationError> {
-        self.answer(format!("ping {request:?}"), pinged(request.size))
-    }
-
-    async fn registry_adopt(&self, request: AdoptRequest) -> Result<AdoptView, OperationError> {
-        let view = AdoptView {
-            adopted: request.confirmed,
-            identity: None,
-            former: None,
-            endpoints: vec!["web".parse().unwrap()],
-            remote_endpoints: Some(2),
-            networks: Vec::new(),
-            nodes: Vec::new(),
-        };
-        self.answer(format!("registry_adopt {}", request.confirmed), view)
-    }
-
-    async fn import_arpd(&self, request: ImportArpdRequest) -> Result<ImportView, OperationError> {
-        let answer = ImportView {
-            vni: network().vni,
-            endpoints: 3,
-            vteps: 2,
-        };
-        self.answer(
-            format!("import_arpd {} {}", request.vni, request.dir.display()),
-            answer,
-        )
-    }
-
-    async fn down(&self) -> Result<(), OperationError> {
-        self.answer("down".into(), ())
-    }
+    receiver
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    agent::api::Severity,
+    agent::api::{Severity, vtep_view},
     model::{Node, PathTold, Vtep},
 };
 
@@ -13,7 +13,7 @@ fn vtep(node: &str, last: u8, state: NodeState) -> VtepView {
         ip: [10, 0, 0, last].into(),
         port: 4789,
     };
-    VtepView::new(Node::new(name(node), vtep, true), state)
+    vtep_view(Node::new(name(node), vtep, true), state)
 }
 
 fn hosts() -> Vec<VtepView> {

@@ -21,11 +21,11 @@ use super::{
     store::Store,
 };
 use crate::{
-    datapath::{AttachMode, Before, Datapath, DatapathError},
+    datapath::{Before, Datapath, DatapathError},
     model::{
-        DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
-        NeighborKey, NeighborRow, ProbeRequest, Rows, Tables, Traffic, Vni, VtepAddr, VtepPath,
-        Wanted,
+        AttachMode, DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage,
+        Miss, Name, NeighborKey, NeighborRow, ProbeRequest, Rows, Tables, Traffic, Vni, VtepAddr,
+        VtepPath, Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };

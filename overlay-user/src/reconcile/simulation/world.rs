@@ -24,12 +24,11 @@ use super::{
 };
 use crate::{
     model::{
-        Endpoint, FdbKey, FdbRow, FdbTarget, IfName, Mac, Miss, Name, NeighborKey, NeighborRow,
-        Network, Node, Resolve, Revision, Vni, Vtep, Wanted,
+        Endpoint, Event, FdbKey, FdbRow, FdbTarget, IfName, Mac, Miss, Name, NeighborKey,
+        NeighborRow, Network, Node, Resolve, Revision, Vni, Vtep, Wanted,
     },
     reconcile::{
         Former, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, desired::Local,
-        event::Event,
     },
 };
 

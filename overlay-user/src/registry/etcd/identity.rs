@@ -8,7 +8,7 @@ use super::{
     members::{Link, Members, REQUEST},
     read, values,
 };
-use crate::model::RegistryId;
+use crate::{model::RegistryId, registry::identity};
 
 /// What a transaction has to compare. Nothing, before it is known which store is followed.
 pub(super) fn guard(members: &Members) -> Option<Compare> {
@@ -67,7 +67,7 @@ fn refuse(members: &Members, row: Option<&KeyValue>) -> Failure {
 
 /// Follows the store that is there; one that has no identity gets one.
 pub(super) async fn follow_first(members: &Members) -> Result<(), Failure> {
-    let made = RegistryId::random();
+    let made = identity::random();
     let response = members
         .call(REQUEST, |mut link: Link| async move {
             let absent = Compare::create_revision(IDENTITY, CompareOp::Equal, 0);

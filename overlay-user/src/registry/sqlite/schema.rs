@@ -15,7 +15,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use super::{super::RegistryError, failure::Failure, file::File};
-use crate::model::RegistryId;
+use crate::{model::RegistryId, registry::identity};
 
 /// "OVLY" in the file's header: what `file` shows, and what tells ours from another's database.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"OVLY");
@@ -193,7 +193,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
     }
     transaction.execute(
         "UPDATE meta SET identity = ?1 WHERE identity = ''",
-        [RegistryId::random().to_string()],
+        [identity::random().to_string()],
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", VERSION)?;

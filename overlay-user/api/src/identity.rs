@@ -1,22 +1,25 @@
-//! Which store a registry is, wherever it is kept.
+//! The identity of a registry, wherever it is kept.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A random UUID (RFC 9562, version 4) that a registry gets when it is made, and that its backups keep.
+/// A registry's random UUID (RFC 9562, version 4), which its backups keep.
 ///
 /// A URL names a place. What is found there may be another registry, or an emptied one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(extend("format" = "uuid"))
+)]
 #[serde(transparent)]
-pub struct RegistryId(Uuid);
+pub struct RegistryId(#[cfg_attr(feature = "schema", schemars(with = "String"))] Uuid);
 
-impl RegistryId {
-    /// One that no other registry has: 122 random bits.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
+impl From<Uuid> for RegistryId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
     }
 }
 

@@ -1,23 +1,35 @@
-//! What following another registry, or one that has lost rows, would remove.
+//! Follows another registry, or one that has lost rows.
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Name, RegistryId};
+use crate::{Method, Name, Operation, RegistryId};
 
-/// Whether to follow the registry that is there.
+/// Follows the registry as it is now, or tells what that would remove on this host.
+///
+/// An agent holds what it has while the registry is another one than before, was emptied, or has lost more than half
+/// of what the host knows. This ends that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct AdoptRequest {
-    /// Follow it; otherwise only say what that would remove.
+pub struct AdoptRegistry {
+    /// Whether to follow it; otherwise nothing is changed.
     #[serde(default)]
     pub confirmed: bool,
-    /// The identity that was shown; another one that is found by now is not followed.
+    /// The identity that was answered before. Refused is another one that is found by now.
     #[serde(default)]
     pub identity: Option<RegistryId>,
 }
 
-/// What following the registry as it is now removes on this host.
+impl Operation for AdoptRegistry {
+    type Answer = AdoptView;
+    const METHOD: Method = Method::Post;
+    const PATH: &'static str = "/v1/registry/adopt";
+    const VERB: &'static str = "registry adopt";
+}
+
+/// The losses of following the registry as it is now, on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdoptView {
     /// Whether it is followed from now on.
     pub adopted: bool,
@@ -27,8 +39,8 @@ pub struct AdoptView {
     pub former: Option<RegistryId>,
     /// This host's endpoints that it does not have, or has on other hosts: they go with their interfaces and namespaces.
     pub endpoints: Vec<Name>,
-    /// How many endpoints of other hosts it does not have; null: an agent that waits at its start can't tell,
-    /// nor of networks and nodes.
+    /// Endpoints of other hosts that it does not have; null: an agent that waits at its start knows neither these nor
+    /// networks and nodes.
     pub remote_endpoints: Option<usize>,
     /// Networks that it does not have.
     pub networks: Vec<Name>,

@@ -1,4 +1,4 @@
-//! How people name a network namespace.
+//! Network namespaces as people name them.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -6,16 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{Name, NameError};
 
-/// A network namespace as iproute2 takes it: by its name, or by a process or a file that is in it or stands
-/// for it.
+/// A network namespace, as iproute2 takes it: a name, a process ID, or a path with a slash.
+///
+/// The agent makes a namespace that is named and missing. One that a process or a path names has to be there, and is
+/// never removed by the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(extend("examples" = ["web", "13332", "/run/docker/netns/3e1fd9b5b8a2"]))
+)]
 #[serde(try_from = "String", into = "String")]
 pub enum NetnsRef {
-    /// The one of this name, made if it is missing.
+    /// A name under `/run/netns`.
     Name(Name),
-    /// That of this process.
+    /// The namespace of this process, on the agent's host.
     Pid(u32),
-    /// What this path names, with a slash in it.
+    /// A file that is bound to a namespace, on the agent's host: it has to be absolute.
     Path(PathBuf),
 }
 

@@ -1,25 +1,58 @@
-//! What `overlay monitor` prints as it happens.
+//! Events of one host and of the registry: `overlay monitor`.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DropSampleView, DroppedView};
-use crate::model::{DropClass, Mac, Name, Revision, Vni, Wanted};
+use crate::{DropClass, DropSampleView, DroppedView, Mac, Method, Name, Operation, Revision, Vni};
 
-/// Something that happened.
+/// Tells what happens from now on, an event a line, until the client hangs up or the agent ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {}
+
+impl Operation for Monitor {
+    type Answer = EventView;
+    const METHOD: Method = Method::Get;
+    const PATH: &'static str = "/v1/monitor";
+    const VERB: &'static str = "monitor";
+}
+
+/// A MAC or an IP address that a frame needs and the maps do not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// The destination of a frame.
+    Mac(Mac),
+    /// The target of ARP or neighbour discovery.
+    Ip(IpAddr),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mac(mac) => mac.fmt(f),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
+/// An event, with its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EventView {
-    /// When this agent learned of it, RFC 3339, by this host's clock.
+    /// When the agent learned of it, RFC 3339, by this host's clock, in whole milliseconds.
     pub time: Timestamp,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
 
 impl EventView {
-    /// It happened just now. Whole milliseconds are enough.
+    /// The event with the present time.
     #[must_use]
     pub fn now(event: Event) -> Self {
         let exact = Timestamp::now();
@@ -41,150 +74,152 @@ impl From<DropSampleView> for EventView {
     }
 }
 
-/// What older agents say, who do not tell noise apart.
+/// The class of what older agents count, which know no noise.
 const fn loss() -> DropClass {
     DropClass::Loss
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// An endpoint of this host wants what the cache of an on-demand network does not hold.
+    /// A frame of an on-demand network needs an address that the maps do not hold.
     Miss {
         /// The network.
         vni: Vni,
-        /// What is wanted: `{"mac": ...}` or `{"ip": ...}`.
+        /// The address: `{"mac": ...}` or `{"ip": ...}`.
         wanted: Wanted,
-        /// The endpoint that asked; null if it is not known.
+        /// The endpoint of this host that sent it; null if it is not known.
         asker: Option<Name>,
     },
-    /// The registry knew who has it, and the maps have it now.
+    /// The registry has the address, and the maps hold it now.
     Resolved {
         /// The network.
         vni: Vni,
-        /// What was wanted.
+        /// The address.
         wanted: Wanted,
-        /// Who has it.
+        /// The endpoint that has it.
         endpoint: Name,
-        /// Where that lives.
+        /// The node that the endpoint lives on.
         node: Name,
-        /// From the miss on, microseconds.
+        /// From the miss to the maps, microseconds.
         took_us: u64,
     },
-    /// Nobody has it, or the registry did not say.
+    /// No endpoint has the address, or the registry did not answer.
     Unresolved {
         /// The network.
         vni: Vni,
-        /// What was wanted.
+        /// The address.
         wanted: Wanted,
-        /// Why the registry did not say; null: nobody has it.
+        /// Why it did not answer; null: no endpoint has the address.
         error: Option<String>,
     },
-    /// The cache gave an endpoint up.
+    /// An endpoint left the cache of an on-demand network.
     Evict {
         /// The network.
         vni: Vni,
         /// The endpoint.
         endpoint: Name,
-        /// Whether it was idle for long; otherwise the cache was full.
+        /// Whether it was idle; otherwise the cache was full.
         idle: bool,
     },
-    /// An endpoint lives on another node from now on.
+    /// An endpoint moved to another node.
     Move {
         /// The network.
         vni: Vni,
         /// The endpoint.
         endpoint: Name,
-        /// Where it lived.
+        /// The node that it lived on.
         from: Name,
-        /// Where it lives.
+        /// The node that it lives on.
         to: Name,
         /// Its new generation.
         generation: Revision,
     },
-    /// Packets were dropped since the last look, which was a second ago.
+    /// Packets were dropped within the last second, counted by reason.
     Drop {
-        /// Why.
+        /// The reason's name, for example `source_ip`.
         reason: String,
-        /// How many.
+        /// Packets within the last second.
         packets: u64,
-        /// How many since the maps were made.
+        /// Packets since the maps were made.
         total: u64,
-        /// Whether anybody misses them.
+        /// Loss or noise.
         #[serde(default = "loss")]
         class: DropClass,
     },
-    /// One of them.
+    /// One of the dropped packets, noise apart.
     Dropped {
-        /// What it was.
+        /// The packet.
         #[serde(flatten)]
         dropped: DroppedView,
     },
-    /// The registry changed, or the way to it.
+    /// The registry changed, or the connection to it.
     Registry {
-        /// What.
+        /// The change.
         #[serde(flatten)]
         change: RegistryChange,
     },
-    /// An endpoint of this host stands, or can't be made.
+    /// An endpoint of this host is ready, or can't be made.
     Endpoint {
         /// The endpoint.
         endpoint: Name,
-        /// Why it can't be made; null: it stands.
+        /// Why it can't be made; null: it is ready.
         error: Option<String>,
     },
-    /// An endpoint is gone from this host.
+    /// An endpoint was removed from this host.
     Gone {
         /// The endpoint.
         endpoint: Name,
     },
-    /// Somebody changed what the agent made on this host, and it was put back.
+    /// The agent put back an object of this host that somebody had changed.
     Repaired {
-        /// The endpoint that it is of; null: of none.
+        /// The endpoint that the object belongs to; null: it belongs to none.
         endpoint: Option<Name>,
-        /// What it was.
+        /// The object and its change, in a line.
         what: String,
     },
-    /// Entries of the maps were not what they shall be.
+    /// The agent corrected entries of the maps.
     Mended {
-        /// So many were missing or wrong.
+        /// Entries that were missing or wrong.
         put: u64,
-        /// So many nobody wanted.
+        /// Entries that were there and not wanted.
         removed: u64,
     },
-    /// Something could not be done; it is tried again.
+    /// An operation of the agent failed, and is being retried.
     Failed {
-        /// What and why.
+        /// What failed and why, in a line.
         error: String,
     },
-    /// This reader was too slow: so many events are not here.
+    /// Events were lost, because they came faster than this client read them.
     Lost {
-        /// How many.
+        /// The number of lost events.
         events: u64,
     },
 }
 
-/// What changed in the registry, or on the way to it.
+/// A change of the registry, or of the connection to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum RegistryChange {
-    /// It is out of reach.
+    /// The registry is out of reach.
     Lost {
         /// Why.
         reason: String,
     },
-    /// It is in reach again.
+    /// The registry is in reach again.
     Restored,
-    /// What changed can't be told any more: the whole state was read anew.
+    /// Changes were missed, so the whole state is read anew.
     Resync,
-    /// It was read as a whole, or a network of it.
+    /// The whole registry was read, or one network of it.
     Read {
-        /// As of which revision.
+        /// The revision that was read.
         revision: Revision,
-        /// How many endpoints came.
+        /// Endpoints that were read.
         endpoints: u64,
-        /// How long it took until the maps had them, milliseconds.
+        /// From the first page to the maps, milliseconds.
         took_ms: u64,
     },
     /// A network was made or changed.
@@ -211,12 +246,12 @@ pub enum RegistryChange {
         /// The node.
         node: Name,
     },
-    /// A node's agent has begun to live.
+    /// A node's agent sends heartbeats again.
     NodeAlive {
         /// The node.
         node: Name,
     },
-    /// A node's agent has not been heard of for a while, or has been stopped.
+    /// A node's agent sends no heartbeats any more, or was stopped.
     NodeSilent {
         /// The node.
         node: Name,
@@ -229,7 +264,7 @@ pub enum RegistryChange {
         endpoint: Name,
         /// Its MAC.
         mac: Mac,
-        /// Where it lives.
+        /// The node that it lives on.
         node: Name,
         /// Its generation.
         generation: Revision,
@@ -239,6 +274,12 @@ pub enum RegistryChange {
         /// The endpoint.
         endpoint: Name,
     },
+}
+
+impl From<RegistryChange> for Event {
+    fn from(change: RegistryChange) -> Self {
+        Self::Registry { change }
+    }
 }
 
 impl fmt::Display for EventView {

@@ -1,4 +1,4 @@
-//! Adds, moves and shows endpoints for clients.
+//! Operations on endpoints: `overlay endpoint`.
 
 use std::{
     collections::BTreeSet,
@@ -8,11 +8,15 @@ use std::{
 use ipnet::IpNet;
 use tokio::time::timeout;
 
-use super::{
-    api::{EndpointRequest, EndpointView, ErrorKind, MoveRequest, OperationError, SetRequest},
-    operations::{Agent, CARRYING},
-};
+use super::{Agent, CARRYING};
 use crate::{
+    agent::{
+        api::{
+            AddEndpoint, EndpointView, ErrorKind, ListEndpoints, MoveEndpoint, OperationError,
+            RemoveEndpoint, RemovedView, SetEndpoint, ShowEndpoint,
+        },
+        server::{Handle, Outcome},
+    },
     config,
     model::{Change, Endpoint, Mac, Name, NetnsRef, Network, Revision},
     registry::RegistryError,
@@ -20,22 +24,120 @@ use crate::{
 
 /// How often an address that is handed out may turn out to be taken by somebody faster.
 const ADDRESS_ATTEMPTS: usize = 64;
-impl Agent {
-    /// Makes the endpoint that is asked for and waits until it stands; takes it back if it can't.
-    pub(super) async fn add(
-        &self,
-        request: &EndpointRequest,
-    ) -> Result<EndpointView, OperationError> {
+
+impl Handle<AddEndpoint> for Agent {
+    /// Adds the endpoint and waits until it is ready; takes it back if it can't be made.
+    async fn handle(&self, request: AddEndpoint) -> Outcome<AddEndpoint> {
         self.check_reach().await?;
-        let netns = self.place_of(request).await?;
-        let added = self.add_in(request, &netns).await;
+        let netns = self.place_of(&request).await?;
+        let added = self.add_in(&request, &netns).await;
         self.platform.end_attach(&netns).await;
         added
     }
+}
 
+impl Handle<ListEndpoints> for Agent {
+    async fn handle(&self, filter: ListEndpoints) -> Outcome<ListEndpoints> {
+        self.list(filter).await
+    }
+}
+
+impl Handle<ShowEndpoint> for Agent {
+    async fn handle(&self, ShowEndpoint { name }: ShowEndpoint) -> Outcome<ShowEndpoint> {
+        self.check_reach().await?;
+        self.view_of(self.find(&name).await?).await
+    }
+}
+
+impl Handle<SetEndpoint> for Agent {
+    /// Gives an endpoint another MAC or other addresses and waits until this host has followed; puts it back
+    /// if it lives here and can't have them.
+    async fn handle(&self, request: SetEndpoint) -> Outcome<SetEndpoint> {
+        self.check_reach().await?;
+        let name = &request.name;
+        let former = self.find(name).await?;
+        let network = self.network(&former.vni.into()).await?;
+        let mut wanted = former.clone();
+        wanted.mac = request.mac.unwrap_or(former.mac);
+        if !request.addresses.is_empty() {
+            let addresses = request.addresses.iter();
+            wanted.addresses = addresses
+                .map(|address| address.in_network(&network.name, &network.subnets))
+                .collect::<Result<_, _>>()?;
+        }
+        if wanted == former {
+            return self.view_of(former).await;
+        }
+        wanted.generation = self
+            .commit(&[readdress_to(&wanted, former.generation)])
+            .await?;
+        match self.failure(name).await {
+            Some(reason) if former.node == self.config.node => {
+                tracing::warn!(endpoint = %name, %reason, "giving the endpoint its former addresses back");
+                self.commit(&[readdress_to(&former, wanted.generation)])
+                    .await?;
+                Err(OperationError::new(
+                    ErrorKind::Refused,
+                    format_args!("{reason}; endpoint {name} has its former addresses back"),
+                ))
+            }
+            _ => self.view_of(wanted).await,
+        }
+    }
+}
+
+impl Handle<MoveEndpoint> for Agent {
+    /// Puts an endpoint onto another node and waits until this host has followed; puts it back if
+    /// it was to live here and can't.
+    async fn handle(&self, to: MoveEndpoint) -> Outcome<MoveEndpoint> {
+        self.check_reach().await?;
+        let former = self.find(&to.name).await?;
+        let node = to.node.clone().unwrap_or_else(|| self.config.node.clone());
+        self.check_destination(&node).await?;
+        let netns = match &to.netns {
+            Some(NetnsRef::Name(netns)) => netns.clone(),
+            Some(netns) if node == self.config.node => self.platform.attach(netns).await?,
+            Some(netns) => {
+                return Err(OperationError::new(
+                    ErrorKind::Refused,
+                    format_args!(
+                        "{netns} would be looked for on this host, and the endpoint is to live on {node}: move \
+                         it from there, or write a namespace's name"
+                    ),
+                ));
+            }
+            // What a process of this host is in has no such name elsewhere.
+            None => match &former.netns {
+                Some(netns) if node == former.node || !self.platform.is_attached(netns) => {
+                    netns.clone()
+                }
+                _ => to.name.clone(),
+            },
+        };
+        let place = former.netns.clone();
+        let moved = self.relocate_to(former, to, node, &netns).await;
+        self.platform.end_attach(&netns).await;
+        if let Some(place) = place {
+            self.platform.leave(&place).await;
+        }
+        moved
+    }
+}
+
+impl Handle<RemoveEndpoint> for Agent {
+    async fn handle(&self, RemoveEndpoint { name }: RemoveEndpoint) -> Outcome<RemoveEndpoint> {
+        self.check_reach().await?;
+        let removed = self.registry.find_endpoint(&name).await?.is_some();
+        // Also of one whose row can't be found that way: a removal is never wrong.
+        self.commit(&[Change::RemoveEndpoint(name)]).await?;
+        Ok(RemovedView { removed })
+    }
+}
+
+impl Agent {
     async fn add_in(
         &self,
-        request: &EndpointRequest,
+        request: &AddEndpoint,
         netns: &Name,
     ) -> Result<EndpointView, OperationError> {
         let (endpoint, revision) = match self.commit_endpoint(request, netns).await {
@@ -59,7 +161,7 @@ impl Agent {
     /// The endpoint that is there already just as it is asked for; otherwise what it was refused for.
     async fn find_same(
         &self,
-        request: &EndpointRequest,
+        request: &AddEndpoint,
         netns: &Name,
         refusal: OperationError,
     ) -> Result<EndpointView, OperationError> {
@@ -69,7 +171,7 @@ impl Agent {
         let network = self.network(&request.vni).await?;
         let addresses = request.addresses.iter();
         let addresses: Result<BTreeSet<IpNet>, _> = addresses
-            .map(|address| address.in_network(&network))
+            .map(|address| address.in_network(&network.name, &network.subnets))
             .collect();
         let addresses = addresses?;
         let wanted = self.endpoint(request, &network, netns, found.addresses.clone());
@@ -88,50 +190,10 @@ impl Agent {
         })
     }
 
-    /// Puts an endpoint onto another node and waits until this host has followed; puts it back if
-    /// it was to live here and can't.
-    pub(super) async fn relocate(
-        &self,
-        name: &Name,
-        to: MoveRequest,
-    ) -> Result<EndpointView, OperationError> {
-        self.check_reach().await?;
-        let former = self.find(name).await?;
-        let node = to.node.clone().unwrap_or_else(|| self.config.node.clone());
-        self.check_destination(&node).await?;
-        let netns = match &to.netns {
-            Some(NetnsRef::Name(netns)) => netns.clone(),
-            Some(netns) if node == self.config.node => self.platform.attach(netns).await?,
-            Some(netns) => {
-                return Err(OperationError::new(
-                    ErrorKind::Refused,
-                    format_args!(
-                        "{netns} would be looked for on this host, and the endpoint is to live on {node}: move \
-                         it from there, or write a namespace's name"
-                    ),
-                ));
-            }
-            // What a process of this host is in has no such name elsewhere.
-            None => match &former.netns {
-                Some(netns) if node == former.node || !self.platform.is_attached(netns) => {
-                    netns.clone()
-                }
-                _ => name.clone(),
-            },
-        };
-        let place = former.netns.clone();
-        let moved = self.relocate_to(former, to, node, &netns).await;
-        self.platform.end_attach(&netns).await;
-        if let Some(place) = place {
-            self.platform.leave(&place).await;
-        }
-        moved
-    }
-
     async fn relocate_to(
         &self,
         former: Endpoint,
-        to: MoveRequest,
+        to: MoveEndpoint,
         node: Name,
         netns: &Name,
     ) -> Result<EndpointView, OperationError> {
@@ -171,44 +233,6 @@ impl Agent {
         }
     }
 
-    /// Gives an endpoint another MAC or other addresses and waits until this host has followed; puts it back
-    /// if it lives here and can't have them.
-    pub(super) async fn readdress(
-        &self,
-        name: &Name,
-        request: SetRequest,
-    ) -> Result<EndpointView, OperationError> {
-        self.check_reach().await?;
-        let former = self.find(name).await?;
-        let network = self.network(&former.vni.into()).await?;
-        let mut wanted = former.clone();
-        wanted.mac = request.mac.unwrap_or(former.mac);
-        if !request.addresses.is_empty() {
-            let addresses = request.addresses.iter();
-            wanted.addresses = addresses
-                .map(|address| address.in_network(&network))
-                .collect::<Result<_, _>>()?;
-        }
-        if wanted == former {
-            return self.view_of(former).await;
-        }
-        wanted.generation = self
-            .commit(&[readdress_to(&wanted, former.generation)])
-            .await?;
-        match self.failure(name).await {
-            Some(reason) if former.node == self.config.node => {
-                tracing::warn!(endpoint = %name, %reason, "giving the endpoint its former addresses back");
-                self.commit(&[readdress_to(&former, wanted.generation)])
-                    .await?;
-                Err(OperationError::new(
-                    ErrorKind::Refused,
-                    format_args!("{reason}; endpoint {name} has its former addresses back"),
-                ))
-            }
-            _ => self.view_of(wanted).await,
-        }
-    }
-
     /// Refuses a node on which nobody would make the endpoint.
     async fn check_destination(&self, node: &Name) -> Result<(), OperationError> {
         let refused = |why: &str| {
@@ -230,7 +254,7 @@ impl Agent {
     }
 
     /// The endpoint of this name.
-    pub(super) async fn find(&self, name: &Name) -> Result<Endpoint, OperationError> {
+    pub(in crate::agent) async fn find(&self, name: &Name) -> Result<Endpoint, OperationError> {
         self.registry.find_endpoint(name).await?.ok_or_else(|| {
             OperationError::new(
                 ErrorKind::NotFound,
@@ -255,7 +279,7 @@ impl Agent {
     }
 
     /// The name of the namespace that the endpoint is to be in.
-    async fn place_of(&self, request: &EndpointRequest) -> Result<Name, OperationError> {
+    async fn place_of(&self, request: &AddEndpoint) -> Result<Name, OperationError> {
         match &request.netns {
             Some(netns) => Ok(self.platform.attach(netns).await?),
             None => Ok(request.name.clone()),
@@ -266,7 +290,7 @@ impl Agent {
     /// if it names none and its usual one is taken.
     async fn commit_endpoint(
         &self,
-        request: &EndpointRequest,
+        request: &AddEndpoint,
         netns: &Name,
     ) -> Result<(Endpoint, Revision), OperationError> {
         let network = self.network(&request.vni).await?;
@@ -317,7 +341,7 @@ impl Agent {
 
     async fn addresses_for(
         &self,
-        request: &EndpointRequest,
+        request: &AddEndpoint,
         network: &Network,
         refused: &BTreeSet<IpAddr>,
     ) -> Result<Vec<IpNet>, OperationError> {
@@ -325,7 +349,7 @@ impl Agent {
             return request
                 .addresses
                 .iter()
-                .map(|address| address.in_network(network))
+                .map(|address| address.in_network(&network.name, &network.subnets))
                 .collect();
         }
         let mut addresses = Vec::new();
@@ -348,7 +372,7 @@ impl Agent {
     /// The endpoint that is asked for, on this node.
     fn endpoint(
         &self,
-        request: &EndpointRequest,
+        request: &AddEndpoint,
         network: &Network,
         netns: &Name,
         addresses: Vec<IpNet>,

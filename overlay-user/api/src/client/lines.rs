@@ -3,9 +3,9 @@
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 
-/// An answer's body by lines.
+/// The body of an answer, line by line.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct BodyLines {
     body: Incoming,
     /// What has come and was not handed out.
     chunk: Bytes,
@@ -13,7 +13,7 @@ pub(super) struct Lines {
     begun: Vec<u8>,
 }
 
-impl Lines {
+impl BodyLines {
     pub(super) fn new(body: Incoming) -> Self {
         Self {
             body,

@@ -1,64 +1,78 @@
-//! What `overlay verify` and `overlay doctor` found.
+//! Compares what every host has installed with the registry.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Mac, Name, NetworkRef, Revision, Vni};
+use crate::{Mac, Method, Name, NetworkRef, Operation, Revision, Vni};
 
-/// What `overlay verify` is asked.
+/// Asks every host whether it has what the registry wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(deny_unknown_fields)]
-pub struct VerifyRequest {
-    /// The only network to look at; `None`: all of them.
+pub struct Verify {
+    /// Only this network, by VNI or name
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N|NAME"))]
     #[serde(default)]
     pub vni: Option<NetworkRef>,
 }
 
-/// Whether the hosts have what the registry wants.
+impl Operation for Verify {
+    type Answer = VerifyView;
+    const METHOD: Method = Method::Post;
+    const PATH: &'static str = "/v1/verify";
+    const VERB: &'static str = "verify";
+    const READ_ONLY: bool = true;
+}
+
+/// The comparison of every host with the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VerifyView {
-    /// Every host has answered, and has what it shall have.
+    /// Whether every host has answered, and has what the registry wants.
     pub agree: bool,
-    /// The registry's revision that they were compared with.
+    /// The registry's revision that hosts were compared with.
     pub revision: Revision,
     /// Every node with an agent, in the order of their names.
     pub hosts: Vec<HostView>,
     /// The entries that differ, at most [`VerifyView::MOST`].
     pub differences: Vec<Difference>,
-    /// How many more there are at least.
+    /// Further differences, at least.
     pub more: usize,
 }
 
 impl VerifyView {
-    /// Differences that are told one by one.
+    /// The longest list of differences.
     pub const MOST: usize = 1000;
 }
 
-/// What one host said.
+/// The answer of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostView {
     /// The host.
     pub node: Name,
-    /// What came of asking it.
+    /// The comparison's outcome.
     pub verdict: Verdict,
-    /// The revision that its kernel had by then; null if it did not answer.
+    /// The revision that its maps had by then; null if it did not answer.
     pub revision: Option<Revision>,
-    /// How many entries it has installed; null if it did not answer.
+    /// Entries that it has installed; null if it did not answer.
     pub rows: Option<u64>,
 }
 
-/// What came of asking a host.
+/// The outcome of comparing one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It has what the registry wants.
     Agrees,
-    /// It does not.
+    /// It has not: its differences are listed.
     Differs,
-    /// Its agent lives and did not answer.
+    /// Its agent is alive and did not answer.
     Silent,
-    /// Its agent does not live: nobody could be asked.
+    /// Its agent is not alive.
     Down,
 }
 
@@ -73,8 +87,9 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One entry of one host's maps that is not what the registry wants.
+/// An entry of one host's maps that differs from the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Difference {
     /// The host.
     pub node: Name,
@@ -94,6 +109,7 @@ pub struct Difference {
 
 /// The value of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EntryView {
     /// Of the FDB: behind which VTEP (`IP:PORT`) the MAC is, the host's own for its
     /// endpoints.
@@ -141,105 +157,5 @@ impl fmt::Display for Difference {
             }
             (None, None) => f.write_str(" has been removed meanwhile"),
         }
-    }
-}
-
-/// What `overlay doctor` found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DoctorView {
-    /// There is no finding of [`Severity::Problem`].
-    pub healthy: bool,
-    /// What is not as it should be, problems first.
-    pub findings: Vec<Finding>,
-    /// What was looked at and is well.
-    pub passed: Vec<String>,
-}
-
-impl DoctorView {
-    /// Notes that something is well.
-    pub fn pass(&mut self, check: impl fmt::Display) {
-        self.passed.push(check.to_string());
-    }
-
-    /// Notes what is not.
-    pub fn find(&mut self, finding: Finding) {
-        self.findings.push(finding);
-    }
-
-    /// The verdict over all that was noted.
-    #[must_use]
-    pub fn concluded(mut self) -> Self {
-        self.findings.sort_by_key(|finding| finding.severity);
-        self.healthy = self
-            .findings
-            .iter()
-            .all(|finding| finding.severity != Severity::Problem);
-        self
-    }
-}
-
-/// One thing that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is about: `kernel`, `underlay`, `registry`, `peer h2`, ...
-    pub subject: String,
-    /// What is wrong, and why that matters.
-    pub message: String,
-    /// What to do.
-    pub advice: String,
-}
-
-impl Finding {
-    /// Something does not work, or is about to stop.
-    pub fn problem(
-        subject: impl fmt::Display,
-        message: impl fmt::Display,
-        advice: impl fmt::Display,
-    ) -> Self {
-        Self::new(Severity::Problem, subject, message, advice)
-    }
-
-    /// Everything works, and could be better.
-    pub fn warning(
-        subject: impl fmt::Display,
-        message: impl fmt::Display,
-        advice: impl fmt::Display,
-    ) -> Self {
-        Self::new(Severity::Warning, subject, message, advice)
-    }
-
-    fn new(
-        severity: Severity,
-        subject: impl fmt::Display,
-        message: impl fmt::Display,
-        advice: impl fmt::Display,
-    ) -> Self {
-        Self {
-            severity,
-            subject: subject.to_string(),
-            message: message.to_string(),
-            advice: advice.to_string(),
-        }
-    }
-}
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Something does not work, or is about to stop: exit code 1.
-    Problem,
-    /// Everything works, and could be better.
-    Warning,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Problem => "problem",
-            Self::Warning => "warning",
-        })
     }
 }

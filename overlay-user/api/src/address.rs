@@ -24,8 +24,13 @@ pub enum AddressError {
     MacNotUnicast(String),
 }
 
-/// VXLAN network identifier, 1..=16777215.
+/// A VXLAN network identifier, 1 to 16777215.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(extend("minimum" = 1, "maximum" = Vni::MAX))
+)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Vni(u32);
 
@@ -76,8 +81,15 @@ impl fmt::Display for Vni {
     }
 }
 
-/// A unicast MAC address. Written in lower case with colons, as iproute2 does.
+/// A unicast MAC address.
+///
+/// Written in lower case with colons, as iproute2 does; read with colons or hyphens, in either case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(extend("examples" = ["02:42:07:07:07:02"]))
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mac([u8; 6]);
 
@@ -88,7 +100,7 @@ impl Mac {
         self.0
     }
 
-    /// The address that an endpoint gets if nobody names one: 02:42 + the IPv4 address.
+    /// The default address of an endpoint: 02:42 and the four bytes of its IPv4 address.
     #[must_use]
     pub const fn from_ipv4(ip: Ipv4Addr) -> Self {
         let [a, b, c, d] = ip.octets();
@@ -97,8 +109,9 @@ impl Mac {
 }
 
 impl Mac {
-    /// One for an endpoint whose usual address somebody else has, number `attempt`: locally administered
-    /// (IEEE 802 section 8.4), spread over 2^40 and apart from all of [`Self::from_ipv4`].
+    /// Another default for an endpoint whose first one is taken, different for each `attempt`.
+    ///
+    /// Locally administered (IEEE 802 section 8.4), spread over 2^40 and apart from all of [`Self::from_ipv4`].
     #[must_use]
     pub fn spare(endpoint: &str, attempt: usize) -> Self {
         let mut hasher = DefaultHasher::new();

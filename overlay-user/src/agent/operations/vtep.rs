@@ -1,59 +1,38 @@
-//! Lists and removes nodes and their VTEPs for clients.
+//! Operations on nodes and their VTEPs: `overlay vtep`.
 
 use std::time::SystemTime;
 
-use super::{
-    api::{ErrorKind, NodeState, OperationError, PathView, VtepRef, VtepRemovedView, VtepView},
-    operations::Agent,
-};
+use super::Agent;
 use crate::{
+    agent::{
+        api::{
+            ErrorKind, ListVteps, NodeState, OperationError, PathView, RemoveVtep, VtepRemovedView,
+            VtepView, vtep_view,
+        },
+        server::{Handle, Outcome},
+    },
     model::{Change, Name, Node, SESSION_TTL, Vtep, VtepAddr},
     registry::Scope,
 };
 
-impl Agent {
-    /// Every node, in the order of their names.
-    pub(super) async fn list_vteps(&self) -> Result<Vec<VtepView>, OperationError> {
+impl Handle<ListVteps> for Agent {
+    async fn handle(&self, _: ListVteps) -> Outcome<ListVteps> {
         let mut nodes = self.registry.nodes().await?;
         nodes.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(self.vteps_of(nodes))
     }
+}
 
-    /// These nodes, and what this host knows of the ways there.
-    pub(super) fn vteps_of(&self, nodes: Vec<Node>) -> Vec<VtepView> {
-        let states = self.liveness.states(&nodes);
-        nodes
-            .into_iter()
-            .map(|node| {
-                let state = states.get(&node.name).copied();
-                let path = self.path_to(node.vtep.ip);
-                VtepView::new(node, state.unwrap_or(NodeState::NoAgent)).with_path(path)
-            })
-            .collect()
-    }
-
-    /// What is known of the way to a VTEP. `None`: it is none that is tried.
-    pub(super) fn path_to(&self, ip: VtepAddr) -> Option<PathView> {
-        self.paths.view(ip)
-    }
-
-    /// This host's tunnel end.
-    pub(super) fn vtep(&self) -> Vtep {
-        Vtep {
-            ip: self.underlay.ip.into(),
-            port: self.config.port,
-        }
-    }
-
+impl Handle<RemoveVtep> for Agent {
     /// Removes a node whose host is gone for good, and its endpoints' rows. Refused while it lives, by
     /// the registry too: its agent may start at the same moment.
-    pub(super) async fn remove_vtep(
-        &self,
-        vtep: &VtepRef,
-    ) -> Result<Option<VtepRemovedView>, OperationError> {
+    async fn handle(&self, RemoveVtep { vtep }: RemoveVtep) -> Outcome<RemoveVtep> {
         self.check_reach().await?;
         let nodes = self.registry.nodes().await?;
-        let Some(node) = nodes.into_iter().find(|node| vtep.is(node)) else {
+        let Some(node) = nodes
+            .into_iter()
+            .find(|node| vtep.is(&node.name, node.vtep.ip.into()))
+        else {
             return Ok(None);
         };
         if let Some(reason) = why_not(&node, &self.config.node) {
@@ -67,6 +46,34 @@ impl Agent {
             ip: node.vtep.ip.into(),
             endpoints,
         }))
+    }
+}
+
+impl Agent {
+    /// These nodes, and what this host knows of the ways there.
+    pub(in crate::agent) fn vteps_of(&self, nodes: Vec<Node>) -> Vec<VtepView> {
+        let states = self.liveness.states(&nodes);
+        nodes
+            .into_iter()
+            .map(|node| {
+                let state = states.get(&node.name).copied();
+                let path = self.path_to(node.vtep.ip);
+                vtep_view(node, state.unwrap_or(NodeState::NoAgent)).with_path(path)
+            })
+            .collect()
+    }
+
+    /// What is known of the way to a VTEP. `None`: it is none that is tried.
+    pub(in crate::agent) fn path_to(&self, ip: VtepAddr) -> Option<PathView> {
+        self.paths.view(ip)
+    }
+
+    /// This host's tunnel end.
+    pub(in crate::agent) fn vtep(&self) -> Vtep {
+        Vtep {
+            ip: self.underlay.ip.into(),
+            port: self.config.port,
+        }
     }
 
     async fn count_endpoints(&self, node: &Name) -> Result<usize, OperationError> {

@@ -36,11 +36,16 @@ macro_rules! plain_name {
     ($(#[$doc:meta])* $name:ident, $longest:literal, $error:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(
+            feature = "schema",
+            derive(schemars::JsonSchema),
+            schemars(extend("pattern" = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$", "maxLength" = $longest))
+        )]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(CompactString);
+        pub struct $name(#[cfg_attr(feature = "schema", schemars(with = "String"))] CompactString);
 
         impl $name {
-            /// The name's text.
+            /// The text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -88,12 +93,14 @@ macro_rules! plain_name {
 }
 
 plain_name! {
-    /// A network's, node's, endpoint's, instance's or namespace's name: 1 to 63 characters.
+    /// The name of a network, node, endpoint, instance or namespace: 1 to 63 characters.
+    ///
+    /// Letters, digits, dot, underscore and hyphen, the first a letter or a digit.
     Name, 63, Name
 }
 
 plain_name! {
-    /// A network interface's name: 1 to 15 characters (`IFNAMSIZ` - 1).
+    /// The name of a network interface: 1 to 15 characters (`IFNAMSIZ` - 1) of the same alphabet.
     IfName, 15, IfName
 }
 

@@ -1,22 +1,23 @@
-//! The way of tunnel packets to another host, as echoes found it.
+//! The path of tunnel packets to another host, as measured by echoes.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Whether tunnel packets get to another host and back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PathView {
-    /// The outcome.
+    /// Whether packets pass.
     pub state: PathState,
-    /// Since when it is so, RFC 3339; null if it is not known yet.
+    /// The time of its last change, RFC 3339; null if it is not known yet.
     pub since: Option<Timestamp>,
     /// The last round trip, microseconds; null if nothing came back lately.
     pub rtt_us: Option<u64>,
     /// The longest IP packet of an endpoint that gets there and back, bytes; null if it is not known.
     pub largest: Option<u32>,
-    /// The same as the underlays' MTUs say.
+    /// The longest one by the underlays' MTUs, bytes.
     pub expected: u32,
-    /// How many of the last 32 short echoes were lost, percent; null if none was sent.
+    /// Lost ones of the last 32 short echoes, percent; null if none was sent.
     #[serde(default)]
     pub loss: Option<u8>,
 }
@@ -39,19 +40,20 @@ impl PathView {
     }
 }
 
-/// Whether tunnel packets get through.
+/// The state of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PathState {
-    /// Nobody has tried yet.
+    /// Not tried yet.
     Unknown,
-    /// There and back.
+    /// Packets get there and back.
     Ok,
-    /// The other host's come here, and this one's do not get there.
+    /// Packets of the other host arrive, and those of this one do not arrive there.
     OneWay,
-    /// Nothing comes from there.
+    /// No packets arrive from there.
     Lost,
-    /// What comes from there was changed on the way.
+    /// Packets arrive changed.
     Damaged,
 }
 
@@ -65,7 +67,7 @@ impl PathState {
         Self::Damaged,
     ];
 
-    /// For programs, as in JSON.
+    /// The name in JSON.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -77,7 +79,7 @@ impl PathState {
         }
     }
 
-    /// For people.
+    /// The name for people.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,13 +1,14 @@
-//! How people name networks.
+//! Networks as people name them.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AddressError, Name, Network, Vni};
+use super::{AddressError, Name, Vni};
 
 /// A network, by its VNI or by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "NumberOrText", into = "NumberOrText")]
 pub enum NetworkRef {
     /// By its VNI, or by a name that looks like one.
@@ -17,12 +18,12 @@ pub enum NetworkRef {
 }
 
 impl NetworkRef {
-    /// Whether it refers to this network.
+    /// Whether it refers to the network with this VNI and name.
     #[must_use]
-    pub fn is(&self, network: &Network) -> bool {
+    pub fn is(&self, vni: Vni, name: &Name) -> bool {
         match self {
-            Self::Vni(vni) => network.vni == *vni,
-            Self::Name(name) => network.name == *name,
+            Self::Vni(own) => *own == vni,
+            Self::Name(own) => own == name,
         }
     }
 }
@@ -57,25 +58,15 @@ impl fmt::Display for NetworkRef {
     }
 }
 
-/// The VNI of a network that is to be made.
+/// The VNI of a network to be made: a number, or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "NumberOrText", into = "NumberOrText")]
 pub enum VniChoice {
     /// This one.
     Vni(Vni),
-    /// A free one, see [`AUTO_VNI`].
+    /// The lowest one from 4096 that is free.
     Auto,
-}
-
-/// The lowest VNI that a network gets which asks for none: as with Docker's overlay networks, those below
-/// are left to people, who often number networks as they number VLANs.
-pub const AUTO_VNI: u32 = 4096;
-
-/// The lowest of those that is none of `taken`. `None`: there is none.
-#[must_use]
-pub fn free_vni(taken: &BTreeSet<Vni>) -> Option<Vni> {
-    let mut all = (AUTO_VNI..=Vni::MAX).filter_map(|number| Vni::try_from(number).ok());
-    all.find(|vni| !taken.contains(vni))
 }
 
 impl FromStr for VniChoice {
@@ -102,6 +93,7 @@ impl fmt::Display for VniChoice {
 
 /// A VNI is a number in JSON, and text in a URL.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline))]
 #[serde(untagged)]
 enum NumberOrText {
     Number(i64),
@@ -184,18 +176,5 @@ mod tests {
         let chosen: VniChoice = "42".parse().unwrap();
         assert_eq!(from_value::<VniChoice>(json!(42)).unwrap(), chosen);
         assert!("blue".parse::<VniChoice>().is_err());
-    }
-
-    #[test]
-    fn the_lowest_free_vni_of_the_range_is_found() {
-        let vnis = |numbers: &[u32]| -> BTreeSet<Vni> {
-            numbers
-                .iter()
-                .map(|number| Vni::try_from(*number).unwrap())
-                .collect()
-        };
-        let free = |taken| free_vni(&vnis(taken)).map(Vni::get);
-        assert_eq!(free(&[1, 42]), Some(4096));
-        assert_eq!(free(&[4096, 4097, 4099]), Some(4098));
     }
 }

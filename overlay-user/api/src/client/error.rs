@@ -1,16 +1,14 @@
-//! Why the agent has no good answer for the command line.
+//! Why the agent has no good answer.
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{
-    agent::api::{ErrorKind, OperationError},
-    model::Name,
-};
+use super::default_instance;
+use crate::{ErrorKind, Name, OperationError};
 
 /// Why a request has no good answer. Each text is one line for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// Nobody listens on the socket.
     #[error(
         "no agent of instance {instance} listens on {}: start one with `{}`",
         socket.display(),
@@ -19,7 +17,7 @@ pub enum ClientError {
     NoAgent {
         /// The instance.
         instance: Name,
-        /// Where its agent would listen.
+        /// The socket of its agent.
         socket: PathBuf,
     },
     /// The socket is not for this user.
@@ -29,10 +27,10 @@ pub enum ClientError {
         .0.display()
     )]
     Denied(PathBuf),
-    /// The agent said no.
+    /// The agent refused the operation, or it failed.
     #[error(transparent)]
     Operation(#[from] OperationError),
-    /// Somebody has stopped the agent's process.
+    /// The agent's process is stopped, as by SIGSTOP.
     #[error(
         "the agent of instance {instance} (pid {pid}) is stopped: have it go on with `kill -CONT {pid}`, or \
          end it with `kill -9 {pid}`; traffic goes on"
@@ -43,28 +41,28 @@ pub enum ClientError {
         /// The agent's process.
         pid: i32,
     },
-    /// The agent does not do what it was asked for.
+    /// The time limit passed without an answer.
     #[error(
         "the agent of instance {instance} has not answered `overlay {verb}` within {} s: whether it was \
          done is not known, look before you try again; its log says what holds it up, and --timeout waits \
          longer",
-        patience.as_secs_f64()
+        timeout.as_secs_f64()
     )]
     Late {
         /// The instance.
         instance: Name,
-        /// What it was asked for.
-        verb: String,
-        /// How long it had.
-        patience: Duration,
+        /// The words of the command line for the operation.
+        verb: &'static str,
+        /// The time limit.
+        timeout: Duration,
     },
-    /// The agent ended while it was listened to.
+    /// The agent ended while its events were read.
     #[error("the agent of instance {0} has ended")]
     Ended(Name),
-    /// The conversation broke.
+    /// The connection broke, or the answer is not understood.
     #[error("the agent at {} did not answer: {cause}; see its log", socket.display())]
     Broken {
-        /// Where it listens.
+        /// The agent's socket.
         socket: PathBuf,
         /// What went wrong.
         cause: String,
@@ -72,7 +70,7 @@ pub enum ClientError {
 }
 
 fn run_command(instance: &Name) -> String {
-    if *instance == crate::config::default_instance() {
+    if *instance == default_instance() {
         "overlay run --iface IF".to_owned()
     } else {
         format!("overlay --instance {instance} run --iface IF")

@@ -1,15 +1,16 @@
-//! Dropped packets, with the names of their endpoints and hosts.
+//! Operations on dropped packets, with the names of their endpoints and hosts: `overlay drops`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    api::{
-        DropNames, DropsFilter, DropsView, ErrorKind, OperationError, drop_counts, drop_samples,
-        endpoint_drop_counts,
-    },
-    operations::Agent,
-};
+use super::{Agent, named};
 use crate::{
+    agent::{
+        api::{
+            CountDrops, DropNames, DropsView, ErrorKind, OperationError, ShowDrops, drop_counts,
+            drop_samples, endpoint_drop_counts,
+        },
+        server::{Handle, Outcome},
+    },
     datapath::{Datapath, DatapathError},
     model::{DroppedFrame, EndpointDrops, Name},
     reconcile::View,
@@ -22,12 +23,15 @@ type Kept = (
     BTreeMap<u32, EndpointDrops>,
 );
 
-impl Agent {
-    /// Drops by reason and some of the packets; of one endpoint of this host, if one is named.
-    pub(super) async fn detail_drops(
-        &self,
-        filter: DropsFilter,
-    ) -> Result<DropsView, OperationError> {
+impl Handle<CountDrops> for Agent {
+    async fn handle(&self, _: CountDrops) -> Outcome<CountDrops> {
+        let drops = self.maps.ask(Datapath::drops).await?;
+        Ok(drops.into_iter().map(named).collect())
+    }
+}
+
+impl Handle<ShowDrops> for Agent {
+    async fn handle(&self, filter: ShowDrops) -> Outcome<ShowDrops> {
         let wanted = match &filter.endpoint {
             Some(endpoint) => Some(interface_of(&*self.observer.view().await, endpoint)?),
             None => None,
@@ -45,9 +49,11 @@ impl Agent {
             samples: drop_samples(frames, wanted, &names),
         })
     }
+}
 
+impl Agent {
     /// What was dropped of each endpoint of this host, by its interface. `None`: the kernel does not say.
-    pub(super) async fn endpoint_drops(&self) -> Option<BTreeMap<u32, EndpointDrops>> {
+    pub(in crate::agent) async fn endpoint_drops(&self) -> Option<BTreeMap<u32, EndpointDrops>> {
         self.maps.ask(Datapath::endpoint_drops).await.ok()
     }
 }
@@ -91,7 +97,7 @@ fn interface_of(view: &View, endpoint: &Name) -> Result<u32, OperationError> {
 }
 
 /// The names of this host's endpoints and of the nodes.
-pub(super) fn names_of(view: &View) -> DropNames {
+pub(in crate::agent) fn names_of(view: &View) -> DropNames {
     let endpoints = view.ready();
     let nodes = view.mirror.nodes();
     let nodes = nodes.map(|node| (node.vtep.ip.into(), node.name.clone()));

@@ -1,12 +1,16 @@
-//! Makes, finds, changes and removes networks for clients.
+//! Operations on networks: `overlay network`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    api::{ErrorKind, NetworkRequest, NetworkView, OperationError, RemovedView, check_network},
-    operations::Agent,
-};
+use super::Agent;
 use crate::{
+    agent::{
+        api::{
+            CreateNetwork, ErrorKind, ListNetworks, NetworkView, OperationError, RemoveNetwork,
+            RemovedView, SetNetwork, check_network,
+        },
+        server::{Handle, Outcome},
+    },
     model::{
         AUTO_VNI, Change, Name, Network, NetworkRef, NetworkSettings, Vni, VniChoice, VtepAddr,
         free_vni,
@@ -17,15 +21,11 @@ use crate::{
 /// How often a free VNI may turn out to be taken by somebody faster.
 const VNI_ATTEMPTS: usize = 64;
 
-impl Agent {
-    /// Makes the network that is asked for.
-    pub(super) async fn create_network(
-        &self,
-        request: &NetworkRequest,
-    ) -> Result<NetworkView, OperationError> {
+impl Handle<CreateNetwork> for Agent {
+    async fn handle(&self, request: CreateNetwork) -> Outcome<CreateNetwork> {
         self.check_reach().await?;
         if let VniChoice::Vni(vni) = request.vni {
-            let network = request.with_vni(vni);
+            let network = with_vni(&request, vni);
             self.commit(&[Change::CreateNetwork(network.clone())])
                 .await?;
             return Ok(network.into());
@@ -38,7 +38,7 @@ impl Agent {
                     format_args!("all VNIs from {AUTO_VNI} are taken: choose one below with --vni"),
                 )
             })?;
-            let network = request.with_vni(vni);
+            let network = with_vni(&request, vni);
             match self
                 .in_registry(&[Change::CreateNetwork(network.clone())])
                 .await?
@@ -60,15 +60,17 @@ impl Agent {
             ),
         ))
     }
+}
 
-    /// Changes a network while traffic runs; refuses what one of its endpoints could not go on with.
-    pub(super) async fn set_network(
-        &self,
-        name: &Name,
-        settings: NetworkSettings,
-    ) -> Result<NetworkView, OperationError> {
+impl Handle<SetNetwork> for Agent {
+    async fn handle(&self, request: SetNetwork) -> Outcome<SetNetwork> {
         self.check_reach().await?;
-        let former = self.network(&NetworkRef::Name(name.clone())).await?;
+        let settings = NetworkSettings {
+            mtu: request.mtu,
+            flood: request.flood,
+            learning: request.learning,
+        };
+        let former = self.network(&NetworkRef::Name(request.name)).await?;
         let network = former.clone().with(settings);
         if network.mtu != former.mtu {
             check_network(&network.subnets, network.mtu)?;
@@ -78,7 +80,31 @@ impl Agent {
             .await?;
         Ok(network.into())
     }
+}
 
+impl Handle<ListNetworks> for Agent {
+    async fn handle(&self, _: ListNetworks) -> Outcome<ListNetworks> {
+        let view = self.observer.view().await;
+        let networks = view.mirror.networks().cloned();
+        Ok(networks.map(NetworkView::from).collect())
+    }
+}
+
+impl Handle<RemoveNetwork> for Agent {
+    /// Removes a network, whatever this host's maps have of it.
+    async fn handle(&self, RemoveNetwork { name }: RemoveNetwork) -> Outcome<RemoveNetwork> {
+        self.check_reach().await?;
+        let networks = self.known_networks().await?.0;
+        let network = networks.into_iter().find(|network| network.name == name);
+        let removed = network.is_some();
+        if let Some(network) = network {
+            self.commit(&[Change::RemoveNetwork(network.vni)]).await?;
+        }
+        Ok(RemovedView { removed })
+    }
+}
+
+impl Agent {
     /// Refuses an MTU that an endpoint of the network can't have: for its addresses, or its host's underlay.
     async fn check_mtu(&self, network: &Network) -> Result<(), OperationError> {
         let refused = |line: String| Err(OperationError::new(ErrorKind::Refused, line));
@@ -113,28 +139,24 @@ impl Agent {
         Ok(())
     }
 
-    /// Removes a network, whatever this host's maps have of it.
-    pub(super) async fn remove_network(&self, name: &Name) -> Result<RemovedView, OperationError> {
-        self.check_reach().await?;
-        let networks = self.known_networks().await?.0;
-        let network = networks.into_iter().find(|network| network.name == *name);
-        let removed = network.is_some();
-        if let Some(network) = network {
-            self.commit(&[Change::RemoveNetwork(network.vni)]).await?;
-        }
-        Ok(RemovedView { removed })
-    }
-
     /// The network that is meant.
-    pub(super) async fn network(&self, wanted: &NetworkRef) -> Result<Network, OperationError> {
+    pub(in crate::agent) async fn network(
+        &self,
+        wanted: &NetworkRef,
+    ) -> Result<Network, OperationError> {
         let view = self.observer.view().await;
         let mut networks = view.mirror.networks();
-        let found = networks.find(|network| wanted.is(network)).cloned();
+        let found = networks
+            .find(|network| wanted.is(network.vni, &network.name))
+            .cloned();
         found.ok_or_else(|| no_network(wanted))
     }
 
     /// The VNI of the network that is meant, which may not be there if it was a VNI that named it.
-    pub(super) async fn vni_of(&self, wanted: &NetworkRef) -> Result<Vni, OperationError> {
+    pub(in crate::agent) async fn vni_of(
+        &self,
+        wanted: &NetworkRef,
+    ) -> Result<Vni, OperationError> {
         match wanted {
             NetworkRef::Vni(vni) => Ok(*vni),
             NetworkRef::Name(_) => Ok(self.network(wanted).await?.vni),
@@ -160,8 +182,21 @@ impl Agent {
     }
 }
 
-/// What is meant is not there.
-pub(super) fn no_network(wanted: &NetworkRef) -> OperationError {
+/// The network that is asked for, with its VNI.
+fn with_vni(request: &CreateNetwork, vni: Vni) -> Network {
+    Network {
+        vni,
+        name: request.name.clone(),
+        subnets: request.subnets.clone(),
+        mtu: request.mtu,
+        flood: request.flood,
+        learning: request.learning,
+        resolve: request.resolve,
+    }
+}
+
+/// The error of a network that does not exist.
+pub(in crate::agent) fn no_network(wanted: &NetworkRef) -> OperationError {
     let advice = "see `overlay network ls`, or make one with `overlay network create";
     OperationError::new(
         ErrorKind::NotFound,
