@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use overlay_tests::etcd::Certificates;
+use overlay_lab::etcd::Certificates;
 use overlay_user::{
     model::{Change, Node},
     registry::{self, Registry, Settings, WatchEvent},

@@ -197,7 +197,7 @@ pub(super) const UNSAFE: [(&str, &str); 8] = [
         "makes one system call where aya makes many",
     ),
     (
-        "tests/src/frame.rs",
+        "tests/lab/src/frame.rs",
         "makes a packet socket's address, for which nix has no safe constructor",
     ),
 ];

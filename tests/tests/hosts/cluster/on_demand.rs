@@ -1,0 +1,89 @@
+//! A network that resolves on demand, on a registry that comes and goes.
+
+use overlay_lab::{Netns, traffic, until, until_within};
+
+use super::world::{HOSTS, RECOVERY, World};
+
+/// A world and the endpoints 7.8.0.1, 7.8.0.2 and 7.8.0.3 of a network that resolves on demand.
+fn world() -> (World, Vec<Netns>) {
+    let world = World::new();
+    world.agents[0].does("network create lazy --vni 43 --resolve on-demand");
+    let endpoints = (0..HOSTS).map(|index| {
+        until("the network is known everywhere", || {
+            let networks = world.agents[index].json("network ls");
+            networks
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|one| one["vni"] == 43)
+        });
+        let last = index + 1;
+        let name = world.lab.name(&format!("lazy{last}"));
+        world.agents[index].endpoint(&name, 43, &[&format!("7.8.0.{last}/24")])
+    });
+    let endpoints = endpoints.collect();
+    (world, endpoints)
+}
+
+#[test]
+fn what_was_resolved_goes_on_without_etcd_and_the_rest_waits_for_it() {
+    let (mut world, endpoints) = world();
+    let [one, two, three] = &endpoints[..] else {
+        panic!("three endpoints");
+    };
+    assert!(!world.has(0, "7.8.0.2"), "nobody asked for it yet");
+    one.reaches("7.8.0.2");
+    assert!(world.has(0, "7.8.0.2") && world.has(1, "7.8.0.1"));
+    let stream = traffic::Stream::start(one, two, "7.8.0.2");
+    stream.flows(100);
+    world.cluster.kill_all();
+    for index in 0..HOSTS {
+        world.await_connected(index, false);
+    }
+    assert!(
+        !three.pings("7.8.0.1", "-c 1 -W 1"),
+        "nobody can look it up"
+    );
+    stream.flows(1000);
+    world.cluster.restart_all();
+    until_within(RECOVERY, "the rest is resolved again", || {
+        three.pings("7.8.0.1", "-c 1 -W 1")
+    });
+    stream.flows(1000);
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent}: {lost:?}", lost.len());
+}
+
+#[test]
+fn a_change_to_what_was_resolved_arrives_without_being_asked_for() {
+    let (world, endpoints) = world();
+    endpoints[0].reaches("7.8.0.2");
+    assert!(world.has(0, "7.8.0.2"));
+    let name = endpoints[1].name();
+    world.agents[1].does(&format!(
+        "endpoint move {name} --node {}",
+        world.agents[2].instance()
+    ));
+    let vtep = world.hosts[2].ip.octets();
+    until("host 0 sends it to host 2", || {
+        world.agents[0]
+            .dump("fdb")
+            .iter()
+            .any(|row| row["key"]["vni"] == 43 && row["value"]["vtep"] == serde_json::json!(vtep))
+    });
+    until_within(RECOVERY, "it answers from there", || {
+        endpoints[0].pings("7.8.0.2", "-c 1 -W 1")
+    });
+    world.agents[1].does(&format!("endpoint rm {name}"));
+    until("host 0 forgets it", || !world.has(0, "7.8.0.2"));
+}
+
+#[test]
+fn who_is_asked_for_before_it_exists_is_found_once_it_does() {
+    let (world, endpoints) = world();
+    assert!(!endpoints[0].pings("7.8.0.9", "-c 1 -W 1"));
+    world.agents[1].endpoint(&world.lab.name("late"), 43, &["7.8.0.9/24"]);
+    until_within(RECOVERY, "it is found", || {
+        endpoints[0].pings("7.8.0.9", "-c 1 -W 1")
+    });
+}

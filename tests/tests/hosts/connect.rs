@@ -1,0 +1,214 @@
+//! Endpoints reach each other: every protocol, every size, on one host and across.
+
+use overlay_lab::{Agent, Lab, Netns, traffic, until};
+
+const MTU: usize = 1450;
+const HEADERS_V4: usize = 20 + 8;
+const HEADERS_V6: usize = 40 + 8;
+
+/// More than 8 MiB, and no multiple of any packet's size.
+const BYTES: u64 = (9 << 20) + 12_345;
+
+struct World {
+    blue: Netns,
+    red: Netns,
+    green: Netns,
+    one: Agent,
+    two: Agent,
+    // The last to go.
+    _lab: Lab,
+}
+
+/// `blue` (.2) and `red` (.4) on the first host, `green` (.3) on the second.
+fn world() -> World {
+    let lab = Lab::new();
+    let [one, two] = lab.hosts();
+    let one = Agent::start(&lab, &one, "--vni 42");
+    let two = Agent::start(&lab, &two, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let red = one.endpoint(&lab.name("red"), 42, &["7.7.7.4/24", "fd07::4/64"]);
+    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
+    for ip in ["7.7.7.3", "fd07::3", "7.7.7.4", "fd07::4"] {
+        blue.reaches(ip);
+    }
+    for ip in ["7.7.7.2", "fd07::2"] {
+        green.reaches(ip);
+    }
+    World {
+        blue,
+        red,
+        green,
+        one,
+        two,
+        _lab: lab,
+    }
+}
+
+fn all_sizes(headers: usize) -> std::ops::RangeInclusive<usize> {
+    0..=MTU - headers
+}
+
+#[test]
+fn tcp_carries_every_byte_both_ways_across_hosts() {
+    let world = world();
+    for ip in ["7.7.7.3", "fd07::3"] {
+        traffic::tcp(&world.blue, &world.green, ip, BYTES);
+    }
+    traffic::tcp(&world.green, &world.blue, "7.7.7.2", BYTES);
+}
+
+#[test]
+fn tcp_carries_every_byte_both_ways_on_one_host() {
+    let world = world();
+    for ip in ["7.7.7.4", "fd07::4"] {
+        traffic::tcp(&world.blue, &world.red, ip, BYTES);
+    }
+}
+
+#[test]
+fn tcp_carries_every_byte_without_segmentation_offload_on_the_underlay() {
+    let world = world();
+    for agent in [&world.one, &world.two] {
+        agent.netns().run(
+            "ethtool",
+            "-K u0 tso off gso off tx-udp_tnl-segmentation off",
+        );
+    }
+    traffic::tcp(&world.blue, &world.green, "7.7.7.3", BYTES);
+    for agent in [&world.one, &world.two] {
+        agent.netns().run("ethtool", "-K u0 gro on");
+    }
+    for ip in ["7.7.7.3", "fd07::3"] {
+        traffic::tcp(&world.blue, &world.green, ip, BYTES);
+    }
+}
+
+#[test]
+fn a_streams_segments_are_aggregated_behind_the_tunnel_where_the_underlay_does_not() {
+    let world = world();
+    for agent in [&world.one, &world.two] {
+        agent.netns().run(
+            "ethtool",
+            "-K u0 tso off gso off tx-udp_tnl-segmentation off gro off",
+        );
+    }
+    for ip in ["7.7.7.3", "fd07::3"] {
+        let before = tcp_packets_received(&world.green);
+        traffic::tcp(&world.blue, &world.green, ip, BYTES);
+        let received = tcp_packets_received(&world.green) - before;
+        // Acknowledgements of what goes back among them.
+        let segments = BYTES / MTU as u64;
+        assert!(
+            received < segments / 2,
+            "{ip}: {received} packets for {segments} segments"
+        );
+    }
+}
+
+/// What the namespace's TCP counts: an aggregate is one (`TcpInSegs` counts packets handed up).
+fn tcp_packets_received(netns: &Netns) -> u64 {
+    let counters = netns.run("nstat", "-asz TcpInSegs");
+    let count = counters.lines().last().unwrap().split_whitespace().nth(1);
+    count.unwrap().parse().unwrap()
+}
+
+#[test]
+fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_across_hosts() {
+    let world = world();
+    traffic::udp(&world.blue, &world.green, "7.7.7.3", all_sizes(HEADERS_V4));
+    traffic::udp(&world.green, &world.blue, "fd07::2", all_sizes(HEADERS_V6));
+}
+
+#[test]
+fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_on_one_host() {
+    let world = world();
+    traffic::udp(&world.blue, &world.red, "7.7.7.4", all_sizes(HEADERS_V4));
+    traffic::udp(&world.red, &world.blue, "fd07::2", all_sizes(HEADERS_V6));
+}
+
+#[test]
+fn datagrams_that_the_sender_fragments_are_put_together_again() {
+    let world = world();
+    traffic::udp(
+        &world.blue,
+        &world.green,
+        "7.7.7.3",
+        [MTU, 3000, 20_000, 65_000],
+    );
+    traffic::udp(
+        &world.blue,
+        &world.green,
+        "fd07::3",
+        [MTU, 3000, 20_000, 65_000],
+    );
+}
+
+#[test]
+fn packets_of_the_mtu_pass_unfragmented_and_of_longer_ones_the_sender_is_told() {
+    let World { one, blue, .. } = &world();
+    for (ip, headers) in [
+        ("7.7.7.3", HEADERS_V4),
+        ("fd07::3", HEADERS_V6),
+        ("7.7.7.4", HEADERS_V4),
+    ] {
+        assert!(
+            blue.pings(ip, &format!("-c 3 -W 2 -M do -s {}", MTU - headers)),
+            "{ip}"
+        );
+    }
+    // The endpoint's owner may set what he likes inside. The veth itself lets four bytes more pass
+    // than its MTU, for a VLAN tag.
+    for ip in ["7.7.7.3", "7.7.7.4"] {
+        let answered = || {
+            let status = one.json("status");
+            let counters = &status["datapath"]["counters"];
+            counters["too_big_answered"].as_u64().unwrap()
+        };
+        let before = answered();
+        blue.ip("route flush cache");
+        // The agent puts the MTU back as soon as it hears of it, maybe before the ping.
+        until(&format!("a packet to {ip} is too big"), || {
+            blue.ip("link set eth0 mtu 1500");
+            let longer = format!("-c 1 -W 1 -M do -s {}", MTU + 1 - HEADERS_V4);
+            assert!(!blue.pings(ip, &longer), "{ip}");
+            answered() > before
+        });
+    }
+    assert!(!blue.pings("7.7.7.3", "-c 1 -W 1 -M do -s 1472"));
+}
+
+#[test]
+fn an_endpoint_reaches_its_neighbours_of_its_own_host_while_the_underlay_is_cut() {
+    let lab = Lab::new();
+    let [host, _other] = lab.hosts();
+    let one = Agent::start(&lab, &host, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+    one.endpoint(&lab.name("red"), 42, &["7.7.7.4/24"]);
+    host.plug(false);
+    blue.reaches("7.7.7.4");
+}
+
+#[test]
+fn what_is_not_a_tunnels_passes_the_underlay_untouched() {
+    let lab = Lab::new();
+    let hosts: [_; 2] = lab.hosts();
+    let [one, _two] = [0, 1].map(|index| Agent::start(&lab, &hosts[index], "--vni 42"));
+    let [first, second] = [0, 1].map(|index| &hosts[index].netns);
+    let before = one.json("drops");
+    assert!(first.pings("10.0.0.2", "-c 3 -W 2 -M do -s 1472"));
+    assert!(first.pings("10.0.0.2", "-c 1 -W 2 -s 8000"), "fragments");
+    traffic::tcp(first, second, "10.0.0.2", BYTES);
+    traffic::udp(second, first, "10.0.0.1", [0, 1, 100, 1472, 1473, 20_000]);
+    for (ip, port) in [("10.0.0.1", 4788), ("10.0.0.1", 4790), ("10.0.0.1", 8472)] {
+        let _server = traffic::Echo::on_port(first, ip, port, Some("here"));
+        assert_eq!(
+            traffic::ask(second, ip, port).as_deref(),
+            Some("here"),
+            "{ip}:{port}"
+        );
+    }
+    first.ip("address add fd10::1/64 dev u0 nodad");
+    second.ip("address add fd10::2/64 dev u0 nodad");
+    second.reaches("fd10::1");
+    assert_eq!(one.json("drops"), before);
+}

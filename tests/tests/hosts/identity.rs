@@ -1,0 +1,439 @@
+//! A registry that is emptied, swapped, cut off or half restored under running agents: nobody loses a
+//! packet or a namespace, and all goes on once it is back.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use overlay_lab::{Agent, Disk, Host, Lab, Netns, agent::FAILED, overlay, traffic::Stream, until};
+use rusqlite::Connection;
+use serde_json::Value;
+
+struct World {
+    agents: [Agent; 2],
+    blue: Netns,
+    green: Netns,
+    lab: Lab,
+    /// The registry's.
+    file: PathBuf,
+}
+
+impl World {
+    fn new() -> Self {
+        let lab = Lab::new();
+        let file = lab.dir().join("registry.db");
+        Self::with_registry(lab, file)
+    }
+
+    fn with_registry(lab: Lab, file: PathBuf) -> Self {
+        let options = format!("--vni 42 --registry sqlite://{}", file.display());
+        let hosts: [Host; 2] = lab.hosts();
+        let agents = Agent::on_each(&lab, &hosts, &options);
+        let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
+        let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
+        blue.reaches("7.7.7.3");
+        Self {
+            agents,
+            blue,
+            green,
+            lab,
+            file,
+        }
+    }
+
+    /// Takes the registry's file away, with what SQLite keeps beside it.
+    fn lose_registry(&self) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", self.file.display()));
+        }
+    }
+
+    /// A copy of the registry as it is.
+    fn backup(&self) -> PathBuf {
+        let copy = self.lab.dir().join("backup.db");
+        let _ = fs::remove_file(&copy);
+        let source = Connection::open(&self.file).unwrap();
+        source
+            .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+            .unwrap();
+        copy
+    }
+
+    /// A copy from before the endpoints were made.
+    fn emptied(&self) -> PathBuf {
+        let copy = self.lab.dir().join("emptied.db");
+        fs::copy(self.backup(), &copy).unwrap();
+        Connection::open(&copy)
+            .unwrap()
+            .execute_batch("DELETE FROM endpoint; UPDATE meta SET revision = revision - 2")
+            .unwrap();
+        copy
+    }
+
+    fn is_followed(agent: &Agent) -> bool {
+        let registry = &agent.json("status")["registry"];
+        registry["followed"] == true && registry["connected"] == true
+    }
+
+    /// Every agent says that it does not follow the registry, or can't reach it, and why.
+    #[track_caller]
+    fn await_refusal(&self, what: &str) {
+        for agent in &self.agents {
+            until(&format!("{what}: {} says so", agent.instance()), || {
+                let registry = &agent.json("status")["registry"];
+                registry["error"].is_string()
+            });
+            assert_ne!(agent.overlay("doctor").code, 0);
+            let words = "endpoint add x --vni 42 --ip 7.7.7.9/24";
+            agent.overlay(words).error(FAILED);
+        }
+    }
+
+    #[track_caller]
+    fn await_recovery(&self, what: &str) {
+        for agent in &self.agents {
+            until(&format!("{what}: {} goes on", agent.instance()), || {
+                Self::is_followed(agent)
+            });
+        }
+        let name = self.lab.name("again");
+        self.agents[0].endpoint(&name, 42, &["7.7.7.4/24"]);
+        self.green.reaches("7.7.7.4");
+        self.agents[0].does(&format!("endpoint rm {name}"));
+    }
+
+    fn put_back(&self, backup: &Path) {
+        self.lose_registry();
+        fs::copy(backup, &self.file).unwrap();
+    }
+}
+
+#[test]
+fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
+    let world = World::new();
+    let backup = world.backup();
+    let whole = fs::read(&backup).unwrap();
+    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    for what in ["gone", "empty", "first page", "half", "garbage", "another"] {
+        match what {
+            "gone" => {}
+            "another" => {
+                let other = world.lab.dir().join("other.db");
+                let url = format!("sqlite://{}", other.display());
+                let lines = world.lab.dir().join("none.jsonl");
+                let made = overlay(
+                    "nobody",
+                    &[
+                        "registry",
+                        "import",
+                        lines.to_str().unwrap(),
+                        "--registry",
+                        &url,
+                    ],
+                );
+                assert_ne!(made.code, -1);
+                let _ = fs::write(&lines, "");
+                overlay(
+                    "nobody",
+                    &[
+                        "registry",
+                        "import",
+                        lines.to_str().unwrap(),
+                        "--registry",
+                        &url,
+                    ],
+                );
+                Connection::open(&other)
+                    .unwrap()
+                    .pragma_update(None, "journal_mode", "DELETE")
+                    .unwrap();
+                world.put_back(&other);
+            }
+            "garbage" => {
+                // In place: the file that the agents have open.
+                fs::write(&world.file, vec![0xa5; whole.len()]).unwrap();
+            }
+            part => {
+                let length = match part {
+                    "empty" => 0,
+                    "first page" => 4096,
+                    _ => whole.len() / 2,
+                };
+                for _ in 0..3 {
+                    let _ = fs::remove_file(&world.file);
+                    fs::write(&world.file, &whole[..length]).unwrap();
+                    thread::sleep(Duration::from_millis(300));
+                }
+            }
+        }
+        if what == "gone" {
+            world.lose_registry();
+        }
+        world.await_refusal(what);
+        there.flows(500);
+        assert!(world.blue.exists() && world.green.exists(), "{what}");
+        world.put_back(&backup);
+        world.await_recovery(what);
+    }
+    let (sent, lost) = there.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}
+
+#[test]
+fn a_registry_on_a_disk_that_goes_read_only_takes_no_change_and_loses_none() {
+    let lab = Lab::new();
+    let disk = Disk::new(&lab, "disk");
+    let file = disk.path().join("registry.db");
+    let world = World::with_registry(lab, file);
+    let stream = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    disk.fail();
+    for (agent, ip) in world.agents.iter().zip(["7.7.7.8", "7.7.7.9"]) {
+        let name = world.lab.name("lost");
+        let words = format!("endpoint add {name} --vni 42 --ip {ip}/24");
+        let line = agent.overlay(&words).error(FAILED);
+        assert!(line.contains("its file system"), "{line}");
+        let shown = agent.overlay(&format!("endpoint show {name}"));
+        assert_ne!(shown.code, 0, "it was refused: {shown:?}");
+    }
+    stream.flows(500);
+    assert!(world.blue.exists() && world.green.exists());
+    disk.replace();
+    world.await_recovery("a disk that was repaired");
+    let (sent, lost) = stream.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}
+
+#[test]
+fn an_agent_that_starts_while_the_file_is_away_waits_and_keeps_everything() {
+    let mut world = World::new();
+    let backup = world.backup();
+    world.agents[0].kill();
+    world.lose_registry();
+    world.agents[0].restart("--vni 42");
+    until("the agent says that it waits", || {
+        let run = world.agents[0].overlay("status");
+        run.stderr.contains("is gone")
+    });
+    assert!(!world.file.exists());
+    assert!(world.blue.exists());
+    world.blue.reaches("7.7.7.3");
+    world.put_back(&backup);
+    world.agents[0].await_ready();
+    assert!(world.blue.exists());
+    world.blue.reaches("7.7.7.3");
+}
+
+#[test]
+fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
+    let world = World::new();
+    let former = world.emptied();
+    let agent = &world.agents[0];
+    let name = world.lab.name("blue");
+    world.put_back(&former);
+    for agent in &world.agents {
+        until("the agents don't follow it", || {
+            agent.json("status")["registry"]["followed"] == false
+        });
+    }
+    assert!(world.blue.exists() && world.green.exists());
+    world.blue.reaches("7.7.7.3");
+    let shown = agent.json("registry adopt");
+    assert_eq!(shown["adopted"], false);
+    assert_eq!(shown["endpoints"][0], name.as_str());
+    assert!(world.blue.exists());
+    agent.does("registry adopt --yes");
+    until("the endpoint goes", || !world.blue.exists());
+    until("the host follows", || World::is_followed(agent));
+    assert!(world.green.exists());
+}
+
+#[test]
+fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
+    let mut world = World::new();
+    let [blue, green] = [world.lab.name("blue"), world.lab.name("green")];
+    let older = world.lab.dir().join("older.db");
+    fs::rename(world.backup(), &older).unwrap();
+    let [one, two] = &world.agents;
+    for (agent, name) in [(one, &green), (two, &blue)] {
+        agent.does(&format!("endpoint move {name} --netns {name}-2"));
+        until("the endpoint has moved", || {
+            agent.json(&format!("endpoint show {name}"))["state"] == "ready"
+        });
+        let revision = agent.json("status")["registry"]["revision"].clone();
+        until("the next agent will know", || {
+            last_known(agent)["revision"] == revision
+        });
+    }
+    let newer = world.backup();
+    let [moved_blue, moved_green] = [&blue, &green].map(|name| Netns::named(format!("{name}-2")));
+    let there = Stream::start(&moved_blue, &moved_green, "7.7.7.3");
+    world.put_back(&older);
+    // The next agents don't believe it either, whether or not they were there when it came.
+    for agent in &mut world.agents {
+        until("the next agent will know", || {
+            let held = &last_known(agent)["held"]["endpoints"];
+            held.as_array().is_some_and(|held| held.len() == 2)
+        });
+        agent.kill();
+        agent.restart("--vni 42");
+        until("the next one answers", || {
+            agent.json("status")["agent"] == true
+        });
+    }
+    world.await_refusal("an older registry after a restart");
+    world.put_back(&newer);
+    for agent in &mut world.agents {
+        until("the newer registry is followed", || {
+            World::is_followed(agent)
+        });
+        agent.kill();
+    }
+    world.put_back(&older);
+    for agent in &mut world.agents {
+        agent.restart("--vni 42");
+        until("the agent says that it waits", || {
+            agent.overlay("status").stderr.contains("lost 1 of the 1")
+        });
+    }
+    let (sent, lost) = there.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+
+    let shown = world.agents[0].json("registry adopt");
+    assert_eq!(shown["endpoints"], serde_json::json!([green]));
+    for agent in &world.agents {
+        agent.does("registry adopt --yes");
+    }
+    for agent in &world.agents {
+        until("the host follows", || {
+            agent.overlay("status").code == 0 && World::is_followed(agent)
+        });
+    }
+    let [one, two] = &world.agents;
+    for (agent, name) in [(one, &blue), (two, &green)] {
+        until("the endpoints are where they once were", || {
+            let run = agent.overlay(&format!("-o json endpoint show {name}"));
+            run.code == 0 && run.stdout.contains("ready")
+        });
+    }
+    world.blue.reaches("7.7.7.3");
+}
+
+/// What the agent has written down for the next one.
+fn last_known(agent: &Agent) -> Value {
+    let file = format!("/run/overlay/{}.known", agent.instance());
+    fs::read(file).map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap())
+}
+
+#[test]
+fn what_an_agent_holds_is_held_by_the_next_one_too() {
+    let mut world = World::new();
+    let (whole, former) = (world.backup(), world.emptied());
+    world.put_back(&former);
+    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    for agent in &mut world.agents {
+        until("the agents don't follow it", || {
+            agent.json("status")["registry"]["followed"] == false
+        });
+        until("the next agent will know", || {
+            last_known(agent)["held"]["endpoints"]
+                .as_array()
+                .unwrap()
+                .len()
+                == 2
+        });
+        agent.kill();
+        agent.restart("--vni 42");
+        until("the next one does not follow it either", || {
+            let run = agent.overlay("-o json status");
+            run.code == 0 && agent.json("status")["registry"]["followed"] == false
+        });
+    }
+    world.await_refusal("an emptied registry after a restart");
+    world.put_back(&whole);
+    world.await_recovery("an emptied registry after a restart");
+    let (sent, lost) = there.finish();
+    assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+}
+
+#[test]
+fn an_agent_that_starts_on_an_older_registry_waits_until_somebody_says_so() {
+    let mut world = World::new();
+    let (whole, former) = (world.backup(), world.emptied());
+    for agent in &mut world.agents {
+        let revision = agent.json("status")["registry"]["revision"].clone();
+        until("the next agent will know", || {
+            last_known(agent)["revision"] == revision
+        });
+        agent.kill();
+    }
+    world.put_back(&former);
+    let waits = |agent: &Agent| {
+        until("the agent says that it waits", || {
+            let run = agent.overlay("status");
+            run.stderr.contains("lost 1 of the 1 endpoints")
+        });
+    };
+    for agent in &mut world.agents {
+        agent.restart("--vni 42");
+        waits(agent);
+    }
+    world.blue.reaches("7.7.7.3");
+
+    world.put_back(&whole);
+    world.agents[0].await_ready();
+    let revision = world.agents[0].json("status")["registry"]["revision"].clone();
+    until("the next agent will know", || {
+        last_known(&world.agents[0])["revision"] == revision
+    });
+    world.agents[0].kill();
+    world.put_back(&former);
+    world.agents[0].restart("--vni 42");
+    let agent = &world.agents[0];
+    waits(agent);
+    let shown = agent.json("registry adopt");
+    assert_eq!(shown["adopted"], false);
+    assert_eq!(shown["endpoints"][0], world.lab.name("blue").as_str());
+    assert!(world.blue.exists());
+    agent.does("registry adopt --yes");
+    until("the endpoint goes", || !world.blue.exists());
+    until("the host follows", || {
+        agent.overlay("status").code == 0 && World::is_followed(agent)
+    });
+}
+
+#[test]
+fn an_agent_that_waits_for_its_registry_follows_an_empty_one_if_told_to() {
+    let mut world = World::new();
+    world.agents[0].kill();
+    world.lose_registry();
+    let agent = &mut world.agents[0];
+    agent.restart("--vni 42");
+    until("the agent says that it waits", || {
+        agent.overlay("status").stderr.contains("is gone")
+    });
+    agent.does("registry adopt --yes");
+    until("the endpoint goes", || !world.blue.exists());
+    until("the host follows", || {
+        agent.overlay("status").code == 0 && World::is_followed(agent)
+    });
+}
+
+#[test]
+fn a_network_that_is_rightly_emptied_empties() {
+    let world = World::new();
+    for (agent, short) in world.agents.iter().zip(["blue", "green"]) {
+        agent.does(&format!("endpoint rm {}", world.lab.name(short)));
+    }
+    until("both namespaces to go", || {
+        !world.blue.exists() && !world.green.exists()
+    });
+    world.agents[0].does("network rm vni-42");
+    for agent in &world.agents {
+        until("nothing is left", || {
+            agent.json("status")["networks"] == 0 && World::is_followed(agent)
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! What an endpoint that has just come sends first.
+
+use std::{
+    io::ErrorKind,
+    net::UdpSocket,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use overlay_lab::{Agent, Host, Lab, Netns, traffic::Echo, until, wait::PATIENCE};
+
+const GREEN: &str = "7.7.7.3";
+const BLUE: &str = "7.7.7.2/24";
+/// A question for a neighbour that dies is asked again after a second (`retrans_time_ms`).
+const AT_ONCE: Duration = Duration::from_millis(700);
+
+/// Two agents, with green on the first one's host.
+struct World {
+    agents: [Agent; 2],
+    green: Netns,
+    echo: Echo,
+    lab: Lab,
+}
+
+fn world(options: &str) -> World {
+    let lab = Lab::new();
+    let hosts: [Host; 2] = lab.hosts();
+    let agents = Agent::on_each(&lab, &hosts, "");
+    agents[0].does(&format!("network create lab --vni 42 {options}"));
+    let green = agents[0].endpoint(&lab.name("green"), 42, &[&format!("{GREEN}/24")]);
+    let echo = Echo::start(&green, GREEN, None);
+    World {
+        agents,
+        green,
+        echo,
+        lab,
+    }
+}
+
+/// Sends in `netns` as soon as anything can be sent, until something comes back. Gives how long that took
+/// from the first datagram that the kernel took.
+fn first_answer(netns: &Netns, port: u16) -> Duration {
+    let socket = netns.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket
+        .set_read_timeout(Some(Duration::from_millis(2)))
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut first = None;
+    while Instant::now() < deadline {
+        match socket.send_to(b"?", (GREEN, port)) {
+            Ok(_) => _ = first.get_or_insert_with(Instant::now),
+            // Its interface or its address is yet to come.
+            Err(error) if error.kind() == ErrorKind::NetworkUnreachable => {}
+            Err(error) => panic!("{error}"),
+        }
+        match (socket.recv(&mut [0; 16]), first) {
+            (Ok(_), Some(first)) => return first.elapsed(),
+            (Ok(_), None) => panic!("an answer to nothing"),
+            (Err(_), _) => {}
+        }
+    }
+    panic!("nothing ever came back");
+}
+
+/// How long it takes from what an endpoint in `netns` sends first to the answer, while `act` makes it.
+fn while_it_comes(netns: &Netns, port: u16, act: impl FnOnce()) -> Duration {
+    let (begun, has_begun) = mpsc::channel();
+    thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            begun.send(()).unwrap();
+            first_answer(netns, port)
+        });
+        has_begun.recv().unwrap();
+        act();
+        sender.join().unwrap()
+    })
+}
+
+/// Moves blue between the hosts again and again, each time into a namespace where somebody sends already.
+fn moves(options: &str, count: usize) {
+    let world = world(options);
+    let (port, blue) = (world.echo.port, world.lab.name("blue"));
+    let places = ["there", "here"].map(|name| world.lab.netns(name));
+    let [first, second] = &world.agents;
+    first.does(&format!(
+        "endpoint add {blue} --vni 42 --ip {BLUE} --netns {}",
+        places[1].name()
+    ));
+    let mut late = Vec::new();
+    for (agent, place) in [second, first].iter().zip(&places).cycle().take(count) {
+        let took = while_it_comes(place, port, || {
+            agent.does(&format!("endpoint move {blue} --netns {}", place.name()));
+        });
+        late.extend((took > AT_ONCE).then_some(took));
+        until("both hosts know", || {
+            world.green.pings("7.7.7.2", "-c 1 -W 1")
+        });
+    }
+    assert!(late.is_empty(), "of {count}: {late:?}");
+}
+
+#[test]
+fn an_endpoint_that_moves_is_answered_from_its_first_frame_on() {
+    moves("", 24);
+}
+
+#[test]
+fn an_endpoint_that_moves_in_an_on_demand_network_is_answered_from_its_first_frame_on() {
+    moves("--resolve on-demand", 24);
+}
+
+#[test]
+fn an_endpoint_that_is_added_again_and_again_is_answered_from_its_first_frame_on() {
+    let world = world("");
+    let (agent, place) = (&world.agents[1], world.lab.netns("there"));
+    let blue = world.lab.name("blue");
+    for _ in 0..10 {
+        let took = while_it_comes(&place, world.echo.port, || {
+            agent.does(&format!(
+                "endpoint add {blue} --vni 42 --ip {BLUE} --netns {}",
+                place.name()
+            ));
+        });
+        assert!(took < AT_ONCE, "{took:?}");
+        agent.does(&format!("endpoint rm {blue}"));
+    }
+}
+
+#[test]
+fn an_endpoint_whose_interface_somebody_deleted_is_answered_from_its_first_frame_on() {
+    let world = world("");
+    let (agent, place) = (&world.agents[1], world.lab.netns("there"));
+    agent.does(&format!(
+        "endpoint add {} --vni 42 --ip {BLUE} --netns {}",
+        world.lab.name("blue"),
+        place.name()
+    ));
+    for _ in 0..5 {
+        place.ip("link del eth0");
+        let took = first_answer(&place, world.echo.port);
+        assert!(took < AT_ONCE, "{took:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_answered_at_once_while_its_agent_is_started_anew_and_its_network_is_set() {
+    let mut world = world("");
+    let blue = world.agents[1].endpoint(&world.lab.name("blue"), 42, &[BLUE]);
+    for _ in 0..5 {
+        world.agents[1].kill();
+        world.agents[1].restart("");
+        blue.ip("neigh flush dev eth0");
+        let took = first_answer(&blue, world.echo.port);
+        assert!(took < AT_ONCE, "restarted: {took:?}");
+        world.agents[1].await_ready();
+    }
+    for mtu in [1300, 1400, 1300, 1400, 1300] {
+        world.agents[1].does(&format!("network set lab --mtu {mtu}"));
+        blue.ip("neigh flush dev eth0");
+        let took = first_answer(&blue, world.echo.port);
+        assert!(took < AT_ONCE, "MTU {mtu}: {took:?}");
+    }
+}

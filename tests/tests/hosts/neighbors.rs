@@ -1,0 +1,238 @@
+//! ARP and neighbour discovery are answered on the spot, and senders are held to their addresses.
+
+use std::net::Ipv4Addr;
+
+use etherparse::IpEcn;
+use overlay_lab::{
+    Agent, Lab, Netns,
+    frame::{self, Mac, Party, RawSocket, arp_request, default_mac},
+    lab::Host,
+    until,
+};
+
+const BLUE: &str = "7.7.7.2";
+const GREEN: &str = "7.7.7.3";
+const NOBODY: &str = "7.7.7.77";
+const STRANGER: Mac = [0x02, 0x42, 0xba, 0xdb, 0xad, 0x01];
+
+struct World {
+    blue: Netns,
+    green: Netns,
+    one: Agent,
+    two: Agent,
+    hosts: [Host; 2],
+    _lab: Lab,
+}
+
+fn world() -> World {
+    let lab = Lab::new();
+    let hosts: [Host; 2] = lab.hosts();
+    let [one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
+    blue.reaches(GREEN);
+    blue.reaches("fd07::3");
+    World {
+        blue,
+        green,
+        one,
+        two,
+        hosts,
+        _lab: lab,
+    }
+}
+
+/// Sends `requests`, then one that certainly has an answer, and gives all answers before that one's.
+fn answers(blue: &Netns, requests: &[Vec<u8>]) -> Vec<(Ipv4Addr, Mac)> {
+    let socket = RawSocket::open(blue, "eth0");
+    for request in requests {
+        socket.send(request);
+    }
+    socket.send(&arp_request(default_mac(BLUE), Party::at(BLUE), GREEN));
+    let mut replies = socket.all(frame::arp_reply);
+    assert_eq!(
+        replies.pop(),
+        Some((GREEN.parse().unwrap(), default_mac(GREEN)))
+    );
+    replies
+}
+
+#[test]
+fn a_known_address_is_answered_for_while_its_host_is_cut_off() {
+    let world = world();
+    let socket = RawSocket::open(&world.blue, "eth0");
+    for host in &world.hosts {
+        host.plug(false);
+    }
+    socket.send(&arp_request(default_mac(BLUE), Party::at(BLUE), GREEN));
+    let (ip, mac) = socket.next(frame::arp_reply);
+    assert_eq!((ip.to_string().as_str(), mac), (GREEN, default_mac(GREEN)));
+
+    world.blue.ip("neigh flush dev eth0");
+    assert!(
+        !world.blue.pings("fd07::3", "-c 1 -W 1"),
+        "the cable is out"
+    );
+    until("a neighbour advertisement", || {
+        world
+            .blue
+            .ip("-6 neigh show fd07::3 dev eth0")
+            .contains("02:42:07:07:07:03")
+    });
+}
+
+#[test]
+fn an_endpoint_made_later_is_answered_for_and_a_removed_one_no_more() {
+    let world = world();
+    let name = format!("{}2", world.green.name());
+    let blue = &world.blue;
+    assert!(!blue.pings("7.7.7.8", "-c 1 -W 1"));
+    world.two.endpoint(&name, 42, &["7.7.7.8/24"]);
+    blue.reaches("7.7.7.8");
+    world.two.does(&format!("endpoint rm {name}"));
+    until("its address to be forgotten", || {
+        let before = world.one.drops("neighbor_unknown");
+        let request = arp_request(default_mac(BLUE), Party::at(BLUE), "7.7.7.8");
+        answers(blue, &[request]).is_empty() && world.one.drops("neighbor_unknown") > before
+    });
+}
+
+#[test]
+fn requests_for_unknown_addresses_are_counted_and_not_answered() {
+    let World { one, blue, .. } = &world();
+    let before = one.drops("neighbor_unknown");
+    let request = arp_request(default_mac(BLUE), Party::at(BLUE), NOBODY);
+    assert_eq!(answers(blue, &[request.clone(), request]), []);
+    one.dropped("neighbor_unknown", before, 2);
+}
+
+#[test]
+fn announcements_and_probes_are_not_answered() {
+    let World { one, blue, .. } = &world();
+    let before = one.drops("arp_gratuitous");
+    let mac = default_mac(BLUE);
+    let unspecified = Party { mac, ip: "0.0.0.0" };
+    let requests = [
+        arp_request(mac, Party::at(BLUE), BLUE),
+        arp_request(mac, unspecified, BLUE),
+        arp_request(mac, unspecified, NOBODY),
+    ];
+    assert_eq!(answers(blue, &requests), []);
+    one.dropped("arp_gratuitous", before, 3);
+}
+
+#[test]
+fn arping_finds_no_duplicate_of_ones_own_address() {
+    let World { blue, .. } = &world();
+    // Exit code 0 of -D: nobody else has it.
+    blue.run("arping", "-q -D -c 2 -w 1 -I eth0 7.7.7.2");
+    let announced = blue
+        .command("arping")
+        .args(["-U", "-c", "1", "-w", "1", "-I", "eth0", BLUE])
+        .output();
+    assert!(
+        !String::from_utf8(announced.unwrap().stdout)
+            .unwrap()
+            .contains("reply from")
+    );
+    blue.run("arping", "-q -c 1 -w 2 -I eth0 7.7.7.3");
+}
+
+#[test]
+fn requests_with_a_forged_sender_are_counted_and_not_answered() {
+    let World { one, blue, .. } = &world();
+    let mac = default_mac(BLUE);
+    let (mac_before, ip_before) = (one.drops("source_mac"), one.drops("source_ip"));
+    let requests = [
+        // The frame's source, the packet's sender MAC, its sender IP.
+        arp_request(STRANGER, Party::at(BLUE), GREEN),
+        arp_request(mac, Party::at(BLUE).with_mac(STRANGER), GREEN),
+        arp_request(mac, Party::at(NOBODY).with_mac(mac), GREEN),
+        arp_request(mac, Party::at(GREEN).with_mac(mac), NOBODY),
+    ];
+    assert_eq!(answers(blue, &requests), []);
+    one.dropped("source_mac", mac_before, 2);
+    one.dropped("source_ip", ip_before, 2);
+}
+
+#[test]
+fn packets_with_a_forged_source_are_counted_and_arrive_nowhere() {
+    let World {
+        one, blue, green, ..
+    } = &world();
+    let (out, sink) = (
+        RawSocket::open(blue, "eth0"),
+        RawSocket::open(green, "eth0"),
+    );
+    let (mac_before, ip_before) = (one.drops("source_mac"), one.drops("source_ip"));
+    let to = Party::at(GREEN);
+    let send = |from, what: &[u8]| out.send(&frame::udp(from, to, IpEcn::ZERO, what));
+    send(Party::at(BLUE).with_mac(STRANGER), b"forged");
+    send(Party::at(BLUE).with_mac(default_mac(GREEN)), b"forged");
+    send(Party::at(NOBODY).with_mac(default_mac(BLUE)), b"forged");
+    send(Party::at(GREEN).with_mac(default_mac(BLUE)), b"forged");
+    send(Party::at(BLUE), b"honest");
+    let (_, first) = sink.next(frame::udp_payload);
+    assert_eq!(first, b"honest");
+    one.dropped("source_mac", mac_before, 2);
+    one.dropped("source_ip", ip_before, 2);
+}
+
+#[test]
+fn one_vlan_tag_is_taken_off_and_a_second_lets_nothing_out() {
+    let World {
+        one, blue, green, ..
+    } = &world();
+    let (out, sink) = (
+        RawSocket::open(blue, "eth0"),
+        RawSocket::open(green, "eth0"),
+    );
+    let before = one.drops("vlan_tag");
+    let frame = |what: &[u8]| frame::udp(Party::at(BLUE), Party::at(GREEN), IpEcn::ZERO, what);
+    out.send(&frame::tagged(&frame(b"two tags"), &[100, 101]));
+    out.send(&frame::tagged(&frame(b"one tag"), &[100]));
+    let (_, first) = sink.next(frame::udp_payload);
+    assert_eq!(first, b"one tag");
+    one.dropped("vlan_tag", before, 1);
+}
+
+#[test]
+fn an_address_that_the_registry_does_not_give_an_endpoint_is_none_to_send_from() {
+    let World { one, blue, .. } = &world();
+    blue.ip("address add 7.7.7.50/24 dev eth0");
+    blue.ip("address add fd07::50/64 dev eth0 nodad");
+    let before = one.drops("source_ip");
+    assert!(!blue.pings(GREEN, "-c 1 -W 1 -I 7.7.7.50"));
+    assert!(!blue.pings("fd07::3", "-c 1 -W 1 -I fd07::50"));
+    assert!(one.drops("source_ip") >= before + 2);
+    assert!(blue.pings(GREEN, "-c 1 -W 1"));
+}
+
+#[test]
+fn all_addresses_of_an_endpoint_are_good_to_send_from() {
+    let World {
+        two, green, blue, ..
+    } = &world();
+    let name = format!("{}many", green.name());
+    let many = two.endpoint(
+        &name,
+        42,
+        &["7.7.7.8/24", "7.7.7.9/24", "fd07::8/64", "fd07::9/64"],
+    );
+    many.reaches(BLUE);
+    many.reaches("fd07::2");
+    for source in ["7.7.7.8", "7.7.7.9"] {
+        assert!(
+            many.pings(BLUE, &format!("-c 1 -W 2 -I {source}")),
+            "{source}"
+        );
+        assert!(blue.pings(source, "-c 1 -W 2"), "{source}");
+    }
+    for source in ["fd07::8", "fd07::9"] {
+        blue.reaches(source);
+        assert!(
+            many.pings("fd07::2", &format!("-c 1 -W 2 -I {source}")),
+            "{source}"
+        );
+    }
+}

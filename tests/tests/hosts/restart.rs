@@ -1,0 +1,138 @@
+//! The datapath goes on without its agent, and through the change to another one.
+
+use overlay_lab::{
+    Agent, Lab, Netns,
+    traffic::{self, Flow, Stream},
+};
+
+struct World {
+    blue: Netns,
+    green: Netns,
+    agents: [Agent; 2],
+    lab: Lab,
+}
+
+fn world() -> World {
+    let lab = Lab::new();
+    let hosts: [_; 2] = lab.hosts();
+    let agents = Agent::on_each(&lab, &hosts, "--vni 42");
+    let [one, two] = &agents;
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
+    blue.reaches("7.7.7.3");
+    blue.reaches("fd07::3");
+    World {
+        blue,
+        green,
+        agents,
+        lab,
+    }
+}
+
+/// Kills and starts each agent with `options` while packets flow both ways, and counts them.
+fn loses_nothing(options: &[&str]) {
+    let mut world = world();
+    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    let back = Stream::start(&world.green, &world.blue, "fd07::2");
+    let flow = Flow::start(&world.blue, &world.green, "fd07::3");
+    for options in options {
+        for agent in &mut world.agents {
+            agent.kill();
+            there.flows(1000);
+            back.flows(1000);
+            flow.flows(1 << 20);
+            agent.restart(options);
+            agent.await_ready();
+            flow.flows(1 << 20);
+        }
+    }
+    there.flows(1000);
+    back.flows(1000);
+    for stream in [there, back] {
+        let (sent, lost) = stream.finish();
+        assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+        assert!(sent >= 3000, "{sent}");
+    }
+    assert!(flow.finish() > 4 << 20);
+}
+
+#[test]
+fn killing_and_starting_the_agents_under_traffic_loses_no_packet() {
+    loses_nothing(&["--vni 42", "--vni 42"]);
+}
+
+#[test]
+fn starting_them_with_other_settings_under_traffic_loses_no_packet() {
+    loses_nothing(&[
+        "--vni 42 --fdb-entries 2048 --neighbor-entries 4096",
+        "--vni 42,43 --fdb-entries 1000000 --neighbor-entries 1000000 --strict-reserved",
+    ]);
+}
+
+#[test]
+fn an_agent_with_another_underlay_interface_leaves_the_former_one() {
+    let mut world = world();
+    for (agent, own, other) in [(0, "10.1.0.1/24", 1), (1, "10.1.0.2/24", 0)] {
+        let (here, there) = (world.agents[agent].netns(), world.agents[other].netns());
+        if agent == 0 {
+            here.ip(&format!(
+                "link add u1 type veth peer name u1 netns {}",
+                there.name()
+            ));
+        }
+        here.ip(&format!("address add {own} dev u1"));
+        here.ip("link set u1 up");
+    }
+    for agent in &mut world.agents {
+        agent.kill();
+        agent.restart("--iface u1");
+    }
+    for agent in &world.agents {
+        agent.await_ready();
+    }
+    // Each is ready by what it knows; the other's new address may be on its way yet.
+    world.blue.reaches("7.7.7.3");
+    traffic::tcp(&world.blue, &world.green, "7.7.7.3", 1 << 20);
+}
+
+#[test]
+fn an_agent_that_is_asked_to_stop_leaves_the_datapath_working() {
+    let mut world = world();
+    let pid = world.agents[0].pid();
+    world.agents[0].netns().run("kill", &format!("-TERM {pid}"));
+    world.agents[0].wait();
+    assert!(world.blue.pings("7.7.7.3", "-c 5 -W 2"));
+    traffic::tcp(&world.green, &world.blue, "7.7.7.2", 1 << 20);
+    world.agents[0].restart("");
+    world.agents[0].await_ready();
+    assert!(world.blue.pings("7.7.7.3", "-c 5 -W 2"));
+}
+
+#[test]
+fn what_changed_while_an_agent_was_away_is_made_up_for() {
+    let mut world = world();
+    let [one, two] = &mut world.agents;
+    one.kill();
+    let name = world.lab.name("late");
+    two.endpoint(&name, 42, &["7.7.7.9/24"]);
+    two.does(&format!("endpoint rm {}", world.green.name()));
+    two.does("network create more --vni 44 --subnet 10.44.0.0/24");
+    one.restart("");
+    one.await_ready();
+    assert!(world.blue.pings("7.7.7.9", "-c 1 -W 2"));
+    assert!(!world.blue.pings("7.7.7.3", "-c 1 -W 1"));
+    assert_eq!(one.json("endpoint ls").as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn counters_of_drops_survive_a_restart() {
+    let mut world = world();
+    let one = &mut world.agents[0];
+    assert!(!world.blue.pings("7.7.7.77", "-c 1 -W 1"));
+    let before = one.drops("neighbor_unknown");
+    assert!(before > 0);
+    one.kill();
+    one.restart("");
+    one.await_ready();
+    assert!(one.drops("neighbor_unknown") >= before);
+}

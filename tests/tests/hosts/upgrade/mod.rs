@@ -1,0 +1,276 @@
+//! The change to a new ABI version under traffic: from the object of an earlier one, kept under fixtures/,
+//! as its agent pinned and attached it, to today's.
+
+mod former;
+
+use std::{fs, thread, time::Duration};
+
+use overlay_ebpf::abi::{ABI_VERSION, DropReason, map};
+use overlay_lab::{
+    Agent, Host, Lab, Netns, netns,
+    traffic::{self, Flow, Stream},
+    until,
+};
+use serde_json::Value;
+
+use former::{V1, V2, Version, now, pins, put_back};
+
+const OPTIONS: &str = "--vni 42";
+
+struct World {
+    blue: Netns,
+    green: Netns,
+    agents: [Agent; 2],
+    hosts: [Host; 2],
+    _lab: Lab,
+}
+
+/// Two hosts with an endpoint each. Their datapath is an earlier version's, and no agent runs.
+fn world(version: &Version) -> World {
+    let lab = Lab::new();
+    let hosts: [_; 2] = lab.hosts();
+    let mut agents = Agent::on_each(&lab, &hosts, OPTIONS);
+    let [one, two] = &agents;
+    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
+    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
+    blue.reaches("7.7.7.3");
+    blue.reaches("fd07::3");
+    for (agent, host) in agents.iter_mut().zip(&hosts) {
+        agent.kill();
+        put_back(version, host);
+    }
+    World {
+        blue,
+        green,
+        agents,
+        hosts,
+        _lab: lab,
+    }
+}
+
+/// Packets both ways, and a TCP connection.
+struct Flood {
+    streams: [Stream; 2],
+    flow: Flow,
+}
+
+impl Flood {
+    fn start(world: &World) -> Self {
+        Self {
+            streams: [
+                Stream::start(&world.blue, &world.green, "7.7.7.3"),
+                Stream::start(&world.green, &world.blue, "fd07::2"),
+            ],
+            flow: Flow::start(&world.blue, &world.green, "fd07::3"),
+        }
+    }
+
+    #[track_caller]
+    fn flows(&self) {
+        for stream in &self.streams {
+            stream.flows(500);
+        }
+        self.flow.flows(1 << 20);
+    }
+
+    #[track_caller]
+    fn has_lost_nothing(self) {
+        for stream in self.streams {
+            let (sent, lost) = stream.finish();
+            assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
+        }
+        assert!(self.flow.finish() > 0);
+    }
+}
+
+/// What a slot of a pinned per-CPU map holds, all CPUs added up by `pick`.
+fn sum(host: &Host, version: &str, name: &str, slot: u32, pick: fn(&Value) -> u64) -> u64 {
+    let path = pins(host).join(version).join("maps").join(name);
+    let [a, b, c, d] = slot.to_le_bytes().map(|byte| byte.to_string());
+    let text = netns::run(
+        "bpftool",
+        &[
+            "-j",
+            "map",
+            "lookup",
+            "pinned",
+            path.to_str().unwrap(),
+            "key",
+            &a,
+            &b,
+            &c,
+            &d,
+        ],
+    );
+    let entry: Value = serde_json::from_str(&text).unwrap();
+    let cpus = entry["formatted"]["values"].as_array().unwrap();
+    cpus.iter().map(|cpu| pick(&cpu["value"])).sum()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap()
+}
+
+fn is_this_version(host: &Host) {
+    let folders: Vec<_> = fs::read_dir(pins(host))
+        .unwrap()
+        .map(|folder| folder.unwrap().path())
+        .collect();
+    assert_eq!(folders, [now(host)]);
+    for name in map::ALL {
+        assert!(now(host).join("maps").join(name).exists(), "{name}");
+    }
+}
+
+/// Each test, from each version.
+macro_rules! from {
+    ($($version:ident: $former:ident),+; $tests:tt) => {
+        $(from! { @ $version $former $tests })+
+    };
+    (@ $version:ident $former:ident [$($test:ident,)+]) => {
+        mod $version {
+            $(#[test]
+            fn $test() {
+                super::$test(&super::$former);
+            })+
+        }
+    };
+}
+
+from! {
+    version_1: V1, version_2: V2; [
+        the_object_carries_packets_from_its_own_pins,
+        an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted,
+        an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start,
+        an_upgrade_may_change_the_capacity_of_the_tables,
+        what_changed_meanwhile_is_made_up_for,
+        a_newer_versions_datapath_is_refused_in_one_line_and_left_alone,
+    ]
+}
+
+fn the_object_carries_packets_from_its_own_pins(version: &Version) {
+    let world = world(version);
+    for host in &world.hosts {
+        assert!(!now(host).exists());
+        for name in version.maps {
+            let map = pins(host).join(version.folder()).join("maps").join(name);
+            assert!(map.exists(), "{name}");
+        }
+    }
+    assert!(world.blue.pings("7.7.7.3", "-c 3 -W 2"));
+    traffic::tcp(&world.green, &world.blue, "fd07::2", 1 << 20);
+}
+
+fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted(version: &Version) {
+    let mut world = world(version);
+    assert!(!world.blue.pings("7.7.7.77", "-c 1 -W 1"));
+    let unknown = DropReason::NeighborUnknown.number();
+    let before = sum(
+        &world.hosts[0],
+        &version.folder(),
+        map::DROPS,
+        unknown,
+        number,
+    );
+    assert!(before > 0);
+    let flood = Flood::start(&world);
+    flood.flows();
+    for agent in &mut world.agents {
+        agent.restart(OPTIONS);
+        flood.flows();
+        agent.await_ready();
+        flood.flows();
+    }
+    flood.has_lost_nothing();
+    for (agent, host) in world.agents.iter().zip(&world.hosts) {
+        is_this_version(host);
+        assert_eq!(agent.json("status")["datapath"]["abi"], ABI_VERSION);
+        assert_eq!(agent.json("status")["endpoints"]["local"], 1);
+    }
+    assert!(world.agents[0].drops("neighbor_unknown") >= before);
+    // These are today's programs, at both hooks.
+    let [one, _] = &world.hosts;
+    for direction in [
+        |value: &Value| number(&value["tx_packets"]),
+        |value: &Value| number(&value["rx_packets"]),
+    ] {
+        let count = || sum(one, &format!("v{ABI_VERSION}"), map::TRAFFIC, 1, direction);
+        let before = count();
+        assert!(world.blue.pings("7.7.7.3", "-c 3 -W 2"));
+        assert!(count() >= before + 3);
+    }
+}
+
+fn an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start(version: &Version) {
+    /// Beyond these the agent is ready.
+    const LONGEST: Duration = Duration::from_millis(600);
+    const STEP: Duration = Duration::from_millis(15);
+    let mut world = world(version);
+    let flood = Flood::start(&world);
+    let mut patience = Duration::ZERO;
+    while patience < LONGEST {
+        for agent in &mut world.agents {
+            agent.restart(OPTIONS);
+            thread::sleep(patience);
+            agent.kill();
+        }
+        patience += STEP;
+    }
+    for agent in &mut world.agents {
+        agent.restart(OPTIONS);
+        agent.await_ready();
+    }
+    flood.flows();
+    flood.has_lost_nothing();
+    for host in &world.hosts {
+        is_this_version(host);
+    }
+}
+
+fn an_upgrade_may_change_the_capacity_of_the_tables(version: &Version) {
+    let mut world = world(version);
+    let flood = Flood::start(&world);
+    flood.flows();
+    for agent in &mut world.agents {
+        agent.restart("--vni 42 --fdb-entries 2048 --neighbor-entries 1000000");
+        agent.await_ready();
+    }
+    flood.flows();
+    flood.has_lost_nothing();
+    for agent in &world.agents {
+        assert_eq!(agent.dump(map::FDB).len(), 2);
+        assert_eq!(agent.dump(map::NEIGHBORS).len(), 4);
+    }
+}
+
+fn what_changed_meanwhile_is_made_up_for(version: &Version) {
+    let mut world = world(version);
+    let [one, two] = &mut world.agents;
+    two.restart(OPTIONS);
+    two.await_ready();
+    two.does(&format!("endpoint rm {}", world.green.name()));
+    one.restart(OPTIONS);
+    one.await_ready();
+    until("the endpoint is forgotten", || {
+        one.dump(map::FDB).len() == 1
+    });
+}
+
+fn a_newer_versions_datapath_is_refused_in_one_line_and_left_alone(version: &Version) {
+    let mut world = world(version);
+    let [host, _] = &world.hosts;
+    let newer = pins(host).join(format!("v{}", ABI_VERSION + 1));
+    fs::rename(pins(host).join(version.folder()), &newer).unwrap();
+    let [one, _] = &mut world.agents;
+    let run = overlay_lab::Run::of(&mut one.run_command(OPTIONS));
+    let line = run.error(overlay_lab::agent::FAILED);
+    for part in [
+        &format!("ABI version {}", ABI_VERSION + 1),
+        &format!("this one has {ABI_VERSION}"),
+        "overlay down",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(newer.join("maps/fdb").exists());
+    assert!(world.blue.pings("7.7.7.3", "-c 3 -W 2"));
+}
