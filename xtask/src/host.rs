@@ -2,7 +2,9 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -61,6 +63,13 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// Becomes this command: signals and the exit code are its own.
+pub(crate) fn exec(line: &[OsString]) -> Result<()> {
+    let (program, args) = line.split_first().context("a command has a program")?;
+    let error = Command::new(program).args(args).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
 }
 
 /// The command line that runs `command` as root with the variables `vars`: by itself for root,

@@ -33,9 +33,6 @@ const CHECKS: [(&str, Check); 7] = [
             "clippy",
             "--workspace",
             "--all-targets",
-            // Whoever changes the agent sees what that does to the bench.
-            "--features",
-            "xtask/instrument",
             "--",
             "--deny",
             "warnings",

@@ -326,7 +326,7 @@ fn is_agent_of(pid: i32, instance: &str) -> bool {
 }
 
 /// What is in `folder`; nothing, if there is none.
-fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
+pub(crate) fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
     let entries: io::Result<Vec<_>> = fs::read_dir(folder).and_then(Iterator::collect);
     entries
         .unwrap_or_default()

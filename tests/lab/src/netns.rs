@@ -3,13 +3,21 @@
 use std::{
     fs::{self, File},
     net::IpAddr,
+    ops::Deref,
+    path::Path,
     process::{Command, Stdio},
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use anyhow::{Context as _, Result, anyhow};
+use duct::Expression;
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use crate::wait::until;
+use crate::{lab::names, process, wait::until};
 
 /// A named network namespace. Whoever made it takes it away: [`crate::Lab`] or an agent.
 #[derive(Debug, Clone)]
@@ -79,6 +87,17 @@ impl Netns {
         )
     }
 
+    /// The same; what `ip` complains of is the error.
+    pub fn try_ip(&self, args: &str) -> Result<()> {
+        try_ip(&format!("-n {} {args}", self.name))
+    }
+
+    /// A command line that runs in it beside us, with this process's mounts.
+    pub fn line(&self, words: &[&str]) -> Expression {
+        let net = format!("--net={}", self.path());
+        process::command("nsenter", &[&[net.as_str()], words].concat())
+    }
+
     /// Does `work` in it, on a thread of its own. Sockets made there stay in the namespace wherever
     /// they are used.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -89,6 +108,20 @@ impl Netns {
                 work()
             });
             inside.join().unwrap()
+        })
+    }
+
+    /// The same with work that may fail.
+    pub fn try_enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let netns = File::open(self.path()).with_context(|| format!("opening {}", self.path()))?;
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                setns(netns, CloneFlags::CLONE_NEWNET)
+                    .with_context(|| format!("entering namespace {}", self.name))?;
+                work()
+            });
+            let done = inside.join();
+            done.map_err(|_| anyhow!("a thread in namespace {} panicked", self.name))?
         })
     }
 
@@ -144,6 +177,71 @@ impl Netns {
         let links: serde_json::Value = serde_json::from_str(&links).unwrap();
         links[0]["address"].as_str().unwrap().to_owned()
     }
+}
+
+/// A namespace that goes with this value, and the links in it too.
+#[derive(Debug)]
+pub struct OwnedNetns(Netns);
+
+impl OwnedNetns {
+    /// Makes it, loopback up.
+    pub fn create(name: &str) -> Result<Self> {
+        try_ip(&format!("netns add {name}"))?;
+        // From here on a failure removes it.
+        let made = Self::adopt(name);
+        made.try_ip("link set lo up")?;
+        Ok(made)
+    }
+
+    /// One that somebody else makes for us. It may not be there yet.
+    pub fn adopt(name: &str) -> Self {
+        Self(Netns::named(name))
+    }
+}
+
+impl Deref for OwnedNetns {
+    type Target = Netns;
+
+    fn deref(&self) -> &Netns {
+        &self.0
+    }
+}
+
+impl Drop for OwnedNetns {
+    fn drop(&mut self) {
+        if Path::new(&self.path()).exists()
+            && let Err(error) = try_ip(&format!("netns del {}", self.name()))
+        {
+            eprintln!("warning: namespace {} stays: {error:#}", self.name());
+        }
+    }
+}
+
+/// Runs iproute2's `ip`; what it complains of is the error.
+pub fn try_ip(args: &str) -> Result<()> {
+    let words: Vec<_> = args.split_whitespace().collect();
+    process::run(&format!("ip {args}"), &process::command("ip", &words)).map(drop)
+}
+
+/// Removes the namespaces whose names start so, and ends what runs in them: what a run leaves that
+/// was killed with SIGKILL.
+pub fn remove_all(prefix: &str) -> Result<()> {
+    names(Path::new("/run/netns"))
+        .filter(|name| name.starts_with(prefix))
+        .try_for_each(|name| remove(&name))
+}
+
+/// Removes one namespace, and ends what runs in it.
+pub fn remove(name: &str) -> Result<()> {
+    let pids = process::run(
+        &format!("listing the processes in namespace {name}"),
+        &process::command("ip", &["netns", "pids", name]),
+    )?;
+    for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        // It may have ended by itself since.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    try_ip(&format!("netns del {name}"))
 }
 
 /// Takes away what a link, as `ip -j link` shows it, finds out of its carrier by itself.

@@ -156,7 +156,6 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
             "overlay-ebpf/src/abi/",
             // Table tests run programs, the benchmark watches a map: neither has an agent's part.
             "tests/",
-            "xtask/src/bench/",
         ],
     ),
     ("aya_log", &["overlay-user/src/datapath/"]),
