@@ -1,8 +1,10 @@
 //! `cargo xtask lint`: what a reviewer should not have to look for.
 
-mod house;
+mod architecture;
+mod circles;
 mod imports;
 mod limits;
+mod paths;
 mod source;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,7 +15,7 @@ use crate::setup::{self, Work};
 use crate::workspace::Workspace;
 use source::{Finding, SourceFile};
 
-/// Checks the source: formatting, lints, documentation, and the rules of the house.
+/// Checks the source: formatting, lints, documentation, and the rules of the architecture.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
@@ -25,7 +27,7 @@ const CHECKS: [(&str, Check); 7] = [
     ("formatting", |workspace, _| {
         cargo(workspace, &["fmt", "--all", "--check"])
     }),
-    ("imports", |_, files| none(&imports::check(files))),
+    ("imports", |_, files| none(&imports::check(files)?)),
     ("unsafe code", |_, files| none(&limits::unsafe_code(files)?)),
     ("file length", |_, files| none(&limits::length(files))),
     ("clippy", |workspace, _| {

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use anyhow::{Result, anyhow};
 use proc_macro2::{TokenStream, TokenTree};
 
-use super::house::{LONGEST_FILE, UNSAFE};
+use super::architecture::{LONGEST_FILE, UNSAFE};
 use super::source::{Finding, SourceFile};
 
 /// `unsafe` outside of the files that are listed for it; and listed files without any, so that the
@@ -19,12 +19,12 @@ pub(super) fn unsafe_code(files: &[SourceFile]) -> Result<Vec<Finding>> {
         unsafe_lines(tokens, &mut lines);
         let listed = UNSAFE.iter().any(|(path, _)| *path == file.path);
         if listed && lines.is_empty() {
-            let text = "is listed for unsafe code in lint/house.rs, but has none".to_owned();
+            let text = "is listed for unsafe code in lint/architecture.rs, but has none".to_owned();
             findings.push(file.finding(1, text));
         }
         if !listed {
             findings.extend(lines.into_iter().map(|line| {
-                let text = "unsafe code in a file that lint/house.rs does not list for it";
+                let text = "unsafe code in a file that lint/architecture.rs does not list for it";
                 file.finding(line, text.to_owned())
             }));
         }

@@ -13,7 +13,7 @@ use walkdir::{DirEntry, WalkDir};
 use crate::workspace::Workspace;
 
 /// Something that breaks a rule.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) path: String,
     pub(super) line: usize,

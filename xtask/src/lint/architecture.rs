@@ -1,4 +1,4 @@
-//! The rules of the house, as tables: who may import whom, who names which crate, who may be unsafe.
+//! The architecture, as tables: who may import whom, who names which crate, who may be unsafe.
 
 /// A crate of ours: where its root module is, and the name that other crates call it by.
 pub(super) struct Crate {
@@ -29,123 +29,61 @@ pub(super) const CRATES: [Crate; 3] = [
     },
 ];
 
-/// What a module may import.
-pub(super) enum May {
-    /// A module, and everything in it.
-    Import(&'static str),
-    /// The items that the module's mod.rs itself defines: traits and their types. What it only
-    /// passes on from its files is an implementation.
-    ImportTraits(&'static str),
-    /// Everything: the place where things are put together.
-    ImportAll,
-}
-
-use May::{Import, ImportAll, ImportTraits};
-
 /// Who may import whom. Modules are `crate::module`; a module's own files may import each other,
 /// and roots (lib.rs, main.rs) may import everything.
-pub(super) const IMPORTS: [(&str, &[May]); 19] = [
-    ("ebpf::abi", &[]),
-    ("ebpf::wire", &[]),
-    ("ebpf::rule", &[Import("ebpf::abi"), Import("ebpf::wire")]),
-    (
-        "program::packet",
-        &[Import("ebpf::abi"), Import("ebpf::wire")],
-    ),
-    (
-        "program::maps",
-        &[Import("ebpf::abi"), Import("ebpf::wire")],
-    ),
-    (
-        "program::probe",
-        &[Import("program::packet"), Import("ebpf::abi")],
-    ),
+///
+/// `traits:MODULE` are the items that the module's mod.rs itself defines: traits and their types. What it
+/// only passes on from its files is an implementation. `*` is everything: the place where things are put
+/// together.
+pub(super) const IMPORTS: [(&str, &str); 19] = [
+    ("ebpf::abi", ""),
+    ("ebpf::wire", ""),
+    ("ebpf::rule", "ebpf::abi ebpf::wire"),
+    ("program::packet", "ebpf::abi ebpf::wire"),
+    ("program::maps", "ebpf::abi ebpf::wire"),
+    ("program::probe", "program::packet ebpf::abi"),
     (
         "program::stage",
-        &[
-            Import("program::packet"),
-            Import("program::maps"),
-            Import("ebpf::rule"),
-            Import("ebpf::wire"),
-            Import("ebpf::abi"),
-        ],
+        "program::packet program::maps ebpf::rule ebpf::wire ebpf::abi",
     ),
     (
         "program::ping",
         // The way of an endpoint's frames, which it is to take: stages put together.
-        &[
-            Import("program::packet"),
-            Import("program::maps"),
-            Import("program::stage"),
-            Import("ebpf::rule"),
-            Import("ebpf::wire"),
-            Import("ebpf::abi"),
-        ],
+        "program::packet program::maps program::stage ebpf::rule ebpf::wire ebpf::abi",
     ),
     (
         "program::pipeline",
         // The order of the stages, and nothing else.
-        &[
-            Import("program::packet"),
-            Import("program::maps"),
-            Import("program::stage"),
-            Import("program::ping"),
-            Import("ebpf::rule"),
-            Import("ebpf::wire"),
-            Import("ebpf::abi"),
-        ],
+        "program::packet program::maps program::stage program::ping ebpf::rule ebpf::wire ebpf::abi",
     ),
-    ("user::model", &[]),
-    ("user::registry", &[Import("user::model")]),
-    ("user::platform", &[Import("user::model")]),
-    (
-        "user::datapath",
-        &[
-            Import("user::model"),
-            Import("ebpf::abi"),
-            // Echoes are made here and read by the programs.
-            Import("ebpf::wire"),
-        ],
-    ),
+    ("user::model", ""),
+    ("user::registry", "user::model"),
+    ("user::platform", "user::model"),
+    // Echoes are made in the datapath and read by the programs.
+    ("user::datapath", "user::model ebpf::abi ebpf::wire"),
     (
         "user::reconcile",
-        &[
-            Import("user::model"),
-            ImportTraits("user::registry"),
-            // Pure: what is written is held to them, and what is read.
-            Import("user::registry::rules"),
-            ImportTraits("user::platform"),
-            ImportTraits("user::datapath"),
-        ],
+        // The registry's rules are pure: what is written is held to them, and what is read.
+        "user::model traits:user::registry user::registry::rules traits:user::platform traits:user::datapath",
     ),
-    ("user::integration", &[Import("user::model")]),
-    (
-        "user::config",
-        // The registry's settings are a part of it.
-        &[Import("user::model"), ImportTraits("user::registry")],
-    ),
-    (
-        "user::observe",
-        &[Import("user::model"), Import("user::agent::client")],
-    ),
+    ("user::integration", "user::model"),
+    // The registry's settings are a part of the configuration.
+    ("user::config", "user::model traits:user::registry"),
+    ("user::observe", "user::model user::agent::client"),
     (
         "user::cli",
-        &[
-            // The words that commands are made of; without them each verb would spell them anew.
-            Import("user::model"),
-            // The client, and what it sends and gets.
-            Import("user::agent::client"),
-            Import("user::agent::api"),
-            Import("user::config"),
-            Import("user::observe"),
-        ],
+        // The words that commands are made of, and the client with what it sends and gets.
+        "user::model user::agent::client user::agent::api user::config user::observe",
     ),
-    ("user::agent", &[ImportAll]),
+    ("user::agent", "*"),
 ];
 
 /// Modules whose files are kept apart from each other: one network function each, put together by
 /// the root alone.
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
+
+/// Circles of modules that are still to be cut: the module that they are in, and which of its modules.
+pub(super) const CIRCLES: [(&str, &str); 0] = [];
 
 /// Crates that few may name, and the folders that may.
 pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
