@@ -13,6 +13,7 @@ use crate::build::{self, BPF_PROGRAMS, Toolchain};
 use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::Workspace;
+use architecture::CIRCLES;
 use source::{Finding, SourceFile};
 
 /// Checks the source: formatting, lints, documentation, and the rules of the architecture.
@@ -23,11 +24,14 @@ pub(crate) struct Args {}
 type Check = fn(&Workspace, &[SourceFile]) -> Result<()>;
 
 /// Quick ones first.
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("formatting", |workspace, _| {
         cargo(workspace, &["fmt", "--all", "--check"])
     }),
     ("imports", |_, files| none(&imports::check(files)?)),
+    ("circles", |_, files| {
+        none(&circles::find(&imports::graph(files)?, &CIRCLES))
+    }),
     ("unsafe code", |_, files| none(&limits::unsafe_code(files)?)),
     ("file length", |_, files| none(&limits::length(files))),
     ("clippy", |workspace, _| {

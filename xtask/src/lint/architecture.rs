@@ -83,7 +83,27 @@ pub(super) const IMPORTS: [(&str, &str); 19] = [
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 
 /// Circles of modules that are still to be cut: the module that they are in, and which of its modules.
-pub(super) const CIRCLES: [(&str, &str); 0] = [];
+pub(super) const CIRCLES: [(&str, &str); 13] = [
+    (
+        "user::agent",
+        "doctor, drops, inquiries, monitor, operations, verify",
+    ),
+    ("user::agent::api", "drops, view"),
+    ("user::datapath", "drops, maps, table, tables"),
+    ("user::model", "change, endpoint"),
+    ("user::platform", "link_change, netlink"),
+    ("user::reconcile", "announce, apply, ports, telling, write"),
+    ("user::reconcile", "desired, tables"),
+    ("user::reconcile", "resolve, wake"),
+    ("user::reconcile", "view, withheld"),
+    (
+        "user::reconcile::simulation",
+        "faulty_writes, host, invariants, world",
+    ),
+    ("user::registry::etcd", "changes, txn_plan"),
+    ("user::registry::etcd", "identity, read"),
+    ("user::registry::sqlite", "file, schema"),
+];
 
 /// Crates that few may name, and the folders that may.
 pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [

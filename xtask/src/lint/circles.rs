@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::architecture::CIRCLES;
 use super::source::Finding;
 
 /// For each module, which of its own modules imports which, and a line where it does.
@@ -10,9 +9,9 @@ pub(super) type Graph = BTreeMap<String, Imports>;
 type Imports = BTreeMap<String, BTreeMap<String, Finding>>;
 
 /// Circles that the table does not have, import by import; and rows of the table that are cut by now.
-pub(super) fn find(graph: &Graph) -> Vec<Finding> {
+pub(super) fn find(graph: &Graph, table: &[(&str, &str)]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut known: BTreeSet<_> = CIRCLES.into_iter().collect();
+    let mut known: BTreeSet<_> = table.iter().copied().collect();
     for (parent, imports) in graph {
         for circle in circles(imports) {
             let names = circle.iter().map(|name| name.as_str());
@@ -66,4 +65,57 @@ fn reached<'a>(imports: &'a Imports, from: &'a String) -> BTreeSet<&'a String> {
         left.extend(next.filter(|module| seen.insert(*module)));
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The findings of modules of `user::new` that import each other so.
+    fn findings(imports: &[(&str, &str)], table: &[(&str, &str)]) -> Vec<String> {
+        let mut graph = Graph::new();
+        for (from, to) in imports {
+            let edge = Finding {
+                path: format!("{from}.rs"),
+                line: 1,
+                text: format!("{from} imports {to}"),
+            };
+            let parent = graph.entry("user::new".to_owned()).or_default();
+            let of_module = parent.entry((*from).to_owned()).or_default();
+            of_module.insert((*to).to_owned(), edge);
+        }
+        find(&graph, table)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_circle_is_found_with_its_imports_and_no_other() {
+        assert_eq!(
+            findings(&[("a", "b"), ("a", "c"), ("b", "c")], &[]),
+            [""; 0]
+        );
+        let imports = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("e", "a")];
+        let found = findings(&imports, &[]);
+        assert_eq!(
+            found,
+            [
+                "a.rs:1: a circle in user::new, a, b, c: a imports b",
+                "b.rs:1: a circle in user::new, a, b, c: b imports c",
+                "c.rs:1: a circle in user::new, a, b, c: c imports a",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_row_is_a_circle_that_there_is() {
+        let table = [("user::new", "a, b")];
+        assert_eq!(findings(&[("a", "b"), ("b", "a")], &table), [""; 0]);
+        let found = findings(&[("a", "b")], &table);
+        assert!(
+            found[0].contains("user::new that there is not: a, b"),
+            "{found:?}"
+        );
+    }
 }

@@ -6,38 +6,53 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 
 use super::architecture::{CRATES, Crate, IMPORTS, KEPT_APART, WRAPPED_CRATES};
-use super::circles::{self, Graph};
+use super::circles::Graph;
 use super::paths::{self, Path};
 use super::source::{Finding, SourceFile};
 
 /// Findings in all files. Tests are free: they build their subject with whatever is at hand.
 pub(super) fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
     let modules = Modules::of(files)?;
-    let mut graph = Graph::default();
     let mut findings = Vec::new();
+    each_path(files, |file, place, path| {
+        let wrapped = wrapped_crate(&file.path, &path.segments);
+        let broken = wrapped.or_else(|| modules.broken_by(place?, path));
+        findings.extend(broken.map(|rule| file.finding(path.line, rule)));
+    })?;
+    findings.dedup();
+    Ok(findings)
+}
+
+/// Which modules of each module import each other.
+pub(super) fn graph(files: &[SourceFile]) -> Result<Graph> {
+    let modules = Modules::of(files)?;
+    let mut graph = Graph::default();
+    each_path(files, |file, place, path| {
+        let siblings = place.and_then(|place| modules.siblings(place, path));
+        let Some((parent, from, to)) = siblings else {
+            return;
+        };
+        let line = file.finding(path.line, format!("{from} imports {to}"));
+        let imported = graph.entry(parent).or_default().entry(from).or_default();
+        imported.entry(to).or_insert(line);
+    })?;
+    Ok(graph)
+}
+
+/// Calls `see` with every path outside of tests.
+fn each_path(
+    files: &[SourceFile],
+    mut see: impl FnMut(&SourceFile, Option<&Place>, &Path),
+) -> Result<()> {
     for file in files {
         let place = Place::of(&file.path);
         for path in paths::of(file)? {
-            if file.is_test_line(path.line) {
-                continue;
-            }
-            let wrapped = wrapped_crate(&file.path, &path.segments);
-            let broken = wrapped.or_else(|| modules.broken_by(place.as_ref()?, &path));
-            findings.extend(broken.map(|rule| file.finding(path.line, rule)));
-            if let Some((parent, from, to)) = place
-                .as_ref()
-                .and_then(|place| modules.siblings(place, &path))
-            {
-                let line = || file.finding(path.line, format!("{from} imports {to}"));
-                let of_parent = graph.entry(parent).or_default();
-                let imported = of_parent.entry(from.clone()).or_default();
-                imported.entry(to.clone()).or_insert_with(line);
+            if !file.is_test_line(path.line) {
+                see(file, place.as_ref(), &path);
             }
         }
     }
-    findings.extend(circles::find(&graph));
-    findings.dedup();
-    Ok(findings)
+    Ok(())
 }
 
 /// Where a file stands in our crates.

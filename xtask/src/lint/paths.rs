@@ -43,7 +43,7 @@ impl Walk {
                 TokenTree::Ident(ident) => {
                     let word = ident.to_string().trim_start_matches("r#").to_owned();
                     if colons != 2 {
-                        before = path.last().cloned().unwrap_or_default();
+                        before = path.last().cloned().unwrap_or(before);
                         self.end(prefix, &mut path, line);
                         line = ident.span().start().line;
                     }
