@@ -39,6 +39,7 @@ pub mod ovs;
 pub mod process;
 pub mod stopped;
 pub mod traffic;
+pub mod two_hosts;
 pub mod wait;
 
 pub use agent::{Agent, Run, overlay};
@@ -49,4 +50,5 @@ pub use lab::{Host, Lab, Switch};
 pub use netns::{Netns, OwnedNetns};
 pub use ovs::OpenVswitch;
 pub use stopped::Stopped;
+pub use two_hosts::TwoHosts;
 pub use wait::{eventually, until, until_within};

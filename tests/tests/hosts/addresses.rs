@@ -4,7 +4,7 @@ use overlay_lab::{Agent, Lab, Netns, agent::FAILED};
 use serde_json::{Value, json};
 
 /// A lab with an agent on each of two hosts.
-fn world() -> (Lab, [Agent; 2]) {
+fn fixture() -> (Lab, [Agent; 2]) {
     let lab = Lab::new();
     let hosts = lab.hosts();
     let agents = Agent::on_each(&lab, &hosts, "");
@@ -18,7 +18,7 @@ fn add(agent: &Agent, name: &str, words: &str) -> Value {
 
 #[test]
 fn an_endpoint_of_a_dual_stack_network_gets_an_address_of_each_family() {
-    let (lab, [one, two]) = world();
+    let (lab, [one, two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/16 --subnet fd00:1::/64");
     let [a, b] = ["a", "b"].map(|name| lab.name(name));
     let first = add(&one, &a, "--vni 50");
@@ -32,7 +32,7 @@ fn an_endpoint_of_a_dual_stack_network_gets_an_address_of_each_family() {
 
 #[test]
 fn a_family_that_is_used_up_refuses_the_endpoint_by_its_name() {
-    let (lab, [one, _two]) = world();
+    let (lab, [one, _two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/30 --subnet fd00:1::/64");
     add(&one, &lab.name("a"), "--vni 50");
     let words = format!("endpoint add {} --vni 50", lab.name("b"));
@@ -42,7 +42,7 @@ fn a_family_that_is_used_up_refuses_the_endpoint_by_its_name() {
 
 #[test]
 fn a_default_mac_that_is_taken_is_replaced_and_one_that_was_asked_for_is_not() {
-    let (lab, [one, two]) = world();
+    let (lab, [one, two]) = fixture();
     one.does("network create six --vni 50");
     let [a, b, c] = ["a", "b", "c"].map(|name| lab.name(name));
     let first = add(&one, &a, "--vni 50 --ip fd00:1::2/32");
@@ -60,7 +60,7 @@ fn a_default_mac_that_is_taken_is_replaced_and_one_that_was_asked_for_is_not() {
 
 #[test]
 fn endpoints_whose_default_macs_are_the_same_reach_each_other() {
-    let (lab, [one, two]) = world();
+    let (lab, [one, two]) = fixture();
     one.does("network create six --vni 50 --subnet fd00::/32");
     let [a, b] = ["a", "b"].map(|name| lab.name(name));
     add(&one, &a, "--vni 50 --ip fd00:0:1::2");
@@ -70,7 +70,7 @@ fn endpoints_whose_default_macs_are_the_same_reach_each_other() {
 
 #[test]
 fn a_namespace_where_ipv6_is_off_takes_an_endpoint_with_ipv6() {
-    let (lab, [one, two]) = world();
+    let (lab, [one, two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/16 --subnet fd00:1::/64");
     let pod = lab.netns("pod");
     for which in ["all", "default"] {
@@ -88,7 +88,7 @@ fn a_namespace_where_ipv6_is_off_takes_an_endpoint_with_ipv6() {
 
 #[test]
 fn all_addresses_of_subnets_of_one_and_two_are_handed_out() {
-    let (lab, [one, two]) = world();
+    let (lab, [one, two]) = fixture();
     for (vni, subnet, expected) in [
         (50, "10.0.0.4/31", &["10.0.0.4/31", "10.0.0.5/31"][..]),
         (51, "fd00::4/127", &["fd00::4/127", "fd00::5/127"]),
@@ -119,7 +119,7 @@ fn all_addresses_of_subnets_of_one_and_two_are_handed_out() {
 
 #[test]
 fn link_local_subnets_are_as_good_as_others() {
-    let (lab, [one, two]) = world();
+    let (lab, [one, two]) = fixture();
     one.does("network create ll --vni 50 --subnet 169.254.0.0/16 --subnet fe80::/64");
     let [a, b] = ["a", "b"].map(|name| lab.name(name));
     add(&one, &a, "--vni 50");
@@ -130,7 +130,7 @@ fn link_local_subnets_are_as_good_as_others() {
 
 #[test]
 fn an_endpoint_gets_other_addresses_while_it_runs_and_every_host_follows() {
-    let (lab, [one, two]) = world();
+    let (lab, [one, two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/16 --subnet fd00:1::/64");
     let [a, b] = ["a", "b"].map(|name| lab.name(name));
     add(&one, &a, "--vni 50");

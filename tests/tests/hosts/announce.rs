@@ -10,7 +10,7 @@ const ADDRESSES: &str = "--ip 7.7.7.3/24 --ip fd07::3/64";
 /// least, and 5 s more until it is probed.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
-struct World {
+struct Fixture {
     blue: Netns,
     /// On the host where green is.
     red: Netns,
@@ -19,7 +19,7 @@ struct World {
     _one: Agent,
 }
 
-impl World {
+impl Fixture {
     fn new(network: &str) -> Self {
         let lab = Lab::new();
         let hosts: [Host; 2] = lab.hosts();
@@ -77,8 +77,8 @@ fn an_endpoint_made_anew_with_another_mac_is_reached_at_once() {
         "",
         "--resolve on-demand --subnet 7.7.7.0/24 --subnet fd07::/64",
     ] {
-        let world = World::new(network);
-        let times = world.remake_green();
+        let fixture = Fixture::new(network);
+        let times = fixture.remake_green();
         println!("{network:?}: {times:?}");
         assert!(times.iter().all(|(_, time)| *time < AT_ONCE), "{times:?}");
     }

@@ -8,18 +8,18 @@ use overlay_lab::{
     until,
 };
 
-struct World {
+struct Fixture {
     one: Agent,
     lab: Lab,
 }
 
 /// An agent, and an endpoint 7.7.7.3 in a namespace of its own.
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42");
     one.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
-    World { one, lab }
+    Fixture { one, lab }
 }
 
 fn state(agent: &Agent, name: &str) -> String {
@@ -39,7 +39,7 @@ fn links(agent: &Agent) -> Vec<String> {
 
 #[test]
 fn a_container_that_a_process_names_gets_an_endpoint_and_stays_its_owners() {
-    let World { mut one, lab } = world();
+    let Fixture { mut one, lab } = fixture();
     let (container, web) = (Container::start(), lab.name("web"));
     let (pid, words) = (container.pid(), format!("endpoint add {web} --vni 42"));
     one.does(&format!("{words} --ip 7.7.7.2/24 --netns {pid}"));
@@ -63,7 +63,7 @@ fn a_container_that_a_process_names_gets_an_endpoint_and_stays_its_owners() {
 
 #[test]
 fn two_endpoints_of_a_container_go_one_by_one() {
-    let World { one, lab } = world();
+    let Fixture { one, lab } = fixture();
     let (container, a, b) = (Container::start(), lab.name("a"), lab.name("b"));
     let path = container.path();
     one.does(&format!(
@@ -83,7 +83,7 @@ fn two_endpoints_of_a_container_go_one_by_one() {
 
 #[test]
 fn an_endpoint_that_is_asked_for_again_by_another_way_to_its_container_is_there_already() {
-    let World { one, lab } = world();
+    let Fixture { one, lab } = fixture();
     let (container, other, web) = (Container::start(), Container::start(), lab.name("web"));
     let add = |netns: &str| format!("endpoint add {web} --vni 42 --ip 7.7.7.2/24 --netns {netns}");
     let (pid, path) = (container.pid().to_string(), container.path());
@@ -101,7 +101,7 @@ fn an_endpoint_that_is_asked_for_again_by_another_way_to_its_container_is_there_
 
 #[test]
 fn an_endpoint_whose_container_ends_is_not_ready_says_why_and_comes_back_in_the_next_one() {
-    let World { mut one, lab } = world();
+    let Fixture { mut one, lab } = fixture();
     let (first, web) = (Container::start(), lab.name("web"));
     let pid = first.pid();
     one.does(&format!(
@@ -137,7 +137,7 @@ fn an_endpoint_whose_container_ends_is_not_ready_says_why_and_comes_back_in_the_
 
 #[test]
 fn another_namespace_under_the_same_path_is_not_taken_for_the_first() {
-    let World { one, lab } = world();
+    let Fixture { one, lab } = fixture();
     let (first, web) = (Container::start(), lab.name("web"));
     let path = lab.dir().join("sandbox");
     let lead = |to: &Container| {
@@ -162,7 +162,7 @@ fn another_namespace_under_the_same_path_is_not_taken_for_the_first() {
 
 #[test]
 fn a_namespace_that_is_not_there_is_refused_in_one_line_and_never_made() {
-    let World { one, lab } = world();
+    let Fixture { one, lab } = fixture();
     let web = lab.name("web");
     let ended = {
         let container = Container::start();
@@ -198,7 +198,7 @@ fn a_namespace_that_is_not_there_is_refused_in_one_line_and_never_made() {
 
 #[test]
 fn down_takes_the_links_and_leaves_the_containers() {
-    let World { mut one, lab } = world();
+    let Fixture { mut one, lab } = fixture();
     let (container, web) = (Container::start(), lab.name("web"));
     let pid = container.pid();
     one.does(&format!(

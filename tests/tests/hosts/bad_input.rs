@@ -52,7 +52,7 @@ fn refused(agent: &Agent, words: &str, code: i32, parts: &[&str]) {
     }
 }
 
-struct World {
+struct Fixture {
     one: Agent,
     _two: Agent,
     blue: Netns,
@@ -60,7 +60,7 @@ struct World {
 }
 
 /// VNI 42 takes any address, VNI 50 those of `10.50.0.0/29` and `fd50::/64`.
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     let [one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
@@ -68,7 +68,7 @@ fn world() -> World {
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches("7.7.7.3");
-    World {
+    Fixture {
         one,
         _two: two,
         blue,
@@ -117,7 +117,7 @@ const MALFORMED: &str = "
 
 #[test]
 fn malformed_values_are_usage_errors_and_change_nothing() {
-    let World { one, lab, .. } = &world();
+    let Fixture { one, lab, .. } = &fixture();
     let before = State::of(one, lab);
     for line in MALFORMED.lines().filter(|line| !line.is_empty()) {
         let (words, parts) = line.split_once('|').unwrap();
@@ -133,7 +133,7 @@ fn malformed_values_are_usage_errors_and_change_nothing() {
 
 #[test]
 fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing() {
-    let World { one, lab, blue, .. } = &world();
+    let Fixture { one, lab, blue, .. } = &fixture();
     let before = State::of(one, lab);
     let (x, green) = (lab.name("x"), lab.name("green"));
     for (words, parts) in [
@@ -219,7 +219,7 @@ fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing
 
 #[test]
 fn a_subnet_that_is_used_up_is_refused() {
-    let World { one, lab, .. } = &world();
+    let Fixture { one, lab, .. } = &fixture();
     one.does("network create small --vni 60 --subnet 10.60.0.0/29");
     // 10.60.0.1 is left to a gateway, .7 is the broadcast address.
     for number in 2..=6 {
@@ -236,7 +236,7 @@ fn a_subnet_that_is_used_up_is_refused() {
 
 #[test]
 fn names_that_are_taken_on_the_host_are_refused_and_what_has_them_stays() {
-    let World { one, lab, blue, .. } = &world();
+    let Fixture { one, lab, blue, .. } = &fixture();
     let users = lab.netns("users");
     users.ip("link add eth0 type bridge");
     let file = lab.name("file");
@@ -291,7 +291,7 @@ fn an_endpoint_for_which_a_map_has_no_room_is_taken_back() {
 
 #[test]
 fn a_network_with_a_larger_mtu_than_the_underlay_leaves_is_refused_where_it_is_used() {
-    let World { one, lab, .. } = &world();
+    let Fixture { one, lab, .. } = &fixture();
     one.does("network create jumbo --vni 60 --mtu 9000");
     let before = State::of(one, lab);
     let words = format!("endpoint add {} --vni 60 --ip 7.7.7.9/24", lab.name("x"));
@@ -301,7 +301,7 @@ fn a_network_with_a_larger_mtu_than_the_underlay_leaves_is_refused_where_it_is_u
 
 #[test]
 fn a_folder_that_can_not_be_imported_is_refused_whole() {
-    let World { one, lab, .. } = &world();
+    let Fixture { one, lab, .. } = &fixture();
     let before = State::of(one, lab);
     let folder = lab.dir().join("arpd");
     let import = format!("import arpd {} --vni 42", folder.display());
@@ -398,7 +398,7 @@ fn without_an_agent_the_verbs_say_how_to_start_one() {
 
 #[test]
 fn run_refuses_a_second_agent_of_the_instance() {
-    let World { one, blue, lab, .. } = &world();
+    let Fixture { one, blue, lab, .. } = &fixture();
     let before = State::of(one, lab);
     let line = Run::of(&mut one.run_command("")).error(FAILED);
     assert!(
@@ -412,7 +412,7 @@ fn run_refuses_a_second_agent_of_the_instance() {
 
 #[test]
 fn an_answer_that_can_not_be_written_is_a_failure() {
-    let World { one, .. } = &world();
+    let Fixture { one, .. } = &fixture();
     let mut command = agent::command(one.instance());
     let full = command
         .arg("status")

@@ -9,7 +9,7 @@ const HEADERS_V6: usize = 40 + 8;
 /// More than 8 MiB, and no multiple of any packet's size.
 const BYTES: u64 = (9 << 20) + 12_345;
 
-struct World {
+struct Fixture {
     blue: Netns,
     red: Netns,
     green: Netns,
@@ -20,7 +20,7 @@ struct World {
 }
 
 /// `blue` (.2) and `red` (.4) on the first host, `green` (.3) on the second.
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42");
@@ -34,7 +34,7 @@ fn world() -> World {
     for ip in ["7.7.7.2", "fd07::2"] {
         green.reaches(ip);
     }
-    World {
+    Fixture {
         blue,
         red,
         green,
@@ -50,52 +50,52 @@ fn all_sizes(headers: usize) -> std::ops::RangeInclusive<usize> {
 
 #[test]
 fn tcp_carries_every_byte_both_ways_across_hosts() {
-    let world = world();
+    let fixture = fixture();
     for ip in ["7.7.7.3", "fd07::3"] {
-        traffic::tcp(&world.blue, &world.green, ip, BYTES);
+        traffic::tcp(&fixture.blue, &fixture.green, ip, BYTES);
     }
-    traffic::tcp(&world.green, &world.blue, "7.7.7.2", BYTES);
+    traffic::tcp(&fixture.green, &fixture.blue, "7.7.7.2", BYTES);
 }
 
 #[test]
 fn tcp_carries_every_byte_both_ways_on_one_host() {
-    let world = world();
+    let fixture = fixture();
     for ip in ["7.7.7.4", "fd07::4"] {
-        traffic::tcp(&world.blue, &world.red, ip, BYTES);
+        traffic::tcp(&fixture.blue, &fixture.red, ip, BYTES);
     }
 }
 
 #[test]
 fn tcp_carries_every_byte_without_segmentation_offload_on_the_underlay() {
-    let world = world();
-    for agent in [&world.one, &world.two] {
+    let fixture = fixture();
+    for agent in [&fixture.one, &fixture.two] {
         agent.netns().run(
             "ethtool",
             "-K u0 tso off gso off tx-udp_tnl-segmentation off",
         );
     }
-    traffic::tcp(&world.blue, &world.green, "7.7.7.3", BYTES);
-    for agent in [&world.one, &world.two] {
+    traffic::tcp(&fixture.blue, &fixture.green, "7.7.7.3", BYTES);
+    for agent in [&fixture.one, &fixture.two] {
         agent.netns().run("ethtool", "-K u0 gro on");
     }
     for ip in ["7.7.7.3", "fd07::3"] {
-        traffic::tcp(&world.blue, &world.green, ip, BYTES);
+        traffic::tcp(&fixture.blue, &fixture.green, ip, BYTES);
     }
 }
 
 #[test]
 fn a_streams_segments_are_aggregated_behind_the_tunnel_where_the_underlay_does_not() {
-    let world = world();
-    for agent in [&world.one, &world.two] {
+    let fixture = fixture();
+    for agent in [&fixture.one, &fixture.two] {
         agent.netns().run(
             "ethtool",
             "-K u0 tso off gso off tx-udp_tnl-segmentation off gro off",
         );
     }
     for ip in ["7.7.7.3", "fd07::3"] {
-        let before = tcp_packets_received(&world.green);
-        traffic::tcp(&world.blue, &world.green, ip, BYTES);
-        let received = tcp_packets_received(&world.green) - before;
+        let before = tcp_packets_received(&fixture.green);
+        traffic::tcp(&fixture.blue, &fixture.green, ip, BYTES);
+        let received = tcp_packets_received(&fixture.green) - before;
         // Acknowledgements of what goes back among them.
         let segments = BYTES / MTU as u64;
         assert!(
@@ -114,30 +114,50 @@ fn tcp_packets_received(netns: &Netns) -> u64 {
 
 #[test]
 fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_across_hosts() {
-    let world = world();
-    traffic::udp(&world.blue, &world.green, "7.7.7.3", all_sizes(HEADERS_V4));
-    traffic::udp(&world.green, &world.blue, "fd07::2", all_sizes(HEADERS_V6));
+    let fixture = fixture();
+    traffic::udp(
+        &fixture.blue,
+        &fixture.green,
+        "7.7.7.3",
+        all_sizes(HEADERS_V4),
+    );
+    traffic::udp(
+        &fixture.green,
+        &fixture.blue,
+        "fd07::2",
+        all_sizes(HEADERS_V6),
+    );
 }
 
 #[test]
 fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_on_one_host() {
-    let world = world();
-    traffic::udp(&world.blue, &world.red, "7.7.7.4", all_sizes(HEADERS_V4));
-    traffic::udp(&world.red, &world.blue, "fd07::2", all_sizes(HEADERS_V6));
+    let fixture = fixture();
+    traffic::udp(
+        &fixture.blue,
+        &fixture.red,
+        "7.7.7.4",
+        all_sizes(HEADERS_V4),
+    );
+    traffic::udp(
+        &fixture.red,
+        &fixture.blue,
+        "fd07::2",
+        all_sizes(HEADERS_V6),
+    );
 }
 
 #[test]
 fn datagrams_that_the_sender_fragments_are_put_together_again() {
-    let world = world();
+    let fixture = fixture();
     traffic::udp(
-        &world.blue,
-        &world.green,
+        &fixture.blue,
+        &fixture.green,
         "7.7.7.3",
         [MTU, 3000, 20_000, 65_000],
     );
     traffic::udp(
-        &world.blue,
-        &world.green,
+        &fixture.blue,
+        &fixture.green,
         "fd07::3",
         [MTU, 3000, 20_000, 65_000],
     );
@@ -145,7 +165,7 @@ fn datagrams_that_the_sender_fragments_are_put_together_again() {
 
 #[test]
 fn packets_of_the_mtu_pass_unfragmented_and_of_longer_ones_the_sender_is_told() {
-    let World { one, blue, .. } = &world();
+    let Fixture { one, blue, .. } = &fixture();
     for (ip, headers) in [
         ("7.7.7.3", HEADERS_V4),
         ("fd07::3", HEADERS_V6),

@@ -15,7 +15,7 @@ const BLUE: &str = "7.7.7.2";
 const GREEN: &str = "7.7.7.3";
 const CYAN: &str = "7.7.7.4";
 
-struct World {
+struct Fixture {
     one: Agent,
     _two: Agent,
     blue: Netns,
@@ -24,7 +24,7 @@ struct World {
     _lab: Lab,
 }
 
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let [first, second] = lab.hosts();
     let one = Agent::start(&lab, &first, "--vni 42 --vni 43");
@@ -34,7 +34,7 @@ fn world() -> World {
     let cyan = one.endpoint(&lab.name("cyan"), 43, &["7.7.7.4/24"]);
     let _green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches(GREEN);
-    World {
+    Fixture {
         one,
         _two: two,
         blue,
@@ -44,7 +44,7 @@ fn world() -> World {
     }
 }
 
-impl World {
+impl Fixture {
     fn links(&self) -> Vec<Value> {
         serde_json::from_str(&self.host.netns.ip("-j -d link")).unwrap()
     }
@@ -115,12 +115,12 @@ fn is_up(link: &Value) -> bool {
 
 #[test]
 fn devices_that_somebody_removes_or_changes_are_put_back_at_once() {
-    let world = world();
-    assert!(world.is_whole());
-    let host = &world.host.netns;
-    let devices = ["ovx", "ovh", "ovb"].map(|prefix| world.name(prefix));
+    let fixture = fixture();
+    assert!(fixture.is_whole());
+    let host = &fixture.host.netns;
+    let devices = ["ovx", "ovh", "ovb"].map(|prefix| fixture.name(prefix));
     let [vxlan, headroom, bridge] = &devices;
-    let port = world.name("ovl");
+    let port = fixture.name("ovl");
     for what in [
         format!("link del {vxlan}"),
         format!("link set {vxlan} down"),
@@ -134,30 +134,30 @@ fn devices_that_somebody_removes_or_changes_are_put_back_at_once() {
         format!("link del {bridge}"),
     ] {
         host.ip(&what);
-        until(&format!("{what} to be undone"), || world.is_whole());
-        assert!(world.blue.pings(GREEN, "-c 1 -W 5"), "{what}");
+        until(&format!("{what} to be undone"), || fixture.is_whole());
+        assert!(fixture.blue.pings(GREEN, "-c 1 -W 5"), "{what}");
     }
     // By its other name.
     host.ip(&format!("link set {vxlan} down"));
     host.ip(&format!("link set {vxlan} name renamed"));
-    until("its name to come back", || world.is_whole());
+    until("its name to come back", || fixture.is_whole());
     until("the fast path to be on", || {
-        world.fast_path() == (true, String::new())
+        fixture.fast_path() == (true, String::new())
     });
     // Ports are looked at with the devices.
     host.ip(&format!("link set {port} type bridge_slave isolated off"));
     host.ip(&format!("link set {bridge} up"));
-    until("the port to be isolated again", || world.is_whole());
+    until("the port to be isolated again", || fixture.is_whole());
 }
 
 #[test]
 fn status_says_that_the_fast_path_is_off_and_why_until_it_is_on_again() {
-    let world = world();
-    assert_eq!(world.fast_path(), (true, String::new()));
-    let host = &world.host.netns;
-    let vxlan = world.name("ovx");
+    let fixture = fixture();
+    assert_eq!(fixture.fast_path(), (true, String::new()));
+    let host = &fixture.host.netns;
+    let vxlan = fixture.name("ovx");
     // Somebody takes the port before the agent takes it back.
-    let stopped = world.one.stop();
+    let stopped = fixture.one.stop();
     for theft in [
         format!("link del {vxlan}"),
         "link add theirs type vxlan external dstport 4789".to_owned(),
@@ -166,34 +166,34 @@ fn status_says_that_the_fast_path_is_off_and_why_until_it_is_on_again() {
         host.ip(&theft);
     }
     drop(stopped);
-    until("the fast path to be off", || !world.fast_path().0);
+    until("the fast path to be off", || !fixture.fast_path().0);
     until("the reason to name the thief", || {
-        let (is_on, why) = world.fast_path();
+        let (is_on, why) = fixture.fast_path();
         !is_on && why.contains("theirs") && why.contains("4789")
     });
-    let text = world.one.does("status");
+    let text = fixture.one.does("status");
     assert!(
         text.contains("fast path off") && text.contains("theirs"),
         "{text}"
     );
     assert!(
-        world.blue.pings(GREEN, "-c 1 -W 5"),
+        fixture.blue.pings(GREEN, "-c 1 -W 5"),
         "it is slower, no more"
     );
     host.ip("link del theirs");
     until("the fast path to be on", || {
-        world.fast_path() == (true, String::new())
+        fixture.fast_path() == (true, String::new())
     });
-    assert!(world.is_whole());
+    assert!(fixture.is_whole());
 }
 
 #[test]
 fn a_bridge_that_is_up_joins_nobody() {
-    let world = world();
-    let host = &world.host.netns;
-    let bridge = world.name("ovb");
+    let fixture = fixture();
+    let host = &fixture.host.netns;
+    let bridge = fixture.name("ovb");
     // Without its programs nothing but the bridge's settings keeps an endpoint's frames in.
-    let agent = &world.one;
+    let agent = &fixture.one;
     let stopped = agent.stop();
     let links = format!(
         "/sys/fs/bpf/overlay/{}/v{ABI_VERSION}/links",
@@ -211,7 +211,7 @@ fn a_bridge_that_is_up_joins_nobody() {
         }
     }
     host.ip(&format!("link set {bridge} up"));
-    for link in world.links() {
+    for link in fixture.links() {
         if link["master"] == bridge.as_str() && is_up(&link) {
             let name = link["ifname"].as_str().unwrap().to_owned();
             until("the bridge to forward", || {
@@ -221,8 +221,8 @@ fn a_bridge_that_is_up_joins_nobody() {
             });
         }
     }
-    let sink = RawSocket::open(&world.cyan, "eth0");
-    let source = RawSocket::open(&world.blue, "eth0");
+    let sink = RawSocket::open(&fixture.cyan, "eth0");
+    let source = RawSocket::open(&fixture.blue, "eth0");
     let (blue, cyan) = (default_mac(BLUE), default_mac(CYAN));
     for to in [
         cyan,
@@ -242,30 +242,30 @@ fn a_bridge_that_is_up_joins_nobody() {
     let crossed = sink.all(|frame| (frame[6..12] == blue).then(|| format!("{frame:02x?}")));
     assert_eq!(crossed, [""; 0]);
     drop(stopped);
-    until("the bridge to be down", || world.is_whole());
+    until("the bridge to be down", || fixture.is_whole());
     until("the programs to be back", || {
-        world.blue.pings(GREEN, "-c 1 -W 1")
+        fixture.blue.pings(GREEN, "-c 1 -W 1")
     });
 }
 
 #[test]
 fn programs_that_somebody_takes_off_come_back() {
-    let world = world();
-    let before = ["links", "programs", "maps"].map(|kind| world.pinned(kind));
+    let fixture = fixture();
+    let before = ["links", "programs", "maps"].map(|kind| fixture.pinned(kind));
     for kind in ["links", "programs", "maps"] {
         let folder = format!(
             "/sys/fs/bpf/overlay/{}/v{ABI_VERSION}/{kind}",
-            world.one.instance()
+            fixture.one.instance()
         );
-        for name in world.pinned(kind) {
+        for name in fixture.pinned(kind) {
             fs::remove_file(format!("{folder}/{name}")).unwrap();
         }
     }
     // Programs go with the pins of their links; the agent looks for them each second.
     until_within(Duration::from_secs(5), "the programs to be back", || {
-        world.blue.pings(GREEN, "-c 1 -W 1")
+        fixture.blue.pings(GREEN, "-c 1 -W 1")
     });
     until("all pins to be back", || {
-        ["links", "programs", "maps"].map(|kind| world.pinned(kind)) == before
+        ["links", "programs", "maps"].map(|kind| fixture.pinned(kind)) == before
     });
 }

@@ -6,11 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use overlay_lab::{
-    Agent, Lab, Netns,
-    lab::{Host, traces},
-    overlay,
-};
+use overlay_lab::{Agent, Lab, Netns, TwoHosts, lab::traces, overlay, two_hosts::IPV4};
 
 const VNI: u32 = 42;
 const NOTHING: [String; 0] = [];
@@ -35,7 +31,7 @@ fn all_of(agent: &Agent) -> Vec<String> {
     all
 }
 
-struct World {
+struct Fixture {
     blue: Netns,
     green: Netns,
     one: Agent,
@@ -43,14 +39,15 @@ struct World {
     lab: Lab,
 }
 
-fn world() -> World {
-    let lab = Lab::new();
-    let [one, two] = lab.hosts();
-    let [one, two] = [one, two].map(|host: Host| Agent::start(&lab, &host, "--vni 42"));
-    let blue = one.endpoint(&lab.name("blue"), VNI, &["7.7.7.2/24"]);
-    let green = two.endpoint(&lab.name("green"), VNI, &["7.7.7.3/24"]);
-    blue.reaches("7.7.7.3");
-    World {
+fn fixture() -> Fixture {
+    let TwoHosts {
+        agents: [one, two],
+        blue,
+        green,
+        lab,
+        ..
+    } = TwoHosts::new("--vni 42", IPV4);
+    Fixture {
         blue,
         green,
         one,
@@ -61,68 +58,72 @@ fn world() -> World {
 
 #[test]
 fn a_running_instance_is_taken_away_whole_and_ends() {
-    let mut world = world();
-    assert!(all_of(&world.one).len() >= 7, "{:?}", all_of(&world.one));
-    world.one.does("down");
-    world.one.wait();
-    assert_eq!(all_of(&world.one), NOTHING);
-    assert!(!world.blue.exists());
-    let snapshot = world.lab.snapshot();
+    let mut fixture = fixture();
+    assert!(
+        all_of(&fixture.one).len() >= 7,
+        "{:?}",
+        all_of(&fixture.one)
+    );
+    fixture.one.does("down");
+    fixture.one.wait();
+    assert_eq!(all_of(&fixture.one), NOTHING);
+    assert!(!fixture.blue.exists());
+    let snapshot = fixture.lab.snapshot();
     let nodes: Vec<_> = snapshot
         .nodes
         .iter()
         .map(|node| node.name.as_str())
         .collect();
-    assert_eq!(nodes, [world.two.instance()]);
+    assert_eq!(nodes, [fixture.two.instance()]);
     let endpoints: Vec<_> = snapshot
         .endpoints
         .iter()
         .map(|endpoint| endpoint.name.as_str())
         .collect();
-    assert_eq!(endpoints, [world.green.name()]);
+    assert_eq!(endpoints, [fixture.green.name()]);
 }
 
 #[test]
 fn a_killed_agents_instance_is_taken_away_whole() {
-    let mut world = world();
-    world.one.kill();
-    let run = overlay(world.one.instance(), &["down"]);
+    let mut fixture = fixture();
+    fixture.one.kill();
+    let run = overlay(fixture.one.instance(), &["down"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
-    assert_eq!(all_of(&world.one), NOTHING);
-    assert!(!world.blue.exists());
-    assert_eq!(world.lab.snapshot().nodes.len(), 1);
+    assert_eq!(all_of(&fixture.one), NOTHING);
+    assert!(!fixture.blue.exists());
+    assert_eq!(fixture.lab.snapshot().nodes.len(), 1);
 }
 
 #[test]
 fn down_works_from_any_namespace_and_twice_in_a_row() {
-    let mut world = world();
-    world.one.kill();
+    let mut fixture = fixture();
+    fixture.one.kill();
     for _ in 0..2 {
         // From another host than the agent's.
-        let down = world.two.netns().run(
+        let down = fixture.two.netns().run(
             overlay_lab::agent::binary().to_str().unwrap(),
-            &format!("--instance {} down", world.one.instance()),
+            &format!("--instance {} down", fixture.one.instance()),
         );
         assert!(down.contains("is down"), "{down}");
-        assert_eq!(all_of(&world.one), NOTHING);
+        assert_eq!(all_of(&fixture.one), NOTHING);
     }
-    assert_eq!(overlay(&world.lab.name("never-was"), &["down"]).code, 0);
+    assert_eq!(overlay(&fixture.lab.name("never-was"), &["down"]).code, 0);
     assert!(
         !Path::new("/run/overlay")
-            .join(world.lab.name("never-was.lock"))
+            .join(fixture.lab.name("never-was.lock"))
             .exists()
     );
 }
 
 #[test]
 fn the_other_host_is_untouched_and_forgets() {
-    let World {
+    let Fixture {
         one,
         two,
         green,
         lab,
         ..
-    } = &world();
+    } = &fixture();
     let red = two.endpoint(&lab.name("red"), VNI, &["7.7.7.4/24"]);
     // What an agent just writes has that name until it is whole.
     let settled = || {
@@ -162,12 +163,14 @@ fn a_namespace_that_the_user_made_survives_with_all_that_is_his() {
 
 #[test]
 fn an_agent_started_again_after_down_begins_afresh() {
-    let mut world = world();
-    world.one.does("down");
-    world.one.wait();
-    world.one.restart("--vni 42");
-    world.one.await_ready();
-    let blue = world.one.endpoint(world.blue.name(), VNI, &["7.7.7.2/24"]);
+    let mut fixture = fixture();
+    fixture.one.does("down");
+    fixture.one.wait();
+    fixture.one.restart("--vni 42");
+    fixture.one.await_ready();
+    let blue = fixture
+        .one
+        .endpoint(fixture.blue.name(), VNI, &["7.7.7.2/24"]);
     blue.reaches("7.7.7.3");
 }
 

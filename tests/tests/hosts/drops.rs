@@ -26,7 +26,7 @@ const GREEN: &str = "7.7.7.3";
 const NOBODYS: Mac = [0x02, 0x42, 7, 7, 7, 99];
 
 /// Blue on the first host, green on the second; the third has no agent.
-struct World {
+struct Fixture {
     one: Agent,
     two: Agent,
     blue: Netns,
@@ -34,7 +34,7 @@ struct World {
     lab: Lab,
 }
 
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let hosts: [Host; 3] = lab.hosts();
     let [first, second, _] = &hosts;
@@ -43,7 +43,7 @@ fn world() -> World {
     let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     let _green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
     blue.reaches(GREEN);
-    World {
+    Fixture {
         one,
         two,
         blue,
@@ -77,14 +77,14 @@ fn sample(agent: &Agent, reason: &str, is_it: impl Fn(&Value) -> bool) -> Value 
 
 #[test]
 fn what_an_endpoint_sends_and_is_dropped_is_told_with_its_name_addresses_and_peer() {
-    let world = world();
-    let World {
+    let fixture = fixture();
+    let Fixture {
         one,
         two,
         blue,
         lab,
         ..
-    } = &world;
+    } = &fixture;
     let name = lab.name("blue");
     sends(blue, &forged());
     let told = sample(one, "source_ip", |_| true);
@@ -126,13 +126,13 @@ fn what_an_endpoint_sends_and_is_dropped_is_told_with_its_name_addresses_and_pee
 
 #[test]
 fn what_comes_from_a_stranger_is_told_with_the_endpoint_that_it_is_for() {
-    let world = world();
-    let World {
+    let fixture = fixture();
+    let Fixture {
         one,
         hosts: [first, _, third],
         lab,
         ..
-    } = &world;
+    } = &fixture;
     let inner = frame::udp(Party::at(GREEN), Party::at(BLUE), IpEcn::ZERO, b"strange");
     tunnel(
         &third.netns,
@@ -158,14 +158,14 @@ fn what_comes_from_a_stranger_is_told_with_the_endpoint_that_it_is_for() {
 
 #[test]
 fn drops_are_counted_for_their_endpoint_and_go_with_it() {
-    let world = world();
-    let World {
+    let fixture = fixture();
+    let Fixture {
         one,
         blue,
         hosts: [first, second, _],
         lab,
         ..
-    } = &world;
+    } = &fixture;
     let name = lab.name("blue");
     for _ in 0..3 {
         sends(blue, &forged());
@@ -256,8 +256,8 @@ fn a_link_that_comes_up_brings_noise_and_no_loss() {
 
 #[test]
 fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
-    let world = world();
-    let World { one, blue, .. } = &world;
+    let fixture = fixture();
+    let Fixture { one, blue, .. } = &fixture;
     let group = Party {
         mac: [1, 0, 0x5e, 0, 0, 0xfb],
         ip: "224.0.0.251",
@@ -284,8 +284,8 @@ fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
 #[test]
 fn a_flood_is_counted_in_full_and_told_of_a_few_times_a_second() {
     const FLOOD: u64 = 20_000;
-    let world = world();
-    let World { one, blue, .. } = &world;
+    let fixture = fixture();
+    let Fixture { one, blue, .. } = &fixture;
     let monitor = Monitor::start(one, blue);
     let before = one.drops("source_ip");
     let begun = Instant::now();
@@ -316,15 +316,15 @@ fn a_flood_is_counted_in_full_and_told_of_a_few_times_a_second() {
 
 #[test]
 fn without_an_agent_the_packets_are_told_all_the_same() {
-    let mut world = world();
-    world.one.kill();
-    let World {
+    let mut fixture = fixture();
+    fixture.one.kill();
+    let Fixture {
         one,
         two,
         blue,
         lab,
         ..
-    } = &world;
+    } = &fixture;
     sends(blue, &forged());
     let told = sample(one, "source_ip", |_| true);
     assert_eq!(told["endpoint"], lab.name("blue"));
@@ -357,8 +357,8 @@ fn without_an_agent_the_packets_are_told_all_the_same() {
 
 #[test]
 fn pins_of_an_agent_that_had_no_such_maps_are_taken_over_and_completed() {
-    let mut world = world();
-    let World { one, blue, lab, .. } = &mut world;
+    let mut fixture = fixture();
+    let Fixture { one, blue, lab, .. } = &mut fixture;
     one.kill();
     for name in [map::DROP_SAMPLES, map::ENDPOINT_DROPS] {
         fs::remove_file(one.map(name)).unwrap();

@@ -4,9 +4,10 @@
 use std::{fs, time::Duration};
 
 use overlay_lab::{
-    Agent, Host, Lab, Netns,
+    Agent, Host, Lab, Netns, TwoHosts,
     agent::FAILED,
     traffic::{self, Stream},
+    two_hosts::IPV4,
     until, until_within,
 };
 use serde_json::Value;
@@ -17,29 +18,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const OPTIONS: &str = "--vni 42 --node-grace 2s";
 
 /// Two hosts with an agent and an endpoint each. Agents go before their lab.
-struct World {
-    agents: [Agent; 2],
-    blue: Netns,
-    green: Netns,
-    hosts: [Host; 2],
-    lab: Lab,
-}
-
-fn world() -> World {
-    let lab = Lab::new();
-    let hosts = lab.hosts();
-    let agents = Agent::on_each(&lab, &hosts, OPTIONS);
-    let [one, two] = &agents;
-    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
-    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
-    blue.reaches("7.7.7.3");
-    World {
-        agents,
-        blue,
-        green,
-        hosts,
-        lab,
-    }
+fn fixture() -> TwoHosts {
+    TwoHosts::new(OPTIONS, IPV4)
 }
 
 /// What `agent` says of the VTEP of `node`; null: it knows none.
@@ -85,13 +65,13 @@ fn reaches(from: &Netns, ip: &str) {
 
 #[test]
 fn a_dead_hosts_address_goes_to_a_new_machine_and_its_endpoints_can_be_saved() {
-    let mut world = world();
-    let [one, two] = &mut world.agents;
+    let mut fixture = fixture();
+    let [one, two] = &mut fixture.agents;
     two.kill();
-    world.hosts[1].plug(false);
-    let third = world.lab.host(&world.hosts[0].switch, 3);
+    fixture.hosts[1].plug(false);
+    let third = fixture.lab.host(&fixture.hosts[0].switch, 3);
     change_address(&third, "10.0.0.3", "10.0.0.2");
-    let mut heir = Agent::spawn(&world.lab, &third, OPTIONS);
+    let mut heir = Agent::spawn(&fixture.lab, &third, OPTIONS);
     await_service(&mut heir);
     await_address(one, heir.instance(), "10.0.0.2");
     let dead = two.instance().to_owned();
@@ -99,10 +79,10 @@ fn a_dead_hosts_address_goes_to_a_new_machine_and_its_endpoints_can_be_saved() {
         vtep(one, &dead)["ip"].as_str().unwrap().split("::").next(),
         Some("100")
     );
-    let red = heir.endpoint(&world.lab.name("red"), 42, &["7.7.7.4/24"]);
+    let red = heir.endpoint(&fixture.lab.name("red"), 42, &["7.7.7.4/24"]);
     reaches(&red, "7.7.7.2");
     // What the dead host had is recorded still: one endpoint is saved, the other goes.
-    let green = world.green.name();
+    let green = fixture.green.name();
     one.does(&format!("endpoint move {green} --netns {green}-2"));
     let saved = Netns::named(format!("{green}-2"));
     reaches(&red, "7.7.7.3");
@@ -117,8 +97,8 @@ fn a_dead_hosts_address_goes_to_a_new_machine_and_its_endpoints_can_be_saved() {
 
 #[test]
 fn a_dead_host_is_removed_with_its_endpoints_and_one_that_lives_is_not() {
-    let mut world = world();
-    let [one, two] = &mut world.agents;
+    let mut fixture = fixture();
+    let [one, two] = &mut fixture.agents;
     let [own, dead] = [one.instance().to_owned(), two.instance().to_owned()];
     let refused = one.overlay(&format!("vtep rm {dead}")).error(FAILED);
     assert!(
@@ -135,84 +115,84 @@ fn a_dead_host_is_removed_with_its_endpoints_and_one_that_lives_is_not() {
         one.overlay(removal).code == 0
     });
     assert_eq!(vtep(one, &dead), Value::Null);
-    let left = world.lab.snapshot();
+    let left = fixture.lab.snapshot();
     assert_eq!((left.nodes.len(), left.endpoints.len()), (1, 1));
     one.does(removal);
     // It was not dead after all: it comes back as a host that has nothing.
     two.restart(OPTIONS);
     two.await_ready();
     await_address(one, &dead, "10.0.0.2");
-    until("its former endpoint to be gone", || !world.green.exists());
-    two.endpoint(&world.lab.name("red"), 42, &["7.7.7.4/24"]);
-    reaches(&world.blue, "7.7.7.4");
+    until("its former endpoint to be gone", || !fixture.green.exists());
+    two.endpoint(&fixture.lab.name("red"), 42, &["7.7.7.4/24"]);
+    reaches(&fixture.blue, "7.7.7.4");
 }
 
 #[test]
 fn two_running_hosts_whose_addresses_change_places_follow() {
-    let mut world = world();
-    let [first, second] = &world.hosts;
-    let pids = world.agents.each_ref().map(Agent::pid);
+    let mut fixture = fixture();
+    let [first, second] = &fixture.hosts;
+    let pids = fixture.agents.each_ref().map(Agent::pid);
     first.netns.ip("address del 10.0.0.1/24 dev u0");
     change_address(second, "10.0.0.2", "10.0.0.1");
     first.netns.ip("address add 10.0.0.2/24 dev u0");
-    let names = world
+    let names = fixture
         .agents
         .each_ref()
         .map(|agent| agent.instance().to_owned());
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         until_within(PATIENCE, "the agent to have followed", || agent.is_ready());
     }
-    await_address(&world.agents[0], &names[0], "10.0.0.2");
-    await_address(&world.agents[1], &names[1], "10.0.0.1");
-    reaches(&world.blue, "7.7.7.3");
-    reaches(&world.green, "7.7.7.2");
+    await_address(&fixture.agents[0], &names[0], "10.0.0.2");
+    await_address(&fixture.agents[1], &names[1], "10.0.0.1");
+    reaches(&fixture.blue, "7.7.7.3");
+    reaches(&fixture.green, "7.7.7.2");
     // In the same processes: no service manager was needed.
-    assert!(world.agents.iter_mut().all(Agent::is_running));
-    assert_eq!(world.agents.each_ref().map(Agent::pid), pids);
+    assert!(fixture.agents.iter_mut().all(Agent::is_running));
+    assert_eq!(fixture.agents.each_ref().map(Agent::pid), pids);
 }
 
 #[test]
 fn two_hosts_that_come_back_from_a_reboot_with_each_others_address_follow() {
-    let mut world = world();
+    let mut fixture = fixture();
     // What a reboot leaves: the rows, and no record of an earlier agent.
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         agent.kill();
         fs::remove_file(format!("/run/overlay/{}.json", agent.instance())).unwrap();
     }
-    let [first, second] = &world.hosts;
+    let [first, second] = &fixture.hosts;
     change_address(first, "10.0.0.1", "10.0.0.2");
     change_address(second, "10.0.0.2", "10.0.0.1");
-    let names = world
+    let names = fixture
         .agents
         .each_ref()
         .map(|agent| agent.instance().to_owned());
     // Both at once: each needs what the other has.
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         agent.restart(OPTIONS);
     }
     until_within(PATIENCE, "both to be ready", || {
-        for agent in &mut world.agents {
+        for agent in &mut fixture.agents {
             if !agent.is_running() {
                 agent.restart(OPTIONS);
             }
         }
-        world.agents.iter().all(Agent::is_ready)
+        fixture.agents.iter().all(Agent::is_ready)
     });
-    await_address(&world.agents[0], &names[0], "10.0.0.2");
-    await_address(&world.agents[1], &names[1], "10.0.0.1");
-    reaches(&world.blue, "7.7.7.3");
+    await_address(&fixture.agents[0], &names[0], "10.0.0.2");
+    await_address(&fixture.agents[1], &names[1], "10.0.0.1");
+    reaches(&fixture.blue, "7.7.7.3");
 }
 
 #[test]
 fn a_virtual_address_does_not_become_the_vteps_while_a_lease_is_renewed() {
-    let mut world = world();
-    let host = &world.hosts[0].netns;
+    let mut fixture = fixture();
+    let host = &fixture.hosts[0].netns;
     // The virtual address outlives the other one, and is the first from then on.
     host.run("sysctl", "-q -w net.ipv4.conf.u0.promote_secondaries=1");
     host.ip("address add 10.0.0.100/24 dev u0");
     host.ip("address add 10.9.0.100/32 dev u0");
-    let stream = Stream::start(&world.green, &world.blue, "7.7.7.2");
-    let pid = world.agents[0].pid();
+    let stream = Stream::start(&fixture.green, &fixture.blue, "7.7.7.2");
+    let pid = fixture.agents[0].pid();
     for _ in 0..3 {
         stream.flows(200);
         host.ip("address del 10.0.0.1/24 dev u0");
@@ -223,35 +203,35 @@ fn a_virtual_address_does_not_become_the_vteps_while_a_lease_is_renewed() {
     assert!(first.contains("10.0.0.100/24"), "{first}");
     // Longer than the agent takes to look.
     stream.flows(4000);
-    assert_eq!(world.agents[0].json("status")["vtep"], "10.0.0.1");
-    assert!(world.agents[0].is_running() && world.agents[0].pid() == pid);
+    assert_eq!(fixture.agents[0].json("status")["vtep"], "10.0.0.1");
+    assert!(fixture.agents[0].is_running() && fixture.agents[0].pid() == pid);
     // Nor at the next start.
-    world.agents[0].kill();
-    world.agents[0].restart(OPTIONS);
-    world.agents[0].await_ready();
-    assert_eq!(world.agents[0].json("status")["vtep"], "10.0.0.1");
+    fixture.agents[0].kill();
+    fixture.agents[0].restart(OPTIONS);
+    fixture.agents[0].await_ready();
+    assert_eq!(fixture.agents[0].json("status")["vtep"], "10.0.0.1");
     let (sent, lost) = stream.finish();
     assert!(lost.len() < 100, "{} of {sent} lost", lost.len());
 }
 
 #[test]
 fn another_leased_address_is_followed_while_the_agent_runs() {
-    let mut world = world();
-    let pid = world.agents[0].pid();
-    change_address(&world.hosts[0], "10.0.0.1", "10.0.0.9");
-    let node = world.agents[0].instance().to_owned();
-    await_address(&world.agents[1], &node, "10.0.0.9");
-    reaches(&world.green, "7.7.7.2");
-    until("the agent to be ready", || world.agents[0].is_ready());
-    assert_eq!(world.agents[0].json("status")["vtep"], "10.0.0.9");
-    assert!(world.agents[0].is_running() && world.agents[0].pid() == pid);
+    let mut fixture = fixture();
+    let pid = fixture.agents[0].pid();
+    change_address(&fixture.hosts[0], "10.0.0.1", "10.0.0.9");
+    let node = fixture.agents[0].instance().to_owned();
+    await_address(&fixture.agents[1], &node, "10.0.0.9");
+    reaches(&fixture.green, "7.7.7.2");
+    until("the agent to be ready", || fixture.agents[0].is_ready());
+    assert_eq!(fixture.agents[0].json("status")["vtep"], "10.0.0.9");
+    assert!(fixture.agents[0].is_running() && fixture.agents[0].pid() == pid);
 }
 
 #[test]
 fn a_host_without_an_address_gives_its_claim_up_and_is_whole_once_it_has_one_again() {
-    let world = world();
-    let host = &world.hosts[0].netns;
-    let [one, two] = &world.agents;
+    let fixture = fixture();
+    let host = &fixture.hosts[0].netns;
+    let [one, two] = &fixture.agents;
     host.ip("address del 10.0.0.1/24 dev u0");
     until_within(PATIENCE, "the claim to be given up", || {
         vtep(two, one.instance())["ip"]
@@ -265,12 +245,12 @@ fn a_host_without_an_address_gives_its_claim_up_and_is_whole_once_it_has_one_aga
         findings.contains("10.0.0.1 is gone from interface u0"),
         "{findings}"
     );
-    let red = one.endpoint(&world.lab.name("red"), 42, &["7.7.7.4/24"]);
+    let red = one.endpoint(&fixture.lab.name("red"), 42, &["7.7.7.4/24"]);
     red.reaches("7.7.7.2");
     host.ip("address add 10.0.0.1/24 dev u0");
     await_address(two, one.instance(), "10.0.0.1");
-    reaches(&world.green, "7.7.7.2");
-    reaches(&world.green, "7.7.7.4");
+    reaches(&fixture.green, "7.7.7.2");
+    reaches(&fixture.green, "7.7.7.4");
 }
 
 /// Waits until the interface of an endpoint has this MTU.
@@ -303,27 +283,27 @@ fn between_underlays_of_9000_and_1500_bytes_an_automatic_mtu_is_the_least() {
 
 #[test]
 fn an_automatic_mtu_follows_hosts_that_come_change_and_go() {
-    let world = world();
-    let stream = Stream::start(&world.blue, &world.green, "7.7.7.3");
-    let narrow = world.lab.host(&world.hosts[0].switch, 3);
+    let fixture = fixture();
+    let stream = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
+    let narrow = fixture.lab.host(&fixture.hosts[0].switch, 3);
     narrow.netns.ip("link set u0 mtu 1400");
-    let mut third = Agent::start(&world.lab, &narrow, OPTIONS);
-    await_mtu(&world.blue, 1350);
-    await_mtu(&world.green, 1350);
-    assert!(world.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1322"));
-    assert!(!world.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1323"));
+    let mut third = Agent::start(&fixture.lab, &narrow, OPTIONS);
+    await_mtu(&fixture.blue, 1350);
+    await_mtu(&fixture.green, 1350);
+    assert!(fixture.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1322"));
+    assert!(!fixture.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1323"));
     // While its agent runs.
     narrow.netns.ip("link set u0 mtu 1380");
-    await_mtu(&world.blue, 1330);
+    await_mtu(&fixture.blue, 1330);
     // It counts until it is known to be gone for good: MTUs do not swing with agents that come and go.
     third.kill();
     let removal = format!("vtep rm {}", third.instance());
     until_within(PATIENCE, "the third host to be silent", || {
-        world.agents[0].overlay(&removal).code == 0
+        fixture.agents[0].overlay(&removal).code == 0
     });
-    await_mtu(&world.blue, 1450);
-    await_mtu(&world.green, 1450);
-    assert!(world.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1422"));
+    await_mtu(&fixture.blue, 1450);
+    await_mtu(&fixture.green, 1450);
+    assert!(fixture.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1422"));
     stream.flows(200);
     let (sent, lost) = stream.finish();
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());

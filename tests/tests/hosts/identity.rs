@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use overlay_lab::{Agent, Disk, Host, Lab, Netns, agent::FAILED, overlay, traffic::Stream, until};
+use overlay_lab::{
+    Agent, Disk, Lab, Netns, TwoHosts, agent::FAILED, overlay, traffic::Stream, two_hosts::IPV4,
+    until,
+};
 use rusqlite::Connection;
 use serde_json::Value;
 
-struct World {
+struct Fixture {
     agents: [Agent; 2],
     blue: Netns,
     green: Netns,
@@ -21,7 +24,7 @@ struct World {
     file: PathBuf,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let lab = Lab::new();
         let file = lab.dir().join("registry.db");
@@ -30,11 +33,14 @@ impl World {
 
     fn with_registry(lab: Lab, file: PathBuf) -> Self {
         let options = format!("--vni 42 --registry sqlite://{}", file.display());
-        let hosts: [Host; 2] = lab.hosts();
-        let agents = Agent::on_each(&lab, &hosts, &options);
-        let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
-        let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
-        blue.reaches("7.7.7.3");
+        let hosts = lab.hosts();
+        let TwoHosts {
+            agents,
+            blue,
+            green,
+            lab,
+            ..
+        } = TwoHosts::on(lab, hosts, &options, IPV4);
         Self {
             agents,
             blue,
@@ -113,17 +119,17 @@ impl World {
 
 #[test]
 fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
-    let world = World::new();
-    let backup = world.backup();
+    let fixture = Fixture::new();
+    let backup = fixture.backup();
     let whole = fs::read(&backup).unwrap();
-    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    let there = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
     for what in ["gone", "empty", "first page", "half", "garbage", "another"] {
         match what {
             "gone" => {}
             "another" => {
-                let other = world.lab.dir().join("other.db");
+                let other = fixture.lab.dir().join("other.db");
                 let url = format!("sqlite://{}", other.display());
-                let lines = world.lab.dir().join("none.jsonl");
+                let lines = fixture.lab.dir().join("none.jsonl");
                 let made = overlay(
                     "nobody",
                     &[
@@ -150,11 +156,11 @@ fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
                     .unwrap()
                     .pragma_update(None, "journal_mode", "DELETE")
                     .unwrap();
-                world.put_back(&other);
+                fixture.put_back(&other);
             }
             "garbage" => {
                 // In place: the file that the agents have open.
-                fs::write(&world.file, vec![0xa5; whole.len()]).unwrap();
+                fs::write(&fixture.file, vec![0xa5; whole.len()]).unwrap();
             }
             part => {
                 let length = match part {
@@ -163,20 +169,20 @@ fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
                     _ => whole.len() / 2,
                 };
                 for _ in 0..3 {
-                    let _ = fs::remove_file(&world.file);
-                    fs::write(&world.file, &whole[..length]).unwrap();
+                    let _ = fs::remove_file(&fixture.file);
+                    fs::write(&fixture.file, &whole[..length]).unwrap();
                     thread::sleep(Duration::from_millis(300));
                 }
             }
         }
         if what == "gone" {
-            world.lose_registry();
+            fixture.lose_registry();
         }
-        world.await_refusal(what);
+        fixture.await_refusal(what);
         there.flows(500);
-        assert!(world.blue.exists() && world.green.exists(), "{what}");
-        world.put_back(&backup);
-        world.await_recovery(what);
+        assert!(fixture.blue.exists() && fixture.green.exists(), "{what}");
+        fixture.put_back(&backup);
+        fixture.await_recovery(what);
     }
     let (sent, lost) = there.finish();
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
@@ -187,11 +193,11 @@ fn a_registry_on_a_disk_that_goes_read_only_takes_no_change_and_loses_none() {
     let lab = Lab::new();
     let disk = Disk::new(&lab, "disk");
     let file = disk.path().join("registry.db");
-    let world = World::with_registry(lab, file);
-    let stream = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    let fixture = Fixture::with_registry(lab, file);
+    let stream = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
     disk.fail();
-    for (agent, ip) in world.agents.iter().zip(["7.7.7.8", "7.7.7.9"]) {
-        let name = world.lab.name("lost");
+    for (agent, ip) in fixture.agents.iter().zip(["7.7.7.8", "7.7.7.9"]) {
+        let name = fixture.lab.name("lost");
         let words = format!("endpoint add {name} --vni 42 --ip {ip}/24");
         let line = agent.overlay(&words).error(FAILED);
         assert!(line.contains("its file system"), "{line}");
@@ -199,64 +205,64 @@ fn a_registry_on_a_disk_that_goes_read_only_takes_no_change_and_loses_none() {
         assert_ne!(shown.code, 0, "it was refused: {shown:?}");
     }
     stream.flows(500);
-    assert!(world.blue.exists() && world.green.exists());
+    assert!(fixture.blue.exists() && fixture.green.exists());
     disk.replace();
-    world.await_recovery("a disk that was repaired");
+    fixture.await_recovery("a disk that was repaired");
     let (sent, lost) = stream.finish();
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 }
 
 #[test]
 fn an_agent_that_starts_while_the_file_is_away_waits_and_keeps_everything() {
-    let mut world = World::new();
-    let backup = world.backup();
-    world.agents[0].kill();
-    world.lose_registry();
-    world.agents[0].restart("--vni 42");
+    let mut fixture = Fixture::new();
+    let backup = fixture.backup();
+    fixture.agents[0].kill();
+    fixture.lose_registry();
+    fixture.agents[0].restart("--vni 42");
     until("the agent says that it waits", || {
-        let run = world.agents[0].overlay("status");
+        let run = fixture.agents[0].overlay("status");
         run.stderr.contains("is gone")
     });
-    assert!(!world.file.exists());
-    assert!(world.blue.exists());
-    world.blue.reaches("7.7.7.3");
-    world.put_back(&backup);
-    world.agents[0].await_ready();
-    assert!(world.blue.exists());
-    world.blue.reaches("7.7.7.3");
+    assert!(!fixture.file.exists());
+    assert!(fixture.blue.exists());
+    fixture.blue.reaches("7.7.7.3");
+    fixture.put_back(&backup);
+    fixture.agents[0].await_ready();
+    assert!(fixture.blue.exists());
+    fixture.blue.reaches("7.7.7.3");
 }
 
 #[test]
 fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
-    let world = World::new();
-    let former = world.emptied();
-    let agent = &world.agents[0];
-    let name = world.lab.name("blue");
-    world.put_back(&former);
-    for agent in &world.agents {
+    let fixture = Fixture::new();
+    let former = fixture.emptied();
+    let agent = &fixture.agents[0];
+    let name = fixture.lab.name("blue");
+    fixture.put_back(&former);
+    for agent in &fixture.agents {
         until("the agents don't follow it", || {
             agent.json("status")["registry"]["followed"] == false
         });
     }
-    assert!(world.blue.exists() && world.green.exists());
-    world.blue.reaches("7.7.7.3");
+    assert!(fixture.blue.exists() && fixture.green.exists());
+    fixture.blue.reaches("7.7.7.3");
     let shown = agent.json("registry adopt");
     assert_eq!(shown["adopted"], false);
     assert_eq!(shown["endpoints"][0], name.as_str());
-    assert!(world.blue.exists());
+    assert!(fixture.blue.exists());
     agent.does("registry adopt --yes");
-    until("the endpoint goes", || !world.blue.exists());
-    until("the host follows", || World::is_followed(agent));
-    assert!(world.green.exists());
+    until("the endpoint goes", || !fixture.blue.exists());
+    until("the host follows", || Fixture::is_followed(agent));
+    assert!(fixture.green.exists());
 }
 
 #[test]
 fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
-    let mut world = World::new();
-    let [blue, green] = [world.lab.name("blue"), world.lab.name("green")];
-    let older = world.lab.dir().join("older.db");
-    fs::rename(world.backup(), &older).unwrap();
-    let [one, two] = &world.agents;
+    let mut fixture = Fixture::new();
+    let [blue, green] = [fixture.lab.name("blue"), fixture.lab.name("green")];
+    let older = fixture.lab.dir().join("older.db");
+    fs::rename(fixture.backup(), &older).unwrap();
+    let [one, two] = &fixture.agents;
     for (agent, name) in [(one, &green), (two, &blue)] {
         agent.does(&format!("endpoint move {name} --netns {name}-2"));
         until("the endpoint has moved", || {
@@ -267,12 +273,12 @@ fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
             last_known(agent)["revision"] == revision
         });
     }
-    let newer = world.backup();
+    let newer = fixture.backup();
     let [moved_blue, moved_green] = [&blue, &green].map(|name| Netns::named(format!("{name}-2")));
     let there = Stream::start(&moved_blue, &moved_green, "7.7.7.3");
-    world.put_back(&older);
+    fixture.put_back(&older);
     // The next agents don't believe it either, whether or not they were there when it came.
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         until("the next agent will know", || {
             let held = &last_known(agent)["held"]["endpoints"];
             held.as_array().is_some_and(|held| held.len() == 2)
@@ -283,16 +289,16 @@ fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
             agent.json("status")["agent"] == true
         });
     }
-    world.await_refusal("an older registry after a restart");
-    world.put_back(&newer);
-    for agent in &mut world.agents {
+    fixture.await_refusal("an older registry after a restart");
+    fixture.put_back(&newer);
+    for agent in &mut fixture.agents {
         until("the newer registry is followed", || {
-            World::is_followed(agent)
+            Fixture::is_followed(agent)
         });
         agent.kill();
     }
-    world.put_back(&older);
-    for agent in &mut world.agents {
+    fixture.put_back(&older);
+    for agent in &mut fixture.agents {
         agent.restart("--vni 42");
         until("the agent says that it waits", || {
             agent.overlay("status").stderr.contains("lost 1 of the 1")
@@ -301,24 +307,24 @@ fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
     let (sent, lost) = there.finish();
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 
-    let shown = world.agents[0].json("registry adopt");
+    let shown = fixture.agents[0].json("registry adopt");
     assert_eq!(shown["endpoints"], serde_json::json!([green]));
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         agent.does("registry adopt --yes");
     }
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         until("the host follows", || {
-            agent.overlay("status").code == 0 && World::is_followed(agent)
+            agent.overlay("status").code == 0 && Fixture::is_followed(agent)
         });
     }
-    let [one, two] = &world.agents;
+    let [one, two] = &fixture.agents;
     for (agent, name) in [(one, &blue), (two, &green)] {
         until("the endpoints are where they once were", || {
             let run = agent.overlay(&format!("-o json endpoint show {name}"));
             run.code == 0 && run.stdout.contains("ready")
         });
     }
-    world.blue.reaches("7.7.7.3");
+    fixture.blue.reaches("7.7.7.3");
 }
 
 /// What the agent has written down for the next one.
@@ -329,11 +335,11 @@ fn last_known(agent: &Agent) -> Value {
 
 #[test]
 fn what_an_agent_holds_is_held_by_the_next_one_too() {
-    let mut world = World::new();
-    let (whole, former) = (world.backup(), world.emptied());
-    world.put_back(&former);
-    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
-    for agent in &mut world.agents {
+    let mut fixture = Fixture::new();
+    let (whole, former) = (fixture.backup(), fixture.emptied());
+    fixture.put_back(&former);
+    let there = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
+    for agent in &mut fixture.agents {
         until("the agents don't follow it", || {
             agent.json("status")["registry"]["followed"] == false
         });
@@ -351,89 +357,89 @@ fn what_an_agent_holds_is_held_by_the_next_one_too() {
             run.code == 0 && agent.json("status")["registry"]["followed"] == false
         });
     }
-    world.await_refusal("an emptied registry after a restart");
-    world.put_back(&whole);
-    world.await_recovery("an emptied registry after a restart");
+    fixture.await_refusal("an emptied registry after a restart");
+    fixture.put_back(&whole);
+    fixture.await_recovery("an emptied registry after a restart");
     let (sent, lost) = there.finish();
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 }
 
 #[test]
 fn an_agent_that_starts_on_an_older_registry_waits_until_somebody_says_so() {
-    let mut world = World::new();
-    let (whole, former) = (world.backup(), world.emptied());
-    for agent in &mut world.agents {
+    let mut fixture = Fixture::new();
+    let (whole, former) = (fixture.backup(), fixture.emptied());
+    for agent in &mut fixture.agents {
         let revision = agent.json("status")["registry"]["revision"].clone();
         until("the next agent will know", || {
             last_known(agent)["revision"] == revision
         });
         agent.kill();
     }
-    world.put_back(&former);
+    fixture.put_back(&former);
     let waits = |agent: &Agent| {
         until("the agent says that it waits", || {
             let run = agent.overlay("status");
             run.stderr.contains("lost 1 of the 1 endpoints")
         });
     };
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         agent.restart("--vni 42");
         waits(agent);
     }
-    world.blue.reaches("7.7.7.3");
+    fixture.blue.reaches("7.7.7.3");
 
-    world.put_back(&whole);
-    world.agents[0].await_ready();
-    let revision = world.agents[0].json("status")["registry"]["revision"].clone();
+    fixture.put_back(&whole);
+    fixture.agents[0].await_ready();
+    let revision = fixture.agents[0].json("status")["registry"]["revision"].clone();
     until("the next agent will know", || {
-        last_known(&world.agents[0])["revision"] == revision
+        last_known(&fixture.agents[0])["revision"] == revision
     });
-    world.agents[0].kill();
-    world.put_back(&former);
-    world.agents[0].restart("--vni 42");
-    let agent = &world.agents[0];
+    fixture.agents[0].kill();
+    fixture.put_back(&former);
+    fixture.agents[0].restart("--vni 42");
+    let agent = &fixture.agents[0];
     waits(agent);
     let shown = agent.json("registry adopt");
     assert_eq!(shown["adopted"], false);
-    assert_eq!(shown["endpoints"][0], world.lab.name("blue").as_str());
-    assert!(world.blue.exists());
+    assert_eq!(shown["endpoints"][0], fixture.lab.name("blue").as_str());
+    assert!(fixture.blue.exists());
     agent.does("registry adopt --yes");
-    until("the endpoint goes", || !world.blue.exists());
+    until("the endpoint goes", || !fixture.blue.exists());
     until("the host follows", || {
-        agent.overlay("status").code == 0 && World::is_followed(agent)
+        agent.overlay("status").code == 0 && Fixture::is_followed(agent)
     });
 }
 
 #[test]
 fn an_agent_that_waits_for_its_registry_follows_an_empty_one_if_told_to() {
-    let mut world = World::new();
-    world.agents[0].kill();
-    world.lose_registry();
-    let agent = &mut world.agents[0];
+    let mut fixture = Fixture::new();
+    fixture.agents[0].kill();
+    fixture.lose_registry();
+    let agent = &mut fixture.agents[0];
     agent.restart("--vni 42");
     until("the agent says that it waits", || {
         agent.overlay("status").stderr.contains("is gone")
     });
     agent.does("registry adopt --yes");
-    until("the endpoint goes", || !world.blue.exists());
+    until("the endpoint goes", || !fixture.blue.exists());
     until("the host follows", || {
-        agent.overlay("status").code == 0 && World::is_followed(agent)
+        agent.overlay("status").code == 0 && Fixture::is_followed(agent)
     });
 }
 
 #[test]
 fn a_network_that_is_rightly_emptied_empties() {
-    let world = World::new();
-    for (agent, short) in world.agents.iter().zip(["blue", "green"]) {
-        agent.does(&format!("endpoint rm {}", world.lab.name(short)));
+    let fixture = Fixture::new();
+    for (agent, short) in fixture.agents.iter().zip(["blue", "green"]) {
+        agent.does(&format!("endpoint rm {}", fixture.lab.name(short)));
     }
     until("both namespaces to go", || {
-        !world.blue.exists() && !world.green.exists()
+        !fixture.blue.exists() && !fixture.green.exists()
     });
-    world.agents[0].does("network rm vni-42");
-    for agent in &world.agents {
+    fixture.agents[0].does("network rm vni-42");
+    for agent in &fixture.agents {
         until("nothing is left", || {
-            agent.json("status")["networks"] == 0 && World::is_followed(agent)
+            agent.json("status")["networks"] == 0 && Fixture::is_followed(agent)
         });
     }
 }

@@ -38,7 +38,7 @@ fn scrape(agent: &Agent) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn world() -> (Lab, [Agent; 2], Netns, Netns) {
+fn fixture() -> (Lab, [Agent; 2], Netns, Netns) {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     let options = format!("--vni 42 --metrics {ADDRESS}");
@@ -51,7 +51,7 @@ fn world() -> (Lab, [Agent; 2], Netns, Netns) {
 
 #[test]
 fn a_page_of_a_real_agent_passes_promtools_check() {
-    let (_lab, agents, ..) = world();
+    let (_lab, agents, ..) = fixture();
     let (head, body) = get(agents[0].netns(), "/metrics");
     assert!(
         head.to_lowercase()
@@ -78,7 +78,7 @@ fn a_page_of_a_real_agent_passes_promtools_check() {
 
 #[test]
 fn a_page_agrees_with_what_the_verbs_say() {
-    let (lab, agents, blue, _green) = world();
+    let (lab, agents, blue, _green) = fixture();
     let one = &agents[0];
     assert!(!blue.pings("7.7.7.77", "-c 1 -W 1"));
     one.does("network create more --vni 44");
@@ -132,7 +132,7 @@ fn a_page_agrees_with_what_the_verbs_say() {
 
 #[test]
 fn what_endpoints_send_and_get_is_counted_for_their_network() {
-    let (_lab, agents, blue, _green) = world();
+    let (_lab, agents, blue, _green) = fixture();
     let count = |agent: &Agent, what: &str, direction: &str| -> u64 {
         let series = format!(
             "overlay_network_{what}_total{{vni=\"42\",network=\"vni-42\",direction=\"{direction}\"}}"
@@ -153,7 +153,7 @@ fn what_endpoints_send_and_get_is_counted_for_their_network() {
 
 #[test]
 fn nothing_but_the_page_is_served() {
-    let (_lab, agents, ..) = world();
+    let (_lab, agents, ..) = fixture();
     let (head, _) = get(agents[0].netns(), "/v1/down");
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
     assert_eq!(agents[0].json("status")["ready"], true);

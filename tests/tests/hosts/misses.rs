@@ -30,7 +30,7 @@ const GREEN_VTEP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const GENERATION: u64 = 7;
 
 /// A host without an agent: blue behind `p0`, on network 42, which resolves on demand.
-struct World {
+struct Fixture {
     kernel: Kernel,
     misses: Receiver<Miss>,
     host: Host,
@@ -39,7 +39,7 @@ struct World {
     _lab: Lab,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         Self::with_fdb_entries(1024)
     }
@@ -112,7 +112,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let pins = Path::new("/sys/fs/bpf/overlay").join(self.host.netns.name());
         datapath::remove(&pins).unwrap();
@@ -206,24 +206,24 @@ fn remote(generation: u64) -> FdbRow {
 
 #[test]
 fn who_asks_by_arp_is_answered_as_soon_as_the_answer_is_known() {
-    let mut world = World::new();
-    let socket = RawSocket::open(&world.blue, "eth0");
+    let mut fixture = Fixture::new();
+    let socket = RawSocket::open(&fixture.blue, "eth0");
     let begun = Instant::now();
     socket.send(&arp_request(default_mac(BLUE), Party::at(BLUE), GREEN));
-    let miss = world.miss(Wanted::Ip(ip(GREEN)));
+    let miss = fixture.miss(Wanted::Ip(ip(GREEN)));
     let heard = begun.elapsed();
     assert_eq!(
         miss,
         Miss {
             vni: vni(),
             wanted: Wanted::Ip(ip(GREEN)),
-            ifindex: world.ifindex,
+            ifindex: fixture.ifindex,
             requester_mac: mac(BLUE),
             requester_ip: Some(ip(BLUE)),
         }
     );
     let known = Instant::now();
-    world.resolve(&miss);
+    fixture.resolve(&miss);
     let (address, owner) = socket.next(arp_reply);
     let answered = known.elapsed();
     println!("heard of after {heard:?}, answered {answered:?} later");
@@ -237,31 +237,33 @@ fn who_asks_by_arp_is_answered_as_soon_as_the_answer_is_known() {
 
 #[test]
 fn who_asks_by_neighbour_discovery_is_answered_too() {
-    let mut world = World::new();
-    assert!(!world.blue.pings(GREEN_6, "-c 1 -W 0.1"));
-    let miss = world.miss(Wanted::Ip(ip(GREEN_6)));
+    let mut fixture = Fixture::new();
+    assert!(!fixture.blue.pings(GREEN_6, "-c 1 -W 0.1"));
+    let miss = fixture.miss(Wanted::Ip(ip(GREEN_6)));
     assert_eq!(miss.requester_ip, Some(ip(BLUE_6)));
-    world.resolve(&miss);
+    fixture.resolve(&miss);
     until("blue knows green's MAC", || {
-        let known = world.blue.ip(&format!("neighbor show {GREEN_6} dev eth0"));
+        let known = fixture
+            .blue
+            .ip(&format!("neighbor show {GREEN_6} dev eth0"));
         known.contains(&mac(GREEN).to_string())
     });
 }
 
 #[test]
 fn the_first_packet_behind_an_answer_finds_its_way() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let ping = std::thread::spawn({
-        let blue = world.blue.clone();
+        let blue = fixture.blue.clone();
         move || blue.pings(GREEN, "-c 1 -W 1")
     });
-    let miss = world.miss(Wanted::Ip(ip(GREEN)));
-    world.resolve(&miss);
+    let miss = fixture.miss(Wanted::Ip(ip(GREEN)));
+    fixture.resolve(&miss);
     // Nobody is there to answer it.
     assert!(!ping.join().unwrap());
-    let traffic = world.kernel.traffic().unwrap();
+    let traffic = fixture.kernel.traffic().unwrap();
     assert_eq!(traffic[&vni()].tx_packets, 1, "{traffic:?}");
-    while let Ok(miss) = world.misses.try_recv() {
+    while let Ok(miss) = fixture.misses.try_recv() {
         // The kernel's own address detection may ask for others.
         assert!(![Wanted::Ip(ip(GREEN)), Wanted::Mac(mac(GREEN))].contains(&miss.wanted));
     }
@@ -269,8 +271,8 @@ fn the_first_packet_behind_an_answer_finds_its_way() {
 
 #[test]
 fn what_nobody_has_is_asked_for_again_only_after_a_while() {
-    let mut world = World::new();
-    let socket = RawSocket::open(&world.blue, "eth0");
+    let mut fixture = Fixture::new();
+    let socket = RawSocket::open(&fixture.blue, "eth0");
     let frame = udp(
         Party::at(BLUE),
         Party::at(GREEN),
@@ -279,12 +281,12 @@ fn what_nobody_has_is_asked_for_again_only_after_a_while() {
     );
     let wanted = Wanted::Mac(mac(GREEN));
     socket.send(&frame);
-    let miss = world.miss(wanted);
+    let miss = fixture.miss(wanted);
     assert_eq!(miss.requester_ip, None);
-    let unknown = || world.kernel.drops().unwrap()["destination_unknown"];
+    let unknown = || fixture.kernel.drops().unwrap()["destination_unknown"];
     let pause = Duration::from_secs(2);
     let told = Instant::now();
-    world
+    fixture
         .kernel
         .set_negative(vni(), wanted, Some(pause))
         .unwrap();
@@ -292,29 +294,29 @@ fn what_nobody_has_is_asked_for_again_only_after_a_while() {
     until("the frame is dropped", || unknown() == 1);
     let again = loop {
         socket.send(&frame);
-        match world.misses.try_recv() {
+        match fixture.misses.try_recv() {
             Ok(miss) if miss.wanted == wanted => break told.elapsed(),
             _ => std::thread::sleep(Duration::from_millis(20)),
         }
     };
     assert!(again + Duration::from_millis(50) >= pause, "{again:?}");
-    assert!(world.kernel.counters().unwrap()["misses_raised"] >= 2);
+    assert!(fixture.kernel.counters().unwrap()["misses_raised"] >= 2);
 }
 
 #[test]
 fn a_cached_row_tells_when_it_was_last_used_and_others_do_not() {
-    let world = World::new();
-    world
+    let fixture = Fixture::new();
+    fixture
         .kernel
         .write(&green(GENERATION), &Tables::default())
         .unwrap();
-    let used = |name| world.kernel.used(&fdb_key(mac(name))).unwrap();
+    let used = |name| fixture.kernel.used(&fdb_key(mac(name))).unwrap();
     assert_eq!(used(BLUE), None);
     assert_eq!(used("7.7.7.99"), None);
     until("the row grows old", || {
         used(GREEN) >= Some(Duration::from_secs(2))
     });
-    let socket = RawSocket::open(&world.blue, "eth0");
+    let socket = RawSocket::open(&fixture.blue, "eth0");
     let frame = udp(
         Party::at(BLUE),
         Party::at(GREEN),
@@ -329,17 +331,17 @@ fn a_cached_row_tells_when_it_was_last_used_and_others_do_not() {
 
 #[test]
 fn an_older_generation_never_takes_the_place_of_a_newer_one() {
-    let world = World::new();
-    let write = |put: &Tables, remove: &Tables| world.kernel.write(put, remove).unwrap();
+    let fixture = Fixture::new();
+    let write = |put: &Tables, remove: &Tables| fixture.kernel.write(put, remove).unwrap();
     let none = Tables::default();
     let held = || {
-        let tables = world.kernel.tables().unwrap();
+        let tables = fixture.kernel.tables().unwrap();
         tables.fdb[&fdb_key(mac(GREEN))].generation
     };
     write(&green(9), &none);
     write(&green(8), &none);
     assert_eq!(held(), 9);
-    let usage = world.kernel.usage().unwrap();
+    let usage = fixture.kernel.usage().unwrap();
     assert_eq!((usage["fdb"].stale, usage["neighbors"].stale), (1, 2));
     write(&green(9), &none);
     write(&green(10), &none);
@@ -357,7 +359,7 @@ fn a_full_map_takes_what_it_can_says_so_and_counts_the_rest() {
 
 fn fill_up(write: impl Fn(&Kernel, &Tables) -> Result<(), DatapathError>) {
     const CAPACITY: u64 = 4;
-    let world = World::with_fdb_entries(4);
+    let fixture = Fixture::with_fdb_entries(4);
     let many = |count: u8| {
         let mac = |number| Mac::try_from([2, 0, 0, 0, 0, number]).unwrap();
         let rows = (0..count).map(|number| (fdb_key(mac(number)), remote(GENERATION)));
@@ -368,7 +370,7 @@ fn fill_up(write: impl Fn(&Kernel, &Tables) -> Result<(), DatapathError>) {
     };
     let mut put = many(8);
     put.neighbors = neighbors([GREEN, GREEN_6], GENERATION);
-    let error = write(&world.kernel, &put).unwrap_err();
+    let error = write(&fixture.kernel, &put).unwrap_err();
     let DatapathError::Full { map, refused, .. } = error else {
         panic!("{error}");
     };
@@ -377,55 +379,55 @@ fn fill_up(write: impl Fn(&Kernel, &Tables) -> Result<(), DatapathError>) {
     for part in ["fdb", "4 entries", "5 rows", "--fdb-entries"] {
         assert!(line.contains(part), "{line}");
     }
-    let fdb = || world.kernel.usage().unwrap()["fdb"];
+    let fdb = || fixture.kernel.usage().unwrap()["fdb"];
     assert_eq!(
         (fdb().entries, fdb().capacity, fdb().refused),
         (CAPACITY, CAPACITY, 5)
     );
     // The other table has all of its rows, and updates of what is there go on.
-    assert_eq!(world.kernel.tables().unwrap().neighbors.len(), 4);
-    world.kernel.write(&many(3), &Tables::default()).unwrap();
+    assert_eq!(fixture.kernel.tables().unwrap().neighbors.len(), 4);
+    fixture.kernel.write(&many(3), &Tables::default()).unwrap();
     // What is taken away makes room.
-    world.kernel.write(&Tables::default(), &many(8)).unwrap();
+    fixture.kernel.write(&Tables::default(), &many(8)).unwrap();
     assert_eq!(fdb().entries, 1);
-    write(&world.kernel, &many(3)).unwrap();
+    write(&fixture.kernel, &many(3)).unwrap();
     assert_eq!((fdb().entries, fdb().refused), (CAPACITY, 5));
 }
 
 #[test]
 fn what_is_added_is_written_as_a_whole_and_compared_with_nothing() {
-    let world = World::new();
+    let fixture = Fixture::new();
     let mac = |number: u16| {
         let [high, low] = number.to_be_bytes();
         Mac::try_from([2, 0, 0, 0, high, low]).unwrap()
     };
     let row = |generation| move |number| (fdb_key(mac(number)), remote(generation));
     let expected: BTreeMap<_, _> = (0..1000).map(row(GENERATION)).collect();
-    world.kernel.add(&expected, &BTreeMap::new()).unwrap();
-    assert_eq!(world.kernel.usage().unwrap()["fdb"].entries, 1001);
-    let mut fdb = world.kernel.tables().unwrap().fdb;
+    fixture.kernel.add(&expected, &BTreeMap::new()).unwrap();
+    assert_eq!(fixture.kernel.usage().unwrap()["fdb"].entries, 1001);
+    let mut fdb = fixture.kernel.tables().unwrap().fdb;
     fdb.retain(|key, _| expected.contains_key(key));
     assert_eq!(fdb, expected);
     // A kernel that would take them one by one only would have kept the newer one.
     let older: BTreeMap<_, _> = [row(GENERATION - 1)(0)].into();
-    world.kernel.add(&older, &BTreeMap::new()).unwrap();
+    fixture.kernel.add(&older, &BTreeMap::new()).unwrap();
     assert_eq!(
-        world.kernel.tables().unwrap().fdb[&fdb_key(mac(0))],
+        fixture.kernel.tables().unwrap().fdb[&fdb_key(mac(0))],
         remote(GENERATION - 1)
     );
 }
 
 #[test]
 fn every_row_is_shown_once_without_a_copy_of_the_table() {
-    let world = World::new();
-    world
+    let fixture = Fixture::new();
+    fixture
         .kernel
         .write(&green(GENERATION), &Tables::default())
         .unwrap();
-    let tables = world.kernel.tables().unwrap();
+    let tables = fixture.kernel.tables().unwrap();
     let mut fdb = BTreeMap::new();
     let mut shown = 0;
-    world
+    fixture
         .kernel
         .for_each_fdb(&mut |key, row| {
             shown += 1;
@@ -434,7 +436,7 @@ fn every_row_is_shown_once_without_a_copy_of_the_table() {
         .unwrap();
     assert_eq!((fdb, shown), (tables.fdb, 2));
     let mut neighbors = BTreeMap::new();
-    world
+    fixture
         .kernel
         .for_each_neighbor(&mut |key, row| {
             neighbors.insert(key, row);
@@ -445,12 +447,12 @@ fn every_row_is_shown_once_without_a_copy_of_the_table() {
 
 #[test]
 fn traffic_counts_while_a_network_has_endpoints_here() {
-    let world = World::new();
-    world
+    let fixture = Fixture::new();
+    fixture
         .kernel
         .write(&green(GENERATION), &Tables::default())
         .unwrap();
-    let socket = RawSocket::open(&world.blue, "eth0");
+    let socket = RawSocket::open(&fixture.blue, "eth0");
     let to = |ip| {
         udp(
             Party::at(BLUE),
@@ -461,7 +463,7 @@ fn traffic_counts_while_a_network_has_endpoints_here() {
     };
     let (carried, dropped) = (to(GREEN), to("7.7.7.99"));
     assert_ne!(carried[..6], BROADCAST);
-    let sent = || world.kernel.traffic().unwrap().get(&vni()).copied();
+    let sent = || fixture.kernel.traffic().unwrap().get(&vni()).copied();
     for frame in [&carried, &dropped, &carried] {
         socket.send(frame);
     }
@@ -469,9 +471,15 @@ fn traffic_counts_while_a_network_has_endpoints_here() {
         sent().is_some_and(|traffic| traffic.tx_packets == 2)
     });
     assert_eq!(sent().unwrap().tx_bytes, 2 * carried.len() as u64);
-    let residents = residents(world.ifindex);
-    world.kernel.write(&Tables::default(), &residents).unwrap();
+    let residents = residents(fixture.ifindex);
+    fixture
+        .kernel
+        .write(&Tables::default(), &residents)
+        .unwrap();
     assert_eq!(sent(), None);
-    world.kernel.write(&residents, &Tables::default()).unwrap();
+    fixture
+        .kernel
+        .write(&residents, &Tables::default())
+        .unwrap();
     assert_eq!(sent(), Some(Traffic::default()));
 }

@@ -16,21 +16,21 @@ const BLUE: &str = "7.7.7.2/24";
 const AT_ONCE: Duration = Duration::from_millis(700);
 
 /// Two agents, with green on the first one's host.
-struct World {
+struct Fixture {
     agents: [Agent; 2],
     green: Netns,
     echo: Echo,
     lab: Lab,
 }
 
-fn world(options: &str) -> World {
+fn fixture(options: &str) -> Fixture {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     let agents = Agent::on_each(&lab, &hosts, "");
     agents[0].does(&format!("network create lab --vni 42 {options}"));
     let green = agents[0].endpoint(&lab.name("green"), 42, &[&format!("{GREEN}/24")]);
     let echo = Echo::start(&green, GREEN, None);
-    World {
+    Fixture {
         agents,
         green,
         echo,
@@ -79,10 +79,10 @@ fn while_it_comes(netns: &Netns, port: u16, act: impl FnOnce()) -> Duration {
 
 /// Moves blue between the hosts again and again, each time into a namespace where somebody sends already.
 fn moves(options: &str, count: usize) {
-    let world = world(options);
-    let (port, blue) = (world.echo.port, world.lab.name("blue"));
-    let places = ["there", "here"].map(|name| world.lab.netns(name));
-    let [first, second] = &world.agents;
+    let fixture = fixture(options);
+    let (port, blue) = (fixture.echo.port, fixture.lab.name("blue"));
+    let places = ["there", "here"].map(|name| fixture.lab.netns(name));
+    let [first, second] = &fixture.agents;
     first.does(&format!(
         "endpoint add {blue} --vni 42 --ip {BLUE} --netns {}",
         places[1].name()
@@ -94,7 +94,7 @@ fn moves(options: &str, count: usize) {
         });
         late.extend((took > AT_ONCE).then_some(took));
         until("both hosts know", || {
-            world.green.pings("7.7.7.2", "-c 1 -W 1")
+            fixture.green.pings("7.7.7.2", "-c 1 -W 1")
         });
     }
     assert!(late.is_empty(), "of {count}: {late:?}");
@@ -112,11 +112,11 @@ fn an_endpoint_that_moves_in_an_on_demand_network_is_answered_from_its_first_fra
 
 #[test]
 fn an_endpoint_that_is_added_again_and_again_is_answered_from_its_first_frame_on() {
-    let world = world("");
-    let (agent, place) = (&world.agents[1], world.lab.netns("there"));
-    let blue = world.lab.name("blue");
+    let fixture = fixture("");
+    let (agent, place) = (&fixture.agents[1], fixture.lab.netns("there"));
+    let blue = fixture.lab.name("blue");
     for _ in 0..10 {
-        let took = while_it_comes(&place, world.echo.port, || {
+        let took = while_it_comes(&place, fixture.echo.port, || {
             agent.does(&format!(
                 "endpoint add {blue} --vni 42 --ip {BLUE} --netns {}",
                 place.name()
@@ -129,36 +129,36 @@ fn an_endpoint_that_is_added_again_and_again_is_answered_from_its_first_frame_on
 
 #[test]
 fn an_endpoint_whose_interface_somebody_deleted_is_answered_from_its_first_frame_on() {
-    let world = world("");
-    let (agent, place) = (&world.agents[1], world.lab.netns("there"));
+    let fixture = fixture("");
+    let (agent, place) = (&fixture.agents[1], fixture.lab.netns("there"));
     agent.does(&format!(
         "endpoint add {} --vni 42 --ip {BLUE} --netns {}",
-        world.lab.name("blue"),
+        fixture.lab.name("blue"),
         place.name()
     ));
     for _ in 0..5 {
         place.ip("link del eth0");
-        let took = first_answer(&place, world.echo.port);
+        let took = first_answer(&place, fixture.echo.port);
         assert!(took < AT_ONCE, "{took:?}");
     }
 }
 
 #[test]
 fn an_endpoint_is_answered_at_once_while_its_agent_is_started_anew_and_its_network_is_set() {
-    let mut world = world("");
-    let blue = world.agents[1].endpoint(&world.lab.name("blue"), 42, &[BLUE]);
+    let mut fixture = fixture("");
+    let blue = fixture.agents[1].endpoint(&fixture.lab.name("blue"), 42, &[BLUE]);
     for _ in 0..5 {
-        world.agents[1].kill();
-        world.agents[1].restart("");
+        fixture.agents[1].kill();
+        fixture.agents[1].restart("");
         blue.ip("neigh flush dev eth0");
-        let took = first_answer(&blue, world.echo.port);
+        let took = first_answer(&blue, fixture.echo.port);
         assert!(took < AT_ONCE, "restarted: {took:?}");
-        world.agents[1].await_ready();
+        fixture.agents[1].await_ready();
     }
     for mtu in [1300, 1400, 1300, 1400, 1300] {
-        world.agents[1].does(&format!("network set lab --mtu {mtu}"));
+        fixture.agents[1].does(&format!("network set lab --mtu {mtu}"));
         blue.ip("neigh flush dev eth0");
-        let took = first_answer(&blue, world.echo.port);
+        let took = first_answer(&blue, fixture.echo.port);
         assert!(took < AT_ONCE, "MTU {mtu}: {took:?}");
     }
 }

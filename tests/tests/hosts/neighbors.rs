@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 
 use etherparse::IpEcn;
 use overlay_lab::{
-    Agent, Lab, Netns,
+    Agent, Lab, Netns, TwoHosts,
     frame::{self, Mac, Party, RawSocket, arp_request, default_mac},
     lab::Host,
+    two_hosts::BOTH,
     until,
 };
 
@@ -15,7 +16,7 @@ const GREEN: &str = "7.7.7.3";
 const NOBODY: &str = "7.7.7.77";
 const STRANGER: Mac = [0x02, 0x42, 0xba, 0xdb, 0xad, 0x01];
 
-struct World {
+struct Fixture {
     blue: Netns,
     green: Netns,
     one: Agent,
@@ -24,15 +25,15 @@ struct World {
     _lab: Lab,
 }
 
-fn world() -> World {
-    let lab = Lab::new();
-    let hosts: [Host; 2] = lab.hosts();
-    let [one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
-    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
-    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
-    blue.reaches(GREEN);
-    blue.reaches("fd07::3");
-    World {
+fn fixture() -> Fixture {
+    let TwoHosts {
+        agents: [one, two],
+        blue,
+        green,
+        hosts,
+        lab,
+    } = TwoHosts::new("--vni 42", BOTH);
+    Fixture {
         blue,
         green,
         one,
@@ -59,22 +60,22 @@ fn answers(blue: &Netns, requests: &[Vec<u8>]) -> Vec<(Ipv4Addr, Mac)> {
 
 #[test]
 fn a_known_address_is_answered_for_while_its_host_is_cut_off() {
-    let world = world();
-    let socket = RawSocket::open(&world.blue, "eth0");
-    for host in &world.hosts {
+    let fixture = fixture();
+    let socket = RawSocket::open(&fixture.blue, "eth0");
+    for host in &fixture.hosts {
         host.plug(false);
     }
     socket.send(&arp_request(default_mac(BLUE), Party::at(BLUE), GREEN));
     let (ip, mac) = socket.next(frame::arp_reply);
     assert_eq!((ip.to_string().as_str(), mac), (GREEN, default_mac(GREEN)));
 
-    world.blue.ip("neigh flush dev eth0");
+    fixture.blue.ip("neigh flush dev eth0");
     assert!(
-        !world.blue.pings("fd07::3", "-c 1 -W 1"),
+        !fixture.blue.pings("fd07::3", "-c 1 -W 1"),
         "the cable is out"
     );
     until("a neighbour advertisement", || {
-        world
+        fixture
             .blue
             .ip("-6 neigh show fd07::3 dev eth0")
             .contains("02:42:07:07:07:03")
@@ -83,23 +84,23 @@ fn a_known_address_is_answered_for_while_its_host_is_cut_off() {
 
 #[test]
 fn an_endpoint_made_later_is_answered_for_and_a_removed_one_no_more() {
-    let world = world();
-    let name = format!("{}2", world.green.name());
-    let blue = &world.blue;
+    let fixture = fixture();
+    let name = format!("{}2", fixture.green.name());
+    let blue = &fixture.blue;
     assert!(!blue.pings("7.7.7.8", "-c 1 -W 1"));
-    world.two.endpoint(&name, 42, &["7.7.7.8/24"]);
+    fixture.two.endpoint(&name, 42, &["7.7.7.8/24"]);
     blue.reaches("7.7.7.8");
-    world.two.does(&format!("endpoint rm {name}"));
+    fixture.two.does(&format!("endpoint rm {name}"));
     until("its address to be forgotten", || {
-        let before = world.one.drops("neighbor_unknown");
+        let before = fixture.one.drops("neighbor_unknown");
         let request = arp_request(default_mac(BLUE), Party::at(BLUE), "7.7.7.8");
-        answers(blue, &[request]).is_empty() && world.one.drops("neighbor_unknown") > before
+        answers(blue, &[request]).is_empty() && fixture.one.drops("neighbor_unknown") > before
     });
 }
 
 #[test]
 fn requests_for_unknown_addresses_are_counted_and_not_answered() {
-    let World { one, blue, .. } = &world();
+    let Fixture { one, blue, .. } = &fixture();
     let before = one.drops("neighbor_unknown");
     let request = arp_request(default_mac(BLUE), Party::at(BLUE), NOBODY);
     assert_eq!(answers(blue, &[request.clone(), request]), []);
@@ -108,7 +109,7 @@ fn requests_for_unknown_addresses_are_counted_and_not_answered() {
 
 #[test]
 fn announcements_and_probes_are_not_answered() {
-    let World { one, blue, .. } = &world();
+    let Fixture { one, blue, .. } = &fixture();
     let before = one.drops("arp_gratuitous");
     let mac = default_mac(BLUE);
     let unspecified = Party { mac, ip: "0.0.0.0" };
@@ -123,7 +124,7 @@ fn announcements_and_probes_are_not_answered() {
 
 #[test]
 fn arping_finds_no_duplicate_of_ones_own_address() {
-    let World { blue, .. } = &world();
+    let Fixture { blue, .. } = &fixture();
     // Exit code 0 of -D: nobody else has it.
     blue.run("arping", "-q -D -c 2 -w 1 -I eth0 7.7.7.2");
     let announced = blue
@@ -140,7 +141,7 @@ fn arping_finds_no_duplicate_of_ones_own_address() {
 
 #[test]
 fn requests_with_a_forged_sender_are_counted_and_not_answered() {
-    let World { one, blue, .. } = &world();
+    let Fixture { one, blue, .. } = &fixture();
     let mac = default_mac(BLUE);
     let (mac_before, ip_before) = (one.drops("source_mac"), one.drops("source_ip"));
     let requests = [
@@ -157,9 +158,9 @@ fn requests_with_a_forged_sender_are_counted_and_not_answered() {
 
 #[test]
 fn packets_with_a_forged_source_are_counted_and_arrive_nowhere() {
-    let World {
+    let Fixture {
         one, blue, green, ..
-    } = &world();
+    } = &fixture();
     let (out, sink) = (
         RawSocket::open(blue, "eth0"),
         RawSocket::open(green, "eth0"),
@@ -180,9 +181,9 @@ fn packets_with_a_forged_source_are_counted_and_arrive_nowhere() {
 
 #[test]
 fn one_vlan_tag_is_taken_off_and_a_second_lets_nothing_out() {
-    let World {
+    let Fixture {
         one, blue, green, ..
-    } = &world();
+    } = &fixture();
     let (out, sink) = (
         RawSocket::open(blue, "eth0"),
         RawSocket::open(green, "eth0"),
@@ -198,7 +199,7 @@ fn one_vlan_tag_is_taken_off_and_a_second_lets_nothing_out() {
 
 #[test]
 fn an_address_that_the_registry_does_not_give_an_endpoint_is_none_to_send_from() {
-    let World { one, blue, .. } = &world();
+    let Fixture { one, blue, .. } = &fixture();
     blue.ip("address add 7.7.7.50/24 dev eth0");
     blue.ip("address add fd07::50/64 dev eth0 nodad");
     let before = one.drops("source_ip");
@@ -210,9 +211,9 @@ fn an_address_that_the_registry_does_not_give_an_endpoint_is_none_to_send_from()
 
 #[test]
 fn all_addresses_of_an_endpoint_are_good_to_send_from() {
-    let World {
+    let Fixture {
         two, green, blue, ..
-    } = &world();
+    } = &fixture();
     let name = format!("{}many", green.name());
     let many = two.endpoint(
         &name,

@@ -1,42 +1,23 @@
 //! The datapath goes on without its agent, and through the change to another one.
 
 use overlay_lab::{
-    Agent, Lab, Netns,
+    TwoHosts,
     traffic::{self, Flow, Stream},
+    two_hosts::BOTH,
 };
 
-struct World {
-    blue: Netns,
-    green: Netns,
-    agents: [Agent; 2],
-    lab: Lab,
-}
-
-fn world() -> World {
-    let lab = Lab::new();
-    let hosts: [_; 2] = lab.hosts();
-    let agents = Agent::on_each(&lab, &hosts, "--vni 42");
-    let [one, two] = &agents;
-    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
-    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
-    blue.reaches("7.7.7.3");
-    blue.reaches("fd07::3");
-    World {
-        blue,
-        green,
-        agents,
-        lab,
-    }
+fn fixture() -> TwoHosts {
+    TwoHosts::new("--vni 42", BOTH)
 }
 
 /// Kills and starts each agent with `options` while packets flow both ways, and counts them.
 fn loses_nothing(options: &[&str]) {
-    let mut world = world();
-    let there = Stream::start(&world.blue, &world.green, "7.7.7.3");
-    let back = Stream::start(&world.green, &world.blue, "fd07::2");
-    let flow = Flow::start(&world.blue, &world.green, "fd07::3");
+    let mut fixture = fixture();
+    let there = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
+    let back = Stream::start(&fixture.green, &fixture.blue, "fd07::2");
+    let flow = Flow::start(&fixture.blue, &fixture.green, "fd07::3");
     for options in options {
-        for agent in &mut world.agents {
+        for agent in &mut fixture.agents {
             agent.kill();
             there.flows(1000);
             back.flows(1000);
@@ -71,9 +52,9 @@ fn starting_them_with_other_settings_under_traffic_loses_no_packet() {
 
 #[test]
 fn an_agent_with_another_underlay_interface_leaves_the_former_one() {
-    let mut world = world();
+    let mut fixture = fixture();
     for (agent, own, other) in [(0, "10.1.0.1/24", 1), (1, "10.1.0.2/24", 0)] {
-        let (here, there) = (world.agents[agent].netns(), world.agents[other].netns());
+        let (here, there) = (fixture.agents[agent].netns(), fixture.agents[other].netns());
         if agent == 0 {
             here.ip(&format!(
                 "link add u1 type veth peer name u1 netns {}",
@@ -83,52 +64,54 @@ fn an_agent_with_another_underlay_interface_leaves_the_former_one() {
         here.ip(&format!("address add {own} dev u1"));
         here.ip("link set u1 up");
     }
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         agent.kill();
         agent.restart("--iface u1");
     }
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         agent.await_ready();
     }
     // Each is ready by what it knows; the other's new address may be on its way yet.
-    world.blue.reaches("7.7.7.3");
-    traffic::tcp(&world.blue, &world.green, "7.7.7.3", 1 << 20);
+    fixture.blue.reaches("7.7.7.3");
+    traffic::tcp(&fixture.blue, &fixture.green, "7.7.7.3", 1 << 20);
 }
 
 #[test]
 fn an_agent_that_is_asked_to_stop_leaves_the_datapath_working() {
-    let mut world = world();
-    let pid = world.agents[0].pid();
-    world.agents[0].netns().run("kill", &format!("-TERM {pid}"));
-    world.agents[0].wait();
-    assert!(world.blue.pings("7.7.7.3", "-c 5 -W 2"));
-    traffic::tcp(&world.green, &world.blue, "7.7.7.2", 1 << 20);
-    world.agents[0].restart("");
-    world.agents[0].await_ready();
-    assert!(world.blue.pings("7.7.7.3", "-c 5 -W 2"));
+    let mut fixture = fixture();
+    let pid = fixture.agents[0].pid();
+    fixture.agents[0]
+        .netns()
+        .run("kill", &format!("-TERM {pid}"));
+    fixture.agents[0].wait();
+    assert!(fixture.blue.pings("7.7.7.3", "-c 5 -W 2"));
+    traffic::tcp(&fixture.green, &fixture.blue, "7.7.7.2", 1 << 20);
+    fixture.agents[0].restart("");
+    fixture.agents[0].await_ready();
+    assert!(fixture.blue.pings("7.7.7.3", "-c 5 -W 2"));
 }
 
 #[test]
 fn what_changed_while_an_agent_was_away_is_made_up_for() {
-    let mut world = world();
-    let [one, two] = &mut world.agents;
+    let mut fixture = fixture();
+    let [one, two] = &mut fixture.agents;
     one.kill();
-    let name = world.lab.name("late");
+    let name = fixture.lab.name("late");
     two.endpoint(&name, 42, &["7.7.7.9/24"]);
-    two.does(&format!("endpoint rm {}", world.green.name()));
+    two.does(&format!("endpoint rm {}", fixture.green.name()));
     two.does("network create more --vni 44 --subnet 10.44.0.0/24");
     one.restart("");
     one.await_ready();
-    assert!(world.blue.pings("7.7.7.9", "-c 1 -W 2"));
-    assert!(!world.blue.pings("7.7.7.3", "-c 1 -W 1"));
+    assert!(fixture.blue.pings("7.7.7.9", "-c 1 -W 2"));
+    assert!(!fixture.blue.pings("7.7.7.3", "-c 1 -W 1"));
     assert_eq!(one.json("endpoint ls").as_array().unwrap().len(), 2);
 }
 
 #[test]
 fn counters_of_drops_survive_a_restart() {
-    let mut world = world();
-    let one = &mut world.agents[0];
-    assert!(!world.blue.pings("7.7.7.77", "-c 1 -W 1"));
+    let mut fixture = fixture();
+    let one = &mut fixture.agents[0];
+    assert!(!fixture.blue.pings("7.7.7.77", "-c 1 -W 1"));
     let before = one.drops("neighbor_unknown");
     assert!(before > 0);
     one.kill();

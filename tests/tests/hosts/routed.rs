@@ -8,14 +8,15 @@
 use std::net::Ipv4Addr;
 
 use overlay_lab::{
-    Agent, Lab, Netns, Switch,
+    Agent, Lab, Netns, Switch, TwoHosts,
     lab::Host,
     traffic::{self, Stream},
+    two_hosts::BOTH,
     until,
 };
 use serde_json::json;
 
-struct World {
+struct Fixture {
     blue: Netns,
     green: Netns,
     agents: [Agent; 2],
@@ -49,7 +50,7 @@ fn host(lab: &Lab, name: &str, ip: [u8; 4], switch: &Switch) -> Host {
     host
 }
 
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let switches = ["left", "right"].map(|name| lab.switch(name));
     let routers = [("r1", 253), ("r2", 254)]
@@ -59,13 +60,14 @@ fn world() -> World {
         host(&lab, "h2", [10, 2, 0, 1], &switches[1]),
     ];
     route(&hosts, 253);
-    let agents = Agent::on_each(&lab, &hosts, "--vni 42");
-    let [one, two] = &agents;
-    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
-    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
-    blue.reaches("7.7.7.3");
-    blue.reaches("fd07::3");
-    World {
+    let TwoHosts {
+        agents,
+        blue,
+        green,
+        hosts,
+        lab,
+    } = TwoHosts::on(lab, hosts, "--vni 42", BOTH);
+    Fixture {
         blue,
         green,
         agents,
@@ -86,16 +88,16 @@ fn route([left, right]: &[Host; 2], last: u8) {
 
 #[test]
 fn payloads_cross_a_router() {
-    let world = world();
-    traffic::tcp(&world.blue, &world.green, "7.7.7.3", 9 << 20);
-    traffic::tcp(&world.green, &world.blue, "fd07::2", 9 << 20);
-    traffic::udp(&world.blue, &world.green, "7.7.7.3", [0, 1, 1000, 1422]);
-    assert!(world.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1422"));
+    let fixture = fixture();
+    traffic::tcp(&fixture.blue, &fixture.green, "7.7.7.3", 9 << 20);
+    traffic::tcp(&fixture.green, &fixture.blue, "fd07::2", 9 << 20);
+    traffic::udp(&fixture.blue, &fixture.green, "7.7.7.3", [0, 1, 1000, 1422]);
+    assert!(fixture.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1422"));
 }
 
 #[test]
 fn a_next_hop_that_nobody_has_resolved_is_resolved_by_the_first_packet() {
-    let World { blue, hosts, .. } = &world();
+    let Fixture { blue, hosts, .. } = &fixture();
     for host in hosts {
         host.netns.ip("neigh flush dev u0");
         assert!(!host.netns.ip("neigh show dev u0").contains("lladdr"));
@@ -111,12 +113,12 @@ fn a_next_hop_that_nobody_has_resolved_is_resolved_by_the_first_packet() {
 
 #[test]
 fn a_next_hop_with_a_new_mac_is_found_again() {
-    let World {
+    let Fixture {
         blue,
         routers: [router, _],
         hosts,
         ..
-    } = &world();
+    } = &fixture();
     router.ip("link set l0 down");
     router.ip("link set l0 address 02:00:00:00:ff:01");
     router.ip("link set l0 up");
@@ -125,14 +127,14 @@ fn a_next_hop_with_a_new_mac_is_found_again() {
 }
 
 /// Changes the route while packets flow, then takes the former router away. Nothing gets lost.
-fn moves_to_another_router(world: &World) {
-    let [former, new] = &world.routers;
+fn moves_to_another_router(fixture: &Fixture) {
+    let [former, new] = &fixture.routers;
     // What a router forwards to h2, with a little ARP.
     let forwarded = |router: &Netns| router.counter("r0", "tx_packets");
-    let stream = Stream::start(&world.blue, &world.green, "7.7.7.3");
+    let stream = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
     stream.flows(1000);
     let before = forwarded(new);
-    route(&world.hosts, 254);
+    route(&fixture.hosts, 254);
     until("the former router to have nothing to do", || {
         let so_far = forwarded(former);
         stream.flows(200);
@@ -149,26 +151,26 @@ fn moves_to_another_router(world: &World) {
 
 #[test]
 fn a_route_that_changes_takes_the_tunnels_with_it_and_loses_nothing() {
-    moves_to_another_router(&world());
+    moves_to_another_router(&fixture());
 }
 
 #[test]
 fn a_route_that_changes_while_no_agent_runs_takes_the_tunnels_with_it_too() {
-    let mut world = world();
-    for agent in &mut world.agents {
+    let mut fixture = fixture();
+    for agent in &mut fixture.agents {
         agent.kill();
     }
-    moves_to_another_router(&world);
+    moves_to_another_router(&fixture);
 }
 
 /// Waits until the first host's row of the second one has this router; `None`: the kernel is asked for
 /// each packet.
 #[track_caller]
-fn leads_through(world: &World, router: Option<[u8; 4]>) {
-    let vtep = json!({"ip": world.hosts[1].ip.octets()});
+fn leads_through(fixture: &Fixture, router: Option<[u8; 4]>) {
+    let vtep = json!({"ip": fixture.hosts[1].ip.octets()});
     let expected = json!(router.unwrap_or_default());
     until(&format!("the next hop to be {router:?}"), || {
-        let rows = world.agents[0].dump("vteps");
+        let rows = fixture.agents[0].dump("vteps");
         let row = rows.iter().find(|row| row["key"] == vtep);
         row.is_some_and(|row| row["value"]["next_hop"] == expected)
     });
@@ -190,33 +192,33 @@ fn route_by_objects(hosts: &[Host; 2]) {
 
 #[test]
 fn a_route_by_a_nexthop_object_that_tells_no_router_is_looked_up_by_the_kernel() {
-    let world = world();
-    route_by_objects(&world.hosts);
-    leads_through(&world, None);
-    world.blue.reaches("7.7.7.3");
+    let fixture = fixture();
+    route_by_objects(&fixture.hosts);
+    leads_through(&fixture, None);
+    fixture.blue.reaches("7.7.7.3");
     // Only the object changes, and no route with it.
-    for host in &world.hosts {
+    for host in &fixture.hosts {
         host.netns.ip("nexthop replace id 10 group 2");
     }
     for device in ["l0", "r0"] {
-        world.routers[0].ip(&format!("link set {device} down"));
+        fixture.routers[0].ip(&format!("link set {device} down"));
     }
-    world.blue.reaches("7.7.7.3");
-    world.green.reaches("fd07::2");
+    fixture.blue.reaches("7.7.7.3");
+    fixture.green.reaches("fd07::2");
     // A single one, in the kernel's other mode: it tells what the object is.
-    for host in &world.hosts {
+    for host in &fixture.hosts {
         host.netns
             .run("sysctl", "-q -w net.ipv4.nexthop_compat_mode=1");
         host.netns.ip("route replace default nhid 2");
     }
-    leads_through(&world, Some([10, 1, 0, 254]));
-    world.blue.reaches("7.7.7.3");
+    leads_through(&fixture, Some([10, 1, 0, 254]));
+    fixture.blue.reaches("7.7.7.3");
 }
 
 #[test]
 fn a_next_hop_that_only_a_rule_leads_to_is_found() {
-    let world = world();
-    for (host, left) in world.hosts.iter().zip(1..) {
+    let fixture = fixture();
+    for (host, left) in fixture.hosts.iter().zip(1..) {
         host.netns.ip(&format!(
             "route add default via 10.{left}.0.254 dev u0 table 77"
         ));
@@ -225,22 +227,22 @@ fn a_next_hop_that_only_a_rule_leads_to_is_found() {
         host.netns
             .ip("rule add to 10.0.0.0/8 unreachable priority 200");
     }
-    leads_through(&world, Some([10, 1, 0, 254]));
-    world.blue.reaches("7.7.7.3");
+    leads_through(&fixture, Some([10, 1, 0, 254]));
+    fixture.blue.reaches("7.7.7.3");
 }
 
 #[test]
 fn several_paths_are_left_to_the_kernel_and_a_route_that_refuses_sends_nothing() {
-    let world = world();
-    let [left, _] = &world.hosts;
+    let fixture = fixture();
+    let [left, _] = &fixture.hosts;
     left.netns
         .ip("route replace default nexthop via 10.1.0.253 dev u0 nexthop via 10.1.0.254 dev u0");
-    leads_through(&world, None);
-    world.blue.reaches("7.7.7.3");
+    leads_through(&fixture, None);
+    fixture.blue.reaches("7.7.7.3");
     left.netns.ip("route replace unreachable default");
     until("the refusal to be followed", || {
-        !world.blue.pings("7.7.7.3", "-c 1 -W 1")
+        !fixture.blue.pings("7.7.7.3", "-c 1 -W 1")
     });
-    route(&world.hosts, 253);
-    world.blue.reaches("7.7.7.3");
+    route(&fixture.hosts, 253);
+    fixture.blue.reaches("7.7.7.3");
 }

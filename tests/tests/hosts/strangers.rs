@@ -32,7 +32,7 @@ const SIX: &str = "fd10::1";
 
 /// The first host with blue and cyan in network 42 and their namesakes in network 43; the second
 /// with green in network 42. The third has no agent, and two ways to the first one.
-struct World {
+struct Fixture {
     one: Agent,
     _two: Agent,
     blue: Netns,
@@ -41,7 +41,7 @@ struct World {
     _lab: Lab,
 }
 
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let hosts: [Host; 3] = lab.hosts();
     let [first, second, third] = &hosts;
@@ -67,7 +67,7 @@ fn world() -> World {
     for ip in [CYAN, "fd07::4"] {
         violet.reaches(ip);
     }
-    World {
+    Fixture {
         one,
         _two: two,
         blue,
@@ -309,16 +309,16 @@ fn payloads(vnis: &[u32], inner: &[Vec<u8>]) -> Vec<Vec<u8>> {
 
 #[test]
 fn nothing_that_a_stranger_sends_by_any_way_is_delivered_or_answered() {
-    let world = world();
-    let [first, second, third] = &world.hosts;
+    let fixture = fixture();
+    let [first, second, third] = &fixture.hosts;
     // The first host answers whoever asks it in the clear, and has an open port.
     assert!(third.netns.pings("10.9.0.1", "-c 1 -W 5"));
     let open = first
         .netns
         .enter(|| UdpSocket::bind(("0.0.0.0", ECHO)).unwrap());
     open.set_nonblocking(true).unwrap();
-    let sinks = [&world.blue, &world.violet].map(|endpoint| RawSocket::open(endpoint, "eth0"));
-    let believed = [&world.blue, &world.violet].map(believes);
+    let sinks = [&fixture.blue, &fixture.violet].map(|endpoint| RawSocket::open(endpoint, "eth0"));
+    let believed = [&fixture.blue, &fixture.violet].map(believes);
     let before = asked_of(&first.netns);
     // What nobody of ours has, what somebody here has, and what the second host's endpoint has.
     let macs = [STRANGER, default_mac(CYAN), default_mac(GREEN)];
@@ -342,7 +342,7 @@ fn nothing_that_a_stranger_sends_by_any_way_is_delivered_or_answered() {
     for (name, from, to) in ways {
         let to = to.parse().unwrap();
         Way { name, from, to }.send(&all);
-        for (sink, endpoint) in sinks.iter().zip([&world.blue, &world.violet]) {
+        for (sink, endpoint) in sinks.iter().zip([&fixture.blue, &fixture.violet]) {
             assert_eq!(
                 heard(sink, default_mac(BLUE)),
                 [""; 0],
@@ -384,7 +384,7 @@ fn nothing_that_a_stranger_sends_by_any_way_is_delivered_or_answered() {
         RawSocket::open(&third.netns, ifname).send(&frame);
         assert_eq!(heard(&sinks[0], default_mac(BLUE)), [""; 0], "{name}");
     }
-    assert_eq!([&world.blue, &world.violet].map(believes), believed);
+    assert_eq!([&fixture.blue, &fixture.violet].map(believes), believed);
 
     // The sinks hear, and the port is open to who may send.
     tunnel(&second.netns, first.ip, IpEcn::ZERO, &packet);
@@ -393,19 +393,19 @@ fn nothing_that_a_stranger_sends_by_any_way_is_delivered_or_answered() {
 
 #[test]
 fn a_known_host_is_heard_in_its_own_networks_with_its_own_endpoints_alone() {
-    let world = world();
-    let [first, second, _] = &world.hosts;
-    let sinks = [&world.blue, &world.violet].map(|endpoint| RawSocket::open(endpoint, "eth0"));
-    let believed = [&world.blue, &world.violet].map(believes);
+    let fixture = fixture();
+    let [first, second, _] = &fixture.hosts;
+    let sinks = [&fixture.blue, &fixture.violet].map(|endpoint| RawSocket::open(endpoint, "eth0"));
+    let believed = [&fixture.blue, &fixture.violet].map(believes);
     let send = |vni, inner: &[u8]| {
         let packet = vxlan(VNI_IS_VALID, vni, inner);
         tunnel(&second.netns, first.ip, IpEcn::ZERO, &packet);
     };
     let refused = |vni: u32, inner: &[u8], reason: &str| {
-        let before = world.one.drops(reason);
+        let before = fixture.one.drops(reason);
         send(vni, inner);
         until(&format!("{reason} in {vni}: {inner:02x?}"), || {
-            world.one.drops(reason) > before
+            fixture.one.drops(reason) > before
         });
     };
     // In a network where it has nobody, whatever MAC it takes; in its own, with others' MACs.
@@ -417,14 +417,14 @@ fn a_known_host_is_heard_in_its_own_networks_with_its_own_endpoints_alone() {
         (42, STRANGER),
         (42, default_mac(CYAN)),
     ] {
-        let before = world.one.drops("source_vtep");
+        let before = fixture.one.drops("source_vtep");
         let all = frames(link, blue);
         for inner in &all {
             send(vni, inner);
         }
         until(
             &format!("all from {link:02x?} in {vni} to be dropped"),
-            || world.one.drops("source_vtep") - before >= all.len() as u64,
+            || fixture.one.drops("source_vtep") - before >= all.len() as u64,
         );
     }
     // With its own, of others' addresses.
@@ -442,7 +442,7 @@ fn a_known_host_is_heard_in_its_own_networks_with_its_own_endpoints_alone() {
     for sink in &sinks {
         assert_eq!(heard(sink, blue), [""; 0]);
     }
-    assert_eq!([&world.blue, &world.violet].map(believes), believed);
+    assert_eq!([&fixture.blue, &fixture.violet].map(believes), believed);
     // Of its own address it may speak.
     send(42, &arp_reply(green, green, GREEN, blue));
     let (ip, mac) = sinks[0].next(frame::arp_reply);
@@ -451,10 +451,10 @@ fn a_known_host_is_heard_in_its_own_networks_with_its_own_endpoints_alone() {
 
 #[test]
 fn what_the_vxlan_device_takes_in_after_all_is_dropped_and_counted() {
-    let world = world();
-    let [first, _, third] = &world.hosts;
+    let fixture = fixture();
+    let [first, _, third] = &fixture.hosts;
     let before = asked_of(&first.netns);
-    let drops = world.one.drops("vxlan_device");
+    let drops = fixture.one.drops("vxlan_device");
     let groups = (0..16).map(|last| [0x01, 0x80, 0xc2, 0, 0, last]);
     let inner: Vec<Vec<u8>> = groups
         .chain([BROADCAST, default_mac(BLUE)])
@@ -471,7 +471,7 @@ fn what_the_vxlan_device_takes_in_after_all_is_dropped_and_counted() {
         .collect();
     way.send(&all);
     until("every frame to be dropped", || {
-        world.one.drops("vxlan_device") - drops >= all.len() as u64
+        fixture.one.drops("vxlan_device") - drops >= all.len() as u64
     });
     // A tenant that is root in his namespace can mark what he sends as the programs mark theirs, but for the secret.
     for link in third.netns.links() {
@@ -483,10 +483,10 @@ fn what_the_vxlan_device_takes_in_after_all_is_dropped_and_counted() {
                 "filter add dev {link} egress prio {priority} protocol ip u32 match u32 0 0 flowid {class}"
             );
             third.netns.run("tc", &filter);
-            let drops = world.one.drops("vxlan_device");
+            let drops = fixture.one.drops("vxlan_device");
             way.send(&all);
             until("every marked frame to be dropped", || {
-                world.one.drops("vxlan_device") - drops >= all.len() as u64
+                fixture.one.drops("vxlan_device") - drops >= all.len() as u64
             });
             third.netns.run(
                 "tc",

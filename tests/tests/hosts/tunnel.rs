@@ -19,7 +19,7 @@ const BLUE: &str = "7.7.7.2";
 const GREEN: &str = "7.7.7.3";
 const VNI: u32 = 0x00ab_cdef;
 
-struct World {
+struct Fixture {
     blue: Netns,
     one: Agent,
     _two: Agent,
@@ -28,7 +28,7 @@ struct World {
 }
 
 /// Two hosts with agents and a third without.
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let hosts: [Host; 3] = lab.hosts();
     let [first, second, _] = &hosts;
@@ -40,7 +40,7 @@ fn world() -> World {
         blue.reaches(ip);
     }
     green.reaches(BLUE);
-    World {
+    Fixture {
         blue,
         one,
         _two: two,
@@ -65,8 +65,8 @@ fn to_blue(ecn: IpEcn, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn packets_on_the_wire_are_what_rfc_7348_says_field_by_field() {
-    let world = world();
-    let [first, second, _] = &world.hosts;
+    let fixture = fixture();
+    let [first, second, _] = &fixture.hosts;
     let fields = [
         "eth.src",
         "eth.dst",
@@ -96,13 +96,13 @@ fn packets_on_the_wire_are_what_rfc_7348_says_field_by_field() {
         "frame.len",
     ];
     let capture = Capture::start(
-        &world.lab,
+        &fixture.lab,
         &second.netns,
         "u0",
         4,
         "udp port 4789 and ip[50+6] != 0x86",
     );
-    assert!(world.blue.pings(GREEN, "-c 2 -W 2 -s 1000 -t 17"));
+    assert!(fixture.blue.pings(GREEN, "-c 2 -W 2 -s 1000 -t 17"));
     let packets = capture.finish(&fields);
     for (number, packet) in packets.iter().enumerate() {
         let is_there = number % 2 == 0;
@@ -171,11 +171,11 @@ fn packets_on_the_wire_are_what_rfc_7348_says_field_by_field() {
 
 #[test]
 fn a_flow_keeps_its_source_port_and_flows_spread_over_many() {
-    let world = world();
-    let [_, second, _] = &world.hosts;
+    let fixture = fixture();
+    let [_, second, _] = &fixture.hosts;
     let (flows, each) = (16, 4);
     let capture = Capture::start(
-        &world.lab,
+        &fixture.lab,
         &second.netns,
         "u0",
         flows * each,
@@ -183,7 +183,7 @@ fn a_flow_keeps_its_source_port_and_flows_spread_over_many() {
         "udp dst port 4789 and ip[59] = 17 and ip[72:2] = 9",
     );
     // All at the same time, or two would share a port.
-    let sockets = world.blue.enter(|| {
+    let sockets = fixture.blue.enter(|| {
         let bound = (0..flows).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
         bound.collect::<Vec<_>>()
     });
@@ -207,12 +207,12 @@ fn a_flow_keeps_its_source_port_and_flows_spread_over_many() {
 
 #[test]
 fn the_outer_ecn_field_is_the_inner_one_but_for_marks() {
-    let world = world();
-    let [_, second, _] = &world.hosts;
+    let fixture = fixture();
+    let [_, second, _] = &fixture.hosts;
     let filter = "udp dst port 4789 and ip[59] = 17 and ip[72:2] = 9";
-    let capture = Capture::start(&world.lab, &second.netns, "u0", 4, filter);
+    let capture = Capture::start(&fixture.lab, &second.netns, "u0", 4, filter);
     let fields = [0b00, 0b01, 0b10, 0b11].map(|ecn| IpEcn::try_new(ecn).unwrap());
-    send_with_ecn(&world.blue, GREEN, &fields);
+    send_with_ecn(&fixture.blue, GREEN, &fields);
     let packets = capture.finish(&["ip.dsfield.ecn"]);
     let seen: Vec<_> = packets
         .iter()
@@ -228,12 +228,12 @@ fn the_outer_ecn_field_is_the_inner_one_but_for_marks() {
 
 #[test]
 fn a_mark_on_the_way_reaches_the_endpoint_or_drops_what_can_not_carry_it() {
-    let World {
+    let Fixture {
         blue,
         one,
         hosts: [first, second, _],
         ..
-    } = &world();
+    } = &fixture();
     let sink = RawSocket::open(blue, "eth0");
     let before = one.drops("ecn_not_capable");
     let [not_ect, ect1, ect0, ce] = [0, 1, 2, 3].map(|ecn| IpEcn::try_new(ecn).unwrap());
@@ -270,12 +270,12 @@ fn a_mark_on_the_way_reaches_the_endpoint_or_drops_what_can_not_carry_it() {
 
 #[test]
 fn packets_that_no_tunnel_end_of_ours_would_send_are_dropped_with_their_reason() {
-    let World {
+    let Fixture {
         blue,
         one,
         hosts: [first, second, third],
         ..
-    } = &world();
+    } = &fixture();
     let sink = RawSocket::open(blue, "eth0");
     let bad = to_blue(IpEcn::ZERO, b"bad");
     let good = vxlan(VNI_IS_VALID, VNI, &to_blue(IpEcn::ZERO, b"good"));

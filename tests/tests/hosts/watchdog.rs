@@ -78,7 +78,7 @@ impl Systemd {
 }
 
 /// An agent with two endpoints that talk to each other, and what else is told.
-fn world(lab: &Lab, starter: &[String], options: &str) -> (Agent, [Netns; 2]) {
+fn fixture(lab: &Lab, starter: &[String], options: &str) -> (Agent, [Netns; 2]) {
     let [host]: [Host; 1] = lab.hosts();
     let agent = Agent::spawn_through(lab, &host, starter, options);
     agent.await_ready();
@@ -102,7 +102,7 @@ fn stalls(agent: &Agent, part: &str) -> bool {
 fn a_system_call_that_hangs_is_told_to_people_and_systemd_and_costs_no_packet() {
     let lab = Lab::new();
     let systemd = Systemd::new(&lab);
-    let (agent, [blue, green]) = world(&lab, &systemd.starter(), "--vni 42");
+    let (agent, [blue, green]) = fixture(&lab, &systemd.starter(), "--vni 42");
     systemd.hears_of_health();
     let stream = Stream::start(&blue, &green, "7.7.7.3");
 
@@ -134,7 +134,7 @@ fn a_system_call_that_hangs_is_told_to_people_and_systemd_and_costs_no_packet() 
 #[test]
 fn commands_to_a_stopped_agent_say_so_within_seconds_and_are_not_carried_out_later() {
     let lab = Lab::new();
-    let (mut agent, [blue, green]) = world(&lab, &[], "--vni 42");
+    let (mut agent, [blue, green]) = fixture(&lab, &[], "--vni 42");
     let stream = Stream::start(&blue, &green, "7.7.7.3");
 
     let stopped = agent.stop();
@@ -170,7 +170,7 @@ fn a_registry_on_a_disk_that_hangs_is_told_and_costs_neither_packets_nor_the_age
     let systemd = Systemd::new(&lab);
     let registry = format!("sqlite://{}/registry.db", disk.path().display());
     let options = format!("--vni 42 --registry {registry}");
-    let (agent, [blue, green]) = world(&lab, &systemd.starter(), &options);
+    let (agent, [blue, green]) = fixture(&lab, &systemd.starter(), &options);
     let stream = Stream::start(&blue, &green, "7.7.7.3");
 
     let frozen = disk.freeze();

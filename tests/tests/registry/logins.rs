@@ -1,4 +1,4 @@
-//! Users, passwords and certificates. No line holds a secret: `bed::line` sees to that.
+//! Users, passwords and certificates. No line holds a secret: `fixture::line` sees to that.
 
 use std::{fs, path::PathBuf};
 
@@ -9,8 +9,8 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{create, furnish, line, name, network, next, node, remove, session, until, vni},
     etcd::{Etcd, Options, file},
+    fixture::{create, furnish, line, name, network, next, node, remove, session, until, vni},
 };
 
 fn settings(etcd: &Etcd) -> Settings {

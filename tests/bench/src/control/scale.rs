@@ -73,7 +73,7 @@ pub(super) struct Sized {
 }
 
 /// A registry that is filled further and further, and the host whose agent reads it.
-struct Bed<'a> {
+struct Fixture<'a> {
     programs: &'a Programs<'a>,
     host: Host,
     store: Store,
@@ -89,7 +89,7 @@ pub(super) fn measure(
 ) -> Result<Vec<Sized>> {
     let host = Host::build("scale")?;
     let store = Store::new(backend, &host)?;
-    let bed = Bed {
+    let fixture = Fixture {
         programs,
         host,
         store,
@@ -108,14 +108,20 @@ pub(super) fn measure(
         .iter()
         .map(|&size| {
             eprintln!("{}, {}: {size} endpoints", backend.name(), resolve.name());
-            let filled_s = fill(programs, &bed.host, &bed.store, resolve, filled..size)?;
+            let filled_s = fill(
+                programs,
+                &fixture.host,
+                &fixture.store,
+                resolve,
+                filled..size,
+            )?;
             filled = size;
-            bed.look(size, filled_s)
+            fixture.look(size, filled_s)
         })
         .collect()
 }
 
-impl Bed<'_> {
+impl Fixture<'_> {
     /// Runs a verb of the instrument on the host; gives what it printed.
     fn instrument(&self, verb: &str, words: &[&str], limit: Duration) -> Result<String> {
         let url = self.store.url();

@@ -51,7 +51,7 @@ pub(crate) enum Fabric {
 }
 
 /// The hosts and the endpoints.
-pub(crate) struct World {
+pub(crate) struct Fixture {
     pub(crate) blue: Netns,
     pub(crate) cyan: Netns,
     pub(crate) green: Netns,
@@ -61,7 +61,7 @@ pub(crate) struct World {
     _lab: Lab,
 }
 
-impl World {
+impl Fixture {
     pub(crate) fn new(fabric: Fabric) -> Self {
         let lab = Lab::new();
         let hosts = lab.hosts();

@@ -9,12 +9,12 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt};
 use overlay_lab::{Netns, traffic};
 
-use super::fabric::{BLUE, CYAN, GREEN, Party, World};
+use super::fabric::{BLUE, CYAN, Fixture, GREEN, Party};
 
 /// Traffic between endpoints, and how it is called.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    run: fn(&World) -> String,
+    run: fn(&Fixture) -> String,
 }
 
 /// Every kind.
@@ -35,14 +35,14 @@ pub(crate) const ALL: &[Kind] = &[
     kind("TCP with a large gso_max_size", large_gso),
 ];
 
-const fn kind(name: &'static str, run: fn(&World) -> String) -> Kind {
+const fn kind(name: &'static str, run: fn(&Fixture) -> String) -> Kind {
     Kind { name, run }
 }
 
 impl Kind {
     /// What arrived, or what failed.
-    pub(crate) fn outcome(&self, world: &World) -> String {
-        panic::catch_unwind(AssertUnwindSafe(|| (self.run)(world))).unwrap_or_else(|cause| {
+    pub(crate) fn outcome(&self, fixture: &Fixture) -> String {
+        panic::catch_unwind(AssertUnwindSafe(|| (self.run)(fixture))).unwrap_or_else(|cause| {
             let text = cause
                 .downcast_ref::<String>()
                 .cloned()
@@ -57,71 +57,71 @@ const BYTES: u64 = 3 << 20;
 /// Both ends compare what they got with what was sent.
 const ALL_OF_IT: &str = "all of it";
 
-fn tcp(world: &World) -> String {
+fn tcp(fixture: &Fixture) -> String {
     for ip in [GREEN.ipv4, GREEN.ipv6] {
-        traffic::tcp(&world.blue, &world.green, ip, BYTES);
+        traffic::tcp(&fixture.blue, &fixture.green, ip, BYTES);
     }
     ALL_OF_IT.to_owned()
 }
 
-fn tcp_on_one_host(world: &World) -> String {
+fn tcp_on_one_host(fixture: &Fixture) -> String {
     for ip in [CYAN.ipv4, CYAN.ipv6] {
-        traffic::tcp(&world.blue, &world.cyan, ip, BYTES);
+        traffic::tcp(&fixture.blue, &fixture.cyan, ip, BYTES);
     }
     ALL_OF_IT.to_owned()
 }
 
-fn datagrams(world: &World) -> String {
+fn datagrams(fixture: &Fixture) -> String {
     for ip in [GREEN.ipv4, GREEN.ipv6] {
-        traffic::udp(&world.blue, &world.green, ip, [0, 1, 700, 1401, 1402]);
+        traffic::udp(&fixture.blue, &fixture.green, ip, [0, 1, 700, 1401, 1402]);
     }
     ALL_OF_IT.to_owned()
 }
 
-fn fragments(world: &World) -> String {
+fn fragments(fixture: &Fixture) -> String {
     for ip in [GREEN.ipv4, GREEN.ipv6, CYAN.ipv4, CYAN.ipv6] {
         let server = if ip == GREEN.ipv4 || ip == GREEN.ipv6 {
-            &world.green
+            &fixture.green
         } else {
-            &world.cyan
+            &fixture.cyan
         };
-        traffic::udp(&world.blue, server, ip, [1423, 8000, 60_000]);
+        traffic::udp(&fixture.blue, server, ip, [1423, 8000, 60_000]);
     }
     ALL_OF_IT.to_owned()
 }
 
-pub(crate) fn segments(world: &World) -> String {
-    arrivals_at(world, GREEN, 1200, 20, 25)
+pub(crate) fn segments(fixture: &Fixture) -> String {
+    arrivals_at(fixture, GREEN, 1200, 20, 25)
 }
 
-fn segments_on_one_host(world: &World) -> String {
-    arrivals_at(world, CYAN, 1200, 20, 25)
+fn segments_on_one_host(fixture: &Fixture) -> String {
+    arrivals_at(fixture, CYAN, 1200, 20, 25)
 }
 
-fn largest_segments(world: &World) -> String {
-    arrivals_at(world, GREEN, 1400, 46, 10)
+fn largest_segments(fixture: &Fixture) -> String {
+    arrivals_at(fixture, GREEN, 1400, 46, 10)
 }
 
-fn burst(world: &World) -> String {
-    arrivals_at(world, GREEN, 600, 1, 400)
+fn burst(fixture: &Fixture) -> String {
+    arrivals_at(fixture, GREEN, 600, 1, 400)
 }
 
 /// [`arrivals`] from blue at one of the others, over IPv4 and over IPv6.
-fn arrivals_at(world: &World, to: Party, size: usize, segments: usize, sends: usize) -> String {
+fn arrivals_at(fixture: &Fixture, to: Party, size: usize, segments: usize, sends: usize) -> String {
     let server = if to == CYAN {
-        &world.cyan
+        &fixture.cyan
     } else {
-        &world.green
+        &fixture.green
     };
     [to.ipv4, to.ipv6]
-        .map(|ip| arrivals(&world.blue, server, ip, size, segments, sends))
+        .map(|ip| arrivals(&fixture.blue, server, ip, size, segments, sends))
         .join(", ")
 }
 
-fn pings(world: &World) -> String {
+fn pings(fixture: &Fixture) -> String {
     [GREEN.ipv4, GREEN.ipv6]
         .map(|ip| {
-            let is_back = |options| world.blue.pings(ip, options);
+            let is_back = |options| fixture.blue.pings(ip, options);
             format!(
                 "{} {} {}",
                 is_back("-c 1 -W 2 -s 1402 -M do"),
@@ -189,8 +189,8 @@ fn arrivals(
 /// Addresses of the VXLAN devices inside blue and green.
 const INSIDE: [&str; 2] = ["10.77.0.2", "10.77.0.3"];
 
-fn within_tunnel_inside(world: &World, work: impl FnOnce() -> String) -> String {
-    let ends = [(&world.blue, BLUE, GREEN), (&world.green, GREEN, BLUE)];
+fn within_tunnel_inside(fixture: &Fixture, work: impl FnOnce() -> String) -> String {
+    let ends = [(&fixture.blue, BLUE, GREEN), (&fixture.green, GREEN, BLUE)];
     for ((netns, own, other), ip) in ends.iter().zip(INSIDE) {
         netns.ip(&format!(
             "link add vxin mtu 1400 type vxlan id 7 dstport 8472 local {} remote {} dev eth0",
@@ -199,7 +199,7 @@ fn within_tunnel_inside(world: &World, work: impl FnOnce() -> String) -> String 
         netns.ip(&format!("address add {ip}/24 dev vxin"));
         netns.ip("link set vxin up");
     }
-    world.blue.reaches(INSIDE[1]);
+    fixture.blue.reaches(INSIDE[1]);
     let outcome = panic::catch_unwind(AssertUnwindSafe(work));
     for (netns, ..) in ends {
         netns.ip("link del vxin");
@@ -207,24 +207,24 @@ fn within_tunnel_inside(world: &World, work: impl FnOnce() -> String) -> String 
     outcome.unwrap_or_else(|cause| panic::resume_unwind(cause))
 }
 
-fn nested_tcp(world: &World) -> String {
-    within_tunnel_inside(world, || {
-        traffic::tcp(&world.blue, &world.green, INSIDE[1], BYTES);
+fn nested_tcp(fixture: &Fixture) -> String {
+    within_tunnel_inside(fixture, || {
+        traffic::tcp(&fixture.blue, &fixture.green, INSIDE[1], BYTES);
         ALL_OF_IT.to_owned()
     })
 }
 
-fn nested_segments(world: &World) -> String {
-    within_tunnel_inside(world, || {
-        arrivals(&world.blue, &world.green, INSIDE[1], 1200, 20, 10)
+fn nested_segments(fixture: &Fixture) -> String {
+    within_tunnel_inside(fixture, || {
+        arrivals(&fixture.blue, &fixture.green, INSIDE[1], 1200, 20, 10)
     })
 }
 
 /// Where green has what comes from blue for this port go on to cyan, in its own name.
 const FORWARD_PORTS: &str = "30000-60999";
 
-fn within_forwarding(world: &World, work: impl FnOnce() -> String) -> String {
-    let green = &world.green;
+fn within_forwarding(fixture: &Fixture, work: impl FnOnce() -> String) -> String {
+    let green = &fixture.green;
     green.run("sysctl", "-qw net.ipv4.ip_forward=1");
     let rules = format!(
         "add table ip lab; \
@@ -242,27 +242,27 @@ fn within_forwarding(world: &World, work: impl FnOnce() -> String) -> String {
     outcome.unwrap_or_else(|cause| panic::resume_unwind(cause))
 }
 
-fn forwarded_tcp(world: &World) -> String {
-    within_forwarding(world, || {
-        traffic::tcp(&world.blue, &world.cyan, GREEN.ipv4, BYTES);
+fn forwarded_tcp(fixture: &Fixture) -> String {
+    within_forwarding(fixture, || {
+        traffic::tcp(&fixture.blue, &fixture.cyan, GREEN.ipv4, BYTES);
         ALL_OF_IT.to_owned()
     })
 }
 
-fn forwarded_segments(world: &World) -> String {
-    within_forwarding(world, || {
-        arrivals(&world.blue, &world.cyan, GREEN.ipv4, 1200, 20, 10)
+fn forwarded_segments(fixture: &Fixture) -> String {
+    within_forwarding(fixture, || {
+        arrivals(&fixture.blue, &fixture.cyan, GREEN.ipv4, 1200, 20, 10)
     })
 }
 
-fn large_gso(world: &World) -> String {
+fn large_gso(fixture: &Fixture) -> String {
     let sizes = |size| {
-        for netns in [&world.blue, &world.green] {
+        for netns in [&fixture.blue, &fixture.green] {
             netns.ip(&format!("link set eth0 gso_max_size {size}"));
         }
     };
     sizes(130_000);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| tcp(world)));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| tcp(fixture)));
     sizes(65_536);
     outcome.unwrap_or_else(|cause| panic::resume_unwind(cause))
 }

@@ -14,7 +14,7 @@ const PATH: u32 = 4000;
 /// What the tunnel leaves of the path.
 const LIMIT: usize = 3950;
 
-struct World {
+struct Fixture {
     blue: Netns,
     green: Netns,
     one: Agent,
@@ -34,7 +34,7 @@ fn link(left: &Netns, right: &Netns, name: &str, mtu: u32, [a, b]: [&str; 2]) {
     }
 }
 
-fn world() -> World {
+fn fixture() -> Fixture {
     let lab = Lab::new();
     let [h1, r1, r2, h2] = ["h1", "r1", "r2", "h2"].map(|name| lab.netns(name));
     link(&h1, &r1, "u0", HOSTS, ["10.1.0.1", "10.1.0.254"]);
@@ -63,7 +63,7 @@ fn world() -> World {
     let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
     blue.reaches("7.7.7.3");
     blue.reaches("fd07::3");
-    World {
+    Fixture {
         blue,
         green,
         one,
@@ -73,8 +73,8 @@ fn world() -> World {
 }
 
 /// The longest outer packet to green's host that the programs know of.
-fn known(world: &World) -> u64 {
-    let rows = world.one.dump("vteps");
+fn known(fixture: &Fixture) -> u64 {
+    let rows = fixture.one.dump("vteps");
     let row = rows
         .iter()
         .find(|row| row["key"]["ip"] == json!([10, 2, 0, 1]));
@@ -84,44 +84,48 @@ fn known(world: &World) -> u64 {
 
 #[test]
 fn streams_go_on_over_a_path_that_is_narrower_than_its_ends() {
-    let world = world();
-    assert_eq!(known(&world), 0);
+    let fixture = fixture();
+    assert_eq!(known(&fixture), 0);
     for ip in ["7.7.7.3", "fd07::3"] {
-        traffic::tcp(&world.blue, &world.green, ip, 3 << 20);
+        traffic::tcp(&fixture.blue, &fixture.green, ip, 3 << 20);
     }
     for ip in ["7.7.7.2", "fd07::2"] {
-        traffic::tcp(&world.green, &world.blue, ip, 3 << 20);
+        traffic::tcp(&fixture.green, &fixture.blue, ip, 3 << 20);
     }
-    assert_eq!(known(&world), u64::from(PATH));
+    assert_eq!(known(&fixture), u64::from(PATH));
 }
 
 #[test]
 fn an_endpoint_is_told_how_long_its_packets_may_be() {
-    let world = world();
-    let fits = |ip: &str, size: usize| world.blue.pings(ip, &format!("-c 1 -W 1 -M do -s {size}"));
+    let fixture = fixture();
+    let fits = |ip: &str, size: usize| {
+        fixture
+            .blue
+            .pings(ip, &format!("-c 1 -W 1 -M do -s {size}"))
+    };
     for (ip, headers) in [("7.7.7.3", 28), ("fd07::3", 48)] {
         until("the sender to know", || {
             let _ = fits(ip, LIMIT - headers + 1);
-            let route = world.blue.ip(&format!("route get {ip}"));
+            let route = fixture.blue.ip(&format!("route get {ip}"));
             route.contains(&format!("mtu {LIMIT}"))
         });
         assert!(fits(ip, LIMIT - headers), "{ip}");
     }
-    assert_eq!(world.one.drops("too_big"), 0);
+    assert_eq!(fixture.one.drops("too_big"), 0);
 }
 
 #[test]
 fn what_may_be_fragmented_arrives_over_the_narrow_path() {
-    let world = world();
+    let fixture = fixture();
     // Without DF, longer than the path and shorter than the network's MTU; both hosts have to learn.
     until("the path to be known", || {
-        world.blue.pings("7.7.7.3", "-c 1 -W 1 -M dont -s 4800")
+        fixture.blue.pings("7.7.7.3", "-c 1 -W 1 -M dont -s 4800")
     });
-    assert_eq!(known(&world), u64::from(PATH));
+    assert_eq!(known(&fixture), u64::from(PATH));
     // What IPv6 sends in pieces is told like all of it: the first is lost, as at any router.
     until("the sender to know", || {
-        world.blue.pings("fd07::3", "-c 1 -W 1 -s 4800")
+        fixture.blue.pings("fd07::3", "-c 1 -W 1 -s 4800")
     });
-    traffic::udp(&world.blue, &world.green, "7.7.7.3", [60_000]);
-    traffic::udp(&world.blue, &world.green, "fd07::3", [60_000]);
+    traffic::udp(&fixture.blue, &fixture.green, "7.7.7.3", [60_000]);
+    traffic::udp(&fixture.blue, &fixture.green, "fd07::3", [60_000]);
 }

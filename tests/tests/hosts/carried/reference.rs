@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::{
-    fabric::{Fabric, World},
+    fabric::{Fabric, Fixture},
     kinds, settings,
 };
 
 /// What arrived, by setting and kind.
 fn outcomes(fabric: Fabric) -> BTreeMap<String, String> {
-    let world = World::new(fabric);
+    let fixture = Fixture::new(fabric);
     let run = |setting: &str| -> Vec<(String, String)> {
         let kinds = kinds::ALL.iter();
         kinds
-            .map(|kind| (format!("{setting}; {}", kind.name), kind.outcome(&world)))
+            .map(|kind| (format!("{setting}; {}", kind.name), kind.outcome(&fixture)))
             .collect()
     };
     let mut outcomes: BTreeMap<String, String> = run("as it is").into_iter().collect();
     for setting in settings::ALL {
-        outcomes.extend(setting.within(&world, || run(&setting.name())));
+        outcomes.extend(setting.within(&fixture, || run(&setting.name())));
     }
     outcomes
 }

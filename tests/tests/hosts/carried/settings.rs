@@ -2,7 +2,7 @@
 
 use overlay_lab::Netns;
 
-use super::fabric::World;
+use super::fabric::Fixture;
 
 /// A feature of `ethtool -K`, switched away from what it is.
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +50,16 @@ impl Setting {
     }
 
     /// Switches it, runs `work` and puts back what was.
-    pub(crate) fn within<T>(&self, world: &World, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn within<T>(&self, fixture: &Fixture, work: impl FnOnce() -> T) -> T {
         let interfaces: Vec<(&Netns, &str)> = match self.where_ {
-            Place::Endpoints => [&world.blue, &world.cyan, &world.green]
+            Place::Endpoints => [&fixture.blue, &fixture.cyan, &fixture.green]
                 .map(|netns| (netns, "eth0"))
                 .to_vec(),
-            Place::Underlays => world.hosts.iter().map(|host| (&host.netns, "u0")).collect(),
+            Place::Underlays => fixture
+                .hosts
+                .iter()
+                .map(|host| (&host.netns, "u0"))
+                .collect(),
         };
         let state = if self.is_on { "on" } else { "off" };
         let before: Vec<String> = interfaces

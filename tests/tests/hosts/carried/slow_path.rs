@@ -7,23 +7,25 @@ use overlay_lab::{
     traffic, until,
 };
 
-use super::fabric::{BLUE, Fabric, GREEN, World};
+use super::fabric::{BLUE, Fabric, Fixture, GREEN};
 
 /// What says in a datagram which one is meant.
 const MARKER: &[u8] = b"the one with the tag";
 
 #[test]
 fn tunnel_packets_with_a_priority_tag_are_delivered() {
-    let world = World::new(Fabric::Overlay);
-    let [_, second] = &world.hosts;
-    let receiver = world.blue.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let fixture = Fixture::new(Fabric::Overlay);
+    let [_, second] = &fixture.hosts;
+    let receiver = fixture.blue.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     receiver
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     // What is caught and sent again needs its checksum.
-    world.green.run("ethtool", "-K eth0 tx off");
+    fixture.green.run("ethtool", "-K eth0 tx off");
     let underlay = RawSocket::open(&second.netns, "u0");
-    let sender = world.green.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let sender = fixture
+        .green
+        .enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
     let port = receiver.local_addr().unwrap().port();
     sender.send_to(MARKER, (BLUE.ipv4, port)).unwrap();
     let packet = underlay.next(|frame| frame.ends_with(MARKER).then(|| frame.to_vec()));
@@ -38,9 +40,9 @@ fn tunnel_packets_with_a_priority_tag_are_delivered() {
 
 #[test]
 fn the_counters_say_what_took_the_slow_path_and_why() {
-    let world = World::new(Fabric::Overlay);
+    let fixture = Fixture::new(Fabric::Overlay);
     let counter = |agent: usize, name: &str| {
-        let rows = world.agents[agent].dump("counters");
+        let rows = fixture.agents[agent].dump("counters");
         let row = overlay_ebpf::abi::Counter::ALL
             .iter()
             .find(|counter| counter.name() == name)
@@ -52,27 +54,27 @@ fn the_counters_say_what_took_the_slow_path_and_why() {
             .sum::<u64>()
     };
     assert_eq!(counter(1, "slow_receive_aggregate"), 0);
-    let outcome = super::kinds::segments(&world);
+    let outcome = super::kinds::segments(&fixture);
     assert!(outcome.starts_with("500 of 500"), "{outcome}");
     assert_ne!(counter(1, "slow_receive_aggregate"), 0);
     // Who was asked alone answers, to the host of who asked.
-    world.green.run(
+    fixture.green.run(
         "ip",
         &format!(
             "neigh replace {} lladdr 02:42:07:07:07:02 dev eth0 nud stale",
             BLUE.ipv4
         ),
     );
-    traffic::tcp(&world.blue, &world.green, GREEN.ipv4, 1 << 16);
-    assert_eq!(world.agents[0].drops("encap_failed"), 0);
-    assert_eq!(world.agents[1].drops("decap_failed"), 0);
+    traffic::tcp(&fixture.blue, &fixture.green, GREEN.ipv4, 1 << 16);
+    assert_eq!(fixture.agents[0].drops("encap_failed"), 0);
+    assert_eq!(fixture.agents[1].drops("decap_failed"), 0);
 }
 
 #[test]
 fn an_address_that_another_endpoint_has_is_found_taken() {
-    let world = World::new(Fabric::Overlay);
+    let fixture = Fixture::new(Fabric::Overlay);
     let detects = |ip: &str| {
-        let mut arping = world.blue.command("arping");
+        let mut arping = fixture.blue.command("arping");
         arping.args(["-D", "-q", "-c", "2", "-w", "2", "-I", "eth0", ip]);
         // 1: somebody answered.
         arping.status().unwrap().code() == Some(1)
@@ -88,8 +90,8 @@ fn an_address_that_another_endpoint_has_is_found_taken() {
 
 #[test]
 fn neighbours_that_are_probed_again_and_again_stay() {
-    let world = World::new(Fabric::Overlay);
-    let endpoints = [&world.blue, &world.green];
+    let fixture = Fixture::new(Fabric::Overlay);
+    let endpoints = [&fixture.blue, &fixture.green];
     for endpoint in endpoints {
         for family in ["ipv4", "ipv6"] {
             for (setting, value) in [
@@ -104,20 +106,20 @@ fn neighbours_that_are_probed_again_and_again_stay() {
             }
         }
     }
-    let before = world.agents.iter().map(|agent| agent.drops("source_ip"));
+    let before = fixture.agents.iter().map(|agent| agent.drops("source_ip"));
     let before: u64 = before.sum();
     for ip in [GREEN.ipv4, GREEN.ipv6] {
         // Each of its answers takes a moment; five seconds are several rounds of probes.
-        let mut ping = world.blue.command("ping");
+        let mut ping = fixture.blue.command("ping");
         ping.args(["-n", "-q", "-c", "500", "-i", "0.01", "-W", "1", ip]);
         let output = ping.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains(" 0% packet loss"), "{text}");
     }
-    let after = world.agents.iter().map(|agent| agent.drops("source_ip"));
+    let after = fixture.agents.iter().map(|agent| agent.drops("source_ip"));
     assert_eq!(after.sum::<u64>(), before);
     until("entries to be there", || {
-        let neighbors = world.blue.ip("neigh show dev eth0");
+        let neighbors = fixture.blue.ip("neigh show dev eth0");
         neighbors.contains(GREEN.ipv4) && !neighbors.contains("FAILED")
     });
 }
@@ -127,9 +129,9 @@ const XDP_DROP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xdp-drop.b
 
 #[test]
 fn a_native_xdp_program_of_an_endpoint_sees_what_is_delivered() {
-    let world = World::new(Fabric::Overlay);
-    let senders = [&world.green, &world.cyan];
-    world
+    let fixture = Fixture::new(Fabric::Overlay);
+    let senders = [&fixture.green, &fixture.cyan];
+    fixture
         .blue
         .ip(&format!("link set dev eth0 xdpdrv obj {XDP_DROP} sec xdp"));
     for sender in senders {
@@ -139,7 +141,7 @@ fn a_native_xdp_program_of_an_endpoint_sees_what_is_delivered() {
             });
         }
     }
-    world.blue.ip("link set dev eth0 xdpdrv off");
+    fixture.blue.ip("link set dev eth0 xdpdrv off");
     for sender in senders {
         sender.reaches(BLUE.ipv4);
         sender.reaches(BLUE.ipv6);
@@ -148,13 +150,13 @@ fn a_native_xdp_program_of_an_endpoint_sees_what_is_delivered() {
 
 #[test]
 fn an_endpoint_that_raised_its_mtu_is_told_also_where_no_agent_runs() {
-    let mut world = World::new(Fabric::Overlay);
-    world.agents[0].kill();
-    world.blue.ip("link set eth0 mtu 3000");
+    let mut fixture = Fixture::new(Fabric::Overlay);
+    fixture.agents[0].kill();
+    fixture.blue.ip("link set eth0 mtu 3000");
     for ip in [GREEN.ipv4, GREEN.ipv6] {
         until("the endpoint to know", || {
-            let _ = world.blue.pings(ip, "-c 1 -W 1 -M do -s 2500");
-            let route = world.blue.ip(&format!("route get {ip}"));
+            let _ = fixture.blue.pings(ip, "-c 1 -W 1 -M do -s 2500");
+            let route = fixture.blue.ip(&format!("route get {ip}"));
             route.contains(&format!("mtu {}", super::fabric::MTU))
         });
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use overlay_lab::{Agent, Cluster, Lab, agent::FAILED, etcd::Settings};
 
-use super::world::World;
+use super::fixture::Fixture;
 
 const SECURE: Settings = Settings {
     tls: true,
@@ -14,17 +14,17 @@ const SECURE: Settings = Settings {
 
 #[test]
 fn agents_with_certificates_and_a_password_work_and_show_neither() {
-    let mut world = World::with(SECURE, "");
-    let traffic = world.traffic();
-    let leader = world.cluster.leader();
-    world.cluster.member(leader).kill();
-    world.changes_arrive(0, &[1, 2]);
-    world.cluster.restart_all();
-    world.agrees();
+    let mut fixture = Fixture::with(SECURE, "");
+    let traffic = fixture.traffic();
+    let leader = fixture.cluster.leader();
+    fixture.cluster.member(leader).kill();
+    fixture.changes_arrive(0, &[1, 2]);
+    fixture.cluster.restart_all();
+    fixture.agrees();
     traffic.lost_nothing();
-    let secret = fs::read_to_string(world.cluster.password_file().unwrap()).unwrap();
+    let secret = fs::read_to_string(fixture.cluster.password_file().unwrap()).unwrap();
     let secret = secret.trim();
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         let line = fs::read_to_string(format!("/proc/{}/cmdline", agent.pid())).unwrap();
         let environment = fs::read_to_string(format!("/proc/{}/environ", agent.pid())).unwrap();
         for text in [line, environment, agent.log(), agent.does("-o json status")] {

@@ -4,106 +4,106 @@ use std::time::Duration;
 
 use overlay_lab::{etcd::MEMBERS, until};
 
-use super::world::{HOSTS, World};
+use super::fixture::{Fixture, HOSTS};
 
 #[test]
 fn a_leader_that_is_killed_costs_no_packet_and_no_change() {
-    let mut world = World::new();
-    let traffic = world.traffic();
+    let mut fixture = Fixture::new();
+    let traffic = fixture.traffic();
     // Whoever leads: each of them in the end, and agents of all hosts are connected to it.
     for round in 0..MEMBERS {
-        let leader = world.cluster.leader();
-        world.cluster.member(leader).kill();
+        let leader = fixture.cluster.leader();
+        fixture.cluster.member(leader).kill();
         traffic.flows();
-        world.changes_arrive(round % HOSTS, &[(round + 1) % HOSTS, (round + 2) % HOSTS]);
-        world.cluster.restart_all();
-        world.agrees();
+        fixture.changes_arrive(round % HOSTS, &[(round + 1) % HOSTS, (round + 2) % HOSTS]);
+        fixture.cluster.restart_all();
+        fixture.agrees();
     }
     traffic.lost_nothing();
 }
 
 #[test]
 fn each_member_may_be_cut_off_in_turn() {
-    let world = World::new();
-    let traffic = world.traffic();
-    for member in world.cluster.members() {
-        world.cluster.plug(member.netns(), false);
-        world.changes_arrive(0, &[1, 2]);
-        world.cluster.plug(member.netns(), true);
-        world.cluster.await_healthy();
-        world.agrees();
+    let fixture = Fixture::new();
+    let traffic = fixture.traffic();
+    for member in fixture.cluster.members() {
+        fixture.cluster.plug(member.netns(), false);
+        fixture.changes_arrive(0, &[1, 2]);
+        fixture.cluster.plug(member.netns(), true);
+        fixture.cluster.await_healthy();
+        fixture.agrees();
     }
     traffic.lost_nothing();
 }
 
 #[test]
 fn a_leader_that_answers_nobody_is_left_for_another() {
-    let world = World::new();
-    let traffic = world.traffic();
-    let leader = world.cluster.leader();
-    let frozen = world.cluster.members()[leader].stop();
-    world.changes_arrive(1, &[0, 2]);
+    let fixture = Fixture::new();
+    let traffic = fixture.traffic();
+    let leader = fixture.cluster.leader();
+    let frozen = fixture.cluster.members()[leader].stop();
+    fixture.changes_arrive(1, &[0, 2]);
     drop(frozen);
-    world.cluster.await_healthy();
-    world.agrees();
+    fixture.cluster.await_healthy();
+    fixture.agrees();
     traffic.lost_nothing();
 }
 
 #[test]
 fn without_any_member_the_data_path_goes_on_and_local_changes_are_refused() {
-    let mut world = World::new();
-    let traffic = world.traffic();
-    world.cluster.kill_all();
+    let mut fixture = Fixture::new();
+    let traffic = fixture.traffic();
+    fixture.cluster.kill_all();
     for index in 0..HOSTS {
-        world.await_connected(index, false);
+        fixture.await_connected(index, false);
     }
-    let stale = || world.agents[0].json("status")["registry"]["stale_for_s"].as_f64();
+    let stale = || fixture.agents[0].json("status")["registry"]["stale_for_s"].as_f64();
     let before = stale().unwrap();
     until("staleness grows", || stale().unwrap() > before + 1.0);
-    world.refuses_changes(0);
-    let line = world.agents[0].overlay(&format!("endpoint rm {}", world.endpoints[0].name()));
+    fixture.refuses_changes(0);
+    let line = fixture.agents[0].overlay(&format!("endpoint rm {}", fixture.endpoints[0].name()));
     assert!(line.error(1).contains("registry"), "{line:?}");
     traffic.flows();
-    world.cluster.restart_all();
+    fixture.cluster.restart_all();
     for index in 0..HOSTS {
-        world.await_connected(index, true);
+        fixture.await_connected(index, true);
     }
-    world.changes_arrive(2, &[0, 1]);
-    world.agrees();
+    fixture.changes_arrive(2, &[0, 1]);
+    fixture.agrees();
     traffic.lost_nothing();
 }
 
 #[test]
 fn an_agent_may_be_killed_and_started_while_etcd_is_away() {
-    let mut world = World::new();
-    let traffic = world.traffic();
-    let options = world.options();
-    world.cluster.kill_all();
-    world.agents[0].kill();
-    world.agents[0].restart(&options);
+    let mut fixture = Fixture::new();
+    let traffic = fixture.traffic();
+    let options = fixture.options();
+    fixture.cluster.kill_all();
+    fixture.agents[0].kill();
+    fixture.agents[0].restart(&options);
     traffic.flows();
-    world.cluster.restart_all();
-    world.agents[0].await_ready();
-    world.changes_arrive(0, &[1, 2]);
-    world.agrees();
+    fixture.cluster.restart_all();
+    fixture.agents[0].await_ready();
+    fixture.changes_arrive(0, &[1, 2]);
+    fixture.agrees();
     traffic.lost_nothing();
 }
 
 #[test]
 fn slow_disks_slow_changes_down_and_lose_none() {
-    let world = World::new();
-    let traffic = world.traffic();
-    let slow: Vec<_> = world
+    let fixture = Fixture::new();
+    let traffic = fixture.traffic();
+    let slow: Vec<_> = fixture
         .cluster
         .members()
         .iter()
         .map(|member| member.slow_disk(Duration::from_millis(300)))
         .collect();
     for index in 0..HOSTS {
-        world.changes_arrive(index, &[(index + 1) % HOSTS, (index + 2) % HOSTS]);
+        fixture.changes_arrive(index, &[(index + 1) % HOSTS, (index + 2) % HOSTS]);
     }
     drop(slow);
-    world.cluster.await_healthy();
-    world.agrees();
+    fixture.cluster.await_healthy();
+    fixture.agrees();
     traffic.lost_nothing();
 }

@@ -4,9 +4,9 @@
 mod access;
 mod clock;
 mod faults;
+mod fixture;
 mod members;
 mod nodes;
 mod on_demand;
 mod partition;
 mod store;
-mod world;

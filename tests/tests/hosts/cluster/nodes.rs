@@ -2,69 +2,69 @@
 
 use overlay_lab::{Agent, agent::FAILED, until_within};
 
-use super::world::{HOSTS, RECOVERY, World};
+use super::fixture::{Fixture, HOSTS, RECOVERY};
 
 /// The state of an endpoint as the agent at `index` tells it.
-fn state(world: &World, index: usize, endpoint: usize) -> String {
-    let name = world.endpoints[endpoint].name();
-    let shown = world.agents[index].json(&format!("endpoint show {name}"));
+fn state(fixture: &Fixture, index: usize, endpoint: usize) -> String {
+    let name = fixture.endpoints[endpoint].name();
+    let shown = fixture.agents[index].json(&format!("endpoint show {name}"));
     shown["state"].as_str().unwrap().to_owned()
 }
 
 #[test]
 fn a_dead_nodes_endpoints_are_marked_down_after_the_grace_time_and_come_back_with_it() {
-    let mut world = World::with(overlay_lab::etcd::Settings::default(), "--node-grace 2s");
-    let traffic = world.traffic();
-    let options = format!("{} --node-grace 2s", world.options());
-    world.agents[0].kill();
+    let mut fixture = Fixture::with(overlay_lab::etcd::Settings::default(), "--node-grace 2s");
+    let traffic = fixture.traffic();
+    let options = format!("{} --node-grace 2s", fixture.options());
+    fixture.agents[0].kill();
     for index in 1..HOSTS {
         until_within(RECOVERY, "its endpoint is down", || {
-            state(&world, index, 0) == "down"
+            state(&fixture, index, 0) == "down"
         });
         // Only the agent is gone: what its endpoints were sent, they still get.
-        assert!(world.has(index, "7.7.7.1"));
+        assert!(fixture.has(index, "7.7.7.1"));
     }
     traffic.flows();
-    world.agents[0].restart(&options);
-    world.agents[0].await_ready();
+    fixture.agents[0].restart(&options);
+    fixture.agents[0].await_ready();
     for index in 1..HOSTS {
         until_within(RECOVERY, "its endpoint is back", || {
-            state(&world, index, 0) == "remote"
+            state(&fixture, index, 0) == "remote"
         });
     }
-    world.agrees();
+    fixture.agrees();
     traffic.lost_nothing();
 }
 
 #[test]
 fn a_second_host_with_a_nodes_name_is_refused_and_the_first_one_goes_on() {
-    let world = World::new();
-    let traffic = world.traffic();
-    let taken = world.agents[0].instance();
-    let fourth = world.another_host();
+    let fixture = Fixture::new();
+    let traffic = fixture.traffic();
+    let taken = fixture.agents[0].instance();
+    let fourth = fixture.another_host();
     let mut intruder = Agent::spawn(
-        &world.lab,
+        &fixture.lab,
         &fourth,
-        &format!("{} --node {taken}", world.options()),
+        &format!("{} --node {taken}", fixture.options()),
     );
     assert_eq!(intruder.exit_code(), FAILED);
     let log = intruder.log();
     let line = log.lines().last().unwrap_or_default();
     assert!(line.contains(taken) && line.contains("--node"), "{log}");
-    world.changes_arrive(0, &[1, 2]);
-    world.agrees();
+    fixture.changes_arrive(0, &[1, 2]);
+    fixture.agrees();
     traffic.lost_nothing();
 }
 
 #[test]
 fn a_host_may_take_over_the_name_of_one_that_is_gone_for_good() {
-    let mut world = World::new();
-    let taken = world.agents[0].instance().to_owned();
-    world.agents[0].kill();
-    world.hosts[0].plug(false);
-    let fourth = world.another_host();
-    let options = format!("{} --node {taken}", world.options());
-    let mut heir = Agent::spawn(&world.lab, &fourth, &options);
+    let mut fixture = Fixture::new();
+    let taken = fixture.agents[0].instance().to_owned();
+    fixture.agents[0].kill();
+    fixture.hosts[0].plug(false);
+    let fourth = fixture.another_host();
+    let options = format!("{} --node {taken}", fixture.options());
+    let mut heir = Agent::spawn(&fixture.lab, &fourth, &options);
     until_within(
         RECOVERY,
         "the name is free once the session has ended",
@@ -75,7 +75,7 @@ fn a_host_may_take_over_the_name_of_one_that_is_gone_for_good() {
             heir.is_ready()
         },
     );
-    let nodes = world.agents[1].json("vtep ls");
+    let nodes = fixture.agents[1].json("vtep ls");
     let heirs = nodes.as_array().unwrap().iter();
     let vteps: Vec<_> = heirs
         .filter(|node| node["node"] == *taken)

@@ -2,15 +2,15 @@
 
 use overlay_lab::{Netns, traffic, until, until_within};
 
-use super::world::{HOSTS, RECOVERY, World};
+use super::fixture::{Fixture, HOSTS, RECOVERY};
 
-/// A world and the endpoints 7.8.0.1, 7.8.0.2 and 7.8.0.3 of a network that resolves on demand.
-fn world() -> (World, Vec<Netns>) {
-    let world = World::new();
-    world.agents[0].does("network create lazy --vni 43 --resolve on-demand");
+/// A fixture and the endpoints 7.8.0.1, 7.8.0.2 and 7.8.0.3 of a network that resolves on demand.
+fn fixture() -> (Fixture, Vec<Netns>) {
+    let fixture = Fixture::new();
+    fixture.agents[0].does("network create lazy --vni 43 --resolve on-demand");
     let endpoints = (0..HOSTS).map(|index| {
         until("the network is known everywhere", || {
-            let networks = world.agents[index].json("network ls");
+            let networks = fixture.agents[index].json("network ls");
             networks
                 .as_array()
                 .unwrap()
@@ -18,34 +18,34 @@ fn world() -> (World, Vec<Netns>) {
                 .any(|one| one["vni"] == 43)
         });
         let last = index + 1;
-        let name = world.lab.name(&format!("lazy{last}"));
-        world.agents[index].endpoint(&name, 43, &[&format!("7.8.0.{last}/24")])
+        let name = fixture.lab.name(&format!("lazy{last}"));
+        fixture.agents[index].endpoint(&name, 43, &[&format!("7.8.0.{last}/24")])
     });
     let endpoints = endpoints.collect();
-    (world, endpoints)
+    (fixture, endpoints)
 }
 
 #[test]
 fn what_was_resolved_goes_on_without_etcd_and_the_rest_waits_for_it() {
-    let (mut world, endpoints) = world();
+    let (mut fixture, endpoints) = fixture();
     let [one, two, three] = &endpoints[..] else {
         panic!("three endpoints");
     };
-    assert!(!world.has(0, "7.8.0.2"), "nobody asked for it yet");
+    assert!(!fixture.has(0, "7.8.0.2"), "nobody asked for it yet");
     one.reaches("7.8.0.2");
-    assert!(world.has(0, "7.8.0.2") && world.has(1, "7.8.0.1"));
+    assert!(fixture.has(0, "7.8.0.2") && fixture.has(1, "7.8.0.1"));
     let stream = traffic::Stream::start(one, two, "7.8.0.2");
     stream.flows(100);
-    world.cluster.kill_all();
+    fixture.cluster.kill_all();
     for index in 0..HOSTS {
-        world.await_connected(index, false);
+        fixture.await_connected(index, false);
     }
     assert!(
         !three.pings("7.8.0.1", "-c 1 -W 1"),
         "nobody can look it up"
     );
     stream.flows(1000);
-    world.cluster.restart_all();
+    fixture.cluster.restart_all();
     until_within(RECOVERY, "the rest is resolved again", || {
         three.pings("7.8.0.1", "-c 1 -W 1")
     });
@@ -56,17 +56,17 @@ fn what_was_resolved_goes_on_without_etcd_and_the_rest_waits_for_it() {
 
 #[test]
 fn a_change_to_what_was_resolved_arrives_without_being_asked_for() {
-    let (world, endpoints) = world();
+    let (fixture, endpoints) = fixture();
     endpoints[0].reaches("7.8.0.2");
-    assert!(world.has(0, "7.8.0.2"));
+    assert!(fixture.has(0, "7.8.0.2"));
     let name = endpoints[1].name();
-    world.agents[1].does(&format!(
+    fixture.agents[1].does(&format!(
         "endpoint move {name} --node {}",
-        world.agents[2].instance()
+        fixture.agents[2].instance()
     ));
-    let vtep = world.hosts[2].ip.octets();
+    let vtep = fixture.hosts[2].ip.octets();
     until("host 0 sends it to host 2", || {
-        world.agents[0]
+        fixture.agents[0]
             .dump("fdb")
             .iter()
             .any(|row| row["key"]["vni"] == 43 && row["value"]["vtep"] == serde_json::json!(vtep))
@@ -74,15 +74,15 @@ fn a_change_to_what_was_resolved_arrives_without_being_asked_for() {
     until_within(RECOVERY, "it answers from there", || {
         endpoints[0].pings("7.8.0.2", "-c 1 -W 1")
     });
-    world.agents[1].does(&format!("endpoint rm {name}"));
-    until("host 0 forgets it", || !world.has(0, "7.8.0.2"));
+    fixture.agents[1].does(&format!("endpoint rm {name}"));
+    until("host 0 forgets it", || !fixture.has(0, "7.8.0.2"));
 }
 
 #[test]
 fn who_is_asked_for_before_it_exists_is_found_once_it_does() {
-    let (world, endpoints) = world();
+    let (fixture, endpoints) = fixture();
     assert!(!endpoints[0].pings("7.8.0.9", "-c 1 -W 1"));
-    world.agents[1].endpoint(&world.lab.name("late"), 43, &["7.8.0.9/24"]);
+    fixture.agents[1].endpoint(&fixture.lab.name("late"), 43, &["7.8.0.9/24"]);
     until_within(RECOVERY, "it is found", || {
         endpoints[0].pings("7.8.0.9", "-c 1 -W 1")
     });

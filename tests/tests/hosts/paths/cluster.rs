@@ -3,7 +3,7 @@
 use overlay_lab::{Agent, until};
 use serde_json::Value;
 
-use super::world::{DAMAGE, TUNNELS, World, world};
+use super::fixture::{DAMAGE, Fixture, TUNNELS, fixture};
 
 /// What the command says, and its exit code.
 fn examine(agent: &Agent) -> (Value, i32) {
@@ -14,8 +14,8 @@ fn examine(agent: &Agent) -> (Value, i32) {
 }
 
 /// How the packets of the first get to the second, and of the second to the first.
-fn ways(world: &World, view: &Value) -> (String, String) {
-    let [one, two] = &world.agents;
+fn ways(fixture: &Fixture, view: &Value) -> (String, String) {
+    let [one, two] = &fixture.agents;
     let way = |from: &Agent, to: &Agent| {
         let paths = view["paths"].as_array().unwrap();
         let path = paths
@@ -37,9 +37,9 @@ fn has_finding(view: &Value, subject: &str, text: &str) -> bool {
 
 #[test]
 fn where_all_is_well_every_pair_has_a_round_trip_and_the_exit_code_is_0() {
-    let world = world();
-    world.endpoints();
-    for agent in &world.agents {
+    let fixture = fixture();
+    fixture.endpoints();
+    for agent in &fixture.agents {
         until("all to be well", || examine(agent).1 == 0);
         let (view, _) = examine(agent);
         assert_eq!(view["healthy"], true, "{view}");
@@ -59,13 +59,13 @@ fn where_all_is_well_every_pair_has_a_round_trip_and_the_exit_code_is_0() {
 
 #[test]
 fn a_blocked_direction_is_lost_and_the_other_one_is_not_as_seen_from_both_hosts() {
-    let world = world();
-    let [one, two] = &world.agents;
-    world.filter(0, TUNNELS);
+    let fixture = fixture();
+    let [one, two] = &fixture.agents;
+    fixture.filter(0, TUNNELS);
     let subject = format!("path {} -> {}", one.instance(), two.instance());
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         until("the direction to be known", || {
-            ways(&world, &examine(agent).0) == ("lost".into(), "ok".into())
+            ways(&fixture, &examine(agent).0) == ("lost".into(), "ok".into())
         });
         let (view, code) = examine(agent);
         assert_eq!(code, 1);
@@ -74,17 +74,17 @@ fn a_blocked_direction_is_lost_and_the_other_one_is_not_as_seen_from_both_hosts(
             "{view}"
         );
     }
-    world.filter(1, TUNNELS);
+    fixture.filter(1, TUNNELS);
     until("both directions to be lost", || {
-        ways(&world, &examine(one).0) == ("lost".into(), "lost".into())
+        ways(&fixture, &examine(one).0) == ("lost".into(), "lost".into())
     });
 }
 
 #[test]
 fn a_narrow_path_is_a_warning_with_its_longest_packet() {
-    let world = world();
-    let [one, two] = &world.agents;
-    world.filter(0, Some("udp dport 4789 ip length > 1300"));
+    let fixture = fixture();
+    let [one, two] = &fixture.agents;
+    fixture.filter(0, Some("udp dport 4789 ip length > 1300"));
     let subject = format!("path {} -> {}", one.instance(), two.instance());
     until("the longest packet to be found", || {
         has_finding(&examine(two).0, &subject, "packets of up to 12")
@@ -93,43 +93,43 @@ fn a_narrow_path_is_a_warning_with_its_longest_packet() {
 
 #[test]
 fn packets_that_are_changed_are_named_by_their_direction() {
-    let world = world();
-    let [one, two] = &world.agents;
-    world.rule(0, Some(DAMAGE.to_owned()));
+    let fixture = fixture();
+    let [one, two] = &fixture.agents;
+    fixture.rule(0, Some(DAMAGE.to_owned()));
     for agent in [one, two] {
         until("the direction to be known", || {
-            ways(&world, &examine(agent).0).0 == "damaged"
+            ways(&fixture, &examine(agent).0).0 == "damaged"
         });
     }
-    assert_eq!(ways(&world, &examine(one).0).1, "ok");
+    assert_eq!(ways(&fixture, &examine(one).0).1, "ok");
 }
 
 #[test]
 fn a_host_without_an_agent_and_one_that_is_off_are_named() {
-    let mut world = world();
-    let second = world.agents[1].instance().to_owned();
-    world.agents[1].kill();
-    let [one, _] = &world.agents;
+    let mut fixture = fixture();
+    let second = fixture.agents[1].instance().to_owned();
+    fixture.agents[1].kill();
+    let [one, _] = &fixture.agents;
     let subject = format!("host {second}");
     until("the agent to be missed", || {
         has_finding(&examine(one).0, &subject, "its agent does not run")
     });
-    assert_eq!(ways(&world, &examine(one).0).0, "ok");
-    world.hosts[1].plug(false);
+    assert_eq!(ways(&fixture, &examine(one).0).0, "ok");
+    fixture.hosts[1].plug(false);
     until("the host to be lost", || {
-        ways(&world, &examine(one).0).0 == "lost"
+        ways(&fixture, &examine(one).0).0 == "lost"
     });
     assert_eq!(examine(one).1, 1);
 }
 
 #[test]
 fn a_network_that_does_not_get_through_is_named_by_both_hosts() {
-    let world = world();
-    world.endpoints();
-    let [one, two] = &world.agents;
+    let fixture = fixture();
+    fixture.endpoints();
+    let [one, two] = &fixture.agents;
     // Only this network's packets, by their VNI.
     for host in 0..2 {
-        world.rule(host, Some("udp dport 4789 @th,96,24 42 drop".to_owned()));
+        fixture.rule(host, Some("udp dport 4789 @th,96,24 42 drop".to_owned()));
     }
     for (agent, other) in [(one, two), (two, one)] {
         let subject = format!("path to {} in vni-42", other.instance());

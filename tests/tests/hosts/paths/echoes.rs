@@ -2,12 +2,12 @@
 
 use overlay_lab::until;
 
-use super::world::{TUNNELS, finding, path, world};
+use super::fixture::{TUNNELS, finding, fixture, path};
 
 #[test]
 fn a_path_that_is_well_has_a_round_trip_and_a_longest_packet() {
-    let world = world();
-    for agent in &world.agents {
+    let fixture = fixture();
+    for agent in &fixture.agents {
         until("the longest packet to be known", || {
             path(agent)["largest"] == 1450
         });
@@ -22,9 +22,9 @@ fn a_path_that_is_well_has_a_round_trip_and_a_longest_packet() {
 
 #[test]
 fn a_port_that_is_blocked_one_way_is_named_on_both_sides() {
-    let world = world();
-    let [one, two] = &world.agents;
-    world.filter(0, TUNNELS);
+    let fixture = fixture();
+    let [one, two] = &fixture.agents;
+    fixture.filter(0, TUNNELS);
     let deaf = finding(one).unwrap();
     assert_eq!(deaf["severity"], "problem");
     until("the first host to hear the other's echoes", || {
@@ -38,8 +38,8 @@ fn a_port_that_is_blocked_one_way_is_named_on_both_sides() {
     assert!(message.contains("no tunnel packet of"), "{mute}");
     assert_eq!(path(one)["state"], "one_way");
     assert_eq!(path(two)["state"], "lost");
-    world.filter(0, None);
-    for agent in &world.agents {
+    fixture.filter(0, None);
+    for agent in &fixture.agents {
         assert_eq!(finding(agent), None);
         assert_eq!(path(agent)["state"], "ok");
     }
@@ -47,11 +47,11 @@ fn a_port_that_is_blocked_one_way_is_named_on_both_sides() {
 
 #[test]
 fn a_port_that_is_blocked_both_ways_is_lost_on_both_sides() {
-    let world = world();
+    let fixture = fixture();
     for host in 0..2 {
-        world.filter(host, TUNNELS);
+        fixture.filter(host, TUNNELS);
     }
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         let finding = finding(agent).unwrap();
         let message = finding["message"].as_str().unwrap();
         assert!(message.contains("no tunnel packet of"), "{finding}");
@@ -62,29 +62,29 @@ fn a_port_that_is_blocked_both_ways_is_lost_on_both_sides() {
 
 #[test]
 fn a_host_whose_agent_is_dead_answers_all_the_same() {
-    let mut world = world();
-    world.agents[1].kill();
-    let [one, _] = &world.agents;
+    let mut fixture = fixture();
+    fixture.agents[1].kill();
+    let [one, _] = &fixture.agents;
     let _ = finding(one);
     assert_eq!(path(one)["state"], "ok");
 }
 
 #[test]
 fn a_host_that_is_off_is_lost() {
-    let mut world = world();
-    world.agents[1].kill();
-    world.hosts[1].plug(false);
-    let [one, _] = &world.agents;
+    let mut fixture = fixture();
+    fixture.agents[1].kill();
+    fixture.hosts[1].plug(false);
+    let [one, _] = &fixture.agents;
     let _ = finding(one);
     assert_eq!(path(one)["state"], "lost");
 }
 
 #[test]
 fn a_path_that_is_narrower_than_both_ends_is_found() {
-    let world = world();
-    let [one, two] = &world.agents;
+    let fixture = fixture();
+    let [one, two] = &fixture.agents;
     // Between the hosts nobody says that it is: packets of more than 1300 bytes vanish.
-    world.filter(0, Some("udp dport 4789 ip length > 1300"));
+    fixture.filter(0, Some("udp dport 4789 ip length > 1300"));
     for agent in [one, two] {
         until("the longest packet to be found", || {
             let _ = finding(agent);

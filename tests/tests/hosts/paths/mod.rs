@@ -2,5 +2,5 @@
 
 mod cluster;
 mod echoes;
+mod fixture;
 mod ping;
-mod world;

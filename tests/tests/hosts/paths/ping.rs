@@ -3,9 +3,9 @@
 use overlay_lab::{Netns, until};
 use serde_json::Value;
 
-use super::world::{DAMAGE, TUNNELS, World, world};
+use super::fixture::{DAMAGE, Fixture, TUNNELS, fixture};
 
-impl World {
+impl Fixture {
     /// What `overlay -o json ping -c 1 ...` on a host says, whether or not it came back. `@` is before the names of
     /// endpoints.
     fn ping(&self, host: usize, words: &str) -> Value {
@@ -29,23 +29,23 @@ impl World {
     }
 }
 
-fn with_endpoints() -> World {
-    let world = world();
-    world.endpoints();
+fn with_endpoints() -> Fixture {
+    let fixture = fixture();
+    fixture.endpoints();
     for (host, words) in ["@web @db", "@db @web"].into_iter().enumerate() {
         until("the endpoints to reach each other", || {
-            world.ping(host, words)["rtt_us"].is_u64()
+            fixture.ping(host, words)["rtt_us"].is_u64()
         });
     }
-    world
+    fixture
 }
 
 #[test]
 fn the_way_is_told_by_name_with_round_trips_and_the_longest_packet() {
-    let world = with_endpoints();
-    let (first, second) = (world.instance(0), world.instance(1));
-    let (web, db) = (world.lab.name("web"), world.lab.name("db"));
-    let view = world.ping(0, "--size auto @web @db");
+    let fixture = with_endpoints();
+    let (first, second) = (fixture.instance(0), fixture.instance(1));
+    let (web, db) = (fixture.lab.name("web"), fixture.lab.name("db"));
+    let view = fixture.ping(0, "--size auto @web @db");
     assert_eq!(view["from"], web, "{view}");
     assert_eq!(view["to"], db, "{view}");
     assert_eq!(
@@ -59,7 +59,7 @@ fn the_way_is_told_by_name_with_round_trips_and_the_longest_packet() {
     );
     let rtt = view["rtt_us"].as_u64().unwrap();
     assert!((1..100_000).contains(&rtt), "{view}");
-    let text = world.agents[0].does(&format!("ping -c 2 {web} 7.7.7.3"));
+    let text = fixture.agents[0].does(&format!("ping -c 2 {web} 7.7.7.3"));
     let way = format!("{web} ({first}) -> {db} ({second}) via 10.0.0.2\n1: 84 bytes back in ");
     assert!(text.starts_with(&way), "{text}");
     assert!(
@@ -70,8 +70,8 @@ fn the_way_is_told_by_name_with_round_trips_and_the_longest_packet() {
 
 #[test]
 fn hosts_and_addresses_are_tried_too_and_from_whichever_host_the_user_is_on() {
-    let world = with_endpoints();
-    let (first, second) = (world.instance(0), world.instance(1));
+    let fixture = with_endpoints();
+    let (first, second) = (fixture.instance(0), fixture.instance(1));
     for (host, words) in [
         (0, second.clone()),
         (0, "10.0.0.2".to_owned()),
@@ -83,22 +83,22 @@ fn hosts_and_addresses_are_tried_too_and_from_whichever_host_the_user_is_on() {
         (1, "@web @db".to_owned()),
         (1, format!("{first} {second}")),
     ] {
-        let view = world.ping(host, &words);
+        let view = fixture.ping(host, &words);
         assert!(view["rtt_us"].is_u64(), "{words}: {view}");
     }
-    let near = world.lab.name("near");
-    world.agents[0].endpoint(&near, 42, &["7.7.7.4/24"]);
-    let view = world.ping(0, "@web @near");
+    let near = fixture.lab.name("near");
+    fixture.agents[0].endpoint(&near, 42, &["7.7.7.4/24"]);
+    let view = fixture.ping(0, "@web @near");
     assert_eq!(view["via"], Value::Null);
     assert!(view["rtt_us"].is_u64(), "{view}");
 }
 
 #[test]
 fn what_can_not_be_meant_is_refused_in_one_line() {
-    let world = with_endpoints();
-    let [one, _] = &world.agents;
+    let fixture = with_endpoints();
+    let [one, _] = &fixture.agents;
     one.does("network create green --vni 43 --subnet 8.8.8.0/24");
-    let [web, leaf] = ["web", "leaf"].map(|short| world.lab.name(short));
+    let [web, leaf] = ["web", "leaf"].map(|short| fixture.lab.name(short));
     one.endpoint(&leaf, 43, &["8.8.8.2/24"]);
     for (words, code, expected) in [
         (
@@ -113,7 +113,7 @@ fn what_can_not_be_meant_is_refused_in_one_line() {
             "nothing gets from one network to another",
         ),
         (format!("{web} {web}"), 1, "name two"),
-        (world.instance(0), 1, "is this host itself"),
+        (fixture.instance(0), 1, "is this host itself"),
         ("no/name".to_owned(), 2, "neither an address nor a name"),
     ] {
         let line = one.overlay(&format!("ping {words}")).error(code);
@@ -123,9 +123,9 @@ fn what_can_not_be_meant_is_refused_in_one_line() {
 
 #[test]
 fn nothing_inside_the_endpoints_sees_it() {
-    let world = with_endpoints();
+    let fixture = with_endpoints();
     let packets = |short: &str| {
-        let netns = Netns::named(world.lab.name(short));
+        let netns = Netns::named(fixture.lab.name(short));
         let text = netns.run("ip", "-j -s link show eth0");
         let view: Value = serde_json::from_str(&text).unwrap();
         ["rx", "tx"].map(|way| view[0]["stats64"][way]["packets"].clone())
@@ -133,18 +133,18 @@ fn nothing_inside_the_endpoints_sees_it() {
     // What the endpoints send at their beginning ends.
     until("both to see nothing", || {
         let before = (packets("web"), packets("db"));
-        assert!(world.ping(0, "@web @db")["rtt_us"].is_u64());
+        assert!(fixture.ping(0, "@web @db")["rtt_us"].is_u64());
         before == (packets("web"), packets("db"))
     });
 }
 
 #[test]
 fn a_port_that_is_blocked_is_named_with_its_direction() {
-    let world = with_endpoints();
-    let (first, second) = (world.instance(0), world.instance(1));
-    world.filter(0, TUNNELS);
+    let fixture = with_endpoints();
+    let (first, second) = (fixture.instance(0), fixture.instance(1));
+    fixture.filter(0, TUNNELS);
     for words in ["@web @db", &second] {
-        let (seen, line) = world.lost(0, words);
+        let (seen, line) = fixture.lost(0, words);
         assert_eq!(seen, first, "{line}");
         assert!(line.contains(&format!("did not get to {second}")), "{line}");
         assert!(
@@ -153,15 +153,15 @@ fn a_port_that_is_blocked_is_named_with_its_direction() {
         );
     }
     for words in ["@db @web", &first] {
-        let (seen, line) = world.lost(1, words);
+        let (seen, line) = fixture.lost(1, words);
         assert_eq!(seen, first, "{line}");
         assert!(line.contains("the answer did not get back"), "{line}");
     }
     // Both ways.
-    world.filter(1, TUNNELS);
-    let (seen, line) = world.lost(1, "@db @web");
+    fixture.filter(1, TUNNELS);
+    let (seen, line) = fixture.lost(1, "@db @web");
     assert_eq!(seen, second, "{line}");
-    let run = world.agents[0].overlay(&format!("ping -c 1 {second}"));
+    let run = fixture.agents[0].overlay(&format!("ping -c 1 {second}"));
     assert_eq!(run.code, 1, "{run:?}");
     let line = "error: 1 of 1 echoes were lost: it left";
     assert!(run.stderr.starts_with(line), "{run:?}");
@@ -169,67 +169,67 @@ fn a_port_that_is_blocked_is_named_with_its_direction() {
 
 #[test]
 fn the_longest_packet_of_a_narrow_path_is_found_to_the_byte() {
-    let world = with_endpoints();
-    world.filter(0, Some("udp dport 4789 ip length > 1300"));
+    let fixture = with_endpoints();
+    fixture.filter(0, Some("udp dport 4789 ip length > 1300"));
     for words in ["--size auto @web @db", "--size auto @db"] {
-        let view = world.ping(0, words);
+        let view = fixture.ping(0, words);
         assert_eq!(view["largest"], 1250, "{words}: {view}");
     }
-    let (_, line) = world.lost(0, "--size 1251 @web @db");
+    let (_, line) = fixture.lost(0, "--size 1251 @web @db");
     assert!(line.contains("did not get to"), "{line}");
-    let (_, line) = world.lost(0, "--size 1451 @web @db");
+    let (_, line) = fixture.lost(0, "--size 1451 @web @db");
     assert!(line.contains("too_big"), "{line}");
 }
 
 #[test]
 fn packets_that_are_changed_on_the_way_are_named_by_who_gets_them() {
-    let world = with_endpoints();
-    world.rule(0, Some(DAMAGE.to_owned()));
+    let fixture = with_endpoints();
+    fixture.rule(0, Some(DAMAGE.to_owned()));
     for (host, words, expected) in [
         (0, "@web @db", "echo_damaged"),
         (1, "@db @web", "the answer, which had come back"),
     ] {
-        let (seen, line) = world.lost(host, words);
-        assert_eq!(seen, world.instance(1), "{line}");
+        let (seen, line) = fixture.lost(host, words);
+        assert_eq!(seen, fixture.instance(1), "{line}");
         assert!(line.contains(expected), "{line}");
     }
 }
 
 #[test]
 fn a_wrong_outer_checksum_loses_nothing() {
-    let world = with_endpoints();
+    let fixture = with_endpoints();
     // The inner packet has its own (RFC 7348 section 5).
-    world.rule(0, Some("udp dport 4789 udp checksum set 0xbad".to_owned()));
+    fixture.rule(0, Some("udp dport 4789 udp checksum set 0xbad".to_owned()));
     for words in ["--size auto @web @db", "@db"] {
-        assert!(world.ping(0, words)["rtt_us"].is_u64());
+        assert!(fixture.ping(0, words)["rtt_us"].is_u64());
     }
 }
 
 #[test]
 fn a_host_without_an_agent_answers_and_one_that_is_off_does_not() {
-    let mut world = with_endpoints();
-    world.agents[1].kill();
-    for words in ["@web @db".to_owned(), world.instance(1)] {
-        assert!(world.ping(0, &words)["rtt_us"].is_u64(), "{words}");
+    let mut fixture = with_endpoints();
+    fixture.agents[1].kill();
+    for words in ["@web @db".to_owned(), fixture.instance(1)] {
+        assert!(fixture.ping(0, &words)["rtt_us"].is_u64(), "{words}");
     }
-    world.hosts[1].plug(false);
-    let (seen, line) = world.lost(0, "@web @db");
-    assert_eq!(seen, world.instance(0), "{line}");
+    fixture.hosts[1].plug(false);
+    let (seen, line) = fixture.lost(0, "@web @db");
+    assert_eq!(seen, fixture.instance(0), "{line}");
     assert!(line.contains("whose agent does not"), "{line}");
 }
 
 #[test]
 fn a_network_that_only_one_side_has_is_named() {
-    let mut world = with_endpoints();
+    let mut fixture = with_endpoints();
     // Without its agent the other host does not hear of what comes now.
-    world.agents[1].kill();
-    let second = world.instance(1);
-    let [one, _] = &world.agents;
+    fixture.agents[1].kill();
+    let second = fixture.instance(1);
+    let [one, _] = &fixture.agents;
     one.does("network create green --vni 43 --subnet 8.8.8.0/24");
-    one.endpoint(&world.lab.name("leaf"), 43, &["8.8.8.2/24"]);
-    world.place("root", 43, "8.8.8.3/24", 1);
-    let (seen, line) = world.lost(0, "@leaf @root");
-    assert_eq!(seen, world.instance(0), "{line}");
+    one.endpoint(&fixture.lab.name("leaf"), 43, &["8.8.8.2/24"]);
+    fixture.place("root", 43, "8.8.8.3/24", 1);
+    let (seen, line) = fixture.lost(0, "@leaf @root");
+    assert_eq!(seen, fixture.instance(0), "{line}");
     assert!(
         line.contains(&format!("start the agent on {second}")),
         "{line}"
@@ -238,11 +238,11 @@ fn a_network_that_only_one_side_has_is_named() {
 
 #[test]
 fn a_network_that_the_other_host_has_lost_is_named_by_the_reason_of_the_drop() {
-    let world = with_endpoints();
+    let fixture = with_endpoints();
     for map in ["fdb", "networks"] {
-        world.agents[1].clear(map);
+        fixture.agents[1].clear(map);
     }
-    let (seen, line) = world.lost(0, "@web @db");
-    assert_eq!(seen, world.instance(1), "{line}");
+    let (seen, line) = fixture.lost(0, "@web @db");
+    assert_eq!(seen, fixture.instance(1), "{line}");
     assert!(line.contains("dropped it as vni_unknown"), "{line}");
 }

@@ -7,8 +7,9 @@ use std::{fs, thread, time::Duration};
 
 use overlay_ebpf::abi::{ABI_VERSION, DropReason, map};
 use overlay_lab::{
-    Agent, Host, Lab, Netns, netns,
+    Host, TwoHosts, netns,
     traffic::{self, Flow, Stream},
+    two_hosts::BOTH,
     until,
 };
 use serde_json::Value;
@@ -17,35 +18,14 @@ use former::{V1, V2, Version, now, pins, put_back};
 
 const OPTIONS: &str = "--vni 42";
 
-struct World {
-    blue: Netns,
-    green: Netns,
-    agents: [Agent; 2],
-    hosts: [Host; 2],
-    _lab: Lab,
-}
-
 /// Two hosts with an endpoint each. Their datapath is an earlier version's, and no agent runs.
-fn world(version: &Version) -> World {
-    let lab = Lab::new();
-    let hosts: [_; 2] = lab.hosts();
-    let mut agents = Agent::on_each(&lab, &hosts, OPTIONS);
-    let [one, two] = &agents;
-    let blue = one.endpoint(&lab.name("blue"), 42, &["7.7.7.2/24", "fd07::2/64"]);
-    let green = two.endpoint(&lab.name("green"), 42, &["7.7.7.3/24", "fd07::3/64"]);
-    blue.reaches("7.7.7.3");
-    blue.reaches("fd07::3");
-    for (agent, host) in agents.iter_mut().zip(&hosts) {
+fn fixture(version: &Version) -> TwoHosts {
+    let mut fixture = TwoHosts::new(OPTIONS, BOTH);
+    for (agent, host) in fixture.agents.iter_mut().zip(&fixture.hosts) {
         agent.kill();
         put_back(version, host);
     }
-    World {
-        blue,
-        green,
-        agents,
-        hosts,
-        _lab: lab,
-    }
+    fixture
 }
 
 /// Packets both ways, and a TCP connection.
@@ -55,13 +35,13 @@ struct Flood {
 }
 
 impl Flood {
-    fn start(world: &World) -> Self {
+    fn start(fixture: &TwoHosts) -> Self {
         Self {
             streams: [
-                Stream::start(&world.blue, &world.green, "7.7.7.3"),
-                Stream::start(&world.green, &world.blue, "fd07::2"),
+                Stream::start(&fixture.blue, &fixture.green, "7.7.7.3"),
+                Stream::start(&fixture.green, &fixture.blue, "fd07::2"),
             ],
-            flow: Flow::start(&world.blue, &world.green, "fd07::3"),
+            flow: Flow::start(&fixture.blue, &fixture.green, "fd07::3"),
         }
     }
 
@@ -149,54 +129,54 @@ from! {
 }
 
 fn the_object_carries_packets_from_its_own_pins(version: &Version) {
-    let world = world(version);
-    for host in &world.hosts {
+    let fixture = fixture(version);
+    for host in &fixture.hosts {
         assert!(!now(host).exists());
         for name in version.maps {
             let map = pins(host).join(version.folder()).join("maps").join(name);
             assert!(map.exists(), "{name}");
         }
     }
-    assert!(world.blue.pings("7.7.7.3", "-c 3 -W 2"));
-    traffic::tcp(&world.green, &world.blue, "fd07::2", 1 << 20);
+    assert!(fixture.blue.pings("7.7.7.3", "-c 3 -W 2"));
+    traffic::tcp(&fixture.green, &fixture.blue, "fd07::2", 1 << 20);
 }
 
 fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted(version: &Version) {
-    let mut world = world(version);
-    assert!(!world.blue.pings("7.7.7.77", "-c 1 -W 1"));
+    let mut fixture = fixture(version);
+    assert!(!fixture.blue.pings("7.7.7.77", "-c 1 -W 1"));
     let unknown = DropReason::NeighborUnknown.number();
     let before = sum(
-        &world.hosts[0],
+        &fixture.hosts[0],
         &version.folder(),
         map::DROPS,
         unknown,
         number,
     );
     assert!(before > 0);
-    let flood = Flood::start(&world);
+    let flood = Flood::start(&fixture);
     flood.flows();
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         agent.restart(OPTIONS);
         flood.flows();
         agent.await_ready();
         flood.flows();
     }
     flood.has_lost_nothing();
-    for (agent, host) in world.agents.iter().zip(&world.hosts) {
+    for (agent, host) in fixture.agents.iter().zip(&fixture.hosts) {
         is_this_version(host);
         assert_eq!(agent.json("status")["datapath"]["abi"], ABI_VERSION);
         assert_eq!(agent.json("status")["endpoints"]["local"], 1);
     }
-    assert!(world.agents[0].drops("neighbor_unknown") >= before);
+    assert!(fixture.agents[0].drops("neighbor_unknown") >= before);
     // These are today's programs, at both hooks.
-    let [one, _] = &world.hosts;
+    let [one, _] = &fixture.hosts;
     for direction in [
         |value: &Value| number(&value["tx_packets"]),
         |value: &Value| number(&value["rx_packets"]),
     ] {
         let count = || sum(one, &format!("v{ABI_VERSION}"), map::TRAFFIC, 1, direction);
         let before = count();
-        assert!(world.blue.pings("7.7.7.3", "-c 3 -W 2"));
+        assert!(fixture.blue.pings("7.7.7.3", "-c 3 -W 2"));
         assert!(count() >= before + 3);
     }
 }
@@ -205,50 +185,50 @@ fn an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start(version:
     /// Beyond these the agent is ready.
     const LONGEST: Duration = Duration::from_millis(600);
     const STEP: Duration = Duration::from_millis(15);
-    let mut world = world(version);
-    let flood = Flood::start(&world);
+    let mut fixture = fixture(version);
+    let flood = Flood::start(&fixture);
     let mut patience = Duration::ZERO;
     while patience < LONGEST {
-        for agent in &mut world.agents {
+        for agent in &mut fixture.agents {
             agent.restart(OPTIONS);
             thread::sleep(patience);
             agent.kill();
         }
         patience += STEP;
     }
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         agent.restart(OPTIONS);
         agent.await_ready();
     }
     flood.flows();
     flood.has_lost_nothing();
-    for host in &world.hosts {
+    for host in &fixture.hosts {
         is_this_version(host);
     }
 }
 
 fn an_upgrade_may_change_the_capacity_of_the_tables(version: &Version) {
-    let mut world = world(version);
-    let flood = Flood::start(&world);
+    let mut fixture = fixture(version);
+    let flood = Flood::start(&fixture);
     flood.flows();
-    for agent in &mut world.agents {
+    for agent in &mut fixture.agents {
         agent.restart("--vni 42 --fdb-entries 2048 --neighbor-entries 1000000");
         agent.await_ready();
     }
     flood.flows();
     flood.has_lost_nothing();
-    for agent in &world.agents {
+    for agent in &fixture.agents {
         assert_eq!(agent.dump(map::FDB).len(), 2);
         assert_eq!(agent.dump(map::NEIGHBORS).len(), 4);
     }
 }
 
 fn what_changed_meanwhile_is_made_up_for(version: &Version) {
-    let mut world = world(version);
-    let [one, two] = &mut world.agents;
+    let mut fixture = fixture(version);
+    let [one, two] = &mut fixture.agents;
     two.restart(OPTIONS);
     two.await_ready();
-    two.does(&format!("endpoint rm {}", world.green.name()));
+    two.does(&format!("endpoint rm {}", fixture.green.name()));
     one.restart(OPTIONS);
     one.await_ready();
     until("the endpoint is forgotten", || {
@@ -257,11 +237,11 @@ fn what_changed_meanwhile_is_made_up_for(version: &Version) {
 }
 
 fn a_newer_versions_datapath_is_refused_in_one_line_and_left_alone(version: &Version) {
-    let mut world = world(version);
-    let [host, _] = &world.hosts;
+    let mut fixture = fixture(version);
+    let [host, _] = &fixture.hosts;
     let newer = pins(host).join(format!("v{}", ABI_VERSION + 1));
     fs::rename(pins(host).join(version.folder()), &newer).unwrap();
-    let [one, _] = &mut world.agents;
+    let [one, _] = &mut fixture.agents;
     let run = overlay_lab::Run::of(&mut one.run_command(OPTIONS));
     let line = run.error(overlay_lab::agent::FAILED);
     for part in [
@@ -272,5 +252,5 @@ fn a_newer_versions_datapath_is_refused_in_one_line_and_left_alone(version: &Ver
         assert!(line.contains(part), "{line}");
     }
     assert!(newer.join("maps/fdb").exists());
-    assert!(world.blue.pings("7.7.7.3", "-c 3 -W 2"));
+    assert!(fixture.blue.pings("7.7.7.3", "-c 3 -W 2"));
 }

@@ -19,7 +19,7 @@ pub(crate) const RECOVERY: Duration = Duration::from_secs(90);
 pub(crate) const HOSTS: usize = 3;
 
 /// All of it. Fields go in this order: agents while their registry is there.
-pub(crate) struct World {
+pub(crate) struct Fixture {
     pub(crate) agents: Vec<Agent>,
     pub(crate) hosts: Vec<Host>,
     /// The endpoint of each host: 7.7.7.1, 7.7.7.2 and so on.
@@ -28,7 +28,7 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
 }
 
-impl World {
+impl Fixture {
     /// Everything up, and every endpoint in reach of each other.
     pub(crate) fn new() -> Self {
         Self::with(Settings::default(), "")
@@ -39,30 +39,30 @@ impl World {
         let lab = Lab::new();
         let hosts: [_; HOSTS] = lab.hosts();
         let cluster = Cluster::with(&lab, &hosts, settings);
-        let mut world = Self {
+        let mut fixture = Self {
             agents: Vec::new(),
             hosts: hosts.to_vec(),
             endpoints: Vec::new(),
             cluster,
             lab,
         };
-        let options = format!("{} {options}", world.options());
-        world.agents = hosts
+        let options = format!("{} {options}", fixture.options());
+        fixture.agents = hosts
             .iter()
-            .map(|host| Agent::spawn(&world.lab, host, &options))
+            .map(|host| Agent::spawn(&fixture.lab, host, &options))
             .collect();
-        for (agent, last) in world.agents.iter().zip(1..) {
+        for (agent, last) in fixture.agents.iter().zip(1..) {
             agent.await_ready();
-            let name = world.lab.name(&format!("on{last}"));
+            let name = fixture.lab.name(&format!("on{last}"));
             let endpoint = agent.endpoint(&name, VNI, &[&format!("7.7.7.{last}/24")]);
-            world.endpoints.push(endpoint);
+            fixture.endpoints.push(endpoint);
         }
-        for endpoint in &world.endpoints {
+        for endpoint in &fixture.endpoints {
             for last in 1..=HOSTS {
                 endpoint.reaches(&format!("7.7.7.{last}"));
             }
         }
-        world
+        fixture
     }
 
     /// What every agent is told.

@@ -7,22 +7,22 @@ use overlay_user::model::{Change, Endpoint, Mac, Name, Vni};
 use serde_json::Value;
 
 /// Two hosts with an agent each, and what is between them.
-pub(crate) struct World {
+pub(crate) struct Fixture {
     pub(crate) agents: [Agent; 2],
     pub(crate) hosts: [Host; 2],
     pub(crate) lab: Lab,
 }
 
 /// Both agents have tried the path to the other, and it is well.
-pub(crate) fn world() -> World {
+pub(crate) fn fixture() -> Fixture {
     let lab = Lab::new();
     let hosts = lab.hosts();
     let agents = Agent::on_each(&lab, &hosts, "--vni 42");
-    let world = World { agents, hosts, lab };
-    for agent in &world.agents {
+    let fixture = Fixture { agents, hosts, lab };
+    for agent in &fixture.agents {
         until("the path to be tried", || path(agent)["state"] == "ok");
     }
-    world
+    fixture
 }
 
 /// What an agent says of the path to the other.
@@ -49,7 +49,7 @@ pub(crate) fn finding(agent: &Agent) -> Option<Value> {
     findings.iter().find(of_path).cloned()
 }
 
-impl World {
+impl Fixture {
     /// An endpoint on each host: web at 7.7.7.2 and db at 7.7.7.3.
     pub(crate) fn endpoints(&self) {
         let [one, two] = &self.agents;

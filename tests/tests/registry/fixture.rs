@@ -17,12 +17,12 @@ use crate::etcd::{Etcd, Options};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A store of the test's own.
-pub(crate) enum Bed {
+pub(crate) enum Fixture {
     Sqlite(TempDir),
     Etcd(Box<Etcd>),
 }
 
-impl Bed {
+impl Fixture {
     pub(crate) fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir().unwrap())
     }
