@@ -3,29 +3,27 @@
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::Result;
-
 use super::architecture::{CRATES, Crate, IMPORTS, KEPT_APART, WRAPPED_CRATES};
 use super::circles::Graph;
-use super::paths::{self, Path};
 use super::source::{Finding, SourceFile};
+use super::tokens::Path;
 
 /// Findings in all files. Tests are free: they build their subject with whatever is at hand.
-pub(super) fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
-    let modules = Modules::of(files)?;
+pub(super) fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let modules = Modules::of(files);
     let mut findings = Vec::new();
     each_path(files, |file, place, path| {
         let wrapped = wrapped_crate(&file.path, &path.segments);
         let broken = wrapped.or_else(|| modules.broken_by(place?, path));
         findings.extend(broken.map(|rule| file.finding(path.line, rule)));
-    })?;
+    });
     findings.dedup();
-    Ok(findings)
+    findings
 }
 
 /// Which modules of each module import each other.
-pub(super) fn graph(files: &[SourceFile]) -> Result<Graph> {
-    let modules = Modules::of(files)?;
+pub(super) fn graph(files: &[SourceFile]) -> Graph {
+    let modules = Modules::of(files);
     let mut graph = Graph::default();
     each_path(files, |file, place, path| {
         let siblings = place.and_then(|place| modules.siblings(place, path));
@@ -35,24 +33,19 @@ pub(super) fn graph(files: &[SourceFile]) -> Result<Graph> {
         let line = file.finding(path.line, format!("{from} imports {to}"));
         let imported = graph.entry(parent).or_default().entry(from).or_default();
         imported.entry(to).or_insert(line);
-    })?;
-    Ok(graph)
+    });
+    graph
 }
 
 /// Calls `see` with every path outside of tests.
-fn each_path(
-    files: &[SourceFile],
-    mut see: impl FnMut(&SourceFile, Option<&Place>, &Path),
-) -> Result<()> {
+fn each_path(files: &[SourceFile], mut see: impl FnMut(&SourceFile, Option<&Place>, &Path)) {
     for file in files {
         let place = Place::of(&file.path);
-        for path in paths::of(file)? {
-            if !file.is_test_line(path.line) {
-                see(file, place.as_ref(), &path);
-            }
+        let paths = file.tokens.paths.iter();
+        for path in paths.filter(|path| !file.is_test_line(path.line)) {
+            see(file, place.as_ref(), path);
         }
     }
-    Ok(())
 }
 
 /// Where a file stands in our crates.
@@ -111,7 +104,7 @@ struct Modules {
 }
 
 impl Modules {
-    fn of(files: &[SourceFile]) -> Result<Self> {
+    fn of(files: &[SourceFile]) -> Self {
         let places = || files.iter().filter_map(|f| Some((f, Place::of(&f.path)?)));
         let mut defined: HashMap<String, HashSet<String>> = HashMap::new();
         for (file, place) in places() {
@@ -128,7 +121,7 @@ impl Modules {
                     )
                     .or_default();
             }
-            let items = file.syntax.items.iter().filter_map(item_name);
+            let items = file.tokens.items.iter().cloned();
             defined
                 .entry(place.module.join("::"))
                 .or_default()
@@ -137,7 +130,7 @@ impl Modules {
         let mut passed_on = HashMap::new();
         for (file, place) in places() {
             let module = place.module.join("::");
-            for path in paths::of(file)?.iter().filter(|path| path.is_use) {
+            for path in file.tokens.paths.iter().filter(|path| path.is_use) {
                 let mut segments = path.segments.iter().filter(|segment| *segment != "self");
                 if let (Some(child), Some(name)) = (segments.next(), segments.next_back())
                     && defined.contains_key(&format!("{module}::{child}"))
@@ -146,7 +139,7 @@ impl Modules {
                 }
             }
         }
-        Ok(Self { defined, passed_on })
+        Self { defined, passed_on }
     }
 
     /// The rule that this path breaks.
@@ -223,20 +216,6 @@ fn wrapped_crate(file: &str, segments: &[String]) -> Option<String> {
     (!inside).then(|| format!("names {name}: only {} may", folders.join(", ")))
 }
 
-/// The name under which an item is known; none for what a module passes on.
-fn item_name(item: &syn::Item) -> Option<String> {
-    let ident = match item {
-        syn::Item::Const(item) => &item.ident,
-        syn::Item::Enum(item) => &item.ident,
-        syn::Item::Fn(item) => &item.sig.ident,
-        syn::Item::Struct(item) => &item.ident,
-        syn::Item::Trait(item) => &item.ident,
-        syn::Item::Type(item) => &item.ident,
-        _ => return None,
-    };
-    Some(ident.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,11 +245,7 @@ mod tests {
             .iter()
             .map(|(path, text)| SourceFile::parse(path, text).unwrap())
             .collect();
-        check(&files)
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        check(&files).iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -1,11 +1,8 @@
-//! Every path that a file names: in `use`, in code, in macros and in attributes alike.
+//! What the lint reads from a file: its tokens, without their syntax. So macros and attributes are read as well.
 
-use std::str::FromStr as _;
+use std::ops::RangeInclusive;
 
-use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
-
-use super::source::SourceFile;
 
 /// A path as it is written.
 pub(super) struct Path {
@@ -17,37 +14,51 @@ pub(super) struct Path {
     pub(super) is_use: bool,
 }
 
-pub(super) fn of(file: &SourceFile) -> Result<Vec<Path>> {
-    let tokens =
-        TokenStream::from_str(&file.text).map_err(|error| anyhow!("{}: {error}", file.path))?;
-    let mut walk = Walk::default();
-    walk.tokens(tokens, &[]);
-    Ok(walk.found)
-}
-
 #[derive(Default)]
-struct Walk {
-    found: Vec<Path>,
+pub(super) struct Tokens {
+    pub(super) paths: Vec<Path>,
+    /// Names of the items that the file defines, outside of its inline modules.
+    pub(super) items: Vec<String>,
+    /// Lines with the word `unsafe`: a keyword, it can be nothing else.
+    pub(super) unsafe_lines: Vec<usize>,
+    /// Lines of what exists in tests alone.
+    pub(super) tests: Vec<RangeInclusive<usize>>,
+    /// How many inline modules, and how many brackets, are open.
     depth: usize,
+    brackets: usize,
     is_use: bool,
 }
 
-impl Walk {
+impl Tokens {
+    pub(super) fn read(tokens: TokenStream) -> Self {
+        let mut read = Self::default();
+        read.walk(tokens, &[]);
+        read
+    }
+
     /// Takes tokens apart; `prefix` is what stands before the braces around them: `a::{b, c::d}`.
-    fn tokens(&mut self, tokens: TokenStream, prefix: &[String]) {
+    fn walk(&mut self, tokens: TokenStream, prefix: &[String]) {
         let (mut path, mut line, mut colons) = (Vec::new(), 0, 0);
-        // The word before the path.
-        let mut before = String::new();
+        // The word before the path, and the line of `#[cfg(test)]` before the item.
+        let (mut before, mut test) = (String::new(), None);
+        self.brackets += 1;
         for token in tokens {
+            let span = token.span();
             match token {
                 TokenTree::Ident(ident) => {
                     let word = ident.to_string().trim_start_matches("r#").to_owned();
                     if colons != 2 {
                         before = path.last().cloned().unwrap_or(before);
                         self.end(prefix, &mut path, line);
-                        line = ident.span().start().line;
+                        line = span.start().line;
                     }
                     self.is_use |= word == "use";
+                    if word == "unsafe" {
+                        self.unsafe_lines.push(line);
+                    }
+                    if self.brackets == 1 && ITEMS.contains(&before.as_str()) {
+                        self.items.push(word.clone());
+                    }
                     // In braces, a new name is no path.
                     if prefix.is_empty() || (word != "as" && before != "as") {
                         path.push(word);
@@ -63,23 +74,33 @@ impl Walk {
                     }
                     self.end(prefix, &mut path, line);
                     self.is_use &= !matches!(punct.as_char(), ';' | '<');
-                    before.clear();
+                    before = punct.to_string();
+                    colons = 0;
+                    if before == ";" {
+                        self.end_test(&mut test, span);
+                    }
+                }
+                TokenTree::Group(group) if colons == 2 => {
+                    let inside = [prefix, &path].concat();
+                    path.clear();
+                    self.walk(group.stream(), &inside);
                     colons = 0;
                 }
                 TokenTree::Group(group) => {
                     let is_brace = group.delimiter() == Delimiter::Brace;
-                    if is_brace && colons == 2 {
-                        let inside = [prefix, &path].concat();
-                        path.clear();
-                        self.tokens(group.stream(), &inside);
-                    } else {
-                        let is_module = is_brace && before == "mod";
-                        self.end(prefix, &mut path, line);
-                        self.depth += usize::from(is_module);
-                        self.tokens(group.stream(), &[]);
-                        self.depth -= usize::from(is_module);
+                    let is_module = is_brace && before == "mod";
+                    self.end(prefix, &mut path, line);
+                    self.depth += usize::from(is_module);
+                    self.walk(group.stream(), &[]);
+                    self.depth -= usize::from(is_module);
+                    // Under another condition it may exist for other reasons too.
+                    if before == "#" && group.stream().to_string() == "cfg (test)" {
+                        test = test.or(Some(span.start().line));
                     }
-                    colons = 0;
+                    if is_brace {
+                        self.end_test(&mut test, span);
+                    }
+                    (before, colons) = (String::new(), 0);
                 }
                 TokenTree::Literal(_) => {
                     self.end(prefix, &mut path, line);
@@ -87,7 +108,13 @@ impl Walk {
                 }
             }
         }
+        self.brackets -= 1;
         self.end(prefix, &mut path, line);
+    }
+
+    fn end_test(&mut self, test: &mut Option<usize>, end: proc_macro2::Span) {
+        let lines = test.take().map(|begin| begin..=end.end().line);
+        self.tests.extend(lines);
     }
 
     fn end(&mut self, prefix: &[String], path: &mut Vec<String>, line: usize) {
@@ -98,7 +125,7 @@ impl Walk {
             segments.pop();
         }
         if !path.is_empty() && (segments.len() > 1 || !prefix.is_empty()) {
-            self.found.push(Path {
+            self.paths.push(Path {
                 line,
                 segments,
                 depth: self.depth,
@@ -108,6 +135,9 @@ impl Walk {
     }
 }
 
+/// What an item's name stands behind; what a module passes on is not its own.
+const ITEMS: [&str; 6] = ["const", "enum", "fn", "struct", "trait", "type"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,8 +146,7 @@ mod tests {
     fn paths_are_found_wherever_they_are() {
         let text = "use a::{self, b::C as D, e::*};\n#[f::g(h::i)] mod j { k!(l::m); }\n\
                     fn n(o: p::Q<r::S>) { t as u::V; x::<y::Z>() }";
-        let file = SourceFile::parse("p/src/a.rs", text).unwrap();
-        let found = of(&file).unwrap().into_iter();
+        let found = Tokens::read(text.parse().unwrap()).paths.into_iter();
         let found: Vec<_> = found
             .map(|path| (path.segments.join("::"), path.depth, path.is_use))
             .collect();
