@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: chooses an agent, and runs the demo of tests/bench with it as root.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -56,20 +56,15 @@ fn choose(args: &Args, workspace: &Workspace) -> Result<PathBuf> {
         return Ok(std::path::absolute(agent)?);
     }
     let built = [Profile::Release, Profile::Debug].map(|profile| workspace.agent(profile));
-    if let Some(agent) = newest(&built).filter(|_| !args.build) {
-        let name = agent.strip_prefix(workspace.root()).unwrap_or(agent);
+    let built = built.into_iter().filter_map(|agent| {
+        let written = agent.metadata().and_then(|metadata| metadata.modified());
+        Some((written.ok()?, agent))
+    });
+    if let Some((_, agent)) = built.max().filter(|_| !args.build) {
+        let name = agent.strip_prefix(workspace.root()).unwrap_or(&agent);
         eprintln!("using {} (--build makes it anew)", name.display());
-        return Ok(agent.to_owned());
+        return Ok(agent);
     }
     eprintln!("building the agent first, which takes some minutes");
     build::build(workspace, Profile::Debug)
-}
-
-/// The file that was written last, of those that are there.
-fn newest(files: &[PathBuf]) -> Option<&Path> {
-    let there = files.iter().filter_map(|file| {
-        let written = file.metadata().and_then(|metadata| metadata.modified());
-        Some((written.ok()?, file.as_path()))
-    });
-    there.max().map(|(_, file)| file)
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use duct::Expression;
 
 use crate::workspace::Workspace;
 
@@ -59,6 +60,12 @@ pub(crate) fn search_path() -> Result<OsString> {
 /// Where a program is, if this machine has it.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     which::which_in(name, search_path().ok(), "/").ok()
+}
+
+/// Whether a command succeeds, whatever it prints.
+pub(crate) fn succeeds(command: &Expression) -> bool {
+    let outcome = command.stdout_null().stderr_null().unchecked().run();
+    outcome.is_ok_and(|output| output.status.success())
 }
 
 pub(crate) fn is_root() -> bool {

@@ -123,40 +123,24 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 6] = [
     ("ethtool", &["overlay-user/src/platform/"]),
 ];
 
-/// Files that may contain `unsafe`, and what for.
-pub(super) const UNSAFE: [(&str, &str); 8] = [
-    (
-        "overlay-ebpf/src/abi/mod.rs",
-        "says to aya that its map types are plain old data",
-    ),
-    (
-        "overlay-ebpf/src/program/packet.rs",
-        "reads and writes packets between checked bounds",
-    ),
-    (
-        "overlay-ebpf/src/program/packet/slow_path.rs",
-        "takes packets to and from the kernel's tunnel device",
-    ),
-    (
-        "overlay-ebpf/src/program/maps.rs",
-        "map values are memory that the kernel shares",
-    ),
-    (
-        "overlay-ebpf/src/program/main.rs",
-        "names of sections and symbols that the loader expects",
-    ),
-    (
-        "overlay-user/src/datapath/batch.rs",
-        "makes a system call that aya does not offer",
-    ),
-    (
-        "overlay-user/src/datapath/query.rs",
-        "makes one system call where aya makes many",
-    ),
-    (
-        "tests/lab/src/frame.rs",
-        "makes a packet socket's address, for which nix has no safe constructor",
-    ),
+/// Files that may contain `unsafe`.
+pub(super) const UNSAFE: [&str; 8] = [
+    // Says to aya that its map types are plain old data.
+    "overlay-ebpf/src/abi/mod.rs",
+    // Reads and writes packets between checked bounds.
+    "overlay-ebpf/src/program/packet.rs",
+    // Takes packets to and from the kernel's tunnel device.
+    "overlay-ebpf/src/program/packet/slow_path.rs",
+    // Map values are memory that the kernel shares.
+    "overlay-ebpf/src/program/maps.rs",
+    // Names of sections and symbols that the loader expects.
+    "overlay-ebpf/src/program/main.rs",
+    // Makes a system call that aya does not offer.
+    "overlay-user/src/datapath/batch.rs",
+    // Makes one system call where aya makes many.
+    "overlay-user/src/datapath/query.rs",
+    // Makes a packet socket's address, for which nix has no safe constructor.
+    "tests/lab/src/frame.rs",
 ];
 
 /// Longest file without its tests, lines.

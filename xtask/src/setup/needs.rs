@@ -177,6 +177,8 @@ pub(super) const ALL: &[Need] = needs! {
         Debian(&["qemu-system-x86"]);
     "busybox", [Kernels], "is the user space of those kernels",
         Debian(&["busybox-static"]);
+    "depmod, modprobe", [Kernels], "say in which order a kernel's modules are loaded",
+        Debian(&["kmod"]);
     "cpio", [Kernels], "packs their initramfs",
         Debian(&["cpio"]);
     "clippy for BPF", [Lint], "lints the datapath for its own target"
@@ -208,14 +210,7 @@ fn are_here(names: &str) -> bool {
 /// Whether a program is here together with the libraries that it is linked with: a bpf-linker that outlived
 /// its LLVM is there, but does not start.
 fn runs(name: &str) -> bool {
-    host::program(name).is_some_and(|program| {
-        let asked = duct::cmd!(program, "--version")
-            .stdout_null()
-            .stderr_null()
-            .unchecked()
-            .run();
-        asked.is_ok_and(|output| output.status.success())
-    })
+    host::program(name).is_some_and(|program| host::succeeds(&duct::cmd!(program, "--version")))
 }
 
 /// Whether the toolchain that runs us has this program: the ones in cargo's bin folder are rustup's
