@@ -80,7 +80,8 @@ struct Json<'a> {
     machine: &'a Machine,
     command: &'a str,
     results: Vec<Row>,
-    floors: &'a [Verdict],
+    #[serde(rename = "floors")]
+    thresholds: &'a [Verdict],
     samples: &'a [Sample],
 }
 
@@ -129,7 +130,7 @@ impl Report {
             machine: &self.machine,
             command: &self.command,
             results: self.rows(),
-            floors: &self.verdicts,
+            thresholds: &self.verdicts,
             samples: &self.samples.0,
         };
         Ok(serde_json::to_string_pretty(&json)? + "\n")
@@ -147,7 +148,7 @@ impl Report {
             let _ = writeln!(text, "\n### Underlay: {}\n\n{table}", offloads.title());
         }
         if !self.verdicts.is_empty() {
-            text.push_str("\n### Floors\n\n");
+            text.push_str("\n### Thresholds\n\n");
             for verdict in &self.verdicts {
                 let _ = writeln!(text, "- {}", line(verdict));
             }

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn more_packets_hold_a_floor_and_more_latency_breaks_one() {
+    fn more_packets_hold_a_threshold_and_more_latency_breaks_one() {
         let [flood] = &judge(&samples(Metric::FloodRate, Offloads::On, 300.0, 100.0))[..] else {
             panic!("one threshold has both modes");
         };
