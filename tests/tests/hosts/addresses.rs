@@ -16,8 +16,9 @@ fn add(agent: &Agent, name: &str, words: &str) -> Value {
     agent.json(&format!("endpoint add {name} {words}"))
 }
 
+/// An endpoint of a dual-stack network gets an address of each family.
 #[test]
-fn an_endpoint_of_a_dual_stack_network_gets_an_address_of_each_family() {
+fn a_dual_stack_endpoint_gets_both_families() {
     let (lab, [one, two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/16 --subnet fd00:1::/64");
     let [a, b] = ["a", "b"].map(|name| lab.name(name));
@@ -30,8 +31,9 @@ fn an_endpoint_of_a_dual_stack_network_gets_an_address_of_each_family() {
     }
 }
 
+/// An address family that is used up refuses the endpoint by its name.
 #[test]
-fn a_family_that_is_used_up_refuses_the_endpoint_by_its_name() {
+fn a_used_up_family_is_named() {
     let (lab, [one, _two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/30 --subnet fd00:1::/64");
     add(&one, &lab.name("a"), "--vni 50");
@@ -40,8 +42,9 @@ fn a_family_that_is_used_up_refuses_the_endpoint_by_its_name() {
     assert!(line.contains("no free IPv4 address"), "{line}");
 }
 
+/// A default MAC that is taken is replaced; one that was asked for is not.
 #[test]
-fn a_default_mac_that_is_taken_is_replaced_and_one_that_was_asked_for_is_not() {
+fn only_a_default_mac_that_is_taken_is_replaced() {
     let (lab, [one, two]) = fixture();
     one.does("network create six --vni 50");
     let [a, b, c] = ["a", "b", "c"].map(|name| lab.name(name));
@@ -58,8 +61,9 @@ fn a_default_mac_that_is_taken_is_replaced_and_one_that_was_asked_for_is_not() {
     );
 }
 
+/// Endpoints whose default MACs are the same reach each other.
 #[test]
-fn endpoints_whose_default_macs_are_the_same_reach_each_other() {
+fn endpoints_with_the_same_default_mac_work() {
     let (lab, [one, two]) = fixture();
     one.does("network create six --vni 50 --subnet fd00::/32");
     let [a, b] = ["a", "b"].map(|name| lab.name(name));
@@ -68,8 +72,9 @@ fn endpoints_whose_default_macs_are_the_same_reach_each_other() {
     Netns::named(&a).reaches("fd00:0:2::2");
 }
 
+/// A namespace where IPv6 is off takes an endpoint with IPv6.
 #[test]
-fn a_namespace_where_ipv6_is_off_takes_an_endpoint_with_ipv6() {
+fn an_ipv6_endpoint_where_ipv6_is_off() {
     let (lab, [one, two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/16 --subnet fd00:1::/64");
     let pod = lab.netns("pod");
@@ -86,8 +91,9 @@ fn a_namespace_where_ipv6_is_off_takes_an_endpoint_with_ipv6() {
     pod.reaches("fd00:1::3");
 }
 
+/// All addresses of subnets of one and two are handed out.
 #[test]
-fn all_addresses_of_subnets_of_one_and_two_are_handed_out() {
+fn subnets_of_one_and_two_addresses_are_used_up() {
     let (lab, [one, two]) = fixture();
     for (vni, subnet, expected) in [
         (50, "10.0.0.4/31", &["10.0.0.4/31", "10.0.0.5/31"][..]),
@@ -128,8 +134,9 @@ fn link_local_subnets_are_as_good_as_others() {
     Netns::named(&a).reaches("fe80::3%eth0");
 }
 
+/// An endpoint gets other addresses while it runs, and every host follows.
 #[test]
-fn an_endpoint_gets_other_addresses_while_it_runs_and_every_host_follows() {
+fn an_endpoints_addresses_change_while_it_runs() {
     let (lab, [one, two]) = fixture();
     one.does("network create dual --vni 50 --subnet 10.1.0.0/16 --subnet fd00:1::/64");
     let [a, b] = ["a", "b"].map(|name| lab.name(name));

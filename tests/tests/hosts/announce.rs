@@ -71,8 +71,9 @@ impl Fixture {
     }
 }
 
+/// An endpoint made anew with another MAC is reached at once.
 #[test]
-fn an_endpoint_made_anew_with_another_mac_is_reached_at_once() {
+fn another_mac_is_reached_at_once() {
     for network in [
         "",
         "--resolve on-demand --subnet 7.7.7.0/24 --subnet fd07::/64",

@@ -37,8 +37,9 @@ fn links(agent: &Agent) -> Vec<String> {
     netns_names(&format!("{}-", agent.instance()))
 }
 
+/// A container named by a process gets an endpoint; its namespace stays its owner's.
 #[test]
-fn a_container_that_a_process_names_gets_an_endpoint_and_stays_its_owners() {
+fn a_containers_pid_names_its_namespace() {
     let Fixture { mut one, lab } = fixture();
     let (container, web) = (Container::start(), lab.name("web"));
     let (pid, words) = (container.pid(), format!("endpoint add {web} --vni 42"));
@@ -81,8 +82,9 @@ fn two_endpoints_of_a_container_go_one_by_one() {
     assert_eq!(links(&one), [""; 0]);
 }
 
+/// An endpoint that another way to its container asks for is there already.
 #[test]
-fn an_endpoint_that_is_asked_for_again_by_another_way_to_its_container_is_there_already() {
+fn the_same_container_by_another_way_is_there() {
     let Fixture { one, lab } = fixture();
     let (container, other, web) = (Container::start(), Container::start(), lab.name("web"));
     let add = |netns: &str| format!("endpoint add {web} --vni 42 --ip 7.7.7.2/24 --netns {netns}");
@@ -99,8 +101,9 @@ fn an_endpoint_that_is_asked_for_again_by_another_way_to_its_container_is_there_
     container.reaches("7.7.7.3");
 }
 
+/// An endpoint whose container ends tells why, and comes back in the next one.
 #[test]
-fn an_endpoint_whose_container_ends_is_not_ready_says_why_and_comes_back_in_the_next_one() {
+fn an_endpoint_follows_its_restarted_container() {
     let Fixture { mut one, lab } = fixture();
     let (first, web) = (Container::start(), lab.name("web"));
     let pid = first.pid();
@@ -135,8 +138,9 @@ fn an_endpoint_whose_container_ends_is_not_ready_says_why_and_comes_back_in_the_
     assert_eq!(links(&one).len(), 1);
 }
 
+/// Another namespace under the same path is not taken for the first.
 #[test]
-fn another_namespace_under_the_same_path_is_not_taken_for_the_first() {
+fn a_reused_path_is_another_namespace() {
     let Fixture { one, lab } = fixture();
     let (first, web) = (Container::start(), lab.name("web"));
     let path = lab.dir().join("sandbox");
@@ -160,8 +164,9 @@ fn another_namespace_under_the_same_path_is_not_taken_for_the_first() {
     second.reaches("7.7.7.3");
 }
 
+/// A namespace that is not there is refused in one line and never made.
 #[test]
-fn a_namespace_that_is_not_there_is_refused_in_one_line_and_never_made() {
+fn a_missing_namespace_is_refused() {
     let Fixture { one, lab } = fixture();
     let web = lab.name("web");
     let ended = {

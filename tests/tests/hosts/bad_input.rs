@@ -115,8 +115,9 @@ const MALFORMED: &str = "
     endpoint paint x                                      | paint
 ";
 
+/// Malformed values are usage errors and change nothing.
 #[test]
-fn malformed_values_are_usage_errors_and_change_nothing() {
+fn malformed_values_are_usage_errors() {
     let Fixture { one, lab, .. } = &fixture();
     let before = State::of(one, lab);
     for line in MALFORMED.lines().filter(|line| !line.is_empty()) {
@@ -131,8 +132,9 @@ fn malformed_values_are_usage_errors_and_change_nothing() {
     assert_eq!(State::of(one, lab), before);
 }
 
+/// What the registry holds already is refused with its owner, and changes nothing.
 #[test]
-fn what_the_registry_holds_already_is_refused_with_its_owner_and_changes_nothing() {
+fn what_is_taken_is_refused_with_its_owner() {
     let Fixture { one, lab, blue, .. } = &fixture();
     let before = State::of(one, lab);
     let (x, green) = (lab.name("x"), lab.name("green"));
@@ -234,8 +236,9 @@ fn a_subnet_that_is_used_up_is_refused() {
     assert_eq!(State::of(one, lab), before);
 }
 
+/// Names that are taken on the host are refused, and their owners stay.
 #[test]
-fn names_that_are_taken_on_the_host_are_refused_and_what_has_them_stays() {
+fn names_taken_on_the_host_are_refused() {
     let Fixture { one, lab, blue, .. } = &fixture();
     let users = lab.netns("users");
     users.ip("link add eth0 type bridge");
@@ -266,8 +269,9 @@ fn names_that_are_taken_on_the_host_are_refused_and_what_has_them_stays() {
     ));
 }
 
+/// An endpoint for which a map has no room is rolled back.
 #[test]
-fn an_endpoint_for_which_a_map_has_no_room_is_taken_back() {
+fn an_endpoint_without_room_in_a_map_is_undone() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42 --fdb-entries 1024");
@@ -289,8 +293,9 @@ fn an_endpoint_for_which_a_map_has_no_room_is_taken_back() {
     assert_eq!(State::of(&one, &lab), before);
 }
 
+/// An MTU beyond what the underlay leaves is refused where it is used.
 #[test]
-fn a_network_with_a_larger_mtu_than_the_underlay_leaves_is_refused_where_it_is_used() {
+fn an_mtu_beyond_the_underlays_is_refused() {
     let Fixture { one, lab, .. } = &fixture();
     one.does("network create jumbo --vni 60 --mtu 9000");
     let before = State::of(one, lab);

@@ -188,8 +188,9 @@ fn run_refuses_a_port_that_a_program_has() {
     assert!(fresh.is_unregistered());
 }
 
+/// `run` refuses registries that it can't use, and leaves them as they are.
 #[test]
-fn run_refuses_registries_that_it_can_not_use_and_leaves_them_as_they_are() {
+fn run_leaves_foreign_registries_as_they_are() {
     let fresh = Fresh::new();
     let file = |name: &str| fresh.lab.dir().join(name);
     let options = |name: &str| {
@@ -258,8 +259,9 @@ fn run_refuses_a_registry_with_torn_pages() {
     );
 }
 
+/// `run` refuses a registry that another program has locked.
 #[test]
-fn run_refuses_a_registry_that_another_program_has_locked() {
+fn run_refuses_a_locked_registry() {
     let fresh = Fresh::new();
     drop(Agent::start(&fresh.lab, &fresh.host, "--vni 42"));
     let rival = Connection::open(fresh.lab.dir().join("registry.db")).unwrap();
@@ -321,8 +323,9 @@ fn run_refuses_to_go_without_the_rights_that_it_needs() {
     assert!(fresh.is_unregistered());
 }
 
+/// `run` refuses to start without the right to load programs.
 #[test]
-fn run_refuses_to_go_without_the_right_to_load_programs() {
+fn run_needs_the_right_to_load_programs() {
     let fresh = Fresh::new();
     // Root of a user namespace may do as he likes with its network, but BPF is the machine's.
     let mut command = Command::new("unshare");
@@ -341,8 +344,9 @@ fn run_refuses_to_go_without_the_right_to_load_programs() {
     assert!(fresh.is_unregistered());
 }
 
+/// A start that is refused leaves an earlier datapath working.
 #[test]
-fn a_start_that_is_refused_leaves_a_former_datapath_working() {
+fn a_refused_start_leaves_the_datapath_working() {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     let [mut one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
@@ -384,8 +388,9 @@ fn a_start_that_is_refused_leaves_a_former_datapath_working() {
     assert!(!blue.exists());
 }
 
+/// `run` refuses mounts that nobody else would see, and says how to start.
 #[test]
-fn run_refuses_mounts_that_nobody_else_would_see_and_says_how_to_start() {
+fn run_refuses_private_mounts() {
     let fresh = Fresh::new();
     let mut command = Command::new("ip");
     command.args(["netns", "exec", fresh.instance()]);
@@ -399,8 +404,9 @@ fn run_refuses_mounts_that_nobody_else_would_see_and_says_how_to_start() {
     drop(Agent::start(&fresh.lab, &fresh.host, "--vni 42"));
 }
 
+/// `run` names the instance that has the port, and offers no interface of the overlay.
 #[test]
-fn run_names_the_instance_that_has_the_port_and_offers_no_interface_of_the_overlay() {
+fn run_names_the_owner_of_its_port() {
     let fresh = Fresh::new();
     let one = Agent::start(&fresh.lab, &fresh.host, "--vni 42");
     one.endpoint(&fresh.lab.name("blue"), 42, &["7.7.7.2/24"]);

@@ -60,9 +60,9 @@ impl Shell {
     }
 }
 
+/// Names of endpoints, nodes and networks are completed by the agent, or by its registry.
 #[test]
-fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_registry_without_one()
- {
+fn names_are_completed_with_and_without_an_agent() {
     let lab = Lab::new();
     let hosts = lab.hosts::<2>();
     let mut agents = Agent::on_each(&lab, &hosts, "");
@@ -105,8 +105,9 @@ fn names_of_endpoints_nodes_and_networks_are_completed_by_the_agent_and_by_its_r
     agents[0].await_ready();
 }
 
+/// Without an agent, or with one that is stopped, a TAB ends at once.
 #[test]
-fn without_an_agent_and_with_one_that_is_stopped_a_tab_is_over_at_once() {
+fn a_tab_is_quick_without_an_agent() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::start(&lab, &host, "--vni 42");

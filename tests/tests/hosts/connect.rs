@@ -65,8 +65,9 @@ fn tcp_carries_every_byte_both_ways_on_one_host() {
     }
 }
 
+/// TCP carries every byte without segmentation offload on the underlay.
 #[test]
-fn tcp_carries_every_byte_without_segmentation_offload_on_the_underlay() {
+fn tcp_works_without_offloads_on_the_underlay() {
     let fixture = fixture();
     for agent in [&fixture.one, &fixture.two] {
         agent.netns().run(
@@ -83,8 +84,9 @@ fn tcp_carries_every_byte_without_segmentation_offload_on_the_underlay() {
     }
 }
 
+/// A stream's segments are aggregated behind the tunnel where the underlay does not.
 #[test]
-fn a_streams_segments_are_aggregated_behind_the_tunnel_where_the_underlay_does_not() {
+fn segments_are_aggregated_behind_the_tunnel() {
     let fixture = fixture();
     for agent in [&fixture.one, &fixture.two] {
         agent.netns().run(
@@ -112,8 +114,9 @@ fn tcp_packets_received(netns: &Netns) -> u64 {
     count.unwrap().parse().unwrap()
 }
 
+/// UDP datagrams of every size up to the MTU come and go across hosts.
 #[test]
-fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_across_hosts() {
+fn udp_of_every_size_crosses_hosts() {
     let fixture = fixture();
     traffic::udp(
         &fixture.blue,
@@ -129,8 +132,9 @@ fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_across_hosts() {
     );
 }
 
+/// UDP datagrams of every size up to the MTU come and go on one host.
 #[test]
-fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_on_one_host() {
+fn udp_of_every_size_stays_on_one_host() {
     let fixture = fixture();
     traffic::udp(
         &fixture.blue,
@@ -146,8 +150,9 @@ fn udp_datagrams_of_every_size_up_to_the_mtu_come_and_go_on_one_host() {
     );
 }
 
+/// Datagrams that the sender fragments are put together again.
 #[test]
-fn datagrams_that_the_sender_fragments_are_put_together_again() {
+fn fragmented_datagrams_are_reassembled() {
     let fixture = fixture();
     traffic::udp(
         &fixture.blue,
@@ -163,8 +168,9 @@ fn datagrams_that_the_sender_fragments_are_put_together_again() {
     );
 }
 
+/// Packets of the MTU pass unfragmented; the sender of longer ones is told.
 #[test]
-fn packets_of_the_mtu_pass_unfragmented_and_of_longer_ones_the_sender_is_told() {
+fn the_mtu_is_used_in_full_and_told() {
     let Fixture { one, blue, .. } = &fixture();
     for (ip, headers) in [
         ("7.7.7.3", HEADERS_V4),
@@ -197,8 +203,9 @@ fn packets_of_the_mtu_pass_unfragmented_and_of_longer_ones_the_sender_is_told() 
     assert!(!blue.pings("7.7.7.3", "-c 1 -W 1 -M do -s 1472"));
 }
 
+/// An endpoint reaches its neighbours on its own host while the underlay is cut.
 #[test]
-fn an_endpoint_reaches_its_neighbours_of_its_own_host_while_the_underlay_is_cut() {
+fn neighbours_of_a_host_need_no_underlay() {
     let lab = Lab::new();
     let [host, _other] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42");
@@ -208,8 +215,9 @@ fn an_endpoint_reaches_its_neighbours_of_its_own_host_while_the_underlay_is_cut(
     blue.reaches("7.7.7.4");
 }
 
+/// What is not a tunnel's passes the underlay untouched.
 #[test]
-fn what_is_not_a_tunnels_passes_the_underlay_untouched() {
+fn other_traffic_of_the_underlay_is_untouched() {
     let lab = Lab::new();
     let hosts: [_; 2] = lab.hosts();
     let [one, _two] = [0, 1].map(|index| Agent::start(&lab, &hosts[index], "--vni 42"));

@@ -88,18 +88,21 @@ fn survives(rounds: usize, longest: u64, kill_in_start: bool) {
     }
 }
 
+/// An agent killed while it adds endpoints converges at its next start.
 #[test]
-fn an_agent_killed_while_it_adds_endpoints_converges_at_its_next_start() {
+fn a_kill_while_adding_converges() {
     survives(20, 60, false);
 }
 
+/// An agent killed while it adds, and again while it starts, converges.
 #[test]
-fn an_agent_killed_while_it_adds_and_again_while_it_starts_converges() {
+fn a_kill_while_adding_and_starting_converges() {
     survives(10, 60, true);
 }
 
+/// An interface without a record is collected with its namespace.
 #[test]
-fn an_interface_without_a_record_is_collected_with_its_namespace() {
+fn an_interface_without_a_record_is_collected() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let mut one = Agent::start(&lab, &one, "--vni 42");

@@ -113,8 +113,9 @@ fn is_up(link: &Value) -> bool {
     link["flags"].as_array().unwrap().contains(&"UP".into())
 }
 
+/// Devices that were removed or changed are put back at once.
 #[test]
-fn devices_that_somebody_removes_or_changes_are_put_back_at_once() {
+fn changed_devices_are_put_back_at_once() {
     let fixture = fixture();
     assert!(fixture.is_whole());
     let host = &fixture.host.netns;
@@ -150,8 +151,9 @@ fn devices_that_somebody_removes_or_changes_are_put_back_at_once() {
     until("the port to be isolated again", || fixture.is_whole());
 }
 
+/// `status` says that the fast path is off, and why, until it is on again.
 #[test]
-fn status_says_that_the_fast_path_is_off_and_why_until_it_is_on_again() {
+fn status_says_why_the_fast_path_is_off() {
     let fixture = fixture();
     assert_eq!(fixture.fast_path(), (true, String::new()));
     let host = &fixture.host.netns;

@@ -141,8 +141,9 @@ fn the_other_host_is_untouched_and_forgets() {
     assert!(!green.pings("7.7.7.2", "-c 1 -W 1"));
 }
 
+/// A namespace that the user made survives with all that is in it.
 #[test]
-fn a_namespace_that_the_user_made_survives_with_all_that_is_his() {
+fn a_users_namespace_survives() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42");

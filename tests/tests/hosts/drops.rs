@@ -75,8 +75,9 @@ fn sample(agent: &Agent, reason: &str, is_it: impl Fn(&Value) -> bool) -> Value 
     })
 }
 
+/// An endpoint's dropped frame is reported with its name, addresses and peer.
 #[test]
-fn what_an_endpoint_sends_and_is_dropped_is_told_with_its_name_addresses_and_peer() {
+fn a_dropped_frame_names_its_endpoint_and_peer() {
     let fixture = fixture();
     let Fixture {
         one,
@@ -124,8 +125,9 @@ fn what_an_endpoint_sends_and_is_dropped_is_told_with_its_name_addresses_and_pee
     );
 }
 
+/// A stranger's frame is reported with the endpoint that it is for.
 #[test]
-fn what_comes_from_a_stranger_is_told_with_the_endpoint_that_it_is_for() {
+fn a_strangers_frame_names_its_target() {
     let fixture = fixture();
     let Fixture {
         one,
@@ -156,8 +158,9 @@ fn what_comes_from_a_stranger_is_told_with_the_endpoint_that_it_is_for() {
     assert_eq!(shown["drops"]["received"], serde_json::json!({}));
 }
 
+/// Drops are counted for their endpoint, and go with it.
 #[test]
-fn drops_are_counted_for_their_endpoint_and_go_with_it() {
+fn drops_go_with_their_endpoint() {
     let fixture = fixture();
     let Fixture {
         one,
@@ -254,8 +257,9 @@ fn a_link_that_comes_up_brings_noise_and_no_loss() {
     }
 }
 
+/// What an endpoint misses is no noise, though it goes to a group.
 #[test]
-fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
+fn a_missed_group_frame_is_no_noise() {
     let fixture = fixture();
     let Fixture { one, blue, .. } = &fixture;
     let group = Party {
@@ -281,8 +285,9 @@ fn what_somebody_misses_is_no_noise_though_it_goes_to_a_group() {
     );
 }
 
+/// A flood is counted in full, and reported a few times a second.
 #[test]
-fn a_flood_is_counted_in_full_and_told_of_a_few_times_a_second() {
+fn a_flood_is_counted_in_full_and_sampled() {
     const FLOOD: u64 = 20_000;
     let fixture = fixture();
     let Fixture { one, blue, .. } = &fixture;
@@ -355,8 +360,9 @@ fn without_an_agent_the_packets_are_told_all_the_same() {
     assert!(line.contains("registry"), "{line}");
 }
 
+/// Pins of an agent that had no such maps are taken over and completed.
 #[test]
-fn pins_of_an_agent_that_had_no_such_maps_are_taken_over_and_completed() {
+fn pins_without_newer_maps_are_completed() {
     let mut fixture = fixture();
     let Fixture { one, blue, lab, .. } = &mut fixture;
     one.kill();

@@ -143,8 +143,9 @@ fn peak(times: &[Instant], from: Instant) -> usize {
     quarters.into_values().max().unwrap_or_default()
 }
 
+/// Two hundred hosts are tried twice each in half a minute, and not together.
 #[test]
-fn two_hundred_hosts_are_tried_each_twice_in_half_a_minute_and_not_together() {
+fn many_hosts_are_tried_in_turn() {
     let lab = Lab::new();
     let switch = lab.switch("sw");
     let host = lab.host(&switch, 1);

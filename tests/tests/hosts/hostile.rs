@@ -62,8 +62,9 @@ fn is_as_made(netns: &Netns, mtu: &Value, mac: &Value, addresses: &[&str]) -> bo
     is_up && link["mtu"] == *mtu && link["address"] == *mac && addresses.iter().all(has)
 }
 
+/// Bytes on a tenant's link that are no text hold nobody up.
 #[test]
-fn bytes_that_are_no_text_on_a_tenants_link_hold_nobody_up() {
+fn bytes_that_are_no_text_hold_nobody_up() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let mut agent = Agent::start(&lab, &host, "--vni 42,43");
@@ -175,8 +176,9 @@ fn what_somebody_changes_inside_is_put_right_at_once() {
     assert!(is_as_made(&blue, &mtu, &mac, &["9.9.9.9"]));
 }
 
+/// What happens while events are lost for a tenant's noise is still put right.
 #[test]
-fn what_happens_while_a_tenant_has_events_lost_is_put_right_all_the_same() {
+fn lost_events_are_made_up_for() {
     let lab = Lab::new();
     let [agent, other] = agents(&lab, "--vni 42");
     let [tenant, near, far] = endpoints(&lab, &agent, &other);
@@ -235,8 +237,9 @@ fn thousands_of_addresses_of_a_tenant_hold_nobody_up() {
     assert_eq!(left, MANY + 1, "they are the tenant's own");
 }
 
+/// A namespace of a container runtime is waited for and never made.
 #[test]
-fn a_namespace_of_a_runtime_is_waited_for_and_never_made() {
+fn a_runtimes_namespace_is_awaited_never_made() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::start(&lab, &host, "--vni 42");
@@ -264,8 +267,9 @@ fn a_namespace_of_a_runtime_is_waited_for_and_never_made() {
     assert!(guest.exists(), "it is the runtime's");
 }
 
+/// A namespace of a container runtime is not made after a reboot either.
 #[test]
-fn a_namespace_of_a_runtime_is_not_made_after_a_reboot_either() {
+fn a_runtimes_namespace_is_not_made_after_a_reboot() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let mut agent = Agent::start(&lab, &host, "--vni 42");
@@ -297,8 +301,9 @@ fn a_namespace_of_a_runtime_is_not_made_after_a_reboot_either() {
     agent.endpoint(&name, 42, &["7.7.7.2/24"]);
 }
 
+/// Whose a namespace was is remembered for as long as the endpoint lives.
 #[test]
-fn whose_a_namespace_was_is_remembered_for_as_long_as_the_endpoint_lives() {
+fn a_namespaces_owner_is_remembered() {
     let lab = Lab::new();
     let [mut agent, other] = agents(&lab, "--vni 42");
     let name = lab.name("runtimes");
@@ -409,8 +414,9 @@ impl Tenant {
     }
 }
 
+/// A tenant that does a thousand legal things disturbs nobody.
 #[test]
-fn a_tenant_that_does_a_thousand_legal_things_disturbs_nobody() {
+fn a_busy_tenant_disturbs_nobody() {
     const THINGS: usize = 1000;
     const AT_LEAST: Duration = Duration::from_mins(1);
     let seed = fastrand::u64(..);

@@ -63,8 +63,9 @@ fn reaches(from: &Netns, ip: &str) {
     });
 }
 
+/// A dead host's address goes to a new machine, and its endpoints can be saved.
 #[test]
-fn a_dead_hosts_address_goes_to_a_new_machine_and_its_endpoints_can_be_saved() {
+fn a_new_machine_takes_a_dead_hosts_address() {
     let mut fixture = fixture();
     let [one, two] = &mut fixture.agents;
     two.kill();
@@ -95,8 +96,9 @@ fn a_dead_hosts_address_goes_to_a_new_machine_and_its_endpoints_can_be_saved() {
     reaches(&red, "7.7.7.3");
 }
 
+/// A dead host is removed with its endpoints; a live one is not.
 #[test]
-fn a_dead_host_is_removed_with_its_endpoints_and_one_that_lives_is_not() {
+fn only_a_dead_host_is_removed() {
     let mut fixture = fixture();
     let [one, two] = &mut fixture.agents;
     let [own, dead] = [one.instance().to_owned(), two.instance().to_owned()];
@@ -127,8 +129,9 @@ fn a_dead_host_is_removed_with_its_endpoints_and_one_that_lives_is_not() {
     reaches(&fixture.blue, "7.7.7.4");
 }
 
+/// Two running hosts whose addresses change places follow.
 #[test]
-fn two_running_hosts_whose_addresses_change_places_follow() {
+fn two_running_hosts_swap_addresses() {
     let mut fixture = fixture();
     let [first, second] = &fixture.hosts;
     let pids = fixture.agents.each_ref().map(Agent::pid);
@@ -151,8 +154,9 @@ fn two_running_hosts_whose_addresses_change_places_follow() {
     assert_eq!(fixture.agents.each_ref().map(Agent::pid), pids);
 }
 
+/// Two hosts that come back from a reboot with each other's address follow.
 #[test]
-fn two_hosts_that_come_back_from_a_reboot_with_each_others_address_follow() {
+fn two_rebooted_hosts_swap_addresses() {
     let mut fixture = fixture();
     // What a reboot leaves: the rows, and no record of an earlier agent.
     for agent in &mut fixture.agents {
@@ -183,8 +187,9 @@ fn two_hosts_that_come_back_from_a_reboot_with_each_others_address_follow() {
     reaches(&fixture.blue, "7.7.7.3");
 }
 
+/// A virtual address does not become the VTEP's while a lease is renewed.
 #[test]
-fn a_virtual_address_does_not_become_the_vteps_while_a_lease_is_renewed() {
+fn a_virtual_address_is_not_taken_for_the_vteps() {
     let mut fixture = fixture();
     let host = &fixture.hosts[0].netns;
     // The virtual address outlives the other one, and is the first from then on.
@@ -214,8 +219,9 @@ fn a_virtual_address_does_not_become_the_vteps_while_a_lease_is_renewed() {
     assert!(lost.len() < 100, "{} of {sent} lost", lost.len());
 }
 
+/// Another leased address is followed while the agent runs.
 #[test]
-fn another_leased_address_is_followed_while_the_agent_runs() {
+fn another_leased_address_is_followed() {
     let mut fixture = fixture();
     let pid = fixture.agents[0].pid();
     change_address(&fixture.hosts[0], "10.0.0.1", "10.0.0.9");
@@ -227,8 +233,9 @@ fn another_leased_address_is_followed_while_the_agent_runs() {
     assert!(fixture.agents[0].is_running() && fixture.agents[0].pid() == pid);
 }
 
+/// A host without an address gives up its claim, and is whole again with one.
 #[test]
-fn a_host_without_an_address_gives_its_claim_up_and_is_whole_once_it_has_one_again() {
+fn a_host_without_address_gives_up_its_claim() {
     let fixture = fixture();
     let host = &fixture.hosts[0].netns;
     let [one, two] = &fixture.agents;
@@ -264,8 +271,9 @@ fn await_mtu(endpoint: &Netns, mtu: u32) {
     });
 }
 
+/// Between underlays of 9000 and 1500 bytes an automatic MTU is the least.
 #[test]
-fn between_underlays_of_9000_and_1500_bytes_an_automatic_mtu_is_the_least() {
+fn an_automatic_mtu_is_the_least() {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     hosts[0].netns.ip("link set u0 mtu 9000");
@@ -281,8 +289,9 @@ fn between_underlays_of_9000_and_1500_bytes_an_automatic_mtu_is_the_least() {
     assert!(findings.contains(&peer), "{findings}");
 }
 
+/// An automatic MTU follows hosts that come, change and go.
 #[test]
-fn an_automatic_mtu_follows_hosts_that_come_change_and_go() {
+fn an_automatic_mtu_follows_the_hosts() {
     let fixture = fixture();
     let stream = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
     let narrow = fixture.lab.host(&fixture.hosts[0].switch, 3);

@@ -117,8 +117,9 @@ impl Fixture {
     }
 }
 
+/// Whatever happens to the registry's file, no packet and no namespace is lost.
 #[test]
-fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
+fn the_registrys_file_may_be_lost_without_loss() {
     let fixture = Fixture::new();
     let backup = fixture.backup();
     let whole = fs::read(&backup).unwrap();
@@ -188,8 +189,9 @@ fn whatever_becomes_of_the_registrys_file_no_packet_and_no_namespace_is_lost() {
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 }
 
+/// A registry on a disk that turns read-only takes no change and loses none.
 #[test]
-fn a_registry_on_a_disk_that_goes_read_only_takes_no_change_and_loses_none() {
+fn a_read_only_registry_loses_no_change() {
     let lab = Lab::new();
     let disk = Disk::new(&lab, "disk");
     let file = disk.path().join("registry.db");
@@ -212,8 +214,9 @@ fn a_registry_on_a_disk_that_goes_read_only_takes_no_change_and_loses_none() {
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 }
 
+/// An agent that starts while the file is away waits and keeps everything.
 #[test]
-fn an_agent_that_starts_while_the_file_is_away_waits_and_keeps_everything() {
+fn a_start_without_the_file_keeps_everything() {
     let mut fixture = Fixture::new();
     let backup = fixture.backup();
     fixture.agents[0].kill();
@@ -232,8 +235,9 @@ fn an_agent_that_starts_while_the_file_is_away_waits_and_keeps_everything() {
     fixture.blue.reaches("7.7.7.3");
 }
 
+/// A registry that lost most rows is followed only on the user's word.
 #[test]
-fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
+fn a_registry_that_lost_most_rows_awaits_a_yes() {
     let fixture = Fixture::new();
     let former = fixture.emptied();
     let agent = &fixture.agents[0];
@@ -256,8 +260,9 @@ fn a_registry_that_lost_most_rows_is_followed_only_when_somebody_says_so() {
     assert!(fixture.green.exists());
 }
 
+/// An older registry that has the endpoints elsewhere takes none away.
 #[test]
-fn an_older_registry_that_has_the_endpoints_elsewhere_takes_none_away() {
+fn an_older_registry_takes_no_endpoint_away() {
     let mut fixture = Fixture::new();
     let [blue, green] = [fixture.lab.name("blue"), fixture.lab.name("green")];
     let older = fixture.lab.dir().join("older.db");
@@ -364,8 +369,9 @@ fn what_an_agent_holds_is_held_by_the_next_one_too() {
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 }
 
+/// An agent that starts on an older registry waits for the user's word.
 #[test]
-fn an_agent_that_starts_on_an_older_registry_waits_until_somebody_says_so() {
+fn a_start_on_an_older_registry_awaits_a_yes() {
     let mut fixture = Fixture::new();
     let (whole, former) = (fixture.backup(), fixture.emptied());
     for agent in &mut fixture.agents {
@@ -410,8 +416,9 @@ fn an_agent_that_starts_on_an_older_registry_waits_until_somebody_says_so() {
     });
 }
 
+/// An agent that waits for its registry follows an empty one if told to.
 #[test]
-fn an_agent_that_waits_for_its_registry_follows_an_empty_one_if_told_to() {
+fn a_waiting_agent_follows_an_empty_registry_if_told() {
     let mut fixture = Fixture::new();
     fixture.agents[0].kill();
     fixture.lose_registry();

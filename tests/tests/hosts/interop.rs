@@ -92,13 +92,15 @@ fn exchange(options: &str) {
     }
 }
 
+/// Payloads go both ways between ours and the kernel's VXLAN.
 #[test]
-fn payloads_go_both_ways_between_ours_and_the_kernels_vxlan() {
+fn payloads_cross_to_the_kernels_vxlan_and_back() {
     exchange("");
 }
 
+/// A kernel that fills in UDP checksums is understood too.
 #[test]
-fn a_kernel_that_fills_in_udp_checksums_is_understood_too() {
+fn udp_checksums_of_a_kernel_are_understood() {
     exchange("udpcsum");
 }
 
@@ -208,8 +210,9 @@ impl Pings {
     }
 }
 
+/// An Open vSwitch with dynamic neighbours loses nothing for a minute.
 #[test]
-fn an_open_vswitch_whose_neighbours_are_dynamic_loses_nothing_for_a_minute() {
+fn a_dynamic_open_vswitch_loses_nothing() {
     const MINUTE: Duration = Duration::from_mins(1);
     // What the switch reads them from holds some 200.
     const PACE: Duration = Duration::from_millis(8);

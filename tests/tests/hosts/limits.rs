@@ -53,8 +53,9 @@ fn metric(netns: &Netns, series: &str) -> Option<String> {
     Some(line.rsplit_once(' ')?.1.to_owned())
 }
 
+/// Idle connections to the metrics port cost nothing.
 #[test]
-fn idle_connections_to_the_metrics_port_cost_nobody_anything() {
+fn idle_connections_to_the_metrics_port_are_free() {
     raise_own_limit();
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
@@ -108,8 +109,9 @@ fn idle_connections_to_the_metrics_port_cost_nobody_anything() {
     assert!(lost.is_empty(), "{} of {sent} lost", lost.len());
 }
 
+/// Idle connections to the agent's socket keep no command out.
 #[test]
-fn idle_connections_to_the_agents_socket_keep_no_command_out() {
+fn idle_connections_keep_no_command_out() {
     raise_own_limit();
     let lab = Lab::new();
     let [host] = lab.hosts();
@@ -152,8 +154,9 @@ fn monitor(agent: &Agent) -> (UnixStream, String) {
     (stream, line)
 }
 
+/// More monitors than the agent serves are refused until one of them ends.
 #[test]
-fn more_monitors_than_the_agent_serves_are_refused_until_one_of_them_ends() {
+fn too_many_monitors_are_refused() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::start(&lab, &host, "--vni 42");
@@ -206,8 +209,9 @@ fn nobody_but_the_agents_user_can_hold_its_lock() {
     agent.await_ready();
 }
 
+/// A lock on the folder of namespaces keeps no endpoint waiting.
 #[test]
-fn a_lock_on_the_folder_of_namespaces_keeps_no_endpoint_waiting() {
+fn a_lock_on_the_namespaces_keeps_nobody_waiting() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::start(&lab, &host, "--vni 42");
@@ -220,8 +224,9 @@ fn a_lock_on_the_folder_of_namespaces_keeps_no_endpoint_waiting() {
     drop(locked);
 }
 
+/// An agent that may have too few files is refused and takes nothing away.
 #[test]
-fn an_agent_that_may_have_too_few_files_is_refused_and_takes_nothing_away() {
+fn too_few_files_are_refused() {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
     let [mut one, two] = Agent::on_each(&lab, &hosts, "--vni 42");

@@ -130,8 +130,9 @@ fn a_page_agrees_with_what_the_verbs_say() {
     drop(lab);
 }
 
+/// What endpoints send and receive is counted for their network.
 #[test]
-fn what_endpoints_send_and_get_is_counted_for_their_network() {
+fn traffic_is_counted_by_network() {
     let (_lab, agents, blue, _green) = fixture();
     let count = |agent: &Agent, what: &str, direction: &str| -> u64 {
         let series = format!(

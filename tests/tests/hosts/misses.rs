@@ -204,8 +204,9 @@ fn remote(generation: u64) -> FdbRow {
     }
 }
 
+/// A question by ARP is answered as soon as the answer is known.
 #[test]
-fn who_asks_by_arp_is_answered_as_soon_as_the_answer_is_known() {
+fn arp_is_answered_once_the_answer_is_known() {
     let mut fixture = Fixture::new();
     let socket = RawSocket::open(&fixture.blue, "eth0");
     let begun = Instant::now();
@@ -269,8 +270,9 @@ fn the_first_packet_behind_an_answer_finds_its_way() {
     }
 }
 
+/// An address that nobody has is asked for again only after a while.
 #[test]
-fn what_nobody_has_is_asked_for_again_only_after_a_while() {
+fn unknown_addresses_are_asked_for_again_later() {
     let mut fixture = Fixture::new();
     let socket = RawSocket::open(&fixture.blue, "eth0");
     let frame = udp(
@@ -303,8 +305,9 @@ fn what_nobody_has_is_asked_for_again_only_after_a_while() {
     assert!(fixture.kernel.counters().unwrap()["misses_raised"] >= 2);
 }
 
+/// A cached row tells when it was last used; other rows do not.
 #[test]
-fn a_cached_row_tells_when_it_was_last_used_and_others_do_not() {
+fn a_cached_row_tells_its_last_use() {
     let fixture = Fixture::new();
     fixture
         .kernel
@@ -329,8 +332,9 @@ fn a_cached_row_tells_when_it_was_last_used_and_others_do_not() {
     });
 }
 
+/// An older generation never takes the place of a newer one.
 #[test]
-fn an_older_generation_never_takes_the_place_of_a_newer_one() {
+fn an_older_generation_never_wins() {
     let fixture = Fixture::new();
     let write = |put: &Tables, remove: &Tables| fixture.kernel.write(put, remove).unwrap();
     let none = Tables::default();
@@ -351,8 +355,9 @@ fn an_older_generation_never_takes_the_place_of_a_newer_one() {
     assert_eq!(held(), 8);
 }
 
+/// A full map takes what it can, reports it and counts the rest.
 #[test]
-fn a_full_map_takes_what_it_can_says_so_and_counts_the_rest() {
+fn a_full_map_takes_what_it_can() {
     fill_up(|kernel, put| kernel.write(put, &Tables::default()));
     fill_up(|kernel, put| kernel.add(&put.fdb, &put.neighbors));
 }
@@ -394,8 +399,9 @@ fn fill_up(write: impl Fn(&Kernel, &Tables) -> Result<(), DatapathError>) {
     assert_eq!((fdb().entries, fdb().refused), (CAPACITY, 5));
 }
 
+/// New rows are written as a whole and compared with nothing.
 #[test]
-fn what_is_added_is_written_as_a_whole_and_compared_with_nothing() {
+fn new_rows_are_written_without_comparing() {
     let fixture = Fixture::new();
     let mac = |number: u16| {
         let [high, low] = number.to_be_bytes();
@@ -417,8 +423,9 @@ fn what_is_added_is_written_as_a_whole_and_compared_with_nothing() {
     );
 }
 
+/// Every row is shown once, without a copy of the table.
 #[test]
-fn every_row_is_shown_once_without_a_copy_of_the_table() {
+fn every_row_is_shown_once() {
     let fixture = Fixture::new();
     fixture
         .kernel

@@ -46,8 +46,9 @@ fn every_alert_fires_when_it_should_and_not_before() {
     }
 }
 
+/// Prometheus understands every query of the dashboard.
 #[test]
-fn every_query_of_the_dashboard_is_one_that_prometheus_understands() {
+fn prometheus_understands_every_query() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let queries = panels

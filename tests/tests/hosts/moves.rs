@@ -100,18 +100,21 @@ fn moves(options: &str, count: usize) {
     assert!(late.is_empty(), "of {count}: {late:?}");
 }
 
+/// An endpoint that moves is answered from its first frame on.
 #[test]
-fn an_endpoint_that_moves_is_answered_from_its_first_frame_on() {
+fn a_moved_endpoint_is_answered_at_once() {
     moves("", 24);
 }
 
+/// An endpoint that moves in an on-demand network is answered from its first frame on.
 #[test]
-fn an_endpoint_that_moves_in_an_on_demand_network_is_answered_from_its_first_frame_on() {
+fn a_move_on_demand_is_answered_at_once() {
     moves("--resolve on-demand", 24);
 }
 
+/// An endpoint that is added again and again is answered from its first frame on.
 #[test]
-fn an_endpoint_that_is_added_again_and_again_is_answered_from_its_first_frame_on() {
+fn an_endpoint_added_again_is_answered_at_once() {
     let fixture = fixture("");
     let (agent, place) = (&fixture.agents[1], fixture.lab.netns("there"));
     let blue = fixture.lab.name("blue");
@@ -127,8 +130,9 @@ fn an_endpoint_that_is_added_again_and_again_is_answered_from_its_first_frame_on
     }
 }
 
+/// An endpoint whose interface was deleted is answered from its first frame on.
 #[test]
-fn an_endpoint_whose_interface_somebody_deleted_is_answered_from_its_first_frame_on() {
+fn a_deleted_interface_is_answered_again_at_once() {
     let fixture = fixture("");
     let (agent, place) = (&fixture.agents[1], fixture.lab.netns("there"));
     agent.does(&format!(
@@ -143,8 +147,9 @@ fn an_endpoint_whose_interface_somebody_deleted_is_answered_from_its_first_frame
     }
 }
 
+/// An endpoint is answered at once while its agent restarts and its network is set.
 #[test]
-fn an_endpoint_is_answered_at_once_while_its_agent_is_started_anew_and_its_network_is_set() {
+fn a_restart_and_a_set_delay_no_answer() {
     let mut fixture = fixture("");
     let blue = fixture.agents[1].endpoint(&fixture.lab.name("blue"), 42, &[BLUE]);
     for _ in 0..5 {

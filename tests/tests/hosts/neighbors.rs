@@ -58,8 +58,9 @@ fn answers(blue: &Netns, requests: &[Vec<u8>]) -> Vec<(Ipv4Addr, Mac)> {
     replies
 }
 
+/// A known address is answered for while its host is cut off.
 #[test]
-fn a_known_address_is_answered_for_while_its_host_is_cut_off() {
+fn an_address_is_answered_while_its_host_is_cut_off() {
     let fixture = fixture();
     let socket = RawSocket::open(&fixture.blue, "eth0");
     for host in &fixture.hosts {
@@ -82,8 +83,9 @@ fn a_known_address_is_answered_for_while_its_host_is_cut_off() {
     });
 }
 
+/// An endpoint made later is answered for, and a removed one no more.
 #[test]
-fn an_endpoint_made_later_is_answered_for_and_a_removed_one_no_more() {
+fn answers_follow_endpoints_that_come_and_go() {
     let fixture = fixture();
     let name = format!("{}2", fixture.green.name());
     let blue = &fixture.blue;
@@ -98,8 +100,9 @@ fn an_endpoint_made_later_is_answered_for_and_a_removed_one_no_more() {
     });
 }
 
+/// Requests for unknown addresses are counted and not answered.
 #[test]
-fn requests_for_unknown_addresses_are_counted_and_not_answered() {
+fn unknown_addresses_are_counted_not_answered() {
     let Fixture { one, blue, .. } = &fixture();
     let before = one.drops("neighbor_unknown");
     let request = arp_request(default_mac(BLUE), Party::at(BLUE), NOBODY);
@@ -139,8 +142,9 @@ fn arping_finds_no_duplicate_of_ones_own_address() {
     blue.run("arping", "-q -c 1 -w 2 -I eth0 7.7.7.3");
 }
 
+/// Requests with a forged sender are counted and not answered.
 #[test]
-fn requests_with_a_forged_sender_are_counted_and_not_answered() {
+fn forged_requests_are_counted_not_answered() {
     let Fixture { one, blue, .. } = &fixture();
     let mac = default_mac(BLUE);
     let (mac_before, ip_before) = (one.drops("source_mac"), one.drops("source_ip"));
@@ -156,8 +160,9 @@ fn requests_with_a_forged_sender_are_counted_and_not_answered() {
     one.dropped("source_ip", ip_before, 2);
 }
 
+/// Packets with a forged source are counted and arrive nowhere.
 #[test]
-fn packets_with_a_forged_source_are_counted_and_arrive_nowhere() {
+fn forged_sources_are_counted_and_dropped() {
     let Fixture {
         one, blue, green, ..
     } = &fixture();
@@ -179,8 +184,9 @@ fn packets_with_a_forged_source_are_counted_and_arrive_nowhere() {
     one.dropped("source_ip", ip_before, 2);
 }
 
+/// One VLAN tag is taken off, and a second lets nothing out.
 #[test]
-fn one_vlan_tag_is_taken_off_and_a_second_lets_nothing_out() {
+fn one_vlan_tag_is_taken_off() {
     let Fixture {
         one, blue, green, ..
     } = &fixture();
@@ -197,8 +203,9 @@ fn one_vlan_tag_is_taken_off_and_a_second_lets_nothing_out() {
     one.dropped("vlan_tag", before, 1);
 }
 
+/// An endpoint can't send from an address that the registry does not give it.
 #[test]
-fn an_address_that_the_registry_does_not_give_an_endpoint_is_none_to_send_from() {
+fn only_addresses_of_the_registry_may_send() {
     let Fixture { one, blue, .. } = &fixture();
     blue.ip("address add 7.7.7.50/24 dev eth0");
     blue.ip("address add fd07::50/64 dev eth0 nodad");

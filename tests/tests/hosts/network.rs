@@ -4,8 +4,9 @@ use std::thread;
 
 use overlay_lab::{Agent, Lab, agent::FAILED, traffic::Stream, until};
 
+/// Networks that ask for any VNI at the same time get different ones.
 #[test]
-fn networks_that_ask_for_any_vni_at_the_same_time_get_different_ones() {
+fn networks_that_ask_for_any_vni_get_different_ones() {
     let lab = Lab::new();
     let hosts = lab.hosts();
     let agents: [Agent; 2] = Agent::on_each(&lab, &hosts, "");
@@ -26,8 +27,9 @@ fn networks_that_ask_for_any_vni_at_the_same_time_get_different_ones() {
     assert_eq!(sorted, (4096..4104).collect::<Vec<_>>(), "{vnis:?}");
 }
 
+/// An agent makes sure of a network that `run` names.
 #[test]
-fn an_agent_makes_sure_of_a_network_that_it_is_told_of_by_name() {
+fn a_network_named_to_run_is_made() {
     let lab = Lab::new();
     let hosts = lab.hosts();
     let [one, two]: [Agent; 2] = Agent::on_each(&lab, &hosts, "--vni blue --vni 42");
@@ -45,8 +47,9 @@ fn an_agent_makes_sure_of_a_network_that_it_is_told_of_by_name() {
     assert_eq!(two.json(&format!("endpoint show {web}"))["vni"], 4096);
 }
 
+/// Interfaces follow their network's MTU while traffic runs.
 #[test]
-fn interfaces_follow_a_networks_mtu_while_traffic_runs() {
+fn interfaces_follow_their_networks_mtu() {
     let lab = Lab::new();
     let hosts = lab.hosts();
     let [one, two]: [Agent; 2] = Agent::on_each(&lab, &hosts, "--vni 42");
@@ -81,8 +84,9 @@ fn interfaces_follow_a_networks_mtu_while_traffic_runs() {
     assert!(line.contains("no network nowhere"), "{line}");
 }
 
+/// Removing what is gone says so; one refusal keeps none of the others.
 #[test]
-fn removing_what_is_not_there_says_so_and_what_can_not_be_removed_keeps_none_of_the_others() {
+fn removals_are_all_or_nothing_and_idempotent() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42 --vni 43 --vni 44");

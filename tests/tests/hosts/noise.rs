@@ -83,8 +83,9 @@ fn first_answers(netns: &Netns, ips: &[String]) -> Vec<Duration> {
     times
 }
 
+/// An endpoint that scans its network takes no other tenant's first packets.
 #[test]
-fn an_endpoint_that_scans_its_network_takes_no_other_tenants_first_packets() {
+fn a_scan_takes_nobody_elses_first_packets() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let agent = Agent::start(&lab, &host, "");

@@ -25,8 +25,9 @@ use serde_json::Value;
 /// Far less than any verb waits by itself.
 const SOON: Duration = Duration::from_secs(10);
 
+/// Without an agent, `status` and `drops` tell what the pinned datapath holds.
 #[test]
-fn without_an_agent_status_and_drops_tell_what_the_datapath_holds_that_is_up() {
+fn status_and_drops_work_without_an_agent() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let mut one = Agent::start(&lab, &host, "--vni 42 --port 4790");
@@ -99,8 +100,9 @@ fn without_an_agent_the_lists_are_the_registrys() {
     }
 }
 
+/// Where nothing is left of an instance there is nothing to report.
 #[test]
-fn where_nothing_is_left_of_an_instance_there_is_nothing_to_tell() {
+fn of_a_removed_instance_nothing_is_told() {
     let lab = Lab::new();
     let nobody = lab.name("nobody");
     for words in [&["status"][..], &["drops"], &["endpoint", "ls"]] {
@@ -109,8 +111,9 @@ fn where_nothing_is_left_of_an_instance_there_is_nothing_to_tell() {
     }
 }
 
+/// While the registry is away, endpoints are listed as this host knows them.
 #[test]
-fn while_the_registry_is_away_endpoints_are_listed_as_this_host_knows_them() {
+fn endpoints_are_listed_without_the_registry() {
     let lab = Lab::new();
     let hosts: [_; 2] = lab.hosts();
     let [one, two] = Agent::on_each(&lab, &hosts, "--vni 42");
@@ -144,8 +147,9 @@ fn while_the_registry_is_away_endpoints_are_listed_as_this_host_knows_them() {
     assert!(line.contains("there is no network nope"), "{line}");
 }
 
+/// An endpoint that can't be made is counted by `status`.
 #[test]
-fn an_endpoint_that_can_not_be_made_is_counted_by_status() {
+fn status_counts_endpoints_that_fail() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42");
@@ -170,8 +174,9 @@ fn an_endpoint_that_can_not_be_made_is_counted_by_status() {
     assert!(one.does("status").contains("1 local (1 failed), 0 remote"));
 }
 
+/// What is there just as it is asked for is reported as such.
 #[test]
-fn what_is_there_already_just_as_it_is_asked_for_is_told_so() {
+fn what_is_there_already_is_told_so() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42");
@@ -224,8 +229,9 @@ fn verbs_give_up_after_the_timeout_that_is_asked_for() {
     assert!(begun.elapsed() < SOON);
 }
 
+/// A monitor of an agent that is stopped is told so.
 #[test]
-fn whoever_monitors_an_agent_that_is_stopped_is_told_so() {
+fn a_monitor_of_a_stopped_agent_is_told() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42");

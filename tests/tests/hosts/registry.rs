@@ -27,8 +27,9 @@ fn at_once(agents: &[Agent; 2], words: &[String; 2]) -> [Run; 2] {
     children.map(|child| child.join().unwrap())
 }
 
+/// Of two agents that want the same address exactly one gets it.
 #[test]
-fn of_two_agents_that_want_the_same_address_exactly_one_gets_it() {
+fn one_of_two_agents_gets_the_address() {
     let lab = Lab::new();
     let agents = two_agents(&lab, "--vni 42");
     let rounds = [
@@ -71,8 +72,9 @@ fn of_two_agents_that_want_the_same_address_exactly_one_gets_it() {
     assert_eq!(endpoints.as_array().unwrap().len(), 12);
 }
 
+/// Of two agents that want the same name exactly one gets it.
 #[test]
-fn of_two_agents_that_want_the_same_name_exactly_one_gets_it() {
+fn one_of_two_agents_gets_the_name() {
     let lab = Lab::new();
     let agents = two_agents(&lab, "--vni 42");
     for round in 2..6 {
@@ -89,8 +91,9 @@ fn of_two_agents_that_want_the_same_name_exactly_one_gets_it() {
     }
 }
 
+/// Addresses that are handed out at once are all different.
 #[test]
-fn addresses_that_are_handed_out_at_once_are_all_different() {
+fn addresses_handed_out_at_once_differ() {
     let lab = Lab::new();
     let agents = two_agents(&lab, "");
     agents[0].does("network create pool --vni 42 --subnet 7.7.7.0/24");
@@ -134,8 +137,9 @@ fn addresses_that_are_handed_out_at_once_are_all_different() {
     assert_eq!(addresses, expected);
 }
 
+/// An endpoint that one agent adds is soon in the other agents' maps.
 #[test]
-fn an_endpoint_that_is_added_on_one_agent_is_soon_in_the_others_maps() {
+fn an_added_endpoint_is_soon_in_the_others_maps() {
     let lab = Lab::new();
     let [one, two] = two_agents(&lab, "--vni 42");
     let name = lab.name("blue");

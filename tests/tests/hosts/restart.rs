@@ -37,21 +37,24 @@ fn loses_nothing(options: &[&str]) {
     assert!(flow.finish() > 4 << 20);
 }
 
+/// Killing and starting the agents under traffic loses no packet.
 #[test]
-fn killing_and_starting_the_agents_under_traffic_loses_no_packet() {
+fn restarts_under_traffic_lose_no_packet() {
     loses_nothing(&["--vni 42", "--vni 42"]);
 }
 
+/// Starting agents with other settings under traffic loses no packet.
 #[test]
-fn starting_them_with_other_settings_under_traffic_loses_no_packet() {
+fn other_settings_under_traffic_lose_no_packet() {
     loses_nothing(&[
         "--vni 42 --fdb-entries 2048 --neighbor-entries 4096",
         "--vni 42,43 --fdb-entries 1000000 --neighbor-entries 1000000 --strict-reserved",
     ]);
 }
 
+/// An agent with another underlay interface leaves the former one.
 #[test]
-fn an_agent_with_another_underlay_interface_leaves_the_former_one() {
+fn an_agent_leaves_its_former_interface() {
     let mut fixture = fixture();
     for (agent, own, other) in [(0, "10.1.0.1/24", 1), (1, "10.1.0.2/24", 0)] {
         let (here, there) = (fixture.agents[agent].netns(), fixture.agents[other].netns());
@@ -76,8 +79,9 @@ fn an_agent_with_another_underlay_interface_leaves_the_former_one() {
     traffic::tcp(&fixture.blue, &fixture.green, "7.7.7.3", 1 << 20);
 }
 
+/// An agent that is asked to stop leaves the datapath working.
 #[test]
-fn an_agent_that_is_asked_to_stop_leaves_the_datapath_working() {
+fn a_stopped_agent_leaves_the_datapath_working() {
     let mut fixture = fixture();
     let pid = fixture.agents[0].pid();
     fixture.agents[0]
@@ -91,8 +95,9 @@ fn an_agent_that_is_asked_to_stop_leaves_the_datapath_working() {
     assert!(fixture.blue.pings("7.7.7.3", "-c 5 -W 2"));
 }
 
+/// What changed while an agent was away is made up for.
 #[test]
-fn what_changed_while_an_agent_was_away_is_made_up_for() {
+fn changes_during_an_absence_are_made_up_for() {
     let mut fixture = fixture();
     let [one, two] = &mut fixture.agents;
     one.kill();

@@ -95,8 +95,9 @@ fn payloads_cross_a_router() {
     assert!(fixture.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1422"));
 }
 
+/// A next hop that nobody has resolved is resolved by the first packet.
 #[test]
-fn a_next_hop_that_nobody_has_resolved_is_resolved_by_the_first_packet() {
+fn the_first_packet_resolves_the_next_hop() {
     let Fixture { blue, hosts, .. } = &fixture();
     for host in hosts {
         host.netns.ip("neigh flush dev u0");
@@ -149,13 +150,15 @@ fn moves_to_another_router(fixture: &Fixture) {
     assert!(lost.is_empty(), "{} of {sent} lost: {lost:?}", lost.len());
 }
 
+/// A route that changes takes the tunnels with it and loses nothing.
 #[test]
-fn a_route_that_changes_takes_the_tunnels_with_it_and_loses_nothing() {
+fn a_changed_route_takes_the_tunnels_along() {
     moves_to_another_router(&fixture());
 }
 
+/// A route that changes while no agent runs takes the tunnels with it too.
 #[test]
-fn a_route_that_changes_while_no_agent_runs_takes_the_tunnels_with_it_too() {
+fn a_route_changed_without_agents_is_followed() {
     let mut fixture = fixture();
     for agent in &mut fixture.agents {
         agent.kill();
@@ -190,8 +193,9 @@ fn route_by_objects(hosts: &[Host; 2]) {
     }
 }
 
+/// The kernel looks up a route whose nexthop object names no router.
 #[test]
-fn a_route_by_a_nexthop_object_that_tells_no_router_is_looked_up_by_the_kernel() {
+fn a_nexthop_object_without_router_is_looked_up() {
     let fixture = fixture();
     route_by_objects(&fixture.hosts);
     leads_through(&fixture, None);
@@ -231,8 +235,9 @@ fn a_next_hop_that_only_a_rule_leads_to_is_found() {
     fixture.blue.reaches("7.7.7.3");
 }
 
+/// Several paths are left to the kernel, and an unreachable route sends nothing.
 #[test]
-fn several_paths_are_left_to_the_kernel_and_a_route_that_refuses_sends_nothing() {
+fn multipath_and_unreachable_are_the_kernels() {
     let fixture = fixture();
     let [left, _] = &fixture.hosts;
     left.netns

@@ -74,8 +74,9 @@ fn run_through(starter: &[String], lab: &Lab, host: &Host) -> Command {
     run
 }
 
+/// With the unit's capabilities alone an agent carries endpoints and restarts without loss.
 #[test]
-fn an_agent_with_the_units_capabilities_alone_carries_endpoints_and_restarts_without_loss() {
+fn the_units_capabilities_are_enough() {
     let capabilities = setting("AmbientCapabilities");
     assert_eq!(capabilities, setting("CapabilityBoundingSet"));
     assert_eq!(setting("NoNewPrivileges"), ["yes"]);
@@ -112,8 +113,9 @@ fn an_agent_with_the_units_capabilities_alone_carries_endpoints_and_restarts_wit
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Each of the unit's capabilities is needed, and named where it is missing.
 #[test]
-fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
+fn each_missing_capability_is_named() {
     let capabilities = setting("AmbientCapabilities");
     for missing in capabilities
         .iter()
@@ -129,8 +131,9 @@ fn each_of_the_units_capabilities_is_needed_and_named_where_it_is_missing() {
     }
 }
 
+/// Without the capability to listen to all namespaces, endpoints are carried.
 #[test]
-fn without_the_capability_to_listen_to_all_namespaces_endpoints_are_carried() {
+fn without_net_broadcast_endpoints_are_carried() {
     let others = without(LISTENS);
     let lab = Lab::new();
     let [host] = lab.hosts();
@@ -142,8 +145,9 @@ fn without_the_capability_to_listen_to_all_namespaces_endpoints_are_carried() {
     green.reaches("7.7.7.2");
 }
 
+/// Without the capability to hear routers, the log says so, and endpoints are carried.
 #[test]
-fn without_the_capability_to_hear_routers_the_log_says_so_and_endpoints_are_carried() {
+fn without_net_raw_the_log_says_so() {
     let others = without(HEARS);
     let lab = Lab::new();
     let [host] = lab.hosts();
@@ -155,8 +159,9 @@ fn without_the_capability_to_hear_routers_the_log_says_so_and_endpoints_are_carr
     blue.reaches("7.7.7.3");
 }
 
+/// An endpoint is attached to another user's process with the capability for that.
 #[test]
-fn an_endpoint_is_attached_to_another_users_process_with_the_capability_for_that() {
+fn another_users_process_needs_a_capability() {
     let capabilities = setting("AmbientCapabilities");
     let others = without(ATTACHES);
     let lab = Lab::new();

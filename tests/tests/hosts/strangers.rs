@@ -307,8 +307,9 @@ fn payloads(vnis: &[u32], inner: &[Vec<u8>]) -> Vec<Vec<u8>> {
     payloads
 }
 
+/// Whatever a stranger sends, by any way, is neither delivered nor answered.
 #[test]
-fn nothing_that_a_stranger_sends_by_any_way_is_delivered_or_answered() {
+fn a_stranger_reaches_nobody_by_any_way() {
     let fixture = fixture();
     let [first, second, third] = &fixture.hosts;
     // The first host answers whoever asks it in the clear, and has an open port.
@@ -391,8 +392,9 @@ fn nothing_that_a_stranger_sends_by_any_way_is_delivered_or_answered() {
     assert_eq!(sinks[0].next(frame::udp_payload).1, b"good");
 }
 
+/// A known host is heard in its own networks, for its own endpoints alone.
 #[test]
-fn a_known_host_is_heard_in_its_own_networks_with_its_own_endpoints_alone() {
+fn a_known_host_speaks_for_its_own_endpoints() {
     let fixture = fixture();
     let [first, second, _] = &fixture.hosts;
     let sinks = [&fixture.blue, &fixture.violet].map(|endpoint| RawSocket::open(endpoint, "eth0"));
@@ -449,8 +451,9 @@ fn a_known_host_is_heard_in_its_own_networks_with_its_own_endpoints_alone() {
     assert_eq!((ip.to_string().as_str(), mac), (GREEN, green));
 }
 
+/// What the VXLAN device takes in after all is dropped and counted.
 #[test]
-fn what_the_vxlan_device_takes_in_after_all_is_dropped_and_counted() {
+fn packets_that_reach_the_device_are_dropped() {
     let fixture = fixture();
     let [first, _, third] = &fixture.hosts;
     let before = asked_of(&first.netns);

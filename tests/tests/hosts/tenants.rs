@@ -21,8 +21,9 @@ impl Tenant {
     }
 }
 
+/// Each tenant reaches its own endpoint at an address that both have.
 #[test]
-fn each_tenant_reaches_its_own_endpoint_of_an_address_that_both_have() {
+fn each_tenant_reaches_its_own_endpoint() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42 --vni 43");
@@ -73,8 +74,9 @@ fn a_server_of_one_tenant_is_not_there_for_the_other() {
     assert!(one.drops("neighbor_unknown") > before);
 }
 
+/// A tenant that knows another's MAC still does not reach it.
 #[test]
-fn a_tenant_that_knows_anothers_mac_still_does_not_reach_it() {
+fn another_tenants_mac_does_not_help() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42,43");

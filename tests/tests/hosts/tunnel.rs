@@ -63,8 +63,9 @@ fn to_blue(ecn: IpEcn, payload: &[u8]) -> Vec<u8> {
     frame::udp(Party::at(GREEN), Party::at(BLUE), ecn, payload)
 }
 
+/// Packets on the wire are what RFC 7348 says, field by field.
 #[test]
-fn packets_on_the_wire_are_what_rfc_7348_says_field_by_field() {
+fn the_wire_is_as_rfc_7348_says() {
     let fixture = fixture();
     let [first, second, _] = &fixture.hosts;
     let fields = [
@@ -169,8 +170,9 @@ fn packets_on_the_wire_are_what_rfc_7348_says_field_by_field() {
     }
 }
 
+/// A flow keeps its source port, and flows spread over many.
 #[test]
-fn a_flow_keeps_its_source_port_and_flows_spread_over_many() {
+fn flows_keep_their_port_and_spread() {
     let fixture = fixture();
     let [_, second, _] = &fixture.hosts;
     let (flows, each) = (16, 4);
@@ -226,8 +228,9 @@ fn the_outer_ecn_field_is_the_inner_one_but_for_marks() {
     assert_eq!(seen, [("0", "0"), ("1", "1"), ("2", "2"), ("3", "2")]);
 }
 
+/// A mark on the way reaches the endpoint, or drops what can't carry it.
 #[test]
-fn a_mark_on_the_way_reaches_the_endpoint_or_drops_what_can_not_carry_it() {
+fn ecn_marks_reach_the_endpoint() {
     let Fixture {
         blue,
         one,
@@ -268,8 +271,9 @@ fn a_mark_on_the_way_reaches_the_endpoint_or_drops_what_can_not_carry_it() {
     one.dropped("ecn_not_capable", before, 1);
 }
 
+/// Packets that no VTEP of ours would send are dropped with their reason.
 #[test]
-fn packets_that_no_tunnel_end_of_ours_would_send_are_dropped_with_their_reason() {
+fn foreign_tunnel_packets_have_their_drop_reason() {
     let Fixture {
         blue,
         one,
@@ -365,8 +369,9 @@ fn packets_that_no_tunnel_end_of_ours_would_send_are_dropped_with_their_reason()
     assert_eq!(payload, b"good");
 }
 
+/// Reserved bits are ignored unless the agent is strict about them.
 #[test]
-fn reserved_bits_are_ignored_unless_the_agent_is_told_to_mind_them() {
+fn reserved_bits_matter_only_when_strict() {
     let lab = Lab::new();
     let [first, second, third] = lab.hosts();
     let lax = Agent::start(&lab, &first, "--vni 42");

@@ -33,8 +33,9 @@ fn verify(agent: &Agent) -> (i32, Value) {
     (run.code, parse(&run.stdout))
 }
 
+/// `verify` names the entry that one host lacks, and agrees once it is repaired.
 #[test]
-fn verify_names_the_entry_that_one_host_lacks_and_is_content_once_it_is_mended() {
+fn verify_names_the_missing_entry() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42");
@@ -81,8 +82,9 @@ fn verify_names_the_entry_that_one_host_lacks_and_is_content_once_it_is_mended()
     }
 }
 
+/// `verify` tells hosts that do not answer from those that agree.
 #[test]
-fn verify_tells_hosts_that_do_not_answer_from_those_that_agree() {
+fn verify_tells_silent_hosts_from_agreeing_ones() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42");
@@ -178,8 +180,9 @@ impl Drop for Monitor {
     }
 }
 
+/// `monitor` prints misses, drops, moves and registry changes until Ctrl-C.
 #[test]
-fn monitor_prints_misses_drops_moves_and_changes_of_the_registry_until_ctrl_c() {
+fn monitor_prints_every_kind_of_event() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "");
@@ -227,8 +230,9 @@ fn monitor_prints_misses_drops_moves_and_changes_of_the_registry_until_ctrl_c() 
     assert_eq!(monitor.end(), (Some(0), String::new()));
 }
 
+/// `monitor` tells what the agent repairs, and so does its log.
 #[test]
-fn monitor_tells_what_the_agent_puts_back_and_so_does_its_log() {
+fn monitor_and_log_tell_of_repairs() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let one = Agent::start(&lab, &host, "--vni 42");
@@ -265,8 +269,9 @@ fn monitor_tells_what_the_agent_puts_back_and_so_does_its_log() {
     assert!(has("INFO", "endpoint is gone"), "{log}");
 }
 
+/// `monitor` ends with its agent, and does not keep it from ending.
 #[test]
-fn monitor_ends_with_its_agent_and_does_not_keep_it_from_ending() {
+fn monitor_ends_with_its_agent() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let mut agent = Agent::start(&lab, &host, "--vni 42");
@@ -283,8 +288,9 @@ fn monitor_ends_with_its_agent_and_does_not_keep_it_from_ending() {
     agent.await_ready();
 }
 
+/// `doctor` accepts a sound cluster, and names a peer of another ABI.
 #[test]
-fn doctor_is_content_with_a_sound_cluster_and_names_a_peer_of_another_abi() {
+fn doctor_names_a_peer_of_another_abi() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42");
@@ -347,8 +353,9 @@ fn doctor_without_an_agent_says_how_to_start_one() {
     assert_eq!(found["passed"][0], "kernel");
 }
 
+/// An endpoint that moves keeps its addresses and is reached where it went.
 #[test]
-fn an_endpoint_that_is_moved_keeps_its_addresses_and_is_reached_where_it_went() {
+fn a_moved_endpoint_keeps_its_addresses() {
     let lab = Lab::new();
     let [one, two, three] = lab.hosts();
     let [one, two, three] =
@@ -385,8 +392,9 @@ fn an_endpoint_that_is_moved_keeps_its_addresses_and_is_reached_where_it_went() 
     green.reaches("7.7.7.2");
 }
 
+/// A move to nowhere is refused, and one that fails is rolled back.
 #[test]
-fn a_move_to_nowhere_is_refused_and_one_that_fails_is_taken_back() {
+fn a_failed_move_is_rolled_back() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42");
@@ -415,8 +423,9 @@ fn a_move_to_nowhere_is_refused_and_one_that_fails_is_taken_back() {
     green.reaches("7.7.7.2");
 }
 
+/// Listings are of one network or one node where that is asked for.
 #[test]
-fn listings_are_of_one_network_or_one_node_if_they_are_asked_for_so() {
+fn listings_are_of_one_network_or_node() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let one = Agent::start(&lab, &one, "--vni 42,43");
@@ -472,8 +481,9 @@ fn status_says_how_full_each_map_is() {
     assert_eq!(status["registry"]["stale_for_s"], 0);
 }
 
+/// The registry is exported, checked and imported without an agent.
 #[test]
-fn the_registry_is_exported_checked_and_imported_without_an_agent() {
+fn the_registry_needs_no_agent() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let mut agent = Agent::start(&lab, &host, "--vni 42");
@@ -511,8 +521,9 @@ fn the_registry_is_exported_checked_and_imported_without_an_agent() {
     agent.await_ready();
 }
 
+/// An agent whose node another host has taken over ends, and says why.
 #[test]
-fn an_agent_whose_node_another_host_has_taken_over_ends_and_says_so() {
+fn an_agent_whose_node_was_taken_over_ends() {
     let lab = Lab::new();
     let [one, two] = lab.hosts();
     let mut one = Agent::start(&lab, &one, "--vni 42");

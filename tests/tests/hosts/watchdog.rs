@@ -98,8 +98,9 @@ fn stalls(agent: &Agent, part: &str) -> bool {
     is_stalled
 }
 
+/// A system call that hangs is reported to people and systemd; no packet is lost.
 #[test]
-fn a_system_call_that_hangs_is_told_to_people_and_systemd_and_costs_no_packet() {
+fn a_hanging_system_call_is_told_and_costs_nothing() {
     let lab = Lab::new();
     let systemd = Systemd::new(&lab);
     let (agent, [blue, green]) = fixture(&lab, &systemd.starter(), "--vni 42");
@@ -131,8 +132,9 @@ fn a_system_call_that_hangs_is_told_to_people_and_systemd_and_costs_no_packet() 
     assert!(lost.is_empty(), "{} of {sent} lost", lost.len());
 }
 
+/// Commands to a stopped agent fail within seconds and are not carried out later.
 #[test]
-fn commands_to_a_stopped_agent_say_so_within_seconds_and_are_not_carried_out_later() {
+fn commands_to_a_stopped_agent_fail_soon() {
     let lab = Lab::new();
     let (mut agent, [blue, green]) = fixture(&lab, &[], "--vni 42");
     let stream = Stream::start(&blue, &green, "7.7.7.3");
@@ -163,8 +165,9 @@ fn commands_to_a_stopped_agent_say_so_within_seconds_and_are_not_carried_out_lat
     assert!(lost.is_empty(), "{} of {sent} lost", lost.len());
 }
 
+/// A registry on a hanging disk is reported; no packet is lost, nor the agent.
 #[test]
-fn a_registry_on_a_disk_that_hangs_is_told_and_costs_neither_packets_nor_the_agent() {
+fn a_hanging_registry_is_told_and_costs_nothing() {
     let lab = Lab::new();
     let disk = Disk::new(&lab, "disk");
     let systemd = Systemd::new(&lab);

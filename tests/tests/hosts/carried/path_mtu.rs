@@ -82,8 +82,9 @@ fn known(fixture: &Fixture) -> u64 {
     row.unwrap()["value"]["mtu"].as_u64().unwrap()
 }
 
+/// Streams go on over a path that is narrower than its ends.
 #[test]
-fn streams_go_on_over_a_path_that_is_narrower_than_its_ends() {
+fn streams_go_on_over_a_narrow_path() {
     let fixture = fixture();
     assert_eq!(known(&fixture), 0);
     for ip in ["7.7.7.3", "fd07::3"] {
@@ -114,8 +115,9 @@ fn an_endpoint_is_told_how_long_its_packets_may_be() {
     assert_eq!(fixture.one.drops("too_big"), 0);
 }
 
+/// What may be fragmented arrives over the narrow path.
 #[test]
-fn what_may_be_fragmented_arrives_over_the_narrow_path() {
+fn fragments_arrive_over_the_narrow_path() {
     let fixture = fixture();
     // Without DF, longer than the path and shorter than the network's MTU; both hosts have to learn.
     until("the path to be known", || {

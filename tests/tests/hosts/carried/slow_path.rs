@@ -70,8 +70,9 @@ fn the_counters_say_what_took_the_slow_path_and_why() {
     assert_eq!(fixture.agents[1].drops("decap_failed"), 0);
 }
 
+/// An address that another endpoint has is found taken.
 #[test]
-fn an_address_that_another_endpoint_has_is_found_taken() {
+fn an_address_in_use_is_found_taken() {
     let fixture = Fixture::new(Fabric::Overlay);
     let detects = |ip: &str| {
         let mut arping = fixture.blue.command("arping");
@@ -127,8 +128,9 @@ fn neighbours_that_are_probed_again_and_again_stay() {
 /// An XDP program that drops all; fixtures/README.md has more.
 const XDP_DROP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xdp-drop.bpf.o");
 
+/// A native XDP program of an endpoint sees what is delivered.
 #[test]
-fn a_native_xdp_program_of_an_endpoint_sees_what_is_delivered() {
+fn an_endpoints_xdp_program_sees_its_packets() {
     let fixture = Fixture::new(Fabric::Overlay);
     let senders = [&fixture.green, &fixture.cyan];
     fixture
@@ -148,8 +150,9 @@ fn a_native_xdp_program_of_an_endpoint_sees_what_is_delivered() {
     }
 }
 
+/// An endpoint that raised its MTU is told of the limit without an agent.
 #[test]
-fn an_endpoint_that_raised_its_mtu_is_told_also_where_no_agent_runs() {
+fn a_raised_mtu_is_told_of_without_an_agent() {
     let mut fixture = Fixture::new(Fabric::Overlay);
     fixture.agents[0].kill();
     fixture.blue.ip("link set eth0 mtu 3000");

@@ -12,8 +12,9 @@ const SECURE: Settings = Settings {
     quota: 2 << 30,
 };
 
+/// Agents with certificates and a password work, and show neither.
 #[test]
-fn agents_with_certificates_and_a_password_work_and_show_neither() {
+fn secrets_work_and_are_never_shown() {
     let mut fixture = Fixture::with(SECURE, "");
     let traffic = fixture.traffic();
     let leader = fixture.cluster.leader();
@@ -33,8 +34,9 @@ fn agents_with_certificates_and_a_password_work_and_show_neither() {
     }
 }
 
+/// A wrong password or a missing certificate is refused in a clear line.
 #[test]
-fn an_agent_with_a_wrong_password_or_without_a_certificate_is_refused_in_a_clear_line() {
+fn wrong_credentials_are_refused() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let cluster = Cluster::with(&lab, std::slice::from_ref(&host), SECURE);

@@ -12,8 +12,9 @@ fn put(cluster: &Cluster, members: &[usize]) -> bool {
     cluster.etcdctl(members, "put key value").code == 0
 }
 
+/// A member that is killed, cut off or frozen takes no part meanwhile.
 #[test]
-fn a_member_that_is_killed_cut_off_or_frozen_takes_no_part_until_it_is_back() {
+fn a_member_out_of_reach_takes_no_part() {
     let lab = Lab::new();
     let mut cluster = Cluster::start(&lab, &[]);
     for round in 0..3 {
@@ -38,8 +39,9 @@ fn a_member_that_is_killed_cut_off_or_frozen_takes_no_part_until_it_is_back() {
     }
 }
 
+/// A cluster that is split serves where its majority is.
 #[test]
-fn a_cluster_that_is_split_serves_where_its_majority_is() {
+fn a_split_cluster_serves_at_its_majority() {
     let lab = Lab::new();
     let [host] = lab.hosts();
     let cluster = Cluster::start(&lab, std::slice::from_ref(&host));
@@ -59,8 +61,9 @@ fn a_cluster_that_is_split_serves_where_its_majority_is() {
     assert!((1..=3).all(side));
 }
 
+/// A store that reached its quota refuses writes until it is repaired.
 #[test]
-fn a_store_that_reached_its_quota_refuses_writes_until_it_is_mended() {
+fn a_store_at_its_quota_refuses_writes() {
     let lab = Lab::new();
     let settings = Settings {
         quota: 2 << 20,
@@ -76,8 +79,9 @@ fn a_store_that_reached_its_quota_refuses_writes_until_it_is_mended() {
     assert!(run.stderr.contains("compacted"), "{run:?}");
 }
 
+/// A member without disk space ends, and comes back once there is some.
 #[test]
-fn a_member_without_disk_space_ends_and_comes_back_once_there_is_some() {
+fn a_member_without_disk_space_comes_back() {
     let lab = Lab::new();
     let mut cluster = Cluster::start(&lab, &[]);
     let full = cluster.members()[0].full_disk();
@@ -95,8 +99,9 @@ fn a_member_without_disk_space_ends_and_comes_back_once_there_is_some() {
     until("it takes writes", || put(&cluster, &[0]));
 }
 
+/// A slow disk shows in every commit until it is fast again.
 #[test]
-fn a_slow_disk_shows_in_every_commit_until_it_is_fast_again() {
+fn a_slow_disk_shows_in_every_commit() {
     let lab = Lab::new();
     let cluster = Cluster::start(&lab, &[]);
     // A leader that is held up for too long is another one's follower: no answer is a slow one.
@@ -120,8 +125,9 @@ fn a_slow_disk_shows_in_every_commit_until_it_is_fast_again() {
     });
 }
 
+/// A cluster with certificates and passwords lets nobody in without them.
 #[test]
-fn a_cluster_with_certificates_and_passwords_lets_nobody_in_without_them() {
+fn a_secure_cluster_lets_nobody_in() {
     let lab = Lab::new();
     let settings = Settings {
         tls: true,

@@ -6,8 +6,9 @@ use overlay_lab::{etcd::MEMBERS, until};
 
 use super::fixture::{Fixture, HOSTS};
 
+/// A leader that is killed costs no packet and no change.
 #[test]
-fn a_leader_that_is_killed_costs_no_packet_and_no_change() {
+fn a_killed_leader_costs_nothing() {
     let mut fixture = Fixture::new();
     let traffic = fixture.traffic();
     // Whoever leads: each of them in the end, and agents of all hosts are connected to it.
@@ -49,8 +50,9 @@ fn a_leader_that_answers_nobody_is_left_for_another() {
     traffic.lost_nothing();
 }
 
+/// Without any member the data path goes on, and local changes are refused.
 #[test]
-fn without_any_member_the_data_path_goes_on_and_local_changes_are_refused() {
+fn without_any_member_the_data_path_goes_on() {
     let mut fixture = Fixture::new();
     let traffic = fixture.traffic();
     fixture.cluster.kill_all();
@@ -73,8 +75,9 @@ fn without_any_member_the_data_path_goes_on_and_local_changes_are_refused() {
     traffic.lost_nothing();
 }
 
+/// An agent may be killed and started while etcd is away.
 #[test]
-fn an_agent_may_be_killed_and_started_while_etcd_is_away() {
+fn agents_may_restart_while_etcd_is_away() {
     let mut fixture = Fixture::new();
     let traffic = fixture.traffic();
     let options = fixture.options();

@@ -11,8 +11,9 @@ fn state(fixture: &Fixture, index: usize, endpoint: usize) -> String {
     shown["state"].as_str().unwrap().to_owned()
 }
 
+/// A dead node's endpoints are down after the grace time, and come back with it.
 #[test]
-fn a_dead_nodes_endpoints_are_marked_down_after_the_grace_time_and_come_back_with_it() {
+fn endpoints_of_a_dead_node_go_down_and_come_back() {
     let mut fixture = Fixture::with(overlay_lab::etcd::Settings::default(), "--node-grace 2s");
     let traffic = fixture.traffic();
     let options = format!("{} --node-grace 2s", fixture.options());
@@ -36,8 +37,9 @@ fn a_dead_nodes_endpoints_are_marked_down_after_the_grace_time_and_come_back_wit
     traffic.lost_nothing();
 }
 
+/// A second host with a node's name is refused, and the first one goes on.
 #[test]
-fn a_second_host_with_a_nodes_name_is_refused_and_the_first_one_goes_on() {
+fn a_second_host_of_the_same_name_is_refused() {
     let fixture = Fixture::new();
     let traffic = fixture.traffic();
     let taken = fixture.agents[0].instance();
@@ -56,8 +58,9 @@ fn a_second_host_with_a_nodes_name_is_refused_and_the_first_one_goes_on() {
     traffic.lost_nothing();
 }
 
+/// A host may take over the name of one that is gone for good.
 #[test]
-fn a_host_may_take_over_the_name_of_one_that_is_gone_for_good() {
+fn the_name_of_a_removed_host_may_be_reused() {
     let mut fixture = Fixture::new();
     let taken = fixture.agents[0].instance().to_owned();
     fixture.agents[0].kill();

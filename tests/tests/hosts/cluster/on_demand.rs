@@ -25,8 +25,9 @@ fn fixture() -> (Fixture, Vec<Netns>) {
     (fixture, endpoints)
 }
 
+/// What was resolved goes on without etcd, and the rest waits for it.
 #[test]
-fn what_was_resolved_goes_on_without_etcd_and_the_rest_waits_for_it() {
+fn resolved_rows_outlast_etcd() {
     let (mut fixture, endpoints) = fixture();
     let [one, two, three] = &endpoints[..] else {
         panic!("three endpoints");
@@ -54,8 +55,9 @@ fn what_was_resolved_goes_on_without_etcd_and_the_rest_waits_for_it() {
     assert!(lost.is_empty(), "{} of {sent}: {lost:?}", lost.len());
 }
 
+/// A change to what was resolved arrives without another question.
 #[test]
-fn a_change_to_what_was_resolved_arrives_without_being_asked_for() {
+fn a_change_to_a_resolved_row_arrives_unasked() {
     let (fixture, endpoints) = fixture();
     endpoints[0].reaches("7.8.0.2");
     assert!(fixture.has(0, "7.8.0.2"));
@@ -78,8 +80,9 @@ fn a_change_to_what_was_resolved_arrives_without_being_asked_for() {
     until("host 0 forgets it", || !fixture.has(0, "7.8.0.2"));
 }
 
+/// An endpoint that is asked for before it exists is found once it does.
 #[test]
-fn who_is_asked_for_before_it_exists_is_found_once_it_does() {
+fn an_endpoint_asked_for_too_early_is_found_later() {
     let (fixture, endpoints) = fixture();
     assert!(!endpoints[0].pings("7.8.0.9", "-c 1 -W 1"));
     fixture.agents[1].endpoint(&fixture.lab.name("late"), 43, &["7.8.0.9/24"]);

@@ -29,8 +29,9 @@ fn each_host_may_be_cut_off_from_etcd_in_turn() {
     traffic.lost_nothing();
 }
 
+/// Hosts on a minority's side catch up when the split is healed.
 #[test]
-fn hosts_on_the_side_of_a_minority_catch_up_when_the_split_is_healed() {
+fn a_minority_catches_up_after_the_split() {
     let fixture = Fixture::new();
     let traffic = fixture.traffic();
     let leader = fixture.cluster.leader();
@@ -55,8 +56,9 @@ fn hosts_on_the_side_of_a_minority_catch_up_when_the_split_is_healed() {
     traffic.lost_nothing();
 }
 
+/// When nobody reaches anybody, nothing is lost, and all agree again afterwards.
 #[test]
-fn when_nobody_reaches_anybody_nothing_is_lost_and_all_agree_again_afterwards() {
+fn isolated_hosts_lose_nothing_and_agree_later() {
     let fixture = Fixture::new();
     let traffic = fixture.traffic();
     let everybody: Vec<&Netns> = fixture

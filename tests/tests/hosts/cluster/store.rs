@@ -23,8 +23,9 @@ fn change_much(fixture: &Fixture) {
     agent.does("network create more --vni 43 --subnet 10.43.0.0/24");
 }
 
+/// An agent that was away during a compaction reads everything anew.
 #[test]
-fn who_was_away_during_a_compaction_takes_everything_anew() {
+fn an_absence_during_a_compaction_reads_anew() {
     let mut fixture = Fixture::new();
     let traffic = fixture.traffic();
     fixture.agents[1].endpoint(&fixture.lab.name("gone"), VNI, &["7.7.7.21/24"]);
@@ -74,8 +75,9 @@ fn with_data(fixture: &mut Fixture, change: impl Fn(&mut Member)) {
     }
 }
 
+/// Whatever happens to etcd's data, no packet and no namespace is lost.
 #[test]
-fn whatever_becomes_of_etcds_data_no_packet_and_no_namespace_is_lost() {
+fn etcds_data_may_be_lost_without_loss() {
     let mut fixture = Fixture::new();
     with_data(&mut fixture, |member| member.save_data("older"));
     fixture.cluster.await_healthy();
@@ -190,8 +192,9 @@ fn a_row_that_cannot_be_read_stops_nobody() {
     traffic.lost_nothing();
 }
 
+/// Rows that can't be read take nothing from an agent that starts again.
 #[test]
-fn rows_that_cannot_be_read_take_nothing_from_an_agent_that_starts_again() {
+fn unreadable_rows_take_nothing_from_a_restart() {
     let mut fixture = Fixture::new();
     let traffic = fixture.traffic();
     let options = fixture.options();
@@ -242,8 +245,9 @@ fn rows_that_cannot_be_read_take_nothing_from_an_agent_that_starts_again() {
     traffic.lost_nothing();
 }
 
+/// A full store refuses changes in a clear line until it is repaired.
 #[test]
-fn a_full_store_refuses_changes_in_a_clear_line_and_takes_them_again_once_mended() {
+fn a_full_store_refuses_changes_until_repaired() {
     let settings = Settings {
         quota: 4 << 20,
         ..Settings::default()
@@ -266,8 +270,9 @@ fn a_full_store_refuses_changes_in_a_clear_line_and_takes_them_again_once_mended
     traffic.lost_nothing();
 }
 
+/// The cluster does without one member without disk space, and waits for two.
 #[test]
-fn a_member_without_disk_space_is_done_without_and_two_are_waited_for() {
+fn one_member_without_disk_space_is_tolerated() {
     let mut fixture = Fixture::new();
     let traffic = fixture.traffic();
     let mut full = Vec::new();

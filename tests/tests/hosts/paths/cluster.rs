@@ -35,8 +35,9 @@ fn has_finding(view: &Value, subject: &str, text: &str) -> bool {
     })
 }
 
+/// In a sound cluster every pair has a round trip, and the exit code is 0.
 #[test]
-fn where_all_is_well_every_pair_has_a_round_trip_and_the_exit_code_is_0() {
+fn a_sound_cluster_has_round_trips_and_exit_code_0() {
     let fixture = fixture();
     fixture.endpoints();
     for agent in &fixture.agents {
@@ -57,8 +58,9 @@ fn where_all_is_well_every_pair_has_a_round_trip_and_the_exit_code_is_0() {
     }
 }
 
+/// Both hosts name a blocked direction as lost, and the other one as sound.
 #[test]
-fn a_blocked_direction_is_lost_and_the_other_one_is_not_as_seen_from_both_hosts() {
+fn only_the_blocked_direction_is_lost() {
     let fixture = fixture();
     let [one, two] = &fixture.agents;
     fixture.filter(0, TUNNELS);
@@ -91,8 +93,9 @@ fn a_narrow_path_is_a_warning_with_its_longest_packet() {
     });
 }
 
+/// Packets that are changed are named by their direction.
 #[test]
-fn packets_that_are_changed_are_named_by_their_direction() {
+fn changed_packets_are_named_by_direction() {
     let fixture = fixture();
     let [one, two] = &fixture.agents;
     fixture.rule(0, Some(DAMAGE.to_owned()));
@@ -104,8 +107,9 @@ fn packets_that_are_changed_are_named_by_their_direction() {
     assert_eq!(ways(&fixture, &examine(one).0).1, "ok");
 }
 
+/// A host without an agent and one that is off are named.
 #[test]
-fn a_host_without_an_agent_and_one_that_is_off_are_named() {
+fn hosts_without_agent_and_hosts_off_are_named() {
     let mut fixture = fixture();
     let second = fixture.agents[1].instance().to_owned();
     fixture.agents[1].kill();
@@ -122,8 +126,9 @@ fn a_host_without_an_agent_and_one_that_is_off_are_named() {
     assert_eq!(examine(one).1, 1);
 }
 
+/// A network that does not get through is named by both hosts.
 #[test]
-fn a_network_that_does_not_get_through_is_named_by_both_hosts() {
+fn both_hosts_name_a_network_that_is_cut_off() {
     let fixture = fixture();
     fixture.endpoints();
     let [one, two] = &fixture.agents;

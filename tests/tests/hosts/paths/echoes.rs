@@ -4,8 +4,9 @@ use overlay_lab::until;
 
 use super::fixture::{TUNNELS, finding, fixture, path};
 
+/// A path that is well has a round trip and a longest packet.
 #[test]
-fn a_path_that_is_well_has_a_round_trip_and_a_longest_packet() {
+fn a_sound_path_has_round_trip_and_mtu() {
     let fixture = fixture();
     for agent in &fixture.agents {
         until("the longest packet to be known", || {
@@ -20,8 +21,9 @@ fn a_path_that_is_well_has_a_round_trip_and_a_longest_packet() {
     }
 }
 
+/// A port that is blocked one way is named on both sides.
 #[test]
-fn a_port_that_is_blocked_one_way_is_named_on_both_sides() {
+fn a_port_blocked_one_way_is_named() {
     let fixture = fixture();
     let [one, two] = &fixture.agents;
     fixture.filter(0, TUNNELS);
@@ -45,8 +47,9 @@ fn a_port_that_is_blocked_one_way_is_named_on_both_sides() {
     }
 }
 
+/// A port that is blocked both ways is lost on both sides.
 #[test]
-fn a_port_that_is_blocked_both_ways_is_lost_on_both_sides() {
+fn a_port_blocked_both_ways_is_lost() {
     let fixture = fixture();
     for host in 0..2 {
         fixture.filter(host, TUNNELS);

@@ -40,8 +40,9 @@ fn with_endpoints() -> Fixture {
     fixture
 }
 
+/// The way is told by name, with round trips and the longest packet.
 #[test]
-fn the_way_is_told_by_name_with_round_trips_and_the_longest_packet() {
+fn ping_tells_round_trips_and_the_longest_packet() {
     let fixture = with_endpoints();
     let (first, second) = (fixture.instance(0), fixture.instance(1));
     let (web, db) = (fixture.lab.name("web"), fixture.lab.name("db"));
@@ -68,8 +69,9 @@ fn the_way_is_told_by_name_with_round_trips_and_the_longest_packet() {
     );
 }
 
+/// Hosts and addresses are tried too, from whichever host the user is on.
 #[test]
-fn hosts_and_addresses_are_tried_too_and_from_whichever_host_the_user_is_on() {
+fn hosts_and_addresses_are_tried_from_anywhere() {
     let fixture = with_endpoints();
     let (first, second) = (fixture.instance(0), fixture.instance(1));
     for (host, words) in [
@@ -167,8 +169,9 @@ fn a_port_that_is_blocked_is_named_with_its_direction() {
     assert!(run.stderr.starts_with(line), "{run:?}");
 }
 
+/// The longest packet of a narrow path is found to the byte.
 #[test]
-fn the_longest_packet_of_a_narrow_path_is_found_to_the_byte() {
+fn a_narrow_paths_mtu_is_found_to_the_byte() {
     let fixture = with_endpoints();
     fixture.filter(0, Some("udp dport 4789 ip length > 1300"));
     for words in ["--size auto @web @db", "--size auto @db"] {
@@ -181,8 +184,9 @@ fn the_longest_packet_of_a_narrow_path_is_found_to_the_byte() {
     assert!(line.contains("too_big"), "{line}");
 }
 
+/// Packets that are changed on the way are named by their receiver.
 #[test]
-fn packets_that_are_changed_on_the_way_are_named_by_who_gets_them() {
+fn changed_packets_are_named_by_their_receiver() {
     let fixture = with_endpoints();
     fixture.rule(0, Some(DAMAGE.to_owned()));
     for (host, words, expected) in [
@@ -205,8 +209,9 @@ fn a_wrong_outer_checksum_loses_nothing() {
     }
 }
 
+/// A host without an agent answers; one that is off does not.
 #[test]
-fn a_host_without_an_agent_answers_and_one_that_is_off_does_not() {
+fn a_host_without_agent_answers() {
     let mut fixture = with_endpoints();
     fixture.agents[1].kill();
     for words in ["@web @db".to_owned(), fixture.instance(1)] {
@@ -236,8 +241,9 @@ fn a_network_that_only_one_side_has_is_named() {
     );
 }
 
+/// A network that the other host has lost is named by the drop reason.
 #[test]
-fn a_network_that_the_other_host_has_lost_is_named_by_the_reason_of_the_drop() {
+fn a_lost_network_is_named_by_its_drop_reason() {
     let fixture = with_endpoints();
     for map in ["fdb", "networks"] {
         fixture.agents[1].clear(map);

@@ -120,11 +120,11 @@ macro_rules! from {
 from! {
     version_1: V1, version_2: V2; [
         the_object_carries_packets_from_its_own_pins,
-        an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted,
-        an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start,
+        an_upgrade_under_traffic_loses_nothing,
+        a_killed_upgrade_is_finished_by_the_next_start,
         an_upgrade_may_change_the_capacity_of_the_tables,
         what_changed_meanwhile_is_made_up_for,
-        a_newer_versions_datapath_is_refused_in_one_line_and_left_alone,
+        a_newer_datapath_is_left_alone,
     ]
 }
 
@@ -141,7 +141,8 @@ fn the_object_carries_packets_from_its_own_pins(version: &Version) {
     traffic::tcp(&fixture.green, &fixture.blue, "fd07::2", 1 << 20);
 }
 
-fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted(version: &Version) {
+/// An upgrade under traffic loses no packet, and keeps what was counted.
+fn an_upgrade_under_traffic_loses_nothing(version: &Version) {
     let mut fixture = fixture(version);
     assert!(!fixture.blue.pings("7.7.7.77", "-c 1 -W 1"));
     let unknown = DropReason::NeighborUnknown.number();
@@ -181,7 +182,8 @@ fn an_upgrade_under_traffic_loses_no_packet_and_keeps_what_was_counted(version: 
     }
 }
 
-fn an_upgrade_that_is_killed_at_any_point_is_finished_by_the_next_start(version: &Version) {
+/// An upgrade that is killed at any point is finished by the next start.
+fn a_killed_upgrade_is_finished_by_the_next_start(version: &Version) {
     /// Beyond these the agent is ready.
     const LONGEST: Duration = Duration::from_millis(600);
     const STEP: Duration = Duration::from_millis(15);
@@ -236,7 +238,8 @@ fn what_changed_meanwhile_is_made_up_for(version: &Version) {
     });
 }
 
-fn a_newer_versions_datapath_is_refused_in_one_line_and_left_alone(version: &Version) {
+/// A newer version's datapath is refused in one line and left alone.
+fn a_newer_datapath_is_left_alone(version: &Version) {
     let mut fixture = fixture(version);
     let [host, _] = &fixture.hosts;
     let newer = pins(host).join(format!("v{}", ABI_VERSION + 1));
