@@ -83,11 +83,8 @@ fn binaries(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
         }
     }
     if tests.len() != TESTS.len() {
-        bail!(
-            "cargo built {} of the tests {}",
-            tests.len(),
-            TESTS.join(", ")
-        );
+        let (built, wanted) = (tests.len(), TESTS.join(", "));
+        bail!("cargo built {built} of the tests {wanted}");
     }
     Ok(tests)
 }

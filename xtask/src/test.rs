@@ -66,10 +66,8 @@ pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
         here(workspace, &args.filter, &mut tally)?
     };
 
-    println!(
-        "\ncargo xtask test: {tally} in {:.0} s",
-        started.elapsed().as_secs_f32()
-    );
+    let seconds = started.elapsed().as_secs_f32();
+    println!("\ncargo xtask test: {tally} in {seconds:.0} s");
     if !passed || tally.failed > 0 {
         bail!("not every test passed (see above)");
     }

@@ -2,8 +2,7 @@
 //! one run.
 //!
 //! Two namespaces are the hosts and a veth between them is the underlay ([`lab`](crate::lab)). The modes
-//! alternate ([`plan`](crate::plan)); what counts are the ratios within a round
-//! ([`statistics`](crate::statistics)).
+//! alternate ([`plan`]); what counts are the ratios within a round ([`statistics`](crate::statistics)).
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -183,8 +183,8 @@ impl Pair {
     }
 
     fn on(hosts: &[String; 2], mode: Mode, agent: Option<&Path>) -> Result<Self> {
-        let made = build_hosts(hosts)?;
-        let hosts = made.each_ref().map(|host| Netns::clone(host));
+        let built = build_hosts(hosts)?;
+        let hosts = built.each_ref().map(|host| Netns::clone(host));
         let [one, two] = &hosts;
         let (client, server, inner, agents) = match mode {
             Mode::Bare => (
@@ -209,7 +209,7 @@ impl Pair {
             client,
             server,
             agents,
-            _owned: inner.into_iter().chain(made).collect(),
+            _owned: inner.into_iter().chain(built).collect(),
             hosts,
         };
         pair.get_ready()?;

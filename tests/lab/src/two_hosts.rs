@@ -11,7 +11,7 @@ pub type Addresses = [&'static [&'static str]; 2];
 
 /// 7.7.7.2 and 7.7.7.3.
 pub const IPV4: Addresses = [&["7.7.7.2/24"], &["7.7.7.3/24"]];
-/// The same, and fd07::2 and fd07::3.
+/// The same, and `fd07::2` and `fd07::3`.
 pub const BOTH: Addresses = [&["7.7.7.2/24", "fd07::2/64"], &["7.7.7.3/24", "fd07::3/64"]];
 
 /// Two hosts with an agent each, `blue` on the first and `green` on the second, which reach each other on

@@ -38,21 +38,17 @@ pub(super) fn find(graph: &Graph, table: &[(&str, &str)]) -> Vec<Finding> {
 
 /// Modules of which each reaches each other.
 fn circles(imports: &Imports) -> BTreeSet<BTreeSet<&String>> {
-    let reached: BTreeMap<_, _> = imports
+    let all: BTreeMap<_, _> = imports
         .keys()
         .map(|from| (from, reached(imports, from)))
         .collect();
-    let reaches = |from, to| {
-        reached
-            .get(from)
-            .is_some_and(|reached| reached.contains(to))
-    };
-    let on_circle = imports.keys().filter(|module| reaches(*module, *module));
+    let leads = |from, to| all.get(from).is_some_and(|reached| reached.contains(to));
+    let on_circle = imports.keys().filter(|module| leads(*module, *module));
     on_circle
         .map(|module| {
             let others = imports.keys();
             others
-                .filter(|other| reaches(module, *other) && reaches(*other, module))
+                .filter(|other| leads(module, *other) && leads(*other, module))
                 .collect()
         })
         .collect()
