@@ -92,8 +92,8 @@ fn here(workspace: &Workspace, filter: &[String], tally: &mut Tally) -> Result<b
     let everything = ["build", "--workspace", "--all-targets"];
     progress::visibly("building the tests", &workspace.cargo(&everything)?)?;
 
-    let command = |words: &[&str]| -> Result<Expression> {
-        let mut line = vec!["test", "--workspace", "--no-fail-fast"];
+    let command = |targets: &[&str], words: &[&str]| -> Result<Expression> {
+        let mut line = [&["test", "--workspace", "--no-fail-fast"], targets].concat();
         if !host::is_root() {
             line.extend(["--config", RUNNER]);
         }
@@ -107,14 +107,14 @@ fn here(workspace: &Workspace, filter: &[String], tally: &mut Tally) -> Result<b
     };
     if !filter.is_empty() {
         let filter: Vec<&str> = filter.iter().map(String::as_str).collect();
-        return counted(&command(&filter)?, tally);
+        return counted(&command(&[], &filter)?, tally);
     }
     // Whatever one of these runs, the other leaves out.
     let skipped: Vec<&str> = WAITING.iter().flat_map(|name| ["--skip", name]).collect();
     let threads = (thread::available_parallelism()?.get() * 2).to_string();
     let waiting = [&["--test-threads", &threads], &WAITING[..]].concat();
-    let first = counted(&command(&skipped)?, tally)?;
-    Ok(counted(&command(&waiting)?, tally)? && first)
+    let first = counted(&command(&[], &skipped)?, tally)?;
+    Ok(counted(&command(&["--tests"], &waiting)?, tally)? && first)
 }
 
 /// Runs a test command, shows what it prints and adds its results up; false if it fails.
