@@ -127,7 +127,12 @@ fn map_entries_without_a_record_are_collected() {
     until("the other host's VTEP", || !agent.dump("vteps").is_empty());
     agent.kill();
     // The last bytes of a MAC, of an IPv4 address in IPv6's place, of a VTEP's address, of a VNI.
-    for (map, byte) in [("fdb", 9), ("neighbors", 19), ("vteps", 3), ("networks", 0)] {
+    for (map, byte) in [
+        ("fdb", 9),
+        ("neighbors", 19),
+        ("vteps", 15),
+        ("networks", 0),
+    ] {
         let before = agent.dump(map).len();
         agent.forge(map, byte);
         assert_eq!(agent.dump(map).len(), before + 1, "{map}");

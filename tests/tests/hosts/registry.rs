@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use overlay_ebpf::abi::FdbEntry;
 use overlay_lab::{Agent, Lab, Run, agent, overlay, until};
 use serde_json::Value;
 
@@ -158,7 +159,7 @@ fn an_added_endpoint_is_soon_in_the_others_maps() {
     assert_eq!(numbers(&fdb[0]["key"]["mac"]), numbers(&mac), "{fdb:?}");
     assert_eq!(fdb[0]["key"]["vni"], 42);
     assert_eq!(numbers(&fdb[0]["value"]["vtep"]), numbers(&vtep));
-    assert_eq!(fdb[0]["value"]["ifindex"], 0);
+    assert_eq!(fdb[0]["value"]["kind"], FdbEntry::REMOTE);
     assert!(fdb[0]["value"]["generation"].as_u64().unwrap() > 0);
     until("both neighbours", || two.dump("neighbors").len() == 2);
 

@@ -170,8 +170,9 @@ fn a_route_changed_without_agents_is_followed() {
 /// each packet.
 #[track_caller]
 fn leads_through(fixture: &Fixture, router: Option<[u8; 4]>) {
-    let vtep = json!({"ip": fixture.hosts[1].ip.octets()});
-    let expected = json!(router.unwrap_or_default());
+    let vtep = json!({"ip": fixture.hosts[1].ip.to_ipv6_mapped().octets()});
+    let mapped = |router| Ipv4Addr::from(router).to_ipv6_mapped().octets();
+    let expected = json!(router.map_or([0; 16], mapped));
     until(&format!("the next hop to be {router:?}"), || {
         let rows = fixture.agents[0].dump("vteps");
         let row = rows.iter().find(|row| row["key"] == vtep);

@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use overlay_ebpf::abi::ABI_VERSION;
+
 use crate::quick;
 
 /// What the title is followed by.
@@ -74,7 +76,7 @@ impl Host {
 
     /// Where the agent pins its maps.
     pub(super) fn maps(self) -> PathBuf {
-        pins(self.instance()).join("v2/maps")
+        pins(self.instance()).join(format!("v{ABI_VERSION}/maps"))
     }
 }
 
@@ -146,7 +148,9 @@ cat {STATE}/{log}
         instance = one.instance(),
         other = two.instance(),
         maps = one.maps().display(),
-        programs = pins(one.instance()).join("v2/programs").display(),
+        programs = pins(one.instance())
+            .join(format!("v{ABI_VERSION}/programs"))
+            .display(),
         host = two.netns(),
         log = one.log(),
     )

@@ -75,9 +75,9 @@ fn fixture() -> Fixture {
 /// The longest outer packet to green's host that the programs know of.
 fn known(fixture: &Fixture) -> u64 {
     let rows = fixture.one.dump("vteps");
-    let row = rows
-        .iter()
-        .find(|row| row["key"]["ip"] == json!([10, 2, 0, 1]));
+    let row = rows.iter().find(|row| {
+        row["key"]["ip"] == json!(Ipv4Addr::new(10, 2, 0, 1).to_ipv6_mapped().octets())
+    });
     // The map was made by this version, so its BTF names the field.
     row.unwrap()["value"]["mtu"].as_u64().unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use overlay_ebpf::abi::FdbEntry;
 use overlay_lab::{
     Agent, Cluster, Host, Lab, Netns,
     agent::FAILED,
@@ -176,7 +177,7 @@ fn installed(agent: &Agent, host: &Host) -> BTreeSet<String> {
     let own = format!("{:?}", host.ip.octets().map(u64::from));
     let fdb = agent.dump("fdb").into_iter().map(|row| {
         let (key, value) = (&row["key"], &row["value"]);
-        let vtep = if value["ifindex"] == 0 {
+        let vtep = if value["kind"] == FdbEntry::REMOTE {
             value["vtep"].to_string().replace(',', ", ")
         } else {
             own.clone()
