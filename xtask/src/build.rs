@@ -55,8 +55,10 @@ pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     object(workspace)?;
     let mut args = vec!["build", "--package", "overlay-user", "--bin", "overlay"];
-    if profile == Profile::Release {
-        args.push("--release");
+    match profile {
+        Profile::Release => args.push("--release"),
+        // The demo's choice of packages too, which else would compile the agent a second time.
+        Profile::Debug => args.extend(["--package", "overlay-bench"]),
     }
     progress::visibly("building the agent", &workspace.cargo(&args)?)?;
     Ok(workspace.agent(profile))

@@ -2,9 +2,12 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use duct::Expression;
 
 use crate::workspace::Workspace;
 
@@ -59,8 +62,21 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     which::which_in(name, search_path().ok(), "/").ok()
 }
 
+/// Whether a command succeeds, whatever it prints.
+pub(crate) fn succeeds(command: &Expression) -> bool {
+    let outcome = command.stdout_null().stderr_null().unchecked().run();
+    outcome.is_ok_and(|output| output.status.success())
+}
+
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// Becomes this command: signals and the exit code are its own.
+pub(crate) fn exec(line: &[OsString]) -> Result<()> {
+    let (program, args) = line.split_first().context("a command has a program")?;
+    let error = Command::new(program).args(args).exec();
+    Err(error).with_context(|| format!("starting {}", program.display()))
 }
 
 /// The command line that runs `command` as root with the variables `vars`: by itself for root,

@@ -35,7 +35,7 @@ const PROGRAMS: [&str; 7] = ["dash", "ip", "tc", "bpftool", "nsenter", "jq", "pi
 
 /// Tests of the package overlay-tests that need neither cargo nor tools that the guest has not: the
 /// table tests, and the upgrade from an older object, which another hook takes where there is no tcx.
-const TESTS: [&str; 2] = ["programs", "lab_upgrade"];
+const TESTS: [&str; 2] = ["programs", "hosts"];
 
 const INIT: &str = include_str!("kernels/init.sh");
 const GUEST: &str = include_str!("kernels/guest.sh");
@@ -83,11 +83,8 @@ fn binaries(workspace: &Workspace) -> Result<Vec<(String, PathBuf)>> {
         }
     }
     if tests.len() != TESTS.len() {
-        bail!(
-            "cargo built {} of the tests {}",
-            tests.len(),
-            TESTS.join(", ")
-        );
+        let (built, wanted) = (tests.len(), TESTS.join(", "));
+        bail!("cargo built {built} of the tests {wanted}");
     }
     Ok(tests)
 }

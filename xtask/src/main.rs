@@ -38,7 +38,7 @@ enum Verb {
     Run(run::Args),
     Demo(demo::Args),
     Test(test::Args),
-    Bench(Box<bench::Args>),
+    Bench(bench::Args),
     Lint(lint::Args),
     Package(package::Args),
 }

@@ -1,10 +1,8 @@
 //! `cargo xtask run`: builds the agent and becomes it.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::build;
 use crate::host;
@@ -49,8 +47,5 @@ pub(crate) fn run(args: Args, workspace: &Workspace) -> Result<()> {
     let mut line = vec![agent.into_os_string(), OsString::from("run")];
     line.extend(args.args);
     let line = host::as_root(&vars, &line)?;
-    let (program, args) = line.split_first().context("a command has a program")?;
-    // In place of this process, so that signals and the exit code are the agent's own.
-    let error = Command::new(program).args(args).exec();
-    Err(error).with_context(|| format!("starting {}", program.display()))
+    host::exec(&line)
 }

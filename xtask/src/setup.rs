@@ -40,21 +40,15 @@ pub(crate) fn run(args: &Args, _: &Workspace) -> Result<()> {
     let mut missing = Vec::new();
     for need in needs::ALL {
         let found = (need.found)();
-        println!(
-            "{:8} {:28} {}",
-            if found { "ok" } else { "missing" },
-            need.what,
-            need.why
-        );
+        let state = if found { "ok" } else { "missing" };
+        println!("{state:8} {:28} {}", need.what, need.why);
         if !found {
             missing.push(need);
         }
     }
     if args.check && !missing.is_empty() {
-        bail!(
-            "{} of these are missing: run `cargo xtask setup`",
-            missing.len()
-        );
+        let count = missing.len();
+        bail!("{count} of these are missing: run `cargo xtask setup`");
     }
     provide(&missing)
 }

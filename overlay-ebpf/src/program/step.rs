@@ -25,24 +25,3 @@ pub struct Question {
     /// The reason to drop the question where nobody knows the answer.
     pub otherwise: DropReason,
 }
-
-/// Runs a stage. Its way ends here unless the next one follows. Of a question the agent is told in the name of the
-/// requester that is named in front: only here two stages meet.
-macro_rules! step {
-    ($requester:expr, $stage:expr) => {
-        match $stage? {
-            $crate::step::Step::Next => {}
-            $crate::step::Step::Done(action) => return Ok(action),
-            $crate::step::Step::Ask(question) => {
-                return Err($crate::stage::miss::of_ip($requester, question));
-            }
-        }
-    };
-    ($stage:expr) => {
-        match $stage? {
-            $crate::step::Step::Done(action) => return Ok(action),
-            _ => {}
-        }
-    };
-}
-pub(crate) use step;

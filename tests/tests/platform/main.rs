@@ -30,7 +30,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
-use overlay_tests::netns::take_carrier;
+use overlay_lab::netns::take_carrier;
 use overlay_user::{
     model::{Mac, Name},
     platform::{Linux, Platform, PlatformError, Port, PortSpec, TunnelDevices},

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
-use overlay_tests::wait::PATIENCE;
+use overlay_lab::wait::PATIENCE;
 use tokio::time::timeout;
 
 use super::*;

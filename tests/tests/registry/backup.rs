@@ -9,8 +9,8 @@ use overlay_user::{
 use rusqlite::Connection;
 
 use crate::{
-    bed::{Bed, content, create, endpoint, furnish, name, network, node, session, vni},
     etcd::{Etcd, Options},
+    fixture::{Fixture, content, create, endpoint, furnish, name, network, node, session, vni},
     for_every_backend,
 };
 
@@ -36,8 +36,8 @@ async fn comparable(registry: &dyn Registry) -> overlay_user::model::Snapshot {
     snapshot
 }
 
-async fn what_was_exported_is_imported_into_the_other_backend_and_back(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn what_was_exported_is_imported_into_the_other_backend_and_back(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut changes: Vec<Change> = (0..1500).map(|n| create(&format!("e{n}"), n)).collect();
     changes.push(Change::CreateNetwork(Network {
         resolve: Resolve::OnDemand,
@@ -75,9 +75,9 @@ async fn what_was_exported_is_imported_into_the_other_backend_and_back(bed: Bed)
         serde_json::from_slice::<serde_json::Value>(line).unwrap();
     }
 
-    let other_bed = match bed {
-        Bed::Sqlite(_) => Bed::etcd(),
-        Bed::Etcd(_) => Bed::sqlite(),
+    let other_bed = match fixture {
+        Fixture::Sqlite(_) => Fixture::etcd(),
+        Fixture::Etcd(_) => Fixture::sqlite(),
     };
     let other = other_bed.open().await;
     let imported = registry::import(&*other, file.as_slice()).await.unwrap();
@@ -98,8 +98,10 @@ async fn what_was_exported_is_imported_into_the_other_backend_and_back(bed: Bed)
     }
 }
 
-async fn an_import_into_a_registry_in_use_adds_what_is_missing_and_tells_what_differs(bed: Bed) {
-    let source = Bed::sqlite();
+async fn an_import_into_a_registry_in_use_adds_what_is_missing_and_tells_what_differs(
+    fixture: Fixture,
+) {
+    let source = Fixture::sqlite();
     let from = source.furnished().await;
     from.commit(&[create("same", 1), create("other", 2), create("taken", 3)])
         .await
@@ -109,7 +111,7 @@ async fn an_import_into_a_registry_in_use_adds_what_is_missing_and_tells_what_di
         .unwrap();
     let (file, _) = exported(&*from).await;
 
-    let registry = bed.open_with(|s| s.quarantine = Duration::ZERO).await;
+    let registry = fixture.open_with(|s| s.quarantine = Duration::ZERO).await;
     furnish(&*registry).await;
     registry
         .commit(&[
@@ -151,9 +153,9 @@ async fn an_import_into_a_registry_in_use_adds_what_is_missing_and_tells_what_di
     );
 }
 
-async fn a_file_that_is_no_export_or_not_whole_is_refused(bed: Bed) {
-    let registry = bed.furnished().await;
-    let source = Bed::sqlite();
+async fn a_file_that_is_no_export_or_not_whole_is_refused(fixture: Fixture) {
+    let registry = fixture.furnished().await;
+    let source = Fixture::sqlite();
     let from = source.furnished().await;
     from.commit(&[create("blue", 2), create("green", 3)])
         .await
@@ -197,8 +199,8 @@ async fn a_file_that_is_no_export_or_not_whole_is_refused(bed: Bed) {
     assert_eq!(comparable(&*registry).await, comparable(&*from).await);
 }
 
-async fn a_registry_that_agents_wrote_agrees_with_itself(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_registry_that_agents_wrote_agrees_with_itself(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let many: Vec<Change> = (0..300).map(|n| create(&format!("e{n}"), n)).collect();
     registry.commit(&many).await.unwrap();
     registry
@@ -246,13 +248,13 @@ fn assert_found(findings: &Findings, repair: Repair, expected: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_that_disagree_with_etcds_rows_are_found_and_mended_where_that_needs_no_decision() {
-    let bed = Bed::Etcd(Box::new(Etcd::start(Options::default())));
-    let registry = bed.furnished().await;
+    let fixture = Fixture::Etcd(Box::new(Etcd::start(Options::default())));
+    let registry = fixture.furnished().await;
     registry
         .commit(&[create("a", 1), create("b", 2), create("c", 3)])
         .await
         .unwrap();
-    let Bed::Etcd(etcd) = &bed else {
+    let Fixture::Etcd(etcd) = &fixture else {
         unreachable!()
     };
     for words in [
@@ -305,10 +307,10 @@ async fn claims_that_disagree_with_etcds_rows_are_found_and_mended_where_that_ne
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_disagree_in_etcd_are_found() {
-    let bed = Bed::Etcd(Box::new(Etcd::start(Options::default())));
-    let registry = bed.furnished().await;
+    let fixture = Fixture::Etcd(Box::new(Etcd::start(Options::default())));
+    let registry = fixture.furnished().await;
     registry.commit(&[create("a", 1)]).await.unwrap();
-    let Bed::Etcd(etcd) = &bed else {
+    let Fixture::Etcd(etcd) = &fixture else {
         unreachable!()
     };
     let row = |mac: &str, ip: &str, node: &str| {
@@ -349,13 +351,13 @@ async fn rows_that_disagree_in_etcd_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sqlite_file_that_was_edited_by_hand_is_found_out() {
-    let bed = Bed::sqlite();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::sqlite();
+    let registry = fixture.furnished().await;
     registry
         .commit(&[create("a", 1), create("b", 2)])
         .await
         .unwrap();
-    let Bed::Sqlite(folder) = &bed else {
+    let Fixture::Sqlite(folder) = &fixture else {
         unreachable!()
     };
     let file = Connection::open(folder.path().join("registry.db")).unwrap();

@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use overlay_tests::{agent::Run, etcd::Certificates, until};
+use overlay_lab::{agent::Run, etcd::Certificates, until};
 use tempfile::TempDir;
 
 /// What it is started with.

@@ -18,8 +18,10 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{Reader, content, create, furnish, line, name, next, next_other, remove, session, until},
     etcd::{Etcd, Options},
+    fixture::{
+        Reader, content, create, furnish, line, name, next, next_other, remove, session, until,
+    },
     proxy::Proxy,
 };
 
@@ -39,7 +41,7 @@ async fn persist(registry: &dyn Registry, changes: &[Change]) -> Vec<String> {
             Err(error @ RegistryError::Unavailable(_)) => said.push(line(&error)),
             Err(error) => panic!("{error}"),
         }
-        assert!(begin.elapsed() < crate::bed::PATIENCE, "{said:?}");
+        assert!(begin.elapsed() < crate::fixture::PATIENCE, "{said:?}");
     }
 }
 

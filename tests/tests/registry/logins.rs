@@ -1,16 +1,16 @@
-//! Users, passwords and certificates. No line holds a secret: `bed::line` sees to that.
+//! Users, passwords and certificates. No line holds a secret: `fixture::line` sees to that.
 
 use std::{fs, path::PathBuf};
 
-use overlay_tests::etcd::Certificates;
+use overlay_lab::etcd::Certificates;
 use overlay_user::{
     model::{Change, Node},
     registry::{self, Registry, Settings, WatchEvent},
 };
 
 use crate::{
-    bed::{create, furnish, line, name, network, next, node, remove, session, until, vni},
     etcd::{Etcd, Options, file},
+    fixture::{create, furnish, line, name, network, next, node, remove, session, until, vni},
 };
 
 fn settings(etcd: &Etcd) -> Settings {

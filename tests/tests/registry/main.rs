@@ -11,9 +11,9 @@
 )]
 
 mod backup;
-mod bed;
 mod etcd;
 mod faults;
+mod fixture;
 mod logins;
 mod nodes;
 mod proxy;
@@ -28,13 +28,13 @@ macro_rules! for_every_backend {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
-                super::$test(crate::bed::Bed::sqlite()).await;
+                super::$test(crate::fixture::Fixture::sqlite()).await;
             })+
         }
         mod etcd {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
-                super::$test(crate::bed::Bed::etcd()).await;
+                super::$test(crate::fixture::Fixture::etcd()).await;
             })+
         }
     };

@@ -8,7 +8,7 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{Bed, create, line, name, next_delta, next_other, node, session},
+    fixture::{Fixture, create, line, name, next_delta, next_other, node, session},
     for_every_backend,
 };
 
@@ -29,7 +29,7 @@ fn remove(text: &str) -> Change {
 async fn addresses(registry: &dyn Registry) -> Vec<(String, Option<IpAddr>)> {
     let mut nodes = registry.nodes().await.unwrap();
     nodes.sort_by(|one, other| one.name.cmp(&other.name));
-    let address = |node: &Node| (!node.vtep.is_discard()).then_some(node.vtep.ip);
+    let address = |node: &Node| (!node.vtep.is_discard()).then_some(node.vtep.ip.into());
     nodes
         .iter()
         .map(|node| (node.name.to_string(), address(node)))
@@ -40,9 +40,13 @@ fn placed(node: &str, ip: &str) -> (String, Option<IpAddr>) {
     (node.to_owned(), Some(ip.parse().unwrap()))
 }
 
-async fn a_silent_node_is_removed_with_its_endpoints_and_one_that_lives_is_refused(bed: Bed) {
-    let registry = bed.open_with(|settings| settings.session_ttl = SHORT).await;
-    crate::bed::furnish(&*registry).await;
+async fn a_silent_node_is_removed_with_its_endpoints_and_one_that_lives_is_refused(
+    fixture: Fixture,
+) {
+    let registry = fixture
+        .open_with(|settings| settings.session_ttl = SHORT)
+        .await;
+    crate::fixture::furnish(&*registry).await;
     registry
         .commit(&[create("blue", 2), create("green", 3)])
         .await
@@ -67,7 +71,7 @@ async fn a_silent_node_is_removed_with_its_endpoints_and_one_that_lives_is_refus
     // The rule for removed addresses counts here too.
     let stolen = Change::CreateEndpoint(overlay_user::model::Endpoint {
         node: name("h2"),
-        ..crate::bed::endpoint("red", 2)
+        ..crate::fixture::endpoint("red", 2)
     });
     let error = registry.commit(&[stolen]).await.unwrap_err();
     assert!(
@@ -82,8 +86,10 @@ async fn a_silent_node_is_removed_with_its_endpoints_and_one_that_lives_is_refus
     assert!(registry.nodes().await.unwrap().is_empty());
 }
 
-async fn a_silent_nodes_address_goes_to_another_in_one_commit_and_its_endpoints_stay(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_silent_nodes_address_goes_to_another_in_one_commit_and_its_endpoints_stay(
+    fixture: Fixture,
+) {
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let mut events = registry.watch().await.unwrap();
     let takeover = [
@@ -121,8 +127,8 @@ async fn a_silent_nodes_address_goes_to_another_in_one_commit_and_its_endpoints_
     assert_eq!(addresses(&*registry).await[0].1, None);
 }
 
-async fn a_living_node_keeps_its_address(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_living_node_keeps_its_address(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry
         .heartbeat(&name("h1"), &session("one"))
         .await
@@ -137,8 +143,8 @@ async fn a_living_node_keeps_its_address(bed: Bed) {
     assert_eq!(now, [placed("h1", "10.0.0.1"), placed("h2", "10.0.0.2")]);
 }
 
-async fn two_nodes_exchange_their_addresses_once_each_has_given_up_its_own(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn two_nodes_exchange_their_addresses_once_each_has_given_up_its_own(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     for (host, text) in [("h1", "one"), ("h2", "two")] {
         registry
             .heartbeat(&name(host), &session(text))

@@ -15,8 +15,8 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{
-        Bed, Reader, content, create, endpoint, furnish, line, name, network, node, remove,
+    fixture::{
+        Fixture, Reader, content, create, endpoint, furnish, line, name, network, node, remove,
         session, sorted, vni,
     },
     for_every_backend,
@@ -60,14 +60,14 @@ async fn refusal(registry: &dyn Registry, changes: &[Change]) -> String {
     text
 }
 
-async fn a_new_registry_is_empty(bed: Bed) {
-    let snapshot = bed.open().await.snapshot().await.unwrap();
+async fn a_new_registry_is_empty(fixture: Fixture) {
+    let snapshot = fixture.open().await.snapshot().await.unwrap();
     assert!(snapshot.revision >= 1);
     assert_eq!(content(snapshot), Snapshot::default());
 }
 
-async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(bed: Bed) {
-    let registry = bed.open().await;
+async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(fixture: Fixture) {
+    let registry = fixture.open().await;
     let network = Network {
         mtu: 1400,
         flood: FloodMode::Multicast("239.1.1.1".parse().unwrap()),
@@ -117,12 +117,12 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(bed: 
     assert_eq!(snapshot.nodes, [h1, foreign]);
     assert_eq!(snapshot.endpoints, [generation(bare), generation(full)]);
     drop(registry);
-    let again = bed.open().await.snapshot().await.unwrap();
+    let again = fixture.open().await.snapshot().await.unwrap();
     assert_eq!(content(again), content(snapshot), "after opening it again");
 }
 
-async fn what_is_taken_is_a_conflict_that_names_the_owner(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn what_is_taken_is_a_conflict_that_names_the_owner(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let same_mac = Endpoint {
         mac: endpoint("x", 2).mac,
@@ -189,8 +189,8 @@ async fn what_is_taken_is_a_conflict_that_names_the_owner(bed: Bed) {
     );
 }
 
-async fn what_is_missing_is_named_with_what_to_do(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn what_is_missing_is_named_with_what_to_do(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let no_network = Endpoint {
         vni: vni(44),
         ..endpoint("blue", 2)
@@ -228,8 +228,8 @@ async fn what_is_missing_is_named_with_what_to_do(bed: Bed) {
     }
 }
 
-async fn what_breaks_a_rule_is_refused_as_a_whole(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn what_breaks_a_rule_is_refused_as_a_whole(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let with = |addresses: &[&str]| {
         Change::CreateEndpoint(Endpoint {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
@@ -271,8 +271,8 @@ async fn what_breaks_a_rule_is_refused_as_a_whole(bed: Bed) {
     }
 }
 
-async fn tenants_may_use_the_same_addresses(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn tenants_may_use_the_same_addresses(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let other_tenant = Endpoint {
         vni: vni(43),
         ..endpoint("blue43", 2)
@@ -282,8 +282,8 @@ async fn tenants_may_use_the_same_addresses(bed: Bed) {
     assert_eq!(registry.snapshot().await.unwrap().endpoints.len(), 2);
 }
 
-async fn a_network_with_endpoints_stays(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_network_with_endpoints_stays(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     for (number, expected) in [
         (1, "1 endpoint (e1)"),
         (2, "2 endpoints (e1, e2)"),
@@ -303,8 +303,8 @@ async fn a_network_with_endpoints_stays(bed: Bed) {
     }
 }
 
-async fn a_network_goes_with_its_last_endpoints_in_one_commit(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_network_goes_with_its_last_endpoints_in_one_commit(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry
         .commit(&[create("a", 1), create("b", 2)])
         .await
@@ -320,8 +320,8 @@ async fn a_network_goes_with_its_last_endpoints_in_one_commit(bed: Bed) {
         .unwrap();
 }
 
-async fn a_network_changes_what_is_named_and_keeps_the_rest(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_network_changes_what_is_named_and_keeps_the_rest(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     let settings = NetworkSettings {
         mtu: Some(1400),
@@ -356,8 +356,8 @@ async fn a_network_changes_what_is_named_and_keeps_the_rest(bed: Bed) {
     assert!(text.contains("network 99 does not exist"), "{text}");
 }
 
-async fn a_node_takes_its_endpoints_with_it(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_node_takes_its_endpoints_with_it(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let on_h2 = Endpoint {
         node: name("h2"),
         ..endpoint("green", 3)
@@ -389,8 +389,8 @@ async fn a_node_takes_its_endpoints_with_it(bed: Bed) {
         .unwrap();
 }
 
-async fn only_an_empty_node_is_removed_as_empty(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn only_an_empty_node_is_removed_as_empty(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let both = ["h1", "h2"].map(|node| Change::RemoveEmptyNode(name(node)));
     registry.commit(&both).await.unwrap();
@@ -404,8 +404,8 @@ async fn only_an_empty_node_is_removed_as_empty(bed: Bed) {
     assert!(registry.nodes().await.unwrap().is_empty());
 }
 
-async fn a_node_that_moves_gives_its_vtep_free(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_node_that_moves_gives_its_vtep_free(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let before = registry.find_endpoint(&name("blue")).await.unwrap();
     registry
@@ -421,8 +421,8 @@ async fn a_node_that_moves_gives_its_vtep_free(bed: Bed) {
     assert_eq!(after, before, "its endpoints are as they were");
 }
 
-async fn a_commit_that_changes_nothing_gives_a_revision_that_is_reached(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_commit_that_changes_nothing_gives_a_revision_that_is_reached(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     // What is written beside the state, so that the store is ahead of what is watched.
@@ -452,8 +452,8 @@ async fn a_commit_that_changes_nothing_gives_a_revision_that_is_reached(bed: Bed
     reader.reach(empty).await;
 }
 
-async fn addresses_move_between_endpoints_in_one_commit(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn addresses_move_between_endpoints_in_one_commit(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry
         .commit(&[create("blue", 2), create("green", 3), create("red", 4)])
         .await
@@ -485,8 +485,8 @@ async fn addresses_move_between_endpoints_in_one_commit(bed: Bed) {
         .unwrap();
 }
 
-async fn an_endpoint_moves_with_its_name_mac_and_addresses(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn an_endpoint_moves_with_its_name_mac_and_addresses(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     let first = registry.commit(&[create("blue", 2)]).await.unwrap();
     let to_h2 = Change::MoveEndpoint {
@@ -525,8 +525,8 @@ async fn an_endpoint_moves_with_its_name_mac_and_addresses(bed: Bed) {
     assert!(reader.endpoints.is_empty() && reader.nodes.is_empty());
 }
 
-async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     registry.commit(&[create("green", 9)]).await.unwrap();
     let generation = registry.commit(&[create("blue", 2)]).await.unwrap();
@@ -609,8 +609,8 @@ async fn bed_is_sound(registry: &dyn Registry) -> String {
     all.join("; ")
 }
 
-async fn only_the_generation_that_was_named_is_removed(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn only_the_generation_that_was_named_is_removed(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let first = registry.commit(&[create("blue", 2)]).await.unwrap();
     let second = registry
         .commit(&[remove("blue"), create("blue", 2)])
@@ -645,10 +645,10 @@ fn quarantined(result: Result<Revision, RegistryError>) -> (&'static str, Durati
     }
 }
 
-async fn an_address_that_was_removed_is_kept_from_others_for_a_while(bed: Bed) {
+async fn an_address_that_was_removed_is_kept_from_others_for_a_while(fixture: Fixture) {
     const LONG: Duration = Duration::from_secs(30);
     const SHORT: Duration = Duration::from_secs(2);
-    let registry = bed.open_with(|s| s.quarantine = LONG).await;
+    let registry = fixture.open_with(|s| s.quarantine = LONG).await;
     furnish(&*registry).await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     registry.commit(&[remove("blue")]).await.unwrap();
@@ -679,10 +679,10 @@ async fn an_address_that_was_removed_is_kept_from_others_for_a_while(bed: Bed) {
     registry.commit(&[create("blue", 2)]).await.unwrap();
     registry.commit(&[remove("blue")]).await.unwrap();
     // Another one's quarantine may be shorter; that of the one who removed it counts.
-    let other = bed.open_with(|s| s.quarantine = Duration::ZERO).await;
+    let other = fixture.open_with(|s| s.quarantine = Duration::ZERO).await;
     quarantined(other.commit(&[create("green", 2)]).await);
 
-    let registry = bed.open_with(|s| s.quarantine = SHORT).await;
+    let registry = fixture.open_with(|s| s.quarantine = SHORT).await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let removed = Instant::now();
     registry.commit(&[remove("blue")]).await.unwrap();
@@ -697,8 +697,8 @@ async fn an_address_that_was_removed_is_kept_from_others_for_a_while(bed: Bed) {
     assert!(removed.elapsed() >= SHORT, "{:?}", removed.elapsed());
 }
 
-async fn a_nodes_addresses_are_kept_from_others_too(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_nodes_addresses_are_kept_from_others_too(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let again = [
         Change::RemoveNode(name("h1")),
@@ -709,16 +709,16 @@ async fn a_nodes_addresses_are_kept_from_others_too(bed: Bed) {
     registry.commit(&[create("blue", 2)]).await.unwrap();
 }
 
-async fn without_quarantine_an_address_is_free_at_once(bed: Bed) {
-    let registry = bed.open_with(|s| s.quarantine = Duration::ZERO).await;
+async fn without_quarantine_an_address_is_free_at_once(fixture: Fixture) {
+    let registry = fixture.open_with(|s| s.quarantine = Duration::ZERO).await;
     furnish(&*registry).await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     registry.commit(&[remove("blue")]).await.unwrap();
     registry.commit(&[create("green", 2)]).await.unwrap();
 }
 
-async fn addresses_are_handed_out_in_order_and_around_what_is_taken(bed: Bed) {
-    let registry = bed.open().await;
+async fn addresses_are_handed_out_in_order_and_around_what_is_taken(fixture: Fixture) {
+    let registry = fixture.open().await;
     let small = network(42, &["7.7.7.0/29", "fd00::/126"]);
     registry
         .commit(&[
@@ -767,8 +767,8 @@ async fn addresses_are_handed_out_in_order_and_around_what_is_taken(bed: Bed) {
     assert_eq!(none, None);
 }
 
-async fn a_free_address_is_found_among_thousands(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_free_address_is_found_among_thousands(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     // All of 7.7.0.2 to 7.7.19.255, but for one.
     let changes: Vec<Change> = (2..5120_u16)
         .filter(|number| *number != 700)
@@ -794,8 +794,8 @@ async fn a_free_address_is_found_among_thousands(bed: Bed) {
     assert_eq!(free.to_string(), "7.7.2.188/21", "the only one");
 }
 
-async fn single_endpoints_are_found_by_name_mac_and_address(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn single_endpoints_are_found_by_name_mac_and_address(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let wide = Endpoint {
         vni: vni(43),
         addresses: vec!["9.9.9.9/24".parse().unwrap(), "fd00::9/64".parse().unwrap()],
@@ -826,12 +826,12 @@ async fn single_endpoints_are_found_by_name_mac_and_address(bed: Bed) {
     assert_eq!(registry.find_endpoint(&name("wide")).await.unwrap(), None);
 }
 
-async fn many_writers_never_share_a_name_or_an_address(bed: Bed) {
-    let reader = bed.furnished().await;
+async fn many_writers_never_share_a_name_or_an_address(fixture: Fixture) {
+    let reader = fixture.furnished().await;
     let mut writers = Vec::new();
     for writer in 0..8_u16 {
         // A connection of its own for each.
-        let registry = bed.open().await;
+        let registry = fixture.open().await;
         writers.push(tokio::spawn(async move {
             let mut won = Vec::new();
             for round in 0..25 {
@@ -864,8 +864,8 @@ async fn many_writers_never_share_a_name_or_an_address(bed: Bed) {
     assert_eq!((endpoints.len(), macs.len()), (25, 25));
 }
 
-async fn large_commits_and_removals_are_carried_out_whole(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn large_commits_and_removals_are_carried_out_whole(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     let many: Vec<Change> = (1..=1000).map(|n| create(&format!("e{n}"), n)).collect();
     let made = registry.commit(&many).await.unwrap();
@@ -892,12 +892,12 @@ async fn large_commits_and_removals_are_carried_out_whole(bed: Bed) {
     );
 }
 
-async fn a_reading_is_of_one_revision_whatever_is_written_meanwhile(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_reading_is_of_one_revision_whatever_is_written_meanwhile(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let many: Vec<Change> = (0..5000).map(|n| create(&format!("e{n}"), n)).collect();
     registry.commit(&many).await.unwrap();
     let mut reading = registry.read(Scope::All).await.unwrap();
-    let writer = bed.open().await;
+    let writer = fixture.open().await;
     writer
         .commit(&[remove("e0"), remove("e4999"), create("new", 6000)])
         .await
@@ -918,8 +918,8 @@ async fn a_reading_is_of_one_revision_whatever_is_written_meanwhile(bed: Bed) {
     writer.commit(&[remove("new")]).await.unwrap();
 }
 
-async fn a_reading_brings_what_was_asked_for(bed: Bed) {
-    let registry = bed.open().await;
+async fn a_reading_brings_what_was_asked_for(fixture: Fixture) {
+    let registry = fixture.open().await;
     let mut changes = vec![
         Change::PutNode(node("h1", "10.0.0.1")),
         Change::PutNode(node("h2", "10.0.0.2")),

@@ -12,8 +12,8 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{Bed, endpoint, name, network, next_delta, node, vni},
     etcd::{Etcd, Options},
+    fixture::{Fixture, endpoint, name, network, next_delta, node, vni},
 };
 
 const ENDPOINTS: u32 = 1_000_000;
@@ -145,11 +145,11 @@ async fn in_etcd(networks: u32) {
         quota: 8 << 30,
         ..Options::default()
     });
-    let bed = Bed::Etcd(Box::new(etcd));
-    let registry = bed.open().await;
+    let fixture = Fixture::Etcd(Box::new(etcd));
+    let registry = fixture.open().await;
     fill(&*registry, networks).await;
     measure(&*registry, networks).await;
-    let Bed::Etcd(etcd) = &bed else {
+    let Fixture::Etcd(etcd) = &fixture else {
         unreachable!()
     };
     println!("{}", etcd.does("endpoint status --write-out table"));
@@ -174,8 +174,8 @@ async fn a_million_in_one_network_in_etcd() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of some minutes: run it with --release --nocapture"]
 async fn a_million_in_a_thousand_networks_in_sqlite() {
-    let bed = Bed::sqlite();
-    let registry = bed.open().await;
+    let fixture = Fixture::sqlite();
+    let registry = fixture.open().await;
     fill(&*registry, 1000).await;
     measure(&*registry, 1000).await;
     let on_demand = overlay_user::model::Network {

@@ -8,7 +8,9 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{Bed, PATIENCE, furnish, line, name, next_delta, next_other, node, session, until},
+    fixture::{
+        Fixture, PATIENCE, furnish, line, name, next_delta, next_other, node, session, until,
+    },
     for_every_backend,
 };
 
@@ -18,8 +20,8 @@ for_every_backend! {
     agents_are_asked_and_their_answers_collected,
 }
 
-async fn a_session_that_lives_keeps_its_node(bed: Bed) {
-    let (first, second) = (bed.open().await, bed.open().await);
+async fn a_session_that_lives_keeps_its_node(fixture: Fixture) {
+    let (first, second) = (fixture.open().await, fixture.open().await);
     let h1 = name("h1");
     // The claim comes before the node itself.
     first.heartbeat(&h1, &session("one")).await.unwrap();
@@ -62,9 +64,9 @@ async fn a_session_that_lives_keeps_its_node(bed: Bed) {
     );
 }
 
-async fn a_session_that_says_nothing_ends_and_another_may_follow(bed: Bed) {
+async fn a_session_that_says_nothing_ends_and_another_may_follow(fixture: Fixture) {
     const TTL: Duration = Duration::from_secs(4);
-    let registry = bed.open_with(|s| s.session_ttl = TTL).await;
+    let registry = fixture.open_with(|s| s.session_ttl = TTL).await;
     furnish(&*registry).await;
     let mut events = registry.watch().await.unwrap();
     let h1 = name("h1");
@@ -87,16 +89,16 @@ async fn a_session_that_says_nothing_ends_and_another_may_follow(bed: Bed) {
     let known = nodes.iter().find(|node| node.name == h1).unwrap();
     assert!(!known.alive && known.last_seen.is_some());
 
-    let other = bed.open_with(|s| s.session_ttl = TTL).await;
+    let other = fixture.open_with(|s| s.session_ttl = TTL).await;
     other.heartbeat(&h1, &session("two")).await.unwrap();
     assert_eq!(next_other(&mut events).await, WatchEvent::Alive(h1.clone()));
     let error = registry.heartbeat(&h1, &session("one")).await.unwrap_err();
     assert!(matches!(error, RegistryError::Conflict { .. }), "{error}");
 }
 
-async fn agents_are_asked_and_their_answers_collected(bed: Bed) {
-    let registry = bed.furnished().await;
-    let agent = bed.open().await;
+async fn agents_are_asked_and_their_answers_collected(fixture: Fixture) {
+    let registry = fixture.furnished().await;
+    let agent = fixture.open().await;
     let mut events = agent.watch().await.unwrap();
     let question = |subject| Question {
         id: QuestionId::random(),
@@ -149,7 +151,7 @@ async fn agents_are_asked_and_their_answers_collected(bed: Bed) {
         [report("h1", None, 10)]
     );
     // Whoever watches from now on is asked nothing old; a node that goes takes its report along.
-    let mut late = bed.open().await.watch().await.unwrap();
+    let mut late = fixture.open().await.watch().await.unwrap();
     registry
         .commit(&[Change::RemoveNode(name("h1"))])
         .await

@@ -6,8 +6,9 @@ use overlay_user::{
 };
 
 use crate::{
-    bed::{
-        Bed, Reader, content, create, endpoint, name, network, next_delta, node, remove, until, vni,
+    fixture::{
+        Fixture, Reader, content, create, endpoint, name, network, next_delta, node, remove, until,
+        vni,
     },
     for_every_backend,
 };
@@ -20,11 +21,11 @@ for_every_backend! {
     networks_and_nodes_are_told_too,
 }
 
-async fn a_watch_begins_at_the_present_and_hears_its_own_process(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_watch_begins_at_the_present_and_hears_its_own_process(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry.commit(&[create("old", 1)]).await.unwrap();
     let mut events = registry.watch().await.unwrap();
-    let other = bed.open().await;
+    let other = fixture.open().await;
     let first = registry.commit(&[create("here", 2)]).await.unwrap();
     let second = other.commit(&[create("there", 3)]).await.unwrap();
     assert!(first < second);
@@ -45,8 +46,8 @@ async fn a_watch_begins_at_the_present_and_hears_its_own_process(bed: Bed) {
     );
 }
 
-async fn what_was_removed_and_made_again_is_only_among_the_put_ones(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn what_was_removed_and_made_again_is_only_among_the_put_ones(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     registry
         .commit(&[create("a", 1), create("b", 2)])
         .await
@@ -73,8 +74,8 @@ async fn what_was_removed_and_made_again_is_only_among_the_put_ones(bed: Bed) {
     assert_eq!(delta.endpoints_removed, [name("b")]);
 }
 
-async fn a_slow_receiver_misses_nothing(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn a_slow_receiver_misses_nothing(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     let mut last = 0;
     for number in 0..300 {
@@ -97,14 +98,14 @@ async fn a_slow_receiver_misses_nothing(bed: Bed) {
     );
 }
 
-async fn snapshot_and_watch_have_no_gap_under_concurrent_commits(bed: Bed) {
-    let registry = bed
+async fn snapshot_and_watch_have_no_gap_under_concurrent_commits(fixture: Fixture) {
+    let registry = fixture
         .open_with(|settings| settings.quarantine = std::time::Duration::ZERO)
         .await;
-    crate::bed::furnish(&*registry).await;
+    crate::fixture::furnish(&*registry).await;
     let mut writers = Vec::new();
     for writer in 0..4_u16 {
-        let registry = bed
+        let registry = fixture
             .open_with(|settings| settings.quarantine = std::time::Duration::ZERO)
             .await;
         writers.push(tokio::spawn(async move {
@@ -143,8 +144,8 @@ async fn snapshot_and_watch_have_no_gap_under_concurrent_commits(bed: Bed) {
     );
 }
 
-async fn networks_and_nodes_are_told_too(bed: Bed) {
-    let registry = bed.furnished().await;
+async fn networks_and_nodes_are_told_too(fixture: Fixture) {
+    let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     let changes = [
         Change::RemoveNetwork(vni(43)),
@@ -170,7 +171,7 @@ async fn networks_and_nodes_are_told_too(bed: Bed) {
     })
     .await;
     assert!(!matches!(
-        crate::bed::next(&mut registry_watch(&registry).await).await,
+        crate::fixture::next(&mut registry_watch(&registry).await).await,
         WatchEvent::Resync
     ));
 }

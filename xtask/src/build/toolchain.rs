@@ -236,21 +236,15 @@ fn rustflags(workspace: &Workspace) -> String {
     let linker = format!("linker={}", linker.display());
     let checkout = format!("{}/=", workspace.root().display());
     let registry = format!("{}/registry/src/=", host::cargo_home().display());
-    [
+    let paths = [
         "--remap-path-prefix",
         &checkout,
         "--remap-path-prefix",
         &registry,
-        "-C",
-        &linker,
-        "-C",
-        "debuginfo=2",
-        "-C",
-        "link-arg=--btf",
-        "-C",
-        "target-cpu=v3",
-        "-C",
-        "link-arg=--cpu-features=+allows-misaligned-mem-access",
-    ]
-    .join("\x1f")
+    ];
+    let code = "-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3 -C \
+                link-arg=--cpu-features=+allows-misaligned-mem-access";
+    let code = code.split(' ').chain(["-C", &linker]);
+    let words: Vec<&str> = paths.into_iter().chain(code).collect();
+    words.join("\x1f")
 }

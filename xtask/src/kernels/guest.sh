@@ -113,7 +113,7 @@ down_leaves_nothing_behind() {
 
 programs --test-threads 2
 programs_status=$?
-OVERLAY_BIN=/usr/bin/overlay lab_upgrade --test-threads 1 an_upgrade_under_traffic
+OVERLAY_BIN=/usr/bin/overlay hosts --test-threads 1 an_upgrade_under_traffic
 upgrade_status=$?
 
 # Each of these rests on the ones before it: the first failure ends them.

@@ -1,11 +1,12 @@
 //! Debian's kernels, unpacked beside the build and never installed.
 
-use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::host;
 use crate::setup;
 
 /// An unpacked kernel package.
@@ -49,27 +50,40 @@ impl Kernel {
     }
 
     /// The files of these modules and of those that they depend on, in an order in which they can be
-    /// loaded. A name without a file is one that is built in.
+    /// loaded; none of a module that is built in.
     pub(super) fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
-        let base = self
-            .modules
-            .ancestors()
-            .nth(3)
-            .context("modules are under lib/modules")?;
+        let base = self.modules.ancestors().nth(3);
+        let base = base.context("modules are under lib/modules")?;
         if !self.modules.join("modules.dep").is_file() {
             // A package leaves this to its installation.
-            duct::cmd!("busybox", "depmod", "-b", base, &self.release)
-                .stdout_null()
-                .run()?;
+            kmod(
+                "depmod",
+                &["-b".as_ref(), base.as_ref(), self.release.as_ref()],
+            )?;
         }
-        let dependencies = fs::read_to_string(self.modules.join("modules.dep"))?;
-        let dependencies = Dependencies::parse(&dependencies);
-        Ok(dependencies
-            .load_order(names)
-            .into_iter()
-            .map(|file| self.modules.join(file))
-            .collect())
+        let mut line: Vec<&OsStr> = vec!["-d".as_ref(), base.as_ref(), "-S".as_ref()];
+        line.extend([&self.release, "--show-depends", "--all"].map(OsStr::new));
+        line.extend(names.iter().map(OsStr::new));
+        let shown = kmod("modprobe", &line)?;
+        let mut files = Vec::new();
+        let loaded = shown
+            .lines()
+            .filter_map(|line| line.strip_prefix("insmod "));
+        for file in loaded.map(|file| PathBuf::from(file.trim())) {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+        Ok(files)
     }
+}
+
+/// Runs a program of kmod on the unpacked package; gives what it prints.
+fn kmod(program: &str, words: &[&OsStr]) -> Result<String> {
+    let command = duct::cmd(program, words).env("PATH", host::search_path()?);
+    command
+        .read()
+        .with_context(|| format!("asking {program} for a kernel's modules"))
 }
 
 /// The package that Debian's `package` depends on.
@@ -82,68 +96,4 @@ fn newest(package: &str) -> Result<String> {
         .find_map(|line| line.trim().strip_prefix("Depends: linux-image-"))
         .map(|version| format!("linux-image-{version}"))
         .with_context(|| format!("apt knows no {package}"))
-}
-
-/// modules.dep: each module's file and the files that have to be loaded before it, last one first.
-struct Dependencies<'a> {
-    /// By the module's name.
-    files: HashMap<String, (&'a str, Vec<&'a str>)>,
-}
-
-impl<'a> Dependencies<'a> {
-    fn parse(text: &'a str) -> Self {
-        let files = text
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .map(|(file, before)| {
-                (
-                    module_name(file),
-                    (file, before.split_whitespace().collect()),
-                )
-            })
-            .collect();
-        Self { files }
-    }
-
-    fn load_order(&self, names: &[&str]) -> Vec<&'a str> {
-        let mut order: Vec<&str> = Vec::new();
-        for (file, before) in names.iter().filter_map(|name| self.files.get(*name)) {
-            for file in before.iter().rev().chain([file]) {
-                if !order.contains(file) {
-                    order.push(file);
-                }
-            }
-        }
-        order
-    }
-}
-
-/// `kernel/drivers/net/veth.ko.xz` is `veth`.
-fn module_name(file: &str) -> String {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    name.split(".ko").next().unwrap_or(name).replace('-', "_")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_module_is_loaded_after_what_it_depends_on_and_only_once() {
-        let dependencies = Dependencies::parse(
-            "kernel/net/llc/llc.ko.xz:\n\
-             kernel/net/802/stp.ko.xz: kernel/net/llc/llc.ko.xz\n\
-             kernel/net/bridge/bridge.ko.xz: kernel/net/802/stp.ko.xz kernel/net/llc/llc.ko.xz\n\
-             kernel/net/ipv4/udp-tunnel.ko.xz:\n",
-        );
-        assert_eq!(
-            dependencies.load_order(&["stp", "built_in", "bridge", "udp_tunnel"]),
-            [
-                "kernel/net/llc/llc.ko.xz",
-                "kernel/net/802/stp.ko.xz",
-                "kernel/net/bridge/bridge.ko.xz",
-                "kernel/net/ipv4/udp-tunnel.ko.xz",
-            ]
-        );
-    }
 }

@@ -1,49 +1,57 @@
 //! Who imports whom: every path in the source, resolved and held against the table in
-//! [`house`](super::house).
+//! [`architecture`](super::architecture).
 
 use std::collections::{HashMap, HashSet};
 
-use proc_macro2::{TokenStream, TokenTree};
-use syn::ext::IdentExt as _;
-use syn::visit::{self, Visit};
-
-use super::house::{CRATES, Crate, IMPORTS, KEPT_APART, May, WRAPPED_CRATES};
+use super::architecture::{CRATES, Crate, IMPORTS, KEPT_APART, WRAPPED_CRATES};
+use super::circles::Graph;
 use super::source::{Finding, SourceFile};
+use super::tokens::Path;
 
 /// Findings in all files. Tests are free: they build their subject with whatever is at hand.
 pub(super) fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let house = House::of(files);
+    let modules = Modules::of(files);
     let mut findings = Vec::new();
-    for file in files {
-        let place = Place::of(&file.path);
-        for path in paths(file) {
-            if file.is_test_line(path.line) {
-                continue;
-            }
-            let broken = wrapped_crate(&file.path, &path.segments).or_else(|| {
-                place
-                    .as_ref()
-                    .and_then(|place| house.broken_by(place, &path))
-            });
-            findings.extend(broken.map(|rule| file.finding(path.line, rule)));
-        }
-    }
+    each_path(files, |file, place, path| {
+        let wrapped = wrapped_crate(&file.path, &path.segments);
+        let broken = wrapped.or_else(|| modules.broken_by(place?, path));
+        findings.extend(broken.map(|rule| file.finding(path.line, rule)));
+    });
     findings.dedup();
     findings
 }
 
-/// A path as it is written, and the inline modules around it.
-struct Path {
-    line: usize,
-    segments: Vec<String>,
-    /// How many inline modules it is in.
-    depth: usize,
+/// Which modules of each module import each other.
+pub(super) fn graph(files: &[SourceFile]) -> Graph {
+    let modules = Modules::of(files);
+    let mut graph = Graph::default();
+    each_path(files, |file, place, path| {
+        let siblings = place.and_then(|place| modules.siblings(place, path));
+        let Some((parent, from, to)) = siblings else {
+            return;
+        };
+        let line = file.finding(path.line, format!("{from} imports {to}"));
+        let imported = graph.entry(parent).or_default().entry(from).or_default();
+        imported.entry(to).or_insert(line);
+    });
+    graph
+}
+
+/// Calls `see` with every path outside of tests.
+fn each_path(files: &[SourceFile], mut see: impl FnMut(&SourceFile, Option<&Place>, &Path)) {
+    for file in files {
+        let place = Place::of(&file.path);
+        let paths = file.tokens.paths.iter();
+        for path in paths.filter(|path| !file.is_test_line(path.line)) {
+            see(file, place.as_ref(), path);
+        }
+    }
 }
 
 /// Where a file stands in our crates.
 struct Place {
     krate: &'static Crate,
-    /// The file's module, without the crate.
+    /// The file's module, crate first.
     module: Vec<String>,
 }
 
@@ -52,11 +60,9 @@ impl Place {
     fn of(path: &str) -> Option<Self> {
         let krate = CRATES.iter().find(|krate| path.starts_with(krate.folder))?;
         let inside = path.strip_prefix(krate.folder)?.strip_suffix(".rs")?;
-        let mut module: Vec<String> = inside.split('/').map(str::to_owned).collect();
-        if matches!(
-            module.last().map(String::as_str),
-            Some("mod" | "lib" | "main")
-        ) {
+        let mut module = vec![krate.name.to_owned()];
+        module.extend(inside.split('/').map(str::to_owned));
+        if let Some("mod" | "lib" | "main") = module.last().map(String::as_str) {
             module.pop();
         }
         Some(Self { krate, module })
@@ -65,10 +71,9 @@ impl Place {
     /// The full name of what a path in this file means, crate first; none where that is not ours.
     fn resolve(&self, path: &Path) -> Option<Vec<String>> {
         let mut segments = path.segments.iter().peekable();
-        let mut full = vec![self.krate.name.to_owned()];
-        match segments.next()?.as_str() {
-            "crate" => {}
-            "self" => full.extend(self.module.iter().cloned()),
+        let mut full = match segments.next()?.as_str() {
+            "crate" => vec![self.krate.name.to_owned()],
+            "self" => self.module.clone(),
             "super" => {
                 // An inline module's `super` leads to the file; only what is beyond counts.
                 let mut up = 1;
@@ -76,106 +81,127 @@ impl Place {
                     up += 1;
                 }
                 let up = usize::saturating_sub(up, path.depth);
-                let kept = self.module.len().saturating_sub(up);
-                full.extend(self.module.iter().take(kept).cloned());
+                let kept = self.module.len().saturating_sub(up).max(1);
+                self.module.iter().take(kept).cloned().collect()
             }
             name => {
-                let krate = CRATES
-                    .iter()
-                    .find(|krate| krate.extern_name == Some(name))?;
-                full = vec![krate.name.to_owned()];
+                let mut crates = CRATES.iter();
+                let krate = crates.find(|krate| krate.extern_name == Some(name))?;
+                vec![krate.name.to_owned()]
             }
-        }
+        };
         full.extend(segments.cloned());
         Some(full)
     }
 }
 
 /// What there is to import.
-struct House {
-    /// For each module with a mod.rs the items that are defined there.
+struct Modules {
+    /// Every module, by its full name, and the items that are defined in its own file.
     defined: HashMap<String, HashSet<String>>,
-    /// Every module, by its full name.
-    modules: HashSet<String>,
+    /// What a module passes on from one of its modules: its name there, and the module's.
+    passed_on: HashMap<String, String>,
 }
 
-impl House {
+impl Modules {
     fn of(files: &[SourceFile]) -> Self {
+        let places = || files.iter().filter_map(|f| Some((f, Place::of(&f.path)?)));
         let mut defined: HashMap<String, HashSet<String>> = HashMap::new();
-        let mut modules = HashSet::new();
-        for file in files {
-            let Some(place) = Place::of(&file.path) else {
-                continue;
-            };
-            let name = join(place.krate.name, &place.module);
+        for (file, place) in places() {
             for length in 1..=place.module.len() {
-                modules.extend(
-                    place
-                        .module
-                        .get(..length)
-                        .map(|part| join(place.krate.name, part)),
-                );
+                defined
+                    .entry(
+                        place
+                            .module
+                            .iter()
+                            .take(length)
+                            .cloned()
+                            .collect::<Vec<_>>()
+                            .join("::"),
+                    )
+                    .or_default();
             }
+            let items = file.tokens.items.iter().cloned();
             defined
-                .entry(name)
+                .entry(place.module.join("::"))
                 .or_default()
-                .extend(file.syntax.items.iter().filter_map(item_name));
+                .extend(items);
         }
-        Self { defined, modules }
+        let mut passed_on = HashMap::new();
+        for (file, place) in places() {
+            let module = place.module.join("::");
+            for path in file.tokens.paths.iter().filter(|path| path.is_use) {
+                let mut segments = path.segments.iter().filter(|segment| *segment != "self");
+                if let (Some(child), Some(name)) = (segments.next(), segments.next_back())
+                    && defined.contains_key(&format!("{module}::{child}"))
+                {
+                    passed_on.insert(format!("{module}::{name}"), child.clone());
+                }
+            }
+        }
+        Self { defined, passed_on }
     }
 
     /// The rule that this path breaks.
     fn broken_by(&self, place: &Place, path: &Path) -> Option<String> {
         let target = place.resolve(path)?;
         let full = target.join("::");
-        let from = join(place.krate.name, place.module.get(..1)?);
+        let from = place.module.get(..2)?.join("::");
         let to = target.get(..2)?.join("::");
-        if !self.modules.contains(&to) {
+        if !self.defined.contains_key(&to) {
             return None;
         }
         if from == to {
-            let own = place
-                .module
-                .get(..2)
-                .map(|module| join(place.krate.name, module))?;
-            let other = target.get(..3)?.join("::");
+            let (own, other) = (
+                place.module.get(..3)?.join("::"),
+                target.get(..3)?.join("::"),
+            );
             let apart = KEPT_APART.contains(&from.as_str());
-            return (apart && other != own && self.modules.contains(&other))
+            return (apart && other != own && self.defined.contains_key(&other))
                 .then(|| format!("{own} imports {full}: files of {from} never import each other"));
         }
 
         let Some((_, may)) = IMPORTS.iter().find(|(name, _)| *name == from) else {
             return Some(format!(
-                "{from} has no row in the import table of lint/house.rs"
+                "{from} has no row in the import table of lint/architecture.rs"
             ));
         };
-        let allowed = may.iter().any(|may| match may {
-            May::ImportAll => true,
-            May::Import(module) => is_within(&full, module),
-            May::ImportTraits(module) => {
-                let defined = self.defined.get(*module);
-                *module == to
-                    && target
-                        .get(2)
-                        .is_some_and(|item| defined.is_some_and(|d| d.contains(item)))
+        let allowed = may.split(' ').any(|may| match may.strip_prefix("traits:") {
+            Some(module) => {
+                let defined = self.defined.get(module);
+                let has = |item| defined.is_some_and(|defined| defined.contains(item));
+                module == to && target.get(2).is_some_and(has)
             }
+            None => may == "*" || is_within(&full, may),
         });
-        (!allowed).then(|| {
-            let list: Vec<String> = may.iter().map(describe).collect();
-            let list = if list.is_empty() {
-                "nothing of ours".to_owned()
-            } else {
-                list.join(", ")
-            };
-            format!("{from} imports {full}: it may import {list}")
-        })
+        let may = if may.is_empty() {
+            "nothing of ours"
+        } else {
+            may
+        };
+        (!allowed).then(|| format!("{from} imports {full}: it may import {may}"))
     }
-}
 
-fn join(krate: &str, module: &[String]) -> String {
-    module
-        .iter()
-        .fold(krate.to_owned(), |name, part| format!("{name}::{part}"))
+    /// Where this path leads from one of a module's own modules to another: the three of them.
+    fn siblings(&self, place: &Place, path: &Path) -> Option<(String, String, String)> {
+        let target = place.resolve(path)?;
+        let pairs = place.module.iter().zip(&target);
+        let shared = pairs.take_while(|(from, to)| from == to).count();
+        let parent = place
+            .module
+            .get(..shared)
+            .filter(|parent| !parent.is_empty())?;
+        let parent = parent.join("::");
+        let (from, to) = (place.module.get(shared)?, target.get(shared)?);
+        let full = format!("{parent}::{to}");
+        let is_module = self.defined.contains_key(&full);
+        let to = if is_module {
+            Some(to)
+        } else {
+            self.passed_on.get(&full)
+        }?;
+        (from != to).then(|| (parent, from.clone(), to.clone()))
+    }
 }
 
 fn is_within(path: &str, module: &str) -> bool {
@@ -183,167 +209,11 @@ fn is_within(path: &str, module: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-fn describe(may: &May) -> String {
-    match may {
-        May::ImportAll => "everything".to_owned(),
-        May::Import(module) => (*module).to_owned(),
-        May::ImportTraits(module) => format!("by name what {module}'s mod.rs defines"),
-    }
-}
-
 fn wrapped_crate(file: &str, segments: &[String]) -> Option<String> {
     let first = segments.first()?;
     let (name, folders) = WRAPPED_CRATES.iter().find(|(name, _)| first == name)?;
     let inside = folders.iter().any(|folder| file.starts_with(folder));
     (!inside).then(|| format!("names {name}: only {} may", folders.join(", ")))
-}
-
-/// The name under which an item is known; none for what a module passes on.
-fn item_name(item: &syn::Item) -> Option<String> {
-    let ident = match item {
-        syn::Item::Const(item) => &item.ident,
-        syn::Item::Enum(item) => &item.ident,
-        syn::Item::Fn(item) => &item.sig.ident,
-        syn::Item::Struct(item) => &item.ident,
-        syn::Item::Trait(item) => &item.ident,
-        syn::Item::Type(item) => &item.ident,
-        _ => return None,
-    };
-    Some(ident.to_string())
-}
-
-/// Every path of a file: in `use`, in code, in macros and in attributes.
-fn paths(file: &SourceFile) -> Vec<Path> {
-    let mut finder = Finder {
-        depth: 0,
-        found: Vec::new(),
-    };
-    finder.visit_file(&file.syntax);
-    finder.found
-}
-
-struct Finder {
-    depth: usize,
-    found: Vec<Path>,
-}
-
-impl Finder {
-    fn found(&mut self, line: usize, segments: Vec<String>) {
-        self.found.push(Path {
-            line,
-            segments,
-            depth: self.depth,
-        });
-    }
-
-    /// A `use` names as many paths as it has leaves.
-    fn leaves(&mut self, tree: &syn::UseTree, before: &[String]) {
-        let with = |ident: &syn::Ident| [before, &[ident.unraw().to_string()]].concat();
-        match tree {
-            syn::UseTree::Path(path) => self.leaves(&path.tree, &with(&path.ident)),
-            // `use a::{self}` is `use a`.
-            syn::UseTree::Name(name) if name.ident == "self" && !before.is_empty() => {
-                self.found(name.ident.span().start().line, before.to_vec());
-            }
-            syn::UseTree::Name(name) => {
-                self.found(name.ident.span().start().line, with(&name.ident));
-            }
-            syn::UseTree::Rename(rename) => {
-                self.found(rename.ident.span().start().line, with(&rename.ident));
-            }
-            syn::UseTree::Glob(glob) => {
-                let line = glob
-                    .star_token
-                    .spans
-                    .first()
-                    .map_or(0, |span| span.start().line);
-                self.found(line, [before, &["*".to_owned()]].concat());
-            }
-            syn::UseTree::Group(group) => {
-                group
-                    .items
-                    .iter()
-                    .for_each(|tree| self.leaves(tree, before));
-            }
-        }
-    }
-
-    /// Paths in tokens that have no syntax yet: `a`, `::`, `b`, ...
-    fn tokens(&mut self, tokens: TokenStream) {
-        let mut path: Vec<String> = Vec::new();
-        let mut line = 0;
-        let mut colons = 0;
-        for token in tokens {
-            match token {
-                TokenTree::Ident(ident) => {
-                    if colons != 2 {
-                        self.tokens_end(line, &mut path);
-                        line = ident.span().start().line;
-                    }
-                    path.push(ident.unraw().to_string());
-                    colons = 0;
-                }
-                TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
-                TokenTree::Group(group) => {
-                    self.tokens_end(line, &mut path);
-                    self.tokens(group.stream());
-                    colons = 0;
-                }
-                _ => {
-                    self.tokens_end(line, &mut path);
-                    colons = 0;
-                }
-            }
-        }
-        self.tokens_end(line, &mut path);
-    }
-
-    fn tokens_end(&mut self, line: usize, path: &mut Vec<String>) {
-        let path = std::mem::take(path);
-        if path.len() > 1 {
-            self.found(line, path);
-        }
-    }
-}
-
-impl<'ast> Visit<'ast> for Finder {
-    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        self.leaves(&item.tree, &[]);
-    }
-
-    fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
-        self.found(item.ident.span().start().line, vec![item.ident.to_string()]);
-    }
-
-    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        self.depth += 1;
-        visit::visit_item_mod(self, item);
-        self.depth -= 1;
-    }
-
-    fn visit_path(&mut self, path: &'ast syn::Path) {
-        let segments: Vec<String> = path
-            .segments
-            .iter()
-            .map(|segment| segment.ident.unraw().to_string())
-            .collect();
-        if let Some(first) = path.segments.first()
-            && segments.len() > 1
-        {
-            self.found(first.ident.span().start().line, segments);
-        }
-        visit::visit_path(self, path);
-    }
-
-    fn visit_macro(&mut self, item: &'ast syn::Macro) {
-        self.tokens(item.tokens.clone());
-        visit::visit_macro(self, item);
-    }
-
-    fn visit_meta_list(&mut self, list: &'ast syn::MetaList) {
-        self.tokens(list.tokens.clone());
-        visit::visit_meta_list(self, list);
-    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,17 @@
-//! The workspace's Rust files, parsed.
+//! The workspace's Rust files, read.
 
 use std::fmt;
 use std::fs;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use syn::spanned::Spanned as _;
-use syn::visit::{self, Visit};
 use walkdir::{DirEntry, WalkDir};
 
+use super::tokens::Tokens;
 use crate::workspace::Workspace;
 
 /// Something that breaks a rule.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) path: String,
     pub(super) line: usize,
@@ -30,37 +28,26 @@ impl fmt::Display for Finding {
 pub(super) struct SourceFile {
     /// From the workspace's root, for example `overlay-user/src/model/mod.rs`.
     pub(super) path: String,
-    pub(super) text: String,
-    pub(super) syntax: syn::File,
-    /// Lines of items that exist in tests alone.
-    tests: Vec<RangeInclusive<usize>>,
+    /// How many lines it has.
+    pub(super) lines: usize,
+    pub(super) tokens: Tokens,
 }
 
 impl SourceFile {
     pub(super) fn parse(path: &str, text: &str) -> Result<Self> {
-        let syntax = syn::parse_file(text)
-            .map_err(|error| anyhow!("{path}:{}: {error}", error.span().start().line))?;
-        let mut tests = TestItems::default();
-        tests.visit_file(&syntax);
+        let tokens = text.parse().map_err(|error| anyhow!("{path}: {error}"))?;
         Ok(Self {
             path: path.to_owned(),
-            text: text.to_owned(),
-            syntax,
-            tests: tests.lines,
+            lines: text.lines().count(),
+            tokens: Tokens::read(tokens),
         })
-    }
-
-    /// Whether the whole file exists in tests alone.
-    pub(super) fn is_test(&self) -> bool {
-        self.path
-            .split('/')
-            .any(|part| part == "tests" || part == "tests.rs")
-            || self.syntax.attrs.iter().any(is_cfg_test)
     }
 
     /// Whether this line exists in tests alone.
     pub(super) fn is_test_line(&self, line: usize) -> bool {
-        self.is_test() || self.tests.iter().any(|lines| lines.contains(&line))
+        let mut folders = self.path.split('/');
+        folders.any(|part| part == "tests" || part == "tests.rs")
+            || self.tokens.tests.iter().any(|lines| lines.contains(&line))
     }
 
     pub(super) fn finding(&self, line: usize, text: String) -> Finding {
@@ -108,48 +95,6 @@ fn relative(root: &Path, path: &Path) -> String {
         .into_owned()
 }
 
-/// Finds the items under `#[cfg(test)]`.
-#[derive(Default)]
-struct TestItems {
-    lines: Vec<RangeInclusive<usize>>,
-}
-
-impl<'ast> Visit<'ast> for TestItems {
-    fn visit_item(&mut self, item: &'ast syn::Item) {
-        if attributes(item).iter().any(is_cfg_test) {
-            let span = item.span();
-            self.lines.push(span.start().line..=span.end().line);
-        } else {
-            visit::visit_item(self, item);
-        }
-    }
-}
-
-fn attributes(item: &syn::Item) -> &[syn::Attribute] {
-    match item {
-        syn::Item::Const(item) => &item.attrs,
-        syn::Item::Enum(item) => &item.attrs,
-        syn::Item::Fn(item) => &item.attrs,
-        syn::Item::Impl(item) => &item.attrs,
-        syn::Item::Macro(item) => &item.attrs,
-        syn::Item::Mod(item) => &item.attrs,
-        syn::Item::Static(item) => &item.attrs,
-        syn::Item::Struct(item) => &item.attrs,
-        syn::Item::Trait(item) => &item.attrs,
-        syn::Item::Type(item) => &item.attrs,
-        syn::Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
-/// `#[cfg(test)]`, and no other condition: what one exists under for other reasons too is not a test.
-fn is_cfg_test(attribute: &syn::Attribute) -> bool {
-    attribute.path().is_ident("cfg")
-        && attribute
-            .parse_args::<syn::Path>()
-            .is_ok_and(|condition| condition.is_ident("test"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +110,6 @@ mod tests {
     #[test]
     fn a_file_of_a_tests_folder_is_a_test() {
         let file = SourceFile::parse("p/src/x/tests.rs", "fn a() {}").unwrap();
-        assert!(file.is_test());
+        assert!(file.is_test_line(1));
     }
 }

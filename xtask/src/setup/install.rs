@@ -102,12 +102,7 @@ fn by_hand(packages: &str) -> String {
 /// Whether apt has heard of all of them.
 fn known(packages: &[&str]) -> bool {
     let args = [&["show", "--no-all-versions"], packages].concat();
-    let asked = duct::cmd("apt-cache", args)
-        .stdout_null()
-        .stderr_null()
-        .unchecked()
-        .run();
-    asked.is_ok_and(|output| output.status.success())
+    host::succeeds(&duct::cmd("apt-cache", args))
 }
 
 /// apt-get as root. It asks nothing and waits for another apt-get that is at work.

@@ -15,8 +15,20 @@ use crate::{
         arp, count, deliver, encap, group, miss, miss::Requester, mtu, ndp, sample::Subject,
         source, vlan,
     },
-    step::step,
+    step::Step,
 };
+
+/// Runs a stage. The way ends here unless the next one follows. Of a question the agent is told in the name of the
+/// requester in front: only here two stages meet.
+macro_rules! step {
+    ($requester:expr, $stage:expr) => {
+        match $stage? {
+            Step::Next => {}
+            Step::Done(action) => return Ok(action),
+            Step::Ask(question) => return Err(miss::of_ip($requester, question)),
+        }
+    };
+}
 
 /// Carries a frame of an endpoint on: to another one of this host, or into a tunnel.
 #[inline(always)]
