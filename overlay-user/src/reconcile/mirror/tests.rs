@@ -86,6 +86,7 @@ fn in_words(fact: &Fact<'_>) -> String {
         }
         Fact::Network(vni) => format!("network {vni}"),
         Fact::Node(node) => format!("node {} {}", node.name, node.vtep.ip),
+        Fact::Object(object) => format!("{} {}", object.id, object.revision),
     }
 }
 
