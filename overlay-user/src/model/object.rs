@@ -187,38 +187,47 @@ pub enum Target {
     Nothing,
 }
 
-const NETWORK: &str = "network";
-const NODE: &str = "node";
-const ENDPOINT: &str = "endpoint";
-
-impl Target {
-    /// Its name among references.
-    #[must_use]
-    pub fn id(&self) -> Option<ObjectId> {
-        let id = |kind: &str, key: Key| {
-            let kind = kind.parse().ok()?;
-            Some(ObjectId { kind, key })
-        };
-        match self {
-            Self::Network(vni) => id(NETWORK, (*vni).into()),
-            Self::Node(name) => id(NODE, name.into()),
-            Self::Endpoint(name) => id(ENDPOINT, name.into()),
-            Self::Object(id) => Some(id.clone()),
-            Self::Nothing => None,
-        }
-    }
-}
+const NETWORK: Kind = Kind::new("network");
+const NODE: Kind = Kind::new("node");
+const ENDPOINT: Kind = Kind::new("endpoint");
 
 impl ObjectId {
+    /// Names a network as the target of a reference.
+    #[must_use]
+    pub fn of_network(vni: Vni) -> Self {
+        Self {
+            kind: NETWORK,
+            key: vni.into(),
+        }
+    }
+
+    /// Names a node as the target of a reference.
+    #[must_use]
+    pub fn of_node(name: &Name) -> Self {
+        Self {
+            kind: NODE,
+            key: name.into(),
+        }
+    }
+
+    /// Names an endpoint as the target of a reference.
+    #[must_use]
+    pub fn of_endpoint(name: &Name) -> Self {
+        Self {
+            kind: ENDPOINT,
+            key: name.into(),
+        }
+    }
+
     /// What it names as the target of a reference.
     #[must_use]
     pub fn target(&self) -> Target {
         let key = self.key.as_str();
         let name = |of: fn(Name) -> Target| key.parse().map_or(Target::Nothing, of);
-        match self.kind.as_str() {
-            NETWORK => key.parse().map_or(Target::Nothing, Target::Network),
-            NODE => name(Target::Node),
-            ENDPOINT => name(Target::Endpoint),
+        match &self.kind {
+            kind if *kind == NETWORK => key.parse().map_or(Target::Nothing, Target::Network),
+            kind if *kind == NODE => name(Target::Node),
+            kind if *kind == ENDPOINT => name(Target::Endpoint),
             _ => Target::Object(self.clone()),
         }
     }
@@ -314,7 +323,14 @@ mod tests {
         ] {
             let id = ObjectId::from_word(word).unwrap();
             assert_eq!(id.to_word(), word);
-            assert_eq!(id.target().id(), Some(id));
+            let back = match id.target() {
+                Target::Network(vni) => ObjectId::of_network(vni),
+                Target::Node(name) => ObjectId::of_node(&name),
+                Target::Endpoint(name) => ObjectId::of_endpoint(&name),
+                Target::Object(id) => id,
+                Target::Nothing => panic!("{word}"),
+            };
+            assert_eq!(back, id);
         }
         for word in ["network/0", "network/a", "endpoint/a:b"] {
             let id = ObjectId::from_word(word).unwrap();

@@ -16,7 +16,7 @@ use super::{Claim, Key, Kind, Object, ObjectId, Reference, Rejected, RowId};
 /// entries: a list is one value.
 pub trait Resource: Serialize + DeserializeOwned {
     /// What it is, for example `router`: see [`Kind`].
-    const KIND: &'static str;
+    const KIND: Kind;
 
     /// Which one it is: who has what it claims.
     fn key(&self) -> Key;
@@ -37,16 +37,18 @@ pub trait Resource: Serialize + DeserializeOwned {
     }
 
     /// The name of the one with this key.
-    fn id(key: Key) -> Result<ObjectId, String> {
-        let kind: Kind = Self::KIND.parse().map_err(|error| format!("{error}"))?;
-        Ok(ObjectId { kind, key })
+    fn id(key: Key) -> ObjectId {
+        ObjectId {
+            kind: Self::KIND,
+            key,
+        }
     }
 
     /// Its object, before it is made.
     fn to_object(&self) -> Result<Object, String> {
         self.check()?;
         Ok(Object {
-            id: Self::id(self.key())?,
+            id: Self::id(self.key()),
             body: fields(self)?,
             claims: self.claims(),
             references: self.references(),
@@ -115,9 +117,9 @@ fn replaced<T: PartialEq + Clone>(all: &[T], known: &[T], new: Vec<T>) -> Vec<T>
 }
 
 /// A kind that this binary knows: its objects are followed if they make sense.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct KnownKind {
-    name: &'static str,
+    kind: Kind,
     check: fn(&Object) -> Result<(), String>,
 }
 
@@ -126,7 +128,7 @@ impl KnownKind {
     #[must_use]
     pub const fn of<R: Resource>() -> Self {
         Self {
-            name: R::KIND,
+            kind: R::KIND,
             check: |object| R::of(object).map(drop),
         }
     }
@@ -134,7 +136,7 @@ impl KnownKind {
 
 impl fmt::Debug for KnownKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        self.kind.fmt(f)
     }
 }
 
@@ -145,7 +147,7 @@ impl Kind {
     /// Whether it is among `kinds`.
     #[must_use]
     pub fn is_known(&self, kinds: &[KnownKind]) -> bool {
-        kinds.iter().any(|known| known.name == self.as_str())
+        kinds.iter().any(|known| known.kind == *self)
     }
 }
 
@@ -153,7 +155,7 @@ impl Object {
     /// Whether it makes sense as far as its kind is known.
     pub fn check(&self, kinds: &[KnownKind]) -> Result<(), Rejected> {
         let mut kinds = kinds.iter();
-        let known = kinds.find(|known| known.name == self.id.kind.as_str());
+        let known = kinds.find(|known| known.kind == self.id.kind);
         let checked = known.map_or(Ok(()), |known| (known.check)(self));
         checked.map_err(|why| Rejected::new(RowId::Object(self.id.clone()), why))
     }
@@ -180,7 +182,7 @@ mod tests {
     }
 
     impl Resource for Router {
-        const KIND: &'static str = "router";
+        const KIND: Kind = Kind::new("router");
 
         fn key(&self) -> Key {
             (&self.name).into()

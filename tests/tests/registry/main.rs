@@ -16,6 +16,7 @@ mod etcd;
 mod faults;
 mod logins;
 mod nodes;
+mod objects;
 mod proxy;
 mod rules;
 mod scale;

@@ -52,7 +52,7 @@ for_every_backend! {
     a_reading_brings_what_was_asked_for,
 }
 
-async fn refusal(registry: &dyn Registry, changes: &[Change]) -> String {
+pub(crate) async fn refusal(registry: &dyn Registry, changes: &[Change]) -> String {
     let before = content(registry.snapshot().await.unwrap());
     let text = line(&registry.commit(changes).await.unwrap_err());
     let after = content(registry.snapshot().await.unwrap());
@@ -597,7 +597,7 @@ async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(bed: Bed) {
 }
 
 /// What a check of the registry finds.
-async fn bed_is_sound(registry: &dyn Registry) -> String {
+pub(crate) async fn bed_is_sound(registry: &dyn Registry) -> String {
     let findings = overlay_user::registry::check(registry, false)
         .await
         .unwrap();

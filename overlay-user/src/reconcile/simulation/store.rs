@@ -35,7 +35,7 @@ pub(super) struct Rule {
 }
 
 impl Resource for Rule {
-    const KIND: &'static str = "rule";
+    const KIND: Kind = Kind::new("rule");
 
     fn key(&self) -> Key {
         (&self.name).into()

@@ -13,7 +13,7 @@ use super::{
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
-    self, Change, Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Revision, Target,
+    self, Change, Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, ObjectId, Revision,
     Vni,
 };
 
@@ -132,8 +132,8 @@ impl Work<'_, '_> {
         };
         let network: Network = values::read(key.as_bytes(), &value)?;
         let called = format!("network {} (VNI {vni})", network.name);
-        self.release(&called, &[Target::Network(vni)])?;
-        self.watch_referrers(&Target::Network(vni))?;
+        self.release(&called, &[ObjectId::of_network(vni)])?;
+        self.watch_referrers(&ObjectId::of_network(vni))?;
         self.planner.get(&key)?;
         let endpoints = self.planner.list(&keys::endpoints(vni))?;
         if !endpoints.is_empty() {
@@ -262,9 +262,9 @@ impl Work<'_, '_> {
             .map(|(vni, name)| keys::endpoint(*vni, name))
             .collect();
         self.planner.need(&rows)?;
-        let of = |(_, endpoint): &(Vni, Name)| Target::Endpoint(endpoint.clone());
-        let mut going: Vec<Target> = endpoints.iter().map(of).collect();
-        going.push(Target::Node(name.clone()));
+        let of = |(_, endpoint): &(Vni, Name)| ObjectId::of_endpoint(endpoint);
+        let mut going: Vec<ObjectId> = endpoints.iter().map(of).collect();
+        going.push(ObjectId::of_node(name));
         self.release(&format!("node {name}"), &going)?;
         for (vni, endpoint) in endpoints {
             self.take_endpoint(vni, &endpoint)?;
@@ -279,7 +279,7 @@ impl Work<'_, '_> {
         if !self.planner.list(&keys::all_on_node(name))?.is_empty() {
             return Ok(());
         }
-        match self.release(&format!("node {name}"), &[Target::Node(name.clone())]) {
+        match self.release(&format!("node {name}"), &[ObjectId::of_node(name)]) {
             // An object keeps it, as an endpoint does.
             Err(Stop::Failure(Failure::Said(RegistryError::Refused(_)))) => return Ok(()),
             released => released?,
@@ -294,7 +294,7 @@ impl Work<'_, '_> {
             return Ok(());
         };
         let node: NodeValue = values::read(key.as_bytes(), &value)?;
-        self.watch_referrers(&Target::Node(name.clone()))?;
+        self.watch_referrers(&ObjectId::of_node(name))?;
         self.planner.delete(key);
         self.planner.delete(keys::vtep(node.vtep.ip.ip()));
         self.planner.delete(keys::alive(name));
@@ -488,7 +488,7 @@ impl Work<'_, '_> {
     /// Removes an endpoint with all that speaks of it.
     fn take_endpoint(&mut self, vni: Vni, name: &Name) -> Result<(), Stop> {
         let called = format!("endpoint {name}");
-        let target = Target::Endpoint(name.clone());
+        let target = ObjectId::of_endpoint(name);
         self.release(&called, std::slice::from_ref(&target))?;
         self.watch_referrers(&target)?;
         let Some(endpoint) = self.endpoint(vni, name)? else {

@@ -15,7 +15,7 @@ use super::{
     read,
     session::Limits,
 };
-use crate::model::{Change, Name, Network, NetworkSettings, Node, Revision, Target, Vni};
+use crate::model::{Change, Name, Network, NetworkSettings, Node, ObjectId, Revision, Vni};
 
 mod endpoints;
 mod objects;
@@ -180,7 +180,7 @@ impl Commit<'_> {
             return Ok(());
         };
         let called = format!("network {network} (VNI {vni})");
-        self.release(&called, vec![Target::Network(vni)])?;
+        self.release(&called, vec![ObjectId::of_network(vni)])?;
         let deleted = self.execute("DELETE FROM network WHERE vni = ?1", [vni.get()]);
         let deleted = explained(deleted, || self.network_in_use(vni))?;
         self.note_removed(deleted, "network", &vni.to_string())
@@ -225,7 +225,7 @@ impl Commit<'_> {
 
     fn remove_node(&mut self, name: &Name) -> Result<(), Failure> {
         let mut going = self.referred_on_node(name)?;
-        going.push(Target::Node(name.clone()));
+        going.push(ObjectId::of_node(name));
         self.release(&format!("node {name}"), going)?;
         self.execute(
             "INSERT OR REPLACE INTO tombstone (kind, key, revision)
@@ -275,7 +275,7 @@ impl Commit<'_> {
             return Ok(());
         }
         let called = format!("node {name}");
-        match self.release(&called, vec![Target::Node(name.clone())]) {
+        match self.release(&called, vec![ObjectId::of_node(name)]) {
             // An object keeps it, as an endpoint does.
             Err(Failure::Said(RegistryError::Refused(_))) => return Ok(()),
             released => released?,

@@ -133,17 +133,16 @@ impl Work<'_, '_> {
         if self.planner.get(&keys::object(id))?.is_none() {
             return Ok(());
         }
-        self.release(&id.to_string(), &[Target::Object(id.clone())])?;
+        self.release(&id.to_string(), std::slice::from_ref(id))?;
         self.take_object(id)
     }
 
     /// Removes the objects that go along with these, each in a step of its own; refuses if another one refers
     /// to any of them. Whoever removes them has to [`Self::watch_referrers`] of each.
-    pub(super) fn release(&mut self, called: &str, going: &[Target]) -> Result<(), Stop> {
-        let going: Vec<ObjectId> = going.iter().filter_map(Target::id).collect();
+    pub(super) fn release(&mut self, called: &str, going: &[ObjectId]) -> Result<(), Stop> {
         let lists: Vec<String> = going.iter().map(keys::references).collect();
         self.planner.need_lists(&lists)?;
-        let along = going_along(called, going, |target| {
+        let along = going_along(called, going.to_vec(), |target| {
             let keys = self.planner.peek_list(&keys::references(target))?;
             let referrers = keys.iter().filter_map(|key| keys::referrer(key));
             Ok::<_, Stop>(referrers.collect())
@@ -158,17 +157,14 @@ impl Work<'_, '_> {
     }
 
     /// Makes the step depend on nothing new referring to it.
-    pub(super) fn watch_referrers(&mut self, target: &Target) -> Result<(), Stop> {
-        if let Some(id) = target.id() {
-            self.planner.list(&keys::references(&id))?;
-        }
-        Ok(())
+    pub(super) fn watch_referrers(&mut self, target: &ObjectId) -> Result<(), Stop> {
+        self.planner.list(&keys::references(target)).map(drop)
     }
 
     /// Removes an object with all that speaks of it. What one that can't be read has claimed stays claimed,
     /// until a check finds that.
     fn take_object(&mut self, id: &ObjectId) -> Result<(), Stop> {
-        self.watch_referrers(&Target::Object(id.clone()))?;
+        self.watch_referrers(id)?;
         let key = keys::object(id);
         let Some(value) = self.planner.get(&key)? else {
             return Ok(());

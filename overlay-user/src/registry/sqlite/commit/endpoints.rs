@@ -13,7 +13,7 @@ use super::{
     },
     Commit, explained,
 };
-use crate::model::{Claim, Endpoint, IfName, Mac, Name, Revision, Target, Vni};
+use crate::model::{Claim, Endpoint, IfName, Mac, Name, ObjectId, Revision, Vni};
 
 impl Commit<'_> {
     pub(super) fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
@@ -142,7 +142,7 @@ impl Commit<'_> {
         }
         self.release(
             &format!("endpoint {name}"),
-            vec![Target::Endpoint(name.clone())],
+            vec![ObjectId::of_endpoint(name)],
         )?;
         self.quarantine("e.name = ?1", name)?;
         let deleted = self.execute("DELETE FROM endpoint WHERE name = ?1", [name.as_str()])?;

@@ -164,13 +164,12 @@ impl Commit<'_> {
         if !self.exists(id)? {
             return Ok(());
         }
-        self.release(&id.to_string(), vec![Target::Object(id.clone())])?;
+        self.release(&id.to_string(), vec![id.clone()])?;
         self.delete_object(id)
     }
 
     /// Removes the objects that go along with these; refuses if another one refers to any of them.
-    pub(super) fn release(&mut self, called: &str, going: Vec<Target>) -> Result<(), Failure> {
-        let going = going.iter().filter_map(Target::id).collect();
+    pub(super) fn release(&mut self, called: &str, going: Vec<ObjectId>) -> Result<(), Failure> {
         let along = going_along(called, going, |target| self.referrers(target))?;
         for id in &along {
             self.delete_object(id)?;
@@ -194,7 +193,7 @@ impl Commit<'_> {
     }
 
     /// The endpoints of a node that objects refer to.
-    pub(super) fn referred_on_node(&self, node: &Name) -> Result<Vec<Target>, Failure> {
+    pub(super) fn referred_on_node(&self, node: &Name) -> Result<Vec<ObjectId>, Failure> {
         let mut statement = self.transaction.prepare_cached(
             "SELECT DISTINCT e.name FROM object_reference r JOIN endpoint e ON e.name = r.key
              WHERE r.kind = 'endpoint' AND e.node = (SELECT id FROM node WHERE name = ?1)",
@@ -202,7 +201,7 @@ impl Commit<'_> {
         let mut rows = statement.query([node.as_str()])?;
         let mut endpoints = Vec::new();
         while let Some(row) = rows.next()? {
-            endpoints.push(Target::Endpoint(read::parse(row, 0)?));
+            endpoints.push(ObjectId::of_endpoint(&read::parse(row, 0)?));
         }
         Ok(endpoints)
     }
