@@ -4,6 +4,7 @@ use super::*;
 use crate::model::{Delta, Vtep};
 
 mod absence;
+mod objects;
 
 fn vni(number: u32) -> Vni {
     Vni::try_from(number).unwrap()
