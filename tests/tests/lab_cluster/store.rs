@@ -166,6 +166,9 @@ fn a_row_that_cannot_be_read_stops_nobody() {
             "node/me",
             r#"{"vtep":{"ip":"10.0.0.1","port":4789},"agent":true}"#,
         ),
+        ("object/router/odd", r#"{"body":"#),
+        // Of a kind that is not known yet: that is nothing to be named.
+        ("object/future/x", r#"{"body":{"a":[1]}}"#),
     ] {
         world
             .cluster
@@ -173,13 +176,23 @@ fn a_row_that_cannot_be_read_stops_nobody() {
     }
     let told = || world.agents[0].json("status")["registry"]["rejected"].clone();
     until_within(RECOVERY, "the rows are named", || {
-        told().as_array().unwrap().len() == 3
+        told().as_array().unwrap().len() == 4
     });
+    let rows: Vec<Value> = told().as_array().unwrap().clone();
+    assert!(
+        rows.iter().any(|row| row["row"] == "router odd"),
+        "{rows:?}"
+    );
     world.changes_arrive(0, &[1, 2]);
     for vtep in world.agents[1].dump("vteps") {
         assert_ne!(vtep["key"][0], 127, "{vtep}");
     }
-    for key in ["endpoint/00000042/odd", "node/odd", "node/me"] {
+    for key in [
+        "endpoint/00000042/odd",
+        "node/odd",
+        "node/me",
+        "object/router/odd",
+    ] {
         world.cluster.does(&format!("del /overlay/v1/state/{key}"));
     }
     until_within(RECOVERY, "they are forgotten", || {

@@ -17,7 +17,10 @@ use crate::model::{
     Vni,
 };
 
+mod claim;
 mod objects;
+
+use claim::Claim;
 
 /// Something that somebody else had until a moment ago: refused once it is known for how long.
 #[derive(Debug)]
@@ -562,42 +565,4 @@ fn claims(vni: Vni, mac: Mac, ips: impl Iterator<Item = IpAddr>) -> impl Iterato
     let ips = ips.map(move |ip| model::Claim::Ip { vni, ip });
     ips.chain([model::Claim::Mac { vni, mac }])
         .map(|claim| Claim::of(&claim))
-}
-
-/// Something that one endpoint or object has, as keys.
-struct Claim {
-    what: &'static str,
-    value: String,
-    key: String,
-    /// Where it is while it is in quarantine, if it ever is.
-    quarantine: Option<String>,
-    /// For how long. `None`: as configured for addresses.
-    time: Option<Duration>,
-}
-
-impl Claim {
-    fn of(claim: &model::Claim) -> Self {
-        let (what, value) = claim.called();
-        let time = match claim {
-            model::Claim::Ip { .. } | model::Claim::Mac { .. } => None,
-            model::Claim::Unique { quarantine_s, .. } => {
-                Some(Duration::from_secs((*quarantine_s).into()))
-            }
-            model::Claim::Disjoint { .. } => Some(Duration::ZERO),
-        };
-        Self {
-            what,
-            value,
-            key: keys::claim(claim),
-            quarantine: keys::quarantined(claim),
-            time,
-        }
-    }
-
-    /// The keys that a new owner has to know.
-    fn keys(&self) -> impl Iterator<Item = String> + use<> {
-        [self.key.clone()]
-            .into_iter()
-            .chain(self.quarantine.clone())
-    }
 }
