@@ -37,6 +37,7 @@ pub trait Resource: Serialize + DeserializeOwned {
     }
 
     /// The name of the one with this key.
+    #[must_use]
     fn id(key: Key) -> ObjectId {
         ObjectId {
             kind: Self::KIND,

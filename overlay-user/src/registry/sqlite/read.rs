@@ -252,7 +252,7 @@ pub(super) enum Progress {
     /// Nothing.
     None,
     /// This.
-    Delta(Delta),
+    Delta(Box<Delta>),
     /// The store, now at this revision, can't say: tombstones are gone, or it is an older state.
     Resync(Revision),
 }
@@ -292,7 +292,7 @@ pub(super) fn progress(
             _ => delta.endpoints_removed.push(parse(row, key)?),
         }
     }
-    Ok(Progress::Delta(delta))
+    Ok(Progress::Delta(Box::new(delta)))
 }
 
 /// How far the store reaches.
