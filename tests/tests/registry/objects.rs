@@ -292,13 +292,16 @@ async fn what_an_object_claims_nobody_else_gets(bed: Bed) {
         endpoint: name("db"),
         ..block("db", 12, 0)
     };
-    let at_web = RouterPort {
-        gateway: [7, 7, 0, 2].into(),
-        ..port("r1", 42)
-    };
-    let at_web = Object {
-        id: id("router-port/other"),
-        ..at_web.to_object().unwrap()
+    let at = |ip: [u8; 4]| {
+        let mut object = thing(
+            "router-port/other",
+            vec![Reference::restrict(id("network/42"))],
+        );
+        object.claims.push(Claim::Ip {
+            vni: vni(42),
+            ip: ip.into(),
+        });
+        Change::PutObject(object)
     };
     for (change, expected) in [
         (
@@ -321,23 +324,11 @@ async fn what_an_object_claims_nobody_else_gets(bed: Bed) {
             "claim block 203.0.113.7/12 is taken by block web/0: choose another or remove that one first",
         ),
         (
-            Change::PutObject(Object {
-                claims: vec![Claim::Ip {
-                    vni: vni(42),
-                    ip: [7, 7, 0, 2].into(),
-                }],
-                ..at_web.clone()
-            }),
+            at([7, 7, 0, 2]),
             "IP 7.7.0.2 is taken by endpoint web (node h1): choose another or remove that one first",
         ),
         (
-            Change::PutObject(Object {
-                claims: vec![Claim::Ip {
-                    vni: vni(42),
-                    ip: [7, 7, 0, 1].into(),
-                }],
-                ..at_web
-            }),
+            at([7, 7, 0, 1]),
             "IP 7.7.0.1 is taken by router-port 42: choose another or remove that one first",
         ),
         (
