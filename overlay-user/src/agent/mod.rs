@@ -66,7 +66,7 @@ use self::{
 use crate::{
     config::{Config, InstancePaths},
     datapath::{self, Datapath, Kernel},
-    model::{Name, Node, SESSION_TTL, Session, Vtep},
+    model::{KINDS, Name, Node, SESSION_TTL, Session, Vtep},
     platform::{Linux, Platform, Underlay, require_shared},
     reconcile::{
         self, Observer, Reconciler,
@@ -256,6 +256,7 @@ async fn serve(
         registry: Arc::clone(&registry),
         applier,
         node,
+        kinds: KINDS,
         limits: Limits {
             entries: usize::try_from(config.cache.entries)?,
             idle: config.cache.idle,

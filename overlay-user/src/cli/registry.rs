@@ -46,8 +46,8 @@ Examples:
   overlay registry check --repair
   overlay -o json registry check | jq -r '.findings[].what'
 
-Looks for duplicates, for orphans (of a network or a node that does not exist), and for claims and
-indexes that disagree with the rows.";
+Looks for duplicates, for orphans (of a network, a node or an object that does not exist), for rows that
+can't be read, and for claims and indexes that disagree with the rows.";
 
 const ADOPT_EXAMPLES: &str = "\
 Examples:
@@ -207,10 +207,17 @@ impl CheckArgs {
 }
 
 fn told(counts: &Counts) -> String {
-    format!(
-        "{} networks, {} nodes, {} endpoints",
-        counts.networks, counts.nodes, counts.endpoints
-    )
+    let Counts {
+        networks,
+        nodes,
+        endpoints,
+        objects,
+    } = counts;
+    let objects = match objects {
+        0 => String::new(),
+        _ => format!(", {objects} objects"),
+    };
+    format!("{networks} networks, {nodes} nodes, {endpoints} endpoints{objects}")
 }
 
 fn write_adoption(adoption: &AdoptView, out: &mut dyn Write) -> io::Result<()> {

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(doc)]
 use super::Vtep;
-use super::{Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Rejected, Revision, Vni};
+use super::{
+    Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Object, ObjectId, Rejected,
+    Revision, Vni,
+};
 
 /// All desired state as of one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub struct Snapshot {
     pub nodes: Vec<Node>,
     /// Every endpoint of every node.
     pub endpoints: Vec<Endpoint>,
+    /// Every object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Object>,
 }
 
 /// What changed up to `revision`: the last word on each row, removals apart. A row that was removed
@@ -38,6 +44,10 @@ pub struct Delta {
     pub endpoints: Vec<Endpoint>,
     /// Endpoints removed.
     pub endpoints_removed: Vec<Name>,
+    /// Objects made or changed.
+    pub objects: Vec<Object>,
+    /// Objects removed.
+    pub objects_removed: Vec<ObjectId>,
     /// Rows that were made or changed, and can't be read.
     pub rejected: Vec<Rejected>,
 }
@@ -59,6 +69,12 @@ impl Delta {
     pub fn named_endpoints(&self) -> impl Iterator<Item = &Name> {
         let put = self.endpoints.iter().map(|endpoint| &endpoint.name);
         put.chain(&self.endpoints_removed)
+    }
+
+    /// The objects that it speaks of.
+    pub fn named_objects(&self) -> impl Iterator<Item = &ObjectId> {
+        let put = self.objects.iter().map(|object| &object.id);
+        put.chain(&self.objects_removed)
     }
 }
 
@@ -116,4 +132,9 @@ pub enum Change {
     /// Removes an endpoint if it is still of this generation: what somebody has made anew or moved
     /// since stays. For taking back what one has just made.
     RemoveGeneration(Name, Revision),
+    /// Makes an object, if its revision is 0, or changes the one that is of this revision. What it claims must
+    /// be free, what it refers to must exist. As it is already, whatever the revision: nothing to do.
+    PutObject(Object),
+    /// Removes an object. What refers to it goes with it or forbids it, as that says. Gone already: nothing to do.
+    RemoveObject(ObjectId),
 }

@@ -11,12 +11,15 @@ pub mod fair;
 mod free_vni;
 mod inquiry;
 pub mod ipam;
+mod key;
 mod miss;
 mod network;
 mod node;
+mod object;
 mod rejected;
 mod rejected_rows;
 mod report;
+mod resource;
 mod table;
 mod vtep;
 
@@ -26,9 +29,11 @@ pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};
 pub use endpoint::Endpoint;
 pub use free_vni::{AUTO_VNI, free_vni};
 pub use inquiry::{Answer, Inquiry, NetworkTold, PathTold, PathsTold, Ping, PingTarget, Sighting};
+pub use key::{Key, KeyError, Kind, LONGEST_KEY};
 pub use miss::Miss;
 pub use network::{Network, NetworkSettings};
 pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session};
+pub use object::{Claim, Object, ObjectId, OnRemoval, Reference, Slot, Target};
 /// Values that clients know too: they are defined in the API's crate.
 pub use overlay_api::{
     AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, Event,
@@ -40,6 +45,8 @@ pub use overlay_api::{
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
+pub(crate) use resource::replace;
+pub use resource::{KINDS, KnownKind, Resource};
 pub(crate) use table::for_each_table;
 pub use table::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Row, Rows,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Vni};
+use super::{Name, ObjectId, Vni};
 
 /// What a row of the registry speaks of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub enum RowId {
     Node(Name),
     /// An endpoint.
     Endpoint(Name),
+    /// An object.
+    Object(ObjectId),
     /// A row that does not say so; where it is.
     Other(String),
 }
@@ -25,6 +27,7 @@ impl fmt::Display for RowId {
             Self::Network(vni) => write!(f, "network {vni}"),
             Self::Node(name) => write!(f, "node {name}"),
             Self::Endpoint(name) => write!(f, "endpoint {name}"),
+            Self::Object(id) => id.fmt(f),
             Self::Other(place) => f.write_str(place),
         }
     }

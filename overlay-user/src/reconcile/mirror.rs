@@ -1,5 +1,5 @@
-//! The registry's state as this agent knows it: all networks and nodes, and of the endpoints those
-//! that this host's maps shall hold.
+//! The registry's state as this agent knows it: all networks and nodes, the objects of kinds that it knows, and
+//! of the endpoints those that this host's maps shall hold.
 //!
 //! Three things change it, and none may undo what another knew better. A *delta* is the last word
 //! on what it names, as of its revision. A *reading* is the whole as of one revision; it takes a
@@ -13,12 +13,15 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::model::{Endpoint, IfName, Mac, Name, Network, Node, Resolve, Revision, Vni};
+use crate::model::{
+    Endpoint, IfName, KINDS, KnownKind, Mac, Name, Network, Node, Resolve, Revision, Vni,
+};
 
 mod absence;
 mod fact;
 mod index;
 mod nodes;
+mod objects;
 mod store;
 mod update;
 
@@ -29,6 +32,7 @@ pub use self::{
 use self::{
     absence::{Doubted, Withheld},
     nodes::Nodes,
+    objects::Objects,
     store::{Record, Store},
     update::ChangesSinceRead,
 };
@@ -62,6 +66,7 @@ pub struct Mirror {
     /// The least of the nodes' underlays, bytes.
     underlay_mtu: Option<u32>,
     endpoints: Store,
+    objects: Objects,
     /// Of this node's endpoints alone: the namespace and the interface in it.
     interfaces: BTreeMap<Name, (Name, IfName)>,
     /// How many of the endpoints are on this node.
@@ -209,7 +214,14 @@ impl Mirror {
     /// Nothing is known yet; `node` is this host.
     #[must_use]
     pub fn new(node: Name) -> Self {
+        Self::with_kinds(node, KINDS)
+    }
+
+    /// The same; of objects it holds those of these kinds.
+    #[must_use]
+    pub fn with_kinds(node: Name, kinds: &'static [KnownKind]) -> Self {
         Self {
+            objects: Objects::new(kinds),
             node,
             revision: 0,
             networks: BTreeMap::new(),

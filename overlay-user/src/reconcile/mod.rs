@@ -63,7 +63,7 @@ pub use self::{
     withheld::{Former, Lost},
 };
 use crate::{
-    model::{Event, Miss, Name, Node, Question, Revision},
+    model::{Event, KnownKind, Miss, Name, Node, Question, Revision},
     platform::PortChange,
     registry::{Registry, RegistryError},
 };
@@ -179,6 +179,8 @@ pub struct Parts {
     /// What the registry shall say about this node: it is put there again if somebody changes or removes
     /// it.
     pub node: watch::Receiver<Node>,
+    /// The kinds of objects that are followed.
+    pub kinds: &'static [KnownKind],
     /// Bounds of what is resolved on demand.
     pub limits: Limits,
     /// How often it looks for itself.
@@ -236,7 +238,7 @@ impl Reconciler {
     pub fn new(parts: Parts) -> (Self, Observer) {
         let now = Instant::now();
         let node = parts.node.borrow().name.clone();
-        let view = Arc::new(RwLock::new(View::new(node.clone())));
+        let view = Arc::new(RwLock::new(View::new(node.clone(), parts.kinds)));
         let (publisher, progress) = watch::channel(Progress::default());
         let events = Events::default();
         let (adoptions, is_adopted) = mpsc::channel(1);

@@ -282,7 +282,10 @@ impl Reconciler {
         in_flight.heard = Instant::now();
         in_flight.revision = Some(reading.revision);
         let (mut networks, mut nodes) = (reading.networks, reading.nodes);
+        let mut objects = reading.objects;
         let mut rejected = reading.rejected.take();
+        let kinds = self.view.read().await.mirror.kinds();
+        vet::objects(&mut objects, kinds, &mut rejected);
         vet::networks(&mut networks, &mut rejected);
         vet::nodes(&mut nodes, &own, &mut rejected);
         in_flight.unreadable = reading.rejected;
@@ -295,6 +298,9 @@ impl Reconciler {
             .change(|mirror, on_fact| {
                 let is_same_history =
                     !is_whole || mirror.begin_reading(revision, networks, nodes, on_fact);
+                if is_whole {
+                    mirror.read_objects(objects, on_fact);
+                }
                 for rejected in &rejected {
                     mirror.hold(&rejected.row);
                 }

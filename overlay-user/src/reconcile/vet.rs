@@ -3,7 +3,7 @@
 //! They are checked on writing too, but other tools, versions and hosts write to the registry as well.
 
 use crate::{
-    model::{Endpoint, Network, Node, Rejected, RowId},
+    model::{Endpoint, KnownKind, Network, Node, Object, Rejected, RowId},
     registry::{RegistryError, rules},
 };
 
@@ -40,6 +40,21 @@ pub(super) fn endpoints<'a>(
         let checked =
             network(endpoint).map_or(Ok(()), |network| rules::check_addresses(endpoint, network));
         passes(checked, rejected, || RowId::Endpoint(endpoint.name.clone()))
+    });
+}
+
+/// Takes objects of known kinds out that make no sense.
+pub(super) fn objects(
+    objects: &mut Vec<Object>,
+    kinds: &[KnownKind],
+    rejected: &mut Vec<Rejected>,
+) {
+    objects.retain(|object| match object.check(kinds) {
+        Ok(()) => true,
+        Err(reason) => {
+            rejected.push(reason);
+            false
+        }
     });
 }
 

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{mirror::Mirror, status::PortState, withheld::Lost};
-use crate::model::{EndpointState, Name, Revision, RowId};
+use crate::model::{EndpointState, KnownKind, Name, Revision, RowId};
 
 /// What the loop knows, for whoever asks.
 #[derive(Debug)]
@@ -80,9 +80,9 @@ pub struct Counters {
 }
 
 impl View {
-    pub(super) fn new(node: Name) -> Self {
+    pub(super) fn new(node: Name, kinds: &'static [KnownKind]) -> Self {
         Self {
-            mirror: Mirror::new(node),
+            mirror: Mirror::with_kinds(node, kinds),
             endpoints: BTreeMap::new(),
             making: BTreeSet::new(),
             lost: None,

@@ -147,6 +147,7 @@ impl Reconciler {
         vet::networks(&mut delta.networks, &mut rejected);
         vet::nodes(&mut delta.nodes, &self.own_node(), &mut rejected);
         let view = self.view.read().await;
+        vet::objects(&mut delta.objects, view.mirror.kinds(), &mut rejected);
         let Delta {
             networks,
             endpoints,
@@ -227,5 +228,8 @@ fn forget_rejected(rejected: &mut BTreeMap<RowId, String>, delta: &Delta) {
     }
     for name in delta.named_endpoints() {
         rejected.remove(&RowId::Endpoint(name.clone()));
+    }
+    for id in delta.named_objects() {
+        rejected.remove(&RowId::Object(id.clone()));
     }
 }

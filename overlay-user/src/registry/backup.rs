@@ -1,18 +1,20 @@
 //! The whole state as a file, and back: for backups, and from one backend to another.
 //!
-//! The file is JSON, one object a line: what it is, the networks, the nodes, the endpoints, and a last
-//! line that counts them, so that a file which was cut off is noticed.
+//! The file is JSON, a line each: what it is, the networks, the nodes, the endpoints, the objects, and a last
+//! line that counts them, so that a file which was cut off is noticed. An object comes after those that it refers
+//! to; its kind need not be known, neither here nor there.
 //!
 //! ```text
 //! {"registry":{"format":1,"revision":1234}}
 //! {"network":{"vni":42,"name":"blue","subnets":["7.7.0.0/16"],...}}
 //! {"node":{"name":"h1","vtep":{"ip":"10.0.0.1","port":4789},...}}
 //! {"endpoint":{"name":"web","vni":42,"mac":"02:42:07:07:00:02",...}}
-//! {"end":{"networks":1,"nodes":1,"endpoints":1}}
+//! {"object":{"kind":"router","key":"r1","body":{...},"claims":[...],"references":[...]}}
+//! {"end":{"networks":1,"nodes":1,"endpoints":1,"objects":1}}
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io, mem,
 };
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{Reading, Registry, RegistryError, Scope};
-use crate::model::{Change, Endpoint, Name, Network, Node, Revision, Vni};
+use crate::model::{Change, Endpoint, Name, Network, Node, Object, ObjectId, Revision, Vni};
 
 /// The format's version that this binary writes, and the only one that it reads.
 const FORMAT: u32 = 1;
@@ -74,6 +76,14 @@ pub struct Counts {
     pub nodes: u64,
     /// Endpoints.
     pub endpoints: u64,
+    /// Objects.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub objects: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What an import has done.
@@ -97,6 +107,7 @@ enum Line {
     Network(Network),
     Node(Node),
     Endpoint(Endpoint),
+    Object(Object),
     End(Counts),
 }
 
@@ -109,6 +120,7 @@ pub async fn export<W: AsyncWrite + Unpin + Send>(
         revision,
         networks,
         nodes,
+        objects,
         rejected,
         endpoints: mut pages,
     } = registry.read(Scope::All).await?;
@@ -142,6 +154,10 @@ pub async fn export<W: AsyncWrite + Unpin + Send>(
             file.line(&Line::Endpoint(endpoint)).await?;
         }
     }
+    for object in targets_first(objects) {
+        counts.objects += 1;
+        file.line(&Line::Object(object)).await?;
+    }
     // A copy that leaves rows out is not the whole.
     if let Some(rejected) = rejected.take().first() {
         let why = format!(
@@ -152,6 +168,40 @@ pub async fn export<W: AsyncWrite + Unpin + Send>(
     file.line(&Line::End(counts)).await?;
     file.finish().await?;
     Ok(counts)
+}
+
+/// Objects in an order in which they can be made. Those that refer to each other in a circle come last.
+fn targets_first(objects: Vec<Object>) -> Vec<Object> {
+    let mut waiting: BTreeMap<ObjectId, (Object, usize)> = BTreeMap::new();
+    let mut referrers: HashMap<ObjectId, Vec<ObjectId>> = HashMap::new();
+    let present: HashSet<ObjectId> = objects.iter().map(|object| object.id.clone()).collect();
+    let mut ready = Vec::new();
+    for object in objects {
+        let targets = object.references.iter().map(|reference| &reference.target);
+        let targets: Vec<&ObjectId> = targets.filter(|it| present.contains(it)).collect();
+        for target in &targets {
+            let its = referrers.entry((*target).clone()).or_default();
+            its.push(object.id.clone());
+        }
+        match targets.len() {
+            0 => ready.push(object),
+            count => drop(waiting.insert(object.id.clone(), (object, count))),
+        }
+    }
+    let mut next = 0;
+    while let Some(made) = ready.get(next) {
+        next += 1;
+        for referrer in referrers.remove(&made.id).unwrap_or_default() {
+            if let Entry::Occupied(mut entry) = waiting.entry(referrer) {
+                entry.get_mut().1 -= 1;
+                if entry.get().1 == 0 {
+                    ready.push(entry.remove().0);
+                }
+            }
+        }
+    }
+    ready.extend(waiting.into_values().map(|(object, _)| object));
+    ready
 }
 
 struct Writer<W> {
@@ -189,6 +239,7 @@ pub async fn import<R: AsyncBufRead + Unpin + Send>(
         outcome: Imported::default(),
         seen: Counts::default(),
         batch: Vec::new(),
+        objects: Vec::new(),
     };
     let mut commits = FuturesUnordered::new();
     let mut lines = file.lines();
@@ -221,6 +272,17 @@ pub async fn import<R: AsyncBufRead + Unpin + Send>(
                     }
                 }
             }
+            Line::Object(object) => {
+                // It may refer to any of the endpoints.
+                commits.push(make(registry, mem::take(&mut import.batch)));
+                while let Some(made) = commits.next().await {
+                    import.take(made?);
+                }
+                import.object(object);
+                if import.objects.len() >= BATCH {
+                    import.make_objects().await?;
+                }
+            }
             Line::End(counts) => end = Some(counts),
         }
     }
@@ -228,6 +290,7 @@ pub async fn import<R: AsyncBufRead + Unpin + Send>(
     while let Some(made) = commits.next().await {
         import.take(made?);
     }
+    import.make_objects().await?;
     if end == Some(import.seen) {
         Ok(import.outcome)
     } else {
@@ -241,6 +304,7 @@ struct Known {
     nodes: HashMap<Name, Node>,
     /// A hash of each endpoint: a million of them have to fit.
     endpoints: HashMap<Name, u64>,
+    objects: HashMap<ObjectId, Object>,
 }
 
 impl Known {
@@ -248,7 +312,9 @@ impl Known {
         let mut reading = registry.read(Scope::All).await?;
         let networks = reading.networks.into_iter();
         let nodes = reading.nodes.into_iter();
+        let objects = reading.objects.into_iter();
         let mut known = Self {
+            objects: objects.map(|object| (object.id.clone(), object)).collect(),
             networks: networks.map(|network| (network.vni, network)).collect(),
             nodes: nodes.map(|node| (node.name.clone(), node)).collect(),
             endpoints: HashMap::new(),
@@ -288,6 +354,8 @@ struct Import<'a> {
     seen: Counts,
     /// Endpoints that are to be made.
     batch: Vec<Change>,
+    /// Objects that are to be made, in this order.
+    objects: Vec<Change>,
 }
 
 impl Import<'_> {
@@ -338,6 +406,25 @@ impl Import<'_> {
             )),
             None => self.batch.push(Change::CreateEndpoint(endpoint)),
         }
+    }
+
+    fn object(&mut self, object: Object) {
+        self.seen.objects += 1;
+        match self.known.objects.get(&object.id) {
+            Some(known) if known.is_same(&object) => self.outcome.unchanged.objects += 1,
+            Some(_) => self.refuse(format!("{} differs from the one that is there", object.id)),
+            None => self.objects.push(Change::PutObject(Object {
+                revision: 0,
+                ..object
+            })),
+        }
+    }
+
+    async fn make_objects(&mut self) -> Result<(), RegistryError> {
+        let made = make(self.registry, mem::take(&mut self.objects)).await?;
+        self.outcome.made.objects += made.count;
+        self.refuse_all(made.refusals);
+        Ok(())
     }
 
     fn take(&mut self, made: Made) {
@@ -391,4 +478,36 @@ async fn make(registry: &dyn Registry, changes: Vec<Change>) -> Result<Made, Reg
         }
     }
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Reference;
+
+    fn object(word: &str, targets: &[&str]) -> Object {
+        let id = |word| ObjectId::from_word(word).unwrap();
+        let references = targets.iter().map(|target| Reference::restrict(id(target)));
+        Object {
+            id: id(word),
+            body: serde_json::Map::new(),
+            claims: Vec::new(),
+            references: references.collect(),
+            revision: 1,
+        }
+    }
+
+    #[test]
+    fn an_object_comes_after_those_that_it_refers_to() {
+        let objects = vec![
+            object("a/1", &["b/1", "network/42"]),
+            object("b/1", &["c/1"]),
+            object("c/1", &["node/h1", "gone/1"]),
+            object("x/1", &["x/2"]),
+            object("x/2", &["x/1"]),
+        ];
+        let ordered = targets_first(objects);
+        let words: Vec<String> = ordered.iter().map(|object| object.id.to_word()).collect();
+        assert_eq!(words, ["c/1", "b/1", "a/1", "x/1", "x/2"]);
+    }
 }

@@ -18,8 +18,8 @@ use super::{
     Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent, identity::Followed,
 };
 use crate::model::{
-    Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Session,
-    Snapshot, Vni, Wanted, ipam::Block,
+    Change, Endpoint, Kind, Name, Node, Object, Question, QuestionId, RegistryId, Report, Revision,
+    Session, Snapshot, Vni, Wanted, ipam::Block,
 };
 
 mod access;
@@ -110,6 +110,10 @@ impl Registry for Etcd {
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
         self.done(read::nodes(&self.members).await)
+    }
+
+    async fn objects(&self, kind: &Kind) -> Result<Vec<Object>, RegistryError> {
+        self.done(read::objects(&self.members, kind).await)
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {

@@ -4,10 +4,14 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Reading, Registry, RegistryError, Scope, rules};
-use crate::model::{Endpoint, Name, Network, Vni};
+use crate::model::{
+    Claim, Endpoint, KINDS, Key, KnownKind, Name, Network, Object, ObjectId, Reference, Slot,
+    Target, Vni,
+};
 
 /// Findings that are told one by one.
 const TOLD: usize = 1000;
@@ -64,15 +68,28 @@ impl Findings {
 ///
 /// Takes memory for the addresses of all endpoints.
 pub async fn check(registry: &dyn Registry, repair: bool) -> Result<Findings, RegistryError> {
+    check_with(registry, repair, KINDS).await
+}
+
+/// The same; objects of these kinds have to make sense too.
+pub async fn check_with(
+    registry: &dyn Registry,
+    repair: bool,
+    kinds: &[KnownKind],
+) -> Result<Findings, RegistryError> {
     let mut findings = registry.audit(repair).await?;
-    findings.extend(check_rows(registry).await?);
+    findings.extend(check_rows(registry, kinds).await?);
     Ok(findings)
 }
 
-async fn check_rows(registry: &dyn Registry) -> Result<Findings, RegistryError> {
+async fn check_rows(
+    registry: &dyn Registry,
+    kinds: &[KnownKind],
+) -> Result<Findings, RegistryError> {
     let Reading {
         networks,
         nodes,
+        objects,
         rejected,
         endpoints: mut pages,
         ..
@@ -105,6 +122,19 @@ async fn check_rows(registry: &dyn Registry) -> Result<Findings, RegistryError> 
             rows.endpoint(&endpoint, &networks, &nodes);
         }
     }
+    let ids: HashSet<&ObjectId> = objects.iter().map(|object| &object.id).collect();
+    for object in &objects {
+        rows.object(object, |target| match target.target() {
+            Target::Network(vni) => networks.contains_key(&vni),
+            Target::Node(name) => nodes.contains(&name),
+            Target::Object(id) => ids.contains(&id),
+            Target::Endpoint(_) | Target::Nothing => false,
+        });
+        if let Err(rejected) = object.check(kinds) {
+            rows.by_hand(rejected.to_string());
+        }
+    }
+    rows.prefixes(&objects);
     for rejected in rejected.take() {
         rows.by_hand(rejected.to_string());
     }
@@ -115,7 +145,14 @@ async fn check_rows(registry: &dyn Registry) -> Result<Findings, RegistryError> 
 #[derive(Default)]
 struct Rows {
     findings: Findings,
-    taken: HashMap<Unique, Name>,
+    taken: HashMap<Unique, Owner>,
+}
+
+/// Who has something. Of endpoints there are many: one takes no more than its name.
+#[derive(Clone)]
+enum Owner {
+    Endpoint(Name),
+    Object(Box<ObjectId>),
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -123,6 +160,16 @@ enum Unique {
     Name(Name),
     Mac(Vni, crate::model::Mac),
     Ip(Vni, std::net::IpAddr),
+    Slot(Box<Slot>),
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Endpoint(name) => write!(f, "endpoint {name}"),
+            Self::Object(id) => id.fmt(f),
+        }
+    }
 }
 
 impl std::fmt::Display for Unique {
@@ -131,6 +178,7 @@ impl std::fmt::Display for Unique {
             Self::Name(name) => write!(f, "name {name}"),
             Self::Mac(vni, mac) => write!(f, "MAC {mac} in VNI {vni}"),
             Self::Ip(vni, ip) => write!(f, "IP {ip} in VNI {vni}"),
+            Self::Slot(slot) => write!(f, "claim {} {}", slot.space, slot.value),
         }
     }
 }
@@ -158,16 +206,72 @@ impl Rows {
         let ips = endpoint.ips().map(|ip| Unique::Ip(*vni, ip));
         let others = [Unique::Name(name.clone()), Unique::Mac(*vni, endpoint.mac)];
         for unique in ips.chain(others) {
-            match self.taken.entry(unique) {
-                Entry::Vacant(free) => drop(free.insert(name.clone())),
-                Entry::Occupied(taken) => {
-                    let what = format!(
-                        "endpoints {} and {name} have the same {}",
-                        taken.get(),
-                        taken.key()
-                    );
-                    self.findings.add(Repair::ByHand, what);
+            self.take(unique, &Owner::Endpoint(name.clone()));
+        }
+    }
+
+    /// After the endpoints. `exists` says so of all targets but those.
+    fn object(&mut self, object: &Object, exists: impl Fn(&ObjectId) -> bool) {
+        self.refused(rules::check_object(object));
+        let id = &object.id;
+        for Reference { target, .. } in &object.references {
+            let is_there = match target.target() {
+                Target::Endpoint(name) => self.taken.contains_key(&Unique::Name(name)),
+                _ => exists(target),
+            };
+            if !is_there {
+                self.by_hand(format!("{id} refers to {target}, which does not exist"));
+            }
+        }
+        for claim in &object.claims {
+            let unique = match claim {
+                Claim::Ip { vni, ip } => Unique::Ip(*vni, *ip),
+                Claim::Mac { vni, mac } => Unique::Mac(*vni, *mac),
+                Claim::Unique { .. } | Claim::Disjoint { .. } => {
+                    Unique::Slot(Box::new(claim.slot()))
                 }
+            };
+            self.take(unique, &Owner::Object(Box::new(id.clone())));
+        }
+    }
+
+    /// Prefixes of one space that overlap and are not the same.
+    fn prefixes(&mut self, objects: &[Object]) {
+        let mut spaces: HashMap<&Key, Vec<(&IpNet, &ObjectId)>> = HashMap::new();
+        for object in objects {
+            for claim in &object.claims {
+                if let Claim::Disjoint { space, prefix } = claim {
+                    spaces.entry(space).or_default().push((prefix, &object.id));
+                }
+            }
+        }
+        for (space, mut prefixes) in spaces {
+            // A prefix comes right before those inside it.
+            prefixes.sort_unstable();
+            for pair in prefixes.windows(2) {
+                if let [(outer, owner), (inner, id)] = pair
+                    && outer != inner
+                    && rules::overlap(outer, inner)
+                {
+                    self.by_hand(format!(
+                        "prefixes {outer} of {owner} and {inner} of {id} overlap in {space}"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, unique: Unique, owner: &Owner) {
+        match self.taken.entry(unique) {
+            Entry::Vacant(free) => drop(free.insert(owner.clone())),
+            Entry::Occupied(taken) => {
+                let what = match (taken.get(), owner) {
+                    (Owner::Endpoint(one), Owner::Endpoint(other)) => {
+                        format!("endpoints {one} and {other} have the same {}", taken.key())
+                    }
+                    (one, other) => format!("{one} and {other} have the same {}", taken.key()),
+                };
+                self.findings.add(Repair::ByHand, what);
             }
         }
     }

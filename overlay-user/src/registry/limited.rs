@@ -10,8 +10,8 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::{Findings, Reading, Registry, RegistryError, Scope, WatchEvent};
 use crate::model::{
-    Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, Report, Revision, Session, Vni,
-    Wanted, ipam::Block,
+    Change, Endpoint, Kind, Name, Node, Object, Question, QuestionId, RegistryId, Report, Revision,
+    Session, Vni, Wanted, ipam::Block,
 };
 
 /// The registry at `url` that `opening` opens, which is limited too.
@@ -72,6 +72,10 @@ impl Registry for Limited {
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
         self.limit(self.registry.nodes()).await
+    }
+
+    async fn objects(&self, kind: &Kind) -> Result<Vec<Object>, RegistryError> {
+        self.limit(self.registry.objects(kind)).await
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {

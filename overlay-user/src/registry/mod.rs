@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::model::{
-    Change, Delta, Endpoint, Name, Network, Node, Question, QuestionId, RegistryId, RejectedRows,
-    Report, Revision, SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
+    Change, Delta, Endpoint, Kind, Name, Network, Node, Object, Question, QuestionId, RegistryId,
+    RejectedRows, Report, Revision, SESSION_TTL, Session, Snapshot, Vni, Wanted, ipam::Block,
 };
 
 mod allocate;
@@ -24,11 +24,12 @@ pub mod etcd;
 mod identity;
 mod integrity;
 pub mod limited;
+mod object;
 pub mod rules;
 pub mod sqlite;
 
 pub use backup::{BackupError, Counts, Imported, export, import};
-pub use integrity::{Finding, Findings, Repair, check};
+pub use integrity::{Finding, Findings, Repair, check, check_with};
 
 /// How long a removed MAC or IP can't be claimed by an endpoint of another name, unless configured.
 pub const QUARANTINE: Duration = Duration::from_secs(30);
@@ -45,7 +46,7 @@ pub enum RegistryError {
     /// A unique value is taken: what, and who has it.
     #[error("{what} {value} is taken by {owner}: choose another or remove that one first")]
     Conflict {
-        /// "MAC", "IP", "endpoint name", "network name", "VNI", "VTEP".
+        /// "MAC", "IP", "endpoint name", "network name", "VNI", "VTEP", "key", "prefix", "claim".
         what: &'static str,
         /// The value that both want.
         value: String,
@@ -55,7 +56,7 @@ pub enum RegistryError {
     /// Something that the change refers to does not exist.
     #[error("{what} {value} does not exist: {advice}")]
     Missing {
-        /// "network", "node", "endpoint".
+        /// "network", "node", "endpoint", "object".
         what: &'static str,
         /// Its name or number.
         value: String,
@@ -65,18 +66,18 @@ pub enum RegistryError {
     /// The change breaks a rule of the model, for example an address outside the subnets.
     #[error("{0}")]
     Refused(String),
-    /// An address belonged to another endpoint until a moment ago.
+    /// An address or another claim belonged to somebody else until a moment ago.
     #[error(
-        "{what} {value} was endpoint {owner}'s until a moment ago and is kept free for at most {} s: \
+        "{what} {value} was {owner}'s until a moment ago and is kept free for at most {} s: \
          choose another, or try again then", for_at_most.as_secs_f64().ceil()
     )]
     Quarantined {
-        /// "MAC" or "IP".
+        /// "MAC", "IP" or "claim".
         what: &'static str,
-        /// The address.
+        /// The address, or what was claimed.
         value: String,
-        /// The endpoint that had it; it may have it back at once.
-        owner: Name,
+        /// Who had it, for example `endpoint blue`, and may have it back at once.
+        owner: String,
         /// How long it is still kept free at most.
         for_at_most: Duration,
     },
@@ -114,7 +115,7 @@ pub enum WatchEvent {
     Question(Question),
 }
 
-/// Which endpoints a reading brings; networks and nodes always come whole.
+/// Which endpoints a reading brings; all else always comes whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// Every one.
@@ -136,6 +137,8 @@ pub struct Reading {
     pub networks: Vec<Network>,
     /// Every node.
     pub nodes: Vec<Node>,
+    /// Every object.
+    pub objects: Vec<Object>,
     /// Rows that could not be read, and are in none of the others.
     pub rejected: RejectedRows,
     /// The endpoints, in pages of at most [`PAGE`]; ends after the last one. After an error nothing
@@ -155,6 +158,7 @@ impl Reading {
             networks: self.networks,
             nodes: self.nodes,
             endpoints,
+            objects: self.objects,
         })
     }
 }
@@ -196,6 +200,9 @@ pub trait Registry: Send + Sync + 'static {
     /// Every node, with whether its session lives.
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError>;
 
+    /// Every object of a kind, by key.
+    async fn objects(&self, kind: &Kind) -> Result<Vec<Object>, RegistryError>;
+
     /// Changes from now on, including those of this process. Ends when the receiver is dropped.
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError>;
 
@@ -208,7 +215,7 @@ pub trait Registry: Send + Sync + 'static {
     ///
     /// The MAC and the addresses of an endpoint that is removed are in quarantine for the
     /// configured time: no endpoint of another name can claim them, unless the same commit hands
-    /// them over.
+    /// them over. So are what an object gives up of those, and any claim that says for how long.
     async fn commit(&self, changes: &[Change]) -> Result<Revision, RegistryError>;
 
     /// Says that `node`'s agent lives; the first time claims the node, which need not be in the

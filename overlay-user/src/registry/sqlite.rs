@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
 use crate::model::{
-    self, Change, Endpoint, Name, Node, Question, QuestionId, RegistryId, RejectedRows, Report,
-    Revision, Vni, Wanted, ipam::Block,
+    self, Change, Endpoint, Kind, Name, Node, Object, Question, QuestionId, RegistryId,
+    RejectedRows, Report, Revision, Vni, Wanted, ipam::Block,
 };
 
 mod audit;
@@ -137,6 +137,7 @@ impl Registry for Sqlite {
             revision: head.revision,
             networks: head.networks,
             nodes: head.nodes,
+            objects: head.objects,
             rejected,
             endpoints,
         })
@@ -169,6 +170,13 @@ impl Registry for Sqlite {
                 session
                     .with(|connection, limits| read::nodes(connection, 0, limits, &mut Vec::new()))
             })
+            .await
+    }
+
+    async fn objects(&self, kind: &Kind) -> Result<Vec<Object>, RegistryError> {
+        let kind = kind.clone();
+        self.reader
+            .run(move |session| session.with(|connection, _| read::objects_of(connection, &kind)))
             .await
     }
 

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use overlay_user::{
     model::{
-        Change, Delta, Endpoint, Mac, Name, Network, Node, Revision, Session, Snapshot, Vni, Vtep,
+        Change, Delta, Endpoint, Mac, Name, Network, Node, Object, ObjectId, Revision, Session,
+        Snapshot, Vni, Vtep,
     },
     registry::{self, Registry, RegistryError, Settings, WatchEvent},
 };
@@ -121,6 +122,7 @@ pub(crate) fn sorted(mut snapshot: Snapshot) -> Snapshot {
     snapshot.networks.sort_by_key(|network| network.vni);
     snapshot.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     snapshot.endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+    snapshot.objects.sort_by(|a, b| a.id.cmp(&b.id));
     snapshot
 }
 
@@ -142,6 +144,7 @@ pub(crate) struct Reader {
     pub(crate) networks: BTreeMap<Vni, Network>,
     pub(crate) nodes: BTreeMap<Name, Node>,
     pub(crate) endpoints: BTreeMap<Name, Endpoint>,
+    pub(crate) objects: BTreeMap<ObjectId, Object>,
     /// Of each kind so far.
     pub(crate) resyncs: usize,
     pub(crate) losses: Vec<String>,
@@ -156,6 +159,7 @@ impl Reader {
             networks: BTreeMap::new(),
             nodes: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            objects: BTreeMap::new(),
             resyncs: 0,
             losses: Vec::new(),
         };
@@ -184,6 +188,11 @@ impl Reader {
             .endpoints
             .into_iter()
             .map(|e| (e.name.clone(), e))
+            .collect();
+        self.objects = snapshot
+            .objects
+            .into_iter()
+            .map(|object| (object.id.clone(), object))
             .collect();
     }
 
@@ -215,6 +224,16 @@ impl Reader {
         for name in delta.endpoints_removed {
             self.endpoints.remove(&name);
         }
+        for id in delta.objects_removed {
+            self.objects.remove(&id);
+        }
+        for object in delta.objects {
+            let former = self.objects.insert(object.id.clone(), object);
+            let now = former.as_ref().map(|former| &self.objects[&former.id]);
+            if let (Some(former), Some(now)) = (former.as_ref(), now) {
+                assert!(now.revision >= former.revision, "{former:?} {now:?}");
+            }
+        }
         self.revision = delta.revision;
         self.networks
             .extend(delta.networks.into_iter().map(|n| (n.vni, n)));
@@ -243,6 +262,7 @@ impl Reader {
             networks: self.networks.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             endpoints: self.endpoints.values().cloned().collect(),
+            objects: self.objects.values().cloned().collect(),
         })
     }
 }

@@ -16,6 +16,7 @@ mod faults;
 mod fixture;
 mod logins;
 mod nodes;
+mod objects;
 mod proxy;
 mod rules;
 mod scale;

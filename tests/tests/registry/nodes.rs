@@ -29,7 +29,7 @@ fn remove(text: &str) -> Change {
 async fn addresses(registry: &dyn Registry) -> Vec<(String, Option<IpAddr>)> {
     let mut nodes = registry.nodes().await.unwrap();
     nodes.sort_by(|one, other| one.name.cmp(&other.name));
-    let address = |node: &Node| (!node.vtep.is_discard()).then_some(node.vtep.ip.into());
+    let address = |node: &Node| (!node.vtep.is_discard()).then_some(node.vtep.ip.ip());
     nodes
         .iter()
         .map(|node| (node.name.to_string(), address(node)))

@@ -52,7 +52,7 @@ for_every_backend! {
     a_reading_brings_what_was_asked_for,
 }
 
-async fn refusal(registry: &dyn Registry, changes: &[Change]) -> String {
+pub(crate) async fn refusal(registry: &dyn Registry, changes: &[Change]) -> String {
     let before = content(registry.snapshot().await.unwrap());
     let text = line(&registry.commit(changes).await.unwrap_err());
     let after = content(registry.snapshot().await.unwrap());
@@ -592,12 +592,12 @@ async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(fixture: Fix
     assert!(text.contains("was endpoint blue's"), "{text}");
     let back = [set(former.mac, &[&kept], third)];
     registry.commit(&back).await.unwrap();
-    let text = bed_is_sound(&*registry).await;
+    let text = fixture_is_sound(&*registry).await;
     assert_eq!(text, "");
 }
 
 /// What a check of the registry finds.
-async fn bed_is_sound(registry: &dyn Registry) -> String {
+pub(crate) async fn fixture_is_sound(registry: &dyn Registry) -> String {
     let findings = overlay_user::registry::check(registry, false)
         .await
         .unwrap();

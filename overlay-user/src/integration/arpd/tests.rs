@@ -44,6 +44,7 @@ fn two_networks() -> Snapshot {
             ifname: Some("eth0".parse().unwrap()),
             generation: 7,
         }],
+        objects: Vec::new(),
     }
 }
 

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Known, Mirror, OnFact, Record};
-use crate::model::{Delta, Endpoint, Name, Network, Node, Revision, RowId, Snapshot, Vni};
+use crate::model::{
+    Delta, Endpoint, Name, Network, Node, Object, ObjectId, Revision, RowId, Snapshot, Vni,
+};
 
 /// Endpoints that a reading leaves out, of those that this host holds whatever its endpoints talk to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,16 +85,20 @@ pub(super) struct Doubted {
     pub(super) until: Revision,
     pub(super) networks: BTreeMap<Vni, Network>,
     pub(super) nodes: BTreeMap<Name, Node>,
+    pub(super) objects: BTreeMap<ObjectId, Object>,
 }
 
 impl Doubted {
-    /// A delta's word on a network or a node is none of the former state's.
+    /// A delta's word on a network, a node or an object is none of the former state's.
     pub(super) fn heed(&mut self, delta: &Delta) {
         for vni in delta.named_networks() {
             self.networks.remove(&vni);
         }
         for name in delta.named_nodes() {
             self.nodes.remove(name);
+        }
+        for id in delta.named_objects() {
+            self.objects.remove(id);
         }
     }
 }
@@ -245,10 +251,17 @@ impl Mirror {
     pub fn held(&self) -> Snapshot {
         // What stands in the places of doubted rows is not in the registry either.
         let Doubted {
-            networks, nodes, ..
+            networks,
+            nodes,
+            objects,
+            until: _,
         } = &self.doubted;
         let vnis = networks.keys().copied().collect();
-        self.part(&self.withheld.names, vnis, nodes.keys().collect())
+        let part = self.part(&self.withheld.names, vnis, nodes.keys().collect());
+        Snapshot {
+            objects: self.objects.some(objects.keys()),
+            ..part
+        }
     }
 
     /// What stands here in the places of rows that can't be read or break a rule, with the networks and
@@ -256,15 +269,20 @@ impl Mirror {
     #[must_use]
     pub fn in_places_of<'a>(&'a self, rows: impl Iterator<Item = &'a RowId>) -> Snapshot {
         let (mut names, mut vnis, mut nodes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut objects = Vec::new();
         for row in rows {
             match row {
                 RowId::Network(vni) => drop(vnis.insert(*vni)),
                 RowId::Node(name) => drop(nodes.insert(name)),
                 RowId::Endpoint(name) => drop(names.insert(name)),
+                RowId::Object(id) => objects.push(id),
                 RowId::Other(_) => {}
             }
         }
-        self.part(names, vnis, nodes)
+        Snapshot {
+            objects: self.objects.some(objects),
+            ..self.part(names, vnis, nodes)
+        }
     }
 
     fn part<'a>(
@@ -284,6 +302,7 @@ impl Mirror {
             networks: networks.cloned().collect(),
             nodes: nodes.cloned().collect(),
             endpoints: known.iter().map(Known::to_endpoint).collect(),
+            objects: Vec::new(),
         }
     }
 
@@ -296,16 +315,19 @@ impl Mirror {
             networks: self.doubted.networks.values().cloned().collect(),
             nodes: self.doubted.nodes.values().cloned().collect(),
             endpoints: Vec::new(),
+            objects: self.doubted.objects.values().cloned().collect(),
         }
     }
 
     /// Holds what an earlier agent held, and doubts what it doubted, before anything is read.
     pub fn withhold_again(&mut self, held: Snapshot, doubted: Snapshot, on_fact: OnFact<'_>) {
         let (networks, nodes) = (doubted.networks.into_iter(), doubted.nodes.into_iter());
+        let objects = doubted.objects.into_iter();
         self.doubted = Doubted {
             until: doubted.revision,
             networks: networks.map(|network| (network.vni, network)).collect(),
             nodes: nodes.map(|node| (node.name.clone(), node)).collect(),
+            objects: objects.map(|object| (object.id.clone(), object)).collect(),
         };
         let names: Vec<Name> = held
             .endpoints
@@ -323,7 +345,8 @@ impl Mirror {
             networks,
             nodes,
             endpoints,
-            ..
+            objects,
+            revision: _,
         } = known;
         for network in networks {
             self.put_network(network, on_fact);
@@ -336,6 +359,9 @@ impl Mirror {
             self.put(endpoint, self.no_reading(), on_fact);
             // The registry may have been put back meanwhile.
             self.ahead.insert(name);
+        }
+        for object in objects {
+            self.put_object(object, on_fact);
         }
     }
 
@@ -357,6 +383,7 @@ impl Mirror {
         match (row, present) {
             (RowId::Network(vni), Some((networks, _))) => drop(networks.insert(*vni)),
             (RowId::Node(name), Some((_, nodes))) => drop(nodes.insert(name.clone())),
+            (RowId::Object(id), _) => self.hold_object(id),
             (RowId::Endpoint(name), _) => {
                 self.withheld.remove(name);
                 self.endpoints.mark(name, self.reading);
@@ -375,11 +402,12 @@ impl Mirror {
         self.withheld.names.len() * 2 > self.withheld.most
     }
 
-    /// Networks and nodes that the reading did not have go, after the endpoints.
+    /// Objects, networks and nodes that the reading did not have go, after the endpoints.
     pub(super) fn forget_absent(&mut self, on_fact: OnFact<'_>) {
         let Some(since) = self.since.take() else {
             return;
         };
+        self.forget_absent_objects(&since, on_fact);
         let Some((networks, nodes)) = &since.present else {
             return;
         };

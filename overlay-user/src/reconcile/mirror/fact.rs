@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::store::Addresses;
-use crate::model::{Mac, Name, Node, Vni};
+use crate::model::{Mac, Name, Node, Object, Vni};
 
 /// Something that is about to change, come or go.
 ///
-/// An endpoint and a node are told as they are and as they will be, a network by its VNI.
+/// An endpoint, a node and an object are told as they are and as they will be, a network by its VNI.
 #[derive(Debug, Clone, Copy)]
 pub enum Fact<'a> {
     /// An endpoint that this host holds.
@@ -16,6 +16,8 @@ pub enum Fact<'a> {
     Network(Vni),
     /// A node.
     Node(&'a Node),
+    /// An object of a kind that this binary knows.
+    Object(&'a Object),
 }
 
 /// What an endpoint claims in its network.

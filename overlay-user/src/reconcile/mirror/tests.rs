@@ -4,6 +4,7 @@ use super::*;
 use crate::model::{Delta, Vtep};
 
 mod absence;
+mod objects;
 
 fn vni(number: u32) -> Vni {
     Vni::try_from(number).unwrap()
@@ -86,6 +87,7 @@ fn in_words(fact: &Fact<'_>) -> String {
         }
         Fact::Network(vni) => format!("network {vni}"),
         Fact::Node(node) => format!("node {} {}", node.name, node.vtep.ip),
+        Fact::Object(object) => format!("{} {}", object.id, object.revision),
     }
 }
 

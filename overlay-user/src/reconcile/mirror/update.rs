@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{EndpointFact, Fact, Mirror, Move, OnFact, Record, absence::Doubted};
-use crate::model::{Delta, Endpoint, Name, Network, Node, Resolve, Revision, Vni};
+use crate::model::{Delta, Endpoint, Name, Network, Node, ObjectId, Resolve, Revision, Vni};
 
 /// What a reading that was asked for must not undo, with the revisions of the deltas that said it.
 #[derive(Debug, Default)]
@@ -14,12 +14,15 @@ pub(super) struct ChangesSinceRead {
     pub(super) at: Revision,
     pub(super) networks: BTreeMap<Vni, Revision>,
     pub(super) nodes: BTreeMap<Name, Revision>,
+    pub(super) objects: BTreeMap<ObjectId, Revision>,
     /// Endpoints that were removed, or are held no more by this host.
     removed: BTreeMap<Name, Revision>,
     /// Endpoints that deltas removed which the reading is newer than: it leaves them out rightly.
     pub(super) told: BTreeSet<Name>,
     /// The networks and nodes that a reading of the whole has.
     pub(super) present: Option<(BTreeSet<Vni>, BTreeSet<Name>)>,
+    /// The objects that a reading of the whole has.
+    pub(super) present_objects: Option<BTreeSet<ObjectId>>,
     /// Rows of the reading that wait until it is believed.
     pub(super) waiting: Doubted,
     waiting_endpoints: Vec<Endpoint>,
@@ -34,6 +37,8 @@ impl ChangesSinceRead {
         self.networks.extend(networks);
         let nodes = delta.named_nodes().map(|name| (name.clone(), revision));
         self.nodes.extend(nodes);
+        let objects = delta.named_objects().map(|id| (id.clone(), revision));
+        self.objects.extend(objects);
         let removed = delta.endpoints_removed.iter();
         self.removed
             .extend(removed.map(|name| (name.clone(), revision)));
@@ -63,6 +68,9 @@ impl Mirror {
         self.doubted.heed(&delta);
         if let Some(since) = &mut self.since {
             since.note(&delta);
+        }
+        for id in delta.objects_removed {
+            self.remove_object(&id, on_fact);
         }
         for vni in delta.networks_removed {
             self.remove_network(vni, on_fact);
@@ -97,6 +105,9 @@ impl Mirror {
                 // It may have been elsewhere when the reading was made.
                 since.removed.insert(endpoint.name, delta.revision);
             }
+        }
+        for object in delta.objects {
+            self.put_object(object, on_fact);
         }
         moves
     }
@@ -233,7 +244,10 @@ impl Mirror {
         let mut moves = Vec::new();
         if !std::mem::replace(&mut since.is_believed, true) {
             let Doubted {
-                networks, nodes, ..
+                networks,
+                nodes,
+                objects,
+                until: _,
             } = std::mem::take(&mut since.waiting);
             for network in networks.into_values() {
                 if !self.is_reading_where(|since| since.is_outdated(&since.networks, &network.vni))
@@ -250,6 +264,7 @@ impl Mirror {
                     self.put_node(node, on_fact);
                 }
             }
+            self.believe_objects(objects, on_fact);
             return Some(moves);
         }
         let waiting = &mut since.waiting_endpoints;

@@ -202,6 +202,7 @@ impl World {
         self.look().await;
         self.judge_host();
         self.judge_view().await;
+        self.judge_objects().await;
         self.judge_reports().await;
         self.judge_resolution().await;
     }

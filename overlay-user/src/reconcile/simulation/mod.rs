@@ -31,6 +31,7 @@ mod host;
 mod invariants;
 mod kernel;
 mod losses;
+mod objects;
 mod rng;
 mod store;
 mod wish;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -20,11 +21,28 @@ use tokio::{
 use super::rng::Rng;
 use crate::{
     model::{
-        Change, Delta, Endpoint, Mac, Name, Network, Node, Question, QuestionId, RejectedRows,
-        Report, Revision, Session, Vni, Vtep, Wanted, ipam::Block,
+        Change, Delta, Endpoint, Key, Kind, KnownKind, Mac, Name, Network, Node, Object, ObjectId,
+        Question, QuestionId, RejectedRows, Report, Resource, Revision, Session, Vni, Vtep, Wanted,
+        ipam::Block,
     },
     registry::{Reading, Registry, RegistryError, Scope, WatchEvent},
 };
+
+/// A kind that the host knows. There are others that it does not.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Rule {
+    pub(super) name: Name,
+}
+
+impl Resource for Rule {
+    const KIND: Kind = Kind::new("rule");
+
+    fn key(&self) -> Key {
+        (&self.name).into()
+    }
+}
+
+pub(super) const KINDS: &[KnownKind] = &[KnownKind::of::<Rule>()];
 
 /// Endpoints in a page: few, so that readings take several.
 const PAGE: usize = 3;
@@ -36,6 +54,7 @@ pub(super) struct State {
     pub(super) networks: BTreeMap<Vni, Network>,
     pub(super) nodes: BTreeMap<Name, Node>,
     pub(super) endpoints: BTreeMap<Name, Endpoint>,
+    pub(super) objects: BTreeMap<ObjectId, Object>,
 }
 
 impl State {
@@ -60,6 +79,12 @@ impl State {
         for name in &delta.endpoints_removed {
             self.endpoints.remove(name);
         }
+        for id in &delta.objects_removed {
+            self.objects.remove(id);
+        }
+        let objects = delta.objects.iter();
+        self.objects
+            .extend(objects.map(|object| (object.id.clone(), object.clone())));
         let networks = delta.networks.iter();
         self.networks
             .extend(networks.map(|network| (network.vni, network.clone())));
@@ -184,6 +209,9 @@ impl Inner {
         for endpoint in &mut delta.endpoints {
             endpoint.generation = delta.revision;
         }
+        for object in &mut delta.objects {
+            object.revision = delta.revision;
+        }
         for endpoint in &delta.endpoints {
             let (vni, mac, generation) = (endpoint.vni, endpoint.mac, endpoint.generation);
             let nodes = self.ever.macs.entry((vni, mac, generation)).or_default();
@@ -246,17 +274,25 @@ impl Inner {
             .log
             .iter()
             .filter(|delta| delta.revision > since && delta.revision <= to);
-        let (mut networks, mut nodes, mut endpoints) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut networks, mut nodes, mut endpoints, mut objects) = (
+            BTreeSet::new(),
+            BTreeSet::new(),
+            BTreeSet::new(),
+            BTreeSet::new(),
+        );
         for delta in deltas {
             put.take(delta);
             networks.extend(delta.networks_removed.iter().copied());
             nodes.extend(delta.nodes_removed.iter().cloned());
             endpoints.extend(delta.endpoints_removed.iter().cloned());
+            objects.extend(delta.objects_removed.iter().cloned());
         }
         networks.retain(|vni| !put.networks.contains_key(vni));
         nodes.retain(|name| !put.nodes.contains_key(name));
         endpoints.retain(|name| !put.endpoints.contains_key(name));
+        objects.retain(|id| !put.objects.contains_key(id));
+        merged.objects_removed = objects.into_iter().collect();
+        merged.objects = put.objects.into_values().collect();
         merged.networks_removed = networks.into_iter().collect();
         merged.nodes_removed = nodes.into_iter().collect();
         merged.endpoints_removed = endpoints.into_iter().collect();
@@ -384,6 +420,7 @@ impl Registry for Store {
             revision: state.revision,
             networks: state.networks.into_values().collect(),
             nodes: state.nodes.into_values().collect(),
+            objects: state.objects.into_values().collect(),
             rejected: RejectedRows::default(),
             endpoints: receiver,
         })
@@ -407,6 +444,12 @@ impl Registry for Store {
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
         Ok(self.lock().state.nodes.values().cloned().collect())
+    }
+
+    async fn objects(&self, kind: &Kind) -> Result<Vec<Object>, RegistryError> {
+        let state = self.lock().state.clone();
+        let objects = state.objects.into_values();
+        Ok(objects.filter(|object| object.id.kind == *kind).collect())
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {

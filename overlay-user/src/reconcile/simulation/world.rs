@@ -19,7 +19,7 @@ use super::{
     invariants::Suspicion,
     kernel::Faults,
     rng::Rng,
-    store::{Inner, Store},
+    store::{self, Inner, Store},
     wish::Wish,
 };
 use crate::{
@@ -221,7 +221,8 @@ impl World {
             92..=93 => {
                 let _ = self.routes.try_send(());
             }
-            94..=96 => self.settle_foreign(),
+            94..=95 => self.settle_foreign(),
+            96..=97 => self.change_objects(),
             _ => sleep(Duration::from_secs(self.rng.below(40))).await,
         }
     }
@@ -571,6 +572,7 @@ fn start(
         registry: Arc::new(store.clone()),
         applier: Applier::new(Arc::new(host.clone()), Arc::new(host.clone()), local),
         node: watch::channel(Node::new(name(ME), vtep(1), true)).1,
+        kinds: store::KINDS,
         limits,
         pace,
         routes: changes,

@@ -17,7 +17,7 @@ use super::{
     read::{self, from_revision, to_revision},
     values::{self, EndpointValue, NodeValue},
 };
-use crate::model::{Network, Revision, Vni};
+use crate::model::{Network, Object, ObjectId, Reference, Revision, Vni};
 
 /// Keys of one page.
 const LISTED: i64 = 10_000;
@@ -30,6 +30,8 @@ pub(super) async fn audit(members: &Members, repair: bool) -> Result<Findings, F
         revision: present.revision,
         repair,
         expected: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        unreadable: BTreeSet::new(),
         findings: Findings::default(),
     };
     audit.names().await?;
@@ -44,6 +46,10 @@ struct Audit<'a> {
     repair: bool,
     /// Claims and index entries that rows want, with their values, until they are found.
     expected: BTreeMap<String, String>,
+    /// The same of objects' addresses, by network.
+    addresses: BTreeMap<Vni, Vec<(String, String)>>,
+    /// Objects that can't be read: what they claim a newer binary may know.
+    unreadable: BTreeSet<ObjectId>,
     findings: Findings,
 }
 
@@ -82,15 +88,53 @@ impl Audit<'_> {
             Ok(())
         })
         .await?;
-        for kind in ["network-name", "vtep", "endpoint-name", "on-node"] {
+        self.rows(keys::OBJECTS, |audit, kv| {
+            let object = read::object(kv);
+            match &object {
+                Ok(object) => audit.expect_of_object(object),
+                Err(_) => {
+                    if let Some(State::Object(id)) = keys::parse(kv.key()) {
+                        audit.unreadable.insert(id);
+                    }
+                }
+            }
+            object.map(drop)
+        })
+        .await?;
+        for kind in [
+            "network-name",
+            "vtep",
+            "endpoint-name",
+            "on-node",
+            "unique",
+            "disjoint",
+            "reference",
+        ] {
             self.claims(&format!("{}{kind}/", keys::CLAIMS)).await?;
         }
         self.missing().await
     }
 
+    fn expect_of_object(&mut self, object: &Object) {
+        let owner = object.id.to_word();
+        for claim in &object.claims {
+            let key = keys::claim(claim);
+            match claim.slot().vni {
+                Some(vni) => {
+                    let addresses = self.addresses.entry(vni).or_default();
+                    addresses.push((key, owner.clone()));
+                }
+                None => self.expect(key, &owner),
+            }
+        }
+        for Reference { target, on_removal } in &object.references {
+            self.expect(keys::reference(target, *on_removal, &object.id), &"");
+        }
+    }
+
     /// Claims within each network.
     async fn networks(&mut self) -> Result<(), Failure> {
-        let mut networks = BTreeSet::new();
+        let mut networks: BTreeSet<Vni> = self.addresses.keys().copied().collect();
         let prefixes = ["mac", "ip"].map(|kind| format!("{}{kind}/", keys::CLAIMS));
         for prefix in [keys::ENDPOINTS, &prefixes[0], &prefixes[1]] {
             networks.extend(self.networks_under(prefix).await?);
@@ -108,6 +152,9 @@ impl Audit<'_> {
                 Ok(())
             })
             .await?;
+            for (key, owner) in self.addresses.remove(&vni).unwrap_or_default() {
+                self.expect(key, &owner);
+            }
             for prefix in &prefixes {
                 self.claims(&format!("{prefix}{:08}/", vni.get())).await?;
             }
@@ -179,6 +226,7 @@ impl Audit<'_> {
                     Repair::ByHand,
                     format!("{key} says {value:?}, the rows say {expected:?}"),
                 ),
+                None if audit.is_unreadable(&key, kv) => {}
                 None => {
                     orphans.insert(key, to_revision(kv.mod_revision()));
                 }
@@ -191,6 +239,13 @@ impl Audit<'_> {
             self.remove(&key, revision, what).await?;
         }
         Ok(())
+    }
+
+    /// Whether a claim or an index entry is of an object that can't be read.
+    fn is_unreadable(&self, key: &str, kv: &KeyValue) -> bool {
+        let referrer = keys::referrer(key).map(|(id, _)| id);
+        let owner = referrer.or_else(|| values::owner(kv.value()));
+        owner.is_some_and(|id| self.unreadable.contains(&id))
     }
 
     /// Claims that are expected and were not found.

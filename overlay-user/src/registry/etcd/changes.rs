@@ -13,15 +13,22 @@ use super::{
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
-    Change, Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Revision, Vni,
+    self, Change, Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, ObjectId, Revision,
+    Vni,
 };
 
-/// An address that another endpoint had until a moment ago: refused once it is known for how long.
+mod claim;
+mod objects;
+
+use claim::Claim;
+
+/// Something that somebody else had until a moment ago: refused once it is known for how long.
 #[derive(Debug)]
 pub(super) struct Barrier {
     what: &'static str,
     value: String,
-    owner: Name,
+    /// As a claim names it.
+    owner: String,
     lease: i64,
 }
 
@@ -32,7 +39,7 @@ impl Barrier {
         Ok(RegistryError::Quarantined {
             what: self.what,
             value: self.value,
-            owner: self.owner,
+            owner: rules::called(&self.owner),
             for_at_most: left.unwrap_or_default().max(Duration::from_secs(1)),
         })
     }
@@ -47,6 +54,7 @@ pub(super) fn apply(
     let mut work = Work {
         planner,
         is_quarantined: is_kept,
+        silent: None,
     };
     match change {
         Change::CreateNetwork(network) => work.create_network(network),
@@ -72,6 +80,8 @@ pub(super) fn apply(
         } => work.readdress_endpoint(name, *mac, addresses, *generation),
         Change::RemoveEndpoint(name) => work.remove_endpoint(name, None),
         Change::RemoveGeneration(name, generation) => work.remove_endpoint(name, Some(*generation)),
+        Change::PutObject(object) => work.put_object(object),
+        Change::RemoveObject(id) => work.remove_object(id),
     }?;
     work.planner.end_step()
 }
@@ -80,6 +90,8 @@ struct Work<'a, 'b> {
     planner: &'a mut TxnPlanner<'b>,
     /// Whether addresses that are given up stay in quarantine.
     is_quarantined: bool,
+    /// A node whose session must not live while this is carried out.
+    silent: Option<Name>,
 }
 
 impl Work<'_, '_> {
@@ -110,7 +122,8 @@ impl Work<'_, '_> {
         let former: Network = values::read(key.as_bytes(), &value)?;
         let network = former.clone().with(settings);
         if network != former {
-            self.planner.put(key, values::write(&network)?);
+            let value = values::rewrite(&value, &former, &network)?;
+            self.planner.put(key, value);
         }
         Ok(())
     }
@@ -121,6 +134,10 @@ impl Work<'_, '_> {
             return Ok(());
         };
         let network: Network = values::read(key.as_bytes(), &value)?;
+        let called = format!("network {} (VNI {vni})", network.name);
+        self.release(&called, &[ObjectId::of_network(vni)])?;
+        self.watch_referrers(&ObjectId::of_network(vni))?;
+        self.planner.get(&key)?;
         let endpoints = self.planner.list(&keys::endpoints(vni))?;
         if !endpoints.is_empty() {
             let examples: Vec<String> = endpoints
@@ -223,12 +240,19 @@ impl Work<'_, '_> {
         Err(rules::node_alive(name, vtep).into())
     }
 
+    /// Makes the step depend on the node's silence, where that is wanted.
+    fn stay_silent(&mut self) -> Result<(), Stop> {
+        match self.silent.clone() {
+            Some(name) => self.check_silent(&name),
+            None => Ok(()),
+        }
+    }
+
     /// The endpoints one by one, then the node itself: it may take several transactions, and if it must
     /// be `silent`, each of them depends on that.
     fn remove_node(&mut self, name: &Name, silent: bool) -> Result<(), Stop> {
-        if silent {
-            self.check_silent(name)?;
-        }
+        self.silent = silent.then(|| name.clone());
+        self.stay_silent()?;
         let prefix = keys::all_on_node(name);
         let endpoints: Vec<(Vni, Name)> = self
             .planner
@@ -241,22 +265,30 @@ impl Work<'_, '_> {
             .map(|(vni, name)| keys::endpoint(*vni, name))
             .collect();
         self.planner.need(&rows)?;
+        let of = |(_, endpoint): &(Vni, Name)| ObjectId::of_endpoint(endpoint);
+        let mut going: Vec<ObjectId> = endpoints.iter().map(of).collect();
+        going.push(ObjectId::of_node(name));
+        self.release(&format!("node {name}"), &going)?;
         for (vni, endpoint) in endpoints {
             self.take_endpoint(vni, &endpoint)?;
             self.planner.end_step()?;
-            if silent {
-                self.check_silent(name)?;
-            }
+            self.stay_silent()?;
         }
         self.planner.list(&prefix)?;
         self.delete_node(name)
     }
 
     fn remove_empty_node(&mut self, name: &Name) -> Result<(), Stop> {
-        if self.planner.list(&keys::all_on_node(name))?.is_empty() {
-            return self.delete_node(name);
+        if !self.planner.list(&keys::all_on_node(name))?.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        match self.release(&format!("node {name}"), &[ObjectId::of_node(name)]) {
+            // An object keeps it, as an endpoint does.
+            Err(Stop::Failure(Failure::Said(RegistryError::Refused(_)))) => return Ok(()),
+            released => released?,
+        }
+        self.planner.list(&keys::all_on_node(name))?;
+        self.delete_node(name)
     }
 
     fn delete_node(&mut self, name: &Name) -> Result<(), Stop> {
@@ -265,6 +297,7 @@ impl Work<'_, '_> {
             return Ok(());
         };
         let node: NodeValue = values::read(key.as_bytes(), &value)?;
+        self.watch_referrers(&ObjectId::of_node(name))?;
         self.planner.delete(key);
         self.planner.delete(keys::vtep(node.vtep.ip.ip()));
         self.planner.delete(keys::alive(name));
@@ -281,7 +314,7 @@ impl Work<'_, '_> {
         let mut needed = vec![network_key.clone(), node_key.clone(), name_key.clone()];
         let claims: Vec<Claim> = claims(*vni, *mac, endpoint.ips()).collect();
         for claim in &claims {
-            needed.extend([claim.key.clone(), claim.quarantine.clone()]);
+            needed.extend(claim.keys());
         }
         self.planner.need(&needed)?;
 
@@ -313,13 +346,12 @@ impl Work<'_, '_> {
     fn take_claims(&mut self, vni: Vni, name: &Name, claims: Vec<Claim>) -> Result<(), Stop> {
         for claim in &claims {
             if let Some(value) = self.planner.get(&claim.key)? {
-                let owner = values::word(claim.key.as_bytes(), &value)?;
-                let owner = self.owner(vni, &owner)?;
+                let owner = self.claimant(Some(vni), &claim.key, &value)?;
                 return Err(rules::conflict(claim.what, &claim.value, owner).into());
             }
         }
         for claim in claims {
-            self.leave_quarantine(&claim, name)?;
+            self.leave_quarantine(&claim, name.as_str())?;
             self.planner.put(claim.key, name.as_str());
         }
         Ok(())
@@ -339,7 +371,7 @@ impl Work<'_, '_> {
         let vni: Vni = values::word(name_key.as_bytes(), &value)?;
         let (key, network_key) = (keys::endpoint(vni, name), keys::network(vni));
         self.planner.need(&[key.clone(), network_key.clone()])?;
-        let Some(former) = self.endpoint(vni, name)? else {
+        let Some((former, written)) = self.written_endpoint(vni, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
         if self.planner.generation(&key) != Some(generation) {
@@ -368,30 +400,28 @@ impl Work<'_, '_> {
         let kept: Vec<Claim> = of(&value);
         new.retain(|claim| !has(&old, claim));
         old.retain(|claim| !has(&kept, claim));
-        let needed = new
-            .iter()
-            .flat_map(|claim| [claim.key.clone(), claim.quarantine.clone()]);
+        let needed = new.iter().flat_map(Claim::keys);
         self.planner.need(&needed.collect::<Vec<_>>())?;
         self.take_claims(vni, name, new)?;
         for claim in old {
-            self.planner.delete(claim.key);
-            if self.is_quarantined {
-                self.planner.quarantine(claim.quarantine, name.as_str());
-            }
+            self.give_up(claim, name.as_str());
         }
-        self.planner.put(key, values::write(&value)?);
+        self.planner
+            .put(key, values::rewrite(&written, &former, &value)?);
         Ok(())
     }
 
-    /// Refuses an address that another endpoint had until a moment ago, unless it gave it up in this
-    /// very commit. What the endpoint may have is no longer in quarantine.
-    fn leave_quarantine(&mut self, claim: &Claim, name: &Name) -> Result<(), Stop> {
-        let key = &claim.quarantine;
+    /// Refuses what somebody else had until a moment ago, unless it was given up in this very commit. What
+    /// `name` may have is no longer in quarantine.
+    fn leave_quarantine(&mut self, claim: &Claim, name: &str) -> Result<(), Stop> {
+        let Some(key) = &claim.quarantine else {
+            return Ok(());
+        };
         let Some(value) = self.planner.get(key)? else {
             return Ok(());
         };
-        let owner: Name = values::word(key.as_bytes(), &value)?;
-        if owner != *name && !self.planner.has_given_up(key) {
+        let owner: String = values::word(key.as_bytes(), &value)?;
+        if owner != name && !self.planner.has_given_up(key) {
             let lease = self.planner.peek(key)?.map_or(0, |row| row.lease);
             return Err(Stop::Barrier(Barrier {
                 what: claim.what,
@@ -417,16 +447,18 @@ impl Work<'_, '_> {
             return Err(rules::missing_endpoint(name).into());
         };
         let vni: Vni = values::word(name_key.as_bytes(), &value)?;
-        let Some(mut endpoint) = self.endpoint(vni, name)? else {
+        let Some((former, written)) = self.written_endpoint(vni, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
         if self.planner.get(&node_key)?.is_none() {
             return Err(rules::missing_node(node).into());
         }
-        let former = endpoint.clone();
-        endpoint.node.clone_from(node);
-        endpoint.netns = netns.cloned();
-        endpoint.ifname = ifname.cloned();
+        let endpoint = EndpointValue {
+            node: node.clone(),
+            netns: netns.cloned(),
+            ifname: ifname.cloned(),
+            ..former.clone()
+        };
         if endpoint == former {
             return Ok(());
         }
@@ -434,8 +466,8 @@ impl Work<'_, '_> {
             self.planner.delete(keys::on_node(&former.node, vni, name));
             self.planner.put(keys::on_node(node, vni, name), "");
         }
-        self.planner
-            .put(keys::endpoint(vni, name), values::write(&endpoint)?);
+        let value = values::rewrite(&written, &former, &endpoint)?;
+        self.planner.put(keys::endpoint(vni, name), value);
         Ok(())
     }
 
@@ -458,15 +490,16 @@ impl Work<'_, '_> {
 
     /// Removes an endpoint with all that speaks of it.
     fn take_endpoint(&mut self, vni: Vni, name: &Name) -> Result<(), Stop> {
+        let called = format!("endpoint {name}");
+        let target = ObjectId::of_endpoint(name);
+        self.release(&called, std::slice::from_ref(&target))?;
+        self.watch_referrers(&target)?;
         let Some(endpoint) = self.endpoint(vni, name)? else {
             return Ok(());
         };
         let ips = endpoint.addresses.iter().map(IpNet::addr);
         for claim in claims(vni, endpoint.mac, ips) {
-            self.planner.delete(claim.key);
-            if self.is_quarantined {
-                self.planner.quarantine(claim.quarantine, name.as_str());
-            }
+            self.give_up(claim, name.as_str());
         }
         self.planner.delete(keys::endpoint(vni, name));
         self.planner.delete(keys::endpoint_name(name));
@@ -476,10 +509,44 @@ impl Work<'_, '_> {
     }
 
     fn endpoint(&mut self, vni: Vni, name: &Name) -> Result<Option<EndpointValue>, Stop> {
+        let written = self.written_endpoint(vni, name)?;
+        Ok(written.map(|(endpoint, _)| endpoint))
+    }
+
+    /// The same with its value as it is written.
+    fn written_endpoint(
+        &mut self,
+        vni: Vni,
+        name: &Name,
+    ) -> Result<Option<(EndpointValue, Vec<u8>)>, Stop> {
         let key = keys::endpoint(vni, name);
         match self.planner.get(&key)? {
-            Some(value) => Ok(Some(values::read(key.as_bytes(), &value)?)),
+            Some(value) => Ok(Some((values::read(key.as_bytes(), &value)?, value))),
             None => Ok(None),
+        }
+    }
+
+    /// Frees what `owner` had, after its quarantine.
+    fn give_up(&mut self, claim: Claim, owner: &str) {
+        self.planner.delete(claim.key);
+        let rests = match claim.time {
+            None => self.is_quarantined,
+            Some(time) => !time.is_zero(),
+        };
+        if let Some(key) = claim.quarantine.filter(|_| rests) {
+            self.planner.quarantine(key, owner, claim.time);
+        }
+    }
+
+    /// Who has a claim, from its value, for example "endpoint blue (node h1)".
+    fn claimant(&mut self, vni: Option<Vni>, key: &str, value: &[u8]) -> Result<String, Stop> {
+        match (values::owner(value), vni) {
+            (Some(id), _) => Ok(id.to_string()),
+            (None, Some(vni)) => {
+                let name = values::word(key.as_bytes(), value)?;
+                self.owner(vni, &name)
+            }
+            (None, None) => Ok(values::word(key.as_bytes(), value)?),
         }
     }
 
@@ -495,25 +562,7 @@ impl Work<'_, '_> {
 /// What an endpoint claims. Addresses first: the MAC may follow from one, and then nobody has asked for
 /// it.
 fn claims(vni: Vni, mac: Mac, ips: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = Claim> {
-    let of_ip = move |ip: IpAddr| Claim {
-        what: "IP",
-        value: ip.to_string(),
-        key: keys::ip(vni, ip),
-        quarantine: keys::quarantined_ip(vni, ip),
-    };
-    let of_mac = Claim {
-        what: "MAC",
-        value: mac.to_string(),
-        key: keys::mac(vni, mac),
-        quarantine: keys::quarantined_mac(vni, mac),
-    };
-    ips.map(of_ip).chain([of_mac])
-}
-
-/// A unique address of an endpoint.
-struct Claim {
-    what: &'static str,
-    value: String,
-    key: String,
-    quarantine: String,
+    let ips = ips.map(move |ip| model::Claim::Ip { vni, ip });
+    ips.chain([model::Claim::Mac { vni, mac }])
+        .map(|claim| Claim::of(&claim))
 }

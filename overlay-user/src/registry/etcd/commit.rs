@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 
-use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use tokio::time::sleep;
 
 use super::{
@@ -95,7 +95,7 @@ impl Commit<'_> {
             let quarantined = group
                 .writes
                 .iter()
-                .filter(|(_, write)| matches!(write, Write::Quarantine(_)));
+                .filter(|(_, write)| matches!(write, Write::Quarantine { .. }));
             self.given_up
                 .extend(quarantined.map(|(key, _)| key.clone()));
             revisions.push(revision);
@@ -152,11 +152,42 @@ impl Commit<'_> {
                 known.rows.insert(key.clone(), row);
             }
         }
-        for prefix in read_set.prefixes {
-            let listing = self.list(&prefix).await?;
-            known.listings.insert(prefix, listing);
+        let prefixes: Vec<String> = read_set.prefixes.into_iter().collect();
+        for prefixes in prefixes.chunks(OPERATIONS) {
+            for (prefix, listing) in prefixes.iter().zip(self.list_all(prefixes).await?) {
+                // A long one is read page by page.
+                let listing = match listing {
+                    Some(listing) => listing,
+                    None => self.list(prefix).await?,
+                };
+                known.listings.insert(prefix.clone(), listing);
+            }
         }
         Ok(())
+    }
+
+    /// The keys with each prefix, in one transaction. `None`: there are too many for that.
+    async fn list_all(&self, prefixes: &[String]) -> Result<Vec<Option<Listing>>, Failure> {
+        let limit = LISTED / i64::try_from(prefixes.len()).unwrap_or(LISTED);
+        let get = |prefix: &String| {
+            let options = GetOptions::new().with_prefix().with_keys_only();
+            TxnOp::get(prefix.as_str(), Some(options.with_limit(limit)))
+        };
+        let response = identity::transact(self.members, prefixes.iter().map(get).collect()).await?;
+        let header = response.header().ok_or_else(headless)?;
+        let revision = to_revision(header.revision());
+        let listing = |response| match response {
+            TxnOpResponse::Get(got) if !got.more() => {
+                let keys = got.kvs().iter();
+                let keys = keys.map(|kv| String::from_utf8_lossy(kv.key()).into_owned());
+                Some(Listing {
+                    revision,
+                    keys: keys.collect(),
+                })
+            }
+            _ => None,
+        };
+        Ok(response.op_responses().into_iter().map(listing).collect())
     }
 
     /// All keys with a prefix. The revision is that of the first page: what comes later is caught by
@@ -238,10 +269,10 @@ impl Commit<'_> {
         for (key, write) in &group.writes {
             ops.push(match write {
                 Write::Put(value) => TxnOp::put(key.as_str(), value.as_slice(), None),
-                Write::Quarantine(value) => {
-                    let lease = self.quarantine.lease(self.members).await?;
+                Write::Quarantine { owner, time } => {
+                    let lease = self.quarantine.lease(self.members, *time).await?;
                     let options = PutOptions::new().with_lease(lease);
-                    TxnOp::put(key.as_str(), value.as_slice(), Some(options))
+                    TxnOp::put(key.as_str(), owner.as_slice(), Some(options))
                 }
                 Write::Delete => TxnOp::delete(key.as_str(), None),
             });
@@ -257,7 +288,7 @@ impl Commit<'_> {
             .filter_map(|(key, write)| match write {
                 Write::Put(value) => Some((key, value)),
                 // These expire, and removals leave nothing to be seen.
-                Write::Quarantine(_) | Write::Delete => None,
+                Write::Quarantine { .. } | Write::Delete => None,
             })
             .collect();
         let keys: Vec<String> = puts.iter().map(|(key, _)| (*key).clone()).collect();

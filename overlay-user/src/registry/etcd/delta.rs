@@ -12,7 +12,9 @@ use super::{
     rejected::row_of,
     values::{self, NodeValue},
 };
-use crate::model::{Delta, Endpoint, Name, Network, Node, Rejected, Revision, Vni};
+use crate::model::{
+    Delta, Endpoint, Name, Network, Node, Object, ObjectId, Rejected, Revision, Vni,
+};
 
 /// The last word on rows of one kind.
 type Last<K, V> = BTreeMap<K, Option<V>>;
@@ -26,6 +28,7 @@ pub(super) struct DeltaBuilder {
     /// With the revision of the last word: an endpoint that is removed in one network and made in
     /// another by one transaction has two keys, in whatever order.
     endpoints: HashMap<Name, (Revision, Option<Endpoint>)>,
+    objects: Last<ObjectId, Object>,
     rejected: Vec<Rejected>,
     others: Vec<WatchEvent>,
 }
@@ -61,6 +64,10 @@ impl DeltaBuilder {
                 let value: Option<NodeValue> = read_if(is_put, kv)?;
                 let node = value.map(|value| value.into_node(name.clone()));
                 self.nodes.insert(name, node);
+            }
+            Some(State::Object(id)) => {
+                let object = is_put.then(|| read::object(kv)).transpose()?;
+                self.objects.insert(id, object);
             }
             Some(State::Alive(name)) => match (is_put, kv.version()) {
                 (true, 1) => self.others.push(WatchEvent::Alive(name)),
@@ -118,6 +125,12 @@ impl DeltaBuilder {
             match endpoint {
                 Some(endpoint) => delta.endpoints.push(endpoint),
                 None => delta.endpoints_removed.push(name),
+            }
+        }
+        for (id, object) in self.objects {
+            match object {
+                Some(object) => delta.objects.push(object),
+                None => delta.objects_removed.push(id),
             }
         }
         let mut events = vec![WatchEvent::Delta(delta)];

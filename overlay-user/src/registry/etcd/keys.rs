@@ -7,7 +7,7 @@
 
 use std::{fmt::Display, net::IpAddr};
 
-use crate::model::{Mac, Name, QuestionId, Vni};
+use crate::model::{Claim, Key, Kind, Mac, Name, ObjectId, OnRemoval, QuestionId, Vni};
 
 /// The layout's version, in a key of its own: an older binary finds out there that it is too old.
 pub(super) const LAYOUT: &str = "/overlay/layout";
@@ -22,6 +22,7 @@ pub(super) const NETWORKS: &str = "/overlay/v1/state/network/";
 pub(super) const NODES: &str = "/overlay/v1/state/node/";
 pub(super) const ALIVE: &str = "/overlay/v1/state/alive/";
 pub(super) const ENDPOINTS: &str = "/overlay/v1/state/endpoint/";
+pub(super) const OBJECTS: &str = "/overlay/v1/state/object/";
 pub(super) const SEEN: &str = "/overlay/v1/seen/";
 pub(super) const CLAIMS: &str = "/overlay/v1/claim/";
 pub(super) const QUARANTINE: &str = "/overlay/v1/quarantine/";
@@ -54,6 +55,15 @@ pub(super) fn endpoint(vni: Vni, name: &Name) -> String {
 /// The prefix of a network's endpoints.
 pub(super) fn endpoints(vni: Vni) -> String {
     format!("{ENDPOINTS}{}/", padded(vni))
+}
+
+pub(super) fn object(id: &ObjectId) -> String {
+    format!("{OBJECTS}{}", id.to_word())
+}
+
+/// The prefix of a kind's objects.
+pub(super) fn objects(kind: &Kind) -> String {
+    format!("{OBJECTS}{kind}/")
 }
 
 /// On a lease.
@@ -100,6 +110,49 @@ pub(super) fn quarantined_ip(vni: Vni, ip: IpAddr) -> String {
     format!("{QUARANTINE}{}/ip/{}", padded(vni), sortable(ip))
 }
 
+/// What an object claims. No space and no value has a comma.
+pub(super) fn claim(claim: &Claim) -> String {
+    match claim {
+        Claim::Ip { vni, ip: of } => ip(*vni, *of),
+        Claim::Mac { vni, mac: of } => mac(*vni, *of),
+        Claim::Unique { space, value, .. } => format!("{CLAIMS}unique/{space},{value}"),
+        Claim::Disjoint { space, prefix } => format!("{}{prefix}", all_disjoint(space)),
+    }
+}
+
+/// The prefix of the prefixes of a space.
+pub(super) fn all_disjoint(space: &Key) -> String {
+    format!("{CLAIMS}disjoint/{space},")
+}
+
+/// On a lease. `None`: it is free as soon as it is given up.
+pub(super) fn quarantined(claim: &Claim) -> Option<String> {
+    match claim {
+        Claim::Ip { vni, ip } => Some(quarantined_ip(*vni, *ip)),
+        Claim::Mac { vni, mac } => Some(quarantined_mac(*vni, *mac)),
+        Claim::Unique { space, value, .. } => Some(format!("{QUARANTINE}unique/{space},{value}")),
+        Claim::Disjoint { .. } => None,
+    }
+}
+
+/// The prefix of what refers to something.
+pub(super) fn references(target: &ObjectId) -> String {
+    format!("{CLAIMS}reference/{},", target.to_word())
+}
+
+/// The index by what is referred to.
+pub(super) fn reference(target: &ObjectId, on_removal: OnRemoval, from: &ObjectId) -> String {
+    let (target, on_removal) = (references(target), on_removal.to_word());
+    format!("{target}{on_removal},{}", from.to_word())
+}
+
+/// Who refers to something, at the end of a key: see [`reference`].
+pub(super) fn referrer(key: &str) -> Option<(ObjectId, OnRemoval)> {
+    let mut parts = key.rsplit(',');
+    let from = ObjectId::from_word(parts.next()?)?;
+    Some((from, OnRemoval::from_word(parts.next()?)?))
+}
+
 /// When the node's agent last said that it lives.
 pub(super) fn seen(node: &Name) -> String {
     format!("{SEEN}{node}")
@@ -143,6 +196,7 @@ pub(super) enum State {
     Node(Name),
     Alive(Name),
     Endpoint(Vni, Name),
+    Object(ObjectId),
     Question,
     Identity,
     Tick,
@@ -160,6 +214,7 @@ pub(super) fn parse(key: &[u8]) -> Option<State> {
         "network" => Some(State::Network(rest.parse().ok()?)),
         "node" => Some(State::Node(rest.parse().ok()?)),
         "alive" => Some(State::Alive(rest.parse().ok()?)),
+        "object" => Some(State::Object(ObjectId::from_word(rest)?)),
         "question" => Some(State::Question),
         "identity" => Some(State::Identity),
         "tick" => Some(State::Tick),
@@ -230,6 +285,10 @@ mod tests {
                 endpoint(vni(16_777_215), &name("a.b")),
                 State::Endpoint(vni(16_777_215), name("a.b")),
             ),
+            (
+                object(&object_id("route/r1/fd00::/64")),
+                State::Object(object_id("route/r1/fd00::/64")),
+            ),
             (question(id), State::Question),
             (IDENTITY.to_owned(), State::Identity),
             (TICK.to_owned(), State::Tick),
@@ -241,9 +300,28 @@ mod tests {
             "/overlay/v1/state/endpoint/42",
             "/overlay/v1/state/node/",
             "/overlay/v1/state/new/x",
+            "/overlay/v1/state/object/router",
+            "/overlay/v1/state/object/Router/r1",
             "/overlay/v1/claim/mac/00000042/02:42:07:07:07:02",
         ] {
             assert_eq!(parse(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    fn object_id(word: &str) -> ObjectId {
+        ObjectId::from_word(word).unwrap()
+    }
+
+    #[test]
+    fn a_reference_gives_its_object_back_and_is_of_no_other_target() {
+        let (target, from) = (object_id("router/r1"), object_id("route/r1/10.0.0.0/8"));
+        for on_removal in [OnRemoval::Restrict, OnRemoval::Cascade] {
+            let key = reference(&target, on_removal, &from);
+            assert_eq!(referrer(&key), Some((from.clone(), on_removal)));
+            assert!(key.starts_with(&references(&target)));
+            assert!(!key.starts_with(&references(&object_id("router/r"))));
+            let inner = reference(&object_id("router/r1/x"), on_removal, &from);
+            assert!(!inner.starts_with(&references(&target)));
         }
     }
 

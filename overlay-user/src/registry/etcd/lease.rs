@@ -43,45 +43,52 @@ pub(super) async fn left(members: &Members, lease: i64) -> Result<Option<Duratio
     Ok(u64::try_from(left.ttl()).ok().map(Duration::from_secs))
 }
 
-/// The lease that addresses in quarantine are on. Those of some time share one.
+/// The leases that addresses and other claims in quarantine are on. Those of some time share one.
 #[derive(Debug)]
 pub(super) struct Quarantine {
+    /// That of addresses.
     time: Duration,
-    lease: Mutex<Option<(i64, Instant)>>,
+    /// By how long it is.
+    leases: Mutex<HashMap<Duration, (i64, Instant)>>,
 }
 
 impl Quarantine {
     pub(super) fn new(time: Duration) -> Self {
         Self {
             time,
-            lease: Mutex::default(),
+            leases: Mutex::default(),
         }
     }
 
-    /// Whether there is any.
+    /// Whether there is any for addresses.
     pub(super) const fn is_on(&self) -> bool {
         !self.time.is_zero()
     }
 
-    /// A lease that has the quarantine's time left, and a quarter of it more at most.
-    pub(super) async fn lease(&self, members: &Members) -> Result<i64, Failure> {
-        let window = self.time / 4;
-        let mut current = self.lease.lock().await;
-        if let Some((lease, begun)) = *current
+    /// A lease that has this time left, or that of addresses, and a quarter of it more at most.
+    pub(super) async fn lease(
+        &self,
+        members: &Members,
+        time: Option<Duration>,
+    ) -> Result<i64, Failure> {
+        let time = time.unwrap_or(self.time);
+        let window = time / 4;
+        let mut leases = self.leases.lock().await;
+        if let Some((lease, begun)) = leases.get(&time)
             && begun.elapsed() < window
         {
-            return Ok(lease);
+            return Ok(*lease);
         }
         // The moment before it was granted: it ends no earlier than counted from then.
         let begun = Instant::now();
-        let lease = grant(members, self.time + window).await?;
-        *current = Some((lease, begun));
+        let lease = grant(members, time + window).await?;
+        leases.insert(time, (lease, begun));
         Ok(lease)
     }
 
-    /// The lease has turned out to be gone.
+    /// A lease has turned out to be gone.
     pub(super) async fn forget(&self) {
-        *self.lease.lock().await = None;
+        self.leases.lock().await.clear();
     }
 }
 

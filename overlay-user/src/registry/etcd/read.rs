@@ -22,7 +22,7 @@ use etcd_client::{
 use tokio::sync::mpsc;
 
 use super::{
-    super::{PAGE, Reading, RegistryError, Scope},
+    super::{PAGE, Reading, RegistryError, Scope, object::ObjectValue},
     failure::Failure,
     identity,
     keys::{self, State},
@@ -31,7 +31,8 @@ use super::{
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
-    Endpoint, Name, Network, Node, RejectedRows, Resolve, Revision, Vni, Wanted, ipam::Block,
+    Endpoint, Kind, Name, Network, Node, Object, RejectedRows, Resolve, Revision, Vni, Wanted,
+    ipam::Block,
 };
 
 /// Ranges that are under way at the same time.
@@ -54,12 +55,19 @@ struct Head {
     revision: Revision,
     networks: Vec<Network>,
     nodes: Vec<Node>,
+    objects: Vec<Object>,
     rejected: RejectedRows,
 }
 
 /// Reads the head.
 async fn head(members: &Members) -> Result<Head, Failure> {
-    let prefixes = [keys::NODES, keys::ALIVE, keys::SEEN, keys::NETWORKS];
+    let prefixes = [
+        keys::NODES,
+        keys::ALIVE,
+        keys::SEEN,
+        keys::NETWORKS,
+        keys::OBJECTS,
+    ];
     let (present, mut answers) = prefixed(members, &prefixes).await?;
     let rejected = RejectedRows::default();
     let nodes = to_nodes(&mut answers, &rejected)?;
@@ -70,10 +78,15 @@ async fn head(members: &Members) -> Result<Head, Failure> {
         networks.extend(unless_bad(network, &kv, &rejected)?);
     }
     networks.sort_unstable_by_key(|network| network.vni);
+    let mut objects = Vec::new();
+    for kv in answers.next().unwrap_or_default() {
+        objects.extend(unless_bad(object(&kv), &kv, &rejected)?);
+    }
     Ok(Head {
         revision: present.revision,
         networks,
         nodes,
+        objects,
         rejected,
     })
 }
@@ -83,6 +96,17 @@ pub(super) async fn nodes(members: &Members) -> Result<Vec<Node>, Failure> {
     let prefixes = [keys::NODES, keys::ALIVE, keys::SEEN];
     let (_, mut answers) = prefixed(members, &prefixes).await?;
     to_nodes(&mut answers, &RejectedRows::default())
+}
+
+/// Reads every object of a kind.
+pub(super) async fn objects(members: &Members, kind: &Kind) -> Result<Vec<Object>, Failure> {
+    let (_, answers) = prefixed(members, &[&keys::objects(kind)]).await?;
+    let rejected = RejectedRows::default();
+    let mut objects = Vec::new();
+    for kv in answers.flatten() {
+        objects.extend(unless_bad(object(&kv), &kv, &rejected)?);
+    }
+    Ok(objects)
 }
 
 /// The store as it is now.
@@ -106,7 +130,7 @@ pub(super) async fn present(members: &Members) -> Result<(Present, BTreeSet<Name
 /// The rows under each prefix, at one revision.
 async fn prefixed(
     members: &Members,
-    prefixes: &[&'static str],
+    prefixes: &[&str],
 ) -> Result<(Present, std::vec::IntoIter<Vec<KeyValue>>), Failure> {
     let get = |prefix: &&str| TxnOp::get(*prefix, Some(GetOptions::new().with_prefix()));
     let response = identity::transact(members, prefixes.iter().map(get).collect()).await?;
@@ -201,6 +225,7 @@ pub(super) async fn read(members: &Arc<Members>, scope: Scope) -> Result<Reading
         revision: head.revision,
         networks: head.networks,
         nodes: head.nodes,
+        objects: head.objects,
         rejected: head.rejected,
         endpoints,
     })
@@ -436,8 +461,10 @@ pub(super) async fn find(
         Wanted::Mac(mac) => keys::mac(vni, mac),
         Wanted::Ip(ip) => keys::ip(vni, ip),
     };
-    follow(members, claim, |value, key| {
-        Ok(keys::endpoint(vni, &values::word(key, value)?))
+    follow(members, claim, |value, key| match values::owner(value) {
+        // An object has it.
+        Some(_) => Ok(None),
+        None => Ok(Some(keys::endpoint(vni, &values::word(key, value)?))),
     })
     .await
 }
@@ -448,7 +475,7 @@ pub(super) async fn find_endpoint(
     name: &Name,
 ) -> Result<Option<Endpoint>, Failure> {
     follow(members, keys::endpoint_name(name), |value, key| {
-        Ok(keys::endpoint(values::word(key, value)?, name))
+        Ok(Some(keys::endpoint(values::word(key, value)?, name)))
     })
     .await
 }
@@ -457,14 +484,16 @@ pub(super) async fn find_endpoint(
 async fn follow(
     members: &Members,
     claim: String,
-    target: impl Fn(&[u8], &[u8]) -> Result<String, Failure>,
+    target: impl Fn(&[u8], &[u8]) -> Result<Option<String>, Failure>,
 ) -> Result<Option<Endpoint>, Failure> {
     loop {
         let (revision, claims) = get_all(members, std::slice::from_ref(&claim), 0).await?;
         let Some(Some(found)) = claims.into_iter().next() else {
             return Ok(None);
         };
-        let key = target(found.value(), found.key())?;
+        let Some(key) = target(found.value(), found.key())? else {
+            return Ok(None);
+        };
         return match get_all(members, &[key], revision).await {
             // Compacted in between, to the moment: once more.
             Err(Failure::Compacted) => continue,
@@ -517,6 +546,15 @@ pub(super) fn endpoint(kv: &KeyValue) -> Result<Endpoint, Failure> {
     };
     let value: EndpointValue = values::read(kv.key(), kv.value())?;
     Ok(value.into_endpoint(vni, name, to_revision(kv.mod_revision())))
+}
+
+/// The object that a key and its value are.
+pub(super) fn object(kv: &KeyValue) -> Result<Object, Failure> {
+    let Some(State::Object(id)) = keys::parse(kv.key()) else {
+        return Err(strange(kv));
+    };
+    let value: ObjectValue = values::read(kv.key(), kv.value())?;
+    Ok(value.into_object(id, to_revision(kv.mod_revision())))
 }
 
 fn strange(kv: &KeyValue) -> Failure {

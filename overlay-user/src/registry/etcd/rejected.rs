@@ -30,6 +30,7 @@ pub(super) fn row_of(key: &[u8]) -> RowId {
         Some(State::Network(vni)) => RowId::Network(vni),
         Some(State::Node(name)) => RowId::Node(name),
         Some(State::Endpoint(_, name)) => RowId::Endpoint(name),
+        Some(State::Object(id)) => RowId::Object(id),
         _ => RowId::Other(String::from_utf8_lossy(key).into_owned()),
     }
 }

@@ -4,7 +4,10 @@
 //! compares everything that its decision rests on with what was read, so it does nothing if any of it has
 //! changed since.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{super::RegistryError, changes::Barrier, failure::Failure, read::OPERATIONS};
 use crate::model::Revision;
@@ -83,8 +86,12 @@ pub(super) enum Guard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Write {
     Put(Vec<u8>),
-    /// On the lease of addresses in quarantine.
-    Quarantine(Vec<u8>),
+    /// On a lease of what is in quarantine.
+    Quarantine {
+        owner: Vec<u8>,
+        /// For how long. `None`: as configured for addresses.
+        time: Option<Duration>,
+    },
     Delete,
 }
 
@@ -102,7 +109,7 @@ pub(super) struct TxnGroup {
 pub(super) struct TxnPlanner<'a> {
     known: &'a ReadCache,
     /// Keys as the groups leave them, and which group wrote them last.
-    staged: HashMap<String, (usize, Option<Vec<u8>>)>,
+    staged: BTreeMap<String, (usize, Option<Vec<u8>>)>,
     groups: Vec<TxnGroup>,
     /// Quarantines that this commit brings about: its own endpoints may have those addresses.
     given_up: HashSet<String>,
@@ -123,7 +130,7 @@ impl<'a> TxnPlanner<'a> {
     pub(super) fn new(known: &'a ReadCache, given_up: HashSet<String>) -> Self {
         Self {
             known,
-            staged: HashMap::new(),
+            staged: BTreeMap::new(),
             groups: Vec::new(),
             given_up,
             read_set: ReadSet::default(),
@@ -204,24 +211,43 @@ impl<'a> TxnPlanner<'a> {
         Some(self.known.rows.get(key)?.as_ref()?.revision)
     }
 
+    /// Sees to it that these listings are known, at once.
+    pub(super) fn need_lists(&mut self, prefixes: &[String]) -> Result<(), Stop> {
+        let mut missing = prefixes
+            .iter()
+            .filter(|prefix| !self.known.listings.contains_key(*prefix))
+            .peekable();
+        if missing.peek().is_none() {
+            return Ok(());
+        }
+        self.read_set.prefixes.extend(missing.cloned());
+        Err(Stop::NeedsRead)
+    }
+
     /// The keys with this prefix, as this commit has left them so far; the transaction depends on
     /// there being no other.
     pub(super) fn list(&mut self, prefix: &str) -> Result<BTreeSet<String>, Stop> {
+        let keys = self.peek_list(prefix)?;
+        if let Some(listing) = self.known.listings.get(prefix) {
+            let guard = Guard::NoneSince(listing.revision);
+            self.step.guards.insert(prefix.to_owned(), guard);
+        }
+        Ok(keys)
+    }
+
+    /// The same without depending on it.
+    pub(super) fn peek_list(&mut self, prefix: &str) -> Result<BTreeSet<String>, Stop> {
         let Some(listing) = self.known.listings.get(prefix) else {
             self.read_set.prefixes.insert(prefix.to_owned());
             return Err(Stop::NeedsRead);
         };
-        self.step
-            .guards
-            .insert(prefix.to_owned(), Guard::NoneSince(listing.revision));
         let mut keys = listing.keys.clone();
-        for (key, (_, value)) in &self.staged {
-            if key.starts_with(prefix) {
-                match value {
-                    Some(_) => keys.insert(key.clone()),
-                    None => keys.remove(key),
-                };
-            }
+        let staged = self.staged.range(prefix.to_owned()..);
+        for (key, (_, value)) in staged.take_while(|(key, _)| key.starts_with(prefix)) {
+            match value {
+                Some(_) => keys.insert(key.clone()),
+                None => keys.remove(key),
+            };
         }
         Ok(keys)
     }
@@ -234,12 +260,12 @@ impl<'a> TxnPlanner<'a> {
         self.step.writes.insert(key, Write::Delete);
     }
 
-    /// Keeps an address free of others than `owner` for a while.
-    pub(super) fn quarantine(&mut self, key: String, owner: &str) {
+    /// Keeps an address, or what else was claimed, free of others than `owner` for a while.
+    pub(super) fn quarantine(&mut self, key: String, owner: &str, time: Option<Duration>) {
         self.given_up.insert(key.clone());
-        self.step
-            .writes
-            .insert(key, Write::Quarantine(owner.as_bytes().to_vec()));
+        let owner = owner.as_bytes().to_vec();
+        let write = Write::Quarantine { owner, time };
+        self.step.writes.insert(key, write);
     }
 
     /// Whether this commit has given the address up itself.
@@ -283,7 +309,9 @@ impl<'a> TxnPlanner<'a> {
             }
             for (key, write) in step.writes {
                 let value = match &write {
-                    Write::Put(value) | Write::Quarantine(value) => Some(value.clone()),
+                    Write::Put(value) | Write::Quarantine { owner: value, .. } => {
+                        Some(value.clone())
+                    }
                     Write::Delete => None,
                 };
                 self.staged.insert(key.clone(), (last, value));

@@ -3,9 +3,10 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use crate::model::{Endpoint, IfName, Mac, Name, Node, Revision, Vni, Vtep};
+use crate::model::{Endpoint, IfName, Mac, Name, Node, ObjectId, Revision, Vni, Vtep, replace};
 
 /// A node, without its name and its liveliness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,19 @@ pub(super) fn read<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, F
     serde_json::from_slice(value).map_err(|error| bad(key, &error))
 }
 
+/// The bytes of `new` in the place of `former`, which was read from `value`: fields that this binary does not
+/// know stay.
+pub(super) fn rewrite<T: Serialize>(value: &[u8], former: &T, new: &T) -> Result<Vec<u8>, Failure> {
+    let fields = |value: &T| match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        _ => Err(Failure::Row("it is no structure".to_owned())),
+    };
+    let mut all: Map<String, Value> =
+        serde_json::from_slice(value).map_err(|error| Failure::Row(error.to_string()))?;
+    replace(&mut all, &fields(former)?, fields(new)?);
+    write(&all)
+}
+
 /// The value of `key`, if it is one word.
 pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
     key: &[u8],
@@ -102,6 +116,11 @@ pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
         .map_err(|error| bad(key, &error))?
         .parse()
         .map_err(|error| bad(key, &error))
+}
+
+/// The object that a claim's value names. `None`: an endpoint has it.
+pub(super) fn owner(value: &[u8]) -> Option<ObjectId> {
+    ObjectId::from_word(str::from_utf8(value).ok()?)
 }
 
 fn bad(key: &[u8], error: &dyn std::fmt::Display) -> Failure {
@@ -124,6 +143,15 @@ mod tests {
         assert_eq!(EndpointValue::from(&endpoint), value);
         let written = String::from_utf8(write(&value).unwrap()).unwrap();
         assert_eq!(written, text.replace(r#","color":"red""#, ""));
+        let moved = EndpointValue {
+            node: "h2".parse().unwrap(),
+            netns: None,
+            ..value.clone()
+        };
+        let rewritten = rewrite(text.as_bytes(), &value, &moved).unwrap();
+        assert_eq!(read::<EndpointValue>(b"k", &rewritten).unwrap(), moved);
+        let rewritten: Map<String, Value> = read(b"k", &rewritten).unwrap();
+        assert_eq!(rewritten.get("color"), Some(&"red".into()));
     }
 
     #[test]

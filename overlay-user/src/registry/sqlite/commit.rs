@@ -5,7 +5,6 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBehavior};
 
 use super::{
@@ -16,9 +15,10 @@ use super::{
     read,
     session::Limits,
 };
-use crate::model::{
-    Change, Endpoint, IfName, Mac, Name, NameError, Network, NetworkSettings, Node, Revision, Vni,
-};
+use crate::model::{Change, Name, Network, NetworkSettings, Node, ObjectId, Revision, Vni};
+
+mod endpoints;
+mod objects;
 
 /// Carries out all changes or none. Tombstones older than `limits.history` revisions are
 /// forgotten.
@@ -31,7 +31,9 @@ pub(super) fn commit(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let current = read::horizon(&transaction)?.revision;
     let has_quarantine = transaction
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM quarantine)")?
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM quarantine) OR EXISTS (SELECT 1 FROM claim_quarantine)",
+        )?
         .query_row((), |row| row.get(0))?;
     let mut commit = Commit {
         transaction,
@@ -102,18 +104,27 @@ impl Commit<'_> {
             Change::RemoveGeneration(name, generation) => {
                 self.remove_endpoint(name, Some(*generation))
             }
+            Change::PutObject(object) => self.put_object(object),
+            Change::RemoveObject(id) => self.remove_object(id),
         }
     }
 
     /// Makes the new revision known and forgets old tombstones.
     fn advance(&self, history: u64) -> Result<(), Failure> {
         let horizon = self.revision.saturating_sub(history);
-        let forgotten = self.execute("DELETE FROM tombstone WHERE revision <= ?1", [horizon])?;
+        let mut forgotten = 0;
+        for table in ["tombstone", "object_tombstone"] {
+            let sql = format!("DELETE FROM {table} WHERE revision <= ?1");
+            forgotten += self.execute(&sql, [horizon])?;
+        }
         self.execute("UPDATE meta SET revision = ?1", [self.revision])?;
         if forgotten > 0 {
             self.execute("UPDATE meta SET pruned = ?1", [horizon])?;
         }
-        self.execute("DELETE FROM quarantine WHERE until <= ?1", [self.now.ms])?;
+        for table in ["quarantine", "claim_quarantine"] {
+            let sql = format!("DELETE FROM {table} WHERE until <= ?1");
+            self.execute(&sql, [self.now.ms])?;
+        }
         Ok(())
     }
 
@@ -165,6 +176,11 @@ impl Commit<'_> {
     }
 
     fn remove_network(&mut self, vni: Vni) -> Result<(), Failure> {
+        let Some(network) = self.network_name(vni)? else {
+            return Ok(());
+        };
+        let called = format!("network {network} (VNI {vni})");
+        self.release(&called, vec![ObjectId::of_network(vni)])?;
         let deleted = self.execute("DELETE FROM network WHERE vni = ?1", [vni.get()]);
         let deleted = explained(deleted, || self.network_in_use(vni))?;
         self.note_removed(deleted, "network", &vni.to_string())
@@ -208,6 +224,9 @@ impl Commit<'_> {
     }
 
     fn remove_node(&mut self, name: &Name) -> Result<(), Failure> {
+        let mut going = self.referred_on_node(name)?;
+        going.push(ObjectId::of_node(name));
+        self.release(&format!("node {name}"), going)?;
         self.execute(
             "INSERT OR REPLACE INTO tombstone (kind, key, revision)
              SELECT 'endpoint', e.name, ?2 FROM endpoint e JOIN node n ON n.id = e.node WHERE n.name = ?1",
@@ -247,224 +266,22 @@ impl Commit<'_> {
     }
 
     fn remove_empty_node(&mut self, name: &Name) -> Result<(), Failure> {
-        let deleted = self.execute(
-            "DELETE FROM node WHERE name = ?1
-             AND NOT EXISTS (SELECT 1 FROM endpoint WHERE endpoint.node = node.id)",
+        let occupied = self.one_text(
+            "SELECT name FROM node WHERE name = ?1
+             AND EXISTS (SELECT 1 FROM endpoint WHERE endpoint.node = node.id)",
             [name.as_str()],
         )?;
+        if occupied.is_some() {
+            return Ok(());
+        }
+        let called = format!("node {name}");
+        match self.release(&called, vec![ObjectId::of_node(name)]) {
+            // An object keeps it, as an endpoint does.
+            Err(Failure::Said(RegistryError::Refused(_))) => return Ok(()),
+            released => released?,
+        }
+        let deleted = self.execute("DELETE FROM node WHERE name = ?1", [name.as_str()])?;
         self.note_removed(deleted, "node", name.as_str())
-    }
-
-    fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
-        self.check_addresses(endpoint)?;
-        let inserted = self.execute(
-            "INSERT INTO endpoint (name, vni, mac, node, netns, ifname, revision)
-             VALUES (?1, ?2, ?3, (SELECT id FROM node WHERE name = ?4), ?5, ?6, ?7)",
-            (
-                endpoint.name.as_str(),
-                endpoint.vni.get(),
-                endpoint.mac.to_string(),
-                endpoint.node.as_str(),
-                endpoint.netns.as_ref().map(Name::as_str),
-                endpoint.ifname.as_ref().map(AsRef::as_ref),
-                self.revision,
-            ),
-        );
-        explained(inserted, || self.endpoint_conflict(endpoint))?;
-        self.check_quarantine(endpoint)?;
-        self.put_addresses(self.transaction.last_insert_rowid(), endpoint)?;
-        self.note_made("endpoint", endpoint.name.as_str())
-    }
-
-    fn put_addresses(&self, id: i64, endpoint: &Endpoint) -> Result<(), Failure> {
-        for (position, address) in endpoint.addresses.iter().enumerate() {
-            let ip = address.addr();
-            let inserted = self.execute(
-                "INSERT INTO address (endpoint, position, vni, ip, prefix) VALUES (?1, ?2, ?3, ?4, ?5)",
-                (
-                    id,
-                    position,
-                    endpoint.vni.get(),
-                    ip.to_string(),
-                    address.prefix_len(),
-                ),
-            );
-            explained(inserted, || self.address_conflict(endpoint.vni, ip))?;
-        }
-        Ok(())
-    }
-
-    fn readdress_endpoint(
-        &mut self,
-        name: &Name,
-        mac: Mac,
-        addresses: &[IpNet],
-        generation: Revision,
-    ) -> Result<(), Failure> {
-        let Some(former) = read::find_endpoint(&self.transaction, name)? else {
-            return Err(rules::missing_endpoint(name).into());
-        };
-        if former.generation != generation {
-            return Err(rules::changed_meanwhile(name).into());
-        }
-        let endpoint = Endpoint {
-            mac,
-            addresses: addresses.to_vec(),
-            ..former.clone()
-        };
-        if endpoint == former {
-            return Ok(());
-        }
-        self.check_addresses(&endpoint)?;
-        // Of these it may have back at once what it keeps.
-        self.quarantine("e.name = ?1", name)?;
-        let id = self.transaction.query_row(
-            "SELECT id FROM endpoint WHERE name = ?1",
-            [name.as_str()],
-            |row| row.get(0),
-        )?;
-        self.execute("DELETE FROM address WHERE endpoint = ?1", [id])?;
-        let mac = endpoint.mac.to_string();
-        let updated = self.execute(
-            "UPDATE endpoint SET mac = ?2, revision = ?3 WHERE id = ?1",
-            (id, &mac, self.revision),
-        );
-        explained(updated, || {
-            let owner = self.owner("e.vni = ?1 AND e.mac = ?2", (endpoint.vni.get(), &mac))?;
-            Ok(owner.map(|owner| rules::conflict("MAC", &mac, owner)))
-        })?;
-        self.put_addresses(id, &endpoint)?;
-        self.check_quarantine(&endpoint)?;
-        self.note_made("endpoint", name.as_str())
-    }
-
-    fn move_endpoint(
-        &mut self,
-        name: &Name,
-        node: &Name,
-        netns: Option<&Name>,
-        ifname: Option<&IfName>,
-    ) -> Result<(), Failure> {
-        let moved = self.execute(
-            "UPDATE endpoint SET node = (SELECT id FROM node WHERE name = ?2),
-                netns = ?3, ifname = ?4, revision = ?5
-             WHERE name = ?1 AND (node, netns, ifname)
-                IS NOT ((SELECT id FROM node WHERE name = ?2), ?3, ?4)",
-            (
-                name.as_str(),
-                node.as_str(),
-                netns.map(Name::as_str),
-                ifname.map(AsRef::<str>::as_ref),
-                self.revision,
-            ),
-        );
-        let moved = explained(moved, || Ok(Some(rules::missing_node(node))))?;
-        if moved > 0 {
-            return self.note_made("endpoint", name.as_str());
-        }
-        match self.one_text("SELECT name FROM endpoint WHERE name = ?1", [name.as_str()])? {
-            Some(_) => Ok(()),
-            None => Err(rules::missing_endpoint(name).into()),
-        }
-    }
-
-    fn remove_endpoint(
-        &mut self,
-        name: &Name,
-        generation: Option<Revision>,
-    ) -> Result<(), Failure> {
-        if let Some(generation) = generation {
-            let present = "SELECT name FROM endpoint WHERE name = ?1 AND revision = ?2";
-            if self
-                .one_text(present, (name.as_str(), generation))?
-                .is_none()
-            {
-                return Ok(());
-            }
-        }
-        self.quarantine("e.name = ?1", name)?;
-        let deleted = self.execute("DELETE FROM endpoint WHERE name = ?1", [name.as_str()])?;
-        self.note_removed(deleted, "endpoint", name.as_str())
-    }
-
-    /// Keeps the addresses of those endpoints that are about to be removed free for a while.
-    fn quarantine(&mut self, which: &str, name: &Name) -> Result<(), Failure> {
-        if self.quarantine.is_zero() {
-            return Ok(());
-        }
-        self.has_quarantine = true;
-        let until = self.now.after(self.quarantine);
-        for (kind, value, join) in [
-            ("mac", "e.mac", ""),
-            ("ip", "a.ip", "JOIN address a ON a.endpoint = e.id"),
-        ] {
-            self.execute(
-                &format!(
-                    "INSERT OR REPLACE INTO quarantine (vni, kind, value, owner, revision, boot, until)
-                     SELECT e.vni, '{kind}', {value}, e.name, ?2, ?3, ?4
-                     FROM endpoint e {join} WHERE {which}"
-                ),
-                (name.as_str(), self.revision, until.boot, until.ms),
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Refuses addresses that another endpoint had until a moment ago, unless it gave them up in this
-    /// very commit. What the endpoint may have is no longer in quarantine.
-    fn check_quarantine(&self, endpoint: &Endpoint) -> Result<(), Failure> {
-        if !self.has_quarantine {
-            return Ok(());
-        }
-        // Addresses first: the MAC may follow from one, and then nobody has asked for it.
-        let addresses = endpoint.ips().map(|ip| ("IP", "ip", ip.to_string()));
-        for (what, kind, value) in addresses.chain([("MAC", "mac", endpoint.mac.to_string())]) {
-            let key = (endpoint.vni.get(), kind, &value);
-            let barrier = self
-                .transaction
-                .prepare_cached(
-                    "SELECT owner, until FROM quarantine WHERE (vni, kind, value) = (?1, ?2, ?3)
-                     AND owner <> ?4 AND revision <> ?5 AND boot = ?6 AND until > ?7",
-                )?
-                .query_row(
-                    (
-                        key.0,
-                        key.1,
-                        key.2,
-                        endpoint.name.as_str(),
-                        self.revision,
-                        self.now.boot,
-                        self.now.ms,
-                    ),
-                    |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)),
-                )
-                .optional()?;
-            if let Some((owner, until)) = barrier {
-                let left = u64::try_from(until - self.now.ms).unwrap_or_default();
-                return Err(RegistryError::Quarantined {
-                    what,
-                    owner: owner
-                        .parse()
-                        .map_err(|error: NameError| Failure::Row(error.to_string()))?,
-                    value,
-                    for_at_most: Duration::from_millis(left),
-                }
-                .into());
-            }
-            self.execute(
-                "DELETE FROM quarantine WHERE (vni, kind, value) = (?1, ?2, ?3)",
-                key,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// The network's rules, as it is under this transaction.
-    fn check_addresses(&self, endpoint: &Endpoint) -> Result<(), Failure> {
-        match read::network(&self.transaction, endpoint.vni)? {
-            Some(network) => Ok(rules::check_addresses(endpoint, &network)?),
-            None => Err(rules::missing_network(endpoint.vni).into()),
-        }
     }
 
     fn execute(&self, sql: &str, parameters: impl Params) -> Result<usize, Failure> {
@@ -495,8 +312,7 @@ impl Commit<'_> {
 
     fn network_conflict(&self, network: &Network) -> Result<Option<RegistryError>, Failure> {
         let vni = network.vni.get();
-        let owner = self.one_text("SELECT name FROM network WHERE vni = ?1", [vni])?;
-        if let Some(owner) = owner {
+        if let Some(owner) = self.network_name(network.vni)? {
             return Ok(Some(rules::conflict(
                 "VNI",
                 &vni,
@@ -511,8 +327,12 @@ impl Commit<'_> {
         Ok(owner.map(|owner| rules::conflict("network name", &name, owner)))
     }
 
+    fn network_name(&self, vni: Vni) -> Result<Option<String>, Failure> {
+        self.one_text("SELECT name FROM network WHERE vni = ?1", [vni.get()])
+    }
+
     fn network_in_use(&self, vni: Vni) -> Result<Option<RegistryError>, Failure> {
-        let name = self.one_text("SELECT name FROM network WHERE vni = ?1", [vni.get()])?;
+        let name = self.network_name(vni)?;
         let count: u64 = self
             .transaction
             .prepare_cached("SELECT count(*) FROM endpoint WHERE vni = ?1")?
@@ -536,48 +356,6 @@ impl Commit<'_> {
             [ip.to_string()],
         )?;
         Ok(owner.map(|owner| rules::conflict("VTEP", &ip, owner)))
-    }
-
-    fn endpoint_conflict(&self, endpoint: &Endpoint) -> Result<Option<RegistryError>, Failure> {
-        let node = endpoint.node.as_str();
-        if self
-            .one_text("SELECT name FROM node WHERE name = ?1", [node])?
-            .is_none()
-        {
-            return Ok(Some(rules::missing_node(&endpoint.node)));
-        }
-        let name = endpoint.name.as_str();
-        if let Some(owner) = self.owner("e.name = ?1", [name])? {
-            return Ok(Some(rules::conflict("endpoint name", &name, owner)));
-        }
-        // Before the MAC, which may follow from the address and then nobody has asked for it.
-        for ip in endpoint.ips() {
-            if let Some(taken) = self.address_conflict(endpoint.vni, ip)? {
-                return Ok(Some(taken));
-            }
-        }
-        let mac = endpoint.mac.to_string();
-        let owner = self.owner("e.vni = ?1 AND e.mac = ?2", (endpoint.vni.get(), &mac))?;
-        Ok(owner.map(|owner| rules::conflict("MAC", &mac, owner)))
-    }
-
-    fn address_conflict(&self, vni: Vni, ip: IpAddr) -> Result<Option<RegistryError>, Failure> {
-        let owner = self.owner(
-            "e.id = (SELECT endpoint FROM address WHERE vni = ?1 AND ip = ?2)",
-            (vni.get(), ip.to_string()),
-        )?;
-        Ok(owner.map(|owner| rules::conflict("IP", &ip, owner)))
-    }
-
-    /// "endpoint blue (node h1)" for the one that matches.
-    fn owner(&self, condition: &str, parameters: impl Params) -> Result<Option<String>, Failure> {
-        self.one_text(
-            &format!(
-                "SELECT 'endpoint ' || e.name || ' (node ' || n.name || ')'
-                 FROM endpoint e JOIN node n ON n.id = e.node WHERE {condition}"
-            ),
-            parameters,
-        )
     }
 
     fn one_text(&self, sql: &str, parameters: impl Params) -> Result<Option<String>, Failure> {

@@ -173,7 +173,7 @@ impl Follower {
             // Revisions of two files don't compare.
             _ if is_replaced => Some(WatchEvent::Resync),
             Progress::None => None,
-            Progress::Delta(delta) => Some(WatchEvent::Delta(delta)),
+            Progress::Delta(delta) => Some(WatchEvent::Delta(*delta)),
             Progress::Resync(_) => Some(WatchEvent::Resync),
         }
     }

@@ -20,9 +20,13 @@ use super::{
     session::Limits,
 };
 use crate::model::{
-    Delta, Endpoint, Mac, Name, Network, Node, Rejected, RejectedRows, Resolve, Revision, RowId,
-    Vni, Vtep, Wanted, ipam::Block,
+    Delta, Endpoint, Mac, Name, Network, Node, Object, Rejected, RejectedRows, Resolve, Revision,
+    RowId, Vni, Vtep, Wanted, ipam::Block,
 };
+
+mod objects;
+
+pub(super) use objects::{every_object, object, object_id, objects_of};
 
 macro_rules! networks {
     ($which:literal) => {
@@ -85,6 +89,7 @@ pub(super) struct Head {
     pub(super) revision: Revision,
     pub(super) networks: Vec<Network>,
     pub(super) nodes: Vec<Node>,
+    pub(super) objects: Vec<Object>,
 }
 
 /// Reads the state at one revision, the head first; `begin` and `page` take it and give back whether
@@ -104,6 +109,7 @@ pub(super) fn read(
         revision: horizon(&transaction)?.revision,
         networks: networks(&transaction, 0, &mut left_out)?,
         nodes: nodes(&transaction, 0, limits, &mut left_out)?,
+        objects: objects::since(&transaction, 0, &mut left_out)?,
     };
     // Of a network whose row can't be read its endpoints can.
     let unreadable = left_out.iter().filter_map(|rejected| match rejected.row {
@@ -215,6 +221,7 @@ pub(super) fn taken(
     let transaction = connection.transaction()?;
     let mut statement = transaction.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM address WHERE vni = ?1 AND ip = ?2)
+            OR EXISTS (SELECT 1 FROM object_claim WHERE (vni, space, value) = (?1, 'ip', ?2))
             OR EXISTS (SELECT 1 FROM quarantine
                 WHERE vni = ?1 AND kind = 'ip' AND value = ?2 AND boot = ?3 AND until > ?4)",
     )?;
@@ -245,7 +252,7 @@ pub(super) enum Progress {
     /// Nothing.
     None,
     /// This.
-    Delta(Delta),
+    Delta(Box<Delta>),
     /// The store, now at this revision, can't say: tombstones are gone, or it is an older state.
     Resync(Revision),
 }
@@ -270,6 +277,8 @@ pub(super) fn progress(
         networks: networks(&transaction, since, &mut rejected)?,
         nodes: nodes(&transaction, since, limits, &mut rejected)?,
         endpoints: endpoints_since(&transaction, since, &mut rejected)?,
+        objects: objects::since(&transaction, since, &mut rejected)?,
+        objects_removed: objects::removed_since(&transaction, since)?,
         rejected,
         ..Delta::default()
     };
@@ -283,7 +292,7 @@ pub(super) fn progress(
             _ => delta.endpoints_removed.push(parse(row, key)?),
         }
     }
-    Ok(Progress::Delta(delta))
+    Ok(Progress::Delta(Box::new(delta)))
 }
 
 /// How far the store reaches.
@@ -528,7 +537,7 @@ fn vni(row: &Row<'_>) -> Result<Vni, Failure> {
     Vni::try_from(row.get::<_, u32>("vni")?).map_err(|error| Failure::Row(error.to_string()))
 }
 
-fn parse<T: FromStr<Err: Display>>(
+pub(super) fn parse<T: FromStr<Err: Display>>(
     row: &Row<'_>,
     column: impl rusqlite::RowIndex,
 ) -> Result<T, Failure> {

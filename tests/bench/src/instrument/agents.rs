@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use overlay_user::datapath::{self, Datapath, Kernel};
-use overlay_user::model::{Change, Name, Node, Session, Vtep};
+use overlay_user::model::{Change, KINDS, Name, Node, Session, Vtep};
 use overlay_user::reconcile::apply::Applier;
 use overlay_user::reconcile::cache::Limits;
 use overlay_user::reconcile::desired::Local;
@@ -117,6 +117,7 @@ async fn start(args: &Args, number: u32, datapath: Arc<dyn Datapath>) -> Result<
         registry,
         applier: Applier::new(Arc::new(NoPlatform), datapath, local),
         node: watch::channel(node).1,
+        kinds: KINDS,
         limits: Limits::default(),
         pace: Pace::default(),
         routes,

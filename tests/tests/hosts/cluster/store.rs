@@ -168,6 +168,9 @@ fn a_row_that_cannot_be_read_stops_nobody() {
             "node/me",
             r#"{"vtep":{"ip":"10.0.0.1","port":4789},"agent":true}"#,
         ),
+        ("object/router/odd", r#"{"body":"#),
+        // Of a kind that is not known yet: that is nothing to be named.
+        ("object/future/x", r#"{"body":{"a":[1]}}"#),
     ] {
         fixture
             .cluster
@@ -175,13 +178,23 @@ fn a_row_that_cannot_be_read_stops_nobody() {
     }
     let told = || fixture.agents[0].json("status")["registry"]["rejected"].clone();
     until_within(RECOVERY, "the rows are named", || {
-        told().as_array().unwrap().len() == 3
+        told().as_array().unwrap().len() == 4
     });
+    let rows: Vec<Value> = told().as_array().unwrap().clone();
+    assert!(
+        rows.iter().any(|row| row["row"] == "router odd"),
+        "{rows:?}"
+    );
     fixture.changes_arrive(0, &[1, 2]);
     for vtep in fixture.agents[1].dump("vteps") {
         assert_ne!(vtep["key"]["ip"][12], 127, "{vtep}");
     }
-    for key in ["endpoint/00000042/odd", "node/odd", "node/me"] {
+    for key in [
+        "endpoint/00000042/odd",
+        "node/odd",
+        "node/me",
+        "object/router/odd",
+    ] {
         fixture
             .cluster
             .does(&format!("del /overlay/v1/state/{key}"));

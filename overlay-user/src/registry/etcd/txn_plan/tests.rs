@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::{super::changes, *};
-use crate::model::{Change, Endpoint, Mac, Name, Network, Node, Vni, Vtep};
+use crate::model::{
+    Change, Claim, Endpoint, Mac, Name, Network, Node, Object, ObjectId, OnRemoval, Reference, Vni,
+    Vtep,
+};
 
 /// Rows by key, with their revisions.
 #[derive(Debug, Default)]
@@ -56,7 +59,7 @@ impl Store {
         self.revision += 1;
         for (key, write) in &group.writes {
             match write {
-                Write::Put(value) | Write::Quarantine(value) => {
+                Write::Put(value) | Write::Quarantine { owner: value, .. } => {
                     self.rows
                         .insert(key.clone(), (value.clone(), self.revision));
                 }
@@ -245,8 +248,135 @@ fn a_transaction_does_nothing_if_what_it_rests_upon_has_changed() {
     }
 }
 
+fn object(text: &str, targets: &[&str], claims: &[&str]) -> Object {
+    let id = |word| ObjectId::from_word(word).unwrap();
+    let claim = |value: &&str| Claim::Unique {
+        space: "test".parse().unwrap(),
+        value: value.parse().unwrap(),
+        quarantine_s: 0,
+    };
+    Object {
+        id: id(text),
+        body: serde_json::Map::new(),
+        claims: claims.iter().map(claim).collect(),
+        references: targets
+            .iter()
+            .map(|target| Reference::cascade(id(target)))
+            .collect(),
+        revision: 0,
+    }
+}
+
+#[test]
+fn an_endpoint_and_its_objects_are_one_transaction() {
+    let mut store = furnished();
+    let bare = store.keys().len();
+    let made = [
+        create("web", 1, 1, 0),
+        Change::PutObject(object("block/web/0", &["endpoint/web"], &["7/0"])),
+        Change::PutObject(object("block/web/1", &["endpoint/web"], &["7/1"])),
+    ];
+    assert_eq!(store.commit(&made), Ok(1));
+    let taken = object("block/db/0", &["endpoint/web"], &["7/1"]);
+    assert_eq!(
+        store.commit(&[Change::PutObject(taken)]).unwrap_err(),
+        "claim test 7/1 is taken by block web/1: choose another or remove that one first"
+    );
+    assert_eq!(store.commit(&[Change::RemoveEndpoint(name("web"))]), Ok(1));
+    assert_eq!(store.keys().len(), bare);
+}
+
+#[test]
+fn a_removal_does_nothing_if_an_object_has_come_to_refer_to_it() {
+    for (removal, target) in [
+        (Change::RemoveNetwork(vni(2)), "network/2"),
+        (Change::RemoveNode(name("h2")), "node/h2"),
+        (Change::RemoveEmptyNode(name("h2")), "node/h2"),
+        (Change::RemoveEndpoint(name("web")), "endpoint/web"),
+        (
+            Change::RemoveObject(ObjectId::from_word("pool/p").unwrap()),
+            "pool/p",
+        ),
+    ] {
+        let mut store = furnished();
+        let made = [
+            create("web", 1, 1, 0),
+            Change::PutObject(object("pool/p", &[], &[])),
+        ];
+        store.commit(&made).unwrap();
+        let (groups, _) = store.plan(std::slice::from_ref(&removal)).unwrap();
+        assert_eq!(groups.len(), 1);
+        store
+            .commit(&[Change::PutObject(object("new/1", &[target], &[]))])
+            .unwrap();
+        assert!(!store.execute(&groups[0], &[]), "{target}");
+        store.commit(&[removal]).unwrap();
+        assert!(
+            !store.keys().iter().any(|key| key.contains("new/1")),
+            "{target}"
+        );
+    }
+}
+
+#[test]
+fn a_target_that_goes_meanwhile_stops_the_object() {
+    for (target, removal) in [
+        ("network/2", Change::RemoveNetwork(vni(2))),
+        ("node/h2", Change::RemoveNode(name("h2"))),
+    ] {
+        let mut store = furnished();
+        let put = [Change::PutObject(object("new/1", &[target], &[]))];
+        let (groups, _) = store.plan(&put).unwrap();
+        store.commit(&[removal]).unwrap();
+        assert!(!store.execute(&groups[0], &[]), "{target}");
+        let refusal = store.commit(&put).unwrap_err();
+        assert!(refusal.contains("does not exist"), "{refusal}");
+    }
+}
+
+#[test]
+fn prefixes_of_a_space_never_overlap() {
+    let mut store = furnished();
+    let with = |text: &str, space: &str, prefix: &str| {
+        let mut object = object(text, &[], &[]);
+        object.claims.push(Claim::Disjoint {
+            space: space.parse().unwrap(),
+            prefix: prefix.parse().unwrap(),
+        });
+        Change::PutObject(object)
+    };
+    store
+        .commit(&[with("port/1", "router/r1", "7.7.0.0/16")])
+        .unwrap();
+    store
+        .commit(&[with("port/2", "router/r1", "7.8.0.0/16")])
+        .unwrap();
+    store
+        .commit(&[with("port/3", "router/r2", "7.7.0.0/16")])
+        .unwrap();
+    for prefix in ["7.7.0.0/16", "7.7.9.0/24", "7.0.0.0/8"] {
+        let refusal = store
+            .commit(&[with("port/4", "router/r1", prefix)])
+            .unwrap_err();
+        assert!(
+            refusal.contains(" is taken by port 1 (7.7.0.0/16): "),
+            "{refusal}"
+        );
+    }
+    // Two at once: the second one's transaction does nothing.
+    let (groups, _) = store
+        .plan(&[with("port/4", "router/r1", "9.0.0.0/8")])
+        .unwrap();
+    store
+        .commit(&[with("port/5", "router/r1", "9.9.0.0/16")])
+        .unwrap();
+    assert!(!store.execute(&groups[0], &[]));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
+    PutObject(u8, u8, u8),
+    RemoveObject(u8),
     Create(u8, u16, u32, u8),
     Remove(u8),
     Move(u8, u8),
@@ -264,6 +394,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8).prop_map(Step::RemoveNode),
         1 => (0..3_u8).prop_map(Step::PutNode),
         1 => (1..3_u32).prop_map(Step::RemoveNetwork),
+        4 => (0..6_u8, 0..10_u8, 0..4_u8).prop_map(|(key, target, claim)| Step::PutObject(key, target, claim)),
+        2 => (0..6_u8).prop_map(Step::RemoveObject),
     ]
 }
 
@@ -280,6 +412,31 @@ fn change(step: &Step) -> Change {
         Step::RemoveNode(number) => Change::RemoveNode(name(&format!("h{number}"))),
         Step::PutNode(number) => node(*number),
         Step::RemoveNetwork(number) => Change::RemoveNetwork(vni(*number)),
+        Step::PutObject(key, target, claim) => {
+            let target = match target {
+                0..6 => format!("thing/{target}"),
+                6 => "network/1".to_owned(),
+                7 => "node/h1".to_owned(),
+                other => format!("endpoint/e{other}"),
+            };
+            let restricts = key % 2 == 0;
+            let targets = if target == format!("thing/{key}") {
+                vec![]
+            } else {
+                vec![target.as_str()]
+            };
+            let claim = claim.to_string();
+            let mut object = object(&format!("thing/{key}"), &targets, &[&claim]);
+            for reference in &mut object.references {
+                if restricts {
+                    reference.on_removal = OnRemoval::Restrict;
+                }
+            }
+            Change::PutObject(object)
+        }
+        Step::RemoveObject(key) => {
+            Change::RemoveObject(ObjectId::from_word(&format!("thing/{key}")).unwrap())
+        }
     }
 }
 

@@ -77,6 +77,7 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation() {
                 ..bare
             },
         ],
+        objects: Vec::new(),
     };
     assert_eq!(registry.snapshot().await.unwrap(), expected);
     drop(registry);
