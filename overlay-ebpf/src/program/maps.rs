@@ -312,6 +312,10 @@ pub fn vtep_of(entry: &FdbEntry) -> [u8; 16] {
 
 /// The VTEP at an IPv4 address of the underlay.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a copy on the stack would not be aligned"
+)]
 pub fn vtep(ip: [u8; 4]) -> Option<VtepEntry> {
     /// A key that is stored in two steps of eight bytes.
     #[repr(C, align(8))]

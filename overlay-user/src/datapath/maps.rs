@@ -222,12 +222,12 @@ impl Maps {
     pub(super) fn adopt_network(
         &mut self,
         vni: Vni,
-        row: &NetworkRow,
+        row: NetworkRow,
         slot: u16,
     ) -> Result<(), DatapathError> {
         let entry = abi::NetworkEntry {
             slot,
-            ..NetworkRow::encode(&vni, row, &self.numbering)
+            ..NetworkRow::encode(&vni, &row, &self.numbering)
         };
         self.tables.networks.adopt(&vni.get(), &entry)
     }

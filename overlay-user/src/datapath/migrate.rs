@@ -162,7 +162,7 @@ impl Former {
                 on_demand: row.flags & abi::NetworkEntry::ON_DEMAND != 0,
             };
             match Vni::try_from(vni) {
-                Ok(vni) => maps.adopt_network(vni, &network, row.slot),
+                Ok(vni) => maps.adopt_network(vni, network, row.slot),
                 Err(_) => Ok(()),
             }
         };
@@ -194,7 +194,7 @@ impl Former {
         let rows: HashMap<_, K, V> = open_pin(&path, name)?
             .try_into()
             .map_err(|error| failed("open the pinned", name, &error))?;
-        for row in rows.iter() {
+        for row in &rows {
             let (key, value) = row.map_err(|error| failed("read", name, &error))?;
             adopt(key, value)?;
         }

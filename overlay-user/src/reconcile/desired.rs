@@ -16,6 +16,9 @@ use crate::{
     platform::PortSpec,
 };
 
+/// Bytes that a tunnel puts around a packet. Tunnels go over IPv4.
+const OVERHEAD: u32 = VtepAddr::IPV4_OVERHEAD;
+
 /// What this host adds to the registry's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Local {
@@ -28,15 +31,10 @@ pub struct Local {
 }
 
 impl Local {
-    /// Bytes that a tunnel puts around a packet. Tunnels go over IPv4.
-    const fn overhead(&self) -> u32 {
-        VtepAddr::IPV4_OVERHEAD
-    }
-
     /// The longest IP packet that fits the underlay with its encapsulation, bytes.
     #[must_use]
     pub const fn longest_packet(&self) -> u32 {
-        self.underlay_mtu.saturating_sub(self.overhead())
+        self.underlay_mtu.saturating_sub(OVERHEAD)
     }
 
     /// The MTU of a network's endpoints on this host, bytes. The error says why it can't be had.
@@ -47,7 +45,7 @@ impl Local {
         match network.mtu {
             0 => {
                 let least = least.unwrap_or(self.underlay_mtu).min(self.underlay_mtu);
-                Ok(least.saturating_sub(self.overhead()))
+                Ok(least.saturating_sub(OVERHEAD))
             }
             mtu if mtu <= self.longest_packet() => Ok(mtu),
             mtu => Err(format!(

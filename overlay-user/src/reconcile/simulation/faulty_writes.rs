@@ -192,7 +192,7 @@ impl FaultyWrites<'_> {
         match row.target {
             FdbTarget::Local { .. } => nodes.any(|node| node.as_str() == super::world::ME),
             FdbTarget::Remote { vtep, port } => {
-                let ip = vtep.into();
+                let ip = vtep;
                 let vteps = |node| ever.vteps.get(node).into_iter().flatten();
                 nodes.any(|node| vteps(node).any(|vtep| *vtep == Vtep { ip, port }))
             }

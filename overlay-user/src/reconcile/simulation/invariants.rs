@@ -458,10 +458,7 @@ fn digests(kernel: &Kernel) -> Vec<Digest> {
     for (key, row) in &kernel.tables.fdb {
         let vtep = match row.target {
             FdbTarget::Local { .. } => vtep(1),
-            FdbTarget::Remote { vtep, port } => Vtep {
-                ip: vtep.into(),
-                port,
-            },
+            FdbTarget::Remote { vtep, port } => Vtep { ip: vtep, port },
         };
         survey.see(Installed::Fdb {
             key: *key,
