@@ -92,11 +92,11 @@ pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 pub(super) const CIRCLES: [(&str, &str); 13] = [
     (
         "user::agent",
-        "doctor, drops, inquiries, monitor, operations, verify",
+        "adopt, doctor, inquiries, monitor, operations, verify",
     ),
-    ("user::agent::api", "drops, view"),
+    ("user::agent", "api, server"),
+    ("user::agent::server", "route, stream"),
     ("user::datapath", "drops, maps, table, tables"),
-    ("user::model", "change, endpoint"),
     ("user::platform", "link_change, netlink"),
     ("user::reconcile", "announce, apply, ports, telling, write"),
     ("user::reconcile", "desired, tables"),
