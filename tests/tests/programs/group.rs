@@ -18,6 +18,9 @@ const GROUP_6: [u8; 6] = [0x33, 0x33, 0, 0, 0, 0x16];
 const GROUP_4: [u8; 6] = [0x01, 0, 0x5e, 0, 0, 0x16];
 /// Where IPv4 has its protocol.
 const PROTOCOL: usize = 14 + 9;
+/// Where each family has its source address.
+const SOURCE_4: usize = 14 + 12;
+const SOURCE_6: usize = 14 + 8;
 
 /// An `ICMPv6` message of this type from `from` to a group.
 fn icmpv6(from: &Endpoint, kind: u8) -> Vec<u8> {
@@ -78,8 +81,83 @@ fn frames(from: &Endpoint) -> Vec<(String, Vec<u8>, DropReason)> {
     frames
 }
 
+/// What blue sends to groups from addresses that are not blue's, or from none.
+fn sources() -> Vec<(String, Vec<u8>, DropReason)> {
+    let from_ipv4 = |frame, ip: [u8; 4]| patched(frame, SOURCE_4, &ip);
+    let from_ipv6 = |frame, ip: [u8; 16]| patched(frame, SOURCE_6, &ip);
+    let link_local = |mac: [u8; 6]| {
+        let [a, b, c, d, e, f] = mac;
+        [
+            0xfe,
+            0x80,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            a ^ 2,
+            b,
+            c,
+            0xff,
+            0xfe,
+            d,
+            e,
+            f,
+        ]
+    };
+    let igmp = patched(datagram(&BLUE), PROTOCOL, &[2]);
+    let (ping, mld) = (icmpv6(&BLUE, 128), icmpv6(&BLUE, 143));
+    let own = link_local(BLUE.mac);
+    let others = link_local(GREEN.mac);
+    let frames = [
+        (
+            "from another's IPv4 address",
+            from_ipv4(datagram(&BLUE), GREEN.ipv4),
+            DropReason::SourceIp,
+        ),
+        (
+            "from no IPv4 address",
+            from_ipv4(datagram(&BLUE), [0; 4]),
+            DropReason::Multicast,
+        ),
+        (
+            "IGMP from another's address",
+            from_ipv4(igmp, GREEN.ipv4),
+            DropReason::MulticastMembership,
+        ),
+        (
+            "from another's IPv6 address",
+            from_ipv6(ping.clone(), GREEN.ipv6),
+            DropReason::SourceIp,
+        ),
+        (
+            "from no IPv6 address",
+            from_ipv6(ping.clone(), [0; 16]),
+            DropReason::Multicast,
+        ),
+        (
+            "from the MAC's link-local address",
+            from_ipv6(ping.clone(), own),
+            DropReason::Multicast,
+        ),
+        (
+            "from another's link-local address",
+            from_ipv6(ping, others),
+            DropReason::SourceIp,
+        ),
+        (
+            "MLD from another's link-local address",
+            from_ipv6(mld, others),
+            DropReason::MulticastMembership,
+        ),
+    ];
+    let owned = |(name, frame, reason): (&str, _, _)| (name.to_owned(), frame, reason);
+    frames.map(owned).into()
+}
+
 pub(crate) fn from_endpoint() -> Vec<Case> {
-    let frames = frames(&BLUE).into_iter();
+    let frames = frames(&BLUE).into_iter().chain(sources());
     frames
         .map(|(name, frame, reason)| Case::drop(&name, frame, reason))
         .collect()
@@ -120,7 +198,7 @@ pub(crate) fn from_tunnel() -> Vec<Case> {
 }
 
 #[test]
-fn what_an_endpoints_link_brings_when_it_comes_up_is_noise() {
+fn what_an_endpoint_sends_to_groups_is_noise_forged_or_lost() {
     Datapath::load(Settings::default()).check(ENDPOINT_INGRESS, &from_endpoint());
 }
 
