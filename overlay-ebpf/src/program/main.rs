@@ -62,7 +62,7 @@ use stage::{decap, sample, sample::Subject};
 pub fn endpoint_ingress(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
     pipeline::endpoint::run(&mut frame, &mut subject)
-        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 
 /// TC ingress on the underlay device: what comes out of tunnels, among all else.
@@ -75,7 +75,7 @@ pub fn underlay_ingress(ctx: TcContext) -> Action {
         Ok(false) => Ok(PASS),
         Err(reason) => Err(reason),
     }
-    .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+    .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 
 /// TC ingress on the kernel's VXLAN device: what [`underlay_ingress`] left to it. All else came past that: by
@@ -91,7 +91,7 @@ pub fn external_ingress(ctx: TcContext) -> Action {
         Some(secret) if frame.is_own_echo(secret) => stage::echo::send(&mut frame),
         _ => Err(DropReason::VxlanDevice),
     }
-    .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+    .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 
 /// Continues [`endpoint_ingress`]: the ICMP error about a frame.
@@ -100,7 +100,7 @@ pub fn external_ingress(ctx: TcContext) -> Action {
 pub fn icmp_error(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
     pipeline::endpoint::run_icmp_error(&mut frame, &mut subject)
-        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 
 /// Continues [`endpoint_ingress`]: a probe of the agent's.
@@ -109,7 +109,7 @@ pub fn icmp_error(ctx: TcContext) -> Action {
 pub fn send_probe(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
     pipeline::endpoint::run_probe(&mut frame, &mut subject)
-        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 
 /// Continues [`underlay_ingress`]: an echo or a probe.
@@ -118,7 +118,7 @@ pub fn send_probe(ctx: TcContext) -> Action {
 pub fn echo(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     pipeline::underlay::run_echo(&mut frame, &mut subject)
-        .unwrap_or_else(|reason| dropped(&frame, reason, &subject))
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 
 /// Run by the agent alone, on a frame of its own: sends it out of the interface that the frame's
@@ -142,7 +142,7 @@ pub fn inject_echo(ctx: TcContext) -> Action {
 /// Counts the drop; tells it too where the agent asked for that. The log level is a constant to
 /// the verifier, which removes the call where it is off.
 #[inline(always)]
-fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) -> Action {
+fn dropped(frame: &Frame, reason: DropReason, subject: Subject) -> Action {
     sample::dropped(frame, reason, subject);
     debug!(
         frame,

@@ -158,6 +158,8 @@ pub(crate) struct Datapath {
     misses: RingBuf<MapData>,
     counted: Vec<u64>,
     makes_short_ip: bool,
+    /// It is emptied with its last descriptor.
+    _calls: Option<ProgramArray<MapData>>,
 }
 
 impl Datapath {
@@ -185,7 +187,7 @@ impl Datapath {
         ] {
             classifier(&mut ebpf, name).load().unwrap();
         }
-        fill_calls(&mut ebpf);
+        let calls = fill_calls(&mut ebpf);
         if !settings.without_network {
             if former::is(&ebpf) {
                 former::fill(&mut ebpf);
@@ -208,6 +210,7 @@ impl Datapath {
             misses,
             counted: vec![0; DropReason::SLOTS as usize],
             makes_short_ip: true,
+            _calls: calls,
         };
         let shortest_ip = &frames::udp4(&network::GREEN, &network::BLUE)[..frames::ETH];
         datapath.makes_short_ip = datapath
@@ -442,18 +445,14 @@ impl DecapFlags {
 }
 
 /// Loads the programs that others continue with, as far as the object has any.
-fn fill_calls(ebpf: &mut Ebpf) {
-    let Some(array) = ebpf.take_map(CALLS) else {
-        return;
-    };
-    let mut array: ProgramArray<_> = array.try_into().unwrap();
+fn fill_calls(ebpf: &mut Ebpf) -> Option<ProgramArray<MapData>> {
+    let mut array: ProgramArray<_> = ebpf.take_map(CALLS)?.try_into().unwrap();
     for (call, name) in Call::ALL {
         let program = classifier(ebpf, name);
         program.load().unwrap();
         array.set(call.slot(), program.fd().unwrap(), 0).unwrap();
     }
-    // It is emptied with its last descriptor.
-    std::mem::forget(array);
+    Some(array)
 }
 
 fn open(object: &[u8], settings: Settings, flags: DecapFlags) -> Ebpf {

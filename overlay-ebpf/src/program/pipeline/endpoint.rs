@@ -7,7 +7,7 @@ use overlay_ebpf::{
 };
 
 use crate::{
-    frame::{Action, Frame, OnStack},
+    frame::{Action, Frame},
     maps,
     packet::{L3, Packet},
     ping,
@@ -35,7 +35,8 @@ macro_rules! step {
 pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     let ifindex = frame.ifindex();
     let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
-    subject.is_sent_by(ifindex, &from);
+    subject.is_of(ifindex);
+    subject.is_in(from.vni);
     let requester = Requester::of_endpoint(ifindex, &from);
     ping::divert(frame)?;
     vlan::untag(frame)?;
@@ -92,10 +93,10 @@ fn to_vtep(
 /// Answers a frame by the ICMP error about it: the way that [`mtu::check`] sends it.
 #[inline(always)]
 pub fn run_icmp_error(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
-    subject.endpoint = OnStack(frame.ifindex());
+    subject.is_of(frame.ifindex());
     let error = maps::with_scratch(|scratch| (scratch.limit, scratch.vni));
     let (limit, vni) = error.ok_or(DropReason::TooBig)?;
-    subject.vni = OnStack(vni);
+    subject.is_in(vni);
     mtu::refuse(frame, limit)
 }
 
@@ -104,6 +105,7 @@ pub fn run_icmp_error(frame: &mut Frame, subject: &mut Subject) -> Result<Action
 pub fn run_probe(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     let ifindex = frame.ifindex();
     let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
-    subject.is_sent_by(ifindex, &from);
+    subject.is_of(ifindex);
+    subject.is_in(from.vni);
     ping::send(frame, &from, Requester::of_endpoint(ifindex, &from))
 }

@@ -6,7 +6,7 @@ use overlay_ebpf::{
 };
 
 use crate::{
-    frame::{Action, Frame, OnStack, Tunnel},
+    frame::{Action, Frame, Tunnel},
     maps,
     packet::Packet,
     ping,
@@ -21,7 +21,8 @@ use crate::{
 pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     let tunnel = decap::parse(frame)?;
     frame.has_outer_headers();
-    subject.is_behind(&tunnel);
+    subject.is_in(tunnel.vni);
+    subject.is_from(tunnel.sender);
     if tunnel.vni == wire::VNI || tunnel.inner.ether_type == wire::ETHER_TYPE {
         return Err(maps::continue_with(Call::Echo, frame));
     }
@@ -58,7 +59,8 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
 pub fn run_echo(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     let tunnel = decap::parse(frame)?;
     frame.has_outer_headers();
-    subject.is_behind(&tunnel);
+    subject.is_in(tunnel.vni);
+    subject.is_from(tunnel.sender);
     if tunnel.vni == wire::VNI {
         echo::take(frame, &tunnel)
     } else {
@@ -72,8 +74,8 @@ pub fn run_echo(frame: &mut Frame, subject: &mut Subject) -> Result<Action, Drop
 pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     frame.scrub();
     let (vni, sender) = frame.tunnel_of_device()?;
-    subject.vni = OnStack(vni);
-    subject.peer = OnStack(sender);
+    subject.is_in(vni);
+    subject.is_from(sender);
     let eth = eth::Header::parse(frame.header(0)?);
     let origin = sender::check_mac(vni, sender, &eth)?;
     let target = receiver_of(frame, vni, &eth, subject)?;
@@ -91,7 +93,7 @@ fn sender_of(tunnel: &Tunnel, subject: &mut Subject) -> Result<Origin, DropReaso
     // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
     if let Err(DropReason::SourceVtep) = checked {
         let to = maps::fdb(tunnel.vni, tunnel.inner.destination);
-        subject.endpoint = OnStack(to.and_then(|to| to.interface()).unwrap_or(0));
+        subject.is_of(to.and_then(|to| to.interface()).unwrap_or(0));
     }
     checked
 }
@@ -110,6 +112,6 @@ fn receiver_of(
         }
         found => found?,
     };
-    subject.endpoint = OnStack(target.target);
+    subject.is_of(target.target);
     Ok(target)
 }

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use bytemuck::{bytes_of_mut, must_cast_mut};
 use overlay_ebpf::{
-    abi::{DropReason, DropSample, EndpointDropKey, EndpointEntry},
+    abi::{DropReason, DropSample, EndpointDropKey},
     rule::sample as rule,
     wire::{
         arp::ArpHdr,
@@ -14,23 +14,16 @@ use overlay_ebpf::{
     },
 };
 
-use crate::{
-    frame::{Frame, OnStack, Tunnel},
-    maps,
-};
+use crate::{frame::Frame, maps};
 
-/// Whose frame it is, as far as that is known when it is dropped.
-/// It lies on the stack, where LLVM likes to write neighbours at once: the verifier takes that of aligned ones alone.
+/// Whose frame it is, as far as that is known when it is dropped. Two numbers, which a call takes in registers.
 #[derive(Clone, Copy)]
 pub struct Subject {
-    /// Host-side interface of the endpoint of this host that sent it or is to get it; 0: not known.
-    pub endpoint: OnStack<u32>,
-    /// Its network; 0: not known.
-    pub vni: OnStack<u32>,
-    /// The VTEP that it came from; zero: none, or not known.
-    pub peer: OnStack<[u8; 4]>,
-    /// [`DropSample::SENT`] or [`DropSample::RECEIVED`].
-    direction: OnStack<u8>,
+    /// Host-side interface of the endpoint of this host that sent it or is to get it, and above it its network; 0: not
+    /// known.
+    endpoint: u64,
+    /// The VTEP that it came from, zero for none, and above it [`DropSample::SENT`] or [`DropSample::RECEIVED`].
+    origin: u64,
 }
 
 impl Subject {
@@ -49,39 +42,56 @@ impl Subject {
     #[inline(always)]
     const fn going(direction: u8) -> Self {
         Self {
-            endpoint: OnStack(0),
-            vni: OnStack(0),
-            peer: OnStack([0; 4]),
-            direction: OnStack(direction),
+            endpoint: 0,
+            origin: (direction as u64) << 32,
         }
     }
 
-    /// An endpoint of this host sent it.
+    /// It is of the endpoint behind an interface of this host, or for it.
     #[inline(always)]
-    pub const fn is_sent_by(&mut self, ifindex: u32, endpoint: &EndpointEntry) {
-        self.endpoint = OnStack(ifindex);
-        self.vni = OnStack(endpoint.vni);
+    pub const fn is_of(&mut self, ifindex: u32) {
+        self.endpoint = self.vni_bits() | ifindex as u64;
     }
 
-    /// It came out of a tunnel.
+    /// It is of a network.
     #[inline(always)]
-    pub const fn is_behind(&mut self, tunnel: &Tunnel) {
-        self.vni = OnStack(tunnel.vni);
-        self.peer = OnStack(tunnel.sender);
+    pub const fn is_in(&mut self, vni: u32) {
+        self.endpoint = (vni as u64) << 32 | self.ifindex() as u64;
+    }
+
+    /// It came from a VTEP.
+    #[inline(always)]
+    pub const fn is_from(&mut self, vtep: [u8; 4]) {
+        self.origin = (self.direction() as u64) << 32 | u32::from_ne_bytes(vtep) as u64;
     }
 
     #[inline(always)]
-    fn has_peer(&self) -> bool {
-        u32::from_ne_bytes(*self.peer) != 0
+    const fn ifindex(self) -> u32 {
+        self.endpoint as u32
+    }
+
+    #[inline(always)]
+    const fn vni_bits(self) -> u64 {
+        self.endpoint >> 32 << 32
+    }
+
+    #[inline(always)]
+    const fn direction(self) -> u8 {
+        (self.origin >> 32) as u8
+    }
+
+    #[inline(always)]
+    const fn peer(self) -> u32 {
+        self.origin as u32
     }
 
     /// By what those are told apart whose frames take rows from each other alone.
     #[inline(always)]
-    fn sender(&self, frame: &Frame) -> u32 {
-        if *self.direction == DropSample::SENT {
+    fn sender(self, frame: &Frame) -> u32 {
+        if self.direction() == DropSample::SENT {
             frame.ifindex()
         } else {
-            u32::from_ne_bytes(*self.peer)
+            self.peer()
         }
     }
 }
@@ -89,47 +99,42 @@ impl Subject {
 /// Counts a drop, and notes the frame down unless enough of them were lately. Noise is nobody's loss, so that
 /// it does not count for endpoints.
 #[inline(always)]
-pub fn dropped(frame: &Frame, reason: DropReason, subject: &Subject) {
+pub fn dropped(frame: &Frame, reason: DropReason, subject: Subject) {
     maps::count_drop(reason);
-    if *subject.endpoint != 0 && !reason.is_noise() {
+    if subject.ifindex() != 0 && !reason.is_noise() {
         maps::count_endpoint_drop(EndpointDropKey {
-            ifindex: *subject.endpoint,
+            ifindex: subject.ifindex(),
             reason: reason.number() as u16,
-            direction: *subject.direction as u16,
+            direction: subject.direction() as u16,
         });
     }
     let group = reason.number() * DropSample::GROUPS + rule::group(subject.sender(frame));
     let now = maps::now();
     if let Some(Some(row)) = maps::with_drop_pace(group, |pace| rule::row(pace, now)) {
-        note(
-            frame.twin(),
-            group * DropSample::ROWS + row,
-            reason.number(),
-            subject,
-        );
+        let slot = group * DropSample::ROWS + row;
+        note(frame.twin(), slot, subject.endpoint, subject.origin);
     }
 }
 
-/// Notes the frame down. The one function that is called: written out at the end of each program it would
-/// make the verifier look at it over and over.
+/// Notes the frame down, in the row that its reason has there. The one function that is called: written out at the end
+/// of each program it would make the verifier look at it over and over.
 #[inline(never)]
 #[expect(
     clippy::needless_pass_by_value,
     reason = "what is called takes the context itself: the verifier follows no pointer to it"
 )]
-fn note(frame: Frame, slot: u32, reason: u32, subject: &Subject) {
+fn note(frame: Frame, slot: u32, endpoint: u64, origin: u64) {
+    let subject = Subject { endpoint, origin };
     maps::with_drop_sample(slot, |row| {
         forget_packet(row);
-        row.reason = reason;
+        row.reason = slot / (DropSample::GROUPS * DropSample::ROWS);
         row.ifindex = frame.ifindex();
-        row.endpoint = *subject.endpoint;
-        row.vni = *subject.vni;
-        row.peer = if subject.has_peer() {
-            ipv6::mapped(*subject.peer)
-        } else {
-            [0; 16]
-        };
-        row.direction = *subject.direction;
+        row.endpoint = subject.ifindex();
+        row.vni = (subject.endpoint >> 32) as u32;
+        if subject.peer() != 0 {
+            row.peer = ipv6::mapped(subject.peer().to_ne_bytes());
+        }
+        row.direction = subject.direction();
         row.len = frame.len().saturating_sub(frame.inner() as u32);
         // What lacks a header is shown without it.
         let _ = describe(&frame, row);
