@@ -86,25 +86,12 @@ fn sources() -> Vec<(String, Vec<u8>, DropReason)> {
     let from_ipv4 = |frame, ip: [u8; 4]| patched(frame, SOURCE_4, &ip);
     let from_ipv6 = |frame, ip: [u8; 16]| patched(frame, SOURCE_6, &ip);
     let link_local = |mac: [u8; 6]| {
-        let [a, b, c, d, e, f] = mac;
-        [
-            0xfe,
-            0x80,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            a ^ 2,
-            b,
-            c,
-            0xff,
-            0xfe,
-            d,
-            e,
-            f,
-        ]
+        let [first, second, third, last @ ..] = mac;
+        let mut ip = [0; 16];
+        ip[..2].copy_from_slice(&[0xfe, 0x80]);
+        ip[8..13].copy_from_slice(&[first ^ 2, second, third, 0xff, 0xfe]);
+        ip[13..].copy_from_slice(&last);
+        ip
     };
     let igmp = patched(datagram(&BLUE), PROTOCOL, &[2]);
     let (ping, mld) = (icmpv6(&BLUE, 128), icmpv6(&BLUE, 143));
