@@ -102,7 +102,10 @@ impl Kernel {
         for former in &former {
             former.copy_rows(&mut maps)?;
         }
-        maps.restore_numbering()?;
+        if !former.is_empty() {
+            // What an earlier version left has no numbers yet.
+            maps.restore_numbering()?;
+        }
         let pinned = PinnedMaps::open(&pins)?;
         let calls = Calls::load(&mut ebpf, &pins)?;
         for name in restore::PROGRAMS {

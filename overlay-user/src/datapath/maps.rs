@@ -108,6 +108,20 @@ impl Maps {
         self.set_path(id, &abi::PathEntry::of(key, &entry))
     }
 
+    /// Gives a VTEP its slot of `paths` and writes the way there; gives what `vteps` has of it.
+    fn write_path(
+        &mut self,
+        ip: VtepAddr,
+        row: &VtepRow,
+    ) -> Result<(abi::VtepKey, abi::VtepEntry), DatapathError> {
+        let port = row.port;
+        let slot = u32::from(self.numbering.vteps.assign(Vtep { ip, port }));
+        let key = VtepRow::encode_key(&ip);
+        let entry = VtepRow::encode(&ip, row, &self.numbering);
+        self.set_path(slot, &abi::PathEntry::of(key, &entry))?;
+        Ok((key, entry))
+    }
+
     fn set_path(&mut self, slot: u32, entry: &abi::PathEntry) -> Result<(), DatapathError> {
         if slot == 0 {
             return Ok(());
@@ -181,11 +195,8 @@ impl Maps {
 
     /// Adds what an earlier version of the ABI held of a VTEP and the way to it.
     pub(super) fn adopt_vtep(&mut self, vtep: Vtep, row: &VtepRow) -> Result<(), DatapathError> {
-        let id = u32::from(self.numbering.vteps.assign(vtep));
-        let key = VtepRow::encode_key(&vtep.ip);
-        let entry = VtepRow::encode(&vtep.ip, row, &self.numbering);
-        self.tables.vteps.adopt(&key, &entry)?;
-        self.set_path(id, &abi::PathEntry::of(key, &entry))
+        let (key, entry) = self.write_path(vtep.ip, row)?;
+        self.tables.vteps.adopt(&key, &entry)
     }
 
     /// Adds an FDB row that an earlier version of the ABI held, with the second of its last use.
@@ -311,10 +322,7 @@ impl Maps {
             self.numbering.endpoints.assign(*ifindex);
         }
         for (ip, row) in &put.vteps {
-            let (ip, port) = (*ip, row.port);
-            let id = u32::from(self.numbering.vteps.assign(Vtep { ip, port }));
-            let entry = VtepRow::encode(&ip, row, &self.numbering);
-            self.set_path(id, &abi::PathEntry::of(VtepRow::encode_key(&ip), &entry))?;
+            self.write_path(*ip, row)?;
         }
         put.fdb.values().try_for_each(|row| self.assign_target(row))
     }
@@ -327,14 +335,11 @@ impl Maps {
                 Ok(())
             }
             FdbTarget::Remote { vtep: ip, port } => {
-                let vtep = Vtep { ip, port };
-                if self.numbering.vteps.has(vtep) {
+                if self.numbering.vteps.has(Vtep { ip, port }) {
                     return Ok(());
                 }
-                let id = u32::from(self.numbering.vteps.assign(vtep));
                 let path = VtepPath::default();
-                let entry = VtepRow::encode(&ip, &VtepRow { port, path }, &self.numbering);
-                self.set_path(id, &abi::PathEntry::of(VtepRow::encode_key(&ip), &entry))
+                self.write_path(ip, &VtepRow { port, path }).map(drop)
             }
         }
     }
