@@ -462,7 +462,8 @@ fn open(object: &[u8], settings: Settings, flags: DecapFlags) -> Ebpf {
         .override_global(global::UNDERLAY_IFINDEX, &LOOPBACK, true)
         .override_global(global::VTEP_IP_BE, &u32::from_ne_bytes(VTEP.ip), true)
         .override_global(global::VTEP_PORT_BE, &VTEP.port.to_be(), true)
-        .override_global(global::FEATURES, &features, true)
+        // Version 2 of the ABI has none.
+        .override_global(global::FEATURES, &features, false)
         .override_global(global::DECAP_FLAGS_IPV4, &flags.ipv4, true)
         .override_global(global::DECAP_FLAGS_IPV6, &flags.ipv6, true)
         // Drops are not told through the log.
