@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::CString,
-    fs, io,
+    io,
     net::IpAddr,
     ops::Bound,
     path::Path,
@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
+use aya::Ebpf;
 use nix::{errno::Errno, net::if_::if_indextoname};
-use overlay_ebpf::abi::{Counter, ECHOES, Feature, global, map, program};
+use overlay_ebpf::abi::{Counter, ECHOES, map, program};
 use tokio::sync::mpsc;
 
 use super::{
@@ -24,25 +24,22 @@ use super::{
     attach::{self, Hook},
     calls::Calls,
     echo,
-    features::{self, DecapFlags, classifier, error_chain},
+    features::{self, classifier},
     inject::inject,
     log,
     maps::{self, Maps},
     migrate::Former,
-    misses,
+    misses, object,
     pins::{Pins, unpin},
     query, reply,
     restore::{self, PinnedMaps},
     table::Table,
-    tables::{ResizedTables, set_capacities},
+    tables::ResizedTables,
 };
 use crate::model::{
     DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
     NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
-
-/// The BPF object: an ELF file with the programs, their maps and BTF.
-pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
 
 /// How many endpoints' interfaces are asked for their programs at a time: some two microseconds each.
 const GLANCE: usize = 512;
@@ -83,9 +80,7 @@ impl Kernel {
     /// the old one until they are replaced.
     pub fn load(settings: Settings) -> Result<Self, DatapathError> {
         features::require()?;
-        let decap = features::probe(&mut parse(
-            EbpfLoader::new().override_global(LOG_LEVEL, &LOG_OFF, true),
-        )?)?;
+        let decap = features::probe(&mut object::parse_for_probes()?)?;
         let pins = Pins::create(&settings.pins)?;
         let former = Former::find(&pins)?;
         for former in &former {
@@ -95,7 +90,7 @@ impl Kernel {
             maps::check_shape(&pins, name)?;
         }
         let resized = ResizedTables::take(&pins, &settings)?;
-        let mut ebpf = open(&settings, &pins, decap)?;
+        let mut ebpf = object::open(&settings, &pins, decap)?;
         let mut maps = Maps::take(&mut ebpf)?;
         maps.adopt(&resized)?;
         maps.restore_numbering()?;
@@ -109,10 +104,10 @@ impl Kernel {
         let pinned = PinnedMaps::open(&pins)?;
         let calls = Calls::load(&mut ebpf, &pins)?;
         for name in restore::PROGRAMS {
-            load_and_pin(&mut ebpf, &pins, name)?;
+            object::load_and_pin(&mut ebpf, &pins, name)?;
         }
         for name in [program::INJECT, program::INJECT_ECHO] {
-            load(&mut ebpf, name)?;
+            object::load(&mut ebpf, name)?;
         }
         if settings.log_drops {
             log::forward(&mut ebpf)?;
@@ -363,9 +358,9 @@ impl Datapath for Kernel {
             _ => 0,
         };
         let underlay = state.underlay;
-        let of_endpoints = program_id(&mut state.ebpf, program::ENDPOINT_INGRESS)?;
-        let of_underlay = program_id(&mut state.ebpf, program::UNDERLAY_INGRESS)?;
-        let of_external = program_id(&mut state.ebpf, program::EXTERNAL_INGRESS)?;
+        let of_endpoints = object::program_id(&mut state.ebpf, program::ENDPOINT_INGRESS)?;
+        let of_underlay = object::program_id(&mut state.ebpf, program::UNDERLAY_INGRESS)?;
+        let of_external = object::program_id(&mut state.ebpf, program::EXTERNAL_INGRESS)?;
         let external = state.external.clone().into_iter();
         drop(state);
         let external = external.map(|ifindex| (ifindex, of_external));
@@ -391,7 +386,7 @@ impl Datapath for Kernel {
         interfaces.extend(endpoints.map(|ifindex| (*ifindex, program::ENDPOINT_INGRESS)));
         let mut found = Vec::new();
         for (ifindex, program) in interfaces {
-            let own = program_id(&mut state.ebpf, program)?;
+            let own = object::program_id(&mut state.ebpf, program)?;
             // An endpoint that has just gone is nobody's trouble.
             let Ok(name) = interface_name(ifindex) else {
                 continue;
@@ -504,78 +499,6 @@ fn detach_where(root: &Path, is_wanted: impl Fn(u32) -> bool) -> Result<(), Data
         }
     }
     Ok(())
-}
-
-/// The global that aya-log's macros ask before they do anything.
-const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
-const LOG_OFF: u8 = 0;
-/// `aya_log_common::Level::Debug`.
-const LOG_DEBUG: u8 = 4;
-
-fn parse(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, DatapathError> {
-    loader.load(OBJECT).map_err(|error| DatapathError::Kernel {
-        what: "can't load the BPF object".to_owned(),
-        cause: error_chain(&error),
-    })
-}
-
-fn open(settings: &Settings, pins: &Pins, decap: DecapFlags) -> Result<Ebpf, DatapathError> {
-    let vtep_ip = u32::from_ne_bytes(settings.vtep_ip.octets());
-    let vtep_port = settings.vtep_port.to_be();
-    let features = if settings.strict_reserved {
-        Feature::StrictReserved.bit()
-    } else {
-        0
-    };
-    let log_level = if settings.log_drops {
-        LOG_DEBUG
-    } else {
-        LOG_OFF
-    };
-    let mut loader = EbpfLoader::new();
-    loader
-        .override_global(global::UNDERLAY_IFINDEX, &settings.underlay_ifindex, true)
-        .override_global(global::VTEP_IP_BE, &vtep_ip, true)
-        .override_global(global::VTEP_PORT_BE, &vtep_port, true)
-        .override_global(global::FEATURES, &features, true)
-        .override_global(global::DECAP_FLAGS_IPV4, &decap.ipv4, true)
-        .override_global(global::DECAP_FLAGS_IPV6, &decap.ipv6, true)
-        .override_global(LOG_LEVEL, &log_level, true);
-    set_capacities(&mut loader, settings);
-    for name in map::ALL {
-        loader.map_pin_path(name, pins.map(name));
-    }
-    parse(&mut loader)
-}
-
-fn program_id(ebpf: &mut Ebpf, name: &str) -> Result<u32, DatapathError> {
-    let info = classifier(ebpf, name)?.info();
-    info.map(|info| info.id())
-        .map_err(|error| features::failed("look at", name, &error))
-}
-
-fn load<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {
-    let program: &mut SchedClassifier = classifier(ebpf, name)?;
-    program
-        .load()
-        .map_err(|error| features::failed("load", name, &error))?;
-    Ok(program)
-}
-
-/// Loads a program and pins it over an older version's pin.
-fn load_and_pin(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<(), DatapathError> {
-    let program = load(ebpf, name)?;
-    let pin = pins.program(name);
-    let fresh = pins.program(&format!("{name}-new"));
-    unpin(&fresh)?;
-    program.pin(&fresh).map_err(|error| DatapathError::Kernel {
-        what: format!("can't pin BPF program {name}"),
-        cause: error_chain(&error),
-    })?;
-    fs::rename(&fresh, &pin).map_err(|error| DatapathError::Kernel {
-        what: format!("can't pin BPF program {name}"),
-        cause: error.to_string(),
-    })
 }
 
 /// Whether the kernel says that it has no interface with this index.

@@ -28,6 +28,7 @@ mod maps;
 mod migrate;
 mod misses;
 mod numbers;
+mod object;
 mod pins;
 mod query;
 mod reply;
@@ -39,7 +40,8 @@ mod traffic_slots;
 pub use crate::model::AttachMode;
 pub use drops::{PinnedDrops, pinned_drops};
 pub use features::require;
-pub use kernel::{Kernel, OBJECT, detach_filters};
+pub use kernel::{Kernel, detach_filters};
+pub use object::OBJECT;
 pub use pins::remove;
 
 /// What the datapath of one instance is loaded with.
