@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     datapath::DatapathError,
-    model::{Endpoint, Network, Node},
+    model::{AttachmentFields, Endpoint, Network, Node},
     platform::PlatformError,
     reconcile::watchdog::Stalled,
     registry::RegistryError,
@@ -115,6 +115,7 @@ impl From<Stalled> for StalledView {
 /// The view of `endpoint`, whose node has its VTEP at `vtep`.
 #[must_use]
 pub fn endpoint_view(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> EndpointView {
+    let place = AttachmentFields::from(endpoint.attachment.clone());
     EndpointView {
         ips: endpoint.ips().collect(),
         name: endpoint.name,
@@ -123,8 +124,8 @@ pub fn endpoint_view(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> 
         addresses: endpoint.addresses,
         node: endpoint.node,
         vtep,
-        netns: endpoint.netns,
-        ifname: endpoint.ifname,
+        netns: place.netns,
+        ifname: place.ifname,
         generation: endpoint.generation,
         state,
         error: None,

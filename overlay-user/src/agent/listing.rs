@@ -277,8 +277,7 @@ mod tests {
             mac: "02:42:07:07:07:02".parse().unwrap(),
             addresses: Vec::new(),
             node: "h1".parse().unwrap(),
-            netns: None,
-            ifname: None,
+            attachment: None,
             generation: 1,
         }
     }

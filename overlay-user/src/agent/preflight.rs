@@ -134,7 +134,7 @@ pub(super) fn take_out(
 ) {
     for row in rows.iter().filter(|row| row.node == *node) {
         let place = standing.get(&row.name);
-        if place.is_some_and(|place| place.is_none() || *place == row.netns) {
+        if place.is_some_and(|place| place.is_none() || place.as_ref() == row.netns()) {
             standing.remove(&row.name);
         }
     }

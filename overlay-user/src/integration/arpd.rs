@@ -327,8 +327,7 @@ impl<'a> Import<'a> {
                 mac: *mac,
                 addresses: ips.into_iter().map(|ip| self.with_prefix(ip)).collect(),
                 node: node.name.clone(),
-                netns: None,
-                ifname: None,
+                attachment: None,
                 generation: 0,
             });
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::Vtep;
 use super::{
-    Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, Object, ObjectId, Rejected,
+    Attachment, Endpoint, Mac, Name, Network, NetworkSettings, Node, Object, ObjectId, Rejected,
     Revision, Vni,
 };
 
@@ -110,10 +110,8 @@ pub enum Change {
         name: Name,
         /// Where it lives from now on.
         node: Name,
-        /// Its namespace there.
-        netns: Option<Name>,
-        /// Its interface there.
-        ifname: Option<IfName>,
+        /// How it is connected there.
+        attachment: Option<Attachment>,
     },
     /// Gives an endpoint another MAC or other addresses, if it is still of this generation, which grows. What
     /// it gives up is in quarantine as after a removal. Of another generation: refused.

@@ -3,6 +3,7 @@
 //! Every type here is valid once it exists: parsing and construction check, nothing after them has
 //! to. Errors are one line that says what is wrong and what would be right.
 
+mod attachment;
 mod change;
 mod drop;
 mod echo;
@@ -23,6 +24,7 @@ mod resource;
 mod table;
 mod vtep;
 
+pub use attachment::{Attachment, AttachmentFields, InNetns, UnknownAttachment};
 pub use change::{Change, Delta, Snapshot};
 pub use drop::{DroppedFrame, EndpointDrops};
 pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{
-    Context, PlatformError, PortSpec, errno, linux::Linux, netlink::Netlink, netns::Netns,
+    Context, PlatformError, errno, linux::Linux, netlink::Netlink, netns::Netns, port::NetnsPort,
 };
 
 impl Linux {
@@ -18,7 +18,7 @@ impl Linux {
         netns: &Netns,
         inner: &Netlink,
         index: u32,
-        spec: &PortSpec,
+        spec: &NetnsPort<'_>,
     ) -> Result<Vec<IpNet>, PlatformError> {
         let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
         let records = &self.records.addresses;
@@ -38,7 +38,7 @@ impl Linux {
         }
         let mut missed = Vec::new();
         // Afterwards: with a primary IPv4 address the kernel removes its secondaries.
-        for net in &spec.addresses {
+        for net in spec.addresses {
             match inner.add_address(index, *net).await {
                 Err(error) if errno(&error) == Errno::EACCES && net.addr().is_ipv6() => {
                     let added = self.add_disabled(netns, inner, index, *net, spec).await?;
@@ -63,7 +63,7 @@ impl Linux {
         inner: &Netlink,
         index: u32,
         net: IpNet,
-        spec: &PortSpec,
+        spec: &NetnsPort<'_>,
     ) -> Result<bool, PlatformError> {
         let setting = || format!("setting the addresses of endpoint {}", spec.endpoint);
         let gone = || io::Error::from(Errno::ENODEV);

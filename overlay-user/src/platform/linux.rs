@@ -20,7 +20,7 @@ use super::{
     netlink::{Link, Netlink},
     netns::{self, Named, Netns},
     ownership::{self, Device},
-    route,
+    port, route,
     state_dir::StateDir,
     underlay::{self, Choice},
     watch::{self, WatchedPorts},
@@ -362,6 +362,14 @@ impl Linux {
     }
 }
 
+/// An endpoint and where it is, in the user's words.
+fn described(spec: &PortSpec) -> String {
+    match spec.attachment.netns() {
+        Some(netns) => format!("endpoint {} in {netns}", spec.endpoint),
+        None => format!("endpoint {}", spec.endpoint),
+    }
+}
+
 /// Gives up on `work` after `limit`.
 async fn within<T>(
     limit: Duration,
@@ -411,7 +419,7 @@ impl Platform for Linux {
         let links = host.links().await.context(reading)?;
         Ok(links
             .into_iter()
-            .filter(Link::is_veth)
+            .filter(port::is_port)
             .filter_map(|link| {
                 Some(Port {
                     endpoint: endpoint_of(&link)?,
@@ -439,19 +447,19 @@ impl Platform for Linux {
     }
 
     async fn ensure_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
-        let what = || format!("setting up endpoint {} in {}", spec.endpoint, spec.netns);
+        let what = || format!("setting up {}", described(spec));
         within(PORT_TIMEOUT, what, async {
             let _turn = self.port_changes.lock(&spec.endpoint).await;
-            self.make_port(spec).await
+            self.driver(spec)?.ensure().await
         })
         .await
     }
 
     async fn refresh_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError> {
-        let what = || format!("looking at endpoint {} in {}", spec.endpoint, spec.netns);
+        let what = || format!("looking at {}", described(spec));
         within(PORT_TIMEOUT, what, async {
             let _turn = self.port_changes.lock(&spec.endpoint).await;
-            self.mend_port(spec).await
+            self.driver(spec)?.refresh().await
         })
         .await
     }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use tokio::sync::mpsc;
 
-use crate::model::{IfName, Mac, Name, VtepAddr, VtepPath};
+use crate::model::{Attachment, Mac, Name, VtepAddr, VtepPath};
 
 mod addresses;
 mod attach;
@@ -45,10 +45,8 @@ pub use state_dir::forget_lasting;
 pub struct PortSpec {
     /// The endpoint's name; with the instance's it makes the mark on what we create.
     pub endpoint: Name,
-    /// The namespace under /run/netns; made if it is missing.
-    pub netns: Name,
-    /// The interface's name inside.
-    pub ifname: IfName,
+    /// How it is connected. A namespace that is missing is made, unless somebody else made it before.
+    pub attachment: Attachment,
     /// Its MAC.
     pub mac: Mac,
     /// Its addresses with prefix lengths.

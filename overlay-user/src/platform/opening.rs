@@ -13,11 +13,12 @@ use nix::errno::Errno;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Context, PlatformError, PortSpec, errno,
+    Context, PlatformError, errno,
     link_change::Change,
     linux::Linux,
     netlink::{Link, Netlink},
     netns::Netns,
+    port::NetnsPort,
 };
 
 /// Longest packet that an endpoint may leave to be segmented later, bytes: with the tunnel's
@@ -37,7 +38,7 @@ impl Linux {
         &self,
         (host, host_side): (&Netlink, &Link),
         (inner, container_side): (&Netlink, &Link),
-        (netns, spec): (&Netns, &PortSpec),
+        (netns, spec): (&Netns, &NetnsPort<'_>),
         is_look: bool,
     ) -> Result<Option<Vec<IpNet>>, PlatformError> {
         let setting = || format!("setting up the veth of endpoint {}", spec.endpoint);
@@ -60,7 +61,7 @@ impl Linux {
 async fn change_container_side(
     inner: &Netlink,
     link: &Link,
-    spec: &PortSpec,
+    spec: &NetnsPort<'_>,
     is_up: bool,
 ) -> io::Result<()> {
     let flags = if is_up {

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use netlink_packet_core::NetlinkBuffer;
 use netlink_packet_route::{address::AddressHeader, link::LinkHeader};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -34,12 +35,13 @@ use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
-    Port, PortChange, PortSpec,
+    Port, PortChange,
     netlink::{Address, Link},
     netlink_socket::KERNEL,
     netns::{self, Netns},
+    port::NetnsPort,
 };
-use crate::model::Name;
+use crate::model::{IfName, Mac, Name};
 
 const GROUPS: [MulticastGroup; 3] = [
     MulticastGroup::Link,
@@ -87,7 +89,10 @@ struct Watched {
     host_side: LinkId,
     container_side: LinkId,
     host_ifname: String,
-    spec: PortSpec,
+    ifname: IfName,
+    mac: Mac,
+    mtu: u32,
+    addresses: Vec<IpNet>,
     has_xdp: bool,
 }
 
@@ -98,16 +103,19 @@ impl WatchedPorts {
     }
 
     /// From now on events are held against `spec`.
-    pub(super) fn insert(&self, spec: &PortSpec, port: &Port, container_side: LinkId) {
+    pub(super) fn insert(&self, spec: &NetnsPort<'_>, port: &Port, container_side: LinkId) {
         let watched = Watched {
             host_side: (None, port.host_ifindex),
             container_side,
             host_ifname: port.host_ifname.clone(),
-            spec: spec.clone(),
+            ifname: spec.ifname.clone(),
+            mac: spec.mac,
+            mtu: spec.mtu,
+            addresses: spec.addresses.to_vec(),
             has_xdp: port.has_xdp,
         };
         let mut index = self.lock();
-        index.remove(&spec.endpoint);
+        index.remove(spec.endpoint);
         for id in [watched.host_side, watched.container_side] {
             index.by_link.insert(id, spec.endpoint.clone());
         }
@@ -136,9 +144,10 @@ impl WatchedPorts {
             libc::RTM_DELADDR => {
                 let header = AddressHeader::parse(payload).ok()?;
                 let endpoint = index.by_link.get(&(nsid, header.index))?;
-                let spec = &index.ports.get(endpoint)?.spec;
+                let watched = index.ports.get(endpoint)?;
                 let address = Address::of(payload).ok()??;
-                spec.addresses
+                watched
+                    .addresses
                     .contains(&address.net)
                     .then(|| endpoint.clone())
             }
@@ -168,16 +177,16 @@ impl Watched {
         let name = if is_host_side {
             &self.host_ifname
         } else {
-            self.spec.ifname.as_ref()
+            self.ifname.as_ref()
         };
         // Of a host side that is right the kernel tells too when an XDP program comes or goes inside, which
         // changes what the pair can take, and of nothing else that would be often.
         !is_host_side
             && link.is_up()
-            && link.mtu == self.spec.mtu
+            && link.mtu == self.mtu
             && link.name == *name
             && link.has_xdp == self.has_xdp
-            && link.address == self.spec.mac.octets()
+            && link.address == self.mac.octets()
     }
 }
 
@@ -348,21 +357,18 @@ mod tests {
     const OUTSIDE: u32 = 11;
     const INSIDE: u32 = 7;
 
-    fn spec() -> PortSpec {
-        PortSpec {
-            endpoint: "blue".parse().unwrap(),
-            netns: "blue".parse().unwrap(),
-            ifname: "eth0".parse().unwrap(),
-            mac: "02:42:07:07:07:02".parse().unwrap(),
-            addresses: vec!["7.7.7.2/24".parse().unwrap()],
-            mtu: 1450,
-        }
+    fn blue() -> Name {
+        "blue".parse().unwrap()
+    }
+
+    fn mac() -> Mac {
+        "02:42:07:07:07:02".parse().unwrap()
     }
 
     fn watched() -> WatchedPorts {
         let ports = WatchedPorts::default();
         let port = Port {
-            endpoint: spec().endpoint,
+            endpoint: blue(),
             host_ifindex: OUTSIDE,
             host_ifname: "ovl1".to_owned(),
             is_up: true,
@@ -370,7 +376,15 @@ mod tests {
             has_xdp: false,
             mended: Vec::new(),
         };
-        ports.insert(&spec(), &port, (Some(NSID), INSIDE));
+        let spec = NetnsPort {
+            endpoint: &blue(),
+            netns: &blue(),
+            ifname: &"eth0".parse().unwrap(),
+            mac: mac(),
+            addresses: &["7.7.7.2/24".parse().unwrap()],
+            mtu: 1450,
+        };
+        ports.insert(&spec, &port, (Some(NSID), INSIDE));
         ports
     }
 
@@ -402,7 +416,7 @@ mod tests {
     #[test]
     fn a_change_that_contradicts_the_spec_names_the_endpoint() {
         let ports = watched();
-        let mac = spec().mac.octets();
+        let mac = mac().octets();
         let right = link(INSIDE, 1, "eth0", 1450, mac);
         let told = |kind, payload: &[u8]| ports.contradicted(Some(NSID), kind, payload);
         assert_eq!(told(libc::RTM_NEWLINK, &right), None);
@@ -442,7 +456,7 @@ mod tests {
     #[test]
     fn noise_of_others_is_passed_over() {
         let ports = watched();
-        let mac = spec().mac.octets();
+        let mac = mac().octets();
         let down = link(INSIDE, 0, "eth0", 1450, mac);
         assert_eq!(
             ports.contradicted(Some(NSID + 1), libc::RTM_NEWLINK, &down),
@@ -463,7 +477,7 @@ mod tests {
             ports.contradicted(Some(NSID), libc::RTM_NEWLINK, b"cut"),
             None
         );
-        ports.remove(&spec().endpoint);
+        ports.remove(&blue());
         assert_eq!(
             ports.contradicted(Some(NSID), libc::RTM_DELLINK, &down),
             None

@@ -283,7 +283,7 @@ impl Applier {
 
     /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
     fn is_misplaced(&self, mirror: &Mirror, name: &Name) -> bool {
-        let wanted = mirror.endpoint(name).and_then(|known| known.interface());
+        let wanted = mirror.endpoint(name).and_then(|known| known.attachment());
         match self.host.endpoints.attachment(name) {
             Some(attachment) => wanted != Some(attachment),
             // A former agent made it, and where is not known.

@@ -84,13 +84,12 @@ impl Local {
     #[must_use]
     pub fn port_spec(&self, mirror: &Mirror, endpoint: &Name) -> Option<Result<PortSpec, String>> {
         let known = mirror.endpoint(endpoint)?;
-        let (netns, ifname) = known.interface()?;
+        let attachment = known.attachment()?;
         let network = mirror.network(known.vni())?;
         let mtu = self.mtu(network, mirror.underlay_mtu());
         Some(mtu.map(|mtu| PortSpec {
             endpoint: endpoint.clone(),
-            netns: netns.clone(),
-            ifname: ifname.clone(),
+            attachment: attachment.clone(),
             mac: known.mac(),
             addresses: known.addresses().collect(),
             mtu,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{CHECK, LEASE, MIN_BACKOFF, Reconciler, SWEEP_SHARE, wake::Completion, watchdog::Part};
 use crate::{
     datapath::Datapath,
-    model::{Event, Name},
+    model::{Attachment, Event, Name},
     platform::{PlatformError, Port as Looked, PortChange, PortSpec},
 };
 
@@ -283,7 +283,7 @@ impl Reconciler {
             PortChange::Netns(netns) => {
                 let view = self.view.read().await;
                 for known in view.mirror.local_endpoints() {
-                    if known.interface().is_some_and(|(place, _)| *place == netns) {
+                    if known.attachment().and_then(Attachment::netns) == Some(&netns) {
                         self.looks.note(known.name(), now);
                     }
                 }

@@ -14,7 +14,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::model::{
-    Endpoint, IfName, KINDS, KnownKind, Mac, Name, Network, Node, Resolve, Revision, Vni,
+    Attachment, Endpoint, KINDS, KnownKind, Mac, Name, Network, Node, Resolve, Revision, Vni,
 };
 
 mod absence;
@@ -68,7 +68,7 @@ pub struct Mirror {
     endpoints: Store,
     objects: Objects,
     /// Of this node's endpoints alone: the namespace and the interface in it.
-    interfaces: BTreeMap<Name, (Name, IfName)>,
+    attachments: BTreeMap<Name, Attachment>,
     /// How many of the endpoints are on this node.
     local: usize,
     /// How many endpoints each network has here.
@@ -153,12 +153,10 @@ impl<'a> Known<'a> {
         *self.node() == self.mirror.node
     }
 
-    /// Its namespace and interface, if it is on this node and has any. The registry has those of
-    /// the others.
+    /// How it is connected to this node, if it is on it. The registry has that of the others.
     #[must_use]
-    pub fn interface(&self) -> Option<(&'a Name, &'a IfName)> {
-        let (netns, ifname) = self.mirror.interfaces.get(self.name())?;
-        Some((netns, ifname))
+    pub fn attachment(&self) -> Option<&'a Attachment> {
+        self.mirror.attachments.get(self.name())
     }
 
     /// Whether this host holds it whether or not anybody talks to it: it is here, or its network is
@@ -168,18 +166,16 @@ impl<'a> Known<'a> {
         self.is_local() || !self.mirror.is_on_demand(self.vni())
     }
 
-    /// The same as a value. A remote one comes without namespace and interface.
+    /// The same as a value. A remote one comes without its attachment.
     #[must_use]
     pub fn to_endpoint(&self) -> Endpoint {
-        let interface = self.interface();
         Endpoint {
             name: self.name().clone(),
             vni: self.vni(),
             mac: self.mac(),
             addresses: self.addresses().collect(),
             node: self.node().clone(),
-            netns: interface.map(|(netns, _)| netns.clone()),
-            ifname: interface.map(|(_, ifname)| ifname.clone()),
+            attachment: self.attachment().cloned(),
             generation: self.generation(),
         }
     }
@@ -191,10 +187,10 @@ impl<'a> Known<'a> {
 
     /// Whether it is the same whatever its generation, as far as this host holds it.
     fn stands_as(&self, endpoint: &Endpoint) -> bool {
-        let interface = endpoint.netns.as_ref().zip(endpoint.ifname.as_ref());
+        let attachment = endpoint.attachment.as_ref();
         (self.vni(), self.mac()) == (endpoint.vni, endpoint.mac)
             && *self.node() == endpoint.node
-            && self.interface() == interface.filter(|_| self.is_local())
+            && self.attachment() == attachment.filter(|_| self.is_local())
             && self.addresses().eq(endpoint.addresses.iter().copied())
     }
 
@@ -228,7 +224,7 @@ impl Mirror {
             nodes: Nodes::default(),
             underlay_mtu: None,
             endpoints: Store::default(),
-            interfaces: BTreeMap::new(),
+            attachments: BTreeMap::new(),
             local: 0,
             sizes: BTreeMap::new(),
             reading: 0,
@@ -294,9 +290,9 @@ impl Mirror {
         self.endpoints.iter().map(|record| self.known(record))
     }
 
-    /// This node's endpoints that have an interface, by name.
+    /// This node's endpoints that are connected to it, by name.
     pub fn local_endpoints(&self) -> impl Iterator<Item = Known<'_>> {
-        self.interfaces
+        self.attachments
             .keys()
             .filter_map(|name| self.endpoint(name))
     }

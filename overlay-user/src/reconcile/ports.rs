@@ -255,7 +255,7 @@ impl Applier {
                         self.note_repair(Some(name.clone()), what);
                     }
                     let endpoints = &mut self.host.endpoints;
-                    endpoints.set_attachment(&name, spec.netns, spec.ifname);
+                    endpoints.set_attachment(&name, spec.attachment);
                     endpoints.set_interface(&name, host_ifindex, has_xdp);
                     self.attached.up.remove(&host_ifindex);
                     standing.push(name);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{IfName, Name};
+use crate::model::{Attachment, Name};
 
 /// The state of an endpoint of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +49,7 @@ struct HostSide {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct LocalEndpoint {
     host_side: Option<HostSide>,
-    /// Its namespace, and the interface's name in there.
-    attachment: Option<(Name, IfName)>,
+    attachment: Option<Attachment>,
     failed: Option<String>,
     degraded: Option<String>,
 }
@@ -99,11 +98,10 @@ impl LocalEndpoints {
         endpoint.is_some_and(|endpoint| endpoint.host_side.is_some_and(|side| side.has_xdp))
     }
 
-    /// Where an endpoint's interface leads: the namespace, and its name in there.
+    /// How an endpoint is connected, as far as that is known.
     #[must_use]
-    pub fn attachment(&self, name: &Name) -> Option<(&Name, &IfName)> {
-        let (netns, ifname) = self.by_name.get(name)?.attachment.as_ref()?;
-        Some((netns, ifname))
+    pub fn attachment(&self, name: &Name) -> Option<&Attachment> {
+        self.by_name.get(name)?.attachment.as_ref()
     }
 
     /// The state of an endpoint. `None`: nothing became of it yet.
@@ -155,9 +153,9 @@ impl LocalEndpoints {
         }
     }
 
-    /// Notes where its interface leads.
-    pub fn set_attachment(&mut self, name: &Name, netns: Name, ifname: IfName) {
-        self.change(name, |endpoint| endpoint.attachment = Some((netns, ifname)));
+    /// Notes how it is connected.
+    pub fn set_attachment(&mut self, name: &Name, attachment: Attachment) {
+        self.change(name, |endpoint| endpoint.attachment = Some(attachment));
     }
 
     /// It is not known any more where its interface leads.

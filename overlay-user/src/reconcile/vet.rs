@@ -115,8 +115,7 @@ mod tests {
             mac: "02:42:07:07:07:02".parse().unwrap(),
             addresses: vec![ip.parse().unwrap()],
             node: "h1".parse().unwrap(),
-            netns: None,
-            ifname: None,
+            attachment: None,
             generation: 1,
         };
         let mut all = vec![

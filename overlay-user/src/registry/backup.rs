@@ -337,12 +337,11 @@ fn digest(endpoint: &Endpoint) -> u64 {
         mac,
         addresses,
         node,
-        netns,
-        ifname,
+        attachment,
         generation: _,
     } = endpoint;
     let mut hasher = DefaultHasher::new();
-    (name, vni, mac, addresses, node, netns, ifname).hash(&mut hasher);
+    (name, vni, mac, addresses, node, attachment).hash(&mut hasher);
     hasher.finish()
 }
 

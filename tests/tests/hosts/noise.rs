@@ -56,8 +56,7 @@ fn peers(lab: &Lab) -> Vec<String> {
         mac: Mac::try_from(default_mac(ip)).unwrap(),
         addresses: vec![format!("{ip}/16").parse().unwrap()],
         node: node.clone(),
-        netns: None,
-        ifname: None,
+        attachment: None,
         generation: 0,
     };
     let mut changes = vec![Change::PutNode(Node::new(node.clone(), vtep, false))];

@@ -19,7 +19,7 @@ use overlay_lab::{
     agent::{self, FAILED},
     overlay, until,
 };
-use overlay_user::model::{Change, Endpoint};
+use overlay_user::model::{Attachment, Change, Endpoint};
 use serde_json::Value;
 
 /// Far less than any verb waits by itself.
@@ -163,8 +163,10 @@ fn status_counts_endpoints_that_fail() {
         mac: "02:42:07:07:07:02".parse().unwrap(),
         addresses: vec!["7.7.7.2/24".parse().unwrap()],
         node: one.instance().parse().unwrap(),
-        netns: Some(users.name().parse().unwrap()),
-        ifname: Some("eth0".parse().unwrap()),
+        attachment: Some(Attachment::veth(
+            users.name().parse().unwrap(),
+            "eth0".parse().unwrap(),
+        )),
         generation: 0,
     };
     lab.commit(&[Change::CreateEndpoint(blue)]);

@@ -40,7 +40,7 @@ async fn a_crash_before_the_namespaces_mount_is_finished_or_collected() {
     let spec = host.spec("blue");
     let half_made = async || {
         host.ensure(&spec).await;
-        ip(&format!("netns del {}", spec.netns));
+        ip(&format!("netns del {}", spec.netns()));
         fs::write(host.path("blue"), "").unwrap();
     };
     half_made().await;

@@ -244,8 +244,8 @@ async fn the_bridge_leaks_nothing_and_redirects_in_front_of_it_work() {
         ]);
         command.output().unwrap().status.success()
     };
-    assert!(!ping(&blue.netns, "7.7.7.3", "1"));
-    let stats = ip(&format!("-n {} -s -j link show eth0", green.netns));
+    assert!(!ping(blue.netns(), "7.7.7.3", "1"));
+    let stats = ip(&format!("-n {} -s -j link show eth0", green.netns()));
     let stats: Value = serde_json::from_str(&stats).unwrap();
     assert_eq!(stats[0]["stats64"]["rx"]["packets"], 0, "{stats}");
 
@@ -257,8 +257,8 @@ async fn the_bridge_leaks_nothing_and_redirects_in_front_of_it_work() {
         ));
     }
     // Long enough for the next ARP request, which come once a second.
-    assert!(ping(&blue.netns, "7.7.7.3", "3"));
-    assert!(ping(&green.netns, "7.7.7.2", "3"));
+    assert!(ping(blue.netns(), "7.7.7.3", "3"));
+    assert!(ping(green.netns(), "7.7.7.2", "3"));
 }
 
 #[tokio::test]

@@ -115,6 +115,6 @@ async fn events_that_an_owner_forges_in_his_namespace_are_passed_over() {
     });
     owner.join().unwrap();
     assert_eq!(next_port(&mut changes).await, None);
-    ip(&format!("-n {} link set eth0 down", blue.netns));
+    ip(&format!("-n {} link set eth0 down", blue.netns()));
     assert_eq!(next_port(&mut changes).await, Some(blue.endpoint));
 }

@@ -32,7 +32,7 @@ use nix::{
 };
 use overlay_lab::netns::take_carrier;
 use overlay_user::{
-    model::{Mac, Name},
+    model::{Attachment, IfName, Mac, Name},
     platform::{Linux, Platform, PlatformError, Port, PortSpec, TunnelDevices},
 };
 use serde_json::Value;
@@ -95,8 +95,7 @@ impl Host {
     pub(crate) fn spec(&self, name: &str) -> PortSpec {
         PortSpec {
             endpoint: name.parse().unwrap(),
-            netns: self.netns(name),
-            ifname: "eth0".parse().unwrap(),
+            attachment: Attachment::veth(self.netns(name), "eth0".parse().unwrap()),
             mac: mac("02:42:07:07:07:02"),
             addresses: vec!["7.7.7.2/24".parse().unwrap(), "fd07::2/64".parse().unwrap()],
             mtu: MTU,
@@ -202,6 +201,22 @@ pub(crate) fn run(program: &str, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Where a port that is in a namespace is.
+pub(crate) trait Place {
+    fn netns(&self) -> &Name;
+    fn ifname(&self) -> &IfName;
+}
+
+impl Place for PortSpec {
+    fn netns(&self) -> &Name {
+        self.attachment.netns().unwrap()
+    }
+
+    fn ifname(&self) -> &IfName {
+        self.attachment.ifname().unwrap()
+    }
+}
+
 pub(crate) fn links(netns: Option<&Name>) -> Vec<Value> {
     let place = netns.map_or_else(String::new, |netns| format!("-n {netns}"));
     let all = serde_json::from_str(&ip(&format!("{place} -j -d address"))).unwrap();
@@ -220,7 +235,7 @@ pub(crate) fn link(netns: Option<&Name>, name: &str) -> Value {
 }
 
 pub(crate) fn inside(spec: &PortSpec) -> Value {
-    link(Some(&spec.netns), spec.ifname.as_ref())
+    link(Some(spec.netns()), spec.ifname().as_ref())
 }
 
 pub(crate) fn is_up(link: &Value) -> bool {

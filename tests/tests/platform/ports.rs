@@ -99,7 +99,7 @@ async fn a_namespace_that_is_made_has_its_loopback_up() {
     let host = Host::new();
     let spec = host.spec("blue");
     host.ensure(&spec).await;
-    assert!(is_up(&link(Some(&spec.netns), "lo")));
+    assert!(is_up(&link(Some(spec.netns()), "lo")));
 }
 
 #[tokio::test]
@@ -107,10 +107,10 @@ async fn ensuring_again_changes_nothing() {
     let host = Host::new();
     let spec = host.spec("blue");
     let first = host.ensure(&spec).await;
-    let before = (configured(None), configured(Some(&spec.netns)));
+    let before = (configured(None), configured(Some(spec.netns())));
     assert_eq!(host.ensure(&spec).await, first);
     assert_eq!(host.restarted().ensure_port(&spec).await.unwrap(), first);
-    assert_eq!((configured(None), configured(Some(&spec.netns))), before);
+    assert_eq!((configured(None), configured(Some(spec.netns()))), before);
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn what_somebody_changed_inside_is_put_right_without_a_new_link() {
     let host = Host::new();
     let spec = host.spec("blue");
     let port = host.ensure(&spec).await;
-    let netns = &spec.netns;
+    let netns = spec.netns();
     for change in [
         "link set eth0 mtu 900",
         "link set eth0 address 02:00:00:00:00:99",
@@ -139,7 +139,10 @@ async fn addresses_that_others_added_stay_and_those_that_the_endpoint_lost_go() 
     let mut spec = host.spec("blue");
     let port = host.ensure(&spec).await;
     for foreign in ["9.9.9.9/24", "7.7.7.9/24", "fd07::9/64"] {
-        ip(&format!("-n {} address add {foreign} dev eth0", spec.netns));
+        ip(&format!(
+            "-n {} address add {foreign} dev eth0",
+            spec.netns()
+        ));
     }
     assert_eq!(host.ensure(&spec).await, port);
     let ours = ["7.7.7.2/24", "fd07::2/64"];
@@ -154,7 +157,7 @@ async fn addresses_that_others_added_stay_and_those_that_the_endpoint_lost_go() 
     spec.addresses = vec!["fd07::2/64".parse().unwrap(), "7.7.7.4/24".parse().unwrap()];
     // The kernel takes secondaries with their primary, if nothing says otherwise.
     let promote = "sysctl -qw net.ipv4.conf.all.promote_secondaries=1";
-    ip(&format!("netns exec {} {promote}", spec.netns));
+    ip(&format!("netns exec {} {promote}", spec.netns()));
     let restarted = host.restarted().ensure_port(&spec).await.unwrap();
     assert_eq!(as_it_is(restarted), port);
     assert_eq!(
@@ -168,7 +171,7 @@ async fn an_interface_whose_name_another_one_has_by_now_keeps_its_new_one() {
     let host = Host::new();
     let spec = host.spec("blue");
     let port = host.ensure(&spec).await;
-    let netns = &spec.netns;
+    let netns = spec.netns();
     ip(&format!("-n {netns} link set eth0 name other"));
     ip(&format!("-n {netns} link add eth0 type bridge"));
     assert_eq!(host.ensure(&spec).await, port);
@@ -183,7 +186,7 @@ async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
     let host = Host::new();
     let spec = host.spec("blue");
     let port = host.ensure(&spec).await;
-    let netns = spec.netns.as_str();
+    let netns = spec.netns().as_str();
     for (words, bytes) in [
         (&["link", "set", "eth0", "alias"][..], b"\xff"),
         (
@@ -226,10 +229,10 @@ async fn a_link_with_a_thousand_names_is_read() {
         let names = names.collect::<Vec<_>>().join(" ");
         ip(&format!(
             "-n {} link property add dev eth0 {names}",
-            spec.netns
+            spec.netns()
         ));
     }
-    ip(&format!("-n {} link set eth0 down", spec.netns));
+    ip(&format!("-n {} link set eth0 down", spec.netns()));
     assert_eq!(host.ensure(&spec).await, port);
     host.platform.remove_port(&spec.endpoint).await.unwrap();
     assert_eq!(links(None).len(), 1);
@@ -253,14 +256,14 @@ async fn an_inside_that_was_deleted_or_moved_away_is_made_anew() {
     let host = Host::new();
     let spec = host.spec("blue");
     host.ensure(&spec).await;
-    ip(&format!("-n {} link del eth0", spec.netns));
+    ip(&format!("-n {} link del eth0", spec.netns()));
     assert_as_specified(&spec, &host.ensure(&spec).await);
 
     let elsewhere = host.netns("elsewhere");
     ip(&format!("netns add {elsewhere}"));
     ip(&format!(
         "-n {} link set eth0 netns {elsewhere}",
-        spec.netns
+        spec.netns()
     ));
     assert_as_specified(&spec, &host.ensure(&spec).await);
     assert_eq!(links(Some(&elsewhere)).len(), 1);
@@ -273,7 +276,7 @@ async fn a_new_spec_changes_the_link_that_is_there() {
     let port = host.ensure(&spec).await;
     spec.mac = mac("02:42:07:07:07:08");
     spec.mtu = 1400;
-    spec.ifname = "net1".parse().unwrap();
+    spec.attachment = Attachment::veth(spec.netns().clone(), "net1".parse().unwrap());
     spec.addresses = vec!["7.7.7.8/16".parse().unwrap(), "7.7.7.2/16".parse().unwrap()];
     assert_eq!(host.ensure(&spec).await, port);
     assert_as_specified(&spec, &port);
@@ -284,7 +287,7 @@ async fn an_endpoint_that_moves_to_another_namespace_takes_the_former_with_it() 
     let host = Host::new();
     let mut spec = host.spec("blue");
     host.ensure(&spec).await;
-    spec.netns = host.netns("moved");
+    spec.attachment = Attachment::veth(host.netns("moved"), spec.ifname().clone());
     assert_as_specified(&spec, &host.ensure(&spec).await);
     assert!(!host.path("blue").exists());
 }
@@ -296,11 +299,11 @@ async fn link_local_addresses_stay() {
     host.ensure(&spec).await;
     ip(&format!(
         "-n {} address add 169.254.7.7/16 dev eth0",
-        spec.netns
+        spec.netns()
     ));
     ip(&format!(
         "-n {} address add fe80::7/64 dev eth0",
-        spec.netns
+        spec.netns()
     ));
     host.ensure(&spec).await;
     let text = inside(&spec).to_string();

@@ -8,21 +8,21 @@ use super::*;
 async fn an_interface_name_that_is_taken_inside_is_refused_and_nothing_changes() {
     let host = Host::new();
     let spec = host.spec("blue");
-    ip(&format!("netns add {}", spec.netns));
-    ip(&format!("-n {} link add eth0 type bridge", spec.netns));
-    let before = (links(None), links(Some(&spec.netns)));
+    ip(&format!("netns add {}", spec.netns()));
+    ip(&format!("-n {} link add eth0 type bridge", spec.netns()));
+    let before = (links(None), links(Some(spec.netns())));
     let text = host.refusal(&spec).await;
     assert!(
-        text.contains("eth0") && text.contains(spec.netns.as_str()),
+        text.contains("eth0") && text.contains(spec.netns().as_str()),
         "{text}"
     );
-    assert_eq!((links(None), links(Some(&spec.netns))), before);
+    assert_eq!((links(None), links(Some(spec.netns()))), before);
 
     let mut moved = host.spec("green");
     let port = host.ensure(&moved).await;
-    moved.netns = spec.netns.clone();
+    moved.attachment = Attachment::veth(spec.netns().clone(), moved.ifname().clone());
     host.refusal(&moved).await;
-    moved.netns = host.netns("green");
+    moved.attachment = Attachment::veth(host.netns("green"), moved.ifname().clone());
     assert_eq!(host.ensure(&moved).await, port, "the former port stood");
 }
 
@@ -105,8 +105,8 @@ async fn an_address_that_the_kernel_does_not_take_is_told_when_the_endpoint_is_t
 async fn a_namespace_where_ipv6_is_off_gets_it_on_the_endpoints_interface_alone() {
     let host = Host::new();
     let spec = host.spec("blue");
-    ip(&format!("netns add {}", spec.netns));
-    let within = |words: &str| ip(&format!("netns exec {} sysctl {words}", spec.netns));
+    ip(&format!("netns add {}", spec.netns()));
+    let within = |words: &str| ip(&format!("netns exec {} sysctl {words}", spec.netns()));
     for which in ["all", "default"] {
         within(&format!("-qw net.ipv6.conf.{which}.disable_ipv6=1"));
     }
@@ -114,14 +114,14 @@ async fn a_namespace_where_ipv6_is_off_gets_it_on_the_endpoints_interface_alone(
     let state = |which: &str| within(&format!("-n net.ipv6.conf.{which}.disable_ipv6"));
     let [all, default, lo] = ["all", "default", "lo"].map(state);
     assert_eq!([all.trim(), default.trim(), lo.trim()], ["1"; 3]);
-    assert_eq!(state(spec.ifname.as_str()).trim(), "0");
+    assert_eq!(state(spec.ifname().as_str()).trim(), "0");
 }
 
 #[tokio::test]
 async fn a_namespace_that_somebody_else_made_is_waited_for_when_it_is_gone() {
     let host = Host::new();
     let spec = host.spec("blue");
-    let netns = &spec.netns;
+    let netns = spec.netns();
     ip(&format!("netns add {netns}"));
     host.ensure(&spec).await;
     ip(&format!("netns del {netns}"));

@@ -20,14 +20,14 @@ async fn removing_takes_the_veth_and_the_namespace_that_was_made_and_can_be_repe
 async fn a_namespace_that_was_there_before_stays() {
     let host = Host::new();
     let spec = host.spec("blue");
-    ip(&format!("netns add {}", spec.netns));
+    ip(&format!("netns add {}", spec.netns()));
     let port = host.ensure(&spec).await;
     assert_as_specified(&spec, &port);
-    assert!(!is_up(&link(Some(&spec.netns), "lo")), "lo is its owner's");
+    assert!(!is_up(&link(Some(spec.netns()), "lo")), "lo is its owner's");
     host.platform.remove_port(&spec.endpoint).await.unwrap();
     host.platform.remove_orphan_namespaces().await.unwrap();
     assert!(host.path("blue").exists());
-    assert_eq!(links(Some(&spec.netns)).len(), 1);
+    assert_eq!(links(Some(spec.netns())).len(), 1);
 }
 
 #[tokio::test]
@@ -35,9 +35,9 @@ async fn a_namespace_that_somebody_made_again_under_our_name_stays() {
     let host = Host::new();
     let spec = host.spec("blue");
     host.ensure(&spec).await;
-    ip(&format!("netns del {}", spec.netns));
+    ip(&format!("netns del {}", spec.netns()));
     // The kernel gives the new one the inode number of the old one.
-    ip(&format!("netns add {}", spec.netns));
+    ip(&format!("netns add {}", spec.netns()));
     host.platform.remove_port(&spec.endpoint).await.unwrap();
     host.platform.remove_orphan_namespaces().await.unwrap();
     assert!(host.path("blue").exists());
@@ -48,16 +48,15 @@ async fn a_namespace_goes_with_the_last_link_in_it() {
     let host = Host::new();
     let blue = host.spec("blue");
     let mut green = host.spec("green");
-    green.netns = blue.netns.clone();
-    green.ifname = "eth1".parse().unwrap();
+    green.attachment = Attachment::veth(blue.netns().clone(), "eth1".parse().unwrap());
     host.ensure(&blue).await;
     host.ensure(&green).await;
-    ip(&format!("-n {} link add br0 type bridge", blue.netns));
+    ip(&format!("-n {} link add br0 type bridge", blue.netns()));
     for spec in [&blue, &green] {
         host.platform.remove_port(&spec.endpoint).await.unwrap();
         assert!(host.path("blue").exists());
     }
-    ip(&format!("-n {} link del br0", blue.netns));
+    ip(&format!("-n {} link del br0", blue.netns()));
     host.platform.remove_orphan_namespaces().await.unwrap();
     assert!(!host.path("blue").exists());
 }
@@ -68,8 +67,7 @@ async fn ports_that_are_made_at_the_same_time_share_a_namespace() {
     let netns = host.netns("shared");
     let specs: Vec<_> = (0..8)
         .map(|number| PortSpec {
-            netns: netns.clone(),
-            ifname: format!("eth{number}").parse().unwrap(),
+            attachment: Attachment::veth(netns.clone(), format!("eth{number}").parse().unwrap()),
             addresses: Vec::new(),
             ..host.spec(&format!("blue{number}"))
         })

@@ -10,7 +10,10 @@ use rusqlite::Connection;
 
 use crate::{
     etcd::{Etcd, Options},
-    fixture::{Fixture, content, create, endpoint, furnish, name, network, node, session, vni},
+    fixture::{
+        Fixture, content, create, endpoint, furnish, name, network, newer_attachment, node,
+        session, vni,
+    },
     for_every_backend,
 };
 
@@ -55,9 +58,12 @@ async fn what_was_exported_is_imported_into_the_other_backend_and_back(fixture: 
         vni: vni(44),
         addresses: vec!["fd00::9/64".parse().unwrap()],
         node: name("vtep-10.0.0.9"),
-        netns: None,
-        ifname: None,
+        attachment: None,
         ..endpoint("foreign", 9)
+    }));
+    changes.push(Change::CreateEndpoint(Endpoint {
+        attachment: Some(newer_attachment()),
+        ..endpoint("newer", 2000)
     }));
     registry.commit(&changes).await.unwrap();
     registry
@@ -68,7 +74,7 @@ async fn what_was_exported_is_imported_into_the_other_backend_and_back(fixture: 
     let expected = Counts {
         networks: 3,
         nodes: 3,
-        endpoints: 1501,
+        endpoints: 1502,
         objects: 0,
     };
     assert_eq!(counts, expected);
@@ -216,8 +222,7 @@ async fn a_registry_that_agents_wrote_agrees_with_itself(fixture: Fixture) {
                 vec![Change::MoveEndpoint {
                     name: name("e299"),
                     node: name("h2"),
-                    netns: None,
-                    ifname: None,
+                    attachment: None,
                 }],
                 vec![Change::PutNode(node("h1", "10.0.0.11"))],
                 vec![Change::RemoveNetwork(vni(43))],

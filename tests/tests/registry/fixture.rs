@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use overlay_user::{
     model::{
-        Change, Delta, Endpoint, Mac, Name, Network, Node, Object, ObjectId, Revision, Session,
-        Snapshot, Vni, Vtep,
+        Attachment, Change, Delta, Endpoint, Mac, Name, Network, Node, Object, ObjectId, Revision,
+        Session, Snapshot, Vni, Vtep,
     },
     registry::{self, Registry, RegistryError, Settings, WatchEvent},
 };
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
@@ -99,8 +100,7 @@ pub(crate) fn endpoint(text: &str, number: u16) -> Endpoint {
         mac: Mac::try_from([2, 0x42, 7, 7, high, low]).unwrap(),
         addresses: vec![format!("7.7.{high}.{low}/16").parse().unwrap()],
         node: name("h1"),
-        netns: Some(name(text)),
-        ifname: Some("eth0".parse().unwrap()),
+        attachment: Some(Attachment::veth(name(text), "eth0".parse().unwrap())),
         generation: 0,
     }
 }
@@ -315,4 +315,10 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
         assert!(begin.elapsed() < PATIENCE, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// An attachment of a kind that this version does not know.
+pub(crate) fn newer_attachment() -> Attachment {
+    let value = json!({"kind": "tap", "name": "vm1", "queues": 4});
+    Attachment::Unknown(value.try_into().unwrap())
 }

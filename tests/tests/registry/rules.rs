@@ -8,16 +8,16 @@ use std::{
 
 use overlay_user::{
     model::{
-        Change, Endpoint, FloodMode, Network, NetworkSettings, Node, Resolve, Revision, Snapshot,
-        Wanted,
+        Attachment, Change, Endpoint, FloodMode, Network, NetworkSettings, Node, Resolve, Revision,
+        Snapshot, Wanted,
     },
     registry::{Registry, RegistryError, Scope},
 };
 
 use crate::{
     fixture::{
-        Fixture, Reader, content, create, endpoint, furnish, line, name, network, node, remove,
-        session, sorted, vni,
+        Fixture, Reader, content, create, endpoint, furnish, line, name, network, newer_attachment,
+        node, remove, session, sorted, vni,
     },
     for_every_backend,
 };
@@ -87,8 +87,7 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(fixtu
     };
     let bare = Endpoint {
         addresses: vec![],
-        netns: None,
-        ifname: None,
+        attachment: None,
         node: foreign.name.clone(),
         ..endpoint("bare", 3)
     };
@@ -96,8 +95,12 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(fixtu
         addresses: ["7.7.0.9/16", "fd00::9/64", "7.7.0.2/16"]
             .map(|a| a.parse().unwrap())
             .to_vec(),
-        ifname: Some("net.0".parse().unwrap()),
+        attachment: Some(Attachment::veth(name("full"), "net.0".parse().unwrap())),
         ..endpoint("full", 2)
+    };
+    let newer = Endpoint {
+        attachment: Some(newer_attachment()),
+        ..endpoint("newer", 4)
     };
     let changes = [
         Change::CreateNetwork(network.clone()),
@@ -105,6 +108,7 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(fixtu
         Change::PutNode(foreign.clone()),
         Change::CreateEndpoint(full.clone()),
         Change::CreateEndpoint(bare.clone()),
+        Change::CreateEndpoint(newer.clone()),
     ];
     let revision = registry.commit(&changes).await.unwrap();
     let snapshot = sorted(registry.snapshot().await.unwrap());
@@ -115,7 +119,7 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation(fixtu
     };
     assert_eq!(snapshot.networks, [network]);
     assert_eq!(snapshot.nodes, [h1, foreign]);
-    assert_eq!(snapshot.endpoints, [generation(bare), generation(full)]);
+    assert_eq!(snapshot.endpoints, [bare, full, newer].map(generation));
     drop(registry);
     let again = fixture.open().await.snapshot().await.unwrap();
     assert_eq!(content(again), content(snapshot), "after opening it again");
@@ -202,8 +206,7 @@ async fn what_is_missing_is_named_with_what_to_do(fixture: Fixture) {
     let to = |endpoint: &str, node: &str| Change::MoveEndpoint {
         name: name(endpoint),
         node: name(node),
-        netns: None,
-        ifname: None,
+        attachment: None,
     };
     registry.commit(&[create("red", 1)]).await.unwrap();
     for (change, expected) in [
@@ -439,8 +442,7 @@ async fn a_commit_that_changes_nothing_gives_a_revision_that_is_reached(fixture:
         Change::MoveEndpoint {
             name: name("blue"),
             node: name("h1"),
-            netns: Some(name("blue")),
-            ifname: Some("eth0".parse().unwrap()),
+            attachment: Some(Attachment::veth(name("blue"), "eth0".parse().unwrap())),
         },
     ];
     let before = content(registry.snapshot().await.unwrap());
@@ -492,15 +494,13 @@ async fn an_endpoint_moves_with_its_name_mac_and_addresses(fixture: Fixture) {
     let to_h2 = Change::MoveEndpoint {
         name: name("blue"),
         node: name("h2"),
-        netns: Some(name("other")),
-        ifname: None,
+        attachment: Some(Attachment::veth(name("other"), "eth0".parse().unwrap())),
     };
     let second = registry.commit(&[to_h2]).await.unwrap();
     assert!(second > first);
     let moved = Endpoint {
         node: name("h2"),
-        netns: Some(name("other")),
-        ifname: None,
+        attachment: Some(Attachment::veth(name("other"), "eth0".parse().unwrap())),
         generation: second,
         ..endpoint("blue", 2)
     };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use overlay_user::{
-    model::{Change, Endpoint, Mac, Resolve, Wanted},
+    model::{Attachment, Change, Endpoint, Mac, Resolve, Wanted},
     registry::{self, Registry, Scope},
 };
 
@@ -26,7 +26,7 @@ fn numbered(number: u32, networks: u32) -> Endpoint {
         mac: Mac::try_from([2, 0x42, 10, b, c, d]).unwrap(),
         addresses: vec![format!("10.{b}.{c}.{d}/8").parse().unwrap()],
         node: name(&format!("h{}", number % 200)),
-        netns: Some(name(&text)),
+        attachment: Some(Attachment::veth(name(&text), "eth0".parse().unwrap())),
         ..endpoint(&text, 0)
     }
 }

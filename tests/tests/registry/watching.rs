@@ -118,8 +118,7 @@ async fn snapshot_and_watch_have_no_gap_under_concurrent_commits(fixture: Fixtur
                     _ => Change::MoveEndpoint {
                         name: name(&format!("e{}", pick % 6)),
                         node: name(if writer % 2 == 0 { "h1" } else { "h2" }),
-                        netns: None,
-                        ifname: None,
+                        attachment: None,
                     },
                 };
                 match registry.commit(&[change]).await {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use super::*;
 use crate::{
     agent::server::{Handle, Outcome, Paged, Respond},
-    model::{EndpointDrops, NetworkSettings, Vtep},
+    model::{Attachment, EndpointDrops, NetworkSettings, Vtep},
 };
 
 pub(crate) fn network() -> Network {
@@ -30,8 +30,10 @@ pub(crate) fn endpoint() -> EndpointView {
         mac: "02:42:07:07:07:02".parse().unwrap(),
         addresses: vec!["7.7.7.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
         node: "h1".parse().unwrap(),
-        netns: Some("web".parse().unwrap()),
-        ifname: Some("eth0".parse().unwrap()),
+        attachment: Some(Attachment::veth(
+            "web".parse().unwrap(),
+            "eth0".parse().unwrap(),
+        )),
         generation: 7,
     };
     endpoint_view(endpoint, "10.0.0.1".parse().unwrap(), EndpointState::Ready)
@@ -44,8 +46,7 @@ pub(crate) fn imported_endpoint() -> EndpointView {
         mac: "02:42:07:07:07:09".parse().unwrap(),
         addresses: vec!["7.7.7.9/24".parse().unwrap()],
         node: "vtep-10.0.0.9".parse().unwrap(),
-        netns: None,
-        ifname: None,
+        attachment: None,
         generation: 8,
     };
     endpoint_view(endpoint, "10.0.0.9".parse().unwrap(), EndpointState::Remote)

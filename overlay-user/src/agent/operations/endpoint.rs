@@ -18,7 +18,7 @@ use crate::{
         server::{Handle, Outcome},
     },
     config,
-    model::{Change, Endpoint, Mac, Name, NetnsRef, Network, Revision},
+    model::{Attachment, Change, Endpoint, Mac, Name, NetnsRef, Network, Revision},
     registry::RegistryError,
 };
 
@@ -94,31 +94,14 @@ impl Handle<MoveEndpoint> for Agent {
         let former = self.find(&to.name).await?;
         let node = to.node.clone().unwrap_or_else(|| self.config.node.clone());
         self.check_destination(&node).await?;
-        let netns = match &to.netns {
-            Some(NetnsRef::Name(netns)) => netns.clone(),
-            Some(netns) if node == self.config.node => self.platform.attach(netns).await?,
-            Some(netns) => {
-                return Err(OperationError::new(
-                    ErrorKind::Refused,
-                    format_args!(
-                        "{netns} would be looked for on this host, and the endpoint is to live on {node}: move \
-                         it from there, or write a namespace's name"
-                    ),
-                ));
-            }
-            // What a process of this host is in has no such name elsewhere.
-            None => match &former.netns {
-                Some(netns) if node == former.node || !self.platform.is_attached(netns) => {
-                    netns.clone()
-                }
-                _ => to.name.clone(),
-            },
-        };
-        let place = former.netns.clone();
-        let moved = self.relocate_to(former, to, node, &netns).await;
-        self.platform.end_attach(&netns).await;
-        if let Some(place) = place {
-            self.platform.leave(&place).await;
+        let attachment = self.attachment_of(&to, &former, &node).await?;
+        let (entered, left) = (attachment.netns().cloned(), former.netns().cloned());
+        let moved = self.relocate_to(former, node, attachment).await;
+        if let Some(netns) = entered {
+            self.platform.end_attach(&netns).await;
+        }
+        if let Some(netns) = left {
+            self.platform.leave(&netns).await;
         }
         moved
     }
@@ -190,21 +173,53 @@ impl Agent {
         })
     }
 
+    /// How a moved endpoint is connected to its node: as it was, unless it is said otherwise.
+    async fn attachment_of(
+        &self,
+        to: &MoveEndpoint,
+        former: &Endpoint,
+        node: &Name,
+    ) -> Result<Attachment, OperationError> {
+        if let Some(unknown @ Attachment::Unknown(_)) = &former.attachment
+            && (&to.netns, &to.ifname) == (&None, &None)
+        {
+            return Ok(unknown.clone());
+        }
+        let netns = match &to.netns {
+            Some(NetnsRef::Name(netns)) => netns.clone(),
+            Some(netns) if *node == self.config.node => self.platform.attach(netns).await?,
+            Some(netns) => {
+                return Err(OperationError::new(
+                    ErrorKind::Refused,
+                    format_args!(
+                        "{netns} would be looked for on this host, and the endpoint is to live on {node}: move \
+                         it from there, or write a namespace's name"
+                    ),
+                ));
+            }
+            // What a process of this host is in has no such name elsewhere.
+            None => match former.netns() {
+                Some(netns) if *node == former.node || !self.platform.is_attached(netns) => {
+                    netns.clone()
+                }
+                _ => to.name.clone(),
+            },
+        };
+        let ifname = to.ifname.as_ref().or_else(|| former.ifname());
+        let ifname = ifname.cloned().unwrap_or_else(config::default_ifname);
+        Ok(Attachment::veth(netns, ifname))
+    }
+
     async fn relocate_to(
         &self,
         former: Endpoint,
-        to: MoveEndpoint,
         node: Name,
-        netns: &Name,
+        attachment: Attachment,
     ) -> Result<EndpointView, OperationError> {
         let name = &former.name;
         let moved = Endpoint {
             node: node.clone(),
-            netns: Some(netns.clone()),
-            ifname: to
-                .ifname
-                .or_else(|| former.ifname.clone())
-                .or_else(|| Some(config::default_ifname())),
+            attachment: Some(attachment),
             ..former.clone()
         };
         let generation = self.commit(&[move_to(&moved)]).await?;
@@ -378,14 +393,14 @@ impl Agent {
         addresses: Vec<IpNet>,
     ) -> Endpoint {
         let ifname = request.ifname.clone();
+        let ifname = ifname.unwrap_or_else(config::default_ifname);
         Endpoint {
             name: request.name.clone(),
             vni: network.vni,
             mac: request.mac.unwrap_or_else(|| default_mac(&addresses)),
             addresses,
             node: self.config.node.clone(),
-            netns: Some(netns.clone()),
-            ifname: Some(ifname.unwrap_or_else(config::default_ifname)),
+            attachment: Some(Attachment::veth(netns.clone(), ifname)),
             generation: 0,
         }
     }
@@ -414,8 +429,7 @@ fn move_to(endpoint: &Endpoint) -> Change {
     Change::MoveEndpoint {
         name: endpoint.name.clone(),
         node: endpoint.node.clone(),
-        netns: endpoint.netns.clone(),
-        ifname: endpoint.ifname.clone(),
+        attachment: endpoint.attachment.clone(),
     }
 }
 

@@ -215,8 +215,7 @@ mod tests {
             mac: "02:42:07:07:07:02".parse().unwrap(),
             addresses: vec!["7.7.7.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
             node: name("h1"),
-            netns: None,
-            ifname: None,
+            attachment: None,
             generation,
         }
     }

@@ -49,8 +49,7 @@ impl Cluster {
                 mac: format!("02:42:07:07:07:0{number}").parse().unwrap(),
                 addresses: vec![format!("7.7.7.{number}/24").parse().unwrap()],
                 node,
-                netns: None,
-                ifname: None,
+                attachment: None,
                 generation: 0,
             }));
         }

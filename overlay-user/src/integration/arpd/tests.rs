@@ -3,6 +3,7 @@ use std::{collections::btree_map::Entry, time::SystemTime};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Attachment;
 
 const PORT: u16 = 4789;
 
@@ -40,8 +41,10 @@ fn two_networks() -> Snapshot {
             mac: "02:42:07:07:07:02".parse().unwrap(),
             addresses: vec!["7.7.7.2/24".parse().unwrap()],
             node: "h1".parse().unwrap(),
-            netns: Some("blue".parse().unwrap()),
-            ifname: Some("eth0".parse().unwrap()),
+            attachment: Some(Attachment::veth(
+                "blue".parse().unwrap(),
+                "eth0".parse().unwrap(),
+            )),
             generation: 7,
         }],
         objects: Vec::new(),
@@ -115,7 +118,7 @@ fn import(snapshot: &mut Snapshot, number: u32, folder: &Folder) -> Vec<String> 
     let mut lines: Vec<String> = snapshot
         .endpoints
         .iter()
-        .filter(|endpoint| endpoint.vni == vni(number) && endpoint.netns.is_none())
+        .filter(|endpoint| endpoint.vni == vni(number) && endpoint.netns().is_none())
         .map(|endpoint| {
             let addresses: Vec<String> = endpoint.addresses.iter().map(IpNet::to_string).collect();
             format!(

@@ -43,8 +43,7 @@ fn endpoint(last: u8, generation: Revision) -> Endpoint {
         mac: mac(last),
         addresses: Vec::new(),
         node: name("h2"),
-        netns: None,
-        ifname: None,
+        attachment: None,
         generation,
     }
 }

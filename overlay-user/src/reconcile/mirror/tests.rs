@@ -35,8 +35,7 @@ fn endpoint(text: &str, last: u8, on: &str, generation: Revision) -> Endpoint {
         mac: Mac::try_from([2, 0x42, 7, 7, 7, last]).unwrap(),
         addresses: vec![address.parse().unwrap()],
         node: name(on),
-        netns: Some(name(text)),
-        ifname: Some("eth0".parse().unwrap()),
+        attachment: Some(Attachment::veth(name(text), "eth0".parse().unwrap())),
         generation,
     }
 }
@@ -394,10 +393,10 @@ fn an_answer_does_not_overwrite_what_a_delta_brought_since_the_question() {
 }
 
 #[test]
-fn namespaces_are_held_of_this_nodes_endpoints_alone() {
+fn attachments_are_held_of_this_nodes_endpoints_alone() {
     let mirror = mirror();
-    let interface = |text| mirror.endpoint(&name(text)).unwrap().interface().is_some();
-    assert!(interface("near") && !interface("far"));
+    let attachment = |text| mirror.endpoint(&name(text)).unwrap().attachment();
+    assert!(attachment("near").is_some() && attachment("far").is_none());
 }
 
 /// A million endpoints in a thousand networks, as `cargo test --release -- --ignored` measures it.
@@ -428,8 +427,7 @@ fn a_million_endpoints_fit_150_megabytes() {
                 mac: Mac::try_from([2, 0x42, 10, 0, a, b]).unwrap(),
                 addresses: vec![format!("10.0.{a}.{b}/16").parse().unwrap()],
                 node: name(&format!("h{}", 1 + number % 199)),
-                netns: Some(name("somewhere")),
-                ifname: Some("eth0".parse().unwrap()),
+                attachment: Some(Attachment::veth(name("somewhere"), "eth0".parse().unwrap())),
                 generation: 1,
             }
         });

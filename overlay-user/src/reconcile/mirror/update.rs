@@ -429,7 +429,7 @@ impl Mirror {
         let node = self.nodes.acquire(&endpoint.node);
         self.local += usize::from(is_local);
         *self.sizes.entry(endpoint.vni).or_default() += 1;
-        let interface = endpoint.netns.zip(endpoint.ifname).filter(|_| is_local);
+        let attachment = endpoint.attachment.filter(|_| is_local);
         let former = self.endpoints.insert(Record {
             name: endpoint.name.clone(),
             addresses,
@@ -452,8 +452,8 @@ impl Mirror {
             }
             self.untrack(&former);
         }
-        if let Some(interface) = interface {
-            self.interfaces.insert(endpoint.name, interface);
+        if let Some(attachment) = attachment {
+            self.attachments.insert(endpoint.name, attachment);
         }
         moved
     }
@@ -475,7 +475,7 @@ impl Mirror {
 
     /// Takes a record that went out of what is counted.
     fn untrack(&mut self, record: &Record) {
-        self.interfaces.remove(&record.name);
+        self.attachments.remove(&record.name);
         self.local -= usize::from(self.nodes.name(record.node) == Some(&self.node));
         self.nodes.release(record.node);
         if let Some(size) = self.sizes.get_mut(&record.vni) {

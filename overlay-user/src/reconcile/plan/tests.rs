@@ -11,8 +11,8 @@ use super::{
     *,
 };
 use crate::model::{
-    Endpoint, EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, Network, Node,
-    Vni, Vtep, VtepAddr, VtepPath, VtepRow,
+    Attachment, Endpoint, EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow,
+    Network, Node, Vni, Vtep, VtepAddr, VtepPath, VtepRow,
 };
 
 fn vni(number: u32) -> Vni {
@@ -38,8 +38,10 @@ fn endpoint(name: &str, number: u32, address: &str, node: &str) -> Endpoint {
         mac,
         addresses: vec![address],
         node: node.parse().unwrap(),
-        netns: Some(name.parse().unwrap()),
-        ifname: Some("eth0".parse().unwrap()),
+        attachment: Some(Attachment::veth(
+            name.parse().unwrap(),
+            "eth0".parse().unwrap(),
+        )),
         generation: 3,
     }
 }
@@ -224,9 +226,9 @@ fn an_automatic_mtu_is_what_the_least_of_all_underlays_leaves() {
 }
 
 #[test]
-fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
+fn only_attached_endpoints_of_this_node_get_an_interface() {
     let foreign = Endpoint {
-        netns: None,
+        attachment: None,
         ..endpoint("d", 42, "7.7.7.4/24", "h1")
     };
     let mirror = mirror_of(vec![
@@ -236,7 +238,10 @@ fn only_endpoints_of_this_node_with_a_namespace_get_an_interface() {
     ]);
     let spec = |name: &str| local().port_spec(&mirror, &name.parse().unwrap());
     let spec_a = spec("a").unwrap().unwrap();
-    assert_eq!((spec_a.netns.as_str(), spec_a.mtu), ("a", 1450));
+    assert_eq!(
+        (spec_a.attachment.netns(), spec_a.mtu),
+        (Some(&"a".parse().unwrap()), 1450)
+    );
     assert_eq!((spec("b"), spec("d")), (None, None));
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     faulty_writes::FaultyWrites,
-    kernel::{Faults, Kernel},
+    kernel::{Faults, Kernel, place_of},
     rng::Rng,
     store::Store,
 };
@@ -428,7 +428,7 @@ impl Platform for Host {
             sleep(Duration::from_millis(100)).await;
         }
         let kernel = &mut self.lock().kernel;
-        let place = (spec.netns.clone(), spec.ifname.clone());
+        let place = place_of(&spec.attachment).unwrap();
         // As the real one does: first the former interface goes, if it is elsewhere.
         if let Some((ifindex, netns, ifname)) = kernel.ports.get(&spec.endpoint)
             && (netns, ifname) != (&place.0, &place.1)
@@ -475,8 +475,9 @@ impl Platform for Host {
         self.change_interfaces().await?;
         let kernel = &mut self.lock().kernel;
         let standing = kernel.ports.get(&spec.endpoint);
+        let place = place_of(&spec.attachment);
         let standing =
-            standing.filter(|(_, netns, ifname)| (netns, ifname) == (&spec.netns, &spec.ifname));
+            standing.filter(|(_, netns, ifname)| Some((netns.clone(), ifname.clone())) == place);
         let standing = standing.map(|(ifindex, ..)| *ifindex);
         if let Some(ifindex) = standing {
             kernel.open_if_up(ifindex);

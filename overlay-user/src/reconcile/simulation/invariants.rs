@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    kernel::{Faults, Kernel},
+    kernel::{Faults, Kernel, place_of},
     store::State,
     world::{ME, World, vtep},
 };
@@ -45,7 +45,7 @@ impl Oracle<'_> {
 
     /// Whether the endpoint can stand here: nobody else has its place.
     fn can_stand(&self, endpoint: &Endpoint) -> bool {
-        let place = endpoint.netns.clone().zip(endpoint.ifname.clone());
+        let place = endpoint.attachment.as_ref().and_then(place_of);
         Self::is_local(endpoint) && place.is_some_and(|place| !self.kernel.foreign.contains(&place))
     }
 

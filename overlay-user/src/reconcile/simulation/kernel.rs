@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::model::{FdbKey, IfName, Mac, Miss, Name, NeighborKey, Tables, Vni, Wanted};
+use crate::model::{Attachment, FdbKey, IfName, Mac, Miss, Name, NeighborKey, Tables, Vni, Wanted};
 
 /// What the kernel has.
 #[derive(Debug, Default)]
@@ -120,4 +120,10 @@ pub(super) struct Faults {
     pub(super) held: Option<&'static str>,
     /// How long changes of interfaces take at most.
     pub(super) lateness: Duration,
+}
+
+/// The namespace and the interface in it, where an endpoint is in one.
+pub(super) fn place_of(attachment: &Attachment) -> Option<(Name, IfName)> {
+    let (netns, ifname) = (attachment.netns()?, attachment.ifname()?);
+    Some((netns.clone(), ifname.clone()))
 }

@@ -33,7 +33,7 @@ impl Wish {
             .values()
             .filter(|other| other.name != endpoint.name);
         let has_place =
-            others.all(|other| (&other.node, &other.netns) != (&endpoint.node, &endpoint.netns));
+            others.all(|other| (&other.node, other.netns()) != (&endpoint.node, endpoint.netns()));
         if has_place
             && state.networks.contains_key(&endpoint.vni)
             && state.nodes.contains_key(&endpoint.node)

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     model::{
-        Endpoint, Event, FdbKey, FdbRow, FdbTarget, IfName, Mac, Miss, Name, NeighborKey,
-        NeighborRow, Network, Node, Resolve, Revision, Vni, Vtep, Wanted,
+        Attachment, Endpoint, Event, FdbKey, FdbRow, FdbTarget, IfName, Mac, Miss, Name,
+        NeighborKey, NeighborRow, Network, Node, Resolve, Revision, Vni, Vtep, Wanted,
     },
     reconcile::{
         Former, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, desired::Local,
@@ -301,8 +301,7 @@ impl World {
             mac: mac(self.last()),
             addresses,
             node,
-            netns: Some(netns),
-            ifname: Some(ifname),
+            attachment: Some(Attachment::veth(netns, ifname)),
             generation: 0,
         })
     }
@@ -317,8 +316,7 @@ impl World {
                     mac: mac(last),
                     addresses: vec![ip(last).into()],
                     node: name(ME),
-                    netns: Some(name(named)),
-                    ifname: Some("eth0".parse().unwrap()),
+                    attachment: Some(Attachment::veth(name(named), "eth0".parse().unwrap())),
                     generation: 0,
                 });
             });

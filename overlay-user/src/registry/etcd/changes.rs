@@ -13,8 +13,8 @@ use super::{
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
-    self, Change, Endpoint, IfName, Mac, Name, Network, NetworkSettings, Node, ObjectId, Revision,
-    Vni,
+    self, Attachment, Change, Endpoint, Mac, Name, Network, NetworkSettings, Node, ObjectId,
+    Revision, Vni,
 };
 
 mod claim;
@@ -69,9 +69,8 @@ pub(super) fn apply(
         Change::MoveEndpoint {
             name,
             node,
-            netns,
-            ifname,
-        } => work.move_endpoint(name, node, netns.as_ref(), ifname.as_ref()),
+            attachment,
+        } => work.move_endpoint(name, node, attachment.as_ref()),
         Change::ReaddressEndpoint {
             name,
             mac,
@@ -438,8 +437,7 @@ impl Work<'_, '_> {
         &mut self,
         name: &Name,
         node: &Name,
-        netns: Option<&Name>,
-        ifname: Option<&IfName>,
+        attachment: Option<&Attachment>,
     ) -> Result<(), Stop> {
         let (name_key, node_key) = (keys::endpoint_name(name), keys::node(node));
         self.planner.need(&[name_key.clone(), node_key.clone()])?;
@@ -455,8 +453,7 @@ impl Work<'_, '_> {
         }
         let endpoint = EndpointValue {
             node: node.clone(),
-            netns: netns.cloned(),
-            ifname: ifname.cloned(),
+            attachment: attachment.cloned(),
             ..former.clone()
         };
         if endpoint == former {

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use crate::model::{Endpoint, IfName, Mac, Name, Node, ObjectId, Revision, Vni, Vtep, replace};
+use crate::model::{
+    Attachment, AttachmentFields, Endpoint, IfName, Mac, Name, Node, ObjectId, Revision,
+    UnknownAttachment, Vni, Vtep, replace,
+};
 
 /// A node, without its name and its liveliness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,15 +49,63 @@ impl NodeValue {
 
 /// An endpoint, without its VNI and name; its generation is the key's revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "EndpointFields", into = "EndpointFields")]
 pub(super) struct EndpointValue {
     pub(super) mac: Mac,
-    #[serde(rename = "ips")]
     pub(super) addresses: Vec<IpNet>,
     pub(super) node: Name,
+    pub(super) attachment: Option<Attachment>,
+}
+
+/// The fields of an endpoint's value. Not flattened: a million values are read at a start.
+#[derive(Serialize, Deserialize)]
+struct EndpointFields {
+    mac: Mac,
+    #[serde(rename = "ips")]
+    addresses: Vec<IpNet>,
+    node: Name,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) netns: Option<Name>,
+    netns: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) ifname: Option<IfName>,
+    ifname: Option<IfName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attachment: Option<UnknownAttachment>,
+}
+
+impl TryFrom<EndpointFields> for EndpointValue {
+    type Error = &'static str;
+
+    fn try_from(fields: EndpointFields) -> Result<Self, Self::Error> {
+        let attachment = AttachmentFields {
+            netns: fields.netns,
+            ifname: fields.ifname,
+            other: fields.attachment,
+        };
+        Ok(Self {
+            mac: fields.mac,
+            addresses: fields.addresses,
+            node: fields.node,
+            attachment: attachment.try_into()?,
+        })
+    }
+}
+
+impl From<EndpointValue> for EndpointFields {
+    fn from(value: EndpointValue) -> Self {
+        let AttachmentFields {
+            netns,
+            ifname,
+            other: attachment,
+        } = value.attachment.into();
+        Self {
+            mac: value.mac,
+            addresses: value.addresses,
+            node: value.node,
+            netns,
+            ifname,
+            attachment,
+        }
+    }
 }
 
 impl From<&Endpoint> for EndpointValue {
@@ -63,8 +114,7 @@ impl From<&Endpoint> for EndpointValue {
             mac: endpoint.mac,
             addresses: endpoint.addresses.clone(),
             node: endpoint.node.clone(),
-            netns: endpoint.netns.clone(),
-            ifname: endpoint.ifname.clone(),
+            attachment: endpoint.attachment.clone(),
         }
     }
 }
@@ -77,8 +127,7 @@ impl EndpointValue {
             mac: self.mac,
             addresses: self.addresses,
             node: self.node,
-            netns: self.netns,
-            ifname: self.ifname,
+            attachment: self.attachment,
             generation,
         }
     }
@@ -145,7 +194,7 @@ mod tests {
         assert_eq!(written, text.replace(r#","color":"red""#, ""));
         let moved = EndpointValue {
             node: "h2".parse().unwrap(),
-            netns: None,
+            attachment: None,
             ..value.clone()
         };
         let rewritten = rewrite(text.as_bytes(), &value, &moved).unwrap();

@@ -91,9 +91,8 @@ impl Commit<'_> {
             Change::MoveEndpoint {
                 name,
                 node,
-                netns,
-                ifname,
-            } => self.move_endpoint(name, node, netns.as_ref(), ifname.as_ref()),
+                attachment,
+            } => self.move_endpoint(name, node, attachment.clone()),
             Change::ReaddressEndpoint {
                 name,
                 mac,

@@ -20,8 +20,8 @@ use super::{
     session::Limits,
 };
 use crate::model::{
-    Delta, Endpoint, Mac, Name, Network, Node, Object, Rejected, RejectedRows, Resolve, Revision,
-    RowId, Vni, Vtep, Wanted, ipam::Block,
+    Attachment, AttachmentFields, Delta, Endpoint, Mac, Name, Network, Node, Object, Rejected,
+    RejectedRows, Resolve, Revision, RowId, Vni, Vtep, Wanted, ipam::Block,
 };
 
 mod objects;
@@ -60,7 +60,8 @@ const ALIVE: &str = "SELECT n.name FROM session s JOIN node n ON n.name = s.node
 macro_rules! endpoints {
     ($which:literal) => {
         concat!(
-            "SELECT e.id, e.name, e.vni, e.mac, n.name, e.netns, e.ifname, e.revision, a.ip, a.prefix
+            "SELECT e.id, e.name, e.vni, e.mac, n.name, e.netns, e.ifname, e.attachment, e.revision,
+                a.ip, a.prefix
             FROM endpoint e CROSS JOIN node n ON n.id = e.node
             LEFT JOIN address a ON a.endpoint = e.id WHERE ",
             $which
@@ -517,16 +518,30 @@ fn endpoint(row: &Row<'_>) -> Result<Endpoint, Failure> {
         mac: parse::<Mac>(row, 3)?,
         addresses: Vec::new(),
         node: parse(row, 4)?,
+        attachment: attachment(row)?,
+        generation: row.get(8)?,
+    })
+}
+
+/// How the row's endpoint is connected to its host.
+fn attachment(row: &Row<'_>) -> Result<Option<Attachment>, Failure> {
+    let other = row.get_ref(7)?.as_str_or_null();
+    let other = other.map_err(rusqlite::Error::from)?;
+    let other = other.map(serde_json::from_str).transpose();
+    let fields = AttachmentFields {
         netns: parse_optional(row, 5)?,
         ifname: parse_optional(row, 6)?,
-        generation: row.get(7)?,
-    })
+        other: other.map_err(|error| Failure::Row(format!("attachment: {error}")))?,
+    };
+    fields
+        .try_into()
+        .map_err(|error: &str| Failure::Row(error.to_owned()))
 }
 
 /// The endpoint with the row's address, if it has one.
 fn with_address(row: &Row<'_>, mut endpoint: Endpoint) -> Result<Endpoint, Failure> {
-    if let Some(ip) = parse_optional(row, 8)? {
-        let address = IpNet::new(ip, row.get(9)?)
+    if let Some(ip) = parse_optional(row, 9)? {
+        let address = IpNet::new(ip, row.get(10)?)
             .map_err(|error| Failure::Row(format!("address {ip}: {error}")))?;
         endpoint.addresses.push(address);
     }

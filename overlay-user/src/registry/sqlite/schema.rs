@@ -21,11 +21,12 @@ use crate::{model::RegistryId, registry::identity};
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"OVLY");
 
 /// Each lifts the schema by one version. Only ever add to the end.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001-begin.sql"),
     include_str!("migrations/0002-cluster.sql"),
     include_str!("migrations/0003-identity.sql"),
     include_str!("migrations/0004-objects.sql"),
+    include_str!("migrations/0005-attachment.sql"),
 ];
 
 /// The schema's version that this binary writes.

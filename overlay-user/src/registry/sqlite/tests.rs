@@ -9,7 +9,9 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc::Receiver, time::timeout};
 
 use super::{super::QUARANTINE, *};
-use crate::model::{Delta, Endpoint, Mac, Network, Node, SESSION_TTL, Snapshot, Vni, Vtep};
+use crate::model::{
+    Attachment, Delta, Endpoint, Mac, Network, Node, SESSION_TTL, Snapshot, Vni, Vtep,
+};
 
 mod crash;
 mod files;
@@ -108,8 +110,10 @@ fn endpoint(name: &str, number: u16) -> Endpoint {
         mac: Mac::try_from([2, 0x42, 7, 7, high, low]).unwrap(),
         addresses: vec![format!("7.7.{high}.{low}/16").parse().unwrap()],
         node: "h1".parse().unwrap(),
-        netns: Some(name.parse().unwrap()),
-        ifname: Some("eth0".parse().unwrap()),
+        attachment: Some(Attachment::veth(
+            name.parse().unwrap(),
+            "eth0".parse().unwrap(),
+        )),
         generation: 0,
     }
 }

@@ -59,8 +59,7 @@ pub(super) fn endpoint(number: u32, networks: u32) -> Result<Endpoint> {
         mac: Mac::from_ipv4(ip),
         addresses: vec![format!("{ip}/8").parse()?],
         node: node_name(number / networks)?,
-        netns: None,
-        ifname: None,
+        attachment: None,
         generation: 0,
     })
 }

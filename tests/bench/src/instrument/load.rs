@@ -85,8 +85,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
     let relocate = |endpoint: &Endpoint| Change::MoveEndpoint {
         name: endpoint.name.clone(),
         node: after.clone(),
-        netns: None,
-        ifname: None,
+        attachment: None,
     };
     let remove = |endpoint: &Endpoint| Change::RemoveEndpoint(endpoint.name.clone());
     let kinds = [
@@ -231,8 +230,7 @@ fn endpoint(number: u32, vni: Vni, node: &Name) -> Result<Endpoint> {
         mac: Mac::from_ipv4(ip),
         addresses: vec![format!("{ip}/8").parse()?],
         node: node.clone(),
-        netns: None,
-        ifname: None,
+        attachment: None,
         generation: 0,
     })
 }

@@ -88,8 +88,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
         let change = Change::MoveEndpoint {
             name: endpoint.name.clone(),
             node: after.clone(),
-            netns: None,
-            ifname: None,
+            attachment: None,
         };
         time("move", &*registry, fdb.as_ref(), endpoint, change).await?;
     }
@@ -169,8 +168,7 @@ fn endpoint(number: u16, vni: Vni, node: &Name) -> Result<Endpoint> {
         mac: Mac::from_ipv4(ip),
         addresses: vec![format!("{ip}/16").parse()?],
         node: node.clone(),
-        netns: None,
-        ifname: None,
+        attachment: None,
         generation: 0,
     })
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use overlay_lab::{Agent, Lab, Netns, lab::Host, until};
-use overlay_user::model::{Change, Endpoint, Mac, Name, Vni};
+use overlay_user::model::{Attachment, Change, Endpoint, Mac, Name, Vni};
 use serde_json::Value;
 
 /// Two hosts with an agent each, and what is between them.
@@ -68,8 +68,7 @@ impl Fixture {
             mac: Mac::from_ipv4(ip),
             addresses: vec![address.parse().unwrap()],
             node: self.agents[host].instance().parse().unwrap(),
-            netns: Some(name),
-            ifname: Some("eth0".parse().unwrap()),
+            attachment: Some(Attachment::veth(name, "eth0".parse().unwrap())),
             generation: 0,
         })]);
     }

@@ -215,8 +215,7 @@ async fn a_block_comes_and_goes_with_its_endpoint(fixture: Fixture) {
     let moved = Change::MoveEndpoint {
         name: name("web"),
         node: name("h2"),
-        netns: None,
-        ifname: None,
+        attachment: None,
     };
     registry.commit(&[moved]).await.unwrap();
     assert_eq!(found(&*registry, "block/web/0").await, Some(made));

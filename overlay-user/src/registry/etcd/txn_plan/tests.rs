@@ -148,8 +148,7 @@ fn create(text: &str, number: u16, network: u32, node: u8) -> Change {
         mac: Mac::try_from([2, 0x42, 7, 7, high, low]).unwrap(),
         addresses: vec![format!("7.7.{high}.{low}/16").parse().unwrap()],
         node: name(&format!("h{node}")),
-        netns: None,
-        ifname: None,
+        attachment: None,
         generation: 0,
     })
 }
@@ -406,8 +405,7 @@ fn change(step: &Step) -> Change {
         Step::Move(text, node) => Change::MoveEndpoint {
             name: name(&format!("e{text}")),
             node: name(&format!("h{node}")),
-            netns: None,
-            ifname: None,
+            attachment: None,
         },
         Step::RemoveNode(number) => Change::RemoveNode(name(&format!("h{number}"))),
         Step::PutNode(number) => node(*number),

@@ -13,21 +13,37 @@ use super::{
     },
     Commit, explained,
 };
-use crate::model::{Claim, Endpoint, IfName, Mac, Name, ObjectId, Revision, Vni};
+use crate::model::{
+    Attachment, AttachmentFields, Claim, Endpoint, IfName, Mac, Name, ObjectId, Revision, Vni,
+};
+
+/// An attachment as the columns `netns`, `ifname` and `attachment`.
+fn columns(
+    attachment: Option<Attachment>,
+) -> Result<(Option<Name>, Option<IfName>, Option<String>), Failure> {
+    let fields = AttachmentFields::from(attachment);
+    let other = fields.other.as_ref().map(serde_json::to_string);
+    let other = other
+        .transpose()
+        .map_err(|error| Failure::Row(error.to_string()))?;
+    Ok((fields.netns, fields.ifname, other))
+}
 
 impl Commit<'_> {
     pub(super) fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
         self.check_addresses(endpoint)?;
+        let (netns, ifname, other) = columns(endpoint.attachment.clone())?;
         let inserted = self.execute(
-            "INSERT INTO endpoint (name, vni, mac, node, netns, ifname, revision)
-             VALUES (?1, ?2, ?3, (SELECT id FROM node WHERE name = ?4), ?5, ?6, ?7)",
+            "INSERT INTO endpoint (name, vni, mac, node, netns, ifname, attachment, revision)
+             VALUES (?1, ?2, ?3, (SELECT id FROM node WHERE name = ?4), ?5, ?6, ?7, ?8)",
             (
                 endpoint.name.as_str(),
                 endpoint.vni.get(),
                 endpoint.mac.to_string(),
                 endpoint.node.as_str(),
-                endpoint.netns.as_ref().map(Name::as_str),
-                endpoint.ifname.as_ref().map(AsRef::as_ref),
+                netns.as_ref().map(Name::as_str),
+                ifname.as_ref().map(AsRef::<str>::as_ref),
+                other,
                 self.revision,
             ),
         );
@@ -100,19 +116,20 @@ impl Commit<'_> {
         &mut self,
         name: &Name,
         node: &Name,
-        netns: Option<&Name>,
-        ifname: Option<&IfName>,
+        attachment: Option<Attachment>,
     ) -> Result<(), Failure> {
+        let (netns, ifname, other) = columns(attachment)?;
         let moved = self.execute(
             "UPDATE endpoint SET node = (SELECT id FROM node WHERE name = ?2),
-                netns = ?3, ifname = ?4, revision = ?5
-             WHERE name = ?1 AND (node, netns, ifname)
-                IS NOT ((SELECT id FROM node WHERE name = ?2), ?3, ?4)",
+                netns = ?3, ifname = ?4, attachment = ?5, revision = ?6
+             WHERE name = ?1 AND (node, netns, ifname, attachment)
+                IS NOT ((SELECT id FROM node WHERE name = ?2), ?3, ?4, ?5)",
             (
                 name.as_str(),
                 node.as_str(),
-                netns.map(Name::as_str),
-                ifname.map(AsRef::<str>::as_ref),
+                netns.as_ref().map(Name::as_str),
+                ifname.as_ref().map(AsRef::<str>::as_ref),
+                other,
                 self.revision,
             ),
         );

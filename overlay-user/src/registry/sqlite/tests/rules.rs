@@ -1,7 +1,7 @@
 //! Constraints, references, no-ops and what they are called.
 
 use super::*;
-use crate::model::{FloodMode, IfName};
+use crate::model::FloodMode;
 
 async fn refusal(registry: &Sqlite, changes: &[Change]) -> String {
     let before = registry.snapshot().await.unwrap();
@@ -42,8 +42,7 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation() {
     };
     let bare = Endpoint {
         addresses: vec![],
-        netns: None,
-        ifname: None,
+        attachment: None,
         node: foreign.name.clone(),
         ..endpoint("bare", 3)
     };
@@ -51,7 +50,10 @@ async fn a_snapshot_gives_back_every_field_with_the_revision_as_generation() {
         addresses: ["7.7.0.9/16", "fd00::9/64", "7.7.0.2/16"]
             .map(|a| a.parse().unwrap())
             .to_vec(),
-        ifname: Some("net.0".parse::<IfName>().unwrap()),
+        attachment: Some(Attachment::veth(
+            "full".parse().unwrap(),
+            "net.0".parse().unwrap(),
+        )),
         ..endpoint("full", 2)
     };
     let changes = [

@@ -1,4 +1,4 @@
-//! An endpoint's port: a namespace and a veth pair that leads into it.
+//! The driver of veths: a namespace and a pair that leads into it.
 //!
 //! A port is made in this order, and each step is one that a later call finds and goes on from:
 //! record, namespace, veth, alias, then everything that can be set on what is there. Both ends are down
@@ -10,21 +10,42 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
+use async_trait::async_trait;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkFlags, LinkMessage};
-use nix::{errno::Errno, net::if_::if_nametoindex};
+use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{
-    Context, PlatformError, Port, PortSpec, errno,
-    link_change::Change,
-    linux::{Linux, Occupant},
-    netlink::{Link, Netlink},
-    netns::{self, Named, Netns},
-    offloads,
-    opening::GSO_MAX_SIZE,
-    ownership::{self, Device},
+    super::{
+        Context, PlatformError, Port, errno,
+        link_change::Change,
+        linux::Linux,
+        netlink::{Link, Netlink},
+        netns::{self, Named, Netns},
+        offloads,
+        opening::GSO_MAX_SIZE,
+        ownership::Device,
+    },
+    NetnsPort, PortDriver,
 };
 use crate::model::Name;
+
+/// A veth pair with one end in a namespace.
+pub(super) struct Veth<'a> {
+    pub(super) linux: &'a Linux,
+    pub(super) port: NetnsPort<'a>,
+}
+
+#[async_trait]
+impl PortDriver for Veth<'_> {
+    async fn ensure(&self) -> Result<Port, PlatformError> {
+        self.linux.make_veth(&self.port).await
+    }
+
+    async fn refresh(&self) -> Result<Option<Port>, PlatformError> {
+        self.linux.refresh_veth(&self.port).await
+    }
+}
 
 /// What is there of a port before it is changed.
 enum Found {
@@ -51,12 +72,12 @@ struct Pair {
 }
 
 impl Linux {
-    pub(super) async fn make_port(&self, spec: &PortSpec) -> Result<Port, PlatformError> {
+    async fn make_veth(&self, spec: &NetnsPort<'_>) -> Result<Port, PlatformError> {
         check(spec)?;
-        let endpoint = &spec.endpoint;
+        let endpoint = spec.endpoint;
         let recording = || format!("recording endpoint {endpoint}");
         // Until the veth is in it: otherwise the last port that goes may take the namespace with it.
-        let in_netns = self.netns_changes.lock(&spec.netns).await;
+        let in_netns = self.netns_changes.lock(spec.netns).await;
         let host = self.open_host().await?;
         let (host_side, netns) = match self.look(&host, spec).await? {
             Found::Pair(pair) => return self.converge(&host, spec, pair, false).await,
@@ -85,7 +106,7 @@ impl Linux {
             tracing::warn!(%endpoint, %error, "what was made of the endpoint stays until it is removed");
         }
         if let Some(former) = former.and_then(|name| name.parse().ok())
-            && former != spec.netns
+            && former != *spec.netns
         {
             self.delete_netns_if_unused(&former).await?;
             self.detach_unused(&former).await?;
@@ -93,8 +114,7 @@ impl Linux {
         made
     }
 
-    /// See [`super::Platform::refresh_port`].
-    pub(super) async fn mend_port(&self, spec: &PortSpec) -> Result<Option<Port>, PlatformError> {
+    async fn refresh_veth(&self, spec: &NetnsPort<'_>) -> Result<Option<Port>, PlatformError> {
         let host = self.open_host().await?;
         match self.look(&host, spec).await? {
             Found::Pair(pair) => self.converge(&host, spec, pair, true).await.map(Some),
@@ -102,93 +122,12 @@ impl Linux {
         }
     }
 
-    pub(super) async fn unmake_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
-        self.watched.remove(endpoint);
-        self.clear_port(endpoint).await?;
-        let removing = || format!("removing the records of endpoint {endpoint}");
-        let (guests, addresses) = (&self.records.guests, &self.records.addresses);
-        addresses.remove(endpoint.as_str()).context(removing)?;
-        let place = guests.get(endpoint.as_str()).context(removing)?;
-        guests.remove(endpoint.as_str()).context(removing)?;
-        match place.and_then(|place| place.parse().ok()) {
-            Some(place) => self.detach_unused(&place).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Removes what there is of a port. Remembers whose its namespace was.
-    async fn clear_port(&self, endpoint: &Name) -> Result<(), PlatformError> {
-        let removing = || format!("removing the veth of endpoint {endpoint}");
-        let host = self.open_host().await?;
-        if let Occupant::Ours(link) = self.host_side(&host, endpoint).await? {
-            host.delete(link.index).await.context(removing)?;
-        }
-        let ports = &self.records.ports;
-        if let Some(netns) = ports.get(endpoint.as_str()).context(removing)?
-            && let Ok(netns) = netns.parse()
-        {
-            self.delete_netns_if_unused(&netns).await?;
-        }
-        ports.remove(endpoint.as_str()).context(removing)
-    }
-
-    /// Forgets ports that are recorded and not there: a crash before the veth, or somebody deleted
-    /// it.
-    pub(super) async fn forget_lost_ports(&self) -> Result<(), PlatformError> {
-        let reading = || "reading which ports are ours".to_owned();
-        let ports = &self.records.ports;
-        let recorded = ports.names().context(reading)?.into_iter();
-        let mut absent: Vec<(Name, String)> = recorded
-            .map(|endpoint| {
-                let name = Device::Port(&endpoint).name(&self.instance);
-                (endpoint, name)
-            })
-            .collect();
-        // A name is found in no time. A list of all links takes the kernel the square of their number: it
-        // looks for the namespace that each leads to among all.
-        let looking = self.host.run(move || {
-            absent.retain(|(_, name)| if_nametoindex(name.as_str()) == Err(Errno::ENODEV));
-            Ok(absent)
-        });
-        let absent = looking.await.context(reading)?;
-        if absent.is_empty() {
-            return Ok(());
-        }
-        let host = self.open_host().await?;
-        for (endpoint, name) in absent {
-            // It may be on its way.
-            let _turn = self.port_changes.lock(&endpoint).await;
-            if host.link_named(&name).await.context(reading)?.is_none() {
-                ports.remove(endpoint.as_str()).context(reading)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The host side of the endpoint's veth, also if somebody renamed it since we made it.
-    async fn host_side(&self, host: &Netlink, endpoint: &Name) -> Result<Occupant, PlatformError> {
-        let place = self.find(host, Device::Port(endpoint)).await?;
-        let Occupant::Free = place else {
-            return Ok(place);
-        };
-        let reading = || "reading the host's links".to_owned();
-        if !self.records.ports.has(endpoint.as_str()).context(reading)? {
-            return Ok(Occupant::Free);
-        }
-        let links = host.links().await.context(reading)?;
-        let renamed = links.into_iter().find(|link| {
-            link.is_veth()
-                && ownership::endpoint_of(link, &self.instance).as_ref() == Some(endpoint)
-        });
-        Ok(renamed.map_or(Occupant::Free, Occupant::Ours))
-    }
-
     /// Finds out what is there. Refused: something that isn't ours is in the way, or the namespace is
     /// missing and not ours to make.
-    async fn look(&self, host: &Netlink, spec: &PortSpec) -> Result<Found, PlatformError> {
-        let PortSpec { netns, ifname, .. } = spec;
+    async fn look(&self, host: &Netlink, spec: &NetnsPort<'_>) -> Result<Found, PlatformError> {
+        let NetnsPort { netns, ifname, .. } = spec;
         let looking = || format!("looking into namespace {netns}");
-        let host_side = self.host_side(host, &spec.endpoint).await?.for_us()?;
+        let host_side = self.host_side(host, spec.endpoint).await?.for_us()?;
         let Some(namespace) = self.find_netns(spec).await? else {
             return Ok(Found::Parts {
                 host_side,
@@ -231,8 +170,8 @@ impl Linux {
     }
 
     /// The namespace that the endpoint shall be in. `None`: there is none, and it is ours to make.
-    async fn find_netns(&self, spec: &PortSpec) -> Result<Option<Netns>, PlatformError> {
-        let PortSpec {
+    async fn find_netns(&self, spec: &NetnsPort<'_>) -> Result<Option<Netns>, PlatformError> {
+        let NetnsPort {
             endpoint, netns, ..
         } = spec;
         let looking = || format!("looking into namespace {netns}");
@@ -282,8 +221,8 @@ impl Linux {
 
     /// Notes whether somebody else made the namespace that the endpoint's port is in, or comes into.
     /// Such a one the agent never makes. `true`: it is ours.
-    async fn note_owner(&self, spec: &PortSpec, namespace: &Netns) -> io::Result<bool> {
-        let is_ours = self.made(&spec.netns, namespace).await?;
+    async fn note_owner(&self, spec: &NetnsPort<'_>, namespace: &Netns) -> io::Result<bool> {
+        let is_ours = self.made(spec.netns, namespace).await?;
         let guests = &self.records.guests;
         let (endpoint, netns) = (spec.endpoint.as_str(), spec.netns.as_str());
         let known = guests.get(endpoint)?;
@@ -299,17 +238,17 @@ impl Linux {
     async fn make_pair(
         &self,
         host: &Netlink,
-        spec: &PortSpec,
+        spec: &NetnsPort<'_>,
         netns: Option<Netns>,
     ) -> Result<Port, PlatformError> {
         let netns = match netns {
             Some(netns) => netns,
-            None => self.make_netns(&spec.netns).await?,
+            None => self.make_netns(spec.netns).await?,
         };
         self.note_owner(spec, &netns)
             .await
             .context(|| format!("recording whose namespace {} is", spec.netns))?;
-        let name = Device::Port(&spec.endpoint).name(&self.instance);
+        let name = Device::Port(spec.endpoint).name(&self.instance);
         let made = host.add(veth(&name, spec, &netns)).await;
         made.map_err(|error| match errno(&error) {
             Errno::EOPNOTSUPP => PlatformError::Refused(
@@ -357,11 +296,11 @@ impl Linux {
     async fn converge(
         &self,
         host: &Netlink,
-        spec: &PortSpec,
+        spec: &NetnsPort<'_>,
         pair: Pair,
         is_look: bool,
     ) -> Result<Port, PlatformError> {
-        let endpoint = &spec.endpoint;
+        let endpoint = spec.endpoint;
         let setting = || format!("setting up the veth of endpoint {endpoint}");
         let Pair {
             host_side,
@@ -433,10 +372,10 @@ impl Linux {
         &self,
         host: &Netlink,
         link: &Link,
-        spec: &PortSpec,
+        spec: &NetnsPort<'_>,
     ) -> Result<(), PlatformError> {
         let setting = || format!("setting up the veth of endpoint {}", spec.endpoint);
-        let device = Device::Port(&spec.endpoint);
+        let device = Device::Port(spec.endpoint);
         let (name, alias) = (device.name(&self.instance), device.alias(&self.instance));
         if link.name != name {
             host.rename(link, &name).await.context(setting)?;
@@ -444,7 +383,7 @@ impl Linux {
         // The host has no business of its own on this link: no addresses, so no ARP.
         let change = Change::of(link)
             .alias(alias)
-            .mtu(host_mtu(spec))
+            .mtu(host_mtu(spec.mtu))
             .flags(LinkFlags::Noarp);
         let is_new = !change.is_done() || !link.is_up();
         host.apply(change).await.context(setting)?;
@@ -458,7 +397,7 @@ impl Linux {
 }
 
 /// What of the pair itself is not as `spec` says, each in a few words.
-fn changes(container_side: &Link, host_side: &Link, spec: &PortSpec) -> Vec<String> {
+fn changes(container_side: &Link, host_side: &Link, spec: &NetnsPort<'_>) -> Vec<String> {
     let mut changes = Vec::new();
     if container_side.address != spec.mac.octets() {
         let bytes = container_side
@@ -470,7 +409,7 @@ fn changes(container_side: &Link, host_side: &Link, spec: &PortSpec) -> Vec<Stri
     }
     let ends = [
         (container_side, spec.mtu, "its"),
-        (host_side, host_mtu(spec), "its host side's"),
+        (host_side, host_mtu(spec.mtu), "its host side's"),
     ];
     for (link, mtu, whose) in ends {
         if link.mtu != mtu {
@@ -484,7 +423,7 @@ fn changes(container_side: &Link, host_side: &Link, spec: &PortSpec) -> Vec<Stri
 }
 
 /// Refuses what the kernel would refuse half-way.
-fn check(spec: &PortSpec) -> Result<(), PlatformError> {
+fn check(spec: &NetnsPort<'_>) -> Result<(), PlatformError> {
     // 68: RFC 791 section 3.2. 1280: RFC 8200 section 5. 65535: the kernel's limit for a veth.
     let has_ipv6 = spec.addresses.iter().any(|net| net.addr().is_ipv6());
     let least = if has_ipv6 { 1280 } else { 68 };
@@ -501,13 +440,13 @@ fn check(spec: &PortSpec) -> Result<(), PlatformError> {
 /// neither count it nor tell its sender: so it is longer than the endpoint's, in case somebody raises that, but
 /// not so long that native XDP programs without fragments could no more be attached inside (`veth_xdp_set` in
 /// drivers/net/veth.c).
-pub(super) fn host_mtu(spec: &PortSpec) -> u32 {
+fn host_mtu(mtu: u32) -> u32 {
     const LONGEST_FOR_XDP: u32 = 3500;
-    spec.mtu.max(LONGEST_FOR_XDP)
+    mtu.max(LONGEST_FOR_XDP)
 }
 
 /// The request for a pair with one end already where it belongs, so that it never shows elsewhere.
-fn veth(name: &str, spec: &PortSpec, netns: &Netns) -> LinkMessage {
+fn veth(name: &str, spec: &NetnsPort<'_>, netns: &Netns) -> LinkMessage {
     let container_side = LinkMessageBuilder::<LinkUnspec>::new()
         .name(spec.ifname.as_str())
         .address(spec.mac.octets().to_vec())
@@ -515,7 +454,7 @@ fn veth(name: &str, spec: &PortSpec, netns: &Netns) -> LinkMessage {
         .setns_by_fd(netns.as_fd().as_raw_fd())
         .build();
     LinkVeth::new(name, spec.ifname.as_str())
-        .mtu(host_mtu(spec))
+        .mtu(host_mtu(spec.mtu))
         .set_info_data(InfoData::Veth(InfoVeth::Peer(container_side)))
         .build()
 }
@@ -552,12 +491,13 @@ mod tests {
 
     #[test]
     fn a_pair_that_is_as_it_shall_be_was_changed_by_nobody() {
-        let spec = PortSpec {
-            endpoint: "web".parse().unwrap(),
-            netns: "web".parse().unwrap(),
-            ifname: "eth0".parse().unwrap(),
+        let web: Name = "web".parse().unwrap();
+        let spec = NetnsPort {
+            endpoint: &web,
+            netns: &web,
+            ifname: &"eth0".parse().unwrap(),
             mac: "02:42:07:07:07:02".parse().unwrap(),
-            addresses: Vec::new(),
+            addresses: &[],
             mtu: 1450,
         };
         let container_side = Link {
@@ -567,7 +507,7 @@ mod tests {
             ..Link::default()
         };
         let host_side = Link {
-            mtu: host_mtu(&spec),
+            mtu: host_mtu(spec.mtu),
             flags: LinkFlags::Up,
             ..Link::default()
         };
