@@ -2,6 +2,7 @@
 
 use overlay_lab::{
     TwoHosts,
+    netns::Netns,
     traffic::{self, Flow, Stream},
     two_hosts::BOTH,
 };
@@ -93,6 +94,25 @@ fn a_stopped_agent_leaves_the_datapath_working() {
     fixture.agents[0].restart("");
     fixture.agents[0].await_ready();
     assert!(fixture.blue.pings("7.7.7.3", "-c 5 -W 2"));
+}
+
+/// A packet that is too long is answered by a tail call, also without the agent and after it is back.
+#[test]
+fn tail_calls_outlive_the_agent() {
+    let mut fixture = fixture();
+    let learns = |blue: &Netns| {
+        blue.run("ip", "route flush cache");
+        blue.run("ip", "link set eth0 mtu 1500");
+        assert!(!blue.pings("7.7.7.3", "-c 1 -W 1 -M do -s 1440"));
+        let route = blue.run("ip", "route get 7.7.7.3");
+        assert!(route.contains("mtu 1450"), "{route}");
+    };
+    fixture.agents[0].kill();
+    learns(&fixture.blue);
+    fixture.agents[0].restart("");
+    fixture.agents[0].await_ready();
+    learns(&fixture.blue);
+    assert!(fixture.blue.pings("7.7.7.3", "-c 1 -W 2 -M do -s 1400"));
 }
 
 /// What changed while an agent was away is made up for.
