@@ -247,13 +247,6 @@ pub struct EndpointView {
 }
 
 impl EndpointView {
-    /// The same, and what was dropped of it.
-    #[must_use]
-    pub fn with_drops(mut self, drops: Option<EndpointDropsView>) -> Self {
-        self.drops = drops;
-        self
-    }
-
     /// The same, and why it failed.
     #[must_use]
     pub fn with_error(mut self, error: Option<String>) -> Self {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     datapath::DatapathError,
-    model::{AttachmentFields, Endpoint, Network, Node},
+    model::{AttachmentFields, Endpoint, Network, Node, PortCounts},
     platform::PlatformError,
     reconcile::watchdog::Stalled,
     registry::RegistryError,
@@ -131,6 +131,18 @@ pub fn endpoint_view(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> 
         error: None,
         existed: false,
         drops: None,
+    }
+}
+
+/// The view with what was counted; `None`: the endpoint is not ready here, or that is not known.
+#[must_use]
+pub fn with_counts(view: EndpointView, counts: Option<PortCounts>) -> EndpointView {
+    let Some(counts) = counts else {
+        return view;
+    };
+    EndpointView {
+        drops: Some((&counts.drops).into()),
+        ..view
     }
 }
 

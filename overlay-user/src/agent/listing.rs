@@ -10,15 +10,13 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    api::{
-        EndpointDropsView, EndpointView, ListEndpoints, NodeState, OperationError, endpoint_view,
-    },
+    api::{EndpointView, ListEndpoints, NodeState, OperationError, endpoint_view, with_counts},
     liveness::Liveness,
     operations::{Agent, no_network},
     server::{Page, Paged},
 };
 use crate::{
-    model::{Endpoint, EndpointDrops, EndpointState, Name, Node, Vni},
+    model::{Endpoint, EndpointState, Name, Node, PortCounts, Vni},
     reconcile::{Observer, View},
     registry::{PAGE, Reading, RegistryError, Scope},
 };
@@ -49,7 +47,7 @@ impl Agent {
         };
         check_network_of(&filter, vni, &reading)?;
         let listing = Listing::new(filter, &self.liveness, reading.nodes)
-            .with_drops(self.endpoint_drops().await);
+            .with_counts(self.port_counts().await);
         let (observer, node) = (self.observer.clone(), self.config.node.clone());
         let pages = list_pages(reading.endpoints, listing, node, Some(observer));
         Ok(Paged { pages, note: None })
@@ -65,10 +63,10 @@ impl Agent {
             Some(network) => Some(self.network(network).await?.vni),
             None => None,
         };
-        let drops = self.endpoint_drops().await;
+        let counts = self.port_counts().await;
         let view = self.observer.view().await;
         let nodes = view.mirror.nodes().cloned().collect();
-        let listing = Listing::new(filter, &self.liveness, nodes).with_drops(drops);
+        let listing = Listing::new(filter, &self.liveness, nodes).with_counts(counts);
         let known = view.mirror.endpoints();
         let known = known.filter(|known| wanted.is_none_or(|vni| known.vni() == vni));
         let held = listing.filter(known.map(|known| known.to_endpoint()).collect());
@@ -99,7 +97,7 @@ impl Agent {
     pub(super) async fn view_of(&self, endpoint: Endpoint) -> Result<EndpointView, OperationError> {
         let nodes = self.registry.nodes().await?;
         let listing = Listing::new(ListEndpoints::default(), &self.liveness, nodes)
-            .with_drops(self.endpoint_drops().await);
+            .with_counts(self.port_counts().await);
         let view = self.observer.view().await;
         Ok(listing.view(endpoint, Some(&view), &self.config.node))
     }
@@ -172,8 +170,8 @@ pub(super) struct Listing {
     filter: ListEndpoints,
     states: BTreeMap<Name, NodeState>,
     vteps: BTreeMap<Name, IpAddr>,
-    /// What was dropped of this host's endpoints, by their interfaces. `None`: it is not known.
-    drops: Option<BTreeMap<u32, EndpointDrops>>,
+    /// What was counted of this host's endpoints, by their interfaces. `None`: it is not known.
+    counts: Option<BTreeMap<u32, PortCounts>>,
 }
 
 impl Listing {
@@ -186,13 +184,13 @@ impl Listing {
             filter,
             states,
             vteps: vteps.collect(),
-            drops: None,
+            counts: None,
         }
     }
 
-    /// The same, and what was dropped of this host's endpoints.
-    fn with_drops(mut self, drops: Option<BTreeMap<u32, EndpointDrops>>) -> Self {
-        self.drops = drops;
+    /// The same, and what was counted of this host's endpoints.
+    fn with_counts(mut self, counts: Option<BTreeMap<u32, PortCounts>>) -> Self {
+        self.counts = counts;
         self
     }
 
@@ -222,14 +220,10 @@ impl Listing {
         let error = view.and_then(|view| view.failure(&endpoint.name).map(str::to_owned));
         let vtep = vtep.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let port = view.and_then(|view| view.ifindex(&endpoint.name));
-        let drops = port.zip(self.drops.as_ref());
-        let drops = drops.map(|(port, drops)| {
-            let drops = drops.get(&port).map(EndpointDropsView::from);
-            drops.unwrap_or_default()
-        });
-        endpoint_view(endpoint, vtep, state)
-            .with_error(error)
-            .with_drops(drops)
+        let counts = port.zip(self.counts.as_ref());
+        let counts = counts.map(|(port, counts)| counts.get(&port).cloned().unwrap_or_default());
+        let view = endpoint_view(endpoint, vtep, state).with_error(error);
+        with_counts(view, counts)
     }
 }
 

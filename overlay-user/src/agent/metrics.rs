@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
-    model::{DropClass, EndpointDrops, MapUsage, Name, Traffic, Vni},
+    model::{DropClass, MapUsage, Name, PortCounts, Traffic, Vni},
     observe::metrics::{
         Build, DatapathReading, EndpointDropSums, Endpoints, LoopReading, Metrics, NetworkTraffic,
         Peers, Reading, RegistryReading, Source,
@@ -208,7 +208,7 @@ struct Maps {
     counters: BTreeMap<&'static str, u64>,
     usage: BTreeMap<&'static str, MapUsage>,
     traffic: BTreeMap<Vni, Traffic>,
-    endpoint_drops: BTreeMap<u32, EndpointDrops>,
+    port_counts: BTreeMap<u32, PortCounts>,
 }
 
 impl Maps {
@@ -218,7 +218,7 @@ impl Maps {
             counters: datapath.counters()?,
             usage: datapath.usage()?,
             traffic: datapath.traffic()?,
-            endpoint_drops: datapath.endpoint_drops()?,
+            port_counts: datapath.port_counts()?,
         })
     }
 
@@ -235,7 +235,7 @@ impl Maps {
             (DropClass::Noise.name(), totals.noise),
         ];
         let endpoint_drops = view.ready().filter_map(|(endpoint, port)| {
-            let drops = self.endpoint_drops.get(&port)?;
+            let drops = &self.port_counts.get(&port)?.drops;
             Some(EndpointDropSums {
                 vni: view.mirror.endpoint(endpoint).map(|known| known.vni()),
                 endpoint: endpoint.clone(),

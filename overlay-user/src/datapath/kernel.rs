@@ -37,8 +37,8 @@ use super::{
     tables::ResizedTables,
 };
 use crate::model::{
-    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
-    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
+    DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow,
+    PortCounts, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
 
 /// How many endpoints' interfaces are asked for their programs at a time: some two microseconds each.
@@ -288,7 +288,7 @@ impl Datapath for Kernel {
     }
 
     fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
-        let mut counters = self.state().maps.counters()?;
+        let mut counters = self.state().maps.counts.counters()?;
         // To whoever waits for it, a miss is lost in either queue.
         let lost = counters.entry(Counter::MissesLost.name()).or_default();
         *lost += self.lost_misses.load(Ordering::Relaxed);
@@ -464,15 +464,15 @@ impl Datapath for Kernel {
     }
 
     fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
-        self.state().maps.drops()
+        self.state().maps.counts.drops()
     }
 
     fn dropped_frames(&self, reasons: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError> {
-        self.state().maps.dropped.frames(reasons)
+        self.state().maps.counts.dropped.frames(reasons)
     }
 
-    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
-        self.state().maps.dropped.endpoints()
+    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+        self.state().maps.port_counts()
     }
 
     fn attach_mode(&self) -> AttachMode {

@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, RingBuf},
 };
 use nix::time::{ClockId, clock_gettime};
-use overlay_ebpf::abi::{self, Counter, DropReason, External, map};
+use overlay_ebpf::abi::{self, External, map};
 use uuid::Uuid;
 
 use super::{
     DatapathError,
-    drops::DropMaps,
+    counts::Counts,
     numbers::{Numbers, VtepNumbers},
     pins::Pins,
     table::failed,
@@ -20,8 +20,8 @@ use super::{
     traffic_slots::TrafficSlots,
 };
 use crate::model::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborRow, NetworkRow, Rows, Tables,
-    Traffic, Vni, Vtep, VtepAddr, VtepPath, VtepRow,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborRow, NetworkRow, PortCounts, Rows,
+    Tables, Traffic, Vni, Vtep, VtepAddr, VtepPath, VtepRow,
 };
 
 /// Every map of the datapath.
@@ -30,10 +30,7 @@ pub(super) struct Maps {
     paths: Array<MapData, abi::PathEntry>,
     lease: Array<MapData, u64>,
     external: Array<MapData, u32>,
-    drops: PerCpuArray<MapData, u64>,
-    pub(super) dropped: DropMaps,
-    counters: PerCpuArray<MapData, u64>,
-    traffic: PerCpuArray<MapData, abi::Traffic>,
+    pub(super) counts: Counts,
     negative: HashMap<MapData, abi::MissKey, abi::Negative>,
     /// Taken by who reads it.
     misses: Option<RingBuf<MapData>>,
@@ -48,10 +45,7 @@ impl Maps {
             paths: typed(ebpf, map::PATHS)?,
             lease: typed(ebpf, map::LEASE)?,
             external: typed(ebpf, map::EXTERNAL)?,
-            drops: typed(ebpf, map::DROPS)?,
-            dropped: DropMaps::take(ebpf)?,
-            counters: typed(ebpf, map::COUNTERS)?,
-            traffic: typed(ebpf, map::TRAFFIC)?,
+            counts: Counts::take(ebpf)?,
             negative: typed(ebpf, map::NEGATIVE)?,
             misses: Some(typed(ebpf, map::MISSES)?),
             numbering: Numbering::default(),
@@ -87,7 +81,8 @@ impl Maps {
             self.restore_path(vtep, id)?;
         }
         for (ifindex, _) in &ports {
-            self.numbering.endpoints.assign(*ifindex);
+            self.counts
+                .number(&mut self.numbering.endpoints, *ifindex)?;
         }
         let changed = self.numbering.slots.change([], ports);
         self.assign(&changed)?;
@@ -136,7 +131,7 @@ impl Maps {
         for &vni in changed {
             let slot = self.numbering.slots.of(vni);
             if slot != 0 {
-                self.clear_traffic(slot)?;
+                self.counts.clear_traffic(slot)?;
             }
             if let Some(network) = self.tables.networks.entry(&vni.get())? {
                 let network = abi::NetworkEntry { slot, ..network };
@@ -179,15 +174,6 @@ impl Maps {
         Ok(())
     }
 
-    fn clear_traffic(&mut self, slot: u16) -> Result<(), DatapathError> {
-        let slot = u32::from(slot);
-        let cleared = self.traffic.get(&slot, 0).and_then(|per_cpu| {
-            let zeros = vec![abi::Traffic::default(); per_cpu.len()];
-            self.traffic.set(slot, PerCpuValues::try_from(zeros)?, 0)
-        });
-        cleared.map_err(|error| failed("write to", map::TRAFFIC, &error))
-    }
-
     /// Adds what an earlier agent's tables of other capacities held.
     pub(super) fn adopt(&mut self, former: &ResizedTables) -> Result<(), DatapathError> {
         self.tables.adopt(former)
@@ -221,7 +207,7 @@ impl Maps {
         row: &EndpointRow,
         slot: u16,
     ) -> Result<(), DatapathError> {
-        self.numbering.endpoints.assign(ifindex);
+        self.counts.number(&mut self.numbering.endpoints, ifindex)?;
         let entry = abi::EndpointEntry {
             slot,
             ..EndpointRow::encode(&ifindex, row, &self.numbering)
@@ -243,25 +229,14 @@ impl Maps {
         self.tables.networks.adopt(&vni.get(), &entry)
     }
 
-    /// Adds what an earlier version of the ABI counted in this slot of `drops` or `counters`.
-    pub(super) fn adopt_count(
-        &mut self,
-        name: &'static str,
-        slot: u32,
-        counts: &PerCpuValues<u64>,
-    ) -> Result<(), DatapathError> {
-        let counters = match name {
-            map::DROPS => &mut self.drops,
-            _ => &mut self.counters,
-        };
-        let wrong = |error: MapError| failed("write to", name, &error);
-        let held = counters.get(&slot, 0).map_err(wrong)?;
-        let sums: Vec<u64> = held.iter().zip(counts.iter()).map(|(a, b)| a + b).collect();
-        let sums = PerCpuValues::try_from(sums).map_err(|error| DatapathError::Kernel {
-            what: format!("can't write to BPF map {name}"),
-            cause: error.to_string(),
-        })?;
-        counters.set(slot, sums, 0).map_err(wrong)
+    /// What was counted of each network with endpoints here.
+    pub(super) fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
+        self.counts.of_networks(&self.numbering.slots)
+    }
+
+    /// What was counted of each endpoint, by its host-side interface.
+    pub(super) fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+        self.counts.of_ports(&self.numbering.endpoints)
     }
 
     pub(super) fn usage(&self) -> BTreeMap<&'static str, MapUsage> {
@@ -310,7 +285,7 @@ impl Maps {
         let numbered = self.number(put);
         let assigned = self.assign(&changed);
         let put = self.tables.put(put, &self.numbering);
-        let forgotten = self.dropped.forget(gone);
+        let forgotten = self.counts.dropped.forget(gone);
         let outcomes = removed.chain([numbered, assigned]).chain(put);
         most_severe(outcomes.chain([forgotten]))
     }
@@ -319,7 +294,8 @@ impl Maps {
     fn number(&mut self, put: &Tables) -> Result<(), DatapathError> {
         self.numbering.now_s = second(now_s()?);
         for ifindex in put.endpoints.keys() {
-            self.numbering.endpoints.assign(*ifindex);
+            self.counts
+                .number(&mut self.numbering.endpoints, *ifindex)?;
         }
         for (ip, row) in &put.vteps {
             self.write_path(*ip, row)?;
@@ -331,8 +307,7 @@ impl Maps {
     fn assign_target(&mut self, row: &FdbRow) -> Result<(), DatapathError> {
         match row.target {
             FdbTarget::Local { ifindex, .. } => {
-                self.numbering.endpoints.assign(ifindex);
-                Ok(())
+                self.counts.number(&mut self.numbering.endpoints, ifindex)
             }
             FdbTarget::Remote { vtep: ip, port } => {
                 if self.numbering.vteps.has(Vtep { ip, port }) {
@@ -437,59 +412,6 @@ impl Maps {
             .insert(key, value, 0)
             .map_err(|error| failed("write to", map::NEGATIVE, &error))
     }
-
-    pub(super) fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
-        DropReason::ALL
-            .iter()
-            .map(|reason| {
-                let sum = sum(&self.drops, map::DROPS, reason.number())?;
-                Ok((reason.name(), sum))
-            })
-            .collect()
-    }
-
-    pub(super) fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
-        Counter::ALL
-            .iter()
-            .map(|counter| {
-                let sum = sum(&self.counters, map::COUNTERS, counter.number())?;
-                Ok((counter.name(), sum))
-            })
-            .collect()
-    }
-
-    pub(super) fn traffic(&self) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
-        self.numbering
-            .slots
-            .iter()
-            .map(|(vni, slot)| {
-                let per_cpu = self
-                    .traffic
-                    .get(&slot.into(), 0)
-                    .map_err(|error| failed("read", map::TRAFFIC, &error))?;
-                let mut total = Traffic::default();
-                for cpu in per_cpu.iter() {
-                    total.tx_packets += cpu.tx_packets;
-                    total.tx_bytes += cpu.tx_bytes;
-                    total.rx_packets += cpu.rx_packets;
-                    total.rx_bytes += cpu.rx_bytes;
-                }
-                Ok((vni, total))
-            })
-            .collect()
-    }
-}
-
-/// What all CPUs together counted in a slot.
-fn sum(
-    counters: &PerCpuArray<MapData, u64>,
-    name: &'static str,
-    slot: u32,
-) -> Result<u64, DatapathError> {
-    let per_cpu = counters
-        .get(&slot, 0)
-        .map_err(|error| failed("read", name, &error))?;
-    Ok(per_cpu.iter().sum())
 }
 
 /// The most severe of several outcomes.

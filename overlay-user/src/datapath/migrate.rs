@@ -214,7 +214,7 @@ impl Former {
         unpin(&path)?;
         for (slot, counted) in (0..counts.len()).zip(counts.iter()) {
             let counted = counted.map_err(|error| failed("read", name, &error))?;
-            maps.adopt_count(name, slot, &counted)?;
+            maps.counts.adopt(name, slot, &counted)?;
         }
         Ok(())
     }

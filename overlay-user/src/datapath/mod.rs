@@ -11,13 +11,14 @@ use overlay_ebpf::abi::map;
 use tokio::sync::mpsc;
 
 use crate::model::{
-    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
-    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
+    DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow,
+    PortCounts, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
 
 mod attach;
 mod batch;
 mod calls;
+mod counts;
 mod drops;
 mod echo;
 mod features;
@@ -262,9 +263,9 @@ pub trait Datapath: Send + Sync + 'static {
     /// Frames that were dropped for these reasons, by name: the last few of each, the oldest first.
     fn dropped_frames(&self, reasons: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError>;
 
-    /// What was dropped of each endpoint of this host, by its host-side interface; those of which nothing was
+    /// What was counted of each endpoint of this host, by its host-side interface; those of which nothing was
     /// are missing.
-    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError>;
+    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError>;
 
     /// How programs are attached here.
     fn attach_mode(&self) -> AttachMode;

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use crate::model::{Vtep, VtepAddr};
 
 /// Numbers 1..=65535 by key.
-///
-/// The number that was free for longest is taken next, so that an entry that outlived its key by mistake does not
-/// name another one soon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Numbers<K> {
     by_key: BTreeMap<K, u16>,
     by_number: BTreeMap<u16, K>,
     last: u16,
+    /// No number below is free.
+    lowest: u16,
 }
 
 impl<K> Default for Numbers<K> {
@@ -21,6 +20,7 @@ impl<K> Default for Numbers<K> {
             by_key: BTreeMap::new(),
             by_number: BTreeMap::new(),
             last: 0,
+            lowest: 1,
         }
     }
 }
@@ -49,7 +49,21 @@ impl<K: Copy + Ord> Numbers<K> {
         self.by_number.get(&number)
     }
 
-    /// Gives the key a number, if it has none. `None`: all are taken.
+    /// Gives the key a number, if it has none: the lowest that is free, so that arrays which have a slot for each
+    /// number can be short. `None`: all are taken.
+    pub(super) fn assign_lowest(&mut self, key: K) -> Option<u16> {
+        if let Some(number) = self.of(&key) {
+            return Some(number);
+        }
+        let mut candidates = self.lowest..=u16::MAX;
+        let number = candidates.find(|number| !self.by_number.contains_key(number))?;
+        self.take(key, number);
+        self.lowest = number;
+        Some(number)
+    }
+
+    /// Gives the key a number, if it has none: the one that was free for longest, so that an entry that outlived
+    /// its key by mistake does not name another one soon. `None`: all are taken.
     pub(super) fn assign(&mut self, key: K) -> Option<u16> {
         if let Some(number) = self.of(&key) {
             return Some(number);
@@ -66,6 +80,7 @@ impl<K: Copy + Ord> Numbers<K> {
     pub(super) fn release(&mut self, key: &K) {
         if let Some(number) = self.by_key.remove(key) {
             self.by_number.remove(&number);
+            self.lowest = self.lowest.min(number);
         }
     }
 
@@ -157,6 +172,22 @@ mod tests {
         }
         assert_eq!(numbers.assign(7), Some(1));
         assert_eq!(numbers.assign(6), None, "all are taken");
+    }
+
+    #[test]
+    fn the_lowest_number_that_is_free_is_taken() {
+        let mut numbers = Numbers::restore([(7, 2), (8, 4)]);
+        let mut assign = |key| numbers.assign_lowest(key);
+        assert_eq!(
+            [9, 10, 11, 9].map(&mut assign),
+            [Some(1), Some(3), Some(5), Some(1)]
+        );
+        numbers.release(&7);
+        numbers.release(&10);
+        assert_eq!(
+            [12, 13, 14].map(|key| numbers.assign_lowest(key)),
+            [Some(2), Some(3), Some(6)]
+        );
     }
 
     #[test]

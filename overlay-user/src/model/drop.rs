@@ -27,6 +27,13 @@ pub struct DroppedFrame {
     pub frame: FrameView,
 }
 
+/// What this host has counted of one of its endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortCounts {
+    /// What was dropped.
+    pub drops: EndpointDrops,
+}
+
 /// How many frames of one endpoint were dropped, by the names of the reasons, noise apart. Those that never
 /// occurred are missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

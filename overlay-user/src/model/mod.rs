@@ -26,7 +26,7 @@ mod vtep;
 
 pub use attachment::{Attachment, AttachmentFields, InNetns, UnknownAttachment};
 pub use change::{Change, Delta, Snapshot};
-pub use drop::{DroppedFrame, EndpointDrops};
+pub use drop::{DroppedFrame, EndpointDrops, PortCounts};
 pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};
 pub use endpoint::Endpoint;
 pub use free_vni::{AUTO_VNI, free_vni};

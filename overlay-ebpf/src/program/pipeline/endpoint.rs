@@ -59,12 +59,12 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     mtu::check(frame, &from, longest, from.mtu)?;
     let volume = count::volume(&segments);
     let action = if let Some(ifindex) = target.interface() {
-        count::received(target.slot, volume);
+        count::received(&target, volume);
         deliver::from_endpoint(frame, &target, ifindex)
     } else {
         to_vtep(frame, &packet, &flow, &from, &target, longest)
     }?;
-    count::sent(from.slot, volume);
+    count::sent(&from, volume);
     Ok(action)
 }
 

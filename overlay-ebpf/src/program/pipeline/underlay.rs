@@ -50,7 +50,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
             reason => Err(reason),
         };
     }
-    count::received(target.slot, count::volume(&packet.segments(frame)));
+    count::received(&target, count::volume(&packet.segments(frame)));
     deliver::to_endpoint(frame, &packet, &target)
 }
 
@@ -82,7 +82,7 @@ pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, 
     let packet = Packet::parse(frame, eth)?;
     sender::check_addresses(frame, vni, &packet, origin)?;
     vlan::refuse(frame, &packet)?;
-    count::received(target.slot, count::volume(&packet.segments(frame)));
+    count::received(&target, count::volume(&packet.segments(frame)));
     deliver::to_endpoint_queued(frame, target.target)
 }
 

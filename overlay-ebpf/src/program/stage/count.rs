@@ -1,22 +1,25 @@
 //! Counts forwarded frames for their network.
 
-use overlay_ebpf::rule::volume::Volume;
+use overlay_ebpf::{
+    abi::{EndpointEntry, FdbEntry},
+    rule::volume::Volume,
+};
 
 use crate::{frame::Segments, maps};
 
-/// Adds a frame to what the endpoints of the network with this slot sent.
+/// Adds a frame to what this endpoint sent.
 #[inline(always)]
-pub fn sent(slot: u16, volume: Volume) {
-    maps::with_traffic(slot, |traffic| {
+pub fn sent(from: &EndpointEntry, volume: Volume) {
+    maps::with_traffic(from.slot, |traffic| {
         traffic.tx_packets += volume.packets;
         traffic.tx_bytes += volume.bytes;
     });
 }
 
-/// Adds a frame to what they received.
+/// Adds a frame to what this endpoint of the host received.
 #[inline(always)]
-pub fn received(slot: u16, volume: Volume) {
-    maps::with_traffic(slot, |traffic| {
+pub fn received(to: &FdbEntry, volume: Volume) {
+    maps::with_traffic(to.slot, |traffic| {
         traffic.rx_packets += volume.packets;
         traffic.rx_bytes += volume.bytes;
     });

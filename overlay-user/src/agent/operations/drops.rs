@@ -12,7 +12,7 @@ use crate::{
         server::{Handle, Outcome},
     },
     datapath::{Datapath, DatapathError},
-    model::{DroppedFrame, EndpointDrops, Name},
+    model::{DroppedFrame, Name, PortCounts},
     reconcile::View,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 type Kept = (
     BTreeMap<&'static str, u64>,
     Vec<DroppedFrame>,
-    BTreeMap<u32, EndpointDrops>,
+    BTreeMap<u32, PortCounts>,
 );
 
 impl Handle<CountDrops> for Agent {
@@ -42,7 +42,8 @@ impl Handle<ShowDrops> for Agent {
             endpoint: filter.endpoint,
             reasons: match wanted {
                 Some(ifindex) => {
-                    endpoint_drop_counts(&endpoints.get(&ifindex).cloned().unwrap_or_default())
+                    let counts = endpoints.get(&ifindex).cloned().unwrap_or_default();
+                    endpoint_drop_counts(&counts.drops)
                 }
                 None => drop_counts(counts),
             },
@@ -52,9 +53,9 @@ impl Handle<ShowDrops> for Agent {
 }
 
 impl Agent {
-    /// What was dropped of each endpoint of this host, by its interface. `None`: the kernel does not say.
-    pub(in crate::agent) async fn endpoint_drops(&self) -> Option<BTreeMap<u32, EndpointDrops>> {
-        self.maps.ask(Datapath::endpoint_drops).await.ok()
+    /// What was counted of each endpoint of this host, by its interface. `None`: the kernel does not say.
+    pub(in crate::agent) async fn port_counts(&self) -> Option<BTreeMap<u32, PortCounts>> {
+        self.maps.ask(Datapath::port_counts).await.ok()
     }
 }
 
@@ -66,7 +67,7 @@ fn read(datapath: &dyn Datapath) -> Result<Kept, DatapathError> {
         .map(|(reason, _)| *reason)
         .collect();
     let frames = datapath.dropped_frames(&occurred)?;
-    Ok((counts, frames, datapath.endpoint_drops()?))
+    Ok((counts, frames, datapath.port_counts()?))
 }
 
 /// The host-side interface of an endpoint of this host.

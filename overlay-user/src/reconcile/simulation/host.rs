@@ -23,8 +23,8 @@ use super::{
 use crate::{
     datapath::{Before, Datapath, DatapathError},
     model::{
-        AttachMode, DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage,
-        Miss, Name, NeighborKey, NeighborRow, ProbeRequest, Rows, Tables, Traffic, Vni, VtepAddr,
+        AttachMode, DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
+        NeighborKey, NeighborRow, PortCounts, ProbeRequest, Rows, Tables, Traffic, Vni, VtepAddr,
         VtepPath, Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
@@ -383,7 +383,7 @@ impl Datapath for Host {
         Ok(Vec::new())
     }
 
-    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
+    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
         Ok(BTreeMap::new())
     }
 

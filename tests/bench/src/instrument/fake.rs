@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
-    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, VtepAddr, VtepPath, Wanted,
+    DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey,
+    NeighborRow, PortCounts, ProbeRequest, Tables, Traffic, Vni, VtepAddr, VtepPath, Wanted,
 };
 use overlay_user::platform::{
     External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
@@ -250,7 +250,7 @@ impl Datapath for Tabled {
         Ok(Vec::new())
     }
 
-    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
+    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
         Ok(BTreeMap::new())
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
-    DroppedFrame, Echo, EchoRequest, EndpointDrops, FdbKey, FdbRow, Mac, MapUsage, Miss,
-    NeighborKey, NeighborRow, ProbeRequest, Tables, Traffic, Vni, Wanted,
+    DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow,
+    PortCounts, ProbeRequest, Tables, Traffic, Vni, Wanted,
 };
 use tokio::sync::mpsc;
 
@@ -238,8 +238,8 @@ impl<D: Datapath> Datapath for RecordingDatapath<D> {
         self.inner.dropped_frames(reasons)
     }
 
-    fn endpoint_drops(&self) -> Result<BTreeMap<u32, EndpointDrops>, DatapathError> {
-        self.inner.endpoint_drops()
+    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+        self.inner.port_counts()
     }
 
     fn attach_mode(&self) -> AttachMode {

@@ -1,0 +1,155 @@
+//! What the programs count: drops, other events, and the traffic of networks and endpoints.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf,
+    maps::{MapData, MapError, PerCpuArray, PerCpuValues},
+};
+use overlay_ebpf::abi::{self, Counter, DropReason, map};
+
+use super::{
+    DatapathError, drops::DropMaps, maps::typed, numbers::Numbers, table::failed,
+    traffic_slots::TrafficSlots,
+};
+use crate::model::{PortCounts, Traffic, Vni};
+
+/// The maps that programs count in.
+pub(super) struct Counts {
+    drops: PerCpuArray<MapData, u64>,
+    pub(super) dropped: DropMaps,
+    counters: PerCpuArray<MapData, u64>,
+    traffic: PerCpuArray<MapData, abi::Traffic>,
+}
+
+impl Counts {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        Ok(Self {
+            drops: typed(ebpf, map::DROPS)?,
+            dropped: DropMaps::take(ebpf)?,
+            counters: typed(ebpf, map::COUNTERS)?,
+            traffic: typed(ebpf, map::TRAFFIC)?,
+        })
+    }
+
+    /// Adds what an earlier version of the ABI counted in this slot of `drops` or `counters`.
+    pub(super) fn adopt(
+        &mut self,
+        name: &'static str,
+        slot: u32,
+        counts: &PerCpuValues<u64>,
+    ) -> Result<(), DatapathError> {
+        let counters = match name {
+            map::DROPS => &mut self.drops,
+            _ => &mut self.counters,
+        };
+        let wrong = |error: MapError| failed("write to", name, &error);
+        let held = counters.get(&slot, 0).map_err(wrong)?;
+        let sums: Vec<u64> = held.iter().zip(counts.iter()).map(|(a, b)| a + b).collect();
+        let sums = PerCpuValues::try_from(sums).map_err(|error| DatapathError::Kernel {
+            what: format!("can't write to BPF map {name}"),
+            cause: error.to_string(),
+        })?;
+        counters.set(slot, sums, 0).map_err(wrong)
+    }
+
+    pub(super) fn drops(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        DropReason::ALL
+            .iter()
+            .map(|reason| {
+                let sum = sum(&self.drops, map::DROPS, reason.number())?;
+                Ok((reason.name(), sum))
+            })
+            .collect()
+    }
+
+    pub(super) fn counters(&self) -> Result<BTreeMap<&'static str, u64>, DatapathError> {
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let sum = sum(&self.counters, map::COUNTERS, counter.number())?;
+                Ok((counter.name(), sum))
+            })
+            .collect()
+    }
+
+    /// What was sent and received in each network that has a slot.
+    pub(super) fn of_networks(
+        &self,
+        slots: &TrafficSlots,
+    ) -> Result<BTreeMap<Vni, Traffic>, DatapathError> {
+        let read = |(vni, slot): (Vni, u16)| Ok((vni, traffic(&self.traffic, map::TRAFFIC, slot)?));
+        slots.iter().map(read).collect()
+    }
+
+    /// What was counted of each endpoint, by its host-side interface.
+    pub(super) fn of_ports(
+        &self,
+        _: &Numbers<u32>,
+    ) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+        let drops = self.dropped.endpoints()?.into_iter();
+        let counts = drops.map(|(ifindex, drops)| (ifindex, PortCounts { drops }));
+        Ok(counts.collect())
+    }
+
+    /// Gives an endpoint its place in the arrays that have one for each, if it has none.
+    pub(super) fn number(
+        &mut self,
+        numbers: &mut Numbers<u32>,
+        ifindex: u32,
+    ) -> Result<(), DatapathError> {
+        numbers.assign_lowest(ifindex);
+        Ok(())
+    }
+
+    /// Starts the counts of a network's slot anew.
+    pub(super) fn clear_traffic(&mut self, slot: u16) -> Result<(), DatapathError> {
+        clear(&mut self.traffic, map::TRAFFIC, slot)
+    }
+}
+
+/// What all CPUs together counted in a slot of traffic.
+fn traffic(
+    map: &PerCpuArray<MapData, abi::Traffic>,
+    name: &'static str,
+    slot: u16,
+) -> Result<Traffic, DatapathError> {
+    let per_cpu = map
+        .get(&slot.into(), 0)
+        .map_err(|error| failed("read", name, &error))?;
+    let mut total = Traffic::default();
+    for cpu in per_cpu.iter() {
+        total.tx_packets += cpu.tx_packets;
+        total.tx_bytes += cpu.tx_bytes;
+        total.rx_packets += cpu.rx_packets;
+        total.rx_bytes += cpu.rx_bytes;
+    }
+    Ok(total)
+}
+
+/// Starts a slot of traffic anew.
+fn clear(
+    map: &mut PerCpuArray<MapData, abi::Traffic>,
+    name: &'static str,
+    slot: u16,
+) -> Result<(), DatapathError> {
+    let slot = u32::from(slot);
+    let cleared = map.get(&slot, 0).and_then(|per_cpu| {
+        let zeros = vec![abi::Traffic::default(); per_cpu.len()];
+        map.set(slot, PerCpuValues::try_from(zeros)?, 0)
+    });
+    cleared.map_err(|error| failed("write to", name, &error))
+}
+
+/// What all CPUs together counted in a slot.
+fn sum(
+    counters: &PerCpuArray<MapData, u64>,
+    name: &'static str,
+    slot: u32,
+) -> Result<u64, DatapathError> {
+    let per_cpu = counters
+        .get(&slot, 0)
+        .map_err(|error| failed("read", name, &error))?;
+    Ok(per_cpu.iter().sum())
+}
