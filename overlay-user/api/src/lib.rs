@@ -59,45 +59,27 @@ mod status;
 mod verify;
 mod vtep;
 
-pub use address::{AddressError, Mac, Vni};
-pub use adopt::{AdoptRegistry, AdoptView};
-pub use client::{Client, ClientError, Events, PageReader, RUN_DIR, default_instance};
-pub use doctor::{
-    ClusterHost, ClusterPath, ClusterView, DoctorView, Examine, ExamineCluster, Finding, Severity,
-    Way,
-};
-pub use drops::{
-    CountDrops, DropClass, DropCountView, DropDirection, DropSampleView, DropTotals, DroppedView,
-    DropsView, EndpointDropsView, FrameAddress, FrameView, ShowDrops,
-};
-pub use endpoint::{
-    AddEndpoint, EndpointState, EndpointView, ListEndpoints, MoveEndpoint, RemoveEndpoint,
-    SetEndpoint, ShowEndpoint,
-};
-pub use error::{ErrorKind, ErrorView, OperationError};
-pub use event::{Event, EventView, Monitor, RegistryChange, Wanted};
-pub use identity::RegistryId;
-pub use import::{ImportArpd, ImportView};
-pub use ip::{AddressRequest, is_assignable, is_point_to_point, is_unicast};
-pub use name::{IfName, Name, NameError};
-pub use netns_ref::NetnsRef;
-pub use network::{
-    CreateNetwork, FloodMode, ListNetworks, NetworkError, NetworkView, RemoveNetwork, RemovedView,
-    Resolve, SetNetwork, check_network,
-};
-pub use network_ref::{NetworkRef, VniChoice};
-pub use operation::{Lines, Listed, Method, Operation, Pages, Value};
-pub use path::{PathState, PathView};
-pub use ping::{LostAt, PingSize, Pinged, SendPing};
-pub use status::{
-    AttachMode, DatapathView, Down, DownView, EndpointCounts, MapUsage, RegistryView, RejectedView,
-    ShowStatus, StalledView, StatusView,
-};
-pub use verify::{Difference, EntryView, HostView, Verdict, Verify, VerifyView};
-pub use vtep::{
-    DISCARD_PREFIX, ListVteps, NodeState, RemoveVtep, VtepRef, VtepRemovedView, VtepView,
-    is_discard,
-};
+pub use address::*;
+pub use adopt::*;
+pub use client::*;
+pub use doctor::*;
+pub use drops::*;
+pub use endpoint::*;
+pub use error::*;
+pub use event::*;
+pub use identity::*;
+pub use import::*;
+pub use ip::*;
+pub use name::*;
+pub use netns_ref::*;
+pub use network::*;
+pub use network_ref::*;
+pub use operation::*;
+pub use path::*;
+pub use ping::*;
+pub use status::*;
+pub use verify::*;
+pub use vtep::*;
 
 /// The registry's version: starts at 1, and grows with every commit.
 pub type Revision = u64;

@@ -86,11 +86,17 @@ impl Counts {
     /// What was counted of each endpoint, by its host-side interface.
     pub(super) fn of_ports(
         &self,
-        _: &Numbers<u32>,
+        numbers: &Numbers<u32>,
     ) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
-        let drops = self.dropped.endpoints()?.into_iter();
-        let counts = drops.map(|(ifindex, drops)| (ifindex, PortCounts { drops }));
-        Ok(counts.collect())
+        let mut drops = self.dropped.endpoints()?;
+        let mut counts = BTreeMap::new();
+        for (&ifindex, _id) in numbers.iter() {
+            let of_port = PortCounts {
+                drops: drops.remove(&ifindex).unwrap_or_default(),
+            };
+            counts.insert(ifindex, of_port);
+        }
+        Ok(counts)
     }
 
     /// Gives an endpoint its place in the arrays that have one for each, if it has none.
@@ -99,7 +105,9 @@ impl Counts {
         numbers: &mut Numbers<u32>,
         ifindex: u32,
     ) -> Result<(), DatapathError> {
-        numbers.assign_lowest(ifindex);
+        if numbers.of(&ifindex).is_none() {
+            numbers.assign_lowest(ifindex);
+        }
         Ok(())
     }
 

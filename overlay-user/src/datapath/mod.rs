@@ -263,8 +263,7 @@ pub trait Datapath: Send + Sync + 'static {
     /// Frames that were dropped for these reasons, by name: the last few of each, the oldest first.
     fn dropped_frames(&self, reasons: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError>;
 
-    /// What was counted of each endpoint of this host, by its host-side interface; those of which nothing was
-    /// are missing.
+    /// What was counted of each endpoint of this host, by its host-side interface.
     fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError>;
 
     /// How programs are attached here.

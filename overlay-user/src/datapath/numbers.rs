@@ -76,6 +76,11 @@ impl<K: Copy + Ord> Numbers<K> {
         Some(number)
     }
 
+    /// Every key and its number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, u16)> {
+        self.by_key.iter().map(|(key, number)| (key, *number))
+    }
+
     /// Takes the key's number back.
     pub(super) fn release(&mut self, key: &K) {
         if let Some(number) = self.by_key.remove(key) {
