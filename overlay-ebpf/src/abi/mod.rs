@@ -17,6 +17,7 @@ mod gro;
 mod miss;
 mod neighbor;
 mod network;
+mod port_traffic;
 mod scratch;
 mod traffic;
 mod vtep;
@@ -104,6 +105,8 @@ maps! {
     NEGATIVE = "negative": MissKey => Negative,
     /// Per-CPU traffic of networks by slot.
     TRAFFIC = "traffic": u32 => Traffic,
+    /// Per-CPU traffic of endpoints by id.
+    PORT_TRAFFIC = "port_traffic": u32 => Traffic,
     /// Per-CPU counters by [`Counter`] number.
     COUNTERS = "counters": u32 => u64,
 }

@@ -89,6 +89,9 @@ static NEGATIVE: LruHashMap<MissKey, Negative, 16_384> = LruHashMap::new();
 #[btf_map(name = "traffic")]
 static TRAFFIC: PerCpuArray<Traffic, { Traffic::SLOTS as usize }> = PerCpuArray::new();
 
+#[btf_map(name = "port_traffic")]
+static PORT_TRAFFIC: PerCpuArray<Traffic, { Traffic::PORT_SLOTS as usize }> = PerCpuArray::new();
+
 #[btf_map(name = "counters")]
 static COUNTERS: PerCpuArray<u64, { Counter::SLOTS as usize }> = PerCpuArray::new();
 
@@ -396,6 +399,18 @@ pub fn with_traffic(slot: u16, work: impl FnOnce(&mut Traffic)) {
     }
     if let Some(traffic) = TRAFFIC.get_ptr_mut(slot as u32) {
         // SAFETY: as in `count`; nothing else refers to the slot, and `work` ends before this does.
+        work(unsafe { &mut *traffic });
+    }
+}
+
+/// Lends this CPU's count of an endpoint's traffic; not where the endpoint has no id, or one beyond the last slot.
+#[inline(always)]
+pub fn with_port_traffic(id: u32, work: impl FnOnce(&mut Traffic)) {
+    if id == 0 {
+        return;
+    }
+    if let Some(traffic) = PORT_TRAFFIC.get_ptr_mut(id) {
+        // SAFETY: as in `with_traffic`.
         work(unsafe { &mut *traffic });
     }
 }

@@ -1,6 +1,6 @@
 //! Endpoints: one interface on a network each.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -244,6 +244,32 @@ pub struct EndpointView {
     /// Its dropped packets; absent unless it is ready on the host that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drops: Option<EndpointDropsView>,
+    /// Its packets and bytes; absent unless it is ready on the host that was asked, and on a host with more than 8191
+    /// endpoints absent of some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<EndpointTrafficView>,
+}
+
+/// Packets of an endpoint that were carried on or delivered since it is on its host.
+///
+/// Each segment of an aggregate counts, with headers of its own, as on the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct EndpointTrafficView {
+    /// Those that it sent.
+    pub sent: VolumeView,
+    /// Those that were for it.
+    pub received: VolumeView,
+}
+
+/// Packets and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VolumeView {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes, from the inner Ethernet header on.
+    pub bytes: u64,
 }
 
 impl EndpointView {
@@ -252,5 +278,17 @@ impl EndpointView {
     pub fn with_error(mut self, error: Option<String>) -> Self {
         self.error = error;
         self
+    }
+}
+
+impl fmt::Display for VolumeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} packets ({} bytes)", self.packets, self.bytes)
+    }
+}
+
+impl fmt::Display for EndpointTrafficView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sent, {} received", self.sent, self.received)
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     datapath::DatapathError,
-    model::{AttachmentFields, Endpoint, Network, Node, PortCounts},
+    model::{AttachmentFields, Endpoint, Network, Node, PortCounts, Traffic},
     platform::PlatformError,
     reconcile::watchdog::Stalled,
     registry::RegistryError,
@@ -131,6 +131,20 @@ pub fn endpoint_view(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> 
         error: None,
         existed: false,
         drops: None,
+        traffic: None,
+    }
+}
+
+fn traffic_view(traffic: &Traffic) -> EndpointTrafficView {
+    EndpointTrafficView {
+        sent: VolumeView {
+            packets: traffic.tx_packets,
+            bytes: traffic.tx_bytes,
+        },
+        received: VolumeView {
+            packets: traffic.rx_packets,
+            bytes: traffic.rx_bytes,
+        },
     }
 }
 
@@ -142,6 +156,7 @@ pub fn with_counts(view: EndpointView, counts: Option<PortCounts>) -> EndpointVi
     };
     EndpointView {
         drops: Some((&counts.drops).into()),
+        traffic: counts.traffic.as_ref().map(traffic_view),
         ..view
     }
 }

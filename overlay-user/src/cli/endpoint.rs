@@ -3,8 +3,8 @@
 use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
-        AddEndpoint, EndpointView, ListEndpoints, MoveEndpoint, RemoveEndpoint, SetEndpoint,
-        ShowEndpoint,
+        AddEndpoint, EndpointTrafficView, EndpointView, ListEndpoints, MoveEndpoint,
+        RemoveEndpoint, SetEndpoint, ShowEndpoint,
     },
     model::{EndpointState, Name, NetnsRef},
     observe::table::{Table, list, or_dash},
@@ -41,6 +41,7 @@ const LS_EXAMPLES: &str = "\
 Examples:
   overlay endpoint ls
   overlay endpoint ls --vni 42 --node h2
+  overlay endpoint ls --wide           with packets and bytes of this host's endpoints
   overlay endpoint ls --vni blue       a network's name is as good as its VNI
   overlay -o json endpoint ls | jq -r '.[] | select(.state == \"failed\") | .name'
 
@@ -140,18 +141,27 @@ fn anchored(netns: NetnsRef) -> NetnsRef {
 pub struct LsArgs {
     #[command(flatten)]
     filter: ListEndpoints,
+    /// Show too how much each endpoint of this host sent and received
+    #[arg(long)]
+    wide: bool,
     #[command(flatten)]
     watch: WatchArgs,
 }
 
 impl LsArgs {
     async fn list(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let show = async |session: &mut Session<'_>| list_all(session, &self.filter).await;
+        let show =
+            async |session: &mut Session<'_>| list_all(session, &self.filter, self.wide).await;
         self.watch.repeat(session, show).await
     }
 }
 
-async fn list_all(session: &mut Session<'_>, filter: &ListEndpoints) -> Result<(), CommandError> {
+async fn list_all(
+    session: &mut Session<'_>,
+    filter: &ListEndpoints,
+    is_wide: bool,
+) -> Result<(), CommandError> {
+    let table = if is_wide { wide_table } else { table };
     let mut endpoints = match session.client.pages(filter).await {
         Ok(endpoints) => endpoints,
         Err(error) => {
@@ -264,22 +274,48 @@ fn state(state: EndpointState) -> &'static str {
     }
 }
 
+const COLUMNS: [&str; 9] = [
+    "NAME", "VNI", "MAC", "IPS", "NODE", "VTEP", "NETNS", "IFNAME", "STATE",
+];
+const WIDE_COLUMNS: [&str; 4] = ["SENT", "SENT BYTES", "RECEIVED", "RECEIVED BYTES"];
+
 fn table(endpoints: &[EndpointView]) -> Table {
-    let mut table = Table::new([
-        "NAME", "VNI", "MAC", "IPS", "NODE", "VTEP", "NETNS", "IFNAME", "STATE",
-    ]);
+    let mut table = Table::new(COLUMNS);
     for endpoint in endpoints {
-        table.row([
-            endpoint.name.to_string(),
-            endpoint.vni.to_string(),
-            endpoint.mac.to_string(),
-            list(&endpoint.ips),
-            endpoint.node.to_string(),
-            endpoint.vtep.to_string(),
-            or_dash(endpoint.netns.as_ref()),
-            or_dash(endpoint.ifname.as_ref()),
-            state(endpoint.state).to_owned(),
-        ]);
+        table.row(cells(endpoint));
+    }
+    table
+}
+
+fn cells(endpoint: &EndpointView) -> [String; 9] {
+    [
+        endpoint.name.to_string(),
+        endpoint.vni.to_string(),
+        endpoint.mac.to_string(),
+        list(&endpoint.ips),
+        endpoint.node.to_string(),
+        endpoint.vtep.to_string(),
+        or_dash(endpoint.netns.as_ref()),
+        or_dash(endpoint.ifname.as_ref()),
+        state(endpoint.state).to_owned(),
+    ]
+}
+
+/// The table with what each endpoint sent and received, where that is known.
+fn wide_table(endpoints: &[EndpointView]) -> Table {
+    let columns = COLUMNS.iter().chain(&WIDE_COLUMNS);
+    let mut table = Table::with_header(columns.map(|column| (*column).to_owned()));
+    for endpoint in endpoints {
+        let traffic = endpoint.traffic.as_ref();
+        let of = |count: fn(&EndpointTrafficView) -> u64| or_dash(traffic.map(count).as_ref());
+        let volumes = [
+            of(|traffic| traffic.sent.packets),
+            of(|traffic| traffic.sent.bytes),
+            of(|traffic| traffic.received.packets),
+            of(|traffic| traffic.received.bytes),
+        ];
+        let cells = cells(endpoint).into_iter().chain(volumes);
+        table.marked(cells.map(|cell| (cell, false)));
     }
     table
 }
@@ -296,6 +332,7 @@ fn details(endpoint: &EndpointView) -> Table {
         ("Interface", or_dash(endpoint.ifname.as_ref())),
         ("Generation", endpoint.generation.to_string()),
         ("State", state(endpoint.state).to_owned()),
+        ("Traffic", or_dash(endpoint.traffic.as_ref())),
         ("Dropped", or_dash(endpoint.drops.as_ref())),
         ("Error", or_dash(endpoint.error.as_ref())),
     ])

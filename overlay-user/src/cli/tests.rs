@@ -229,6 +229,7 @@ async fn verbs_print_tables_for_people() {
              Interface    eth0\n\
              Generation   7\n\
              State        ready\n\
+             Traffic      -\n\
              Dropped      -\n\
              Error        -\n",
         ),

@@ -20,6 +20,7 @@ pub(super) struct Counts {
     pub(super) dropped: DropMaps,
     counters: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, abi::Traffic>,
+    port_traffic: PerCpuArray<MapData, abi::Traffic>,
 }
 
 impl Counts {
@@ -30,6 +31,7 @@ impl Counts {
             dropped: DropMaps::take(ebpf)?,
             counters: typed(ebpf, map::COUNTERS)?,
             traffic: typed(ebpf, map::TRAFFIC)?,
+            port_traffic: typed(ebpf, map::PORT_TRAFFIC)?,
         })
     }
 
@@ -90,25 +92,34 @@ impl Counts {
     ) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
         let mut drops = self.dropped.endpoints()?;
         let mut counts = BTreeMap::new();
-        for (&ifindex, _id) in numbers.iter() {
+        for (&ifindex, id) in numbers.iter() {
+            let counted = (id < abi::Traffic::PORT_SLOTS)
+                .then(|| traffic(&self.port_traffic, map::PORT_TRAFFIC, id))
+                .transpose()?;
             let of_port = PortCounts {
                 drops: drops.remove(&ifindex).unwrap_or_default(),
+                traffic: counted,
             };
             counts.insert(ifindex, of_port);
         }
         Ok(counts)
     }
 
-    /// Gives an endpoint its place in the arrays that have one for each, if it has none.
+    /// Gives an endpoint its place in the arrays that have one for each, if it has none, and starts them there.
     pub(super) fn number(
         &mut self,
         numbers: &mut Numbers<u32>,
         ifindex: u32,
     ) -> Result<(), DatapathError> {
-        if numbers.of(&ifindex).is_none() {
-            numbers.assign_lowest(ifindex);
+        if numbers.of(&ifindex).is_some() {
+            return Ok(());
         }
-        Ok(())
+        match numbers.assign_lowest(ifindex) {
+            Some(id) if id < abi::Traffic::PORT_SLOTS => {
+                clear(&mut self.port_traffic, map::PORT_TRAFFIC, id)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Starts the counts of a network's slot anew.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use super::{DropClass, DropDirection, FrameView, Vni, VtepAddr};
+use super::{DropClass, DropDirection, FrameView, Traffic, Vni, VtepAddr};
 
 /// A frame that was dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct DroppedFrame {
 pub struct PortCounts {
     /// What was dropped.
     pub drops: EndpointDrops,
+    /// What was carried on and delivered. `None`: this host has too many endpoints to count each.
+    pub traffic: Option<Traffic>,
 }
 
 /// How many frames of one endpoint were dropped, by the names of the reasons, noise apart. Those that never

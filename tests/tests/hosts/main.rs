@@ -37,6 +37,7 @@ mod network;
 mod noise;
 mod offline;
 mod paths;
+mod port_traffic;
 mod registry;
 mod restart;
 mod routed;

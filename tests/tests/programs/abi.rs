@@ -46,7 +46,7 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 15] {
+fn shapes() -> [MapShape; 16] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
@@ -67,6 +67,7 @@ fn shapes() -> [MapShape; 15] {
         },
         shape!(map::NEGATIVE, MissKey => Negative, BPF_MAP_TYPE_LRU_HASH),
         shape!(map::TRAFFIC, u32 => Traffic, BPF_MAP_TYPE_PERCPU_ARRAY),
+        shape!(map::PORT_TRAFFIC, u32 => Traffic, BPF_MAP_TYPE_PERCPU_ARRAY),
         shape!(map::COUNTERS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
     ]
 }
@@ -287,6 +288,7 @@ fn the_objects_maps_are_those_of_the_abi() {
         (map::DROPS, DropReason::SLOTS),
         (map::COUNTERS, Counter::SLOTS),
         (map::TRAFFIC, Traffic::SLOTS.into()),
+        (map::PORT_TRAFFIC, Traffic::PORT_SLOTS.into()),
         (map::DROP_SAMPLES, DropSample::SLOTS),
     ] {
         assert_eq!(object.maps[name].max_entries(), slots, "{name}");

@@ -372,7 +372,16 @@ impl Datapath {
 
     /// Packets and bytes sent and received in a slot.
     pub(crate) fn traffic(&mut self, slot: u16) -> [u64; 4] {
-        let map = self.ebpf.map_mut(map::TRAFFIC).unwrap();
+        self.traffic_in(map::TRAFFIC, slot)
+    }
+
+    /// The same of an endpoint.
+    pub(crate) fn port_traffic(&mut self, id: u16) -> [u64; 4] {
+        self.traffic_in(map::PORT_TRAFFIC, id)
+    }
+
+    fn traffic_in(&mut self, name: &str, slot: u16) -> [u64; 4] {
+        let map = self.ebpf.map_mut(name).unwrap();
         let traffic: PerCpuArray<_, Traffic> = map.try_into().unwrap();
         let per_cpu = traffic.get(&slot.into(), 0).unwrap();
         per_cpu.iter().fold([0; 4], |[a, b, c, d], cpu| {

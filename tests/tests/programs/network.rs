@@ -140,7 +140,7 @@ pub(crate) const SLOT: u16 = 3;
 pub(crate) const OTHER_SLOT: u16 = 4;
 
 pub(crate) const GENERATION: u64 = 7;
-const CYAN_IFINDEX: u32 = 8;
+pub(crate) const CYAN_IFINDEX: u32 = 8;
 const TWIN_IFINDEX: u32 = 9;
 
 /// Has green's host be reached by outer packets of `mtu` bytes at most.
@@ -176,6 +176,7 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
     };
     let local_of = |slot, ifindex| FdbEntry {
         slot,
+        id: id_of(ifindex),
         ..FdbEntry::local(GENERATION, ifindex)
     };
     let local = |ifindex| local_of(SLOT, ifindex);
@@ -219,11 +220,21 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
         mtu: MTU,
         mac: BLUE.mac,
         slot: SLOT,
+        id: id_of(LOOPBACK).into(),
         ipv4: BLUE.ipv4,
         ipv6: BLUE.ipv6,
         ..EndpointEntry::zeroed()
     };
     insert(ebpf, map::ENDPOINTS, &[(LOOPBACK, endpoint)]);
+}
+
+/// Where the endpoint behind an interface is counted.
+pub(crate) fn id_of(ifindex: u32) -> u16 {
+    match ifindex {
+        LOOPBACK => 1,
+        CYAN_IFINDEX => 2,
+        _ => 3,
+    }
 }
 
 /// Makes the network of [`VNI`] one that resolves on demand.

@@ -1,7 +1,8 @@
 //! What is counted of the frames that are carried.
 
+use aya::maps::HashMap;
 use overlay_ebpf::abi::{
-    Counter,
+    Counter, EndpointEntry, Traffic, map,
     program::{ENDPOINT_INGRESS, UNDERLAY_INGRESS},
 };
 
@@ -9,7 +10,10 @@ use crate::{
     datapath::{Datapath, Outcome, Settings},
     endpoint,
     frames::{Tunnel, ipv4, ipv6, other, udp4, udp4_of, with_tcp},
-    network::{BLUE, CYAN, GREEN, MTU, NOBODY, OTHER_SLOT, OTHER_VNI, SLOT, VIOLET},
+    network::{
+        BLUE, CYAN, CYAN_IFINDEX, GREEN, LOOPBACK, MTU, NOBODY, OTHER_SLOT, OTHER_VNI, SLOT,
+        VIOLET, id_of,
+    },
 };
 
 /// What a frame that is carried adds: packets and bytes sent, packets and bytes received.
@@ -50,6 +54,49 @@ fn frames_count_for_their_network_and_direction() {
     );
     assert_eq!(datapath.traffic(OTHER_SLOT), [0, 0, 1, len]);
     assert_eq!(datapath.traffic(0), [0; 4]);
+}
+
+#[test]
+fn frames_count_for_their_endpoints() {
+    let mut datapath = Datapath::load(Settings::default());
+    let blue = id_of(LOOPBACK);
+    let cyan = id_of(CYAN_IFINDEX);
+    let frame = udp4(&BLUE, &GREEN);
+    let len = frame.len() as u64;
+    datapath.run(ENDPOINT_INGRESS, &frame, 0).unwrap();
+    assert_eq!(datapath.port_traffic(blue), [1, len, 0, 0]);
+    let local = udp4(&BLUE, &CYAN);
+    datapath.run(ENDPOINT_INGRESS, &local, 0).unwrap();
+    assert_eq!(datapath.port_traffic(blue), [2, 2 * len, 0, 0]);
+    assert_eq!(datapath.port_traffic(cyan), [0, 0, 1, len]);
+    let back = Tunnel::to_this_host(udp4(&GREEN, &BLUE));
+    datapath.run(UNDERLAY_INGRESS, &back.frame(), 0).unwrap();
+    assert_eq!(datapath.port_traffic(blue), [2, 2 * len, 1, len]);
+    assert_eq!(datapath.port_traffic(0), [0; 4]);
+}
+
+#[test]
+fn an_endpoint_without_a_place_counts_for_its_network_alone() {
+    let mut datapath = Datapath::load(Settings::default());
+    for id in [0, Traffic::PORT_SLOTS.into()] {
+        let mut endpoints: HashMap<_, u32, EndpointEntry> = datapath
+            .ebpf
+            .map_mut(map::ENDPOINTS)
+            .unwrap()
+            .try_into()
+            .unwrap();
+        let entry = endpoints.get(&LOOPBACK, 0).unwrap();
+        endpoints
+            .insert(LOOPBACK, EndpointEntry { id, ..entry }, 0)
+            .unwrap();
+        let frame = udp4(&BLUE, &GREEN);
+        let len = frame.len() as u64;
+        assert_eq!(
+            adds(&mut datapath, ENDPOINT_INGRESS, &frame, 0),
+            [1, len, 0, 0]
+        );
+        assert_eq!(datapath.port_traffic(0), [0; 4]);
+    }
 }
 
 #[test]
