@@ -236,6 +236,17 @@ pub struct Settings {
     /// Serve Prometheus metrics on PORT (loopback) or IP:PORT [default: not at all]
     #[arg(long, value_name = "ADDR", env = "OVERLAY_METRICS")]
     pub metrics: Option<MetricsAddress>,
+    /// Tell with the metrics what each endpoint of this host sent and received: four series an
+    /// endpoint [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "OVERLAY_METRICS_ENDPOINTS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub metrics_endpoints: Option<bool>,
 }
 
 fn friendly(time: Duration) -> String {
@@ -294,6 +305,7 @@ impl Settings {
             cache_idle: self.cache_idle.or(weaker.cache_idle),
             negative_ttl: self.negative_ttl.or(weaker.negative_ttl),
             metrics: self.metrics.or(weaker.metrics),
+            metrics_endpoints: self.metrics_endpoints.or(weaker.metrics_endpoints),
         }
     }
 }
@@ -329,6 +341,8 @@ pub struct Config {
     pub cache: CacheLimits,
     /// Where Prometheus metrics are served; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Whether they tell each endpoint's traffic.
+    pub metrics_endpoints: bool,
     /// What a line of the log looks like.
     pub log_format: LogFormat,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
@@ -381,6 +395,7 @@ impl Config {
                 negative_ttl: settings.negative_ttl.map_or(DEFAULT_NEGATIVE_TTL, |p| p.0),
             },
             metrics: settings.metrics.map(|address| address.0),
+            metrics_endpoints: settings.metrics_endpoints.unwrap_or(false),
             log_format: settings.log.format.unwrap_or_default(),
             log: settings
                 .log

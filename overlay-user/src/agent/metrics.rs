@@ -24,8 +24,8 @@ use crate::{
     datapath::{AttachMode, Datapath, DatapathError},
     model::{DropClass, MapUsage, Name, PortCounts, Traffic, Vni},
     observe::metrics::{
-        Build, DatapathReading, EndpointDropSums, Endpoints, LoopReading, Metrics, NetworkTraffic,
-        Peers, Reading, RegistryReading, Source,
+        Build, DatapathReading, EndpointDropSums, EndpointTraffic, Endpoints, LoopReading, Metrics,
+        NetworkTraffic, Peers, Reading, RegistryReading, Source,
     },
     reconcile::{
         Observer, View,
@@ -51,6 +51,8 @@ pub(super) struct Sources {
     pub observer: Observer,
     pub paths: Arc<Paths>,
     pub metrics: Arc<Metrics>,
+    /// Whether each endpoint's traffic is told.
+    pub tells_endpoints: bool,
 }
 
 /// Opens the port that the metrics are served on.
@@ -111,7 +113,7 @@ impl Sources {
         let (maps, peers) = tokio::join!(self.maps(), self.peers());
         let stalled = self.observer.watchdog().stalled();
         let view = self.observer.view().await;
-        let datapath = maps.map(|maps| maps.reading(&view));
+        let datapath = maps.map(|maps| maps.reading(&view, self.tells_endpoints));
         let (local, remote) = view.mirror.counts();
         Reading {
             is_ready: view.is_ready() && stalled.is_empty(),
@@ -222,8 +224,8 @@ impl Maps {
         })
     }
 
-    /// The same, with the networks' names.
-    fn reading(self, view: &View) -> DatapathReading {
+    /// The same, with the names of networks and endpoints.
+    fn reading(self, view: &View, tells_endpoints: bool) -> DatapathReading {
         let name_of = |vni: &Vni| {
             view.mirror
                 .network(*vni)
@@ -243,7 +245,16 @@ impl Maps {
                 received: drops.received.values().sum(),
             })
         });
+        let ports = view.ready().filter(|_| tells_endpoints);
+        let endpoint_traffic = ports.filter_map(|(endpoint, port)| {
+            Some(EndpointTraffic {
+                vni: view.mirror.endpoint(endpoint).map(|known| known.vni()),
+                endpoint: endpoint.clone(),
+                traffic: self.port_counts.get(&port)?.traffic?,
+            })
+        });
         DatapathReading {
+            endpoint_traffic: endpoint_traffic.collect(),
             endpoint_drops: endpoint_drops.collect(),
             classes: classes.into(),
             drops: self.drops,

@@ -325,6 +325,7 @@ async fn serve(
             observer: observer.clone(),
             paths: Arc::clone(&paths_to_hosts),
             metrics: counters,
+            tells_endpoints: config.metrics_endpoints,
         };
         let listener = listener.into_std()?;
         clients.spawn(async {

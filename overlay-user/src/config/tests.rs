@@ -60,6 +60,7 @@ fn defaults_fill_what_nobody_says() {
             negative_ttl: Duration::from_secs(5),
         },
         metrics: None,
+        metrics_endpoints: false,
         log_format: LogFormat::Text,
         log: "info".into(),
     };
@@ -75,7 +76,7 @@ fn every_key_of_the_file_counts() {
          port = 4790\nsocket_group = \"overlay\"\nfdb_entries = 1024\n\
          neighbor_entries = 16777216\nstrict_reserved = true\nquarantine = \"10s\"\n\
          node_grace = \"5s\"\ncache_entries = 16\ncache_idle = \"1s\"\n\
-         negative_ttl = \"200ms\"\nmetrics = \":9090\"\n";
+         negative_ttl = \"200ms\"\nmetrics = \":9090\"\nmetrics_endpoints = true\n";
     let file = file(&format!("{settings}{ca_key}"));
     let config = Config::load(Settings::default(), Some(file.path())).unwrap();
     let expected = Config {
@@ -100,6 +101,7 @@ fn every_key_of_the_file_counts() {
             negative_ttl: Duration::from_millis(200),
         },
         metrics: Some("127.0.0.1:9090".parse().unwrap()),
+        metrics_endpoints: true,
         log_format: LogFormat::Json,
         log: "debug".into(),
     };

@@ -120,6 +120,8 @@ pub struct DatapathReading {
     pub maps: BTreeMap<&'static str, MapUsage>,
     /// Traffic of the networks that have endpoints here.
     pub traffic: Vec<NetworkTraffic>,
+    /// Traffic of each endpoint here, if that is told.
+    pub endpoint_traffic: Vec<EndpointTraffic>,
 }
 
 /// How many packets of an endpoint were dropped.
@@ -133,6 +135,17 @@ pub struct EndpointDropSums {
     pub sent: u64,
     /// Of those that were for it.
     pub received: u64,
+}
+
+/// Traffic of one endpoint of this host.
+#[derive(Debug, Clone)]
+pub struct EndpointTraffic {
+    /// The endpoint.
+    pub endpoint: Name,
+    /// Its network; `None`: the registry has it no more.
+    pub vni: Option<Vni>,
+    /// What it sent and got.
+    pub traffic: Traffic,
 }
 
 /// Traffic of one network's endpoints on this host.

@@ -41,7 +41,7 @@ fn scrape(agent: &Agent) -> BTreeMap<String, String> {
 fn fixture() -> (Lab, [Agent; 2], Netns, Netns) {
     let lab = Lab::new();
     let hosts: [Host; 2] = lab.hosts();
-    let options = format!("--vni 42 --metrics {ADDRESS}");
+    let options = format!("--vni 42 --metrics {ADDRESS} --metrics-endpoints");
     let agents = Agent::on_each(&lab, &hosts, &options);
     let blue = agents[0].endpoint(&lab.name("blue"), 42, &["7.7.7.2/24"]);
     let green = agents[1].endpoint(&lab.name("green"), 42, &["7.7.7.3/24"]);
@@ -149,6 +149,17 @@ fn traffic_is_counted_by_network() {
                 assert!(now >= before + more, "{direction} {what}: {before}, {now}");
             }
         }
+    }
+    let series = |what: &str| {
+        format!(
+            "overlay_endpoint_{what}_total{{vni=\"42\",endpoint=\"{}\",direction=\"sent\"}}",
+            blue.name()
+        )
+    };
+    let page = scrape(&agents[0]);
+    for (what, least) in [("packets", 20), ("bytes", 20 * (14 + 20 + 8 + 56))] {
+        let value: u64 = page[&series(what)].parse().unwrap();
+        assert!(value >= least, "{what}: {value}");
     }
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::{DatapathReading, EndpointDropSums, LoopReading, NetworkTraffic, Reading};
+use super::{
+    DatapathReading, EndpointDropSums, EndpointTraffic, LoopReading, NetworkTraffic, Reading,
+};
 use crate::model::{MapUsage, Traffic};
 
 /// Counters of the programs that make one family: the beginning of their names, the family's name,
@@ -59,6 +61,7 @@ impl Page {
         if let Some(datapath) = &reading.datapath {
             page.datapath(datapath);
             page.traffic(&datapath.traffic);
+            page.endpoint_traffic(&datapath.endpoint_traffic);
         }
         page
     }
@@ -282,6 +285,20 @@ impl Page {
         }
     }
 
+    fn endpoint_traffic(&mut self, endpoints: &[EndpointTraffic]) {
+        self.counters(
+            "overlay_endpoint_packets_total",
+            "Packets of each endpoint on this host by direction: sent or received by it. Each segment of an \
+             aggregate counts",
+            directions_of_endpoints(endpoints, |it| [it.tx_packets, it.rx_packets]),
+        );
+        self.counters(
+            "overlay_endpoint_bytes_total",
+            "Bytes of these packets, Ethernet headers included and tunnel headers not",
+            directions_of_endpoints(endpoints, |it| [it.tx_bytes, it.rx_bytes]),
+        );
+    }
+
     fn traffic(&mut self, networks: &[NetworkTraffic]) {
         self.counters(
             "overlay_network_packets_total",
@@ -400,6 +417,25 @@ fn directions(
             ]
         };
         let [sent, received] = values(&network.traffic);
+        [(labels("sent"), sent), (labels("received"), received)]
+    })
+}
+
+/// The same for each endpoint.
+fn directions_of_endpoints(
+    endpoints: &[EndpointTraffic],
+    values: impl Fn(&Traffic) -> [u64; 2],
+) -> impl Iterator<Item = Sample<3>> {
+    endpoints.iter().flat_map(move |endpoint| {
+        let vni = endpoint.vni.map(|vni| vni.to_string()).unwrap_or_default();
+        let labels = |direction: &str| {
+            [
+                ("vni", vni.clone()),
+                ("endpoint", endpoint.endpoint.to_string()),
+                ("direction", direction.to_owned()),
+            ]
+        };
+        let [sent, received] = values(&endpoint.traffic);
         [(labels("sent"), sent), (labels("received"), received)]
     })
 }

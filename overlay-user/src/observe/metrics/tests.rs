@@ -37,6 +37,16 @@ fn full() -> Reading {
                 sent: 3,
                 received: 0,
             }],
+            endpoint_traffic: vec![EndpointTraffic {
+                endpoint: "web".parse().unwrap(),
+                vni: Some("42".parse().unwrap()),
+                traffic: Traffic {
+                    tx_packets: 1,
+                    tx_bytes: 100,
+                    rx_packets: 2,
+                    rx_bytes: 200,
+                },
+            }],
             traffic: vec![NetworkTraffic {
                 vni: "42".parse().unwrap(),
                 network: Some("blue".parse().unwrap()),
@@ -96,6 +106,8 @@ fn what_was_read_is_on_the_page() {
         r#"overlay_endpoints{location="remote"} 1000000"#,
         "overlay_peers_alive 3",
         r#"overlay_dropped_packets_total{reason="vni_unknown"} 5"#,
+        r#"overlay_endpoint_packets_total{vni="42",endpoint="web",direction="sent"} 1"#,
+        r#"overlay_endpoint_bytes_total{vni="42",endpoint="web",direction="received"} 200"#,
         r#"overlay_network_bytes_total{vni="42",network="blue",direction="received"} 2000"#,
         r#"overlay_map_capacity_entries{map="fdb"} 1024"#,
         r#"overlay_map_refused_rows_total{map="fdb"} 3"#,
