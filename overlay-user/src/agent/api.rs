@@ -187,6 +187,4 @@ pub fn milliseconds(time: SystemTime) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-pub(crate) mod fake;
-#[cfg(test)]
 mod tests;

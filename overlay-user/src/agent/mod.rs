@@ -22,6 +22,8 @@ mod connections;
 mod descriptors;
 mod devices;
 mod doctor;
+#[cfg(test)]
+pub(crate) mod fake;
 mod inquiries;
 mod instance;
 mod join;

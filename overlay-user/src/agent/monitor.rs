@@ -249,7 +249,7 @@ mod tests {
     use std::time::SystemTime;
 
     use crate::{
-        agent::api::fake,
+        agent::fake,
         model::{Delta, DropDirection},
     };
 

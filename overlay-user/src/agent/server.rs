@@ -27,7 +27,8 @@ mod route;
 mod stream;
 
 pub(super) use route::{Failure, route};
-pub use route::{Handle, Outcome, Page, Paged, Respond};
+pub use route::{Handle, Outcome, Paged, Respond};
+pub use stream::Page;
 
 /// Pending connections; more wait in connect(2).
 const BACKLOG: u32 = 128;

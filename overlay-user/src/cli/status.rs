@@ -177,7 +177,7 @@ fn endpoints(counts: EndpointCounts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::api::fake;
+    use crate::agent::fake;
 
     fn text(status: &StatusView) -> String {
         let mut text = Vec::new();

@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::agent::{
-    api::{ErrorKind, ShowDrops, fake},
-    server,
+    api::{ErrorKind, ShowDrops},
+    fake, server,
 };
 use crate::config::LogFormat;
 

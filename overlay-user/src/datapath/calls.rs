@@ -15,9 +15,8 @@ use overlay_ebpf::abi::{CALLS, Call};
 use super::{
     DatapathError,
     features::{self, classifier, error_chain},
-    maps::take,
+    map_handle::{failed, take},
     pins::{Pins, unpin},
-    table::failed,
 };
 
 /// This start's array, and the handle that holds it when its pin is gone.

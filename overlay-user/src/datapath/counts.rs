@@ -9,7 +9,10 @@ use aya::{
 use overlay_ebpf::abi::{self, Counter, DropReason, map};
 
 use super::{
-    DatapathError, drops::DropMaps, maps::typed, numbers::Numbers, table::failed,
+    DatapathError,
+    drops::DropMaps,
+    map_handle::{failed, typed},
+    numbers::Numbers,
     traffic_slots::TrafficSlots,
 };
 use crate::model::{PortCounts, Traffic, Vni};

@@ -18,10 +18,10 @@ use overlay_ebpf::{
 
 use super::{
     DatapathError,
-    maps::{check_shape, now, open_pin, typed},
+    encode::Numbering,
+    map_handle::{check_shape, failed, now, open_pin, typed},
     pins::Pins,
-    table::{Table, failed},
-    tables::Numbering,
+    table::Table,
 };
 use crate::model::{
     DropClass, DropDirection, DroppedFrame, EndpointDrops, EndpointRow, FrameView, Mac, Vni,

@@ -26,8 +26,8 @@ use super::{
     echo,
     features::{self, classifier},
     inject::inject,
-    log,
-    maps::{self, Maps},
+    log, map_handle,
+    maps::Maps,
     migrate::Former,
     misses, object,
     pins::{Pins, unpin},
@@ -87,7 +87,7 @@ impl Kernel {
             former.hand_over(&pins)?;
         }
         for name in map::ALL {
-            maps::check_shape(&pins, name)?;
+            map_handle::check_shape(&pins, name)?;
         }
         let resized = ResizedTables::take(&pins, &settings)?;
         let mut ebpf = object::open(&settings, &pins, decap)?;

@@ -1,22 +1,21 @@
 //! The maps of one instance, typed.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
 };
-use nix::time::{ClockId, clock_gettime};
 use overlay_ebpf::abi::{self, External, map};
 use uuid::Uuid;
 
 use super::{
     DatapathError,
     counts::Counts,
+    encode::{Encode as _, Numbering},
+    map_handle::{failed, now, typed},
     numbers::{Numbers, VtepNumbers},
-    pins::Pins,
-    table::failed,
-    tables::{BpfTables, Encode as _, Numbering, ResizedTables},
+    tables::{BpfTables, ResizedTables},
     traffic_slots::TrafficSlots,
 };
 use crate::model::{
@@ -424,15 +423,6 @@ fn most_severe(
         .map_or(Ok(()), Err)
 }
 
-pub(super) fn now() -> Result<Duration, DatapathError> {
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map(Duration::from)
-        .map_err(|errno| DatapathError::Kernel {
-            what: "can't read the clock".to_owned(),
-            cause: errno.to_string(),
-        })
-}
-
 fn now_s() -> Result<u32, DatapathError> {
     now().map(|now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX))
 }
@@ -445,64 +435,4 @@ fn second(second: u32) -> u16 {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<T, DatapathError> {
-    take(ebpf, name)?
-        .try_into()
-        .map_err(|error| failed("open", name, &error))
-}
-
-pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, DatapathError> {
-    ebpf.take_map(name).ok_or_else(|| DatapathError::Kernel {
-        what: format!("the BPF object has no map {name}"),
-        cause: "it was built from another version".to_owned(),
-    })
-}
-
-/// Opens a pinned map.
-pub(super) fn open_pin(path: &Path, name: &str) -> Result<Map, DatapathError> {
-    let data = MapData::from_pin(path).map_err(|error| failed("open the pinned", name, &error))?;
-    Map::from_map_data(data).map_err(|error| failed("open the pinned", name, &error))
-}
-
-/// What is known of a pinned map; `None`: there is no such pin.
-pub(super) fn info(path: &Path, name: &str) -> Result<Option<MapInfo>, DatapathError> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    MapInfo::from_pin(path)
-        .map(Some)
-        .map_err(|error| failed("inspect the pinned", name, &error))
-}
-
-/// Refuses a pinned map that has another shape than this version's.
-pub(super) fn check_shape(pins: &Pins, name: &str) -> Result<(), DatapathError> {
-    let path = pins.map(name);
-    let Some(info) = info(&path, name)? else {
-        return Ok(());
-    };
-    let Some((key, value)) = sizes(name) else {
-        return Ok(());
-    };
-    if (info.key_size(), info.value_size()) == (key, value) {
-        return Ok(());
-    }
-    Err(DatapathError::Refused(format!(
-        "{} is pinned with keys of {} and values of {} bytes, but this version's have {key} and \
-         {value}: something else made it; remove it with `overlay down` and start again",
-        path.display(),
-        info.key_size(),
-        info.value_size(),
-    )))
-}
-
-/// Bytes of a map's key and value. `None`: there is no such map.
-pub(super) fn sizes(name: &str) -> Option<(u32, u32)> {
-    let layout = map::LAYOUTS.iter().find(|layout| layout.name == name)?;
-    let size = |bytes| u32::try_from(bytes).ok();
-    Some((size(layout.key_size)?, size(layout.value_size)?))
 }

@@ -19,10 +19,10 @@ use overlay_ebpf::abi::{self, ABI_VERSION, map};
 
 use super::{
     DatapathError,
-    maps::{Maps, info, open_pin, sizes},
+    encode::{Encode as _, Numbering},
+    map_handle::{failed, info, open_pin, sizes},
+    maps::Maps,
     pins::{Pins, move_pin, unpin},
-    table::failed,
-    tables::{Encode as _, Numbering},
 };
 use crate::model::{
     EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NetworkRow, Vni, Vtep, VtepPath, VtepRow,

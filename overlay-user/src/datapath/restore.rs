@@ -9,8 +9,8 @@ use overlay_ebpf::abi::{map, program};
 use super::{
     DatapathError,
     features::{classifier, error_chain},
+    map_handle::failed,
     pins::Pins,
-    table::failed,
 };
 
 /// The programs that are pinned.

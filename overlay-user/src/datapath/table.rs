@@ -9,10 +9,9 @@ use aya::{
 use super::{
     DatapathError, Settings,
     batch::Batches,
-    features::error_chain,
-    maps::{info, open_pin, take},
+    encode::{Encode, Numbering},
+    map_handle::{failed, info, open_pin, take},
     pins::{Pins, unpin},
-    tables::{Encode, Numbering},
 };
 use crate::model::{MapUsage, Rows};
 
@@ -280,12 +279,4 @@ fn encoded<R: Encode>(
 /// Whether the system call behind an error failed in this way.
 fn is_errno(error: &MapError, errno: i32) -> bool {
     matches!(error, MapError::SyscallError(cause) if cause.io_error.raw_os_error() == Some(errno))
-}
-
-/// What went wrong with a map.
-pub(super) fn failed(verb: &str, name: &str, error: &MapError) -> DatapathError {
-    DatapathError::Kernel {
-        what: format!("can't {verb} BPF map {name}"),
-        cause: error_chain(error),
-    }
 }

@@ -134,6 +134,7 @@ impl TryFrom<AttachmentFields> for Option<Attachment> {
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde hands it over so")]
 /// Writes an attachment as the fields of the record that it is in.
 pub(super) fn serialize<S: Serializer>(
     attachment: &Option<Attachment>,

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{
-    Context, PlatformError, errno, linux::Linux, netlink::Netlink, netns::Netns, port::NetnsPort,
+    Context, PlatformError, errno, linux::Linux, netlink::Netlink, netns::Netns,
+    netns_port::NetnsPort,
 };
 
 impl Linux {

@@ -6,7 +6,7 @@ use netlink_packet_core::NetlinkBuffer;
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
-use super::{events, netlink::Link, netns::Netns, ownership::Device};
+use super::{events, link::Link, netns::Netns, ownership::Device};
 use crate::model::Name;
 
 /// How an instance's devices are known.

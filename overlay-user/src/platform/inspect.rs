@@ -8,8 +8,8 @@ use tokio::{runtime, time::timeout};
 
 use super::{
     Context, PlatformError, Underlay,
+    link::Vxlan,
     linux::{Linux, Occupant},
-    netlink::Vxlan,
     netlink_socket::ANSWER_TIMEOUT,
     netns::Netns,
     ownership::Device,

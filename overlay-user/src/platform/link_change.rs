@@ -1,25 +1,15 @@
 //! Builds a change of a link that contains only what is not so yet.
 
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoPortData, InfoPortKind,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoPortData, InfoPortKind, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::LinkUnspec;
 
-use super::netlink::Link;
+use super::link::{ISOLATED, Link};
 
-/// A bridge port that passes nothing on to other ports and takes nothing from them: `isolated`
-/// keeps two such ports apart. The others keep the bridge's own frames from them too.
-pub(super) const ISOLATED: [InfoBridgePort; 5] = [
-    InfoBridgePort::Isolated(true),
-    InfoBridgePort::Learning(false),
-    InfoBridgePort::UnicastFlood(false),
-    InfoBridgePort::MulticastFlood(false),
-    InfoBridgePort::BroadcastFlood(false),
-];
-
-/// What a link shall be; holds only that in which it isn't yet, so that a link that is right
-/// already causes neither work nor events.
+/// A request that sets only the attributes that differ. A link without differences causes neither work
+/// nor events.
 #[derive(Debug)]
 pub(super) struct Change<'a> {
     link: &'a Link,

@@ -17,10 +17,11 @@ use tokio::{
 use super::{
     Context, External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
     Underlay, devices,
-    netlink::{Link, Netlink},
+    link::Link,
+    netlink::Netlink,
     netns::{self, Named, Netns},
     ownership::{self, Device},
-    port, route,
+    route,
     state_dir::StateDir,
     underlay::{self, Choice},
     watch::{self, WatchedPorts},
@@ -419,7 +420,7 @@ impl Platform for Linux {
         let links = host.links().await.context(reading)?;
         Ok(links
             .into_iter()
-            .filter(port::is_port)
+            .filter(ownership::is_port)
             .filter_map(|link| {
                 Some(Port {
                     endpoint: endpoint_of(&link)?,

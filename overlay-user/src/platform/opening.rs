@@ -13,12 +13,8 @@ use nix::errno::Errno;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Context, PlatformError, errno,
-    link_change::Change,
-    linux::Linux,
-    netlink::{Link, Netlink},
-    netns::Netns,
-    port::NetnsPort,
+    Context, PlatformError, errno, link::Link, link_change::Change, linux::Linux, netlink::Netlink,
+    netns::Netns, netns_port::NetnsPort,
 };
 
 /// Longest packet that an endpoint may leave to be segmented later, bytes: with the tunnel's

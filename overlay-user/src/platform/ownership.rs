@@ -8,7 +8,7 @@ use std::hash::Hasher;
 use fnv::FnvHasher;
 use netlink_packet_route::link::InfoKind;
 
-use super::netlink::Link;
+use super::link::Link;
 use crate::model::Name;
 
 /// A link in the host's namespace that the platform makes.
@@ -59,6 +59,14 @@ fn hash(instance: &Name, endpoint: &str) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(format!("{instance}:{endpoint}").as_bytes());
     hasher.finish()
+}
+
+/// The kinds of links that host sides of ports may be.
+const KINDS: [InfoKind; 1] = [InfoKind::Veth];
+
+/// Whether `link` is of a kind that a port's host side may be.
+pub(super) fn is_port(link: &Link) -> bool {
+    link.kind.as_ref().is_some_and(|kind| KINDS.contains(kind))
 }
 
 /// The VNI of the instance's device that asks for head-room. The kernel allows no two alike.

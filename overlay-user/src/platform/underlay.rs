@@ -7,11 +7,7 @@ use std::{
 
 use netlink_packet_route::link::{LinkFlags, LinkLayerType};
 
-use super::{
-    PlatformError,
-    netlink::{Address, Link},
-    ownership,
-};
+use super::{PlatformError, link::Link, netlink::Address, ownership};
 use crate::model::{IfName, SMALLEST_UNDERLAY_MTU, VtepAddr};
 
 /// Which address of the underlay interface the VTEP gets.

@@ -19,9 +19,10 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkVxlan};
 
 use super::{
     Context, External, PlatformError, TunnelDevices, errno,
+    link::{Link, Vxlan},
     link_change::Change,
     linux::{Linux, Occupant},
-    netlink::{Link, Netlink, Vxlan},
+    netlink::Netlink,
     ownership::{self, Device},
 };
 

@@ -36,10 +36,11 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
     Port, PortChange,
-    netlink::{Address, Link},
+    link::Link,
+    netlink::Address,
     netlink_socket::KERNEL,
     netns::{self, Netns},
-    port::NetnsPort,
+    netns_port::NetnsPort,
 };
 use crate::model::{IfName, Mac, Name};
 

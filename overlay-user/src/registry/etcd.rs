@@ -79,7 +79,7 @@ impl Etcd {
         let followed = Followed::default();
         let members = Arc::new(Members::new(settings.url.clone(), access, followed));
         let explain = |failure: Failure| failure.explain(members.url());
-        let identity = identity::of_store(&members).await.map_err(explain)?;
+        let identity = read::store_identity(&members).await.map_err(explain)?;
         let reading = read::read(&members, Scope::All).await.map_err(explain)?;
         Ok((identity, reading.collect().await?))
     }

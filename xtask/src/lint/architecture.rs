@@ -89,15 +89,11 @@ pub(super) const IMPORTS: [(&str, &str); 21] = [
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 
 /// Circles of modules that are still to be cut: the module that they are in, and which of its modules.
-pub(super) const CIRCLES: [(&str, &str); 13] = [
+pub(super) const CIRCLES: [(&str, &str); 6] = [
     (
         "user::agent",
         "adopt, doctor, inquiries, monitor, operations, verify",
     ),
-    ("user::agent", "api, server"),
-    ("user::agent::server", "route, stream"),
-    ("user::datapath", "drops, maps, table, tables"),
-    ("user::platform", "link_change, netlink"),
     ("user::reconcile", "announce, apply, ports, telling, write"),
     ("user::reconcile", "desired, tables"),
     ("user::reconcile", "resolve, wake"),
@@ -106,9 +102,6 @@ pub(super) const CIRCLES: [(&str, &str); 13] = [
         "user::reconcile::simulation",
         "faulty_writes, host, invariants, world",
     ),
-    ("user::registry::etcd", "changes, txn_plan"),
-    ("user::registry::etcd", "identity, read"),
-    ("user::registry::sqlite", "file, schema"),
 ];
 
 /// Crates that few may name, and the folders that may.

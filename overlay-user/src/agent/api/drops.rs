@@ -143,7 +143,7 @@ impl From<&EndpointDrops> for EndpointDropsView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{agent::api::fake, model::DropDirection};
+    use crate::{agent::fake, model::DropDirection};
 
     #[test]
     fn loss_is_told_before_noise_and_the_most_frequent_first() {

@@ -4,6 +4,7 @@ use anyhow::Context;
 use serde_json::{json, to_value};
 
 use super::*;
+use crate::agent::fake;
 
 #[test]
 fn an_endpoint_has_the_keys_of_the_contract() {

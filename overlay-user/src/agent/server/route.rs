@@ -17,7 +17,7 @@ use serde::{
 use serde_json::{Map, Value as Any};
 use tokio::sync::mpsc;
 
-use super::stream;
+use super::stream::{self, Page};
 use crate::agent::api::{
     ErrorKind, ErrorView, Lines, Listed, Method, NOTE, Operation, OperationError, Pages, Value,
 };
@@ -49,9 +49,6 @@ impl<Op: Operation> Respond<Op> for Value {
         Ok(Json(answer).into_response())
     }
 }
-
-/// Some elements of a list, or why there are no more.
-pub type Page<T> = Result<Vec<T>, OperationError>;
 
 /// A list in pages, so that neither side holds a million elements. After an error nothing follows.
 #[derive(Debug)]

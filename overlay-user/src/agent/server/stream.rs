@@ -11,8 +11,10 @@ use futures_util::stream::unfold;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::route::Page;
 use crate::agent::api::{ErrorView, OperationError};
+
+/// Some elements of a list, or why there are no more.
+pub type Page<T> = Result<Vec<T>, OperationError>;
 
 /// A JSON array with an element a line, each sent as soon as it is there. An error before the first
 /// page is the whole answer; a later one takes an element's place, and the connection breaks off.

@@ -11,12 +11,10 @@ use tokio::{
 
 use super::*;
 use crate::agent::{
-    api::{
-        fake::{self, Fake, call_of},
-        *,
-    },
+    api::*,
     client::{Client, ClientError},
     connections::PARTING,
+    fake::{self, Fake, call_of},
 };
 
 /// An agent on a socket of its own.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, Numbering};
+use super::super::encode::{Encode, Numbering};
 use crate::model::{EndpointRow, Mac, Revision, Vni};
 
 impl Encode for EndpointRow {

@@ -2,7 +2,7 @@
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, Numbering};
+use super::super::encode::{Encode, Numbering};
 use crate::{
     datapath::Settings,
     model::{FdbKey, FdbRow, FdbTarget, Mac, Revision, Vni},

@@ -6,61 +6,15 @@ mod neighbors;
 mod networks;
 mod vteps;
 
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader};
 
 use super::{
     DatapathError, Settings,
-    numbers::{Numbers, VtepNumbers},
+    encode::{Encode as _, Numbering},
     pins::Pins,
     table::Table,
-    traffic_slots::TrafficSlots,
 };
-use crate::model::{MapUsage, Revision, Row, Tables, for_each_table};
-
-/// What entries carry that the model leaves to the datapath: numbers of its own.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Numbering {
-    /// Where each network is counted.
-    pub slots: TrafficSlots,
-    /// The VTEPs' slots of `paths`.
-    pub vteps: VtepNumbers,
-    /// This host's endpoints by their host-side interfaces.
-    pub endpoints: Numbers<u32>,
-    /// Seconds of `CLOCK_MONOTONIC`, modulo 2^16.
-    pub now_s: u16,
-}
-
-/// A row that has a place in a map.
-pub(super) trait Encode: Row {
-    type AbiKey: Pod;
-    type AbiValue: Pod;
-
-    /// The map's name.
-    const MAP: &str;
-    /// What makes the map larger.
-    const CAPACITY_OPTION: &str = "the build's limit";
-
-    /// How many entries the map shall take. `None`: as many as the object says.
-    fn capacity(_settings: &Settings) -> Option<u32> {
-        None
-    }
-
-    fn encode_key(key: &Self::Key) -> Self::AbiKey;
-
-    fn encode(key: &Self::Key, row: &Self, numbering: &Numbering) -> Self::AbiValue;
-
-    /// `None`: no version of this agent wrote it, so it is neither kept nor understood.
-    fn decode(
-        key: &Self::AbiKey,
-        value: &Self::AbiValue,
-        numbering: &Numbering,
-    ) -> Option<(Self::Key, Self)>;
-
-    /// The registry's revision that an entry comes from; `None`: such rows carry none.
-    fn abi_generation(_value: &Self::AbiValue) -> Option<Revision> {
-        None
-    }
-}
+use crate::model::{MapUsage, Row as _, Tables, for_each_table};
 
 macro_rules! bpf_tables {
     ($($(#[$_:meta])* $table:ident: $row:ty,)+) => {
@@ -155,7 +109,7 @@ mod tests {
     use bytemuck::Zeroable as _;
     use overlay_ebpf::abi;
 
-    use super::*;
+    use super::{super::encode::Encode, *};
     use crate::model::{
         EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Vni,
         Vtep, VtepAddr, VtepPath, VtepRow,

@@ -2,7 +2,7 @@
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, Numbering};
+use super::super::encode::{Encode, Numbering};
 use crate::model::{NetworkRow, Vni};
 
 impl Encode for NetworkRow {

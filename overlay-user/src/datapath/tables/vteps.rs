@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use overlay_ebpf::abi::{self, map};
 
-use super::{Encode, Numbering};
+use super::super::encode::{Encode, Numbering};
 use crate::model::{VtepAddr, VtepPath, VtepRow};
 
 impl Encode for VtepRow {

@@ -4,22 +4,18 @@
 //! the mark on its link in the host's namespace, and its removal, which needs to know no more than these two.
 
 use async_trait::async_trait;
-use ipnet::IpNet;
-use netlink_packet_route::link::InfoKind;
 use nix::{errno::Errno, net::if_::if_nametoindex};
 
 use super::{
     Context, PlatformError, Port, PortSpec,
     linux::{Linux, Occupant},
-    netlink::{Link, Netlink},
+    netlink::Netlink,
+    netns_port::NetnsPort,
     ownership::{self, Device},
 };
-use crate::model::{Attachment, IfName, InNetns, Mac, Name};
+use crate::model::{Attachment, Name};
 
 mod veth;
-
-/// The kinds of links that host sides of ports may be.
-const KINDS: [InfoKind; 1] = [InfoKind::Veth];
 
 /// Makes and looks at one port of one kind of attachment.
 #[async_trait]
@@ -29,36 +25,6 @@ pub(super) trait PortDriver: Send + Sync {
 
     /// See [`super::Platform::refresh_port`].
     async fn refresh(&self) -> Result<Option<Port>, PlatformError>;
-}
-
-/// What an interface in a namespace shall be.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NetnsPort<'a> {
-    pub(super) endpoint: &'a Name,
-    pub(super) netns: &'a Name,
-    pub(super) ifname: &'a IfName,
-    pub(super) mac: Mac,
-    pub(super) addresses: &'a [IpNet],
-    /// Bytes.
-    pub(super) mtu: u32,
-}
-
-impl<'a> NetnsPort<'a> {
-    fn new(spec: &'a PortSpec, place: &'a InNetns) -> Self {
-        Self {
-            endpoint: &spec.endpoint,
-            netns: &place.netns,
-            ifname: &place.ifname,
-            mac: spec.mac,
-            addresses: &spec.addresses,
-            mtu: spec.mtu,
-        }
-    }
-}
-
-/// Whether `link` is of a kind that a port's host side may be.
-pub(super) fn is_port(link: &Link) -> bool {
-    link.kind.as_ref().is_some_and(|kind| KINDS.contains(kind))
 }
 
 impl Linux {
@@ -156,7 +122,8 @@ impl Linux {
         }
         let links = host.links().await.context(reading)?;
         let renamed = links.into_iter().find(|link| {
-            is_port(link) && ownership::endpoint_of(link, &self.instance).as_ref() == Some(endpoint)
+            ownership::is_port(link)
+                && ownership::endpoint_of(link, &self.instance).as_ref() == Some(endpoint)
         });
         Ok(renamed.map_or(Occupant::Free, Occupant::Ours))
     }

@@ -18,15 +18,17 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use super::{
     super::{
         Context, PlatformError, Port, errno,
+        link::Link,
         link_change::Change,
         linux::Linux,
-        netlink::{Link, Netlink},
+        netlink::Netlink,
         netns::{self, Named, Netns},
+        netns_port::NetnsPort,
         offloads,
         opening::GSO_MAX_SIZE,
         ownership::Device,
     },
-    NetnsPort, PortDriver,
+    PortDriver,
 };
 use crate::model::Name;
 

@@ -1,15 +1,14 @@
 //! What each change reads and writes: the rules of the model in terms of keys.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::{
     super::{RegistryError, rules},
     failure::Failure,
-    keys, lease,
-    members::Members,
-    txn_plan::{Stop, TxnPlanner},
+    keys,
+    txn_plan::{QuarantineHit, Stop, TxnPlanner},
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
@@ -22,30 +21,7 @@ mod objects;
 
 use claim::Claim;
 
-/// Something that somebody else had until a moment ago: refused once it is known for how long.
-#[derive(Debug)]
-pub(super) struct Barrier {
-    what: &'static str,
-    value: String,
-    /// As a claim names it.
-    owner: String,
-    lease: i64,
-}
-
-impl Barrier {
-    /// The refusal. If the time is over by now, the next try finds that out.
-    pub(super) async fn explain(self, members: &Members) -> Result<RegistryError, Failure> {
-        let left = lease::left(members, self.lease).await?;
-        Ok(RegistryError::Quarantined {
-            what: self.what,
-            value: self.value,
-            owner: rules::called(&self.owner),
-            for_at_most: left.unwrap_or_default().max(Duration::from_secs(1)),
-        })
-    }
-}
-
-/// Thinks a change out.
+/// Plans a change.
 pub(super) fn apply(
     planner: &mut TxnPlanner<'_>,
     change: &Change,
@@ -422,7 +398,7 @@ impl Work<'_, '_> {
         let owner: String = values::word(key.as_bytes(), &value)?;
         if owner != name && !self.planner.has_given_up(key) {
             let lease = self.planner.peek(key)?.map_or(0, |row| row.lease);
-            return Err(Stop::Barrier(Barrier {
+            return Err(Stop::Quarantined(QuarantineHit {
                 what: claim.what,
                 value: claim.value.clone(),
                 owner,

@@ -1,32 +1,34 @@
-//! Carries a commit out: reads what it rests upon, thinks it out, and writes it in one transaction,
-//! or in several where etcd's limit on operations wants it so.
+//! Carries a commit out: reads what it depends on, plans it, and writes it in one transaction, or in several
+//! where etcd's limit on operations wants it so.
 //!
-//! Nothing is written before all of it has been thought out: what can be refused is refused as a
-//! whole. If somebody else has changed in between what a transaction rests upon, that transaction
-//! does nothing, and the commit is thought out again from there on.
+//! Nothing is written before all of it is planned: what can be refused is refused as a whole. If somebody else has
+//! changed in between what a transaction compares, that transaction does nothing, and the commit is planned again
+//! from there on.
 //!
 //! A transaction whose answer did not come may have been carried out, or may be still. Repeating it
 //! is safe, since its comparisons then fail; and that it was ours is seen from its keys, which have
 //! our values and all one revision.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 use tokio::time::sleep;
 
 use super::{
-    super::RegistryError,
+    super::{RegistryError, rules},
     changes,
     failure::Failure,
     identity, keys,
-    lease::Quarantine,
+    lease::{self, Quarantine},
     members::{Link, Members, PAGE_REQUEST, REQUEST, delays},
     read::{self, OPERATIONS, from_revision, headless, to_revision},
-    txn_plan::{Guard, Listing, ReadCache, ReadSet, Row, Stop, TxnGroup, TxnPlanner, Write},
+    txn_plan::{
+        Guard, Listing, QuarantineHit, ReadCache, ReadSet, Row, Stop, TxnGroup, TxnPlanner, Write,
+    },
 };
 use crate::model::{Change, Revision};
 
-/// How often a commit is thought out again because others were faster.
+/// How often a commit is planned again because others were faster.
 const ATTEMPTS: usize = 20;
 
 /// Keys of one page of a listing.
@@ -114,8 +116,8 @@ impl Commit<'_> {
                 match outcome {
                     Ok(()) => return Ok(planner.finish()),
                     Err(Stop::Failure(failure)) => return Err(failure),
-                    Err(Stop::Barrier(barrier)) => {
-                        return Err(barrier.explain(self.members).await?.into());
+                    Err(Stop::Quarantined(hit)) => {
+                        return Err(self.explain(hit).await?.into());
                     }
                     // Then something is wanted.
                     Err(Stop::NeedsRead) => {}
@@ -124,6 +126,17 @@ impl Commit<'_> {
             let read_set = planner.into_read_set();
             self.learn(&mut known, read_set).await?;
         }
+    }
+
+    /// The refusal, which also tells for how long. If the time is over by now, the next try finds that out.
+    async fn explain(&self, hit: QuarantineHit) -> Result<RegistryError, Failure> {
+        let left = lease::left(self.members, hit.lease).await?;
+        Ok(RegistryError::Quarantined {
+            what: hit.what,
+            value: hit.value,
+            owner: rules::called(&hit.owner),
+            for_at_most: left.unwrap_or_default().max(Duration::from_secs(1)),
+        })
     }
 
     /// Plans all changes, as far as what was read allows. A refusal counts only if all before it is known.

@@ -1,12 +1,12 @@
 //! The store's identity, and transactions that only the store that is followed carries out.
 
-use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp, TxnResponse};
+use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
 
 use super::{
     failure::Failure,
     keys::IDENTITY,
     members::{Link, Members, REQUEST},
-    read, values,
+    values,
 };
 use crate::{model::RegistryId, registry::identity};
 
@@ -35,19 +35,23 @@ pub(super) async fn transact(members: &Members, ops: Vec<TxnOp>) -> Result<TxnRe
     if response.succeeded() {
         return Ok(response);
     }
-    let found = read::answers(&response).flatten().next();
+    let found = answers(&response).flatten().next();
     Err(refuse(members, found.as_ref()))
+}
+
+/// The rows of each get in a transaction.
+pub(super) fn answers(response: &TxnResponse) -> std::vec::IntoIter<Vec<KeyValue>> {
+    let rows = |response| match response {
+        TxnOpResponse::Get(mut got) => got.take_kvs(),
+        _ => Vec::new(),
+    };
+    let answers: Vec<_> = response.op_responses().into_iter().map(rows).collect();
+    answers.into_iter()
 }
 
 /// The identity in the row of the key, if there is one.
 pub(super) fn of(row: Option<&KeyValue>) -> Result<Option<RegistryId>, Failure> {
     row.map(|kv| values::word(kv.key(), kv.value())).transpose()
-}
-
-/// The identity of the store that is there; `None`: it has none.
-pub(super) async fn of_store(members: &Members) -> Result<Option<RegistryId>, Failure> {
-    let (_, rows) = read::get_all(members, &[IDENTITY.to_owned()], 0).await?;
-    of(rows.into_iter().next().flatten().as_ref())
 }
 
 /// Refuses a store whose identity, found in this row, is not the one that is followed.
@@ -77,7 +81,7 @@ pub(super) async fn follow_first(members: &Members) -> Result<(), Failure> {
             link.kv.txn(txn).await
         })
         .await?;
-    let present = read::answers(&response).flatten().next();
+    let present = answers(&response).flatten().next();
     let identity = of(present.as_ref())?.unwrap_or(made);
     members.followed.follow_first(identity);
     Ok(())

@@ -7,7 +7,7 @@ use super::{
     failure::Failure,
     keys::{IDENTITY, LAYOUT, LAYOUT_VERSION},
     members::{Link, Members, REQUEST},
-    read, values,
+    values,
 };
 
 /// Notes the version in a new store, and an identity; refuses a store that is newer than this binary, or
@@ -19,7 +19,7 @@ pub(super) async fn check(members: &Members) -> Result<(), Failure> {
             link.kv.txn(Txn::new().and_then(gets)).await
         })
         .await?;
-    let mut answers = read::answers(&response);
+    let mut answers = super::identity::answers(&response);
     let mut next = || answers.next().unwrap_or_default().into_iter().next();
     let (identity, layout) = (next(), next());
     super::identity::check(members, identity.as_ref())?;

@@ -16,9 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use etcd_client::{
-    GetOptions, GetResponse, KeyValue, ResponseHeader, TxnOp, TxnOpResponse, TxnResponse,
-};
+use etcd_client::{GetOptions, GetResponse, KeyValue, ResponseHeader, TxnOp};
 use tokio::sync::mpsc;
 
 use super::{
@@ -31,8 +29,8 @@ use super::{
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
-    Endpoint, Kind, Name, Network, Node, Object, RejectedRows, Resolve, Revision, Vni, Wanted,
-    ipam::Block,
+    Endpoint, Kind, Name, Network, Node, Object, RegistryId, RejectedRows, Resolve, Revision, Vni,
+    Wanted, ipam::Block,
 };
 
 /// Ranges that are under way at the same time.
@@ -139,7 +137,7 @@ async fn prefixed(
         cluster: header.cluster_id(),
         revision: to_revision(header.revision()),
     };
-    Ok((present, answers(&response)))
+    Ok((present, identity::answers(&response)))
 }
 
 /// From rows of nodes, of sessions, and of when nodes were seen, in this order.
@@ -445,10 +443,16 @@ pub(super) async fn get_all(
     let get = |key: &String| TxnOp::get(key.as_str(), Some(options.clone()));
     let response = identity::transact(members, keys.iter().map(get).collect()).await?;
     let now = response.header().map_or(0, ResponseHeader::revision);
-    let rows = answers(&response)
+    let rows = identity::answers(&response)
         .map(|kvs| kvs.into_iter().next())
         .collect();
     Ok((to_revision(now), rows))
+}
+
+/// The identity of the store that is there; `None`: it has none.
+pub(super) async fn store_identity(members: &Members) -> Result<Option<RegistryId>, Failure> {
+    let (_, rows) = get_all(members, &[keys::IDENTITY.to_owned()], 0).await?;
+    identity::of(rows.into_iter().next().flatten().as_ref())
 }
 
 /// The endpoint of a network that has this MAC or address.
@@ -523,20 +527,10 @@ pub(super) async fn taken(
         TxnOp::get(first, Some(options))
     });
     let response = identity::transact(members, gets.to_vec()).await?;
-    Ok(answers(&response)
+    Ok(identity::answers(&response)
         .flatten()
         .filter_map(|kv| keys::ip_at_end(kv.key_str().ok()?))
         .collect())
-}
-
-/// The rows of each get in a transaction.
-pub(super) fn answers(response: &TxnResponse) -> std::vec::IntoIter<Vec<KeyValue>> {
-    let rows = |response| match response {
-        TxnOpResponse::Get(mut got) => got.take_kvs(),
-        _ => Vec::new(),
-    };
-    let answers: Vec<_> = response.op_responses().into_iter().map(rows).collect();
-    answers.into_iter()
 }
 
 /// The endpoint that a key and its value are.

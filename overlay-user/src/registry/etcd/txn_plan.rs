@@ -9,8 +9,18 @@ use std::{
     time::Duration,
 };
 
-use super::{super::RegistryError, changes::Barrier, failure::Failure, read::OPERATIONS};
+use super::{super::RegistryError, failure::Failure, read::OPERATIONS};
 use crate::model::Revision;
+
+/// A name, MAC or address in quarantine.
+#[derive(Debug)]
+pub(super) struct QuarantineHit {
+    pub(super) what: &'static str,
+    pub(super) value: String,
+    /// As a claim names it.
+    pub(super) owner: String,
+    pub(super) lease: i64,
+}
 
 /// A row as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +58,7 @@ impl ReadSet {
     }
 }
 
-/// Why a change can't be thought out.
+/// Why a change can't be planned.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// Something has to be read first; it is among the [`ReadSet`].
@@ -56,7 +66,7 @@ pub(super) enum Stop {
     /// It never can.
     Failure(Failure),
     /// An address is in quarantine.
-    Barrier(Barrier),
+    Quarantined(QuarantineHit),
 }
 
 impl From<RegistryError> for Stop {
@@ -273,7 +283,7 @@ impl<'a> TxnPlanner<'a> {
         self.given_up.contains(key)
     }
 
-    /// The step is thought out: it joins the transaction under way if there is room, or begins one.
+    /// The step is planned: it joins the transaction under way if there is room, or begins one.
     pub(super) fn end_step(&mut self) -> Result<(), Stop> {
         let step = std::mem::take(&mut self.step);
         self.step.change = step.change;

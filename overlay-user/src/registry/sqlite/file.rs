@@ -12,11 +12,12 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use nix::sys::statvfs::{FsFlags, statvfs};
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{
     super::{RegistryError, identity::Followed},
@@ -29,6 +30,9 @@ use crate::model::RegistryId;
 const CHECK_SHARE: u32 = 100;
 /// A file that takes longer (some 100,000 endpoints) is not checked before writes: they would wait for it.
 const LONGEST_CHECK: Duration = Duration::from_millis(200);
+
+/// How long the retry of a step that SQLite's own waiting does not cover rests, see [`connect`].
+const RETRY: Duration = Duration::from_millis(20);
 
 /// Which file it is, whatever its name. The number of an inode that nobody has open may be given to
 /// another file, which is born later.
@@ -125,7 +129,7 @@ impl File {
         if now.length == 0 && !self.may_make() {
             return Err(self.empty().into());
         }
-        let connection = schema::connect(self, lock_wait, now.is_checked)?;
+        let connection = connect(self, lock_wait, now.is_checked)?;
         self.may_make.store(false, Ordering::Relaxed);
         Ok(connection)
     }
@@ -146,7 +150,7 @@ impl File {
         });
         if is_due {
             let connection =
-                schema::connect(self, lock_wait, false).inspect_err(|_| *self.checked() = None)?;
+                connect(self, lock_wait, false).inspect_err(|_| *self.checked() = None)?;
             // Its close is no reason for a checkpoint.
             let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
@@ -205,4 +209,78 @@ impl File {
         // One value is replaced by another: a panic elsewhere leaves nothing half done.
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens an existing file, and brings its schema up to date if it is the one that is followed. Waits up
+/// to `lock_wait` for a lock, here and in every later statement.
+fn connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connection, Failure> {
+    let deadline = Instant::now() + lock_wait;
+    loop {
+        // SQLite's busy handler stays out of the switch to WAL and of its recovery where waiting
+        // could be a deadlock: both happen to the first ones to open a file at the same time.
+        match try_connect(file, lock_wait, is_checked) {
+            Err(failure) if failure.is_busy() && Instant::now() < deadline => thread::sleep(RETRY),
+            result => return result,
+        }
+    }
+}
+
+fn try_connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connection, Failure> {
+    let path = file.path();
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(lock_wait)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // Nothing is written into a file that may be damaged, another's or half a copy: a close would bring
+    // a -wal into it that may be another file's.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // In WAL mode NORMAL never corrupts, and a killed process loses nothing: its commits are in the
+    // page cache. A power cut may take the last commits, and with them every reader that saw them,
+    // since all of them are on this machine. FULL would cost each endpoint a disk flush.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+
+    // One state for all that is asked: somebody else may be making the schema just now.
+    let version = schema::version(&*connection.transaction()?, path)?;
+    if connection.is_readonly("main")? {
+        return Err(RegistryError::Unavailable(format!(
+            "registry file {} can't be written: give this user write access to it and its folder",
+            path.display()
+        ))
+        .into());
+    }
+    if version == 0 && !file.may_make() {
+        return Err(file.empty().into());
+    }
+    if !is_checked {
+        file.check(&connection)?;
+    }
+    if version > 0 {
+        check_identity(&connection, file, version)?;
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+    }
+    if version < schema::VERSION {
+        schema::migrate(&mut connection, path)?;
+    }
+    if let Some(identity) = schema::identity(&connection)? {
+        file.followed.follow_first(identity);
+    }
+    Ok(connection)
+}
+
+/// Refuses a registry that is not the one that is followed.
+fn check_identity(connection: &Connection, file: &File, version: usize) -> Result<(), Failure> {
+    let found = if version < schema::WITH_IDENTITY {
+        None
+    } else {
+        schema::identity(connection)?
+    };
+    let called = format!("registry file {}", file.path().display());
+    Ok(file.followed.check(&called, found)?)
 }

@@ -1,4 +1,4 @@
-//! From a path to a connection with the current schema.
+//! The schema and its migrations.
 //!
 //! Never open the database file with anything but SQLite, not even to look at it: closing any file
 //! descriptor of a file gives up all POSIX locks that this process has on it.
@@ -8,13 +8,11 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
-    thread,
-    time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, TransactionBehavior};
 
-use super::{super::RegistryError, failure::Failure, file::File};
+use super::{super::RegistryError, failure::Failure};
 use crate::{model::RegistryId, registry::identity};
 
 /// "OVLY" in the file's header: what `file` shows, and what tells ours from another's database.
@@ -33,10 +31,7 @@ const MIGRATIONS: [&str; 5] = [
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
 /// The first version whose files have an identity.
-const WITH_IDENTITY: usize = 3;
-
-/// How long the retry of a step that SQLite's own waiting does not cover rests, see [`connect`].
-const RETRY: Duration = Duration::from_millis(20);
+pub(super) const WITH_IDENTITY: usize = 3;
 
 /// Makes what is missing of the folder (root's alone) and of the file.
 pub(super) fn create(path: &Path) -> Result<(), RegistryError> {
@@ -70,84 +65,6 @@ pub(super) fn create(path: &Path) -> Result<(), RegistryError> {
     }
 }
 
-/// Opens an existing file, and brings its schema up to date if it is the one that is followed. Waits up
-/// to `lock_wait` for a lock, here and in every later statement.
-pub(super) fn connect(
-    file: &File,
-    lock_wait: Duration,
-    is_checked: bool,
-) -> Result<Connection, Failure> {
-    let deadline = Instant::now() + lock_wait;
-    loop {
-        // SQLite's busy handler stays out of the switch to WAL and of its recovery where waiting
-        // could be a deadlock: both happen to the first ones to open a file at the same time.
-        match try_connect(file, lock_wait, is_checked) {
-            Err(failure) if failure.is_busy() && Instant::now() < deadline => thread::sleep(RETRY),
-            result => return result,
-        }
-    }
-}
-
-fn try_connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connection, Failure> {
-    let path = file.path();
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(lock_wait)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    // Nothing is written into a file that may be damaged, another's or half a copy: a close would bring
-    // a -wal into it that may be another file's.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    // In WAL mode NORMAL never corrupts, and a killed process loses nothing: its commits are in the
-    // page cache. A power cut may take the last commits, and with them every reader that saw them,
-    // since all of them are on this machine. FULL would cost each endpoint a disk flush.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-
-    // One state for all that is asked: somebody else may be making the schema just now.
-    let version = version(&*connection.transaction()?, path)?;
-    if connection.is_readonly("main")? {
-        return Err(RegistryError::Unavailable(format!(
-            "registry file {} can't be written: give this user write access to it and its folder",
-            path.display()
-        ))
-        .into());
-    }
-    if version == 0 && !file.may_make() {
-        return Err(file.empty().into());
-    }
-    if !is_checked {
-        file.check(&connection)?;
-    }
-    if version > 0 {
-        check_identity(&connection, file, version)?;
-    }
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    if mode != "wal" {
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-    }
-    if version < VERSION {
-        migrate(&mut connection, path)?;
-    }
-    if let Some(identity) = identity(&connection)? {
-        file.followed.follow_first(identity);
-    }
-    Ok(connection)
-}
-
-/// Refuses a registry that is not the one that is followed.
-fn check_identity(connection: &Connection, file: &File, version: usize) -> Result<(), Failure> {
-    let found = if version < WITH_IDENTITY {
-        None
-    } else {
-        identity(connection)?
-    };
-    let called = format!("registry file {}", file.path().display());
-    Ok(file.followed.check(&called, found)?)
-}
-
 /// The registry's identity; `None`: whoever made the schema has not got that far.
 pub(super) fn identity(connection: &Connection) -> Result<Option<RegistryId>, Failure> {
     let text: String = connection
@@ -163,7 +80,7 @@ pub(super) fn identity(connection: &Connection) -> Result<Option<RegistryId>, Fa
 }
 
 /// The file's schema version; refuses another program's database and a newer schema.
-fn version(connection: &Connection, path: &Path) -> Result<usize, Failure> {
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Failure> {
     let header = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let (application, version) = (header("application_id")?, header("user_version")?);
     let tables: u32 =
@@ -187,7 +104,7 @@ fn version(connection: &Connection, path: &Path) -> Result<usize, Failure> {
 }
 
 /// Several processes may come here at once: the version counts that is read under the lock.
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let from = version(&transaction, path)?;
     for step in MIGRATIONS.iter().skip(from) {

@@ -84,8 +84,8 @@ impl Store {
                         refusal = Some(failure.explain("etcd://h:1").to_string());
                         break;
                     }
-                    Err(Stop::Barrier(barrier)) => {
-                        refusal = Some(format!("{barrier:?}"));
+                    Err(Stop::Quarantined(hit)) => {
+                        refusal = Some(format!("{hit:?}"));
                         break;
                     }
                 }

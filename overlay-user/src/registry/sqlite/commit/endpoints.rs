@@ -14,25 +14,23 @@ use super::{
     Commit, explained,
 };
 use crate::model::{
-    Attachment, AttachmentFields, Claim, Endpoint, IfName, Mac, Name, ObjectId, Revision, Vni,
+    Attachment, AttachmentFields, Claim, Endpoint, Mac, Name, ObjectId, Revision, Vni,
 };
 
-/// An attachment as the columns `netns`, `ifname` and `attachment`.
-fn columns(
-    attachment: Option<Attachment>,
-) -> Result<(Option<Name>, Option<IfName>, Option<String>), Failure> {
+/// An attachment's fields, of which the last is a column of JSON.
+fn columns(attachment: Option<Attachment>) -> Result<(AttachmentFields, Option<String>), Failure> {
     let fields = AttachmentFields::from(attachment);
     let other = fields.other.as_ref().map(serde_json::to_string);
     let other = other
         .transpose()
         .map_err(|error| Failure::Row(error.to_string()))?;
-    Ok((fields.netns, fields.ifname, other))
+    Ok((fields, other))
 }
 
 impl Commit<'_> {
     pub(super) fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
         self.check_addresses(endpoint)?;
-        let (netns, ifname, other) = columns(endpoint.attachment.clone())?;
+        let (fields, other) = columns(endpoint.attachment.clone())?;
         let inserted = self.execute(
             "INSERT INTO endpoint (name, vni, mac, node, netns, ifname, attachment, revision)
              VALUES (?1, ?2, ?3, (SELECT id FROM node WHERE name = ?4), ?5, ?6, ?7, ?8)",
@@ -41,8 +39,8 @@ impl Commit<'_> {
                 endpoint.vni.get(),
                 endpoint.mac.to_string(),
                 endpoint.node.as_str(),
-                netns.as_ref().map(Name::as_str),
-                ifname.as_ref().map(AsRef::<str>::as_ref),
+                fields.netns.as_ref().map(Name::as_str),
+                fields.ifname.as_ref().map(AsRef::<str>::as_ref),
                 other,
                 self.revision,
             ),
@@ -118,7 +116,7 @@ impl Commit<'_> {
         node: &Name,
         attachment: Option<Attachment>,
     ) -> Result<(), Failure> {
-        let (netns, ifname, other) = columns(attachment)?;
+        let (fields, other) = columns(attachment)?;
         let moved = self.execute(
             "UPDATE endpoint SET node = (SELECT id FROM node WHERE name = ?2),
                 netns = ?3, ifname = ?4, attachment = ?5, revision = ?6
@@ -127,8 +125,8 @@ impl Commit<'_> {
             (
                 name.as_str(),
                 node.as_str(),
-                netns.as_ref().map(Name::as_str),
-                ifname.as_ref().map(AsRef::<str>::as_ref),
+                fields.netns.as_ref().map(Name::as_str),
+                fields.ifname.as_ref().map(AsRef::<str>::as_ref),
                 other,
                 self.revision,
             ),

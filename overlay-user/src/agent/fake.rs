@@ -10,10 +10,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value as Json, from_value, json};
 use tokio::sync::{Notify, mpsc};
 
-use super::*;
+use super::api::*;
 use crate::{
     agent::server::{Handle, Outcome, Paged, Respond},
-    model::{Attachment, EndpointDrops, NetworkSettings, Vtep},
+    model::{Attachment, Endpoint, EndpointDrops, Network, NetworkSettings, Node, Vtep},
 };
 
 pub(crate) fn network() -> Network {
@@ -239,7 +239,7 @@ pub(crate) fn create_network() -> CreateNetwork {
 
 /// Nothing has the address 10.0.0.99.
 pub(crate) fn removed_vtep(vtep: &VtepRef) -> Option<VtepRemovedView> {
-    let ip: IpAddr = "10.0.0.9".parse().unwrap();
+    let ip: std::net::IpAddr = "10.0.0.9".parse().unwrap();
     (*vtep != VtepRef::Ip("10.0.0.99".parse().unwrap())).then(|| VtepRemovedView {
         node: "vtep-10.0.0.9".parse().unwrap(),
         ip,

@@ -1,0 +1,32 @@
+//! What an interface in a namespace shall be, whatever its kind.
+
+use ipnet::IpNet;
+
+use super::PortSpec;
+use crate::model::{IfName, InNetns, Mac, Name};
+
+/// What an interface in a namespace shall be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NetnsPort<'a> {
+    pub(super) endpoint: &'a Name,
+    pub(super) netns: &'a Name,
+    pub(super) ifname: &'a IfName,
+    pub(super) mac: Mac,
+    pub(super) addresses: &'a [IpNet],
+    /// Bytes.
+    pub(super) mtu: u32,
+}
+
+impl<'a> NetnsPort<'a> {
+    /// The port of `spec`, which is in `place`.
+    pub(super) fn new(spec: &'a PortSpec, place: &'a InNetns) -> Self {
+        Self {
+            endpoint: &spec.endpoint,
+            netns: &place.netns,
+            ifname: &place.ifname,
+            mac: spec.mac,
+            addresses: &spec.addresses,
+            mtu: spec.mtu,
+        }
+    }
+}
