@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     digest::{self, Hash},
-    mirror::{Fact, Known, Mirror},
+    mirror::{Known, Mirror},
     status::LocalEndpoints,
-    tables::Derived,
 };
 use crate::{
-    model::{
-        FdbKey, FdbRow, FdbTarget, Name, Network, Node, Row, Tables, Vtep, VtepAddr, VtepPath,
-        for_each_table,
-    },
+    model::{FdbKey, FdbRow, FdbTarget, Name, Network, Node, Vtep, VtepAddr, VtepPath},
     platform::PortSpec,
 };
 
@@ -118,12 +114,6 @@ pub struct Desired<'a> {
 }
 
 impl Desired<'_> {
-    /// The row that shall be there under a key.
-    #[must_use]
-    pub fn row<R: Derived<Id = <R as Row>::Key>>(&self, key: R::Key) -> Option<R> {
-        R::desired(self, &key).map(|(_, row)| row)
-    }
-
     /// Where frames for an endpoint go. `None`: its node, its network or its interface is missing.
     pub(super) fn target(&self, endpoint: &Known<'_>) -> Option<FdbTarget> {
         self.mirror.network(endpoint.vni())?;
@@ -152,27 +142,3 @@ impl Desired<'_> {
         nodes.filter(|node| node.name != self.local.node)
     }
 }
-
-macro_rules! of_tables {
-    ($($(#[$_:meta])* $table:ident: $row:ty,)+) => {
-        impl Desired<'_> {
-            /// The tables that don't have rows for each endpoint of the registry; the others are empty.
-            #[must_use]
-            pub fn small_tables(&self) -> Tables {
-                let mut tables = Tables::default();
-                $(if !<$row>::IS_LARGE {
-                    tables.$table = <$row>::all(self);
-                })+
-                tables
-            }
-
-            /// Adds the rows that follow from a fact.
-            pub(super) fn put(&self, fact: &Fact<'_>, tables: &mut Tables) {
-                $(<$row>::affected(fact, &mut |id| {
-                    tables.$table.extend(<$row>::desired(self, &id));
-                });)+
-            }
-        }
-    };
-}
-for_each_table!(of_tables);

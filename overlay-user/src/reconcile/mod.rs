@@ -59,8 +59,8 @@ use self::{
     watchdog::{Part, Watchdog},
 };
 pub use self::{
-    view::{Counters, View},
-    withheld::{Former, Lost},
+    view::{Counters, Lost, View},
+    withheld::Former,
 };
 use crate::{
     model::{Event, KnownKind, Miss, Name, Node, Question, Revision},

@@ -8,12 +8,9 @@ use super::{
     Reconciler,
     cache::{Asked, Lookup},
     mirror::{Known, Mirror},
-    wake::Completion,
+    wake::{Answer, Completion},
 };
-use crate::{
-    model::{Endpoint, Event, FdbKey, FdbRow, Miss, Name, Revision, Wanted},
-    registry::RegistryError,
-};
+use crate::model::{Endpoint, Event, FdbKey, FdbRow, Miss, Name, Revision, Wanted};
 
 /// How often it is looked for endpoints that nobody talks to.
 const AGEING: Duration = Duration::from_secs(1);
@@ -24,9 +21,6 @@ const CANDIDATES: usize = 32;
 
 /// What the maps' counts of seconds are off by at most.
 const SECOND: Duration = Duration::from_secs(1);
-
-/// What the registry said about an address; `None`: nothing in time.
-pub(super) type Answer = Option<Result<Option<Endpoint>, RegistryError>>;
 
 impl Lookup {
     fn of(miss: &Miss) -> Self {

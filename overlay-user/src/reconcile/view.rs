@@ -7,8 +7,19 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{mirror::Mirror, status::PortState, withheld::Lost};
+use super::{mirror::Mirror, status::PortState};
 use crate::model::{EndpointState, KnownKind, Name, Revision, RowId};
+
+/// A registry that is out of reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why, in a line.
+    pub reason: String,
+    /// When it was noticed. What the agent knows is at least this old.
+    pub since: Instant,
+    /// A store is in reach, and is not the one that is followed.
+    pub is_foreign: bool,
+}
 
 /// What the loop knows, for whoever asks.
 #[derive(Debug)]

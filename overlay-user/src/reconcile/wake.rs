@@ -15,7 +15,6 @@ use tokio::{
 
 use super::{
     cache::Lookup,
-    resolve::Answer,
     watchdog::{Part, Watchdog},
     work::Work,
 };
@@ -24,6 +23,9 @@ use crate::{
     platform::{PlatformError, Port, PortChange, PortSpec},
     registry::{Reading, RegistryError, WatchEvent},
 };
+
+/// What the registry said about an address; `None`: nothing in time.
+pub(super) type Answer = Option<Result<Option<Endpoint>, RegistryError>>;
 
 /// The result of a request that ran in the background.
 pub(super) enum Completion {

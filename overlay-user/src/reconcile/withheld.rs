@@ -4,22 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Reconciler, View, mirror::Absent, sync::CHUNK, vet};
+use super::{Lost, Reconciler, View, mirror::Absent, sync::CHUNK, vet};
 use crate::model::{Delta, Endpoint, Name, RegistryChange, Rejected, RowId, Snapshot};
 
 /// How long a delta may be behind the reading that left out what it removes.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// A registry that is out of reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
-    /// Why, in a line.
-    pub reason: String,
-    /// When it was noticed. What the agent knows is at least this old.
-    pub since: Instant,
-    /// A store is in reach, and is not the one that is followed.
-    pub is_foreign: bool,
-}
 
 /// What an earlier agent knew of the registry beside what that says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

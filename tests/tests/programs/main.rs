@@ -32,3 +32,4 @@ mod sender;
 mod slow_path;
 mod traffic;
 mod underlay;
+mod verified;

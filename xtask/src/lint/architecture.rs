@@ -89,15 +89,12 @@ pub(super) const IMPORTS: [(&str, &str); 21] = [
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 
 /// Circles of modules that are still to be cut: the module that they are in, and which of its modules.
-pub(super) const CIRCLES: [(&str, &str); 6] = [
+pub(super) const CIRCLES: [(&str, &str); 3] = [
     (
         "user::agent",
         "adopt, doctor, inquiries, monitor, operations, verify",
     ),
     ("user::reconcile", "announce, apply, ports, telling, write"),
-    ("user::reconcile", "desired, tables"),
-    ("user::reconcile", "resolve, wake"),
-    ("user::reconcile", "view, withheld"),
     (
         "user::reconcile::simulation",
         "faulty_writes, host, invariants, world",

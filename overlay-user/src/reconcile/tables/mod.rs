@@ -14,7 +14,7 @@ use super::{
     digest::Hash,
     mirror::Fact,
 };
-use crate::model::{Row, Rows, Vni};
+use crate::model::{Row, Rows, Tables, Vni, for_each_table};
 
 /// A table whose rows follow from the registry's state and the host's.
 pub trait Derived: Row {
@@ -35,3 +35,35 @@ pub trait Derived: Row {
         None
     }
 }
+
+impl Desired<'_> {
+    /// The row that shall be there under a key.
+    #[must_use]
+    pub fn row<R: Derived<Id = <R as Row>::Key>>(&self, key: R::Key) -> Option<R> {
+        R::desired(self, &key).map(|(_, row)| row)
+    }
+}
+
+macro_rules! of_tables {
+    ($($(#[$_:meta])* $table:ident: $row:ty,)+) => {
+        impl Desired<'_> {
+            /// The tables that don't have rows for each endpoint of the registry; the others are empty.
+            #[must_use]
+            pub fn small_tables(&self) -> Tables {
+                let mut tables = Tables::default();
+                $(if !<$row>::IS_LARGE {
+                    tables.$table = <$row>::all(self);
+                })+
+                tables
+            }
+
+            /// Adds the rows that follow from a fact.
+            pub(super) fn put(&self, fact: &Fact<'_>, tables: &mut Tables) {
+                $(<$row>::affected(fact, &mut |id| {
+                    tables.$table.extend(<$row>::desired(self, &id));
+                });)+
+            }
+        }
+    };
+}
+for_each_table!(of_tables);

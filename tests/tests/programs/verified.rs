@@ -1,0 +1,51 @@
+//! How many instructions the verifier walks through, as recorded for each kernel.
+//!
+//! More of them take longer to load and come closer to the verifier's limit, and one stage too many can double them.
+
+use nix::sys::utsname::uname;
+use overlay_ebpf::abi::program::{
+    ECHO, ENDPOINT_INGRESS, EXTERNAL_INGRESS, ICMP_ERROR, SEND_PROBE, UNDERLAY_INGRESS,
+};
+
+/// The kernels that counts are recorded of: `uname -r` begins so.
+const KERNELS: [&str; 3] = ["6.1.", "6.12.", "6.18."];
+
+/// Instructions by program, on each of the kernels.
+const RECORDED: [(&str, [u32; 3]); 6] = [
+    (ENDPOINT_INGRESS, [21_802, 14_685, 18_182]),
+    (UNDERLAY_INGRESS, [12_096, 13_869, 16_909]),
+    (EXTERNAL_INGRESS, [7415, 5443, 7405]),
+    (ICMP_ERROR, [1747, 1696, 1710]),
+    (SEND_PROBE, [5793, 3857, 4135]),
+    (ECHO, [8795, 4584, 6262]),
+];
+
+/// Where a count differs from what is recorded by more than one in this many, it is to be recorded anew: other patch
+/// levels of a kernel may differ a little.
+const TOLERANCE: u32 = 20;
+
+/// Compares the counts of loaded programs; those of other kernels and programs are only told.
+pub(crate) fn compare(counts: &[(&str, u32)]) {
+    let release = uname().unwrap().release().to_string_lossy().into_owned();
+    let kernel = KERNELS
+        .iter()
+        .position(|kernel| release.starts_with(kernel));
+    let mut wrong = Vec::new();
+    for (name, count) in counts {
+        println!("{name}: {count} instructions verified");
+        let recorded = RECORDED.iter().find(|(recorded, _)| recorded == name);
+        let Some((recorded, kernel)) = recorded.zip(kernel) else {
+            continue;
+        };
+        let recorded = recorded.1[kernel];
+        if count.abs_diff(recorded) > recorded / TOLERANCE {
+            wrong.push(format!("{name} {count}, recorded {recorded}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "on Linux {release} the verifier walks through other numbers of instructions: {}; if that is meant, \
+         record them in tests/tests/programs/verified.rs",
+        wrong.join("; ")
+    );
+}
