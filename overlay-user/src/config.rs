@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     model::{IfName, Name, NetworkRef},
-    registry::Settings as RegistrySettings,
+    registry::RegistrySettings,
 };
 
 mod access;

@@ -9,7 +9,7 @@ use std::{
 
 use overlay_user::{
     agent::{self, Ending},
-    cli::{Cli, CommandError, Output, Session, Verb, answer_completion},
+    cli::{Cli, CommandError, Context, Output, Verb, answer_completion},
     config::LogFormat,
     observe::log,
 };
@@ -48,7 +48,7 @@ fn dispatch(cli: Cli) -> Result<Ending, CommandError> {
     let outcome = match cli.verb {
         Verb::Run(args) => {
             let config = args.config(cli.instance, cli.log)?;
-            log::start(&log::Settings {
+            log::start(&log::LogSettings {
                 filter: &config.log,
                 format: log_format(config.log_format),
             });
@@ -58,15 +58,15 @@ fn dispatch(cli: Cli) -> Result<Ending, CommandError> {
         }
         Verb::Command(command) => {
             let log = cli.log.unwrap_or_default();
-            log::start(&log::Settings {
+            log::start(&log::LogSettings {
                 filter: log.filter.as_deref().unwrap_or("off"),
                 format: log_format(log.format.unwrap_or_default()),
             });
             let mut out = stdout().lock();
             let output = Output::new(cli.output, &mut out);
             let output = output.on_terminal(stdout().is_terminal());
-            let mut session = Session::new(cli.instance, output).with_patience(cli.timeout);
-            let executed = runtime.block_on(command.execute(&mut session));
+            let mut context = Context::new(cli.instance, output).with_patience(cli.timeout);
+            let executed = runtime.block_on(command.execute(&mut context));
             executed.map(|()| Ending::Stopped)
         }
     };

@@ -21,7 +21,7 @@ use crate::{
     config::{Config, InstancePaths},
     model::{Name, RegistryId, Snapshot, Vni},
     platform::Platform,
-    reconcile::{View, mirror::Known},
+    reconcile::{View, mirror::EndpointRef},
     registry,
 };
 
@@ -152,12 +152,12 @@ fn compare(view: &View, snapshot: &Snapshot) -> AdoptView {
     let nodes_of: BTreeMap<&Name, &Name> = rows.map(|row| (&row.name, &row.node)).collect();
     let vnis: BTreeSet<Vni> = snapshot.networks.iter().map(|it| it.vni).collect();
     let nodes: BTreeSet<&Name> = snapshot.nodes.iter().map(|it| &it.name).collect();
-    let stays = |known: &Known<'_>| {
+    let stays = |known: &EndpointRef<'_>| {
         let node = nodes_of.get(known.name());
         node.is_some_and(|node| !known.is_local() || *node == known.node())
     };
     let gone = mirror.endpoints().filter(|known| !stays(known));
-    let (local, remote): (Vec<_>, Vec<_>) = gone.partition(Known::is_local);
+    let (local, remote): (Vec<_>, Vec<_>) = gone.partition(EndpointRef::is_local);
     let mut endpoints: Vec<Name> = local.iter().map(|it| it.name().clone()).collect();
     endpoints.sort_unstable();
     let gone_networks = mirror.networks().filter(|it| !vnis.contains(&it.vni));

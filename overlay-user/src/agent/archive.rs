@@ -18,7 +18,7 @@ use super::instance::InstanceRecord;
 use crate::{
     config::InstancePaths,
     model::Name,
-    registry::{self, Counts, Findings, Imported, Registry, Settings, limited},
+    registry::{self, Counts, Findings, Imported, Registry, RegistrySettings, limited},
 };
 
 /// For how long a registry that does not answer is waited for.
@@ -28,7 +28,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Writes the whole registry into `file`, which is replaced only once all is written.
 pub async fn export(
-    named: Option<Settings>,
+    named: Option<RegistrySettings>,
     instance: &Name,
     file: &Path,
 ) -> anyhow::Result<Counts> {
@@ -78,7 +78,7 @@ fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 
 /// Makes what `file` holds and the registry does not have. A SQLite registry that is missing is made.
 pub async fn import(
-    named: Option<Settings>,
+    named: Option<RegistrySettings>,
     instance: &Name,
     file: &Path,
 ) -> anyhow::Result<Imported> {
@@ -91,7 +91,7 @@ pub async fn import(
 
 /// Whether the registry agrees with itself; with `repair`, mends what needs no decision.
 pub async fn check(
-    named: Option<Settings>,
+    named: Option<RegistrySettings>,
     instance: &Name,
     repair: bool,
 ) -> anyhow::Result<Findings> {
@@ -100,7 +100,7 @@ pub async fn check(
 }
 
 /// The registry that is named, or that of the instance's last agent.
-fn which(named: Option<Settings>, instance: &Name) -> anyhow::Result<Settings> {
+fn which(named: Option<RegistrySettings>, instance: &Name) -> anyhow::Result<RegistrySettings> {
     if let Some(named) = named {
         return Ok(named);
     }
@@ -126,7 +126,7 @@ pub(super) fn is_denied(error: &anyhow::Error) -> bool {
 
 /// Opens a registry that is there: opening would make a SQLite file.
 async fn open_existing(
-    named: Option<Settings>,
+    named: Option<RegistrySettings>,
     instance: &Name,
 ) -> anyhow::Result<Arc<dyn Registry>> {
     let settings = which(named, instance)?;
@@ -138,7 +138,7 @@ async fn open_existing(
     open(&settings).await
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Registry>> {
+async fn open(settings: &RegistrySettings) -> anyhow::Result<Arc<dyn Registry>> {
     let opening = limited::open(&settings.url, ANSWER, registry::open(settings));
     let opened = timeout(OPENING, opening).await;
     let opened = opened.with_context(|| {
@@ -156,8 +156,8 @@ mod tests {
     use super::*;
     use crate::model::{Change, Network};
 
-    async fn furnished(folder: &Path) -> Settings {
-        let settings = Settings::new(format!("sqlite://{}/registry.db", folder.display()));
+    async fn furnished(folder: &Path) -> RegistrySettings {
+        let settings = RegistrySettings::new(format!("sqlite://{}/registry.db", folder.display()));
         let registry = registry::open(&settings).await.unwrap();
         let network = Network::new("blue".parse().unwrap(), "42".parse().unwrap());
         let making = [Change::CreateNetwork(network)];
@@ -177,7 +177,7 @@ mod tests {
         let counts = export(Some(from), &nobody(), &file).await.unwrap();
         assert_eq!(counts.networks, 1);
         assert!(!with_suffix(&file, ".new").exists());
-        let to = Settings::new(format!("sqlite://{}/other.db", folder.path().display()));
+        let to = RegistrySettings::new(format!("sqlite://{}/other.db", folder.path().display()));
         let imported = import(Some(to.clone()), &nobody(), &file).await.unwrap();
         assert_eq!((imported.made.networks, imported.refused), (1, 0));
         let findings = check(Some(to), &nobody(), false).await.unwrap();
@@ -188,7 +188,7 @@ mod tests {
     async fn neither_an_export_nor_a_check_makes_a_registry() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("typo.db");
-        let settings = Settings::new(format!("sqlite://{}", path.display()));
+        let settings = RegistrySettings::new(format!("sqlite://{}", path.display()));
         let file = folder.path().join("backup.jsonl");
         for error in [
             export(Some(settings.clone()), &nobody(), &file)

@@ -19,7 +19,7 @@ use super::{
 use crate::model::{Answer, Inquiry, Name, PathView, PathsTold, Vtep};
 
 /// How long hosts have to try their paths, and to say what came of it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATHS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Clocks may differ by so much before the times that hosts tell each other mislead, milliseconds.
 const SKEW_MS: i64 = 5000;
 
@@ -40,7 +40,7 @@ impl Agent {
             .collect();
         let asked_ms = Timestamp::now().as_millisecond();
         let reports = self
-            .inquire(Inquiry::Paths, PATIENCE, |reports| {
+            .inquire(Inquiry::Paths, PATHS_TIMEOUT, |reports| {
                 let told: BTreeSet<&Name> = reports.iter().map(|report| &report.node).collect();
                 alive.iter().all(|node| told.contains(node))
             })

@@ -26,7 +26,7 @@ const CHECK: Duration = Duration::from_secs(30);
 /// The first wait after a failure; doubles up to [`CHECK`].
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 /// How long one look may take, with what it mends.
-const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it says at least that it goes on.
 const TURN: Duration = Duration::from_secs(5);
 /// The least time between two looks: somebody may undo each change as soon as it is made.
@@ -101,7 +101,7 @@ impl Keeper {
         };
         let mut backoff = MIN_BACKOFF;
         loop {
-            let ensured = timeout(PATIENCE, self.ensure()).await.ok();
+            let ensured = timeout(LOOK_TIMEOUT, self.ensure()).await.ok();
             if ensured.is_none() {
                 self.close_slow_path();
             }
@@ -121,7 +121,7 @@ impl Keeper {
                     ensured.problem.clone()
                 }
                 Some(Err(error)) => Some(format!("{error:#}")),
-                None => Some(format!("no answer of the kernel within {PATIENCE:?}")),
+                None => Some(format!("no answer of the kernel within {LOOK_TIMEOUT:?}")),
             };
             let longest = if changes.is_some() { ROUTINE } else { CHECK };
             let wait = if found.is_some() { backoff } else { longest };

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Longer than a registry in reach takes to tell the nodes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXAMINATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than it takes to find out that nothing comes back.
 const PATHS: Duration = Duration::from_secs(4);
 /// How often it is looked whether all paths are known.
@@ -73,7 +73,12 @@ impl Agent {
         judge_parts(&mut found, &self.observer.watchdog().stalled());
         judge_kernel(&mut found, kernel().await);
         let advice = "see the agent's log";
-        match timeout(PATIENCE, self.platform.condition(self.config.port)).await {
+        match timeout(
+            EXAMINATION_TIMEOUT,
+            self.platform.condition(self.config.port),
+        )
+        .await
+        {
             Ok(Ok(condition)) => judge_devices(&mut found, &condition, &self.config),
             Ok(Err(error)) => found.find(problem("devices", error, advice)),
             Err(_) => found.find(problem("devices", "the kernel does not answer", advice)),
@@ -103,7 +108,7 @@ impl Agent {
             self.underlay.mtu.saturating_sub(VtepAddr::IPV4_OVERHEAD),
         );
         let asked = Instant::now();
-        let answer = timeout(PATIENCE, self.registry.nodes()).await;
+        let answer = timeout(EXAMINATION_TIMEOUT, self.registry.nodes()).await;
         let url = self.registry.url();
         if let Some(nodes) = judge_registry(&mut found, &url, lost, answer.ok(), asked.elapsed()) {
             let own = Own {
@@ -164,10 +169,18 @@ async fn kernel() -> Result<(), DatapathError> {
             cause,
         })
     };
-    match timeout(PATIENCE, tokio::task::spawn_blocking(datapath::require)).await {
+    match timeout(
+        EXAMINATION_TIMEOUT,
+        tokio::task::spawn_blocking(datapath::require),
+    )
+    .await
+    {
         Ok(Ok(required)) => required,
         Ok(Err(error)) => failed(error.to_string()),
-        Err(_) => failed(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => failed(format!(
+            "no answer within {} s",
+            EXAMINATION_TIMEOUT.as_secs()
+        )),
     }
 }
 
@@ -423,7 +436,10 @@ fn judge_registry(
     }
     match answer {
         None => {
-            let message = format!("{url} has not answered within {} s", PATIENCE.as_secs());
+            let message = format!(
+                "{url} has not answered within {} s",
+                EXAMINATION_TIMEOUT.as_secs()
+            );
             found.find(problem("registry", message, advice));
             None
         }

@@ -30,7 +30,7 @@ pub(super) struct InstanceRecord {
     pub node: Name,
     pub iface: IfName,
     #[serde(deserialize_with = "registry_of_any_version")]
-    pub registry: registry::Settings,
+    pub registry: registry::RegistrySettings,
     /// The host's namespace, see [`Netns::identity`].
     pub netns: String,
     /// The VTEP's address, which the next agent keeps if the interface still has it. Agents of version
@@ -109,15 +109,15 @@ pub(super) fn find<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>
 /// Agents of version 0.1 left the URL alone.
 fn registry_of_any_version<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<registry::Settings, D::Error> {
+) -> Result<registry::RegistrySettings, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Written {
         Url(String),
-        Access(registry::Settings),
+        Access(registry::RegistrySettings),
     }
     Ok(match Written::deserialize(deserializer)? {
-        Written::Url(url) => registry::Settings::new(url),
+        Written::Url(url) => registry::RegistrySettings::new(url),
         Written::Access(access) => access,
     })
 }
@@ -225,7 +225,7 @@ mod tests {
         let record = InstanceRecord {
             node: "h1".parse().unwrap(),
             iface: "u0".parse().unwrap(),
-            registry: registry::Settings::new("etcd://10.0.0.1:2379".to_owned()),
+            registry: registry::RegistrySettings::new("etcd://10.0.0.1:2379".to_owned()),
             netns: "boot:1".to_owned(),
             vtep: Some(Ipv4Addr::new(10, 0, 0, 1)),
             port: Some(4789),

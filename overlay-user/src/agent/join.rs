@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a first start waits for a living node to give an address up; the service tries again.
-const FIRST_PATIENCE: Duration = Duration::from_mins(1);
+const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The VTEP's address is another node's, and may soon be no more.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +191,7 @@ impl<'a> Join<'a> {
         let ip = holder.vtep.ip;
         if holder.alive {
             let waits =
-                !self.is_first || (is_member && now.duration_since(self.begun) < FIRST_PATIENCE);
+                !self.is_first || (is_member && now.duration_since(self.begun) < FIRST_TIMEOUT);
             return if waits {
                 Verdict::Wait(format!(
                     "VTEP address {ip} is node {}'s in the registry, and its agent is alive: this node waits \
@@ -292,10 +292,10 @@ mod tests {
             judge_first(&living, true, Duration::ZERO),
             Verdict::Wait(_)
         ));
-        assert_eq!(judge_first(&living, true, FIRST_PATIENCE), Verdict::Refuse);
+        assert_eq!(judge_first(&living, true, FIRST_TIMEOUT), Verdict::Refuse);
         let (config, session) = (config(), Session::new("s".to_owned()));
         let again = Join::new(&config, vtep(), 1500, &session, false);
-        let late = again.begun + FIRST_PATIENCE * 9;
+        let late = again.begun + FIRST_TIMEOUT * 9;
         assert!(matches!(again.judge(&living, true, late), Verdict::Wait(_)));
     }
 

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// How long a scrape waits for the registry. Prometheus itself gives up after 10 s.
-const PATIENCE: Duration = Duration::from_secs(2);
+const NODES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Scrapes at once.
 const CONNECTIONS: usize = 32;
 /// How long a scrape may take, the reader's share included.
@@ -159,7 +159,7 @@ impl Sources {
     }
 
     async fn peers(&self) -> Option<Peers> {
-        match timeout(PATIENCE, self.registry.nodes()).await {
+        match timeout(NODES_TIMEOUT, self.registry.nodes()).await {
             Ok(Ok(nodes)) => {
                 let peers = nodes
                     .iter()

@@ -411,7 +411,7 @@ async fn load(
     paths: &InstancePaths,
     underlay: &Underlay,
 ) -> anyhow::Result<Kernel> {
-    let settings = datapath::Settings {
+    let settings = datapath::DatapathSettings {
         pins: paths.pins.clone(),
         underlay: config.iface.to_string(),
         underlay_ifindex: underlay.ifindex,

@@ -14,14 +14,14 @@ use crate::{
         Answer, EchoKind, EchoRequest, Endpoint, Inquiry, Mac, Name, Node, Ping, PingSize,
         PingTarget, Pinged, ProbeRequest, Sighting, Vni, VtepAddr, Wanted,
     },
-    reconcile::{desired::Local, mirror::Known},
+    reconcile::{desired::Local, mirror::EndpointRef},
 };
 
 mod lost;
 mod networks;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long another host may take to send an echo and to say what became of it.
 const ERRAND: Duration = Duration::from_secs(15);
 /// Lengths that are tried at once where the longest is looked for, each of them twice.
@@ -203,7 +203,7 @@ impl Agent {
     async fn ping_once(&self, route: &Route, size: u16) -> Result<Pinged, OperationError> {
         let size = size.max(SMALLEST);
         let (id, sent) = self.send_one(&route.way, size).await?;
-        let back = self.sightings.back(id, PATIENCE).await;
+        let back = self.sightings.back(id, REPLY_TIMEOUT).await;
         let left = self.sightings.of(id).into_iter();
         let left = left.filter(|seen| seen.kind == EchoKind::Left);
         let left = left.map(|seen| seen.at).next().unwrap_or(sent);
@@ -259,7 +259,7 @@ impl Agent {
             sent.push((*length, self.send_one(&route.way, *length).await?.0));
         }
         let coming = sent.into_iter().map(|(length, id)| async move {
-            let back = self.sightings.back(id, PATIENCE).await;
+            let back = self.sightings.back(id, REPLY_TIMEOUT).await;
             back.map(|_| length)
         });
         Ok(join_all(coming).await.into_iter().flatten().max())
@@ -334,7 +334,7 @@ impl Agent {
     ) -> Result<Route, OperationError> {
         let view = self.observer.view().await;
         let known = view.mirror.endpoint(from);
-        let local = known.filter(Known::is_local);
+        let local = known.filter(EndpointRef::is_local);
         let (Some(local), Some(port)) = (local, view.ifindex(from)) else {
             return Err(refused(format_args!(
                 "endpoint {from} does not stand on node {}: see `overlay endpoint show {from}`",

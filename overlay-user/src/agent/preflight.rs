@@ -50,7 +50,7 @@ pub(super) async fn open(
     let settings = &config.registry;
     match former.map(|former| &former.registry) {
         Some(former) if former.url == settings.url && !is_adopted => {
-            let settings = registry::Settings {
+            let settings = registry::RegistrySettings {
                 identity: former.identity,
                 ..settings.clone()
             };
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn an_instance_moves_to_a_registry_only_if_that_knows_it() {
         let other = Config {
-            registry: registry::Settings::new("sqlite:///other.db".to_owned()),
+            registry: registry::RegistrySettings::new("sqlite:///other.db".to_owned()),
             ..config()
         };
         let moved = registry("h1", "10.0.0.1", false);

@@ -91,7 +91,7 @@ impl Prober {
     }
 
     fn send_due(&self, ids: &mut Ids) {
-        let due = self.paths.due(now(), || ids.next(), tell_of);
+        let due = self.paths.due(now(), || ids.next(), log_change);
         for (ip, id, len) in due {
             self.send(ip, id, len);
         }
@@ -139,7 +139,7 @@ impl Prober {
                         }
                     }
                 }
-                tell_of(echo.vtep, before, path.state());
+                log_change(echo.vtep, before, path.state());
             }
             heard = echoes.try_recv().ok();
         }
@@ -149,7 +149,7 @@ impl Prober {
     }
 }
 
-fn tell_of(vtep: VtepAddr, before: PathState, after: PathState) {
+fn log_change(vtep: VtepAddr, before: PathState, after: PathState) {
     match after {
         _ if before == after => {}
         PathState::Ok => tracing::info!(%vtep, "tunnel packets get there and back"),

@@ -26,7 +26,7 @@ use super::{
 mod route;
 mod stream;
 
-pub(super) use route::{Failure, route};
+pub(super) use route::{ErrorResponse, route};
 pub use route::{Handle, Outcome, Paged, Respond};
 pub use stream::Page;
 
@@ -170,8 +170,8 @@ macro_rules! routes {
 }
 for_each_operation!(routes);
 
-async fn unknown() -> Failure {
-    Failure(OperationError::new(
+async fn unknown() -> ErrorResponse {
+    ErrorResponse(OperationError::new(
         ErrorKind::Usage,
         "the agent does not know this operation: it and the overlay command are of different \
          versions, restart the agent",

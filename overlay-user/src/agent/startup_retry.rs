@@ -18,7 +18,7 @@ use super::{
     api::{AdoptRegistry, ErrorKind, Operation as _, OperationError},
     connections,
     join::Claimed,
-    server::{self, Failure, route},
+    server::{self, ErrorResponse, route},
 };
 use crate::{
     config::Config,
@@ -47,7 +47,7 @@ impl<'a> Waiting<'a> {
     /// wrong, but for another list of etcd's members.
     pub(super) fn new(
         config: &'a Config,
-        former: Option<&registry::Settings>,
+        former: Option<&registry::RegistrySettings>,
         socket: &'a UnixListener,
         adoption: &'a Arc<AtStart>,
     ) -> Self {
@@ -169,7 +169,7 @@ async fn refuse(
             begun.elapsed().as_secs(),
             *reason.borrow()
         );
-        async { Failure(OperationError::new(ErrorKind::Unavailable, refusal)) }
+        async { ErrorResponse(OperationError::new(ErrorKind::Unavailable, refusal)) }
     });
     let listener = UnixListener::from_std(listener)?;
     connections::serve(
@@ -199,7 +199,7 @@ mod tests {
             ..Settings::default()
         };
         Config {
-            registry: registry::Settings::new(url.to_owned()),
+            registry: registry::RegistrySettings::new(url.to_owned()),
             ..Config::load(settings, None).unwrap()
         }
     }
@@ -247,7 +247,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listener = server::listen(&folder.path().join("a.sock"), None).unwrap();
         let refused = || anyhow::Error::from(RegistryError::Refused("wrong password".to_owned()));
-        let former = registry::Settings::new("sqlite:///x.db".to_owned());
+        let former = registry::RegistrySettings::new("sqlite:///x.db".to_owned());
         for (url, former, error) in [
             ("etcd://10.0.0.1:2379", None, away as fn() -> anyhow::Error),
             ("sqlite:///y.db", Some(&former), away),

@@ -29,7 +29,7 @@ mod rows;
 use rows::{Chunks, Rows, Wanted};
 
 /// How long hosts have to answer a question. Who has a million rows takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at what differs: longer than any host is behind the registry.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Rows in one answer at most, as long as a part has no more: it has to fit a registry's value.
@@ -91,7 +91,7 @@ impl<'a> Verifier<'a> {
     pub(super) fn new(registry: &'a dyn Registry) -> Self {
         Self {
             registry,
-            patience: PATIENCE,
+            patience: REPORT_TIMEOUT,
         }
     }
 

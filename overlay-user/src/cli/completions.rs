@@ -17,7 +17,7 @@ use clap_complete::{
 };
 use tokio::{runtime, time::timeout};
 
-use super::{Cli, CommandError, Session};
+use super::{Cli, CommandError, Context};
 use crate::{
     agent::{
         api::{EndpointView, ListEndpoints, ListNetworks, ListVteps, NetworkView, VtepView},
@@ -41,7 +41,7 @@ nodes. Write it anew when overlay is another version.";
 const ASKED_BY: &str = "OVERLAY_COMPLETE";
 
 /// How long whoever pressed TAB waits for names. Those that are known by then are shown.
-const PATIENCE: Duration = Duration::from_millis(250);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How many names are offered at most: nobody reads more.
 const OFFERED: usize = 1000;
@@ -54,9 +54,9 @@ pub struct CompletionsArgs {
 }
 
 impl CompletionsArgs {
-    pub(super) fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    pub(super) fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let script = script(self.shell).map_err(CommandError::internal)?;
-        session.output.text(&script)?;
+        context.output.text(&script)?;
         Ok(())
     }
 }
@@ -226,7 +226,7 @@ fn offer(current: &OsStr, gather: impl AsyncFnOnce(&mut Offered)) -> Vec<Complet
         return Vec::new();
     };
     // What is known when the time is over is worth showing.
-    let _ = runtime.block_on(async { timeout(PATIENCE, gather(&mut offered)).await });
+    let _ = runtime.block_on(async { timeout(ANSWER_TIMEOUT, gather(&mut offered)).await });
     // A thread that still reads a registry is not worth waiting for.
     runtime.shutdown_background();
     offered.candidates
@@ -249,7 +249,7 @@ impl Source {
         let instance = instance_of(&words_of(env::args_os()), env::var_os("OVERLAY_INSTANCE"))?;
         let left = Left::find(&instance).ok().flatten();
         Some(Self {
-            client: Client::new(instance).with_timeout(PATIENCE),
+            client: Client::new(instance).with_timeout(ANSWER_TIMEOUT),
             left,
         })
     }

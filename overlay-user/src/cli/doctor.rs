@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::{CommandError, Session, vtep::round_trip};
+use super::{CommandError, Context, vtep::round_trip};
 use crate::{
     agent::{
         api::{
@@ -41,17 +41,17 @@ pub struct DoctorArgs {
 }
 
 impl DoctorArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         if self.cluster {
-            examine_cluster(session).await
+            examine_cluster(context).await
         } else {
-            examine_host(session).await
+            examine_host(context).await
         }
     }
 }
 
-async fn examine_host(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let Session { client, output, .. } = session;
+async fn examine_host(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let Context { client, output, .. } = context;
     let work = "examining this host and its peers".to_owned();
     let examination = async {
         match client.call(&Examine {}).await {
@@ -66,8 +66,8 @@ async fn examine_host(session: &mut Session<'_>) -> Result<(), CommandError> {
     conclude(found.healthy, &found.findings)
 }
 
-async fn examine_cluster(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let Session { client, output, .. } = session;
+async fn examine_cluster(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let Context { client, output, .. } = context;
     let work = "asking every host how the ways to the others are".to_owned();
     let found = output.during(work, client.call(&ExamineCluster {})).await?;
     output.show(&found, write_cluster)?;

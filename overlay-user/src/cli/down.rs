@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 
-use super::{ASKING, CommandError, Session, output};
+use super::{ASKING, CommandError, Context, output};
 use crate::agent::{
     api::{Down, DownView},
     client::{ClientError, Doomed, take_down},
@@ -38,26 +38,26 @@ pub struct DownArgs {
 }
 
 impl DownArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let is_asked = !self.yes && session.output.is_redrawn();
-        if is_asked && !is_confirmed(session).await? {
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
+        let is_asked = !self.yes && context.output.is_redrawn();
+        if is_asked && !is_confirmed(context).await? {
             return Ok(());
         }
-        let instance = session.client.instance().clone();
+        let instance = context.client.instance().clone();
         let work = format!("taking instance {instance} down");
         let outcome = {
-            let down = session.client.call(&Down {});
-            session.output.during(work.clone(), down).await
+            let down = context.client.call(&Down {});
+            context.output.during(work.clone(), down).await
         };
         match outcome {
             Err(ClientError::NoAgent { .. }) => {
-                session
+                context
                     .in_time(&work, TAKING_DOWN, take_down(&instance))
                     .await?;
             }
             outcome => drop(outcome?),
         }
-        session.output.show(&DownView {}, |_, out| {
+        context.output.show(&DownView {}, |_, out| {
             writeln!(out, "instance {instance} is down")
         })?;
         Ok(())
@@ -65,16 +65,16 @@ impl DownArgs {
 }
 
 /// Shows what goes, and asks. Where nothing is left there is nothing to be asked.
-async fn is_confirmed(session: &mut Session<'_>) -> Result<bool, CommandError> {
-    let instance = session.client.instance().clone();
+async fn is_confirmed(context: &mut Context<'_>) -> Result<bool, CommandError> {
+    let instance = context.client.instance().clone();
     let looking = Doomed::find(&instance);
     let work = "looking at what there is";
-    let Some(doomed) = session.in_time(work, ASKING, looking).await? else {
+    let Some(doomed) = context.in_time(work, ASKING, looking).await? else {
         return Ok(true);
     };
     let mut text = Vec::new();
     write(&doomed, &mut text)?;
-    session.output.text(&text)?;
+    context.output.text(&text)?;
     let question = format!("Take instance {instance} down?");
     Ok(output::is_confirmed(&question)?.unwrap_or(true))
 }

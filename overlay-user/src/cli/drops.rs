@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{ASKING, CommandError, Session, completions, watch::WatchArgs};
+use super::{ASKING, CommandError, Context, completions, watch::WatchArgs};
 use crate::{
     agent::{
         api::{CountDrops, DropCountView, DropSampleView, DropsView, ShowDrops, drop_counts},
@@ -59,7 +59,7 @@ pub struct DropsArgs {
 type Drops = BTreeMap<String, u64>;
 
 impl DropsArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let Self {
             all,
             verbose,
@@ -67,21 +67,21 @@ impl DropsArgs {
             watch,
         } = self;
         if !verbose && endpoint.is_none() {
-            let show = async |session: &mut Session<'_>| show(session, all).await;
-            return watch.repeat(session, show).await;
+            let show = async |context: &mut Context<'_>| show(context, all).await;
+            return watch.repeat(context, show).await;
         }
         let filter = ShowDrops { endpoint };
-        let show = async |session: &mut Session<'_>| detail(session, &filter, all, verbose).await;
-        watch.repeat(session, show).await
+        let show = async |context: &mut Context<'_>| detail(context, &filter, all, verbose).await;
+        watch.repeat(context, show).await
     }
 }
 
-async fn show(session: &mut Session<'_>, all: bool) -> Result<(), CommandError> {
-    let drops = match session.client.call(&CountDrops {}).await {
+async fn show(context: &mut Context<'_>, all: bool) -> Result<(), CommandError> {
+    let drops = match context.client.call(&CountDrops {}).await {
         Ok(drops) => drops,
-        Err(error) => without_agent(session, error, async |left| left.drops().await).await?,
+        Err(error) => without_agent(context, error, async |left| left.drops().await).await?,
     };
-    session.output.show(&drops, |drops: &Drops, out| {
+    context.output.show(&drops, |drops: &Drops, out| {
         let counts = drops
             .iter()
             .map(|(reason, count)| (reason.as_str(), *count));
@@ -91,19 +91,19 @@ async fn show(session: &mut Session<'_>, all: bool) -> Result<(), CommandError> 
 }
 
 async fn detail(
-    session: &mut Session<'_>,
+    context: &mut Context<'_>,
     filter: &ShowDrops,
     all: bool,
     verbose: bool,
 ) -> Result<(), CommandError> {
-    let view = match session.client.call(filter).await {
+    let view = match context.client.call(filter).await {
         Ok(view) => view,
         Err(error) => {
             let filter = filter.clone();
-            without_agent(session, error, async |left| left.drops_detail(filter).await).await?
+            without_agent(context, error, async |left| left.drops_detail(filter).await).await?
         }
     };
-    session.output.show(&view, |view: &DropsView, out| {
+    context.output.show(&view, |view: &DropsView, out| {
         let counts = view.reasons.iter().map(count);
         if view.endpoint.is_some() {
             write_endpoint_table(counts, out)?;
@@ -121,17 +121,17 @@ async fn detail(
 
 /// What the datapath tells that goes on without an agent.
 async fn without_agent<T>(
-    session: &mut Session<'_>,
+    context: &mut Context<'_>,
     error: ClientError,
     read: impl AsyncFnOnce(Left) -> anyhow::Result<Option<T>>,
 ) -> Result<T, CommandError> {
-    let no_agent = session.client.no_agent();
-    let left = session.left(error)?;
-    let reading = session.in_time("reading the drops", ASKING, read(left));
+    let no_agent = context.client.no_agent();
+    let left = context.left(error)?;
+    let reading = context.in_time("reading the drops", ASKING, read(left));
     let drops = reading.await?.ok_or(no_agent)?;
-    session.output.note(&format!(
+    context.output.note(&format!(
         "no agent of instance {} runs: this is what its datapath counts, which is up",
-        session.client.instance()
+        context.client.instance()
     ))?;
     Ok(drops)
 }

@@ -1,6 +1,6 @@
 //! `overlay endpoint`: endpoints of every node.
 
-use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
+use super::{ASKING, CommandError, Context, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
         AddEndpoint, EndpointTrafficView, EndpointView, ListEndpoints, MoveEndpoint,
@@ -149,27 +149,27 @@ pub struct LsArgs {
 }
 
 impl LsArgs {
-    async fn list(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    async fn list(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let show =
-            async |session: &mut Session<'_>| list_all(session, &self.filter, self.wide).await;
-        self.watch.repeat(session, show).await
+            async |context: &mut Context<'_>| list_all(context, &self.filter, self.wide).await;
+        self.watch.repeat(context, show).await
     }
 }
 
 async fn list_all(
-    session: &mut Session<'_>,
+    context: &mut Context<'_>,
     filter: &ListEndpoints,
     is_wide: bool,
 ) -> Result<(), CommandError> {
     let table = if is_wide { wide_table } else { table };
-    let mut endpoints = match session.client.pages(filter).await {
+    let mut endpoints = match context.client.pages(filter).await {
         Ok(endpoints) => endpoints,
         Err(error) => {
-            let left = session.left_in_registry(error)?;
+            let left = context.left_in_registry(error)?;
             let reading = left.endpoints(filter.clone());
-            let pages = session.in_time("reading the registry", ASKING, reading);
+            let pages = context.in_time("reading the registry", ASKING, reading);
             let mut pages = pages.await?;
-            let mut list = session.output.list();
+            let mut list = context.output.list();
             while let Some(page) = pages.recv().await {
                 list.page(&page?, table)?;
             }
@@ -177,9 +177,9 @@ async fn list_all(
         }
     };
     if let Some(note) = endpoints.note() {
-        session.output.note(note)?;
+        context.output.note(note)?;
     }
-    let mut list = session.output.list();
+    let mut list = context.output.list();
     while let Some(page) = endpoints.page().await? {
         list.page(&page, table)?;
     }
@@ -188,8 +188,8 @@ async fn list_all(
 }
 
 impl EndpointVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let Session { client, output, .. } = session;
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
+        let Context { client, output, .. } = context;
         match self {
             Self::Add(mut request) => {
                 request.netns = request.netns.map(anchored);
@@ -213,7 +213,7 @@ impl EndpointVerb {
                     )
                 })?;
             }
-            Self::Ls(args) => return args.list(session).await,
+            Self::Ls(args) => return args.list(context).await,
             Self::Show { name } => {
                 let endpoint = client.call(&ShowEndpoint { name }).await?;
                 output.show(&endpoint, |endpoint, out| details(endpoint).write(out))?;

@@ -5,7 +5,7 @@ use std::path::absolute;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 
-use super::{CommandError, Session, completions};
+use super::{CommandError, Context, completions};
 use crate::{agent::api::ImportArpd, model::NetworkRef};
 
 pub(super) const EXAMPLES: &str = "\
@@ -44,14 +44,14 @@ pub struct ArpdArgs {
 }
 
 impl ImportVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let Self::Arpd(ArpdArgs { dir, vni }) = self;
         let request = ImportArpd {
             vni,
             dir: absolute(&dir)
                 .map_err(|error| CommandError::usage(format_args!("<DIR>: {error}")))?,
         };
-        let Session { client, output, .. } = session;
+        let Context { client, output, .. } = context;
         let work = format!("importing {dir}");
         let taken = output.during(work, client.call(&request)).await?;
         output.show(&taken, |taken, out| {

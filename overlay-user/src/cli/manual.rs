@@ -11,7 +11,7 @@ use clap_mangen::{
     roff::{Roff, roman},
 };
 
-use super::{Cli, CommandError, Session};
+use super::{Cli, CommandError, Context};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +28,7 @@ pub struct ManualArgs {
 }
 
 impl ManualArgs {
-    pub(super) fn execute(self, _: &mut Session<'_>) -> Result<(), CommandError> {
+    pub(super) fn execute(self, _: &mut Context<'_>) -> Result<(), CommandError> {
         let mut command = Cli::command().disable_help_subcommand(true);
         command.build();
         write_pages(&command, &self.folder).map_err(|error| {

@@ -219,21 +219,21 @@ fn without_global(mut command: clap::Command) -> clap::Command {
 }
 
 /// What a verb needs: the way to the agent and the way to the user.
-pub struct Session<'a> {
+pub struct Context<'a> {
     client: Client,
     output: Output<'a>,
     patience: Option<Duration>,
 }
 
-impl<'a> Session<'a> {
-    /// A session with the agent of `instance`.
+impl<'a> Context<'a> {
+    /// A context with the agent of `instance`.
     #[must_use]
     pub fn new(instance: Option<Name>, output: Output<'a>) -> Self {
         let instance = instance.unwrap_or_else(config::default_instance);
         Self::with_client(Client::new(instance), output)
     }
 
-    /// A session through `client`.
+    /// A context through `client`.
     #[must_use]
     pub fn with_client(client: Client, output: Output<'a>) -> Self {
         Self {
@@ -311,22 +311,22 @@ const WHOLE: Duration = Duration::from_hours(1);
 
 impl Command {
     /// Does it.
-    pub async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    pub async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         match self {
-            Self::Network(verb) => verb.execute(session).await,
-            Self::Endpoint(verb) => verb.execute(session).await,
-            Self::Vtep(verb) => verb.execute(session).await,
-            Self::Status(args) => args.execute(session).await,
-            Self::Drops(args) => args.execute(session).await,
-            Self::Monitor => monitor::execute(session).await,
-            Self::Verify(request) => verify::execute(request, session).await,
-            Self::Doctor(args) => args.execute(session).await,
-            Self::Ping(args) => args.execute(session).await,
-            Self::Import(verb) => verb.execute(session).await,
-            Self::Registry(verb) => verb.execute(session).await,
-            Self::Down(args) => args.execute(session).await,
-            Self::Completions(args) => args.execute(session),
-            Self::Manual(args) => args.execute(session),
+            Self::Network(verb) => verb.execute(context).await,
+            Self::Endpoint(verb) => verb.execute(context).await,
+            Self::Vtep(verb) => verb.execute(context).await,
+            Self::Status(args) => args.execute(context).await,
+            Self::Drops(args) => args.execute(context).await,
+            Self::Monitor => monitor::execute(context).await,
+            Self::Verify(request) => verify::execute(request, context).await,
+            Self::Doctor(args) => args.execute(context).await,
+            Self::Ping(args) => args.execute(context).await,
+            Self::Import(verb) => verb.execute(context).await,
+            Self::Registry(verb) => verb.execute(context).await,
+            Self::Down(args) => args.execute(context).await,
+            Self::Completions(args) => args.execute(context),
+            Self::Manual(args) => args.execute(context),
         }
     }
 }

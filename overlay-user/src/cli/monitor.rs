@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CommandError, Session};
+use super::{CommandError, Context};
 use crate::agent::api::Monitor;
 
 pub(super) const EXAMPLES: &str = "\
@@ -18,8 +18,8 @@ evict, move, drop (by reason, once a second), dropped (some of these packets, no
 (somebody changed what the agent made, and it was put back), mended, failed, lost (this reader is too
 slow). JSON is an object a line.";
 
-pub(super) async fn execute(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let Session { client, output, .. } = session;
+pub(super) async fn execute(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let Context { client, output, .. } = context;
     let mut interrupts = signal(SignalKind::interrupt()).map_err(CommandError::internal)?;
     let mut events = client.lines(&Monitor {}).await?;
     loop {

@@ -5,7 +5,7 @@ use std::slice;
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 
-use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
+use super::{ASKING, CommandError, Context, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{CreateNetwork, ListNetworks, NetworkView, RemoveNetwork, SetNetwork},
     model::Name,
@@ -75,8 +75,8 @@ pub enum NetworkVerb {
 }
 
 impl NetworkVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let Session { client, output, .. } = session;
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
+        let Context { client, output, .. } = context;
         match self {
             Self::Create(request) => {
                 let work = format!("creating network {}", request.name);
@@ -95,7 +95,7 @@ impl NetworkVerb {
                 let set = output.during(work, client.call(&request)).await?;
                 output.show(&set, |set, out| table(slice::from_ref(set)).write(out))?;
             }
-            Self::Ls(watch) => return watch.repeat(session, list_all).await,
+            Self::Ls(watch) => return watch.repeat(context, list_all).await,
             Self::Rm { names } => {
                 let removal = removal::each(output, "network", names, async |name| {
                     let name = name.clone();
@@ -111,16 +111,16 @@ impl NetworkVerb {
     }
 }
 
-async fn list_all(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let networks = match session.client.call(&ListNetworks {}).await {
+async fn list_all(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let networks = match context.client.call(&ListNetworks {}).await {
         Ok(networks) => networks,
         Err(error) => {
-            let left = session.left_in_registry(error)?;
-            let reading = session.in_time("reading the registry", ASKING, left.networks());
+            let left = context.left_in_registry(error)?;
+            let reading = context.in_time("reading the registry", ASKING, left.networks());
             reading.await?
         }
     };
-    session
+    context
         .output
         .show(&networks, |networks, out| table(networks).write(out))?;
     Ok(())

@@ -7,7 +7,7 @@ use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::{CommandError, Format, Session, completions, vtep::round_trip};
+use super::{CommandError, Context, Format, completions, vtep::round_trip};
 use crate::{
     agent::api::{Pinged, SendPing},
     model::{Name, PingSize},
@@ -102,7 +102,7 @@ impl Spread {
 }
 
 impl PingArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let Self {
             mut places,
             count,
@@ -119,15 +119,15 @@ impl PingArgs {
         for number in 1..=count {
             sleep_until(next).await;
             next = Instant::now() + INTERVAL;
-            let work = session.client.call(&request);
+            let work = context.client.call(&request);
             let waiting = "waiting for the echo".to_owned();
-            let pinged = session.output.during(waiting, work).await?;
-            if session.output.format() == Format::Table {
+            let pinged = context.output.during(waiting, work).await?;
+            if context.output.format() == Format::Table {
                 if all.is_empty() {
-                    session.output.text(format!("{pinged}\n").as_bytes())?;
+                    context.output.text(format!("{pinged}\n").as_bytes())?;
                 }
                 let line = Line(number, &pinged);
-                session.output.text(format!("{line}\n").as_bytes())?;
+                context.output.text(format!("{line}\n").as_bytes())?;
             }
             if pinged.largest.is_some() {
                 // Once is enough.
@@ -138,7 +138,7 @@ impl PingArgs {
         let Some(summary) = Summary::of(all) else {
             return Ok(());
         };
-        session
+        context
             .output
             .show(&summary, |summary, out| write!(out, "{summary}"))?;
         summary.conclude()

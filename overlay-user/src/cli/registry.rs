@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{CommandError, Session, WHOLE, output};
+use super::{CommandError, Context, WHOLE, output};
 use crate::{
     agent::{
         api::{AdoptRegistry, AdoptView, Counts, Findings, Imported, Repair, ShowStatus},
@@ -104,40 +104,40 @@ pub struct CheckArgs {
 }
 
 impl RegistryVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         match self {
-            Self::Export(args) => args.export(session).await,
-            Self::Import(args) => args.import(session).await,
-            Self::Check(args) => args.check(session).await,
-            Self::Adopt(args) => args.adopt(session).await,
+            Self::Export(args) => args.export(context).await,
+            Self::Import(args) => args.import(context).await,
+            Self::Check(args) => args.check(context).await,
+            Self::Adopt(args) => args.adopt(context).await,
         }
     }
 }
 
 impl FileArgs {
-    async fn export(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    async fn export(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let (named, file) = (self.registry.named()?, self.file);
-        let instance = session.client.instance().clone();
+        let instance = context.client.instance().clone();
         let work = format!("writing {}", file.display());
         let writing = archive::export(named, &instance, &file);
-        let counts = session.in_time(&work, WHOLE, writing).await?;
+        let counts = context.in_time(&work, WHOLE, writing).await?;
         // What goes to a pipe is the export itself.
         if file.starts_with("/dev") {
             return Ok(());
         }
-        session.output.show(&counts, |counts, out| {
+        context.output.show(&counts, |counts, out| {
             writeln!(out, "{}: {}", file.display(), told(counts))
         })?;
         Ok(())
     }
 
-    async fn import(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    async fn import(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let (named, file) = (self.registry.named()?, self.file);
-        let instance = session.client.instance().clone();
+        let instance = context.client.instance().clone();
         let work = format!("importing {}", file.display());
         let importing = archive::import(named, &instance, &file);
-        let imported = session.in_time(&work, WHOLE, importing).await?;
-        session.output.show(&imported, write_imported)?;
+        let imported = context.in_time(&work, WHOLE, importing).await?;
+        context.output.show(&imported, write_imported)?;
         match imported.refused {
             0 => Ok(()),
             refused => Err(CommandError::finding(format_args!(
@@ -149,8 +149,8 @@ impl FileArgs {
 }
 
 impl AdoptArgs {
-    async fn adopt(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let client = session.client.clone();
+    async fn adopt(self, context: &mut Context<'_>) -> Result<(), CommandError> {
+        let client = context.client.clone();
         let found = client.call(&AdoptRegistry::default()).await?;
         // What is held may be there all the same, as it once was.
         let is_followed = async || {
@@ -158,7 +158,7 @@ impl AdoptArgs {
             status.is_ok_and(|status| status.ready && status.registry.followed)
         };
         if found.is_needless() && is_followed().await {
-            session.output.show(&found, |_, out| {
+            context.output.show(&found, |_, out| {
                 writeln!(
                     out,
                     "there is nothing to adopt: the registry is the one that is followed, and it lacks nothing \
@@ -168,7 +168,7 @@ impl AdoptArgs {
             return Ok(());
         }
         if !self.yes {
-            session.output.show(&found, write_adoption)?;
+            context.output.show(&found, write_adoption)?;
             if output::is_confirmed("Follow it?")? != Some(true) {
                 return Ok(());
             }
@@ -178,19 +178,19 @@ impl AdoptArgs {
             identity: found.identity,
         };
         let adopted = client.call(&request).await?;
-        session.output.show(&adopted, write_adoption)?;
+        context.output.show(&adopted, write_adoption)?;
         Ok(())
     }
 }
 
 impl CheckArgs {
-    async fn check(self, session: &mut Session<'_>) -> Result<(), CommandError> {
+    async fn check(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let named = self.registry.named()?;
-        let instance = session.client.instance().clone();
+        let instance = context.client.instance().clone();
         let checking = archive::check(named, &instance, self.repair);
         let work = "checking the registry";
-        let found = session.in_time(work, WHOLE, checking).await?;
-        session.output.show(&found, write_findings)?;
+        let found = context.in_time(work, WHOLE, checking).await?;
+        context.output.show(&found, write_findings)?;
         let done = found
             .findings
             .iter()

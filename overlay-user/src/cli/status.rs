@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::{ASKING, CommandError, Session, watch::WatchArgs};
+use super::{ASKING, CommandError, Context, watch::WatchArgs};
 use crate::{
     agent::api::{AttachMode, DropTotals, EndpointCounts, PathState, ShowStatus, StatusView},
     model::Vtep,
@@ -28,23 +28,23 @@ pub struct StatusArgs {
 }
 
 impl StatusArgs {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        self.watch.repeat(session, show).await
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
+        self.watch.repeat(context, show).await
     }
 }
 
-async fn show(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let status = match session.client.call(&ShowStatus {}).await {
+async fn show(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let status = match context.client.call(&ShowStatus {}).await {
         Ok(status) => status,
         Err(error) => {
             let why = error.to_string();
-            let left = session.left(error)?;
-            session
+            let left = context.left(error)?;
+            context
                 .in_time("reading the datapath's state", ASKING, left.status(&why))
                 .await?
         }
     };
-    session
+    context
         .output
         .show(&status, |status, out| table(status).write(out))?;
     Ok(())

@@ -187,8 +187,8 @@ impl Agent {
         let mut out = Vec::new();
         let client = Client::at("default".parse().unwrap(), self.socket.clone());
         let output = Output::new(cli.output, &mut out);
-        let mut session = Session::with_client(client, output);
-        let outcome = command.execute(&mut session).await;
+        let mut context = Context::with_client(client, output);
+        let outcome = command.execute(&mut context).await;
         (String::from_utf8(out).unwrap(), outcome)
     }
 }

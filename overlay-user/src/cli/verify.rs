@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{CommandError, Session};
+use super::{CommandError, Context};
 use crate::{
     agent::api::{Verdict, Verify, VerifyView},
     observe::table::{Table, or_dash},
@@ -20,9 +20,9 @@ has to be right, and need not be all.";
 
 pub(super) async fn execute(
     request: Verify,
-    session: &mut Session<'_>,
+    context: &mut Context<'_>,
 ) -> Result<(), CommandError> {
-    let Session { client, output, .. } = session;
+    let Context { client, output, .. } = context;
     let work = "asking every host what it has installed".to_owned();
     let found = output.during(work, client.call(&request)).await?;
     output.show(&found, write)?;

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 
-use super::{ASKING, CommandError, Session, completions, removal, watch::WatchArgs};
+use super::{ASKING, CommandError, Context, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
         ListVteps, NodeState, PathState, PathView, RemoveVtep, VtepRef, VtepRemovedView, VtepView,
@@ -48,10 +48,10 @@ pub enum VtepVerb {
 }
 
 impl VtepVerb {
-    pub(super) async fn execute(self, session: &mut Session<'_>) -> Result<(), CommandError> {
-        let Session { client, output, .. } = session;
+    pub(super) async fn execute(self, context: &mut Context<'_>) -> Result<(), CommandError> {
+        let Context { client, output, .. } = context;
         match self {
-            Self::Ls(watch) => return watch.repeat(session, list_all).await,
+            Self::Ls(watch) => return watch.repeat(context, list_all).await,
             Self::Rm { vteps } => {
                 let removal = removal::each(output, "node", vteps, async |vtep| {
                     client.call(&RemoveVtep { vtep: vtep.clone() }).await
@@ -72,16 +72,16 @@ impl VtepVerb {
     }
 }
 
-async fn list_all(session: &mut Session<'_>) -> Result<(), CommandError> {
-    let vteps = match session.client.call(&ListVteps {}).await {
+async fn list_all(context: &mut Context<'_>) -> Result<(), CommandError> {
+    let vteps = match context.client.call(&ListVteps {}).await {
         Ok(vteps) => vteps,
         Err(error) => {
-            let left = session.left_in_registry(error)?;
-            let reading = session.in_time("reading the registry", ASKING, left.vteps());
+            let left = context.left_in_registry(error)?;
+            let reading = context.in_time("reading the registry", ASKING, left.vteps());
             reading.await?
         }
     };
-    session.output.show(&vteps, |vteps, out| {
+    context.output.show(&vteps, |vteps, out| {
         table(vteps, Timestamp::now()).write(out)
     })?;
     Ok(())

@@ -11,7 +11,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{CommandError, Output, Session};
+use super::{CommandError, Context, Output};
 use crate::config::WatchPeriod;
 
 /// Whether to show it once.
@@ -32,24 +32,24 @@ impl WatchArgs {
     /// well: an agent that is started anew is away for a moment.
     pub(super) async fn repeat(
         &self,
-        session: &mut Session<'_>,
-        show: impl AsyncFn(&mut Session<'_>) -> Result<(), CommandError>,
+        context: &mut Context<'_>,
+        show: impl AsyncFn(&mut Context<'_>) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
         let Some(period) = self.watch else {
-            return show(session).await;
+            return show(context).await;
         };
         // Listened to from here on: one that comes between two waits is not lost.
         let mut interrupts = signal(SignalKind::interrupt()).map_err(CommandError::internal)?;
         let mut is_first = true;
         loop {
             let shown = tokio::select! {
-                shown = once(session, &show, is_first) => shown,
+                shown = once(context, &show, is_first) => shown,
                 _ = interrupts.recv() => return Ok(()),
             };
             match shown {
                 Err(failure @ CommandError::Output(_)) => return Err(failure),
                 Err(failure) if is_first => return Err(failure),
-                Err(failure) => drop(failure.report(session.output.format(), &mut io::stderr())),
+                Err(failure) => drop(failure.report(context.output.format(), &mut io::stderr())),
                 Ok(()) => is_first = false,
             }
             tokio::select! {
@@ -65,23 +65,23 @@ const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Shows it in the place of what was there, or below that where it is no terminal.
 async fn once(
-    session: &mut Session<'_>,
-    show: &impl AsyncFn(&mut Session<'_>) -> Result<(), CommandError>,
+    context: &mut Context<'_>,
+    show: &impl AsyncFn(&mut Context<'_>) -> Result<(), CommandError>,
     is_first: bool,
 ) -> Result<(), CommandError> {
-    let (mut text, format) = (Vec::new(), session.output.format());
-    let mut inner = Session {
-        client: session.client.clone(),
-        output: Output::new(format, &mut text).on_terminal(session.output.is_redrawn()),
-        patience: session.patience,
+    let (mut text, format) = (Vec::new(), context.output.format());
+    let mut inner = Context {
+        client: context.client.clone(),
+        output: Output::new(format, &mut text).on_terminal(context.output.is_redrawn()),
+        patience: context.patience,
     };
     show(&mut inner).await?;
-    let text = if session.output.is_redrawn() {
+    let text = if context.output.is_redrawn() {
         redrawn(&text)
     } else {
         below(text, format, is_first)
     };
-    Ok(session.output.text(&text)?)
+    Ok(context.output.text(&text)?)
 }
 
 /// An empty line parts tables; JSON documents need none.

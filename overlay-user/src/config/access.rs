@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{ConfigError, DEFAULT_REGISTRY, Settings, value::Port};
-use crate::registry::Settings as RegistrySettings;
+use crate::registry::RegistrySettings;
 
 /// What a URL looks like, for messages.
 pub(super) const URL_FORMS: &str = "sqlite:///PATH or etcd://HOST:PORT[,HOST:PORT]";

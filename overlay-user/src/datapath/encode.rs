@@ -3,7 +3,7 @@
 use aya::Pod;
 
 use super::{
-    Settings,
+    DatapathSettings,
     numbers::{Numbers, VtepNumbers},
     traffic_slots::TrafficSlots,
 };
@@ -33,7 +33,7 @@ pub(super) trait Encode: Row {
     const CAPACITY_OPTION: &str = "the build's limit";
 
     /// How many entries the map takes. `None`: as many as the object says.
-    fn capacity(_settings: &Settings) -> Option<u32> {
+    fn capacity(_settings: &DatapathSettings) -> Option<u32> {
         None
     }
 

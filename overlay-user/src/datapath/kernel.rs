@@ -20,7 +20,7 @@ use overlay_ebpf::abi::{Counter, ECHOES, map, program};
 use tokio::sync::mpsc;
 
 use super::{
-    AttachMode, Before, Datapath, DatapathError, Settings,
+    AttachMode, Before, Datapath, DatapathError, DatapathSettings,
     attach::{self, Hook},
     calls::Calls,
     echo,
@@ -46,7 +46,7 @@ const GLANCE: usize = 512;
 
 /// Programs, maps and links of one instance.
 pub struct Kernel {
-    settings: Settings,
+    settings: DatapathSettings,
     pins: Pins,
     hook: Hook,
     /// Misses that came out of the ring and found no place in their network's queue.
@@ -78,7 +78,7 @@ impl Kernel {
     ///
     /// A map whose capacity changed is made anew with the old one's rows; the old programs keep
     /// the old one until they are replaced.
-    pub fn load(settings: Settings) -> Result<Self, DatapathError> {
+    pub fn load(settings: DatapathSettings) -> Result<Self, DatapathError> {
         features::require()?;
         let decap = features::probe(&mut object::parse_for_probes()?)?;
         let pins = Pins::create(&settings.pins)?;

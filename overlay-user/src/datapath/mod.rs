@@ -49,7 +49,7 @@ pub use pins::remove;
 
 /// What the datapath of one instance is loaded with.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct DatapathSettings {
     /// The instance's folder on the BPF filesystem.
     pub pins: PathBuf,
     /// Name of the underlay device.

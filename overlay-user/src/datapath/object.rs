@@ -6,7 +6,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned, programs::SchedClassifier};
 use overlay_ebpf::abi::{Feature, global, map};
 
 use super::{
-    DatapathError, Settings,
+    DatapathError, DatapathSettings,
     features::{self, DecapFlags, classifier, error_chain},
     pins::{Pins, unpin},
     tables::set_capacities,
@@ -35,7 +35,7 @@ fn parse(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, DatapathError> {
 
 /// Parses the object for this instance: its globals, capacities and pinned maps.
 pub(super) fn open(
-    settings: &Settings,
+    settings: &DatapathSettings,
     pins: &Pins,
     decap: DecapFlags,
 ) -> Result<Ebpf, DatapathError> {

@@ -7,7 +7,7 @@ use aya::{
 };
 
 use super::{
-    DatapathError, Settings,
+    DatapathError, DatapathSettings,
     batch::Batches,
     encode::{Encode, Numbering},
     map_handle::{failed, info, open_pin, take},
@@ -52,7 +52,7 @@ impl<R: Encode> Table<R> {
     /// is no such table.
     pub(super) fn take_resized(
         pins: &Pins,
-        settings: &Settings,
+        settings: &DatapathSettings,
     ) -> Result<Option<Self>, DatapathError> {
         let Some(wanted) = R::capacity(settings) else {
             return Ok(None);

@@ -27,7 +27,7 @@ pub enum Format {
 
 /// What to log, and how.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings<'a> {
+pub struct LogSettings<'a> {
     /// In the syntax of tracing's `EnvFilter`. One that is malformed lets errors through.
     pub filter: &'a str,
     /// What a line looks like.
@@ -35,7 +35,7 @@ pub struct Settings<'a> {
 }
 
 /// Starts logging. A second call changes nothing.
-pub fn start(settings: &Settings) {
+pub fn start(settings: &LogSettings) {
     let output = output(settings.format).with_filter(EnvFilter::new(settings.filter));
     let _ = tracing_subscriber::registry().with(output).try_init();
 }

@@ -18,7 +18,7 @@ use crate::model::Name;
 /// Records that wait for the disk.
 const WAITING: usize = 1024;
 /// How long the disk may take to give what is on it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DISK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All records of one instance.
 #[derive(Debug)]
@@ -195,7 +195,11 @@ impl Lasting {
             .name("records".to_owned())
             .spawn(work);
         let restored = started
-            .and_then(|_| restored.recv_timeout(PATIENCE).map_err(io::Error::other))
+            .and_then(|_| {
+                restored
+                    .recv_timeout(DISK_TIMEOUT)
+                    .map_err(io::Error::other)
+            })
             .and_then(|records| {
                 for (name, text) in records? {
                     if !until_reboot.has(&name)? {
@@ -296,7 +300,7 @@ mod tests {
 
     /// Waits until the disk has this record.
     fn await_record(folder: &Folder, text: Option<&str>) {
-        let patience = std::time::Instant::now() + PATIENCE;
+        let patience = std::time::Instant::now() + DISK_TIMEOUT;
         while folder.get("blue").unwrap().as_deref() != text {
             assert!(std::time::Instant::now() < patience, "{text:?}");
             thread::yield_now();

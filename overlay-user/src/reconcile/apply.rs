@@ -186,7 +186,7 @@ impl Applier {
         for name in &gone {
             self.host.endpoints.remove_interface(name);
         }
-        if let Err(error) = self.settle(mirror, changes) {
+        if let Err(error) = self.write_changes(mirror, changes) {
             self.mark_degraded(touched.iter().cloned(), &error);
             errors.push(error);
         }
@@ -256,7 +256,11 @@ impl Applier {
     }
 
     /// Writes what a change makes of its rows.
-    pub(super) fn settle(&mut self, mirror: &Mirror, changes: ChangeSet) -> Result<(), String> {
+    pub(super) fn write_changes(
+        &mut self,
+        mirror: &Mirror,
+        changes: ChangeSet,
+    ) -> Result<(), String> {
         self.note_neighbors(mirror, &changes, Instant::now());
         let desired = Desired {
             mirror,
@@ -367,7 +371,7 @@ impl Applier {
                 self.missed.insert(name);
             }
         }
-        self.settle(mirror, changes)?;
+        self.write_changes(mirror, changes)?;
         Ok(orphans)
     }
 
@@ -404,7 +408,11 @@ impl Applier {
             self.note_endpoint(mirror, name, &mut changes);
             self.host.endpoints.remove_interface(name);
         }
-        let mut errors: Vec<String> = self.settle(mirror, changes).err().into_iter().collect();
+        let mut errors: Vec<String> = self
+            .write_changes(mirror, changes)
+            .err()
+            .into_iter()
+            .collect();
         errors.extend(self.remove_ports(&orphans).await);
         errors
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     digest::{self, Hash},
-    mirror::{Known, Mirror},
+    mirror::{EndpointRef, Mirror},
     status::LocalEndpoints,
 };
 use crate::{
@@ -115,7 +115,7 @@ pub struct Desired<'a> {
 
 impl Desired<'_> {
     /// Where frames for an endpoint go. `None`: its node, its network or its interface is missing.
-    pub(super) fn target(&self, endpoint: &Known<'_>) -> Option<FdbTarget> {
+    pub(super) fn target(&self, endpoint: &EndpointRef<'_>) -> Option<FdbTarget> {
         self.mirror.network(endpoint.vni())?;
         if endpoint.is_local() {
             let ifindex = self.host.endpoints.ifindex(endpoint.name())?;

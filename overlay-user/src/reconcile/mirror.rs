@@ -91,12 +91,12 @@ pub struct Mirror {
 
 /// An endpoint as the mirror holds it.
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct EndpointRef<'a> {
     mirror: &'a Mirror,
     record: &'a Record,
 }
 
-impl<'a> Known<'a> {
+impl<'a> EndpointRef<'a> {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &'a Name {
@@ -281,17 +281,17 @@ impl Mirror {
 
     /// An endpoint by its name.
     #[must_use]
-    pub fn endpoint(&self, name: &Name) -> Option<Known<'_>> {
+    pub fn endpoint(&self, name: &Name) -> Option<EndpointRef<'_>> {
         self.endpoints.get(name).map(|record| self.known(record))
     }
 
     /// Every endpoint that this host holds, in no order.
-    pub fn endpoints(&self) -> impl Iterator<Item = Known<'_>> {
+    pub fn endpoints(&self) -> impl Iterator<Item = EndpointRef<'_>> {
         self.endpoints.iter().map(|record| self.known(record))
     }
 
     /// This node's endpoints that are connected to it, by name.
-    pub fn local_endpoints(&self) -> impl Iterator<Item = Known<'_>> {
+    pub fn local_endpoints(&self) -> impl Iterator<Item = EndpointRef<'_>> {
         self.attachments
             .keys()
             .filter_map(|name| self.endpoint(name))
@@ -299,14 +299,14 @@ impl Mirror {
 
     /// The endpoint that has a MAC.
     #[must_use]
-    pub fn by_mac(&self, vni: Vni, mac: Mac) -> Option<Known<'_>> {
+    pub fn by_mac(&self, vni: Vni, mac: Mac) -> Option<EndpointRef<'_>> {
         let owner = self.endpoints.owner_of_mac(vni, mac);
         owner.map(|record| self.known(record))
     }
 
     /// The endpoint that has an address.
     #[must_use]
-    pub fn by_ip(&self, vni: Vni, ip: IpAddr) -> Option<Known<'_>> {
+    pub fn by_ip(&self, vni: Vni, ip: IpAddr) -> Option<EndpointRef<'_>> {
         let owner = self.endpoints.owner_of_ip(vni, ip);
         owner.map(|record| self.known(record))
     }
@@ -323,8 +323,8 @@ impl Mirror {
         self.fenced
     }
 
-    fn known<'a>(&'a self, record: &'a Record) -> Known<'a> {
-        Known {
+    fn known<'a>(&'a self, record: &'a Record) -> EndpointRef<'a> {
+        EndpointRef {
             mirror: self,
             record,
         }

@@ -40,7 +40,7 @@ const RETRIES_AT_ONCE: usize = 8;
 /// How often namespaces are looked for that a crash left behind, if none has failed to be removed since.
 const ORPHANS: Duration = Duration::from_mins(10);
 /// For how long the loop waits for one. It takes some 30 ms where nothing is in its way.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PORT_WAIT: Duration = Duration::from_secs(1);
 
 /// Its interface, or why it has none.
 type Made = Result<Port, PlatformError>;
@@ -154,7 +154,7 @@ impl Applier {
             }
             let (platform, wanted) = (Arc::clone(platform), spec.clone());
             let mut making = Work::begin(async move { step.take(&*platform, &wanted).await });
-            if let Ok(made) = timeout(PATIENCE, making.end()).await {
+            if let Ok(made) = timeout(PORT_WAIT, making.end()).await {
                 return Waited::Done(spec, made);
             }
             is_slow.store(true, Ordering::Relaxed);
@@ -264,7 +264,7 @@ impl Applier {
                 Err(error) => self.fail(&name, &error.to_string()),
             }
         }
-        let written = self.settle(mirror, changes).err();
+        let written = self.write_changes(mirror, changes).err();
         let attached = self.attach().await.err();
         self.open(mirror, closed).await;
         // What is wrong with another's interface is not wrong with these.
@@ -361,7 +361,7 @@ impl Applier {
                 };
                 platform.remove_port(&gone).await
             });
-            let patience = if waits { Duration::ZERO } else { PATIENCE };
+            let patience = if waits { Duration::ZERO } else { PORT_WAIT };
             if let Ok(removed) = timeout(patience, removal.end()).await {
                 return Ok((name, removed));
             }
@@ -409,7 +409,7 @@ impl Applier {
         let platform = Arc::clone(&self.platform);
         let begin = || Work::begin(async move { platform.remove_orphan_namespaces().await });
         let mut removal = at_work.orphans.take().unwrap_or_else(begin);
-        let Ok(removed) = timeout(PATIENCE, removal.end()).await else {
+        let Ok(removed) = timeout(PORT_WAIT, removal.end()).await else {
             // The next look at the host asks for its end.
             at_work.orphans = Some(removal);
             return None;

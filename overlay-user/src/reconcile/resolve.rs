@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     Reconciler,
     cache::{Asked, Lookup},
-    mirror::{Known, Mirror},
+    mirror::{EndpointRef, Mirror},
     wake::{Answer, Completion},
 };
 use crate::model::{Endpoint, Event, FdbKey, FdbRow, Miss, Name, Revision, Wanted};
@@ -31,11 +31,11 @@ impl Lookup {
     }
 
     /// Every one that an endpoint of the mirror answers, unless a newer one does.
-    pub(super) fn all_of(known: Known<'_>) -> impl Iterator<Item = Self> {
+    pub(super) fn all_of(known: EndpointRef<'_>) -> impl Iterator<Item = Self> {
         Self::of_addresses(known.vni(), known.mac(), known.ips())
     }
 
-    pub(super) fn owner<'a>(&self, mirror: &'a Mirror) -> Option<Known<'a>> {
+    pub(super) fn owner<'a>(&self, mirror: &'a Mirror) -> Option<EndpointRef<'a>> {
         match self.wanted {
             Wanted::Mac(mac) => mirror.by_mac(self.vni, mac),
             Wanted::Ip(ip) => mirror.by_ip(self.vni, ip),

@@ -9,7 +9,7 @@ use super::{
     cache::Lookup,
     desired::Desired,
     digest::{DigestByNetwork, Hash, Survey},
-    mirror::{Known, Mirror},
+    mirror::{EndpointRef, Mirror},
     plan::{self, Plan},
     tables::Derived,
 };
@@ -101,7 +101,7 @@ impl Applier {
     pub(super) fn rewrite<'a>(
         &mut self,
         mirror: &Mirror,
-        endpoints: impl Iterator<Item = Known<'a>>,
+        endpoints: impl Iterator<Item = EndpointRef<'a>>,
     ) -> Result<(), String> {
         let mut endpoints = endpoints.peekable();
         let mut result = Ok(());

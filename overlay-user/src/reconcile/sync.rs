@@ -19,7 +19,7 @@ const REREAD_SHARE: u32 = 1000;
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// How long the next part of a reading is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many endpoints are looked at in one go for whether a reading had them.
 pub(super) const CHUNK: usize = 50_000;
 
@@ -107,7 +107,7 @@ impl RegistrySync {
     /// When there is something to do.
     pub(super) fn next(&self) -> Instant {
         let reading = match &self.in_flight {
-            Some(reading) => reading.heard + PATIENCE,
+            Some(reading) => reading.heard + READ_TIMEOUT,
             None if self.wants_whole || !self.networks.is_empty() => self.not_before,
             None => self.not_before.max(self.routine.unwrap_or(self.not_before)),
         };
@@ -218,8 +218,8 @@ impl Reconciler {
                 .spawn_request(async move { Completion::Watched(registry.watch().await) });
         }
         if let Some(reading) = &self.reader.in_flight {
-            if now >= reading.heard + PATIENCE {
-                let silent = format!("it sends nothing more for {} s", PATIENCE.as_secs());
+            if now >= reading.heard + READ_TIMEOUT {
+                let silent = format!("it sends nothing more for {} s", READ_TIMEOUT.as_secs());
                 self.fail_reading(RegistryError::Unavailable(silent)).await;
             }
             return;

@@ -8,7 +8,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::{
     apply::{Applier, SmallTablesDirty, on_kernel},
     desired::Desired,
-    mirror::{Known, Mirror},
+    mirror::{EndpointRef, Mirror},
     plan::Plan,
     tables::Derived,
 };
@@ -210,7 +210,7 @@ impl Applier {
                 .keys()
                 .filter_map(|key| mirror.by_mac(key.vni, key.mac));
             let local = owners
-                .filter(Known::is_local)
+                .filter(EndpointRef::is_local)
                 .map(|known| known.name().clone());
             let error = error.to_string();
             self.mark_dirty();

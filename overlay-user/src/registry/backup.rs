@@ -235,7 +235,7 @@ pub async fn import<R: AsyncBufRead + Unpin + Send>(
 ) -> Result<Imported, BackupError> {
     let mut import = Import {
         registry,
-        known: Known::read(registry).await?,
+        known: ExistingRows::read(registry).await?,
         outcome: Imported::default(),
         seen: Counts::default(),
         batch: Vec::new(),
@@ -299,7 +299,7 @@ pub async fn import<R: AsyncBufRead + Unpin + Send>(
 }
 
 /// What is there already.
-struct Known {
+struct ExistingRows {
     networks: HashMap<Vni, Network>,
     nodes: HashMap<Name, Node>,
     /// A hash of each endpoint: a million of them have to fit.
@@ -307,7 +307,7 @@ struct Known {
     objects: HashMap<ObjectId, Object>,
 }
 
-impl Known {
+impl ExistingRows {
     async fn read(registry: &dyn Registry) -> Result<Self, RegistryError> {
         let mut reading = registry.read(Scope::All).await?;
         let networks = reading.networks.into_iter();
@@ -347,7 +347,7 @@ fn digest(endpoint: &Endpoint) -> u64 {
 
 struct Import<'a> {
     registry: &'a dyn Registry,
-    known: Known,
+    known: ExistingRows,
     outcome: Imported,
     /// How many lines of each kind.
     seen: Counts,

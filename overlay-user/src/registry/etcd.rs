@@ -15,7 +15,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{
-    Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent, identity::Followed,
+    Findings, Reading, Registry, RegistryError, RegistrySettings, Scope, WatchEvent,
+    identity::Followed,
 };
 use crate::model::{
     Change, Endpoint, Kind, Name, Node, Object, Question, QuestionId, RegistryId, Report, Revision,
@@ -27,7 +28,6 @@ mod audit;
 mod changes;
 mod commit;
 mod delta;
-mod failure;
 mod follow;
 mod identity;
 mod keys;
@@ -36,14 +36,15 @@ mod lease;
 mod members;
 mod read;
 mod rejected;
+mod store_error;
 mod txn_plan;
 mod values;
 
 use self::{
     access::Access,
-    failure::Failure,
     lease::{Quarantine, Sessions},
     members::Members,
+    store_error::StoreError,
 };
 
 /// The registry in an etcd cluster.
@@ -57,7 +58,10 @@ pub struct Etcd {
 
 impl Etcd {
     /// Connects; `members` is what follows `etcd://` in the URL. Refuses a store of a newer layout.
-    pub(super) async fn open(members: &str, settings: &Settings) -> Result<Self, RegistryError> {
+    pub(super) async fn open(
+        members: &str,
+        settings: &RegistrySettings,
+    ) -> Result<Self, RegistryError> {
         let access = Access::new(members, settings)?;
         let followed = Followed::new(settings.identity);
         let etcd = Self {
@@ -73,19 +77,19 @@ impl Etcd {
     /// The store that is there, whichever it is.
     pub(super) async fn peek(
         members: &str,
-        settings: &Settings,
+        settings: &RegistrySettings,
     ) -> Result<(Option<RegistryId>, Snapshot), RegistryError> {
         let access = Access::new(members, settings)?;
         let followed = Followed::default();
         let members = Arc::new(Members::new(settings.url.clone(), access, followed));
-        let explain = |failure: Failure| failure.explain(members.url());
+        let explain = |failure: StoreError| failure.explain(members.url());
         let identity = read::store_identity(&members).await.map_err(explain)?;
         let reading = read::read(&members, Scope::All).await.map_err(explain)?;
         Ok((identity, reading.collect().await?))
     }
 
     /// In the user's words if it has failed.
-    fn done<T>(&self, result: Result<T, Failure>) -> Result<T, RegistryError> {
+    fn done<T>(&self, result: Result<T, StoreError>) -> Result<T, RegistryError> {
         result.map_err(|failure| failure.explain(self.members.url()))
     }
 }
@@ -127,7 +131,7 @@ impl Registry for Etcd {
         let committing =
             tokio::spawn(async move { commit::commit(&members, &quarantine, &changes).await });
         self.done(committing.await.unwrap_or_else(|_| {
-            Err(Failure::Refused(
+            Err(StoreError::Refused(
                 "the commit was cut off: see the log".to_owned(),
             ))
         }))

@@ -108,7 +108,7 @@ pub enum WatchEvent {
     Restored,
     /// A node's session has begun.
     Alive(Name),
-    /// A node's session has ended: its agent has said nothing for [`Settings::session_ttl`], or the
+    /// A node's session has ended: its agent has said nothing for [`RegistrySettings::session_ttl`], or the
     /// node was removed.
     Silent(Name),
     /// Every agent is asked what it has installed.
@@ -258,7 +258,7 @@ pub trait Registry: Send + Sync + 'static {
 
 /// Which registry, and how it is to be used. Holds names of files with secrets, never secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct RegistrySettings {
     /// `sqlite:///path`, the path taken as it is written, or `etcd://host:port[,host:port]`.
     pub url: String,
     /// The store that is followed, however often others are found in its place. `None`: the one that is
@@ -285,7 +285,7 @@ pub struct Settings {
     pub insecure: bool,
 }
 
-impl Settings {
+impl RegistrySettings {
     /// The registry at `url`, the rest as it is unless configured.
     #[must_use]
     pub const fn new(url: String) -> Self {
@@ -306,23 +306,27 @@ impl Settings {
 
 /// Opens the registry. For SQLite this makes the file if it is missing and no identity is expected, and
 /// waits up to [`sqlite::LOCK_WAIT`] if somebody has locked it; for etcd, connects.
-pub async fn open(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
+pub async fn open(settings: &RegistrySettings) -> Result<Arc<dyn Registry>, RegistryError> {
     open_with(settings, settings.identity.is_none()).await
 }
 
 /// Opens a registry that is there: like [`open`], but for SQLite a file that is missing or empty is an
 /// error.
-pub async fn open_existing(settings: &Settings) -> Result<Arc<dyn Registry>, RegistryError> {
+pub async fn open_existing(
+    settings: &RegistrySettings,
+) -> Result<Arc<dyn Registry>, RegistryError> {
     open_with(settings, false).await
 }
 
 /// Reads the store that is there now, whichever it is, for who has to decide whether to follow it. A
 /// SQLite file that is missing or empty holds nothing.
-pub async fn peek(settings: &Settings) -> Result<(Option<RegistryId>, Snapshot), RegistryError> {
+pub async fn peek(
+    settings: &RegistrySettings,
+) -> Result<(Option<RegistryId>, Snapshot), RegistryError> {
     if let Some(("etcd", members)) = settings.url.split_once("://") {
         return Box::pin(etcd::Etcd::peek(members, settings)).await;
     }
-    let settings = Settings {
+    let settings = RegistrySettings {
         identity: None,
         ..settings.clone()
     };
@@ -334,7 +338,7 @@ pub async fn peek(settings: &Settings) -> Result<(Option<RegistryId>, Snapshot),
 }
 
 async fn open_with(
-    settings: &Settings,
+    settings: &RegistrySettings,
     may_make: bool,
 ) -> Result<Arc<dyn Registry>, RegistryError> {
     let refused = |why: String| Err(RegistryError::Refused(why));
@@ -384,7 +388,8 @@ mod tests {
             ("/var/lib/overlay/registry.db", "no scheme"),
             ("", "no scheme"),
         ] {
-            let Err(RegistryError::Refused(line)) = open(&Settings::new(url.to_owned())).await
+            let Err(RegistryError::Refused(line)) =
+                open(&RegistrySettings::new(url.to_owned())).await
             else {
                 panic!("{url} was not refused");
             };
@@ -397,7 +402,7 @@ mod tests {
     async fn a_sqlite_url_opens_the_file_and_is_shown_again() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/new/registry.db", folder.path().display());
-        let opened = open(&Settings::new(url.clone())).await.unwrap();
+        let opened = open(&RegistrySettings::new(url.clone())).await.unwrap();
         assert_eq!(opened.url(), url);
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Findings, Reading, Registry, RegistryError, Scope, Settings, WatchEvent};
+use super::{Findings, Reading, Registry, RegistryError, RegistrySettings, Scope, WatchEvent};
 use crate::model::{
     self, Change, Endpoint, Kind, Name, Node, Object, Question, QuestionId, RegistryId,
     RejectedRows, Report, Revision, Vni, Wanted, ipam::Block,
@@ -27,13 +27,13 @@ mod audit;
 mod clock;
 mod commit;
 mod commit_notify;
-mod failure;
 mod file;
 mod follow;
 mod liveness;
 mod read;
 mod schema;
 mod session;
+mod store_error;
 #[cfg(test)]
 mod tests;
 
@@ -66,13 +66,13 @@ impl Sqlite {
     /// older schema up to date.
     ///
     /// Blocks, up to [`LOCK_WAIT`] if the file is locked.
-    pub fn open(path: &Path, settings: &Settings) -> Result<Self, RegistryError> {
+    pub fn open(path: &Path, settings: &RegistrySettings) -> Result<Self, RegistryError> {
         let file = File::new(path, settings.identity, true);
         Self::open_with(file, Limits::from(settings))
     }
 
     /// The same for a file that is there; one that is missing or empty is an error.
-    pub fn open_existing(path: &Path, settings: &Settings) -> Result<Self, RegistryError> {
+    pub fn open_existing(path: &Path, settings: &RegistrySettings) -> Result<Self, RegistryError> {
         let file = File::new(path, settings.identity, false);
         Self::open_with(file, Limits::from(settings))
     }

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Longer than any line of the demo takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Demo {
     screen: Screen,
@@ -137,7 +137,7 @@ impl Demo {
         let agent = self.environment.agent(Host::One)?;
         self.run(Some(Host::One), &format!("kill -9 {}", agent.pid()?))?;
         // It has failed, as it was told to.
-        agent.output(PATIENCE)?;
+        agent.output(READY_TIMEOUT)?;
         let next = self.start(Host::One, &agent_line(Host::One))?;
         self.await_agent(Host::One, next)?;
         self.count(pings, "an agent killed, and another started")
@@ -231,7 +231,7 @@ impl Demo {
     /// Shows a line, runs it and shows what it prints.
     fn run(&mut self, host: Option<Host>, line: &str) -> Result<()> {
         self.prompt(host, line)?;
-        let output = self.environment.start(host, line)?.finish(PATIENCE)?;
+        let output = self.environment.start(host, line)?.finish(READY_TIMEOUT)?;
         self.screen.output(&output)
     }
 

@@ -18,7 +18,7 @@ use nix::{
 use crate::{
     lab::Lab,
     netns::{Netns, run},
-    wait::PATIENCE,
+    wait::WAIT_TIMEOUT,
 };
 
 /// A running tcpdump.
@@ -62,7 +62,7 @@ impl Capture {
     /// They don't come.
     #[track_caller]
     pub fn finish(mut self, fields: &[&str]) -> Vec<Decoded> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while self.is_running() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }

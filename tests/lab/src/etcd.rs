@@ -46,7 +46,7 @@ const BALLAST: &str = "/ballast/";
 
 /// What a cluster is started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct ClusterSettings {
     /// Whether members and clients show each other certificates.
     pub tls: bool,
     /// Whether clients need a user and a password.
@@ -55,7 +55,7 @@ pub struct Settings {
     pub quota: u64,
 }
 
-impl Default for Settings {
+impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
             tls: false,
@@ -78,11 +78,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster within reach of `hosts`; returns when it has a leader.
     pub fn start(lab: &Lab, hosts: &[Host]) -> Self {
-        Self::with(lab, hosts, Settings::default())
+        Self::with(lab, hosts, ClusterSettings::default())
     }
 
     /// The same with settings.
-    pub fn with(lab: &Lab, hosts: &[Host], settings: Settings) -> Self {
+    pub fn with(lab: &Lab, hosts: &[Host], settings: ClusterSettings) -> Self {
         let switch = lab.switch("mg");
         let ips: Vec<Ipv4Addr> = (1..).take(MEMBERS).map(ip).collect();
         let certificates = settings.tls.then(|| Certificates::make(lab.dir(), &ips));

@@ -23,7 +23,7 @@ use nix::{
     },
 };
 
-use crate::{netns::Netns, wait::PATIENCE};
+use crate::{netns::Netns, wait::WAIT_TIMEOUT};
 
 /// A MAC's octets.
 pub type Mac = [u8; 6];
@@ -183,7 +183,7 @@ impl RawSocket {
     /// What `pick` makes of the next frame that it makes anything of.
     #[track_caller]
     pub fn next<T>(&self, pick: impl Fn(&[u8]) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
             if let Some(found) = self.receive().and_then(|frame| pick(&frame)) {
                 return found;

@@ -93,7 +93,7 @@ impl Lab {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let registry = registry::open(&registry::Settings::new(self.registry()))
+            let registry = registry::open(&registry::RegistrySettings::new(self.registry()))
                 .await
                 .unwrap();
             act(&*registry).await

@@ -17,7 +17,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
     netns::{Netns, is_v6},
-    wait::{PATIENCE, until},
+    wait::{WAIT_TIMEOUT, until},
 };
 
 /// Bytes that depend on their place and on `seed`, so that what is lost, doubled, swapped or
@@ -76,11 +76,11 @@ fn receive_tcp(mut stream: &TcpStream, bytes: u64) -> u64 {
 pub fn tcp(client: &Netns, server: &Netns, ip: &str, bytes: u64) {
     let listener = server.enter(|| TcpListener::bind(any(ip)).unwrap());
     let port = listener.local_addr().unwrap().port();
-    let out = client.enter(|| TcpStream::connect_timeout(&to(ip, port), PATIENCE).unwrap());
+    let out = client.enter(|| TcpStream::connect_timeout(&to(ip, port), WAIT_TIMEOUT).unwrap());
     let (back, _) = listener.accept().unwrap();
     for stream in [&out, &back] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(WAIT_TIMEOUT)).unwrap();
     }
     thread::scope(|scope| {
         let sent = scope.spawn(|| send_tcp(&out, 1, bytes));
@@ -105,7 +105,7 @@ pub fn tcp(client: &Netns, server: &Netns, ip: &str, bytes: u64) {
 pub fn udp(client: &Netns, server: &Netns, ip: &str, sizes: impl IntoIterator<Item = usize>) {
     let echo = Echo::start(server, ip, None);
     let socket = client.enter(|| UdpSocket::bind(any(ip)).unwrap());
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     socket.connect(to(ip, echo.port)).unwrap();
     let mut sent = vec![0; 65_536];
     let mut received = vec![0; 65_536];
@@ -218,7 +218,7 @@ impl Stream {
         let socket = server.enter(|| UdpSocket::bind(any(ip)).unwrap());
         // The receiver may be kept waiting; that is no loss on the way.
         setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         let source = client.enter(|| UdpSocket::bind(any(ip)).unwrap());
         source
             .connect(to(ip, socket.local_addr().unwrap().port()))
@@ -337,10 +337,10 @@ impl Flow {
         let listener = server.enter(|| TcpListener::bind(any(ip)).unwrap());
         let port = listener.local_addr().unwrap().port();
         let mut source =
-            client.enter(|| TcpStream::connect_timeout(&to(ip, port), PATIENCE).unwrap());
+            client.enter(|| TcpStream::connect_timeout(&to(ip, port), WAIT_TIMEOUT).unwrap());
         let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        source.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
+        source.set_write_timeout(Some(WAIT_TIMEOUT)).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicU64::new(0));
         let sender = thread::spawn({

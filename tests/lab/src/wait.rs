@@ -6,17 +6,17 @@ use std::{
 };
 
 /// Far longer than anything in the lab takes, on a slow machine too: only a defect gets there.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The first answer that `ask` has.
 ///
 /// # Panics
 ///
-/// There is none within [`PATIENCE`]; `what` says what was waited for.
+/// There is none within [`WAIT_TIMEOUT`]; `what` says what was waited for.
 #[track_caller]
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
-    eventually_within(PATIENCE, what, ask)
+    eventually_within(WAIT_TIMEOUT, what, ask)
 }
 
 /// Waits until `holds`.
@@ -26,7 +26,7 @@ pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 /// As [`eventually`].
 #[track_caller]
 pub fn until(what: &str, holds: impl FnMut() -> bool) {
-    until_within(PATIENCE, what, holds);
+    until_within(WAIT_TIMEOUT, what, holds);
 }
 
 /// Waits until `holds`, for what takes longer than most.

@@ -13,7 +13,7 @@ use overlay_lab::{
 use serde_json::Value;
 
 /// Longer than a session and a grace time and a start take on a slow machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+const FOLLOW_TIMEOUT: Duration = Duration::from_mins(2);
 /// What every agent is told.
 const OPTIONS: &str = "--vni 42 --node-grace 2s";
 
@@ -35,14 +35,14 @@ fn vtep(agent: &Agent, node: &str) -> Value {
 #[track_caller]
 fn await_address(agent: &Agent, node: &str, address: &str) {
     let what = format!("{} to know {node} at {address}", agent.instance());
-    until_within(PATIENCE, &what, || vtep(agent, node)["ip"] == address);
+    until_within(FOLLOW_TIMEOUT, &what, || vtep(agent, node)["ip"] == address);
 }
 
 /// Waits until the agent is ready, and starts it again whenever it has ended, as a service manager does.
 #[track_caller]
 fn await_service(agent: &mut Agent) {
     let what = format!("{} to be ready", agent.instance());
-    until_within(PATIENCE, &what, || {
+    until_within(FOLLOW_TIMEOUT, &what, || {
         if !agent.is_running() {
             agent.restart(OPTIONS);
         }
@@ -58,9 +58,11 @@ fn change_address(host: &Host, from: &str, to: &str) {
 
 #[track_caller]
 fn reaches(from: &Netns, ip: &str) {
-    until_within(PATIENCE, &format!("{} to reach {ip}", from.name()), || {
-        from.pings(ip, "-c 1 -W 1")
-    });
+    until_within(
+        FOLLOW_TIMEOUT,
+        &format!("{} to reach {ip}", from.name()),
+        || from.pings(ip, "-c 1 -W 1"),
+    );
 }
 
 /// A dead host's address goes to a new machine, and its endpoints can be saved.
@@ -113,7 +115,7 @@ fn only_a_dead_host_is_removed() {
     assert_eq!(one.json("vtep rm 10.0.0.99 nobody"), Value::Array(vec![]));
     two.kill();
     let removal = "vtep rm 10.0.0.2";
-    until_within(PATIENCE, "the dead host to be silent", || {
+    until_within(FOLLOW_TIMEOUT, "the dead host to be silent", || {
         one.overlay(removal).code == 0
     });
     assert_eq!(vtep(one, &dead), Value::Null);
@@ -143,7 +145,9 @@ fn two_running_hosts_swap_addresses() {
         .each_ref()
         .map(|agent| agent.instance().to_owned());
     for agent in &fixture.agents {
-        until_within(PATIENCE, "the agent to have followed", || agent.is_ready());
+        until_within(FOLLOW_TIMEOUT, "the agent to have followed", || {
+            agent.is_ready()
+        });
     }
     await_address(&fixture.agents[0], &names[0], "10.0.0.2");
     await_address(&fixture.agents[1], &names[1], "10.0.0.1");
@@ -174,7 +178,7 @@ fn two_rebooted_hosts_swap_addresses() {
     for agent in &mut fixture.agents {
         agent.restart(OPTIONS);
     }
-    until_within(PATIENCE, "both to be ready", || {
+    until_within(FOLLOW_TIMEOUT, "both to be ready", || {
         for agent in &mut fixture.agents {
             if !agent.is_running() {
                 agent.restart(OPTIONS);
@@ -240,7 +244,7 @@ fn a_host_without_address_gives_up_its_claim() {
     let host = &fixture.hosts[0].netns;
     let [one, two] = &fixture.agents;
     host.ip("address del 10.0.0.1/24 dev u0");
-    until_within(PATIENCE, "the claim to be given up", || {
+    until_within(FOLLOW_TIMEOUT, "the claim to be given up", || {
         vtep(two, one.instance())["ip"]
             .as_str()
             .unwrap()
@@ -264,7 +268,7 @@ fn a_host_without_address_gives_up_its_claim() {
 #[track_caller]
 fn await_mtu(endpoint: &Netns, mtu: u32) {
     let what = format!("{} to have MTU {mtu}", endpoint.name());
-    until_within(PATIENCE, &what, || {
+    until_within(FOLLOW_TIMEOUT, &what, || {
         endpoint
             .ip("-o link show dev eth0")
             .contains(&format!(" mtu {mtu} "))
@@ -307,7 +311,7 @@ fn an_automatic_mtu_follows_the_hosts() {
     // It counts until it is known to be gone for good: MTUs do not swing with agents that come and go.
     third.kill();
     let removal = format!("vtep rm {}", third.instance());
-    until_within(PATIENCE, "the third host to be silent", || {
+    until_within(FOLLOW_TIMEOUT, "the third host to be silent", || {
         fixture.agents[0].overlay(&removal).code == 0
     });
     await_mtu(&fixture.blue, 1450);

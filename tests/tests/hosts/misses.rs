@@ -14,7 +14,7 @@ use overlay_lab::{
     until,
 };
 use overlay_user::{
-    datapath::{self, Datapath as _, DatapathError, Kernel, Settings},
+    datapath::{self, Datapath as _, DatapathError, DatapathSettings, Kernel},
     model::{
         EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, Miss, NeighborKey, NeighborRow, NetworkRow,
         Tables, Traffic, Vni, VtepPath, VtepRow, Wanted,
@@ -59,7 +59,7 @@ impl Fixture {
         blue.ip(&format!("address add {BLUE_6}/64 dev eth0 nodad"));
         let pins = Path::new("/sys/fs/bpf/overlay").join(host.netns.name());
         let (kernel, misses, ifindex) = host.netns.enter(|| {
-            let settings = Settings {
+            let settings = DatapathSettings {
                 pins,
                 underlay: "u0".to_owned(),
                 underlay_ifindex: if_nametoindex("u0").unwrap(),

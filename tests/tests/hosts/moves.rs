@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay_lab::{Agent, Host, Lab, Netns, traffic::Echo, until, wait::PATIENCE};
+use overlay_lab::{Agent, Host, Lab, Netns, traffic::Echo, until, wait::WAIT_TIMEOUT};
 
 const GREEN: &str = "7.7.7.3";
 const BLUE: &str = "7.7.7.2/24";
@@ -45,7 +45,7 @@ fn first_answer(netns: &Netns, port: u16) -> Duration {
     socket
         .set_read_timeout(Some(Duration::from_millis(2)))
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     let mut first = None;
     while Instant::now() < deadline {
         match socket.send_to(b"?", (GREEN, port)) {

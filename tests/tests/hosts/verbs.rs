@@ -333,7 +333,7 @@ fn enter(lab: &Lab, node: Node) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let settings = registry::Settings::new(lab.registry());
+        let settings = registry::RegistrySettings::new(lab.registry());
         let registry = registry::open(&settings).await.unwrap();
         registry
             .heartbeat(&node.name, &Session::new(node.name.to_string()))

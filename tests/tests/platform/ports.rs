@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
 
-use overlay_lab::wait::PATIENCE;
+use overlay_lab::wait::WAIT_TIMEOUT;
 use tokio::time::timeout;
 
 use super::*;
@@ -201,7 +201,7 @@ async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
             .args(words)
             .arg(OsStr::from_bytes(bytes));
         assert!(ip.status().unwrap().success(), "{words:?}");
-        let ensured = timeout(PATIENCE, host.platform.ensure_port(&spec)).await;
+        let ensured = timeout(WAIT_TIMEOUT, host.platform.ensure_port(&spec)).await;
         assert_eq!(as_it_is(ensured.unwrap().unwrap()), port, "{words:?}");
     }
     // On the host's side too: what somebody else has there is listed and left out.
@@ -211,9 +211,9 @@ async fn bytes_that_are_no_text_on_a_link_keep_nothing_from_its_turn() {
         .arg(OsStr::from_bytes(b"\xff"))
         .status();
     assert!(set.unwrap().success());
-    let ports = timeout(PATIENCE, host.platform.ports()).await;
+    let ports = timeout(WAIT_TIMEOUT, host.platform.ports()).await;
     assert_eq!(ports.unwrap().unwrap(), [listed(port)]);
-    let removed = timeout(PATIENCE, host.platform.remove_port(&spec.endpoint)).await;
+    let removed = timeout(WAIT_TIMEOUT, host.platform.remove_port(&spec.endpoint)).await;
     removed.unwrap().unwrap();
     assert!(!host.path("blue").exists());
 }

@@ -34,7 +34,7 @@ use crate::{
 
 const LOOPBACK: &str = "lo";
 /// Longer than any machine takes to hand a frame to itself.
-const PATIENCE: Duration = Duration::from_mins(1);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A program on the loopback device, and a socket that sends frames there.
 struct Wire {
@@ -75,7 +75,7 @@ impl Wire {
         let started = Instant::now();
         loop {
             let counted = self.datapath.newly_counted();
-            if !counted.is_empty() || started.elapsed() > PATIENCE {
+            if !counted.is_empty() || started.elapsed() > ARRIVAL_TIMEOUT {
                 return counted;
             }
             thread::yield_now();

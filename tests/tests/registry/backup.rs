@@ -85,11 +85,11 @@ async fn what_was_exported_is_imported_into_the_other_backend_and_back(fixture: 
         serde_json::from_slice::<serde_json::Value>(line).unwrap();
     }
 
-    let other_bed = match fixture {
+    let other_fixture = match fixture {
         Fixture::Sqlite(_) => Fixture::etcd(),
         Fixture::Etcd(_) => Fixture::sqlite(),
     };
-    let other = other_bed.open().await;
+    let other = other_fixture.open().await;
     let imported = registry::import(&*other, file.as_slice()).await.unwrap();
     assert_eq!((imported.made, imported.refused), (expected, 0));
     assert_eq!(comparable(&*other).await, comparable(&*registry).await);

@@ -14,7 +14,7 @@ use std::{
 
 use overlay_user::{
     model::Change,
-    registry::{self, Registry, RegistryError, Scope, Settings, WatchEvent},
+    registry::{self, Registry, RegistryError, RegistrySettings, Scope, WatchEvent},
 };
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 async fn open(addresses: &str) -> Arc<dyn Registry> {
-    registry::open(&Settings::new(format!("etcd://{addresses}")))
+    registry::open(&RegistrySettings::new(format!("etcd://{addresses}")))
         .await
         .unwrap()
 }
@@ -41,14 +41,14 @@ async fn persist(registry: &dyn Registry, changes: &[Change]) -> Vec<String> {
             Err(error @ RegistryError::Unavailable(_)) => said.push(line(&error)),
             Err(error) => panic!("{error}"),
         }
-        assert!(begin.elapsed() < crate::fixture::PATIENCE, "{said:?}");
+        assert!(begin.elapsed() < crate::fixture::EVENT_TIMEOUT, "{said:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_etcd_that_is_not_there_is_one_line_soon() {
     let begin = Instant::now();
-    let nowhere = Settings::new("etcd://127.0.0.1:9,127.0.0.1:10".to_owned());
+    let nowhere = RegistrySettings::new("etcd://127.0.0.1:9,127.0.0.1:10".to_owned());
     let error = registry::open(&nowhere).await.err().expect("there is none");
     assert!(begin.elapsed() < Duration::from_secs(10));
     let text = line(&error);
@@ -475,7 +475,7 @@ async fn what_no_agent_wrote_is_left_out_and_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layout_that_is_not_ours_is_refused() {
     let etcd = Etcd::start(Options::default());
-    let url = Settings::new(format!("etcd://{}", etcd.addresses()));
+    let url = RegistrySettings::new(format!("etcd://{}", etcd.addresses()));
     drop(registry::open(&url).await.unwrap());
     etcd.does("put /overlay/layout 2");
     let error = registry::open(&url).await.err().expect("it is newer");
@@ -524,9 +524,9 @@ async fn an_etcd_on_an_empty_data_directory_is_not_followed_until_the_right_data
         );
     }
     // Nothing was written into it, not by who opens it with an expectation either.
-    let expecting = Settings {
+    let expecting = RegistrySettings {
         identity: Some(identity),
-        ..Settings::new(format!("etcd://{}", etcd.addresses()))
+        ..RegistrySettings::new(format!("etcd://{}", etcd.addresses()))
     };
     let opened = registry::open(&expecting).await.err();
     assert!(

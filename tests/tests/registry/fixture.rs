@@ -7,7 +7,7 @@ use overlay_user::{
         Attachment, Change, Delta, Endpoint, Mac, Name, Network, Node, Object, ObjectId, Revision,
         Session, Snapshot, Vni, Vtep,
     },
-    registry::{self, Registry, RegistryError, Settings, WatchEvent},
+    registry::{self, Registry, RegistryError, RegistrySettings, WatchEvent},
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use tokio::{sync::mpsc::Receiver, time::timeout};
 use crate::etcd::{Etcd, Options};
 
 /// Long enough for the slowest machine; a test that needs it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A store of the test's own.
 pub(crate) enum Fixture {
@@ -33,8 +33,8 @@ impl Fixture {
         Self::Etcd(Box::new(Etcd::start(Options::default())))
     }
 
-    pub(crate) fn settings(&self) -> Settings {
-        Settings::new(match self {
+    pub(crate) fn settings(&self) -> RegistrySettings {
+        RegistrySettings::new(match self {
             Self::Sqlite(folder) => format!("sqlite://{}/registry.db", folder.path().display()),
             Self::Etcd(etcd) => format!("etcd://{}", etcd.addresses()),
         })
@@ -44,7 +44,10 @@ impl Fixture {
         self.open_with(|_| ()).await
     }
 
-    pub(crate) async fn open_with(&self, change: impl FnOnce(&mut Settings)) -> Arc<dyn Registry> {
+    pub(crate) async fn open_with(
+        &self,
+        change: impl FnOnce(&mut RegistrySettings),
+    ) -> Arc<dyn Registry> {
         let mut settings = self.settings();
         change(&mut settings);
         registry::open(&settings).await.unwrap()
@@ -268,7 +271,7 @@ impl Reader {
 }
 
 pub(crate) async fn next(events: &mut Receiver<WatchEvent>) -> WatchEvent {
-    let event = timeout(PATIENCE, events.recv()).await;
+    let event = timeout(EVENT_TIMEOUT, events.recv()).await;
     event
         .expect("an event should have come")
         .expect("the watch has ended")
@@ -312,7 +315,7 @@ pub(crate) fn line(error: &RegistryError) -> String {
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let begin = std::time::Instant::now();
     while !holds().await {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(begin.elapsed() < EVENT_TIMEOUT, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

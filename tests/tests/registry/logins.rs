@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use overlay_lab::etcd::Certificates;
 use overlay_user::{
     model::{Change, Node},
-    registry::{self, Registry, Settings, WatchEvent},
+    registry::{self, Registry, RegistrySettings, WatchEvent},
 };
 
 use crate::{
@@ -13,13 +13,13 @@ use crate::{
     fixture::{create, furnish, line, name, network, next, node, remove, session, until, vni},
 };
 
-fn settings(etcd: &Etcd) -> Settings {
-    Settings::new(format!("etcd://{}", etcd.addresses()))
+fn settings(etcd: &Etcd) -> RegistrySettings {
+    RegistrySettings::new(format!("etcd://{}", etcd.addresses()))
 }
 
-fn with_user(etcd: &Etcd, password: &str) -> (Settings, PathBuf) {
+fn with_user(etcd: &Etcd, password: &str) -> (RegistrySettings, PathBuf) {
     let path = file(etcd.folder(), "password", &format!("{password}\n"));
-    let settings = Settings {
+    let settings = RegistrySettings {
         user: Some("overlay".to_owned()),
         password_file: Some(path.clone()),
         insecure: true,
@@ -28,7 +28,7 @@ fn with_user(etcd: &Etcd, password: &str) -> (Settings, PathBuf) {
     (settings, path)
 }
 
-async fn refusal(settings: &Settings) -> String {
+async fn refusal(settings: &RegistrySettings) -> String {
     match registry::open(settings).await {
         Err(error) => line(&error),
         Ok(registry) => panic!("{} was opened", registry.url()),
@@ -54,7 +54,7 @@ async fn a_login_is_asked_for_checked_and_taken_from_the_file_as_it_is_now() {
     let again = registry::open(&settings).await.unwrap();
     works(&*again, 3).await;
 
-    let nobody = refusal(&Settings {
+    let nobody = refusal(&RegistrySettings {
         user: None,
         password_file: None,
         ..settings.clone()
@@ -125,7 +125,7 @@ async fn certificates_are_shown_and_checked() {
         ..Options::default()
     });
     let Certificates { ca, cert, key, .. } = etcd.certificates();
-    let tls = |ca: &PathBuf, identity: Option<(&PathBuf, &PathBuf)>| Settings {
+    let tls = |ca: &PathBuf, identity: Option<(&PathBuf, &PathBuf)>| RegistrySettings {
         ca: Some(ca.clone()),
         cert: identity.map(|(cert, _)| cert.clone()),
         key: identity.map(|(_, key)| key.clone()),
@@ -184,7 +184,7 @@ async fn rotated_certificates_are_used_from_the_next_connection_on() {
         cert,
         key,
     } = etcd.certificates();
-    let settings = Settings {
+    let settings = RegistrySettings {
         ca: Some(ca.clone()),
         cert: Some(cert.clone()),
         key: Some(key.clone()),
@@ -229,7 +229,7 @@ async fn rotated_certificates_are_used_from_the_next_connection_on() {
 async fn a_password_in_clear_is_refused_unless_told() {
     let etcd = Etcd::start(Options::default());
     let (settings, _) = with_user(&etcd, "secret-1");
-    let plain = Settings {
+    let plain = RegistrySettings {
         insecure: false,
         ..settings.clone()
     };
@@ -269,7 +269,7 @@ async fn a_host_with_a_role_of_its_own_does_its_work_and_changes_no_other_host()
     etcd.does("user grant-role of-h1 of-h1");
     etcd.require_login("secret-all");
     let (of_all, _) = with_user(&etcd, "secret-h1");
-    let of_h1 = Settings {
+    let of_h1 = RegistrySettings {
         user: Some("of-h1".to_owned()),
         ..of_all
     };

@@ -9,7 +9,7 @@ use overlay_user::{
 
 use crate::{
     fixture::{
-        Fixture, PATIENCE, furnish, line, name, next_delta, next_other, node, session, until,
+        EVENT_TIMEOUT, Fixture, furnish, line, name, next_delta, next_other, node, session, until,
     },
     for_every_backend,
 };
@@ -44,7 +44,7 @@ async fn a_session_that_lives_keeps_its_node(fixture: Fixture) {
     for node in first.nodes().await.unwrap() {
         assert!(node.alive, "{node:?}");
         let age = node.last_seen.unwrap().elapsed().unwrap_or_default();
-        assert!(age < PATIENCE);
+        assert!(age < EVENT_TIMEOUT);
     }
     let snapshot = first.snapshot().await.unwrap();
     assert!(snapshot.nodes.iter().all(|node| node.alive));

@@ -100,7 +100,7 @@ fn ask(
         };
     });
     let MeterKey { kind, id } = requester.meter;
-    if is_noted.is_some() && raise(kind, id) != 0 {
+    if is_noted.is_some() && report(kind, id) != 0 {
         DropReason::Resolving
     } else {
         otherwise
@@ -110,7 +110,7 @@ fn ask(
 /// Tells the agent of the miss that is noted down, unless that has been done or is too much. 0: nobody is to be asked,
 /// or nobody has it. Called: it is a rare way, and the frames' own needs the room.
 #[inline(never)]
-fn raise(meter_kind: u32, meter_id: u32) -> u32 {
+fn report(meter_kind: u32, meter_id: u32) -> u32 {
     let meter = MeterKey {
         kind: meter_kind,
         id: meter_id,

@@ -231,7 +231,7 @@ async fn a_registry_that_is_away_is_a_problem_that_says_for_how_long() {
         is_foreign: false,
     });
     tokio::time::advance(Duration::from_secs(41)).await;
-    let nodes = judge_registry(&mut found, "etcd://h:2379", lost, None, PATIENCE);
+    let nodes = judge_registry(&mut found, "etcd://h:2379", lost, None, EXAMINATION_TIMEOUT);
     assert!(nodes.is_none());
     assert!(
         found.findings[0]

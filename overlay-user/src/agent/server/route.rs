@@ -100,7 +100,7 @@ where
     on(
         method,
         async |State(handler): State<Arc<A>>, Parameters(operation): Parameters<Op>| {
-            serve(handler, operation).await.map_err(Failure)
+            serve(handler, operation).await.map_err(ErrorResponse)
         },
     )
 }
@@ -130,9 +130,9 @@ where
 struct Parameters<Op>(Op);
 
 impl<Op: Operation, S: Send + Sync> FromRequest<S> for Parameters<Op> {
-    type Rejection = Failure;
+    type Rejection = ErrorResponse;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ErrorResponse> {
         let (mut parts, body) = request.into_parts();
         if !Op::PATH.contains('{') {
             return if Op::METHOD.has_body() {
@@ -164,7 +164,7 @@ impl<Op: Operation, S: Send + Sync> FromRequest<S> for Parameters<Op> {
 async fn query_of<T: DeserializeOwned>(
     parts: &mut Parts,
     state: &(impl Send + Sync),
-) -> Result<T, Failure> {
+) -> Result<T, ErrorResponse> {
     let query = Query::from_request_parts(parts, state).await;
     let Query(query) = query.map_err(|refusal| usage(refusal.body_text()))?;
     Ok(query)
@@ -174,7 +174,7 @@ async fn query_of<T: DeserializeOwned>(
 async fn body_of<T: DeserializeOwned>(
     request: Request,
     state: &(impl Send + Sync),
-) -> Result<T, Failure> {
+) -> Result<T, ErrorResponse> {
     let (parts, body) = request.into_parts();
     // With the parts, in which the limit of a body's length is.
     let request = Request::from_parts(parts.clone(), body);
@@ -206,15 +206,15 @@ fn merged<Op: Operation>(
     serde_json::from_value(Any::Object(parameters))
 }
 
-fn usage(message: impl std::fmt::Display) -> Failure {
-    Failure(OperationError::new(ErrorKind::Usage, message))
+fn usage(message: impl std::fmt::Display) -> ErrorResponse {
+    ErrorResponse(OperationError::new(ErrorKind::Usage, message))
 }
 
 /// A failed operation as a response.
 #[derive(Debug)]
-pub(in crate::agent) struct Failure(pub OperationError);
+pub(in crate::agent) struct ErrorResponse(pub OperationError);
 
-impl IntoResponse for Failure {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let Self(error) = self;
         let status = match error.kind {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     model::{Change, Endpoint, Session, Vtep},
-    registry::{Settings, WatchEvent, open},
+    registry::{RegistrySettings, WatchEvent, open},
 };
 
 /// What a host has, given what it should have and how many questions it has answered before.
@@ -32,7 +32,7 @@ impl Cluster {
     async fn new(resolve: Resolve) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/registry.db", folder.path().display());
-        let registry = open(&Settings::new(url)).await.unwrap();
+        let registry = open(&RegistrySettings::new(url)).await.unwrap();
         let mut network = Network::new(name("blue"), vni());
         network.resolve = resolve;
         let mut changes = vec![Change::CreateNetwork(network)];

@@ -4,7 +4,7 @@ use overlay_ebpf::abi::{self, map};
 
 use super::super::encode::{Encode, Numbering};
 use crate::{
-    datapath::Settings,
+    datapath::DatapathSettings,
     model::{FdbKey, FdbRow, FdbTarget, Mac, Revision, Vni},
 };
 
@@ -15,7 +15,7 @@ impl Encode for FdbRow {
     const MAP: &str = map::FDB;
     const CAPACITY_OPTION: &str = "--fdb-entries";
 
-    fn capacity(settings: &Settings) -> Option<u32> {
+    fn capacity(settings: &DatapathSettings) -> Option<u32> {
         Some(settings.fdb_entries)
     }
 

@@ -9,7 +9,7 @@ mod vteps;
 use aya::{Ebpf, EbpfLoader};
 
 use super::{
-    DatapathError, Settings,
+    DatapathError, DatapathSettings,
     encode::{Encode as _, Numbering},
     pins::Pins,
     table::Table,
@@ -25,7 +25,7 @@ macro_rules! bpf_tables {
 
         impl ResizedTables {
             /// Takes their pins away.
-            pub(super) fn take(pins: &Pins, settings: &Settings) -> Result<Self, DatapathError> {
+            pub(super) fn take(pins: &Pins, settings: &DatapathSettings) -> Result<Self, DatapathError> {
                 Ok(Self {
                     $($table: Table::take_resized(pins, settings)?,)+
                 })
@@ -33,7 +33,7 @@ macro_rules! bpf_tables {
         }
 
         /// Has the maps made as large as they shall be.
-        pub(super) fn set_capacities(loader: &mut EbpfLoader<'_>, settings: &Settings) {
+        pub(super) fn set_capacities(loader: &mut EbpfLoader<'_>, settings: &DatapathSettings) {
             $(if let Some(capacity) = <$row>::capacity(settings) {
                 loader.map_max_entries(<$row>::MAP, capacity);
             })+

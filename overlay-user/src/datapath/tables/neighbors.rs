@@ -6,7 +6,7 @@ use overlay_ebpf::abi::{self, map};
 
 use super::super::encode::{Encode, Numbering};
 use crate::{
-    datapath::Settings,
+    datapath::DatapathSettings,
     model::{Mac, NeighborKey, NeighborRow, Revision, Vni},
 };
 
@@ -17,7 +17,7 @@ impl Encode for NeighborRow {
     const MAP: &str = map::NEIGHBORS;
     const CAPACITY_OPTION: &str = "--neighbor-entries";
 
-    fn capacity(settings: &Settings) -> Option<u32> {
+    fn capacity(settings: &DatapathSettings) -> Option<u32> {
         Some(settings.neighbor_entries)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Known, Mirror, OnFact, Record};
+use super::{EndpointRef, Mirror, OnFact, Record};
 use crate::model::{
     Delta, Endpoint, Name, Network, Node, Object, ObjectId, Revision, RowId, Snapshot, Vni,
 };
@@ -292,16 +292,16 @@ impl Mirror {
         mut nodes: BTreeSet<&'a Name>,
     ) -> Snapshot {
         let known = endpoints.into_iter().filter_map(|name| self.endpoint(name));
-        let known: Vec<Known<'_>> = known.collect();
-        vnis.extend(known.iter().map(Known::vni));
-        nodes.extend(known.iter().map(Known::node));
+        let known: Vec<EndpointRef<'_>> = known.collect();
+        vnis.extend(known.iter().map(EndpointRef::vni));
+        nodes.extend(known.iter().map(EndpointRef::node));
         let networks = vnis.iter().filter_map(|vni| self.network(*vni));
         let nodes = nodes.iter().filter_map(|name| self.node(name));
         Snapshot {
             revision: self.revision,
             networks: networks.cloned().collect(),
             nodes: nodes.cloned().collect(),
-            endpoints: known.iter().map(Known::to_endpoint).collect(),
+            endpoints: known.iter().map(EndpointRef::to_endpoint).collect(),
             objects: Vec::new(),
         }
     }

@@ -11,7 +11,7 @@ use crate::model::{Name, Node};
 pub(super) struct NodeId(u32);
 
 #[derive(Debug)]
-struct Known {
+struct NodeEntry {
     name: Name,
     /// `None`: an endpoint names it and the registry doesn't know it.
     node: Option<Node>,
@@ -21,7 +21,7 @@ struct Known {
 /// The registry's nodes, and those that endpoints name.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    known: Slab<Known>,
+    known: Slab<NodeEntry>,
     ids: BTreeMap<Name, NodeId>,
 }
 
@@ -88,7 +88,7 @@ impl Nodes {
         if let Some(id) = self.id(name) {
             return id;
         }
-        let number = self.known.insert(Known {
+        let number = self.known.insert(NodeEntry {
             name: name.clone(),
             node: None,
             endpoints: 0,

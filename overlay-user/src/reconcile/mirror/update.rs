@@ -145,7 +145,7 @@ impl Mirror {
     pub fn forget(&mut self, name: &Name, on_fact: OnFact<'_>) {
         self.withheld.release(name);
         self.ahead.remove(name);
-        self.tell_of(name, on_fact);
+        self.notify_of(name, on_fact);
         if let Some(removed) = self.endpoints.remove(name) {
             self.untrack(&removed);
         }
@@ -415,7 +415,7 @@ impl Mirror {
             return None;
         }
         self.give_way(&endpoint, on_fact);
-        self.tell_of(&endpoint.name, on_fact);
+        self.notify_of(&endpoint.name, on_fact);
         let is_local = endpoint.node == self.node;
         let addresses = endpoint.addresses.into();
         let fact = EndpointFact {
@@ -550,7 +550,7 @@ impl Mirror {
     }
 
     /// Tells of an endpoint as it is.
-    pub(super) fn tell_of(&self, name: &Name, on_fact: OnFact<'_>) {
+    pub(super) fn notify_of(&self, name: &Name, on_fact: OnFact<'_>) {
         if let Some(known) = self.endpoint(name) {
             on_fact(self, &known.fact());
         }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     kernel::{Faults, Kernel, place_of},
     store::State,
-    world::{ME, World, vtep},
+    world::{ME, Simulation, vtep},
 };
 use crate::{
     model::{
@@ -85,7 +85,7 @@ impl Oracle<'_> {
     }
 }
 
-impl World {
+impl Simulation {
     fn violation(&mut self, what: String) {
         self.violations.push(what);
     }

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 
-use super::world::{ME, World};
+use super::world::{ME, Simulation};
 use crate::model::{Endpoint, Name};
 
-impl World {
+impl Simulation {
     /// The endpoints that stand here as the registry has them.
     async fn standing(&self) -> BTreeMap<Name, Endpoint> {
         let view = self.observer.view().await;

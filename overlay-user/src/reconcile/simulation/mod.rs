@@ -39,7 +39,7 @@ mod world;
 
 use self::{
     kernel::Faults,
-    world::{World, name},
+    world::{Simulation, name},
 };
 use super::watchdog::Part;
 use crate::model::EndpointState;
@@ -50,7 +50,7 @@ const SEEDS: u64 = 3000;
 const HAPPENINGS: usize = 40;
 /// How long one may take. It takes milliseconds, but a loop that never waits for anything stops the
 /// simulation's clock for good.
-const PATIENCE: Duration = Duration::from_mins(1);
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What came of one seed.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ struct Outcome {
 fn watch(seed: u64) -> Sender<()> {
     let (watched, over) = mpsc::channel();
     thread::spawn(move || {
-        if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        if over.recv_timeout(SETTLE_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             // Not by a macro: those print what a test says only once it has ended.
             let line = format!("OVERLAY_SIMULATION_SEED={seed} turns and turns without a pause");
             let _ = writeln!(stderr(), "{line}");
@@ -86,7 +86,7 @@ fn runtime() -> Runtime {
 fn simulate(seed: u64, is_traced: bool) -> Outcome {
     let _watched = watch(seed);
     runtime().block_on(async {
-        let mut world = World::new(seed, is_traced);
+        let mut world = Simulation::new(seed, is_traced);
         world.live(HAPPENINGS).await;
         world.judge().await;
         world.end().await
@@ -157,7 +157,7 @@ fn whatever_happens_the_kernel_becomes_what_the_registry_says() {
 #[test]
 fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
     runtime().block_on(async {
-        let world = World::new(1, false);
+        let world = Simulation::new(1, false);
         let stalled = || {
             let stalled = world.observer.watchdog().stalled();
             stalled.iter().map(|one| one.part).collect::<Vec<_>>()
@@ -182,7 +182,7 @@ fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
 #[test]
 fn an_interface_that_takes_for_ever_holds_no_other_up() {
     runtime().block_on(async {
-        let world = World::new(1, false);
+        let world = Simulation::new(1, false);
         world.host.set_faults(Faults {
             held: Some("held"),
             ..Faults::default()

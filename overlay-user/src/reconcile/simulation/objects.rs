@@ -2,14 +2,14 @@
 
 use super::{
     store::{KINDS, Rule},
-    world::{World, name},
+    world::{Simulation, name},
 };
 use crate::model::{Kind, Object, ObjectId, Resource as _};
 
 /// How many objects of a kind there are at most.
 const OBJECTS: usize = 3;
 
-impl World {
+impl Simulation {
     pub(super) fn change_objects(&mut self) {
         let number = self.rng.within(..OBJECTS);
         let removes = self.rng.of_256(80);

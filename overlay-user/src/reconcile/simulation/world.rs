@@ -43,7 +43,7 @@ const NAMES: usize = 24;
 const PLACES: usize = 5;
 
 /// Everything.
-pub(super) struct World {
+pub(super) struct Simulation {
     pub(super) rng: Rng,
     pub(super) store: Store,
     pub(super) host: Host,
@@ -91,7 +91,7 @@ pub(super) fn addresses() -> impl Iterator<Item = Wanted> {
     lasts.flat_map(|last| [Wanted::Mac(mac(last)), Wanted::Ip(ip(last))])
 }
 
-impl World {
+impl Simulation {
     /// A host with an agent that begins to run, and maybe rows of a former one.
     pub(super) fn new(seed: u64, is_traced: bool) -> Self {
         let rng = Rng::new(seed);

@@ -7,7 +7,7 @@ use crate::{
     model::{EndpointRow, Name, Rows},
     reconcile::{
         desired::Desired,
-        mirror::{Fact, Known},
+        mirror::{EndpointRef, Fact},
     },
 };
 
@@ -25,7 +25,10 @@ impl Derived for EndpointRow {
 
     fn desired(desired: &Desired<'_>, name: &Name) -> Option<(u32, Self)> {
         let ifindex = desired.host.endpoints.ifindex(name)?;
-        let known = desired.mirror.endpoint(name).filter(Known::is_local)?;
+        let known = desired
+            .mirror
+            .endpoint(name)
+            .filter(EndpointRef::is_local)?;
         let network = desired.mirror.network(known.vni())?;
         let row = Self {
             vni: known.vni(),

@@ -11,7 +11,7 @@ use std::{
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use tokio::time::Duration;
 
-use super::super::{RegistryError, Settings};
+use super::super::{RegistryError, RegistrySettings};
 
 /// How long a connection may take to come about.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ pub(super) struct Access {
 impl Access {
     /// Takes the settings apart; `members` is what follows `etcd://`. Reads every file once, so that
     /// a missing one is told at once.
-    pub(super) fn new(members: &str, settings: &Settings) -> Result<Self, RegistryError> {
+    pub(super) fn new(members: &str, settings: &RegistrySettings) -> Result<Self, RegistryError> {
         let members: Vec<String> = members.split(',').map(str::to_owned).collect();
         // Not repeated in the text: it may hold a password.
         if !members.iter().all(|member| is_host_and_port(member)) {
@@ -253,14 +253,14 @@ mod tests {
 
     const PASSWORD: &str = "correct horse battery staple";
 
-    fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
-        let mut settings = Settings::new("etcd://h:2379".to_owned());
+    fn settings(change: impl FnOnce(&mut RegistrySettings)) -> RegistrySettings {
+        let mut settings = RegistrySettings::new("etcd://h:2379".to_owned());
         change(&mut settings);
         settings
     }
 
     #[track_caller]
-    fn refusal(members: &str, settings: &Settings) -> String {
+    fn refusal(members: &str, settings: &RegistrySettings) -> String {
         let line = Access::new(members, settings).unwrap_err().to_string();
         assert!(!line.contains('\n') && !line.contains("secret"), "{line}");
         line
@@ -356,7 +356,7 @@ mod tests {
             line.contains("--etcd-ca") && line.contains("--etcd-insecure"),
             "{line}"
         );
-        let told = Settings {
+        let told = RegistrySettings {
             insecure: true,
             ..plain
         };

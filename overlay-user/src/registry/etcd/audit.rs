@@ -11,10 +11,10 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
 
 use super::{
     super::integrity::{Findings, Repair},
-    failure::Failure,
     keys::{self, State},
-    members::{Link, Members, PAGE_REQUEST, REQUEST},
+    members::{Channel, Members, PAGE_REQUEST, REQUEST},
     read::{self, from_revision, to_revision},
+    store_error::StoreError,
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{Network, Object, ObjectId, Reference, Revision, Vni};
@@ -23,7 +23,7 @@ use crate::model::{Network, Object, ObjectId, Reference, Revision, Vni};
 const LISTED: i64 = 10_000;
 
 /// Looks at every key.
-pub(super) async fn audit(members: &Members, repair: bool) -> Result<Findings, Failure> {
+pub(super) async fn audit(members: &Members, repair: bool) -> Result<Findings, StoreError> {
     let (present, _) = read::present(members).await?;
     let mut audit = Audit {
         members,
@@ -55,7 +55,7 @@ struct Audit<'a> {
 
 impl Audit<'_> {
     /// Claims that are unique in the whole registry: names, VTEPs, and the index by node.
-    async fn names(&mut self) -> Result<(), Failure> {
+    async fn names(&mut self) -> Result<(), StoreError> {
         let mut networks = BTreeSet::new();
         self.rows(keys::NETWORKS, |audit, kv| {
             let network: Network = values::read(kv.key(), kv.value())?;
@@ -133,7 +133,7 @@ impl Audit<'_> {
     }
 
     /// Claims within each network.
-    async fn networks(&mut self) -> Result<(), Failure> {
+    async fn networks(&mut self) -> Result<(), StoreError> {
         let mut networks: BTreeSet<Vni> = self.addresses.keys().copied().collect();
         let prefixes = ["mac", "ip"].map(|kind| format!("{}{kind}/", keys::CLAIMS));
         for prefix in [keys::ENDPOINTS, &prefixes[0], &prefixes[1]] {
@@ -164,7 +164,7 @@ impl Audit<'_> {
     }
 
     /// The networks that have keys under a prefix, by one small question each.
-    async fn networks_under(&self, prefix: &str) -> Result<BTreeSet<Vni>, Failure> {
+    async fn networks_under(&self, prefix: &str) -> Result<BTreeSet<Vni>, StoreError> {
         let mut networks = BTreeSet::new();
         let mut from = prefix.as_bytes().to_vec();
         let end = keys::end_of(prefix);
@@ -187,7 +187,7 @@ impl Audit<'_> {
     }
 
     /// What lives on a lease and has none would stay for ever.
-    async fn leases(&mut self) -> Result<(), Failure> {
+    async fn leases(&mut self) -> Result<(), StoreError> {
         for prefix in [keys::ALIVE, keys::QUARANTINE, keys::QUESTIONS] {
             let mut endless = Vec::new();
             self.rows(prefix, |_, kv| {
@@ -216,7 +216,7 @@ impl Audit<'_> {
     }
 
     /// Compares the claims with those that are expected, which are forgotten.
-    async fn claims(&mut self, prefix: &str) -> Result<(), Failure> {
+    async fn claims(&mut self, prefix: &str) -> Result<(), StoreError> {
         let mut orphans = HashMap::new();
         self.rows(prefix, |audit, kv| {
             let (key, value) = (text(kv.key()), text(kv.value()));
@@ -249,7 +249,7 @@ impl Audit<'_> {
     }
 
     /// Claims that are expected and were not found.
-    async fn missing(&mut self) -> Result<(), Failure> {
+    async fn missing(&mut self) -> Result<(), StoreError> {
         for (key, value) in std::mem::take(&mut self.expected) {
             let mut done = Repair::Possible;
             if self.repair {
@@ -265,7 +265,12 @@ impl Audit<'_> {
         Ok(())
     }
 
-    async fn remove(&mut self, key: &str, revision: Revision, what: String) -> Result<(), Failure> {
+    async fn remove(
+        &mut self,
+        key: &str,
+        revision: Revision,
+        what: String,
+    ) -> Result<(), StoreError> {
         let mut done = Repair::Possible;
         if self.repair {
             let same = Compare::mod_revision(key, CompareOp::Equal, from_revision(revision));
@@ -275,12 +280,12 @@ impl Audit<'_> {
         Ok(())
     }
 
-    async fn mend(&self, guard: Compare, op: TxnOp) -> Result<Repair, Failure> {
+    async fn mend(&self, guard: Compare, op: TxnOp) -> Result<Repair, StoreError> {
         let mended = self
             .members
-            .call(REQUEST, |mut link: Link| {
+            .call(REQUEST, |mut channel: Channel| {
                 let txn = Txn::new().when([guard.clone()]).and_then([op.clone()]);
-                async move { link.kv.txn(txn).await }
+                async move { channel.kv.txn(txn).await }
             })
             .await?;
         Ok(if mended.succeeded() {
@@ -295,15 +300,15 @@ impl Audit<'_> {
     async fn rows(
         &mut self,
         prefix: &str,
-        mut look: impl FnMut(&mut Self, &KeyValue) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        mut look: impl FnMut(&mut Self, &KeyValue) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let end = keys::end_of(prefix);
         let mut from = prefix.as_bytes().to_vec();
         loop {
             let (kvs, more) = self.page(&from, &end, LISTED).await?;
             for kv in &kvs {
                 match look(self, kv) {
-                    Err(Failure::Row(what)) => self.findings.add(Repair::ByHand, what),
+                    Err(StoreError::Row(what)) => self.findings.add(Repair::ByHand, what),
                     looked => looked?,
                 }
             }
@@ -319,16 +324,16 @@ impl Audit<'_> {
         from: &[u8],
         end: &[u8],
         limit: i64,
-    ) -> Result<(Vec<KeyValue>, bool), Failure> {
+    ) -> Result<(Vec<KeyValue>, bool), StoreError> {
         let options = GetOptions::new()
             .with_range(end)
             .with_limit(limit)
             .with_revision(from_revision(self.revision));
         let mut response = self
             .members
-            .call(PAGE_REQUEST, |mut link: Link| {
+            .call(PAGE_REQUEST, |mut channel: Channel| {
                 let (from, options) = (from.to_vec(), options.clone());
-                async move { link.kv.get(from, Some(options)).await }
+                async move { channel.kv.get(from, Some(options)).await }
             })
             .await?;
         Ok((response.take_kvs(), response.more()))

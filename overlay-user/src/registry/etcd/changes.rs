@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::{
     super::{RegistryError, rules},
-    failure::Failure,
     keys,
+    store_error::StoreError,
     txn_plan::{QuarantineHit, Stop, TxnPlanner},
     values::{self, EndpointValue, NodeValue},
 };
@@ -259,7 +259,7 @@ impl Work<'_, '_> {
         }
         match self.release(&format!("node {name}"), &[ObjectId::of_node(name)]) {
             // An object keeps it, as an endpoint does.
-            Err(Stop::Failure(Failure::Said(RegistryError::Refused(_)))) => return Ok(()),
+            Err(Stop::StoreError(StoreError::Said(RegistryError::Refused(_)))) => return Ok(()),
             released => released?,
         }
         self.planner.list(&keys::all_on_node(name))?;

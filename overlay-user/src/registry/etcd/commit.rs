@@ -16,12 +16,11 @@ use tokio::time::sleep;
 
 use super::{
     super::{RegistryError, rules},
-    changes,
-    failure::Failure,
-    identity, keys,
+    changes, identity, keys,
     lease::{self, Quarantine},
-    members::{Link, Members, PAGE_REQUEST, REQUEST, delays},
+    members::{Channel, Members, PAGE_REQUEST, REQUEST, delays},
     read::{self, OPERATIONS, from_revision, headless, to_revision},
+    store_error::StoreError,
     txn_plan::{
         Guard, Listing, QuarantineHit, ReadCache, ReadSet, Row, Stop, TxnGroup, TxnPlanner, Write,
     },
@@ -39,7 +38,7 @@ pub(super) async fn commit(
     members: &Members,
     quarantine: &Quarantine,
     changes: &[Change],
-) -> Result<Revision, Failure> {
+) -> Result<Revision, StoreError> {
     let mut commit = Commit {
         members,
         quarantine,
@@ -84,7 +83,7 @@ struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    async fn attempt(&mut self, changes: &[Change]) -> Result<Attempt, Failure> {
+    async fn attempt(&mut self, changes: &[Change]) -> Result<Attempt, StoreError> {
         let groups = self.plan(changes).await?;
         let mut revisions = Vec::with_capacity(groups.len());
         for group in &groups {
@@ -107,7 +106,7 @@ impl Commit<'_> {
     }
 
     /// Reads until all that the changes rest upon is known.
-    async fn plan(&self, changes: &[Change]) -> Result<Vec<TxnGroup>, Failure> {
+    async fn plan(&self, changes: &[Change]) -> Result<Vec<TxnGroup>, StoreError> {
         let mut known = ReadCache::default();
         loop {
             let mut planner = TxnPlanner::new(&known, self.given_up.clone());
@@ -115,7 +114,7 @@ impl Commit<'_> {
             if planner.read_set().is_empty() {
                 match outcome {
                     Ok(()) => return Ok(planner.finish()),
-                    Err(Stop::Failure(failure)) => return Err(failure),
+                    Err(Stop::StoreError(failure)) => return Err(failure),
                     Err(Stop::Quarantined(hit)) => {
                         return Err(self.explain(hit).await?.into());
                     }
@@ -129,7 +128,7 @@ impl Commit<'_> {
     }
 
     /// The refusal, which also tells for how long. If the time is over by now, the next try finds that out.
-    async fn explain(&self, hit: QuarantineHit) -> Result<RegistryError, Failure> {
+    async fn explain(&self, hit: QuarantineHit) -> Result<RegistryError, StoreError> {
         let left = lease::left(self.members, hit.lease).await?;
         Ok(RegistryError::Quarantined {
             what: hit.what,
@@ -152,7 +151,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    async fn learn(&self, known: &mut ReadCache, read_set: ReadSet) -> Result<(), Failure> {
+    async fn learn(&self, known: &mut ReadCache, read_set: ReadSet) -> Result<(), StoreError> {
         let keys: Vec<String> = read_set.keys.into_iter().collect();
         for keys in keys.chunks(OPERATIONS) {
             let (_, rows) = read::get_all(self.members, keys, 0).await?;
@@ -180,7 +179,7 @@ impl Commit<'_> {
     }
 
     /// The keys with each prefix, in one transaction. `None`: there are too many for that.
-    async fn list_all(&self, prefixes: &[String]) -> Result<Vec<Option<Listing>>, Failure> {
+    async fn list_all(&self, prefixes: &[String]) -> Result<Vec<Option<Listing>>, StoreError> {
         let limit = LISTED / i64::try_from(prefixes.len()).unwrap_or(LISTED);
         let get = |prefix: &String| {
             let options = GetOptions::new().with_prefix().with_keys_only();
@@ -205,20 +204,20 @@ impl Commit<'_> {
 
     /// All keys with a prefix. The revision is that of the first page: what comes later is caught by
     /// the comparison with it.
-    async fn list(&self, prefix: &str) -> Result<Listing, Failure> {
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
         let end = keys::end_of(prefix);
         let mut from = prefix.as_bytes().to_vec();
         let mut listing = Listing::default();
         loop {
             let response = self
                 .members
-                .call(PAGE_REQUEST, |mut link: Link| {
+                .call(PAGE_REQUEST, |mut channel: Channel| {
                     let options = GetOptions::new()
                         .with_range(end.as_slice())
                         .with_keys_only()
                         .with_limit(LISTED);
                     let from = from.clone();
-                    async move { link.kv.get(from, Some(options)).await }
+                    async move { channel.kv.get(from, Some(options)).await }
                 })
                 .await?;
             if listing.revision == 0 {
@@ -241,14 +240,14 @@ impl Commit<'_> {
         &self,
         group: &TxnGroup,
         revisions: &[Revision],
-    ) -> Result<Option<Revision>, Failure> {
+    ) -> Result<Option<Revision>, StoreError> {
         let mut tries = self.members.tries();
         let mut may_be_done = false;
         loop {
             let (compares, ops) = self.operations(group, revisions).await?;
-            let work = |mut link: Link| async move {
+            let work = |mut channel: Channel| async move {
                 let txn = Txn::new().when(compares).and_then(ops);
-                link.kv.txn(txn).await
+                channel.kv.txn(txn).await
             };
             match tries.once(REQUEST, work).await {
                 Ok(Some(response)) if response.succeeded() => {
@@ -259,9 +258,9 @@ impl Commit<'_> {
                 Ok(Some(_)) => return Ok(None),
                 // No answer, or none that says what has become of it.
                 Ok(None) => may_be_done = true,
-                Err(Failure::LeaseGone) => {
+                Err(StoreError::LeaseGone) => {
                     self.quarantine.forget().await;
-                    tries.rest_after(Failure::LeaseGone).await?;
+                    tries.rest_after(StoreError::LeaseGone).await?;
                 }
                 Err(failure) => return Err(failure),
             }
@@ -272,7 +271,7 @@ impl Commit<'_> {
         &self,
         group: &TxnGroup,
         revisions: &[Revision],
-    ) -> Result<(Vec<Compare>, Vec<TxnOp>), Failure> {
+    ) -> Result<(Vec<Compare>, Vec<TxnOp>), StoreError> {
         let guards = group.guards.iter();
         let compares = guards
             .map(|(key, guard)| compare(key, *guard, revisions))
@@ -294,7 +293,7 @@ impl Commit<'_> {
     }
 
     /// The revision at which a transaction without an answer was carried out; `None`: it was not.
-    async fn find_ours(&self, group: &TxnGroup) -> Result<Option<Revision>, Failure> {
+    async fn find_ours(&self, group: &TxnGroup) -> Result<Option<Revision>, StoreError> {
         let puts: Vec<(&String, &Vec<u8>)> = group
             .writes
             .iter()
@@ -342,7 +341,7 @@ fn compare(key: &str, guard: Guard, revisions: &[Revision]) -> Compare {
 
 /// A revision for a commit that had nothing to do: one that every watch reaches, which the store's own
 /// is not, for most of what is written there is watched by nobody.
-async fn tick(members: &Members) -> Result<Revision, Failure> {
+async fn tick(members: &Members) -> Result<Revision, StoreError> {
     let put = identity::transact(members, vec![TxnOp::put(keys::TICK, "", None)]).await?;
     let header = put.header().ok_or_else(headless)?;
     Ok(to_revision(header.revision()))

@@ -6,10 +6,10 @@ use etcd_client::{Event, EventType, KeyValue};
 
 use super::{
     super::WatchEvent,
-    failure::Failure,
     keys::{self, State},
     read::{self, to_revision},
     rejected::row_of,
+    store_error::StoreError,
     values::{self, NodeValue},
 };
 use crate::model::{
@@ -35,12 +35,12 @@ pub(super) struct DeltaBuilder {
 
 impl DeltaBuilder {
     /// Takes an event in; notes a value that can't be read.
-    pub(super) fn add(&mut self, event: &Event) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, event: &Event) -> Result<(), StoreError> {
         let Some(kv) = event.kv() else {
             return Ok(());
         };
         match self.take(event, kv) {
-            Err(Failure::Row(why)) => {
+            Err(StoreError::Row(why)) => {
                 self.rejected.push(Rejected::new(row_of(kv.key()), why));
                 Ok(())
             }
@@ -48,7 +48,7 @@ impl DeltaBuilder {
         }
     }
 
-    fn take(&mut self, event: &Event, kv: &KeyValue) -> Result<(), Failure> {
+    fn take(&mut self, event: &Event, kv: &KeyValue) -> Result<(), StoreError> {
         let revision = to_revision(kv.mod_revision());
         self.revision = self.revision.max(revision);
         let is_put = event.event_type() == EventType::Put;
@@ -93,7 +93,7 @@ impl DeltaBuilder {
         name: Name,
         revision: Revision,
         put: Option<&KeyValue>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         let endpoint = put.map(read::endpoint).transpose()?;
         let last = self.endpoints.get(&name);
         if endpoint.is_some() || last.is_none_or(|(last, _)| *last < revision) {
@@ -142,7 +142,7 @@ impl DeltaBuilder {
 fn read_if<T: serde::de::DeserializeOwned>(
     is_put: bool,
     kv: &KeyValue,
-) -> Result<Option<T>, Failure> {
+) -> Result<Option<T>, StoreError> {
     if is_put {
         values::read(kv.key(), kv.value()).map(Some)
     } else {

@@ -18,10 +18,10 @@ use tokio::{
 use super::{
     super::{RegistryError, WatchEvent},
     delta::DeltaBuilder,
-    failure::{Failure, Trouble},
     identity, keys,
-    members::{Link, Members, REQUEST, delays},
+    members::{Channel, Members, REQUEST, delays},
     read::{self, from_revision, to_revision},
+    store_error::{CallError, StoreError},
 };
 use crate::model::{Delta, Name, Revision};
 
@@ -29,7 +29,9 @@ use crate::model::{Delta, Name, Revision};
 const BACKLOG: usize = 16;
 
 /// Begins at the present.
-pub(super) async fn start(members: &Arc<Members>) -> Result<mpsc::Receiver<WatchEvent>, Failure> {
+pub(super) async fn start(
+    members: &Arc<Members>,
+) -> Result<mpsc::Receiver<WatchEvent>, StoreError> {
     // Subscribed first: what is passed on after this is noticed.
     let turns = members.turns();
     let (present, alive) = read::present(members).await?;
@@ -122,13 +124,13 @@ impl Follower {
         let start = from_revision(self.position) + 1;
         let (index, opened) = self
             .members
-            .once(REQUEST, |mut link: Link| async move {
+            .once(REQUEST, |mut channel: Channel| async move {
                 let options = WatchOptions::new()
                     .with_range(keys::end_of(keys::STATE))
                     .with_start_revision(start)
                     .with_progress_notify()
                     .with_fragment();
-                let mut stream = link.watch.watch(keys::STATE, Some(options)).await?;
+                let mut stream = channel.watch.watch(keys::STATE, Some(options)).await?;
                 let first = stream.message().await?;
                 Ok((stream, first))
             })
@@ -152,13 +154,13 @@ impl Follower {
     async fn look(&self) -> Result<usize, End> {
         let (index, looked) = self
             .members
-            .once(REQUEST, |mut link: Link| async move {
-                link.kv.get(keys::IDENTITY, None).await
+            .once(REQUEST, |mut channel: Channel| async move {
+                channel.kv.get(keys::IDENTITY, None).await
             })
             .await;
         let looked = looked.map_err(|trouble| self.end_of(trouble))?;
         identity::check(&self.members, looked.kvs().first())
-            .map_err(|failure| self.end_of(Trouble::Final(failure)))?;
+            .map_err(|failure| self.end_of(CallError::Final(failure)))?;
         let header = looked
             .header()
             .ok_or_else(|| End::Broken("an answer without a header".to_owned()))?;
@@ -191,7 +193,7 @@ impl Follower {
                 }
                 Err(error) => {
                     self.members.pass_on(member);
-                    return self.end_of(super::failure::classify(&error));
+                    return self.end_of(super::store_error::classify(&error));
                 }
             };
             if response.canceled() {
@@ -267,7 +269,7 @@ impl Follower {
         let (present, alive) = match read::present(&self.members).await {
             Ok(present) => present,
             Err(failure) => {
-                let end = self.end_of(Trouble::Final(failure));
+                let end = self.end_of(CallError::Final(failure));
                 if let End::Broken(why) = &end {
                     self.lose(std::slice::from_ref(why)).await?;
                 }
@@ -321,12 +323,12 @@ impl Follower {
         Ok(())
     }
 
-    fn end_of(&self, trouble: Trouble) -> End {
+    fn end_of(&self, trouble: CallError) -> End {
         match trouble {
-            Trouble::Passing(why) => End::Broken(why),
-            Trouble::Login => End::Broken("it refuses the login".to_owned()),
-            Trouble::Final(Failure::Compacted) => End::Gap,
-            Trouble::Final(failure) => match failure.explain(self.members.url()) {
+            CallError::Passing(why) => End::Broken(why),
+            CallError::Login => End::Broken("it refuses the login".to_owned()),
+            CallError::Final(StoreError::Compacted) => End::Gap,
+            CallError::Final(failure) => match failure.explain(self.members.url()) {
                 RegistryError::Foreign(why) => End::Foreign(why),
                 error => End::Broken(error.to_string()),
             },
@@ -339,7 +341,7 @@ impl Follower {
         }
         let why = response.cancel_reason();
         if why.contains("permission denied") {
-            return self.end_of(Trouble::Final(Failure::Denied));
+            return self.end_of(CallError::Final(StoreError::Denied));
         }
         End::Broken(if why.is_empty() {
             "it has ended the stream".to_owned()

@@ -4,19 +4,19 @@ use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
 
 use super::{
     super::RegistryError,
-    failure::Failure,
     keys::{IDENTITY, LAYOUT, LAYOUT_VERSION},
-    members::{Link, Members, REQUEST},
+    members::{Channel, Members, REQUEST},
+    store_error::StoreError,
     values,
 };
 
 /// Notes the version in a new store, and an identity; refuses a store that is newer than this binary, or
 /// that is not the one that is followed.
-pub(super) async fn check(members: &Members) -> Result<(), Failure> {
+pub(super) async fn check(members: &Members) -> Result<(), StoreError> {
     let response = members
-        .call(REQUEST, |mut link: Link| async move {
+        .call(REQUEST, |mut channel: Channel| async move {
             let gets = [IDENTITY, LAYOUT].map(|key| TxnOp::get(key, None::<GetOptions>));
-            link.kv.txn(Txn::new().and_then(gets)).await
+            channel.kv.txn(Txn::new().and_then(gets)).await
         })
         .await?;
     let mut answers = super::identity::answers(&response);
@@ -46,12 +46,15 @@ pub(super) async fn check(members: &Members) -> Result<(), Failure> {
     .into())
 }
 
-async fn note(members: &Members) -> Result<(), Failure> {
+async fn note(members: &Members) -> Result<(), StoreError> {
     members
-        .call(REQUEST, |mut link: Link| async move {
+        .call(REQUEST, |mut channel: Channel| async move {
             let absent = Compare::create_revision(LAYOUT, CompareOp::Equal, 0);
             let put = TxnOp::put(LAYOUT, LAYOUT_VERSION.to_string(), None);
-            link.kv.txn(Txn::new().when([absent]).and_then([put])).await
+            channel
+                .kv
+                .txn(Txn::new().when([absent]).and_then([put]))
+                .await
         })
         .await
         .map(drop)

@@ -11,10 +11,10 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     super::{QUESTION_TTL, rules},
-    failure::Failure,
     identity, keys,
-    members::{Link, Members, REQUEST},
+    members::{Channel, Members, REQUEST},
     read,
+    store_error::StoreError,
     values::{self, NodeValue},
 };
 use crate::model::{Name, Question, QuestionId, Report, Session};
@@ -23,21 +23,21 @@ use crate::model::{Name, Question, QuestionId, Report, Session};
 const SEEN_EVERY: Duration = Duration::from_mins(1);
 
 /// Grants a lease of at least `ttl`.
-async fn grant(members: &Members, ttl: Duration) -> Result<i64, Failure> {
+async fn grant(members: &Members, ttl: Duration) -> Result<i64, StoreError> {
     let seconds = i64::try_from(ttl.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
     let granted = members
-        .call(REQUEST, |mut link: Link| async move {
-            link.lease.grant(seconds, None).await
+        .call(REQUEST, |mut channel: Channel| async move {
+            channel.lease.grant(seconds, None).await
         })
         .await?;
     Ok(granted.id())
 }
 
 /// Seconds that a lease has left; `None`: it is gone.
-pub(super) async fn left(members: &Members, lease: i64) -> Result<Option<Duration>, Failure> {
+pub(super) async fn left(members: &Members, lease: i64) -> Result<Option<Duration>, StoreError> {
     let left = members
-        .call(REQUEST, |mut link: Link| async move {
-            link.lease.time_to_live(lease, None).await
+        .call(REQUEST, |mut channel: Channel| async move {
+            channel.lease.time_to_live(lease, None).await
         })
         .await?;
     Ok(u64::try_from(left.ttl()).ok().map(Duration::from_secs))
@@ -70,7 +70,7 @@ impl Quarantine {
         &self,
         members: &Members,
         time: Option<Duration>,
-    ) -> Result<i64, Failure> {
+    ) -> Result<i64, StoreError> {
         let time = time.unwrap_or(self.time);
         let window = time / 4;
         let mut leases = self.leases.lock().await;
@@ -112,7 +112,7 @@ impl Sessions {
         node: &Name,
         session: &Session,
         ttl: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         // Taken out while it is used: what is not put back is claimed anew.
         let known = self.0.lock().await.remove(node);
         let kept = match known {
@@ -142,26 +142,26 @@ impl Sessions {
 }
 
 /// Renews the lease. `false`: it is gone, or the node is no longer on it.
-async fn keep(members: &Members, node: &Name, claimed: &Claimed) -> Result<bool, Failure> {
+async fn keep(members: &Members, node: &Name, claimed: &Claimed) -> Result<bool, StoreError> {
     let lease = claimed.lease;
     let renewed = members
-        .call(REQUEST, |mut link: Link| async move {
+        .call(REQUEST, |mut channel: Channel| async move {
             // The stream ends with this one renewal.
-            link.lease.keep_alive(lease).await.map(drop)
+            channel.lease.keep_alive(lease).await.map(drop)
         })
         .await;
     match renewed {
-        Err(Failure::LeaseGone) => return Ok(false),
+        Err(StoreError::LeaseGone) => return Ok(false),
         renewed => renewed?,
     }
     let key = keys::alive(node);
     let still = members
-        .call(REQUEST, |mut link: Link| {
+        .call(REQUEST, |mut channel: Channel| {
             let compares = [
                 Compare::lease(key.as_str(), CompareOp::Equal, lease),
                 Compare::value(key.as_str(), CompareOp::Equal, claimed.session.as_str()),
             ];
-            async move { link.kv.txn(Txn::new().when(compares)).await }
+            async move { channel.kv.txn(Txn::new().when(compares)).await }
         })
         .await?;
     Ok(still.succeeded())
@@ -173,12 +173,12 @@ async fn claim(
     node: &Name,
     session: &Session,
     ttl: Duration,
-) -> Result<i64, Failure> {
+) -> Result<i64, StoreError> {
     let lease = grant(members, ttl).await?;
     let key = keys::alive(node);
     for expected in [None, Some(session.as_str())] {
         let response = members
-            .call(REQUEST, |mut link: Link| {
+            .call(REQUEST, |mut channel: Channel| {
                 let compare = match expected {
                     None => Compare::create_revision(key.as_str(), CompareOp::Equal, 0),
                     Some(session) => Compare::value(key.as_str(), CompareOp::Equal, session),
@@ -194,7 +194,7 @@ async fn claim(
                     .collect();
                 async move {
                     let txn = Txn::new().when(compares).and_then([put]);
-                    link.kv.txn(txn).await
+                    channel.kv.txn(txn).await
                 }
             })
             .await?;
@@ -204,8 +204,8 @@ async fn claim(
     }
     // It would end by itself, only later.
     let _ = members
-        .call(REQUEST, |mut link: Link| async move {
-            link.lease.revoke(lease).await
+        .call(REQUEST, |mut channel: Channel| async move {
+            channel.lease.revoke(lease).await
         })
         .await;
     let (_, rows) = read::get_all(members, &[keys::node(node)], 0).await?;
@@ -227,9 +227,9 @@ async fn note(members: &Members, node: &Name) {
         .unwrap_or_default();
     let key = keys::seen(node);
     let noted = members
-        .call(REQUEST, |mut link: Link| {
+        .call(REQUEST, |mut channel: Channel| {
             let (key, ms) = (key.clone(), now.as_millis().to_string());
-            async move { link.kv.put(key, ms, None).await }
+            async move { channel.kv.put(key, ms, None).await }
         })
         .await;
     if let Err(failure) = noted {
@@ -238,7 +238,7 @@ async fn note(members: &Members, node: &Name) {
 }
 
 /// Puts a question.
-pub(super) async fn ask(members: &Members, question: &Question) -> Result<(), Failure> {
+pub(super) async fn ask(members: &Members, question: &Question) -> Result<(), StoreError> {
     let lease = grant(members, QUESTION_TTL).await?;
     put(
         members,
@@ -251,7 +251,7 @@ pub(super) async fn ask(members: &Members, question: &Question) -> Result<(), Fa
 
 /// Writes a report in place of the host's earlier one to the same question. An answer is on the
 /// question's lease; to a question that is gone there is none.
-pub(super) async fn publish(members: &Members, report: &Report) -> Result<(), Failure> {
+pub(super) async fn publish(members: &Members, report: &Report) -> Result<(), StoreError> {
     let lease = match report.question {
         None => None,
         Some(id) => {
@@ -265,7 +265,7 @@ pub(super) async fn publish(members: &Members, report: &Report) -> Result<(), Fa
     let key = keys::report(report.question, &report.node);
     match put(members, key, values::write(report)?, lease).await {
         // Gone in between.
-        Err(Failure::LeaseGone) => Ok(()),
+        Err(StoreError::LeaseGone) => Ok(()),
         put => put,
     }
 }
@@ -274,14 +274,14 @@ pub(super) async fn publish(members: &Members, report: &Report) -> Result<(), Fa
 pub(super) async fn reports(
     members: &Members,
     question: Option<QuestionId>,
-) -> Result<Vec<Report>, Failure> {
+) -> Result<Vec<Report>, StoreError> {
     let prefix = keys::reports(question);
     let response = members
-        .call(REQUEST, |mut link: Link| {
+        .call(REQUEST, |mut channel: Channel| {
             let prefix = prefix.clone();
             async move {
                 let options = GetOptions::new().with_prefix();
-                link.kv.get(prefix, Some(options)).await
+                channel.kv.get(prefix, Some(options)).await
             }
         })
         .await?;
@@ -294,7 +294,7 @@ async fn put(
     key: String,
     value: Vec<u8>,
     lease: Option<i64>,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     let options = lease.map(|lease| PutOptions::new().with_lease(lease));
     let put = TxnOp::put(key, value, options);
     identity::transact(members, vec![put]).await.map(drop)

@@ -17,8 +17,8 @@ use tokio::{
 use super::{
     super::identity::Followed,
     access::{Access, CONNECT, Fingerprint},
-    failure::{Failure, Trouble, asks_for_no_login, classify, innermost},
     keys,
+    store_error::{CallError, StoreError, asks_for_no_login, classify, innermost},
 };
 
 /// How long a small request may take.
@@ -28,22 +28,22 @@ pub(super) const REQUEST: Duration = Duration::from_secs(3);
 pub(super) const PAGE_REQUEST: Duration = Duration::from_secs(15);
 
 /// How long a request is repeated before it counts as failed: an election takes less.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of an answer: a page of endpoints, or all networks and nodes.
 const LONGEST_ANSWER: usize = 64 << 20;
 
 /// A connection to one member.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(super) struct Channel {
     pub(super) kv: KvClient,
     pub(super) watch: WatchClient,
     pub(super) lease: LeaseClient,
 }
 
-/// A link, and the files that it was made from.
+/// A channel, and the files that it was made from.
 struct Open {
-    link: Link,
+    channel: Channel,
     made_from: Fingerprint,
     /// The last ones that were tried.
     tried: Fingerprint,
@@ -86,8 +86,8 @@ impl Members {
     pub(super) async fn call<T, F: Future<Output = Result<T, etcd_client::Error>>>(
         &self,
         limit: Duration,
-        work: impl Fn(Link) -> F,
-    ) -> Result<T, Failure> {
+        work: impl Fn(Channel) -> F,
+    ) -> Result<T, StoreError> {
         let mut tries = self.tries();
         loop {
             if let Some(done) = tries.once(limit, &work).await? {
@@ -100,7 +100,7 @@ impl Members {
     pub(super) fn tries(&self) -> Tries<'_> {
         Tries {
             members: self,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + CALL_TIMEOUT,
             said: vec![None; self.count()],
             attempts: 0,
             has_logged_in: false,
@@ -112,13 +112,13 @@ impl Members {
     pub(super) async fn once<T, F: Future<Output = Result<T, etcd_client::Error>>>(
         &self,
         limit: Duration,
-        work: impl FnOnce(Link) -> F,
-    ) -> (usize, Result<T, Trouble>) {
+        work: impl FnOnce(Channel) -> F,
+    ) -> (usize, Result<T, CallError>) {
         let index = *self.current.borrow();
-        let done = match self.link(index).await {
-            Ok(link) => match timeout(limit, work(link)).await {
+        let done = match self.channel(index).await {
+            Ok(channel) => match timeout(limit, work(channel)).await {
                 Ok(done) => done.map_err(|error| classify(&error)),
-                Err(_) => Err(Trouble::Passing(format!(
+                Err(_) => Err(CallError::Passing(format!(
                     "no answer within {} s",
                     limit.as_secs()
                 ))),
@@ -126,11 +126,11 @@ impl Members {
             Err(trouble) => Err(trouble),
         };
         match &done {
-            Err(Trouble::Passing(_)) => {
+            Err(CallError::Passing(_)) => {
                 self.forget_outdated(index).await;
                 self.pass_on(index);
             }
-            Err(Trouble::Login) => self.forget(index).await,
+            Err(CallError::Login) => self.forget(index).await,
             _ => {}
         }
         (index, done)
@@ -149,10 +149,10 @@ impl Members {
     }
 
     /// The login that a member refuses, in the user's words.
-    fn login(&self) -> Failure {
+    fn login(&self) -> StoreError {
         match &self.access.user {
-            Some((_, file)) => Failure::Login(Some(file.clone())),
-            None => Failure::NoLogin,
+            Some((_, file)) => StoreError::Login(Some(file.clone())),
+            None => StoreError::NoLogin,
         }
     }
 
@@ -163,16 +163,16 @@ impl Members {
         }
     }
 
-    async fn link(&self, index: usize) -> Result<Link, Trouble> {
+    async fn channel(&self, index: usize) -> Result<Channel, CallError> {
         let (Some(slot), Some(member)) = (self.links.get(index), self.access.members.get(index))
         else {
-            return Err(Trouble::Passing("there is no such member".to_owned()));
+            return Err(CallError::Passing("there is no such member".to_owned()));
         };
         let mut slot = slot.lock().await;
         let files = self.access.fingerprint();
         if let Some(open) = &mut *slot {
             if open.tried == files {
-                return Ok(open.link.clone());
+                return Ok(open.channel.clone());
             }
             open.tried = files.clone();
             // They may be no good, or not all changed yet, or etcd may not know them yet: what is open
@@ -180,33 +180,33 @@ impl Members {
             if let Err(trouble) = Box::pin(self.replace(member, open)).await {
                 tracing::warn!(?trouble, member, "etcd's changed files are not used yet");
             }
-            return Ok(open.link.clone());
+            return Ok(open.channel.clone());
         }
         // Boxed: a large future and a rare one, inside of every other.
-        let link = Box::pin(self.connect(member)).await?;
+        let channel = Box::pin(self.connect(member)).await?;
         let open = slot.insert(Open {
-            link,
+            channel,
             made_from: files.clone(),
             tried: files,
         });
-        Ok(open.link.clone())
+        Ok(open.channel.clone())
     }
 
-    /// Makes a link from the files as they are now, and takes it if it works.
-    async fn replace(&self, member: &str, open: &mut Open) -> Result<(), Trouble> {
-        let link = self.connect(member).await?;
-        let mut kv = link.kv.clone();
+    /// Makes a channel from the files as they are now, and takes it if it works.
+    async fn replace(&self, member: &str, open: &mut Open) -> Result<(), CallError> {
+        let channel = self.connect(member).await?;
+        let mut kv = channel.kv.clone();
         let options = GetOptions::new().with_count_only();
         timeout(REQUEST, kv.get(keys::TICK, Some(options)))
             .await
-            .map_err(|_| Trouble::Passing("no answer".to_owned()))?
+            .map_err(|_| CallError::Passing("no answer".to_owned()))?
             .map_err(|error| classify(&error))?;
-        open.link = link;
+        open.channel = channel;
         open.made_from = open.tried.clone();
         Ok(())
     }
 
-    /// Forgets a member's link that has failed, if its files have changed since it was made.
+    /// Forgets a member's channel that has failed, if its files have changed since it was made.
     async fn forget_outdated(&self, index: usize) {
         let Some(slot) = self.links.get(index) else {
             return;
@@ -218,16 +218,16 @@ impl Members {
         }
     }
 
-    async fn connect(&self, member: &str) -> Result<Link, Trouble> {
+    async fn connect(&self, member: &str) -> Result<Channel, CallError> {
         // Lazy but for the login.
         let connect = async |with_login| {
             let options = self
                 .access
                 .options(with_login)
-                .map_err(|error| Trouble::Final(error.into()))?;
+                .map_err(|error| CallError::Final(error.into()))?;
             timeout(CONNECT + REQUEST, Client::connect([member], Some(options)))
                 .await
-                .map_err(|_| Trouble::Passing("no answer to the login".to_owned()))
+                .map_err(|_| CallError::Passing("no answer to the login".to_owned()))
         };
         let client = match connect(true).await? {
             // A user for a cluster that asks for none is no fault; etcdctl takes it so too.
@@ -237,12 +237,12 @@ impl Members {
         let client = client.map_err(|error| match (classify(&error), error) {
             // Nothing was sent: it is about what the files hold.
             (_, etcd_client::Error::TransportError(error)) => {
-                Trouble::Final(self.access.unusable(&innermost(&error)).into())
+                CallError::Final(self.access.unusable(&innermost(&error)).into())
             }
-            (Trouble::Login, _) => Trouble::Final(self.login()),
+            (CallError::Login, _) => CallError::Final(self.login()),
             (other, _) => other,
         })?;
-        Ok(Link {
+        Ok(Channel {
             kv: client.kv_client().max_decoding_message_size(LONGEST_ANSWER),
             watch: client
                 .watch_client()
@@ -287,18 +287,18 @@ impl Tries<'_> {
     pub(super) async fn once<T, F: Future<Output = Result<T, etcd_client::Error>>>(
         &mut self,
         limit: Duration,
-        work: impl FnOnce(Link) -> F,
-    ) -> Result<Option<T>, Failure> {
+        work: impl FnOnce(Channel) -> F,
+    ) -> Result<Option<T>, StoreError> {
         let (member, done) = self.members.once(limit, work).await;
         match done {
             Ok(done) => Ok(Some(done)),
-            Err(Trouble::Final(failure)) => Err(failure),
-            Err(Trouble::Login) if self.has_logged_in => Err(self.members.login()),
-            Err(Trouble::Login) => {
+            Err(CallError::Final(failure)) => Err(failure),
+            Err(CallError::Login) if self.has_logged_in => Err(self.members.login()),
+            Err(CallError::Login) => {
                 self.has_logged_in = true;
                 Ok(None)
             }
-            Err(Trouble::Passing(why)) => {
+            Err(CallError::Passing(why)) => {
                 if let Some(said) = self.said.get_mut(member) {
                     *said = Some(why);
                 }
@@ -309,7 +309,7 @@ impl Tries<'_> {
     }
 
     /// Waits after each round, and gives up after the last.
-    async fn rest(&mut self) -> Result<(), Failure> {
+    async fn rest(&mut self) -> Result<(), StoreError> {
         if !self.attempts.is_multiple_of(self.members.count()) {
             return Ok(());
         }
@@ -323,7 +323,7 @@ impl Tries<'_> {
 
     /// Waits before a further attempt after `failure`, which is what it ends with if there is no time
     /// left for one.
-    pub(super) async fn rest_after(&mut self, failure: Failure) -> Result<(), Failure> {
+    pub(super) async fn rest_after(&mut self, failure: StoreError) -> Result<(), StoreError> {
         let delay = self.delays.next().unwrap_or_default();
         if Instant::now() + delay > self.deadline {
             return Err(failure);
@@ -332,14 +332,14 @@ impl Tries<'_> {
         Ok(())
     }
 
-    fn away(&self) -> Failure {
+    fn away(&self) -> StoreError {
         let access = &self.members.access;
         let said = access.members.iter().zip(&self.said);
         let members: Vec<(String, String)> = said
             .filter_map(|(member, said)| Some((member.clone(), said.clone()?)))
             .collect();
         let said = members.iter().map(|(_, said)| said.as_str());
-        Failure::Away {
+        StoreError::Away {
             advice: access.advice(said),
             members,
         }
@@ -349,22 +349,22 @@ impl Tries<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Settings;
+    use crate::registry::RegistrySettings;
 
     #[tokio::test(start_paused = true)]
     async fn what_fails_each_time_is_tried_with_pauses_and_given_up() {
-        let settings = Settings::new("etcd://h:2379".to_owned());
+        let settings = RegistrySettings::new("etcd://h:2379".to_owned());
         let access = Access::new("h:2379", &settings).unwrap();
         let members = Members::new(settings.url, access, Followed::default());
         let (mut tries, started, mut attempts) = (members.tries(), Instant::now(), 0);
         let failure = loop {
-            match tries.rest_after(Failure::LeaseGone).await {
+            match tries.rest_after(StoreError::LeaseGone).await {
                 Ok(()) => attempts += 1,
                 Err(failure) => break failure,
             }
         };
-        assert!(matches!(failure, Failure::LeaseGone));
+        assert!(matches!(failure, StoreError::LeaseGone));
         assert!((4..20).contains(&attempts), "{attempts}");
-        assert!(started.elapsed() <= PATIENCE);
+        assert!(started.elapsed() <= CALL_TIMEOUT);
     }
 }

@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 
 use super::{
     super::{PAGE, Reading, RegistryError, Scope, object::ObjectValue},
-    failure::Failure,
     identity,
     keys::{self, State},
-    members::{Link, Members, PAGE_REQUEST},
+    members::{Channel, Members, PAGE_REQUEST},
     rejected::unless_bad,
+    store_error::StoreError,
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
@@ -58,7 +58,7 @@ struct Head {
 }
 
 /// Reads the head.
-async fn head(members: &Members) -> Result<Head, Failure> {
+async fn head(members: &Members) -> Result<Head, StoreError> {
     let prefixes = [
         keys::NODES,
         keys::ALIVE,
@@ -90,14 +90,14 @@ async fn head(members: &Members) -> Result<Head, Failure> {
 }
 
 /// Reads every node.
-pub(super) async fn nodes(members: &Members) -> Result<Vec<Node>, Failure> {
+pub(super) async fn nodes(members: &Members) -> Result<Vec<Node>, StoreError> {
     let prefixes = [keys::NODES, keys::ALIVE, keys::SEEN];
     let (_, mut answers) = prefixed(members, &prefixes).await?;
     to_nodes(&mut answers, &RejectedRows::default())
 }
 
 /// Reads every object of a kind.
-pub(super) async fn objects(members: &Members, kind: &Kind) -> Result<Vec<Object>, Failure> {
+pub(super) async fn objects(members: &Members, kind: &Kind) -> Result<Vec<Object>, StoreError> {
     let (_, answers) = prefixed(members, &[&keys::objects(kind)]).await?;
     let rejected = RejectedRows::default();
     let mut objects = Vec::new();
@@ -115,7 +115,7 @@ pub(super) struct Present {
 }
 
 /// The store as it is now, and whose sessions live.
-pub(super) async fn present(members: &Members) -> Result<(Present, BTreeSet<Name>), Failure> {
+pub(super) async fn present(members: &Members) -> Result<(Present, BTreeSet<Name>), StoreError> {
     let (present, mut answers) = prefixed(members, &[keys::ALIVE]).await?;
     let alive = answers.next().unwrap_or_default();
     let alive = alive.iter().filter_map(|kv| match keys::parse(kv.key()) {
@@ -129,7 +129,7 @@ pub(super) async fn present(members: &Members) -> Result<(Present, BTreeSet<Name
 async fn prefixed(
     members: &Members,
     prefixes: &[&str],
-) -> Result<(Present, std::vec::IntoIter<Vec<KeyValue>>), Failure> {
+) -> Result<(Present, std::vec::IntoIter<Vec<KeyValue>>), StoreError> {
     let get = |prefix: &&str| TxnOp::get(*prefix, Some(GetOptions::new().with_prefix()));
     let response = identity::transact(members, prefixes.iter().map(get).collect()).await?;
     let header = response.header().ok_or_else(headless)?;
@@ -144,7 +144,7 @@ async fn prefixed(
 fn to_nodes(
     answers: &mut std::vec::IntoIter<Vec<KeyValue>>,
     rejected: &RejectedRows,
-) -> Result<Vec<Node>, Failure> {
+) -> Result<Vec<Node>, StoreError> {
     let mut next = || answers.next().unwrap_or_default();
     let mut nodes = BTreeMap::new();
     for kv in next() {
@@ -185,13 +185,13 @@ fn to_nodes(
 }
 
 /// When a node was seen, from milliseconds since 1970.
-fn seen(kv: &KeyValue) -> Result<Option<SystemTime>, Failure> {
+fn seen(kv: &KeyValue) -> Result<Option<SystemTime>, StoreError> {
     let ms = values::word::<u64>(kv.key(), kv.value())?;
     Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)))
 }
 
 /// Reads the state at one revision.
-pub(super) async fn read(members: &Arc<Members>, scope: Scope) -> Result<Reading, Failure> {
+pub(super) async fn read(members: &Arc<Members>, scope: Scope) -> Result<Reading, StoreError> {
     let head = head(members).await?;
     let (pages, endpoints) = mpsc::channel(PAGES_AHEAD);
     let reader = Reader {
@@ -315,7 +315,7 @@ impl Reader {
         for worker in workers {
             // A worker that panicked has said so in the log; the pages are then not the whole.
             if worker.await.is_err() {
-                let cut_off = Failure::Refused("the reading was cut off".to_owned());
+                let cut_off = StoreError::Refused("the reading was cut off".to_owned());
                 reader.tell(Err(Some(cut_off))).await;
                 return;
             }
@@ -329,7 +329,7 @@ impl Reader {
     }
 
     /// Hands an error on, if it is one that somebody wants.
-    async fn tell(&self, worked: Result<(), Option<Failure>>) {
+    async fn tell(&self, worked: Result<(), Option<StoreError>>) {
         if let Err(Some(failure)) = worked {
             let error = failure.explain(self.members.url());
             // Nobody there: nobody wants it.
@@ -337,7 +337,11 @@ impl Reader {
         }
     }
 
-    async fn work(&self, plan: &Mutex<Plan>, is_over: &AtomicBool) -> Result<(), Option<Failure>> {
+    async fn work(
+        &self,
+        plan: &Mutex<Plan>,
+        is_over: &AtomicBool,
+    ) -> Result<(), Option<StoreError>> {
         let lock = || plan.lock().unwrap_or_else(PoisonError::into_inner);
         while !is_over.load(Ordering::Relaxed) {
             let Some((first, last)) = lock().next() else {
@@ -350,7 +354,7 @@ impl Reader {
     }
 
     /// Reads the endpoints of the networks from `first` to `last`; gives how many there are.
-    async fn range(&self, first: Vni, last: Vni) -> Result<i64, Option<Failure>> {
+    async fn range(&self, first: Vni, last: Vni) -> Result<i64, Option<StoreError>> {
         let end = keys::end_of(&keys::endpoints(last));
         let mut from = keys::endpoints(first).into_bytes();
         let mut total = 0;
@@ -371,20 +375,20 @@ impl Reader {
         }
     }
 
-    async fn get(&self, from: Vec<u8>, end: &[u8], limit: i64) -> Result<GetResponse, Failure> {
+    async fn get(&self, from: Vec<u8>, end: &[u8], limit: i64) -> Result<GetResponse, StoreError> {
         let options = GetOptions::new()
             .with_range(end)
             .with_limit(limit)
             .with_revision(from_revision(self.revision));
         self.members
-            .call(PAGE_REQUEST, |mut link: Link| {
+            .call(PAGE_REQUEST, |mut channel: Channel| {
                 let (from, options) = (from.clone(), options.clone());
-                async move { link.kv.get(from, Some(options)).await }
+                async move { channel.kv.get(from, Some(options)).await }
             })
             .await
     }
 
-    async fn deliver(&self, kvs: Vec<KeyValue>) -> Result<(), Option<Failure>> {
+    async fn deliver(&self, kvs: Vec<KeyValue>) -> Result<(), Option<StoreError>> {
         let mut kvs = kvs.into_iter();
         while kvs.len() > 0 {
             let mut page = Vec::with_capacity(PAGE.min(kvs.len()));
@@ -403,7 +407,7 @@ impl Reader {
     }
 
     /// What `node` has in these networks.
-    async fn own(&self, node: &Name, networks: &BTreeSet<Vni>) -> Result<(), Option<Failure>> {
+    async fn own(&self, node: &Name, networks: &BTreeSet<Vni>) -> Result<(), Option<StoreError>> {
         let prefix = keys::all_on_node(node);
         let options = GetOptions::new()
             .with_prefix()
@@ -411,9 +415,9 @@ impl Reader {
             .with_revision(from_revision(self.revision));
         let index = self
             .members
-            .call(PAGE_REQUEST, |mut link: Link| {
+            .call(PAGE_REQUEST, |mut channel: Channel| {
                 let (prefix, options) = (prefix.clone(), options.clone());
-                async move { link.kv.get(prefix, Some(options)).await }
+                async move { channel.kv.get(prefix, Some(options)).await }
             })
             .await
             .map_err(Some)?;
@@ -438,7 +442,7 @@ pub(super) async fn get_all(
     members: &Members,
     keys: &[String],
     revision: Revision,
-) -> Result<(Revision, Vec<Option<KeyValue>>), Failure> {
+) -> Result<(Revision, Vec<Option<KeyValue>>), StoreError> {
     let options = GetOptions::new().with_revision(from_revision(revision));
     let get = |key: &String| TxnOp::get(key.as_str(), Some(options.clone()));
     let response = identity::transact(members, keys.iter().map(get).collect()).await?;
@@ -450,7 +454,7 @@ pub(super) async fn get_all(
 }
 
 /// The identity of the store that is there; `None`: it has none.
-pub(super) async fn store_identity(members: &Members) -> Result<Option<RegistryId>, Failure> {
+pub(super) async fn store_identity(members: &Members) -> Result<Option<RegistryId>, StoreError> {
     let (_, rows) = get_all(members, &[keys::IDENTITY.to_owned()], 0).await?;
     identity::of(rows.into_iter().next().flatten().as_ref())
 }
@@ -460,7 +464,7 @@ pub(super) async fn find(
     members: &Members,
     vni: Vni,
     wanted: Wanted,
-) -> Result<Option<Endpoint>, Failure> {
+) -> Result<Option<Endpoint>, StoreError> {
     let claim = match wanted {
         Wanted::Mac(mac) => keys::mac(vni, mac),
         Wanted::Ip(ip) => keys::ip(vni, ip),
@@ -477,7 +481,7 @@ pub(super) async fn find(
 pub(super) async fn find_endpoint(
     members: &Members,
     name: &Name,
-) -> Result<Option<Endpoint>, Failure> {
+) -> Result<Option<Endpoint>, StoreError> {
     follow(members, keys::endpoint_name(name), |value, key| {
         Ok(Some(keys::endpoint(values::word(key, value)?, name)))
     })
@@ -488,8 +492,8 @@ pub(super) async fn find_endpoint(
 async fn follow(
     members: &Members,
     claim: String,
-    target: impl Fn(&[u8], &[u8]) -> Result<Option<String>, Failure>,
-) -> Result<Option<Endpoint>, Failure> {
+    target: impl Fn(&[u8], &[u8]) -> Result<Option<String>, StoreError>,
+) -> Result<Option<Endpoint>, StoreError> {
     loop {
         let (revision, claims) = get_all(members, std::slice::from_ref(&claim), 0).await?;
         let Some(Some(found)) = claims.into_iter().next() else {
@@ -500,7 +504,7 @@ async fn follow(
         };
         return match get_all(members, &[key], revision).await {
             // Compacted in between, to the moment: once more.
-            Err(Failure::Compacted) => continue,
+            Err(StoreError::Compacted) => continue,
             Err(failure) => Err(failure),
             Ok((_, rows)) => rows
                 .into_iter()
@@ -517,7 +521,7 @@ pub(super) async fn taken(
     members: &Members,
     vni: Vni,
     block: Block,
-) -> Result<BTreeSet<IpAddr>, Failure> {
+) -> Result<BTreeSet<IpAddr>, StoreError> {
     let ranges = [keys::ip, keys::quarantined_ip].map(|key: fn(Vni, IpAddr) -> String| {
         let (first, last) = (key(vni, block.first), key(vni, block.last));
         (first, keys::after(last.as_bytes()))
@@ -534,7 +538,7 @@ pub(super) async fn taken(
 }
 
 /// The endpoint that a key and its value are.
-pub(super) fn endpoint(kv: &KeyValue) -> Result<Endpoint, Failure> {
+pub(super) fn endpoint(kv: &KeyValue) -> Result<Endpoint, StoreError> {
     let Some(State::Endpoint(vni, name)) = keys::parse(kv.key()) else {
         return Err(strange(kv));
     };
@@ -543,7 +547,7 @@ pub(super) fn endpoint(kv: &KeyValue) -> Result<Endpoint, Failure> {
 }
 
 /// The object that a key and its value are.
-pub(super) fn object(kv: &KeyValue) -> Result<Object, Failure> {
+pub(super) fn object(kv: &KeyValue) -> Result<Object, StoreError> {
     let Some(State::Object(id)) = keys::parse(kv.key()) else {
         return Err(strange(kv));
     };
@@ -551,13 +555,13 @@ pub(super) fn object(kv: &KeyValue) -> Result<Object, Failure> {
     Ok(value.into_object(id, to_revision(kv.mod_revision())))
 }
 
-fn strange(kv: &KeyValue) -> Failure {
+fn strange(kv: &KeyValue) -> StoreError {
     let key = String::from_utf8_lossy(kv.key());
-    Failure::Row(format!("the key {key}"))
+    StoreError::Row(format!("the key {key}"))
 }
 
-pub(super) fn headless() -> Failure {
-    Failure::Refused("an answer without a header".to_owned())
+pub(super) fn headless() -> StoreError {
+    StoreError::Refused("an answer without a header".to_owned())
 }
 
 /// etcd's revisions are signed and never negative.

@@ -3,20 +3,20 @@
 use etcd_client::KeyValue;
 
 use super::{
-    failure::Failure,
     keys::{self, State},
+    store_error::StoreError,
 };
 use crate::model::{Rejected, RejectedRows, RowId};
 
 /// What a key's value says. `None`: it can't be read, which is noted.
 pub(super) fn unless_bad<T>(
-    read: Result<T, Failure>,
+    read: Result<T, StoreError>,
     kv: &KeyValue,
     rejected: &RejectedRows,
-) -> Result<Option<T>, Failure> {
+) -> Result<Option<T>, StoreError> {
     match read {
         Ok(value) => Ok(Some(value)),
-        Err(Failure::Row(why)) => {
+        Err(StoreError::Row(why)) => {
             rejected.push(Rejected::new(row_of(kv.key()), why));
             Ok(None)
         }

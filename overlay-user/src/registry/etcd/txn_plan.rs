@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{super::RegistryError, failure::Failure, read::OPERATIONS};
+use super::{super::RegistryError, read::OPERATIONS, store_error::StoreError};
 use crate::model::Revision;
 
 /// A name, MAC or address in quarantine.
@@ -64,20 +64,20 @@ pub(super) enum Stop {
     /// Something has to be read first; it is among the [`ReadSet`].
     NeedsRead,
     /// It never can.
-    Failure(Failure),
+    StoreError(StoreError),
     /// An address is in quarantine.
     Quarantined(QuarantineHit),
 }
 
 impl From<RegistryError> for Stop {
     fn from(error: RegistryError) -> Self {
-        Self::Failure(error.into())
+        Self::StoreError(error.into())
     }
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
+impl From<StoreError> for Stop {
+    fn from(failure: StoreError) -> Self {
+        Self::StoreError(failure)
     }
 }
 

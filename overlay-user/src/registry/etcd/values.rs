@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::failure::Failure;
+use super::store_error::StoreError;
 use crate::model::{
     Attachment, AttachmentFields, Endpoint, IfName, Mac, Name, Node, ObjectId, Revision,
     UnknownAttachment, Vni, Vtep, replace,
@@ -134,24 +134,28 @@ impl EndpointValue {
 }
 
 /// The value's bytes.
-pub(super) fn write(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec(value).map_err(|error| Failure::Row(error.to_string()))
+pub(super) fn write(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::Row(error.to_string()))
 }
 
 /// The value of `key`.
-pub(super) fn read<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Failure> {
+pub(super) fn read<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(value).map_err(|error| bad(key, &error))
 }
 
 /// The bytes of `new` in the place of `former`, which was read from `value`: fields that this binary does not
 /// know stay.
-pub(super) fn rewrite<T: Serialize>(value: &[u8], former: &T, new: &T) -> Result<Vec<u8>, Failure> {
+pub(super) fn rewrite<T: Serialize>(
+    value: &[u8],
+    former: &T,
+    new: &T,
+) -> Result<Vec<u8>, StoreError> {
     let fields = |value: &T| match serde_json::to_value(value) {
         Ok(Value::Object(fields)) => Ok(fields),
-        _ => Err(Failure::Row("it is no structure".to_owned())),
+        _ => Err(StoreError::Row("it is no structure".to_owned())),
     };
     let mut all: Map<String, Value> =
-        serde_json::from_slice(value).map_err(|error| Failure::Row(error.to_string()))?;
+        serde_json::from_slice(value).map_err(|error| StoreError::Row(error.to_string()))?;
     replace(&mut all, &fields(former)?, fields(new)?);
     write(&all)
 }
@@ -160,7 +164,7 @@ pub(super) fn rewrite<T: Serialize>(value: &[u8], former: &T, new: &T) -> Result
 pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
     key: &[u8],
     value: &[u8],
-) -> Result<T, Failure> {
+) -> Result<T, StoreError> {
     str::from_utf8(value)
         .map_err(|error| bad(key, &error))?
         .parse()
@@ -172,8 +176,8 @@ pub(super) fn owner(value: &[u8]) -> Option<ObjectId> {
     ObjectId::from_word(str::from_utf8(value).ok()?)
 }
 
-fn bad(key: &[u8], error: &dyn std::fmt::Display) -> Failure {
-    Failure::Row(format!("{}: {error}", String::from_utf8_lossy(key)))
+fn bad(key: &[u8], error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Row(format!("{}: {error}", String::from_utf8_lossy(key)))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{
     super::integrity::{Findings, Repair},
-    failure::Failure,
     read,
+    store_error::StoreError,
 };
 use crate::model::{Object, Reference};
 
@@ -23,7 +23,7 @@ const REFERENCES: [(&str, &str, &str, &str); 4] = [
 ];
 
 /// Looks at the file as a whole, then at what refers to nothing.
-pub(super) fn audit(connection: &mut Connection, repair: bool) -> Result<Findings, Failure> {
+pub(super) fn audit(connection: &mut Connection, repair: bool) -> Result<Findings, StoreError> {
     let mut findings = Findings::default();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
@@ -98,7 +98,7 @@ fn check_indexes(
     object: &Object,
     repair: bool,
     findings: &mut Findings,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     let claims = object.claims.iter().map(|claim| {
         let slot = claim.slot();
         format!("{} {} {}", slot.network(), slot.space, slot.value)
@@ -131,7 +131,7 @@ fn check_indexes(
     Ok(())
 }
 
-fn note_anew(transaction: &Transaction<'_>, object: &Object) -> Result<Repair, Failure> {
+fn note_anew(transaction: &Transaction<'_>, object: &Object) -> Result<Repair, StoreError> {
     let row: i64 = transaction.query_row(
         "SELECT id FROM object WHERE kind = ?1 AND key = ?2",
         (object.id.kind.as_str(), object.id.key.as_str()),
@@ -158,7 +158,7 @@ fn note_anew(transaction: &Transaction<'_>, object: &Object) -> Result<Repair, F
             "INSERT INTO object_claim (object, vni, space, value) VALUES (?1, ?2, ?3, ?4)",
             (row, slot.network(), slot.space, slot.value),
         );
-        match noted.map_err(Failure::from) {
+        match noted.map_err(StoreError::from) {
             // Somebody else has it.
             Err(failure) if failure.is_constraint() => done = Repair::ByHand,
             noted => drop(noted?),

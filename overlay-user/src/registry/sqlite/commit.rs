@@ -10,10 +10,10 @@ use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBe
 use super::{
     super::{RegistryError, rules},
     clock::BootTime,
-    failure::Failure,
     liveness::wall_milliseconds,
     read,
     session::Limits,
+    store_error::StoreError,
 };
 use crate::model::{Change, Name, Network, NetworkSettings, Node, ObjectId, Revision, Vni};
 
@@ -26,7 +26,7 @@ pub(super) fn commit(
     connection: &mut Connection,
     changes: &[Change],
     limits: Limits,
-) -> Result<Revision, Failure> {
+) -> Result<Revision, StoreError> {
     // Immediate: the write lock is waited for at the start, never half-way.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let current = read::horizon(&transaction)?.revision;
@@ -74,7 +74,7 @@ struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    fn apply(&mut self, change: &Change) -> Result<(), Failure> {
+    fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::CreateNetwork(network) => self.create_network(network),
             Change::SetNetwork(vni, settings) => self.set_network(*vni, *settings),
@@ -109,7 +109,7 @@ impl Commit<'_> {
     }
 
     /// Makes the new revision known and forgets old tombstones.
-    fn advance(&self, history: u64) -> Result<(), Failure> {
+    fn advance(&self, history: u64) -> Result<(), StoreError> {
         let horizon = self.revision.saturating_sub(history);
         let mut forgotten = 0;
         for table in ["tombstone", "object_tombstone"] {
@@ -127,7 +127,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn create_network(&mut self, network: &Network) -> Result<(), Failure> {
+    fn create_network(&mut self, network: &Network) -> Result<(), StoreError> {
         rules::check_network(network)?;
         let vni = network.vni.get();
         let inserted = self.execute(
@@ -153,7 +153,7 @@ impl Commit<'_> {
         self.note_made("network", &vni.to_string())
     }
 
-    fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), Failure> {
+    fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), StoreError> {
         let Some(former) = read::network(&self.transaction, vni)? else {
             return Err(rules::missing_network(vni).into());
         };
@@ -174,7 +174,7 @@ impl Commit<'_> {
         self.note_made("network", &vni.to_string())
     }
 
-    fn remove_network(&mut self, vni: Vni) -> Result<(), Failure> {
+    fn remove_network(&mut self, vni: Vni) -> Result<(), StoreError> {
         let Some(network) = self.network_name(vni)? else {
             return Ok(());
         };
@@ -185,7 +185,7 @@ impl Commit<'_> {
         self.note_removed(deleted, "network", &vni.to_string())
     }
 
-    fn put_node(&mut self, node: &Node) -> Result<(), Failure> {
+    fn put_node(&mut self, node: &Node) -> Result<(), StoreError> {
         rules::check_node(node)?;
         let Node { name, vtep, .. } = node;
         let put = self.execute(
@@ -222,7 +222,7 @@ impl Commit<'_> {
         self.note_made("node", name.as_str())
     }
 
-    fn remove_node(&mut self, name: &Name) -> Result<(), Failure> {
+    fn remove_node(&mut self, name: &Name) -> Result<(), StoreError> {
         let mut going = self.referred_on_node(name)?;
         going.push(ObjectId::of_node(name));
         self.release(&format!("node {name}"), going)?;
@@ -242,7 +242,7 @@ impl Commit<'_> {
         self.note_removed(deleted, "node", name.as_str())
     }
 
-    fn release_vtep(&mut self, name: &Name) -> Result<(), Failure> {
+    fn release_vtep(&mut self, name: &Name) -> Result<(), StoreError> {
         self.check_silent(name)?;
         let Some(node) = read::node(&self.transaction, name)? else {
             return Ok(());
@@ -251,7 +251,7 @@ impl Commit<'_> {
     }
 
     /// Refuses a node whose session lives.
-    fn check_silent(&self, name: &Name) -> Result<(), Failure> {
+    fn check_silent(&self, name: &Name) -> Result<(), StoreError> {
         let living = self.now.before(self.session_ttl);
         let session = self.one_text(
             "SELECT session FROM session WHERE node = ?1 AND boot = ?2 AND seen >= ?3",
@@ -264,7 +264,7 @@ impl Commit<'_> {
         Err(rules::node_alive(name, node.map(|node| node.vtep)).into())
     }
 
-    fn remove_empty_node(&mut self, name: &Name) -> Result<(), Failure> {
+    fn remove_empty_node(&mut self, name: &Name) -> Result<(), StoreError> {
         let occupied = self.one_text(
             "SELECT name FROM node WHERE name = ?1
              AND EXISTS (SELECT 1 FROM endpoint WHERE endpoint.node = node.id)",
@@ -276,19 +276,19 @@ impl Commit<'_> {
         let called = format!("node {name}");
         match self.release(&called, vec![ObjectId::of_node(name)]) {
             // An object keeps it, as an endpoint does.
-            Err(Failure::Said(RegistryError::Refused(_))) => return Ok(()),
+            Err(StoreError::Said(RegistryError::Refused(_))) => return Ok(()),
             released => released?,
         }
         let deleted = self.execute("DELETE FROM node WHERE name = ?1", [name.as_str()])?;
         self.note_removed(deleted, "node", name.as_str())
     }
 
-    fn execute(&self, sql: &str, parameters: impl Params) -> Result<usize, Failure> {
+    fn execute(&self, sql: &str, parameters: impl Params) -> Result<usize, StoreError> {
         Ok(self.transaction.prepare_cached(sql)?.execute(parameters)?)
     }
 
     /// A row is there (again): it is no longer among the removed ones.
-    fn note_made(&mut self, kind: &str, key: &str) -> Result<(), Failure> {
+    fn note_made(&mut self, kind: &str, key: &str) -> Result<(), StoreError> {
         self.is_noop = false;
         self.execute(
             "DELETE FROM tombstone WHERE kind = ?1 AND key = ?2",
@@ -298,7 +298,7 @@ impl Commit<'_> {
     }
 
     /// A row went away, if `deleted` is not 0.
-    fn note_removed(&mut self, deleted: usize, kind: &str, key: &str) -> Result<(), Failure> {
+    fn note_removed(&mut self, deleted: usize, kind: &str, key: &str) -> Result<(), StoreError> {
         if deleted > 0 {
             self.is_noop = false;
             self.execute(
@@ -309,7 +309,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn network_conflict(&self, network: &Network) -> Result<Option<RegistryError>, Failure> {
+    fn network_conflict(&self, network: &Network) -> Result<Option<RegistryError>, StoreError> {
         let vni = network.vni.get();
         if let Some(owner) = self.network_name(network.vni)? {
             return Ok(Some(rules::conflict(
@@ -326,11 +326,11 @@ impl Commit<'_> {
         Ok(owner.map(|owner| rules::conflict("network name", &name, owner)))
     }
 
-    fn network_name(&self, vni: Vni) -> Result<Option<String>, Failure> {
+    fn network_name(&self, vni: Vni) -> Result<Option<String>, StoreError> {
         self.one_text("SELECT name FROM network WHERE vni = ?1", [vni.get()])
     }
 
-    fn network_in_use(&self, vni: Vni) -> Result<Option<RegistryError>, Failure> {
+    fn network_in_use(&self, vni: Vni) -> Result<Option<RegistryError>, StoreError> {
         let name = self.network_name(vni)?;
         let count: u64 = self
             .transaction
@@ -349,7 +349,7 @@ impl Commit<'_> {
         )))
     }
 
-    fn vtep_conflict(&self, ip: IpAddr) -> Result<Option<RegistryError>, Failure> {
+    fn vtep_conflict(&self, ip: IpAddr) -> Result<Option<RegistryError>, StoreError> {
         let owner = self.one_text(
             "SELECT 'node ' || name || iif(agent, '', ' (imported, no agent)') FROM node WHERE vtep_ip = ?1",
             [ip.to_string()],
@@ -357,7 +357,7 @@ impl Commit<'_> {
         Ok(owner.map(|owner| rules::conflict("VTEP", &ip, owner)))
     }
 
-    fn one_text(&self, sql: &str, parameters: impl Params) -> Result<Option<String>, Failure> {
+    fn one_text(&self, sql: &str, parameters: impl Params) -> Result<Option<String>, StoreError> {
         Ok(self
             .transaction
             .query_row(sql, parameters, |row| row.get(0))
@@ -367,11 +367,13 @@ impl Commit<'_> {
 
 /// In place of a constraint's refusal what `explain` finds out about it, if anything.
 fn explained<T>(
-    result: Result<T, Failure>,
-    explain: impl FnOnce() -> Result<Option<RegistryError>, Failure>,
-) -> Result<T, Failure> {
+    result: Result<T, StoreError>,
+    explain: impl FnOnce() -> Result<Option<RegistryError>, StoreError>,
+) -> Result<T, StoreError> {
     match result {
-        Err(failure) if failure.is_constraint() => Err(explain()?.map_or(failure, Failure::Said)),
+        Err(failure) if failure.is_constraint() => {
+            Err(explain()?.map_or(failure, StoreError::Said))
+        }
         result => result,
     }
 }

@@ -122,7 +122,7 @@ fn concerns(event: &Event, file: &OsStr) -> bool {
 
 impl fmt::Debug for CommitNotifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell")
+        f.debug_struct("CommitNotifier")
             .field("path", &self.path)
             .finish_non_exhaustive()
     }

@@ -21,8 +21,8 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{
     super::{RegistryError, identity::Followed},
-    failure::Failure,
     schema,
+    store_error::StoreError,
 };
 use crate::model::RegistryId;
 
@@ -125,7 +125,11 @@ impl File {
     }
 
     /// Opens it; refuses a file that is damaged, empty or not the one that is followed.
-    pub(super) fn connect(&self, now: Current, lock_wait: Duration) -> Result<Connection, Failure> {
+    pub(super) fn connect(
+        &self,
+        now: Current,
+        lock_wait: Duration,
+    ) -> Result<Connection, StoreError> {
         if now.length == 0 && !self.may_make() {
             return Err(self.empty().into());
         }
@@ -135,7 +139,7 @@ impl File {
     }
 
     /// Looks whether what is about to be written can last.
-    pub(super) fn before_write(&self, lock_wait: Duration) -> Result<(), Failure> {
+    pub(super) fn before_write(&self, lock_wait: Duration) -> Result<(), StoreError> {
         let is_read_only =
             statvfs(&self.path).is_ok_and(|system| system.flags().contains(FsFlags::ST_RDONLY));
         if is_read_only {
@@ -158,12 +162,12 @@ impl File {
     }
 
     /// Reads all of it, and remembers that it is whole.
-    pub(super) fn check(&self, connection: &Connection) -> Result<(), Failure> {
+    pub(super) fn check(&self, connection: &Connection) -> Result<(), StoreError> {
         let begun = Instant::now();
         let (file, length) = self.look()?;
         let said: String = connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
         if said != "ok" {
-            return Err(Failure::Damaged(said.replace('\n', " ")));
+            return Err(StoreError::Damaged(said.replace('\n', " ")));
         }
         *self.checked() = Some(Checked {
             file,
@@ -213,7 +217,7 @@ impl File {
 
 /// Opens an existing file, and brings its schema up to date if it is the one that is followed. Waits up
 /// to `lock_wait` for a lock, here and in every later statement.
-fn connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connection, Failure> {
+fn connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connection, StoreError> {
     let deadline = Instant::now() + lock_wait;
     loop {
         // SQLite's busy handler stays out of the switch to WAL and of its recovery where waiting
@@ -225,7 +229,11 @@ fn connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connect
     }
 }
 
-fn try_connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Connection, Failure> {
+fn try_connect(
+    file: &File,
+    lock_wait: Duration,
+    is_checked: bool,
+) -> Result<Connection, StoreError> {
     let path = file.path();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -275,7 +283,7 @@ fn try_connect(file: &File, lock_wait: Duration, is_checked: bool) -> Result<Con
 }
 
 /// Refuses a registry that is not the one that is followed.
-fn check_identity(connection: &Connection, file: &File, version: usize) -> Result<(), Failure> {
+fn check_identity(connection: &Connection, file: &File, version: usize) -> Result<(), StoreError> {
     let found = if version < schema::WITH_IDENTITY {
         None
     } else {

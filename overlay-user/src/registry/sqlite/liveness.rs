@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use super::{
     super::{QUESTION_TTL, rules},
     clock::{BootTime, milliseconds},
-    failure::Failure,
     session::Limits,
+    store_error::StoreError,
 };
 use crate::model::{Name, Question, QuestionId, Report, Session};
 
@@ -19,7 +19,7 @@ pub(super) fn heartbeat(
     node: &Name,
     session: &Session,
     limits: Limits,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     let now = BootTime::now()?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let claimed = transaction
@@ -59,7 +59,7 @@ pub(super) fn wall_milliseconds(time: SystemTime) -> i64 {
 }
 
 /// Puts a question, and forgets old ones with their answers.
-pub(super) fn ask(connection: &mut Connection, question: &Question) -> Result<(), Failure> {
+pub(super) fn ask(connection: &mut Connection, question: &Question) -> Result<(), StoreError> {
     let now = BootTime::now()?;
     let until = now.after(QUESTION_TTL);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -83,7 +83,7 @@ pub(super) fn ask(connection: &mut Connection, question: &Question) -> Result<()
 }
 
 /// The number of the last question; 0: there was none.
-pub(super) fn last_question(connection: &Connection) -> Result<i64, Failure> {
+pub(super) fn last_question(connection: &Connection) -> Result<i64, StoreError> {
     Ok(connection
         .prepare_cached("SELECT ifnull(max(number), 0) FROM question")?
         .query_row((), |row| row.get(0))?)
@@ -93,7 +93,7 @@ pub(super) fn last_question(connection: &Connection) -> Result<i64, Failure> {
 pub(super) fn questions(
     connection: &Connection,
     since: i64,
-) -> Result<Vec<(i64, Question)>, Failure> {
+) -> Result<Vec<(i64, Question)>, StoreError> {
     let now = BootTime::now()?;
     let mut statement = connection.prepare_cached(
         "SELECT number, body FROM question
@@ -111,7 +111,7 @@ pub(super) fn questions(
 }
 
 /// Writes a report in place of the host's earlier one to the same question.
-pub(super) fn publish(connection: &Connection, report: &Report) -> Result<(), Failure> {
+pub(super) fn publish(connection: &Connection, report: &Report) -> Result<(), StoreError> {
     let kept = report.question.map_or(Duration::ZERO, |_| QUESTION_TTL);
     let until = BootTime::now()?.after(kept);
     connection
@@ -133,7 +133,7 @@ pub(super) fn publish(connection: &Connection, report: &Report) -> Result<(), Fa
 pub(super) fn reports(
     connection: &Connection,
     question: Option<QuestionId>,
-) -> Result<Vec<Report>, Failure> {
+) -> Result<Vec<Report>, StoreError> {
     let mut statement =
         connection.prepare_cached("SELECT body FROM report WHERE question = ?1 ORDER BY node")?;
     let mut rows = statement.query([key(question)])?;
@@ -148,10 +148,10 @@ fn key(question: Option<QuestionId>) -> String {
     question.map(String::from).unwrap_or_default()
 }
 
-fn to_json(body: &impl serde::Serialize) -> Result<String, Failure> {
-    serde_json::to_string(body).map_err(|error| Failure::Row(error.to_string()))
+fn to_json(body: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(body).map_err(|error| StoreError::Row(error.to_string()))
 }
 
-fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text).map_err(|error| Failure::Row(error.to_string()))
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Row(error.to_string()))
 }

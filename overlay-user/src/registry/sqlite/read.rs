@@ -16,8 +16,8 @@ use rusqlite::{Connection, OptionalExtension, Params, Row};
 use super::{
     super::{PAGE, Scope},
     clock::BootTime,
-    failure::Failure,
     session::Limits,
+    store_error::StoreError,
 };
 use crate::model::{
     Attachment, AttachmentFields, Delta, Endpoint, Mac, Name, Network, Node, Object, Rejected,
@@ -102,7 +102,7 @@ pub(super) fn read(
     rejected: &RejectedRows,
     begin: impl FnOnce(Head) -> ControlFlow<()>,
     page: impl FnMut(Vec<Endpoint>) -> ControlFlow<()>,
-) -> Result<(), Failure> {
+) -> Result<(), StoreError> {
     // A deferred transaction: all statements see the state of the first.
     let transaction = connection.transaction()?;
     let mut left_out = Vec::new();
@@ -177,7 +177,7 @@ impl<F: FnMut(Vec<Endpoint>) -> ControlFlow<()>> Pages<'_, F> {
         connection: &Connection,
         sql: &str,
         parameters: impl Params,
-    ) -> Result<ControlFlow<()>, Failure> {
+    ) -> Result<ControlFlow<()>, StoreError> {
         let mut rejected = Vec::new();
         let taken = for_each_endpoint(connection, sql, parameters, &mut rejected, |endpoint| {
             self.filled.push(endpoint);
@@ -196,7 +196,7 @@ pub(super) fn find(
     connection: &Connection,
     vni: Vni,
     wanted: Wanted,
-) -> Result<Option<Endpoint>, Failure> {
+) -> Result<Option<Endpoint>, StoreError> {
     let sql = match wanted {
         Wanted::Mac(_) => ENDPOINT_BY_MAC,
         Wanted::Ip(_) => ENDPOINT_BY_IP,
@@ -208,7 +208,7 @@ pub(super) fn find(
 pub(super) fn find_endpoint(
     connection: &Connection,
     name: &Name,
-) -> Result<Option<Endpoint>, Failure> {
+) -> Result<Option<Endpoint>, StoreError> {
     one_endpoint(connection, ENDPOINT_BY_NAME, [name.as_str()])
 }
 
@@ -217,7 +217,7 @@ pub(super) fn taken(
     connection: &mut Connection,
     vni: Vni,
     block: Block,
-) -> Result<BTreeSet<IpAddr>, Failure> {
+) -> Result<BTreeSet<IpAddr>, StoreError> {
     let now = BootTime::now()?;
     let transaction = connection.transaction()?;
     let mut statement = transaction.prepare_cached(
@@ -237,7 +237,7 @@ pub(super) fn taken(
 }
 
 /// The nodes whose sessions live.
-pub(super) fn alive(connection: &Connection, limits: Limits) -> Result<BTreeSet<Name>, Failure> {
+pub(super) fn alive(connection: &Connection, limits: Limits) -> Result<BTreeSet<Name>, StoreError> {
     let since = BootTime::now()?.before(limits.session_ttl);
     let mut statement = connection.prepare_cached(ALIVE)?;
     let mut rows = statement.query((since.boot, since.ms))?;
@@ -263,7 +263,7 @@ pub(super) fn progress(
     connection: &mut Connection,
     since: Revision,
     limits: Limits,
-) -> Result<Progress, Failure> {
+) -> Result<Progress, StoreError> {
     let transaction = connection.transaction()?;
     let Horizon { revision, pruned } = horizon(&transaction)?;
     if revision == since {
@@ -305,7 +305,7 @@ pub(super) struct Horizon {
 }
 
 /// Reads the one row of `meta`.
-pub(super) fn horizon(connection: &Connection) -> Result<Horizon, Failure> {
+pub(super) fn horizon(connection: &Connection) -> Result<Horizon, StoreError> {
     let horizon = connection
         .prepare_cached("SELECT revision, pruned FROM meta")?
         .query_row((), |row| {
@@ -315,20 +315,20 @@ pub(super) fn horizon(connection: &Connection) -> Result<Horizon, Failure> {
             })
         })
         .optional()?;
-    horizon.ok_or_else(|| Failure::Row("table meta is empty".to_owned()))
+    horizon.ok_or_else(|| StoreError::Row("table meta is empty".to_owned()))
 }
 
 /// One network.
-pub(super) fn network(connection: &Connection, vni: Vni) -> Result<Option<Network>, Failure> {
+pub(super) fn network(connection: &Connection, vni: Vni) -> Result<Option<Network>, StoreError> {
     let mut rejected = Vec::new();
     let found = query_networks(connection, NETWORK, u64::from(vni.get()), &mut rejected)?.pop();
     refuse_any(rejected).map(|()| found)
 }
 
 /// Where one row is asked for, one that can't be read is an error.
-fn refuse_any(rejected: Vec<Rejected>) -> Result<(), Failure> {
+fn refuse_any(rejected: Vec<Rejected>) -> Result<(), StoreError> {
     match rejected.into_iter().next() {
-        Some(rejected) => Err(Failure::Row(rejected.to_string())),
+        Some(rejected) => Err(StoreError::Row(rejected.to_string())),
         None => Ok(()),
     }
 }
@@ -337,7 +337,7 @@ fn networks(
     connection: &Connection,
     since: Revision,
     rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Network>, Failure> {
+) -> Result<Vec<Network>, StoreError> {
     query_networks(connection, NETWORKS, since, rejected)
 }
 
@@ -346,7 +346,7 @@ fn query_networks(
     sql: &str,
     parameter: u64,
     rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Network>, Failure> {
+) -> Result<Vec<Network>, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([parameter])?;
     let mut networks: Vec<Network> = Vec::new();
@@ -367,7 +367,7 @@ fn query_networks(
 }
 
 /// Takes a row of a network and one of its subnets.
-fn take_network(row: &Row<'_>, vni: Vni, networks: &mut Vec<Network>) -> Result<(), Failure> {
+fn take_network(row: &Row<'_>, vni: Vni, networks: &mut Vec<Network>) -> Result<(), StoreError> {
     if networks.last().is_none_or(|last| last.vni != vni) {
         networks.push(Network {
             mtu: row.get("mtu")?,
@@ -388,7 +388,7 @@ pub(super) fn nodes(
     since: Revision,
     limits: Limits,
     rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Node>, Failure> {
+) -> Result<Vec<Node>, StoreError> {
     let living = BootTime::now()?.before(limits.session_ttl);
     let mut statement = connection.prepare_cached(NODES)?;
     let mut rows = statement.query((since, living.boot, living.ms))?;
@@ -410,13 +410,13 @@ pub(super) fn nodes(
 }
 
 /// The node of this name. Whether it lives is not looked up.
-pub(super) fn node(connection: &Connection, name: &Name) -> Result<Option<Node>, Failure> {
+pub(super) fn node(connection: &Connection, name: &Name) -> Result<Option<Node>, StoreError> {
     let mut statement = connection.prepare_cached(NODE)?;
     let mut rows = statement.query([name.as_str()])?;
     rows.next()?.map(node_of).transpose()
 }
 
-fn node_of(row: &Row<'_>) -> Result<Node, Failure> {
+fn node_of(row: &Row<'_>) -> Result<Node, StoreError> {
     let last_seen: Option<u64> = row.get("last_seen")?;
     let last_seen = last_seen.map(Duration::from_millis);
     Ok(Node {
@@ -438,7 +438,7 @@ fn endpoints_since(
     connection: &Connection,
     since: Revision,
     rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Endpoint>, Failure> {
+) -> Result<Vec<Endpoint>, StoreError> {
     let mut endpoints = Vec::new();
     // Never broken off.
     let _ = for_each_endpoint(connection, ENDPOINTS, [since], rejected, |endpoint| {
@@ -452,7 +452,7 @@ fn one_endpoint(
     connection: &Connection,
     sql: &str,
     parameters: impl Params,
-) -> Result<Option<Endpoint>, Failure> {
+) -> Result<Option<Endpoint>, StoreError> {
     let (mut found, mut rejected) = (None, Vec::new());
     // At most one: the columns are unique.
     let _ = for_each_endpoint(connection, sql, parameters, &mut rejected, |endpoint| {
@@ -470,7 +470,7 @@ fn for_each_endpoint(
     parameters: impl Params,
     rejected: &mut Vec<Rejected>,
     mut visit: impl FnMut(Endpoint) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, Failure> {
+) -> Result<ControlFlow<()>, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(parameters)?;
     let mut current: Option<(i64, Endpoint)> = None;
@@ -511,7 +511,7 @@ fn for_each_endpoint(
 }
 
 /// An endpoint, still without addresses.
-fn endpoint(row: &Row<'_>) -> Result<Endpoint, Failure> {
+fn endpoint(row: &Row<'_>) -> Result<Endpoint, StoreError> {
     Ok(Endpoint {
         name: parse(row, 1)?,
         vni: vni(row)?,
@@ -524,45 +524,45 @@ fn endpoint(row: &Row<'_>) -> Result<Endpoint, Failure> {
 }
 
 /// How the row's endpoint is connected to its host.
-fn attachment(row: &Row<'_>) -> Result<Option<Attachment>, Failure> {
+fn attachment(row: &Row<'_>) -> Result<Option<Attachment>, StoreError> {
     let other = row.get_ref(7)?.as_str_or_null();
     let other = other.map_err(rusqlite::Error::from)?;
     let other = other.map(serde_json::from_str).transpose();
     let fields = AttachmentFields {
         netns: parse_optional(row, 5)?,
         ifname: parse_optional(row, 6)?,
-        other: other.map_err(|error| Failure::Row(format!("attachment: {error}")))?,
+        other: other.map_err(|error| StoreError::Row(format!("attachment: {error}")))?,
     };
     fields
         .try_into()
-        .map_err(|error: &str| Failure::Row(error.to_owned()))
+        .map_err(|error: &str| StoreError::Row(error.to_owned()))
 }
 
 /// The endpoint with the row's address, if it has one.
-fn with_address(row: &Row<'_>, mut endpoint: Endpoint) -> Result<Endpoint, Failure> {
+fn with_address(row: &Row<'_>, mut endpoint: Endpoint) -> Result<Endpoint, StoreError> {
     if let Some(ip) = parse_optional(row, 9)? {
         let address = IpNet::new(ip, row.get(10)?)
-            .map_err(|error| Failure::Row(format!("address {ip}: {error}")))?;
+            .map_err(|error| StoreError::Row(format!("address {ip}: {error}")))?;
         endpoint.addresses.push(address);
     }
     Ok(endpoint)
 }
 
-fn vni(row: &Row<'_>) -> Result<Vni, Failure> {
-    Vni::try_from(row.get::<_, u32>("vni")?).map_err(|error| Failure::Row(error.to_string()))
+fn vni(row: &Row<'_>) -> Result<Vni, StoreError> {
+    Vni::try_from(row.get::<_, u32>("vni")?).map_err(|error| StoreError::Row(error.to_string()))
 }
 
 pub(super) fn parse<T: FromStr<Err: Display>>(
     row: &Row<'_>,
     column: impl rusqlite::RowIndex,
-) -> Result<T, Failure> {
-    parse_optional(row, column)?.ok_or_else(|| Failure::Row("a value is missing".to_owned()))
+) -> Result<T, StoreError> {
+    parse_optional(row, column)?.ok_or_else(|| StoreError::Row("a value is missing".to_owned()))
 }
 
 fn parse_optional<T: FromStr<Err: Display>>(
     row: &Row<'_>,
     column: impl rusqlite::RowIndex,
-) -> Result<Option<T>, Failure> {
+) -> Result<Option<T>, StoreError> {
     let Some(text) = row
         .get_ref(column)?
         .as_str_or_null()
@@ -572,5 +572,5 @@ fn parse_optional<T: FromStr<Err: Display>>(
     };
     text.parse()
         .map(Some)
-        .map_err(|error: T::Err| Failure::Row(format!("{text:?}: {error}")))
+        .map_err(|error: T::Err| StoreError::Row(format!("{text:?}: {error}")))
 }

@@ -12,7 +12,7 @@ use std::{
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{super::RegistryError, failure::Failure};
+use super::{super::RegistryError, store_error::StoreError};
 use crate::{model::RegistryId, registry::identity};
 
 /// "OVLY" in the file's header: what `file` shows, and what tells ours from another's database.
@@ -66,7 +66,7 @@ pub(super) fn create(path: &Path) -> Result<(), RegistryError> {
 }
 
 /// The registry's identity; `None`: whoever made the schema has not got that far.
-pub(super) fn identity(connection: &Connection) -> Result<Option<RegistryId>, Failure> {
+pub(super) fn identity(connection: &Connection) -> Result<Option<RegistryId>, StoreError> {
     let text: String = connection
         .prepare_cached("SELECT identity FROM meta")?
         .query_row((), |row| row.get(0))?;
@@ -76,16 +76,16 @@ pub(super) fn identity(connection: &Connection) -> Result<Option<RegistryId>, Fa
     let identity = text.parse();
     identity
         .map(Some)
-        .map_err(|error| Failure::Row(format!("identity {text:?}: {error}")))
+        .map_err(|error| StoreError::Row(format!("identity {text:?}: {error}")))
 }
 
 /// The file's schema version; refuses another program's database and a newer schema.
-pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Failure> {
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let header = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let (application, version) = (header("application_id")?, header("user_version")?);
     let tables: u32 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
-    let refuse = |line: String| Failure::Said(RegistryError::Unavailable(line));
+    let refuse = |line: String| StoreError::Said(RegistryError::Unavailable(line));
 
     let is_empty = (application, version, tables) == (0, 0, 0);
     if application != APPLICATION_ID && !is_empty {
@@ -104,7 +104,7 @@ pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Fai
 }
 
 /// Several processes may come here at once: the version counts that is read under the lock.
-pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Failure> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let from = version(&transaction, path)?;
     for step in MIGRATIONS.iter().skip(from) {

@@ -7,9 +7,9 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 
 pub(super) use super::file::{File, FileId};
 use super::{
-    super::{RegistryError, Settings},
+    super::{RegistryError, RegistrySettings},
     HISTORY, LOCK_WAIT,
-    failure::Failure,
+    store_error::StoreError,
 };
 
 /// What can be tuned; tests do.
@@ -25,8 +25,8 @@ pub(super) struct Limits {
     pub(super) session_ttl: Duration,
 }
 
-impl From<&Settings> for Limits {
-    fn from(settings: &Settings) -> Self {
+impl From<&RegistrySettings> for Limits {
+    fn from(settings: &RegistrySettings) -> Self {
         Self {
             lock_wait: LOCK_WAIT,
             history: HISTORY,
@@ -59,7 +59,7 @@ impl Session {
     /// Does `work` on a connection to the file that the path names now.
     pub(super) fn with<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection, Limits) -> Result<T, Failure>,
+        work: impl FnOnce(&mut Connection, Limits) -> Result<T, StoreError>,
     ) -> Result<T, RegistryError> {
         let limits = self.limits;
         let result = self
@@ -79,7 +79,7 @@ impl Session {
     /// Does `work` that writes, on a file that is whole before it and in its place after it.
     pub(super) fn write<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection, Limits) -> Result<T, Failure>,
+        work: impl FnOnce(&mut Connection, Limits) -> Result<T, StoreError>,
     ) -> Result<T, RegistryError> {
         self.file
             .before_write(self.limits.lock_wait)
@@ -111,7 +111,7 @@ impl Session {
         SharedSession(Arc::new(Mutex::new(self)))
     }
 
-    fn connection(&mut self) -> Result<&mut Connection, Failure> {
+    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         let now = self.file.current()?;
         if self.id() != Some(now.file) || !now.is_checked {
             self.close();

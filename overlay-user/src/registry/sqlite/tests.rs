@@ -21,18 +21,18 @@ mod scale;
 mod watching;
 
 /// Long enough for the slowest machine; a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-fn settings() -> Settings {
-    Settings::new(String::new())
+fn settings() -> RegistrySettings {
+    RegistrySettings::new(String::new())
 }
 
 /// A folder of its own for every test.
-struct Bed {
+struct Fixture {
     folder: TempDir,
 }
 
-impl Bed {
+impl Fixture {
     fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -163,7 +163,7 @@ fn apply(state: &mut Snapshot, delta: Delta) {
 }
 
 async fn next(events: &mut Receiver<WatchEvent>) -> WatchEvent {
-    let event = timeout(PATIENCE, events.recv()).await;
+    let event = timeout(EVENT_TIMEOUT, events.recv()).await;
     event
         .expect("an event should have come")
         .expect("the watch has ended")

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use duct::Expression;
 use serde::{Deserialize, Serialize};
 
-use super::PATIENCE;
+use super::READY_TIMEOUT;
 use super::topology::{self, Host, STATE};
 use overlay_lab::process::{self, Running};
 use overlay_lab::{interrupt, netns};
@@ -174,7 +174,7 @@ impl Shell {
 
     fn down(&self, instance: &str) -> Result<()> {
         let line = format!("overlay --instance {instance} down");
-        Running::start(&line, &self.line(None, &line))?.settle(PATIENCE)
+        Running::start(&line, &self.line(None, &line))?.settle(READY_TIMEOUT)
     }
 }
 
@@ -262,7 +262,7 @@ impl Environment {
         mut fits: impl FnMut(Option<Status>) -> Result<bool>,
     ) -> Result<()> {
         let status = self.shell.line(Some(host), "overlay -o json status");
-        interrupt::wait_until(what, PATIENCE, || {
+        interrupt::wait_until(what, READY_TIMEOUT, || {
             // No answer: not there yet.
             let answer = process::run("status", &status).ok();
             let status = answer.map(|text| serde_json::from_str(&text)).transpose();

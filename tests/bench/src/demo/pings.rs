@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::PATIENCE;
+use super::READY_TIMEOUT;
 use super::environment::Environment;
 use super::topology::{Endpoint, Host};
 use overlay_lab::interrupt;
@@ -38,7 +38,7 @@ impl Pings {
 
     /// Waits for the last: what ping says, and the same in a few words.
     pub(super) fn finish(self) -> Result<(String, String)> {
-        let output = self.0.output(PATIENCE)?;
+        let output = self.0.output(READY_TIMEOUT)?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let counted = counted(&said).with_context(|| format!("ping has not counted: {said}"))?;
         let summary = said.lines().filter(|line| line.contains("packets"));

@@ -18,7 +18,7 @@ use overlay_user::reconcile::apply::Applier;
 use overlay_user::reconcile::cache::Limits;
 use overlay_user::reconcile::desired::Local;
 use overlay_user::reconcile::{Observer, Pace, Parts, Reconciler};
-use overlay_user::registry::{Registry, Settings, open};
+use overlay_user::registry::{Registry, RegistrySettings, open};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -77,7 +77,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
 /// Real maps and programs.
 async fn load(pins: &str, number: u32) -> Result<Kernel> {
     let underlay = format!("u{number}");
-    let settings = datapath::Settings {
+    let settings = datapath::DatapathSettings {
         pins: format!("{pins}-{number}").into(),
         underlay_ifindex: nix::net::if_::if_nametoindex(underlay.as_str())
             .with_context(|| format!("looking for the device {underlay}"))?,
@@ -95,7 +95,7 @@ async fn load(pins: &str, number: u32) -> Result<Kernel> {
 
 /// Puts one agent together; it goes on by itself.
 async fn start(args: &Args, number: u32, datapath: Arc<dyn Datapath>) -> Result<Observer> {
-    let registry = open(&Settings::new(args.registry.clone())).await?;
+    let registry = open(&RegistrySettings::new(args.registry.clone())).await?;
     let name: Name = format!("agent-{number}").parse()?;
     let vtep = Vtep {
         ip: dataset::agent_ip(number).into(),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use overlay_user::model::{Change, Resolve};
-use overlay_user::registry::{Settings, open};
+use overlay_user::registry::{RegistrySettings, open};
 
 use super::dataset::{NODES, endpoint, network, node};
 
@@ -33,7 +33,7 @@ const BATCH: usize = 1000;
 const AT_ONCE: usize = 8;
 
 pub(super) async fn run(args: &Args) -> Result<()> {
-    let registry = open(&Settings::new(args.registry.clone())).await?;
+    let registry = open(&RegistrySettings::new(args.registry.clone())).await?;
     if args.from == 0 {
         let mut changes = Vec::new();
         for number in 0..args.networks {

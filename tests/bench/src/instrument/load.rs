@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_user::model::{Change, Endpoint, Mac, Name, Network, Node, Revision, Vni, Vtep};
-use overlay_user::registry::{Registry, Settings, open};
+use overlay_user::registry::{Registry, RegistrySettings, open};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -61,7 +61,7 @@ struct Committed {
 }
 
 pub(super) async fn run(args: &Args) -> Result<()> {
-    let registry = open(&Settings::new(args.registry.clone())).await?;
+    let registry = open(&RegistrySettings::new(args.registry.clone())).await?;
     let vni = Vni::try_from(VNI)?;
     let [before, after]: [Name; 2] = [NODES[0].0.parse()?, NODES[1].0.parse()?];
     let mut changes = vec![Change::CreateNetwork(Network::new("driven".parse()?, vni))];

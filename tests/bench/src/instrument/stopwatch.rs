@@ -18,7 +18,7 @@ use aya::maps::{HashMap, Map, MapData};
 use nix::sys::prctl;
 use overlay_ebpf::abi::{ABI_VERSION, FdbEntry, FdbKey, map};
 use overlay_user::model::{Change, Endpoint, Mac, Name, Node, Vni, Vtep};
-use overlay_user::registry::{Registry, Settings, open};
+use overlay_user::registry::{Registry, RegistrySettings, open};
 
 /// Takes the time from a registry's commit to an agent's map.
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
     } else {
         Some(open_fdb(&args.pins)?)
     };
-    let registry = open(&Settings::new(args.registry.clone())).await?;
+    let registry = open(&RegistrySettings::new(args.registry.clone())).await?;
     let [before, after]: [Name; 2] = [NODES[0].0.parse()?, NODES[1].0.parse()?];
     let present = NODES.map(|(name, ip)| {
         let vtep = Vtep {

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use overlay_lab::{Agent, Cluster, Lab, agent::FAILED, etcd::Settings};
+use overlay_lab::{Agent, Cluster, Lab, agent::FAILED, etcd::ClusterSettings};
 
 use super::fixture::Fixture;
 
-const SECURE: Settings = Settings {
+const SECURE: ClusterSettings = ClusterSettings {
     tls: true,
     auth: true,
     quota: 2 << 30,

@@ -3,13 +3,13 @@
 
 use std::fs;
 
-use overlay_lab::{etcd::Settings, netns::run};
+use overlay_lab::{etcd::ClusterSettings, netns::run};
 
 use super::fixture::{Fixture, HOSTS};
 
 #[test]
 fn an_agents_clock_may_jump_days_ahead_and_back() {
-    let mut fixture = Fixture::with(Settings::default(), "--node-grace 2s");
+    let mut fixture = Fixture::with(ClusterSettings::default(), "--node-grace 2s");
     let traffic = fixture.traffic();
     let options = format!("{} --node-grace 2s", fixture.options());
     let offset = fixture.lab.dir().join("clock");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use overlay_lab::{
     Cluster, Lab,
-    etcd::{MEMBERS, Settings},
+    etcd::{ClusterSettings, MEMBERS},
     eventually, until,
 };
 
@@ -65,9 +65,9 @@ fn a_split_cluster_serves_at_its_majority() {
 #[test]
 fn a_store_at_its_quota_refuses_writes() {
     let lab = Lab::new();
-    let settings = Settings {
+    let settings = ClusterSettings {
         quota: 2 << 20,
-        ..Settings::default()
+        ..ClusterSettings::default()
     };
     let cluster = Cluster::with(&lab, &[], settings);
     assert!(put(&cluster, &[0]));
@@ -129,10 +129,10 @@ fn a_slow_disk_shows_in_every_commit() {
 #[test]
 fn a_secure_cluster_lets_nobody_in() {
     let lab = Lab::new();
-    let settings = Settings {
+    let settings = ClusterSettings {
         tls: true,
         auth: true,
-        ..Settings::default()
+        ..ClusterSettings::default()
     };
     let cluster = Cluster::with(&lab, &[], settings);
     let allowed = cluster.etcdctl(&[0, 1, 2], "put /overlay/key value");

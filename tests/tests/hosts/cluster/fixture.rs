@@ -6,7 +6,7 @@ use overlay_ebpf::abi::FdbEntry;
 use overlay_lab::{
     Agent, Cluster, Host, Lab, Netns,
     agent::FAILED,
-    etcd::Settings,
+    etcd::ClusterSettings,
     traffic::{Flow, Stream},
     until_within,
 };
@@ -32,11 +32,11 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Everything up, and every endpoint in reach of each other.
     pub(crate) fn new() -> Self {
-        Self::with(Settings::default(), "")
+        Self::with(ClusterSettings::default(), "")
     }
 
     /// The same with settings of etcd's and more words for `run`.
-    pub(crate) fn with(settings: Settings, options: &str) -> Self {
+    pub(crate) fn with(settings: ClusterSettings, options: &str) -> Self {
         let lab = Lab::new();
         let hosts: [_; HOSTS] = lab.hosts();
         let cluster = Cluster::with(&lab, &hosts, settings);

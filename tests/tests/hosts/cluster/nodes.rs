@@ -14,7 +14,10 @@ fn state(fixture: &Fixture, index: usize, endpoint: usize) -> String {
 /// A dead node's endpoints are down after the grace time, and come back with it.
 #[test]
 fn endpoints_of_a_dead_node_go_down_and_come_back() {
-    let mut fixture = Fixture::with(overlay_lab::etcd::Settings::default(), "--node-grace 2s");
+    let mut fixture = Fixture::with(
+        overlay_lab::etcd::ClusterSettings::default(),
+        "--node-grace 2s",
+    );
     let traffic = fixture.traffic();
     let options = format!("{} --node-grace 2s", fixture.options());
     fixture.agents[0].kill();

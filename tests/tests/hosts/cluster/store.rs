@@ -5,7 +5,7 @@ use std::fs;
 use overlay_lab::{
     Netns,
     agent::FAILED,
-    etcd::{MEMBERS, Member, Settings},
+    etcd::{ClusterSettings, MEMBERS, Member},
     eventually,
     traffic::Stream,
     until, until_within,
@@ -261,9 +261,9 @@ fn unreadable_rows_take_nothing_from_a_restart() {
 /// A full store refuses changes in a clear line until it is repaired.
 #[test]
 fn a_full_store_refuses_changes_until_repaired() {
-    let settings = Settings {
+    let settings = ClusterSettings {
         quota: 4 << 20,
-        ..Settings::default()
+        ..ClusterSettings::default()
     };
     let fixture = Fixture::with(settings, "");
     let traffic = fixture.traffic();

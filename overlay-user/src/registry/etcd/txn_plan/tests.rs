@@ -80,7 +80,7 @@ impl Store {
                 match changes::apply(&mut planner, change, true) {
                     Ok(()) | Err(Stop::NeedsRead) => {}
                     Err(_) if !planner.read_set().is_empty() => {}
-                    Err(Stop::Failure(failure)) => {
+                    Err(Stop::StoreError(failure)) => {
                         refusal = Some(failure.explain("etcd://h:1").to_string());
                         break;
                     }

@@ -8,8 +8,8 @@ use rusqlite::Params;
 use super::{
     super::{
         super::{RegistryError, rules},
-        failure::Failure,
         read,
+        store_error::StoreError,
     },
     Commit, explained,
 };
@@ -18,17 +18,19 @@ use crate::model::{
 };
 
 /// An attachment's fields, of which the last is a column of JSON.
-fn columns(attachment: Option<Attachment>) -> Result<(AttachmentFields, Option<String>), Failure> {
+fn columns(
+    attachment: Option<Attachment>,
+) -> Result<(AttachmentFields, Option<String>), StoreError> {
     let fields = AttachmentFields::from(attachment);
     let other = fields.other.as_ref().map(serde_json::to_string);
     let other = other
         .transpose()
-        .map_err(|error| Failure::Row(error.to_string()))?;
+        .map_err(|error| StoreError::Row(error.to_string()))?;
     Ok((fields, other))
 }
 
 impl Commit<'_> {
-    pub(super) fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+    pub(super) fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), StoreError> {
         self.check_addresses(endpoint)?;
         let (fields, other) = columns(endpoint.attachment.clone())?;
         let inserted = self.execute(
@@ -51,7 +53,7 @@ impl Commit<'_> {
         self.note_made("endpoint", endpoint.name.as_str())
     }
 
-    pub(super) fn put_addresses(&self, id: i64, endpoint: &Endpoint) -> Result<(), Failure> {
+    pub(super) fn put_addresses(&self, id: i64, endpoint: &Endpoint) -> Result<(), StoreError> {
         for (position, address) in endpoint.addresses.iter().enumerate() {
             let ip = address.addr();
             let inserted = self.execute(
@@ -75,7 +77,7 @@ impl Commit<'_> {
         mac: Mac,
         addresses: &[IpNet],
         generation: Revision,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         let Some(former) = read::find_endpoint(&self.transaction, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
@@ -115,7 +117,7 @@ impl Commit<'_> {
         name: &Name,
         node: &Name,
         attachment: Option<Attachment>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         let (fields, other) = columns(attachment)?;
         let moved = self.execute(
             "UPDATE endpoint SET node = (SELECT id FROM node WHERE name = ?2),
@@ -145,7 +147,7 @@ impl Commit<'_> {
         &mut self,
         name: &Name,
         generation: Option<Revision>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StoreError> {
         if let Some(generation) = generation {
             let present = "SELECT name FROM endpoint WHERE name = ?1 AND revision = ?2";
             if self
@@ -165,7 +167,7 @@ impl Commit<'_> {
     }
 
     /// Keeps the addresses of those endpoints that are about to be removed free for a while.
-    pub(super) fn quarantine(&mut self, which: &str, name: &Name) -> Result<(), Failure> {
+    pub(super) fn quarantine(&mut self, which: &str, name: &Name) -> Result<(), StoreError> {
         if self.quarantine.is_zero() {
             return Ok(());
         }
@@ -189,7 +191,7 @@ impl Commit<'_> {
 
     /// Refuses addresses that somebody else had until a moment ago, unless they were given up in this
     /// very commit. What the endpoint may have is no longer in quarantine.
-    pub(super) fn check_quarantine(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+    pub(super) fn check_quarantine(&self, endpoint: &Endpoint) -> Result<(), StoreError> {
         if !self.has_quarantine {
             return Ok(());
         }
@@ -206,7 +208,7 @@ impl Commit<'_> {
     }
 
     /// The network's rules, as it is under this transaction.
-    pub(super) fn check_addresses(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+    pub(super) fn check_addresses(&self, endpoint: &Endpoint) -> Result<(), StoreError> {
         match read::network(&self.transaction, endpoint.vni)? {
             Some(network) => Ok(rules::check_addresses(endpoint, &network)?),
             None => Err(rules::missing_network(endpoint.vni).into()),
@@ -216,7 +218,7 @@ impl Commit<'_> {
     pub(super) fn endpoint_conflict(
         &self,
         endpoint: &Endpoint,
-    ) -> Result<Option<RegistryError>, Failure> {
+    ) -> Result<Option<RegistryError>, StoreError> {
         let node = endpoint.node.as_str();
         if self
             .one_text("SELECT name FROM node WHERE name = ?1", [node])?
@@ -241,7 +243,7 @@ impl Commit<'_> {
         &self,
         vni: Vni,
         mac: Mac,
-    ) -> Result<Option<RegistryError>, Failure> {
+    ) -> Result<Option<RegistryError>, StoreError> {
         let condition = "e.vni = ?1 AND e.mac = ?2";
         let owner = match self.owner(condition, (vni.get(), mac.to_string()))? {
             Some(owner) => Some(owner),
@@ -254,7 +256,7 @@ impl Commit<'_> {
         &self,
         vni: Vni,
         ip: IpAddr,
-    ) -> Result<Option<RegistryError>, Failure> {
+    ) -> Result<Option<RegistryError>, StoreError> {
         let condition = "e.id = (SELECT endpoint FROM address WHERE vni = ?1 AND ip = ?2)";
         let owner = match self.owner(condition, (vni.get(), ip.to_string()))? {
             Some(owner) => Some(owner),
@@ -268,7 +270,7 @@ impl Commit<'_> {
         &self,
         condition: &str,
         parameters: impl Params,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, StoreError> {
         self.one_text(
             &format!(
                 "SELECT 'endpoint ' || e.name || ' (node ' || n.name || ')'

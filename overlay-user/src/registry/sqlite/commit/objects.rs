@@ -12,15 +12,15 @@ use super::{
             object::{ObjectValue, going_along, is_news},
             rules,
         },
-        failure::Failure,
         read,
+        store_error::StoreError,
     },
     Commit, explained,
 };
 use crate::model::{Claim, Name, Object, ObjectId, OnRemoval, Reference, Target};
 
 impl Commit<'_> {
-    pub(super) fn put_object(&mut self, object: &Object) -> Result<(), Failure> {
+    pub(super) fn put_object(&mut self, object: &Object) -> Result<(), StoreError> {
         rules::check_object(object)?;
         let id = &object.id;
         let former = read::object(&self.transaction, id)?;
@@ -33,7 +33,7 @@ impl Commit<'_> {
             }
         }
         let value = serde_json::to_string(&ObjectValue::from(object))
-            .map_err(|error| Failure::Row(error.to_string()))?;
+            .map_err(|error| StoreError::Row(error.to_string()))?;
         let (kind, key) = (id.kind.as_str(), id.key.as_str());
         self.execute(
             "INSERT INTO object (kind, key, value, revision) VALUES (?1, ?2, ?3, ?4)
@@ -56,7 +56,12 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn put_claims(&mut self, row: i64, object: &Object, former: &[Claim]) -> Result<(), Failure> {
+    fn put_claims(
+        &mut self,
+        row: i64,
+        object: &Object,
+        former: &[Claim],
+    ) -> Result<(), StoreError> {
         let owner = object.id.to_word();
         let new = |claim: &&Claim| !former.iter().any(|other| other.slot() == claim.slot());
         let given_up = former.iter().filter(|claim| {
@@ -84,7 +89,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn put_references(&self, row: i64, references: &[Reference]) -> Result<(), Failure> {
+    fn put_references(&self, row: i64, references: &[Reference]) -> Result<(), StoreError> {
         self.execute("DELETE FROM object_reference WHERE object = ?1", [row])?;
         for Reference { target, on_removal } in references {
             let on_removal = on_removal.to_word();
@@ -97,7 +102,7 @@ impl Commit<'_> {
     }
 
     /// What no constraint of the schema says: the network's rules, and that prefixes don't overlap.
-    fn check_claim(&self, id: &ObjectId, claim: &Claim) -> Result<(), Failure> {
+    fn check_claim(&self, id: &ObjectId, claim: &Claim) -> Result<(), StoreError> {
         if let Claim::Disjoint { space, prefix } = claim {
             let mut statement = self.transaction.prepare_cached(
                 "SELECT c.value, o.kind || ' ' || o.key FROM object_claim c
@@ -121,7 +126,7 @@ impl Commit<'_> {
         })
     }
 
-    fn claim_conflict(&self, claim: &Claim) -> Result<Option<RegistryError>, Failure> {
+    fn claim_conflict(&self, claim: &Claim) -> Result<Option<RegistryError>, StoreError> {
         match claim {
             Claim::Ip { vni, ip } => self.address_conflict(*vni, *ip),
             Claim::Mac { vni, mac } => self.mac_conflict(*vni, *mac),
@@ -134,7 +139,7 @@ impl Commit<'_> {
     }
 
     /// "router-port 42" for the object that has it.
-    pub(super) fn claimant(&self, claim: &Claim) -> Result<Option<String>, Failure> {
+    pub(super) fn claimant(&self, claim: &Claim) -> Result<Option<String>, StoreError> {
         let slot = claim.slot();
         self.one_text(
             "SELECT o.kind || ' ' || o.key FROM object_claim c JOIN object o ON o.id = c.object
@@ -143,7 +148,7 @@ impl Commit<'_> {
         )
     }
 
-    fn exists(&self, target: &ObjectId) -> Result<bool, Failure> {
+    fn exists(&self, target: &ObjectId) -> Result<bool, StoreError> {
         let key = target.key.as_str();
         let found = match target.target() {
             Target::Network(vni) => self.network_name(vni)?,
@@ -160,7 +165,7 @@ impl Commit<'_> {
         Ok(found.is_some())
     }
 
-    pub(super) fn remove_object(&mut self, id: &ObjectId) -> Result<(), Failure> {
+    pub(super) fn remove_object(&mut self, id: &ObjectId) -> Result<(), StoreError> {
         if !self.exists(id)? {
             return Ok(());
         }
@@ -169,7 +174,7 @@ impl Commit<'_> {
     }
 
     /// Removes the objects that go along with these; refuses if another one refers to any of them.
-    pub(super) fn release(&mut self, called: &str, going: Vec<ObjectId>) -> Result<(), Failure> {
+    pub(super) fn release(&mut self, called: &str, going: Vec<ObjectId>) -> Result<(), StoreError> {
         let along = going_along(called, going, |target| self.referrers(target))?;
         for id in &along {
             self.delete_object(id)?;
@@ -177,7 +182,7 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn referrers(&self, target: &ObjectId) -> Result<Vec<(ObjectId, OnRemoval)>, Failure> {
+    fn referrers(&self, target: &ObjectId) -> Result<Vec<(ObjectId, OnRemoval)>, StoreError> {
         let mut statement = self.transaction.prepare_cached(
             "SELECT o.kind, o.key, r.on_removal FROM object_reference r JOIN object o ON o.id = r.object
              WHERE r.kind = ?1 AND r.key = ?2 ORDER BY o.kind, o.key",
@@ -193,7 +198,7 @@ impl Commit<'_> {
     }
 
     /// The endpoints of a node that objects refer to.
-    pub(super) fn referred_on_node(&self, node: &Name) -> Result<Vec<ObjectId>, Failure> {
+    pub(super) fn referred_on_node(&self, node: &Name) -> Result<Vec<ObjectId>, StoreError> {
         let mut statement = self.transaction.prepare_cached(
             "SELECT DISTINCT e.name FROM object_reference r JOIN endpoint e ON e.name = r.key
              WHERE r.kind = 'endpoint' AND e.node = (SELECT id FROM node WHERE name = ?1)",
@@ -207,7 +212,7 @@ impl Commit<'_> {
     }
 
     /// Also one that can't be read: then what it claimed is in nobody's quarantine.
-    fn delete_object(&mut self, id: &ObjectId) -> Result<(), Failure> {
+    fn delete_object(&mut self, id: &ObjectId) -> Result<(), StoreError> {
         match read::object(&self.transaction, id) {
             Ok(object) => {
                 for claim in object.map(|object| object.claims).unwrap_or_default() {
@@ -227,7 +232,7 @@ impl Commit<'_> {
     }
 
     /// Keeps what an object gives up from others, for as long as the claim says.
-    fn quarantine_claim(&mut self, claim: &Claim, owner: &str) -> Result<(), Failure> {
+    fn quarantine_claim(&mut self, claim: &Claim, owner: &str) -> Result<(), StoreError> {
         let time = match claim {
             Claim::Ip { .. } | Claim::Mac { .. } => self.quarantine,
             Claim::Unique { quarantine_s, .. } => Duration::from_secs((*quarantine_s).into()),
@@ -259,7 +264,7 @@ impl Commit<'_> {
 
     /// Refuses what somebody else had until a moment ago, unless it was given up in this very commit. What
     /// `owner` may have is no longer in quarantine.
-    pub(super) fn leave_quarantine(&self, claim: &Claim, owner: &str) -> Result<(), Failure> {
+    pub(super) fn leave_quarantine(&self, claim: &Claim, owner: &str) -> Result<(), StoreError> {
         if !self.has_quarantine {
             return Ok(());
         }

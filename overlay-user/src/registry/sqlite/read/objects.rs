@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Params, Row};
 
 use super::{
-    super::{super::object::ObjectValue, failure::Failure},
+    super::{super::object::ObjectValue, store_error::StoreError},
     parse,
 };
 use crate::model::{Kind, Object, ObjectId, Rejected, Revision, RowId};
@@ -21,7 +21,7 @@ pub(super) fn since(
     connection: &Connection,
     since: Revision,
     rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Object>, Failure> {
+) -> Result<Vec<Object>, StoreError> {
     query(connection, OBJECTS, [since], rejected)
 }
 
@@ -29,7 +29,7 @@ pub(super) fn since(
 pub(super) fn removed_since(
     connection: &Connection,
     since: Revision,
-) -> Result<Vec<ObjectId>, Failure> {
+) -> Result<Vec<ObjectId>, StoreError> {
     let mut statement = connection.prepare_cached(TOMBSTONES)?;
     let mut rows = statement.query([since])?;
     let mut removed = Vec::new();
@@ -42,7 +42,7 @@ pub(super) fn removed_since(
 /// Every object that can be read.
 pub(in crate::registry::sqlite) fn every_object(
     connection: &Connection,
-) -> Result<Vec<Object>, Failure> {
+) -> Result<Vec<Object>, StoreError> {
     since(connection, 0, &mut Vec::new())
 }
 
@@ -50,7 +50,7 @@ pub(in crate::registry::sqlite) fn every_object(
 pub(in crate::registry::sqlite) fn objects_of(
     connection: &Connection,
     kind: &Kind,
-) -> Result<Vec<Object>, Failure> {
+) -> Result<Vec<Object>, StoreError> {
     query(
         connection,
         OBJECTS_OF_KIND,
@@ -63,13 +63,13 @@ pub(in crate::registry::sqlite) fn objects_of(
 pub(in crate::registry::sqlite) fn object(
     connection: &Connection,
     id: &ObjectId,
-) -> Result<Option<Object>, Failure> {
+) -> Result<Option<Object>, StoreError> {
     let mut statement = connection.prepare_cached(OBJECT)?;
     let mut rows = statement.query((id.kind.as_str(), id.key.as_str()))?;
     rows.next()?.map(object_of).transpose()
 }
 
-pub(in crate::registry::sqlite) fn object_id(row: &Row<'_>) -> Result<ObjectId, Failure> {
+pub(in crate::registry::sqlite) fn object_id(row: &Row<'_>) -> Result<ObjectId, StoreError> {
     Ok(ObjectId {
         kind: parse(row, 0)?,
         key: parse(row, 1)?,
@@ -81,7 +81,7 @@ fn query(
     sql: &str,
     parameters: impl Params,
     rejected: &mut Vec<Rejected>,
-) -> Result<Vec<Object>, Failure> {
+) -> Result<Vec<Object>, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(parameters)?;
     let mut objects = Vec::new();
@@ -101,9 +101,9 @@ fn query(
     Ok(objects)
 }
 
-fn object_of(row: &Row<'_>) -> Result<Object, Failure> {
+fn object_of(row: &Row<'_>) -> Result<Object, StoreError> {
     let text: String = row.get(2)?;
     let value: ObjectValue =
-        serde_json::from_str(&text).map_err(|error| Failure::Row(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| StoreError::Row(error.to_string()))?;
     Ok(value.into_object(object_id(row)?, row.get(3)?))
 }

@@ -82,13 +82,13 @@ async fn child_that_commits_until_it_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_committing_loses_nothing_that_was_acknowledged() {
-    let bed = Bed::new();
-    drop(bed.furnished().await);
+    let fixture = Fixture::new();
+    drop(fixture.furnished().await);
     let mut next_round = 0;
     for lifetime in [1, 2, 3, 5, 8, 13] {
         let mut child = Process::start(
             "child_that_commits_until_it_is_killed",
-            &bed.path(),
+            &fixture.path(),
             next_round,
         );
         let mut committed = child
@@ -99,7 +99,7 @@ async fn killed_while_committing_loses_nothing_that_was_acknowledged() {
         child.0.wait().unwrap();
         let acknowledged = committed.last();
 
-        let registry = bed.open();
+        let registry = fixture.open();
         let snapshot = registry.snapshot().await.unwrap();
         let count = u16::try_from(snapshot.endpoints.len()).unwrap();
         assert_eq!(count % BATCH, 0, "a commit is all or nothing");
@@ -109,7 +109,7 @@ async fn killed_while_committing_loses_nothing_that_was_acknowledged() {
             "round {acknowledged:?} was acknowledged, {rounds} are there"
         );
         assert_eq!(snapshot.revision, 2 + u64::from(rounds));
-        let check: String = rusqlite::Connection::open(bed.path())
+        let check: String = rusqlite::Connection::open(fixture.path())
             .unwrap()
             .query_row("PRAGMA integrity_check", (), |row| row.get(0))
             .unwrap();
@@ -139,8 +139,8 @@ async fn claim_fifty(registry: &Sqlite, claimant: u16) -> usize {
     won
 }
 
-async fn assert_fifty_were_claimed(bed: &Bed, won: usize) {
-    let snapshot = bed.open().snapshot().await.unwrap();
+async fn assert_fifty_were_claimed(fixture: &Fixture, won: usize) {
+    let snapshot = fixture.open().snapshot().await.unwrap();
     assert_eq!((snapshot.endpoints.len(), won), (50, 50));
     let mut macs: Vec<Mac> = snapshot
         .endpoints
@@ -162,10 +162,10 @@ async fn child_that_claims_addresses() {
 
 #[tokio::test]
 async fn eight_processes_never_share_an_address() {
-    let bed = Bed::new();
-    drop(bed.furnished().await);
+    let fixture = Fixture::new();
+    drop(fixture.furnished().await);
     let mut children: Vec<Process> = (0..8)
-        .map(|claimant| Process::start("child_that_claims_addresses", &bed.path(), claimant))
+        .map(|claimant| Process::start("child_that_claims_addresses", &fixture.path(), claimant))
         .collect();
     let mut won = 0;
     for child in &mut children {
@@ -175,16 +175,16 @@ async fn eight_processes_never_share_an_address() {
         won += line.last().expect("the child failed");
         assert!(child.0.wait().unwrap().success());
     }
-    assert_fifty_were_claimed(&bed, won).await;
+    assert_fifty_were_claimed(&fixture, won).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_tasks_with_a_connection_each_never_share_an_address() {
-    let bed = Bed::new();
-    drop(bed.furnished().await);
+    let fixture = Fixture::new();
+    drop(fixture.furnished().await);
     let tasks: Vec<_> = (0..8)
         .map(|claimant| {
-            let registry = bed.open();
+            let registry = fixture.open();
             tokio::spawn(async move { claim_fifty(&registry, claimant).await })
         })
         .collect();
@@ -192,7 +192,7 @@ async fn eight_tasks_with_a_connection_each_never_share_an_address() {
     for task in tasks {
         won += task.await.unwrap();
     }
-    assert_fifty_were_claimed(&bed, won).await;
+    assert_fifty_were_claimed(&fixture, won).await;
 }
 
 #[tokio::test]
@@ -205,8 +205,8 @@ async fn child_that_registers_a_node() {
 
 #[tokio::test]
 async fn eight_processes_make_one_registry() {
-    let bed = Bed::new();
-    let path = bed.folder.path().join("new/registry.db");
+    let fixture = Fixture::new();
+    let path = fixture.folder.path().join("new/registry.db");
     let mut children: Vec<Process> = (1..=8)
         .map(|number| Process::start("child_that_registers_a_node", &path, number))
         .collect();

@@ -40,8 +40,8 @@ fn impatient(path: &Path) -> Result<Sqlite, RegistryError> {
 
 #[tokio::test]
 async fn a_missing_file_is_made_with_its_folder_for_the_owner_alone() {
-    let bed = Bed::new();
-    let folder = bed.folder.path().join("a/b");
+    let fixture = Fixture::new();
+    let folder = fixture.folder.path().join("a/b");
     let path = folder.join("registry.db");
     let registry = Sqlite::open(&path, &settings()).unwrap();
     furnish(&registry).await;
@@ -51,49 +51,49 @@ async fn a_missing_file_is_made_with_its_folder_for_the_owner_alone() {
 
 #[test]
 fn an_empty_file_from_a_crash_while_making_it_is_taken() {
-    let bed = Bed::new();
-    fs::write(bed.path(), "").unwrap();
-    bed.open();
+    let fixture = Fixture::new();
+    fs::write(fixture.path(), "").unwrap();
+    fixture.open();
 }
 
 #[test]
 fn a_file_that_is_no_database_is_refused_and_left_alone() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     let garbage = "not a database\n".repeat(1000);
-    fs::write(bed.path(), &garbage).unwrap();
-    let text = unavailable(Sqlite::open(&bed.path(), &settings()));
+    fs::write(fixture.path(), &garbage).unwrap();
+    let text = unavailable(Sqlite::open(&fixture.path(), &settings()));
     assert!(
         text.contains("is not a registry (no SQLite database): name another"),
         "{text}"
     );
-    assert_eq!(fs::read_to_string(bed.path()).unwrap(), garbage);
+    assert_eq!(fs::read_to_string(fixture.path()).unwrap(), garbage);
 }
 
 #[test]
 fn another_programs_database_is_refused_and_left_alone() {
-    let bed = Bed::new();
-    let other = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    let other = Connection::open(fixture.path()).unwrap();
     other
         .execute_batch("CREATE TABLE t (x); PRAGMA user_version = 1")
         .unwrap();
     drop(other);
-    let before = fs::read(bed.path()).unwrap();
-    let text = unavailable(Sqlite::open(&bed.path(), &settings()));
+    let before = fs::read(fixture.path()).unwrap();
+    let text = unavailable(Sqlite::open(&fixture.path(), &settings()));
     assert!(
         text.ends_with("is another program's SQLite database: name another file"),
         "{text}"
     );
-    assert_eq!(fs::read(bed.path()).unwrap(), before);
+    assert_eq!(fs::read(fixture.path()).unwrap(), before);
 }
 
 #[test]
 fn a_newer_schema_is_refused() {
-    let bed = Bed::new();
-    drop(bed.open());
-    let newer = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    drop(fixture.open());
+    let newer = Connection::open(fixture.path()).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    let text = unavailable(Sqlite::open(&bed.path(), &settings()));
+    let text = unavailable(Sqlite::open(&fixture.path(), &settings()));
     let expected = format!(
         "has schema version 99, this binary knows up to {}: upgrade this binary or name another file",
         schema::VERSION
@@ -103,12 +103,12 @@ fn a_newer_schema_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_file_is_reported_wherever_the_damage_is() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     let many: Vec<Change> = (0..2000).map(|n| create(&format!("e{n}"), n)).collect();
     registry.commit(&many).await.unwrap();
     drop(registry);
-    let healthy = fs::read(bed.path()).unwrap();
+    let healthy = fs::read(fixture.path()).unwrap();
     for (what, damaged) in [
         ("cut in half", healthy[..healthy.len() / 2].to_vec()),
         ("pages overwritten", {
@@ -122,8 +122,8 @@ async fn a_corrupt_file_is_reported_wherever_the_damage_is() {
             bytes
         }),
     ] {
-        fs::write(bed.path(), damaged).unwrap();
-        let result = match Sqlite::open(&bed.path(), &settings()) {
+        fs::write(fixture.path(), damaged).unwrap();
+        let result = match Sqlite::open(&fixture.path(), &settings()) {
             Ok(registry) => registry.snapshot().await.map(drop),
             Err(error) => Err(error),
         };
@@ -134,13 +134,13 @@ async fn a_corrupt_file_is_reported_wherever_the_damage_is() {
 
 #[tokio::test]
 async fn rows_that_no_agent_wrote_are_left_out_and_named() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     registry
         .commit(&[create("blue", 2), create("green", 3)])
         .await
         .unwrap();
-    let foreign = Connection::open(bed.path()).unwrap();
+    let foreign = Connection::open(fixture.path()).unwrap();
     foreign
         .execute_batch(
             "UPDATE endpoint SET mac = 'nonsense' WHERE name = 'blue';
@@ -166,29 +166,29 @@ async fn rows_that_no_agent_wrote_are_left_out_and_named() {
 
 #[test]
 fn a_file_that_somebody_holds_locked_is_reported_on_opening() {
-    let bed = Bed::new();
-    drop(bed.open());
-    let holder = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    drop(fixture.open());
+    let holder = Connection::open(fixture.path()).unwrap();
     holder
         .pragma_update(None, "locking_mode", "EXCLUSIVE")
         .unwrap();
     holder
         .execute_batch("BEGIN IMMEDIATE; UPDATE meta SET revision = 1; COMMIT")
         .unwrap();
-    let text = unavailable(impatient(&bed.path()));
+    let text = unavailable(impatient(&fixture.path()));
     assert!(
         text.contains("is locked by another program: `fuser "),
         "{text}"
     );
     drop(holder);
-    impatient(&bed.path()).unwrap();
+    impatient(&fixture.path()).unwrap();
 }
 
 #[tokio::test]
 async fn a_file_that_somebody_is_writing_to_is_reported_on_commit() {
-    let bed = Bed::new();
-    let registry = impatient(&bed.path()).unwrap();
-    let holder = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    let registry = impatient(&fixture.path()).unwrap();
+    let holder = Connection::open(fixture.path()).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     let put = [Change::PutNode(node("h1", "10.0.0.1"))];
     let text = unavailable(registry.commit(&put).await);
@@ -203,9 +203,9 @@ async fn a_file_that_somebody_is_writing_to_is_reported_on_commit() {
 
 #[tokio::test]
 async fn a_lock_that_is_let_go_in_time_is_waited_for() {
-    let bed = Bed::new();
-    let registry = bed.open();
-    let holder = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    let registry = fixture.open();
+    let holder = Connection::open(fixture.path()).unwrap();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     let put = [Change::PutNode(node("h1", "10.0.0.1"))];
     let commit = tokio::spawn(async move { registry.commit(&put).await });
@@ -216,17 +216,17 @@ async fn a_lock_that_is_let_go_in_time_is_waited_for() {
 
 #[test]
 fn a_folder_in_the_files_place_is_reported() {
-    let bed = Bed::new();
-    let text = unavailable(Sqlite::open(bed.folder.path(), &settings()));
+    let fixture = Fixture::new();
+    let text = unavailable(Sqlite::open(fixture.folder.path(), &settings()));
     assert!(text.contains("it is a folder"), "{text}");
 }
 
 #[test]
 fn a_folder_that_cannot_be_made_is_reported() {
-    let bed = Bed::new();
-    fs::write(bed.path(), "").unwrap();
+    let fixture = Fixture::new();
+    fs::write(fixture.path(), "").unwrap();
     let text = unavailable(Sqlite::open(
-        &bed.path().join("below/registry.db"),
+        &fixture.path().join("below/registry.db"),
         &settings(),
     ));
     assert!(text.contains("can't be made"), "{text}");
@@ -234,25 +234,25 @@ fn a_folder_that_cannot_be_made_is_reported() {
 
 #[test]
 fn a_file_that_may_be_read_and_not_written_is_reported() {
-    let bed = Bed::new();
-    drop(bed.open());
-    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
-    fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o444)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), &settings())));
+    let fixture = Fixture::new();
+    drop(fixture.open());
+    fs::set_permissions(fixture.folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o444)).unwrap();
+    let text = unavailable(unprivileged(|| Sqlite::open(&fixture.path(), &settings())));
     assert!(
         text.contains("can't be written") && text.contains("give this user"),
         "{text}"
     );
-    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(fixture.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
 fn a_file_that_may_not_be_read_is_reported() {
-    let bed = Bed::new();
-    drop(bed.open());
-    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o000)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), &settings())));
+    let fixture = Fixture::new();
+    drop(fixture.open());
+    fs::set_permissions(fixture.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o000)).unwrap();
+    let text = unavailable(unprivileged(|| Sqlite::open(&fixture.path(), &settings())));
     assert!(
         text.contains("can't be opened") && text.contains("may read and write"),
         "{text}"
@@ -261,44 +261,44 @@ fn a_file_that_may_not_be_read_is_reported() {
 
 #[test]
 fn a_folder_that_may_not_be_entered_is_reported() {
-    let bed = Bed::new();
-    drop(bed.open());
-    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o000)).unwrap();
-    let text = unavailable(unprivileged(|| Sqlite::open(&bed.path(), &settings())));
+    let fixture = Fixture::new();
+    drop(fixture.open());
+    fs::set_permissions(fixture.folder.path(), fs::Permissions::from_mode(0o000)).unwrap();
+    let text = unavailable(unprivileged(|| Sqlite::open(&fixture.path(), &settings())));
     assert!(text.contains("Permission denied"), "{text}");
-    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(fixture.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[tokio::test]
 async fn a_file_that_is_gone_is_reported_and_not_made_again() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
-    fs::remove_file(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
+    fs::remove_file(fixture.path()).unwrap();
     let text = foreign(registry.snapshot().await);
     assert!(text.contains("is gone: put it back"), "{text}");
     foreign(registry.commit(&[create("blue", 2)]).await);
-    assert!(!bed.path().exists());
+    assert!(!fixture.path().exists());
 }
 
 #[tokio::test]
 async fn a_registry_that_has_to_be_there_is_neither_made_nor_given_a_schema() {
-    let bed = Bed::new();
-    let text = foreign(Sqlite::open_existing(&bed.path(), &settings()));
+    let fixture = Fixture::new();
+    let text = foreign(Sqlite::open_existing(&fixture.path(), &settings()));
     assert!(text.contains("is gone"), "{text}");
-    assert!(!bed.path().exists());
-    fs::write(bed.path(), "").unwrap();
-    let text = foreign(Sqlite::open_existing(&bed.path(), &settings()));
+    assert!(!fixture.path().exists());
+    fs::write(fixture.path(), "").unwrap();
+    let text = foreign(Sqlite::open_existing(&fixture.path(), &settings()));
     assert!(text.contains("is empty"), "{text}");
-    assert_eq!(fs::metadata(bed.path()).unwrap().len(), 0);
+    assert_eq!(fs::metadata(fixture.path()).unwrap().len(), 0);
 }
 
 #[tokio::test]
 async fn copies_of_a_registry_have_its_identity_and_others_have_not() {
-    let (bed, other) = (Bed::new(), Bed::new());
-    let identity = bed.furnished().await.identity();
+    let (fixture, other) = (Fixture::new(), Fixture::new());
+    let identity = fixture.furnished().await.identity();
     assert!(identity.is_some());
-    assert_eq!(bed.open().identity(), identity);
-    fs::copy(bed.path(), other.path()).unwrap();
+    assert_eq!(fixture.open().identity(), identity);
+    fs::copy(fixture.path(), other.path()).unwrap();
     assert_eq!(other.open().identity(), identity);
-    assert_ne!(Bed::new().open().identity(), identity);
+    assert_ne!(Fixture::new().open().identity(), identity);
 }

@@ -20,12 +20,12 @@ const V1: &str = concat!(
 
 #[tokio::test]
 async fn a_file_of_version_one_keeps_all_that_it_holds() {
-    let bed = Bed::new();
-    Connection::open(bed.path())
+    let fixture = Fixture::new();
+    Connection::open(fixture.path())
         .unwrap()
         .execute_batch(V1)
         .unwrap();
-    let snapshot = bed.open().snapshot().await.unwrap();
+    let snapshot = fixture.open().snapshot().await.unwrap();
     assert_eq!(snapshot.revision, 4);
     let [network] = &snapshot.networks[..] else {
         panic!("{:?}", snapshot.networks);
@@ -45,10 +45,10 @@ async fn a_file_of_version_one_keeps_all_that_it_holds() {
 
 #[tokio::test]
 async fn an_agent_of_version_one_goes_on_with_the_file_that_it_has_open() {
-    let bed = Bed::new();
-    let old = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    let old = Connection::open(fixture.path()).unwrap();
     old.execute_batch(V1).unwrap();
-    let registry = bed.open();
+    let registry = fixture.open();
     // The statements of that binary's commit and heartbeat.
     old.execute_batch(
         "INSERT INTO network (vni, name, mtu, flood, learning, revision) VALUES (43, 'x', 0, 'none', 0, 5);
@@ -96,8 +96,8 @@ fn gateway() -> Change {
 
 #[tokio::test]
 async fn a_file_of_version_three_is_migrated_under_a_reader_and_a_writer() {
-    let bed = Bed::new();
-    let mut old = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    let mut old = Connection::open(fixture.path()).unwrap();
     old.execute_batch(V3).unwrap();
     // In the midst of a reading.
     let reading = old.transaction().unwrap();
@@ -107,7 +107,7 @@ async fn a_file_of_version_three_is_migrated_under_a_reader_and_a_writer() {
         rows.map(Result::unwrap).collect()
     };
     assert_eq!(names(&reading), ["blue"]);
-    let registry = bed.open();
+    let registry = fixture.open();
     let mut events = registry.watch().await.unwrap();
     let changes = [create("green", 3), gateway()];
     let revision = registry.commit(&changes).await.unwrap();
@@ -136,10 +136,10 @@ async fn a_file_of_version_three_is_migrated_under_a_reader_and_a_writer() {
 
 #[tokio::test]
 async fn an_agent_of_version_three_can_break_no_rule_of_objects() {
-    let bed = Bed::new();
-    let old = Connection::open(bed.path()).unwrap();
+    let fixture = Fixture::new();
+    let old = Connection::open(fixture.path()).unwrap();
     old.execute_batch(V3).unwrap();
-    let registry = bed.open();
+    let registry = fixture.open();
     registry.commit(&[gateway()]).await.unwrap();
     for (sql, why) in [
         (

@@ -8,8 +8,8 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_another_connection_arrives_well_within_two_seconds() {
-    let bed = Bed::new();
-    let (here, there) = (bed.furnished().await, bed.open());
+    let fixture = Fixture::new();
+    let (here, there) = (fixture.furnished().await, fixture.open());
     let mut events = there.watch().await.unwrap();
     let start = Instant::now();
     let revision = here.commit(&[create("blue", 2)]).await.unwrap();
@@ -32,22 +32,25 @@ async fn a_commit_of_another_connection_arrives_well_within_two_seconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bell_is_heard_by_another_process_without_polling() {
-    let bed = Bed::new();
-    drop(bed.open());
+    let fixture = Fixture::new();
+    drop(fixture.open());
     let (ours, theirs) = (
-        CommitNotifier::new(&bed.path()),
-        CommitNotifier::new(&bed.path()),
+        CommitNotifier::new(&fixture.path()),
+        CommitNotifier::new(&fixture.path()),
     );
     theirs.listen();
     let mut rings = theirs.subscribe();
     ours.notify();
-    timeout(PATIENCE, rings.changed()).await.unwrap().unwrap();
+    timeout(EVENT_TIMEOUT, rings.changed())
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_bell_was_never_rung_arrives_all_the_same() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     let mut events = registry.watch().await.unwrap();
     let limits = Limits {
         lock_wait: LOCK_WAIT,
@@ -64,8 +67,8 @@ async fn a_commit_whose_bell_was_never_rung_arrives_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_begins_at_the_present_and_hears_its_own_process() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     registry.commit(&[create("old", 1)]).await.unwrap();
     let mut events = registry.watch().await.unwrap();
     heartbeat(&registry, "h1", "s1").await.unwrap();
@@ -87,8 +90,8 @@ async fn a_watch_begins_at_the_present_and_hears_its_own_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn removals_arrive_and_what_was_made_again_is_only_among_the_put_ones() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     registry
         .commit(&[create("blue", 2), create("green", 3)])
         .await
@@ -118,8 +121,8 @@ async fn removals_arrive_and_what_was_made_again_is_only_among_the_put_ones() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_goes_announces_its_endpoints_too() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let mut events = registry.watch().await.unwrap();
     registry
@@ -133,8 +136,8 @@ async fn a_node_that_goes_announces_its_endpoints_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_receiver_gets_merged_deltas_and_misses_nothing() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     let mut events = registry.watch().await.unwrap();
     let mut state = registry.snapshot().await.unwrap();
     for number in 0..200 {
@@ -155,8 +158,8 @@ async fn a_slow_receiver_gets_merged_deltas_and_misses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_older_than_the_tombstones_must_resync() {
-    let bed = Bed::new();
-    let registry = bed.open_with_history(5);
+    let fixture = Fixture::new();
+    let registry = fixture.open_with_history(5);
     furnish(&registry).await;
     let limits = Limits {
         lock_wait: LOCK_WAIT,
@@ -180,38 +183,38 @@ async fn a_watch_older_than_the_tombstones_must_resync() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_out_of_reach_is_lost_and_restored_and_no_change_is_missed() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     let mut events = registry.watch().await.unwrap();
-    let away = bed.folder.path().join("away");
-    fs::rename(bed.path(), &away).unwrap();
+    let away = fixture.folder.path().join("away");
+    fs::rename(fixture.path(), &away).unwrap();
     let WatchEvent::Foreign(text) = next(&mut events).await else {
         panic!("the file is gone");
     };
     assert!(text.contains("is gone: put it back"), "{text}");
 
-    fs::rename(&away, bed.path()).unwrap();
+    fs::rename(&away, fixture.path()).unwrap();
     assert_eq!(next(&mut events).await, WatchEvent::Restored);
     let revision = registry.commit(&[create("blue", 2)]).await.unwrap();
     assert_eq!(next_delta(&mut events).await.revision, revision);
 }
 
 /// Puts a copy of `from` into the registry's place, and the former's -wal and -shm away.
-fn replace(bed: &Bed, from: &Path) {
+fn replace(fixture: &Fixture, from: &Path) {
     for suffix in ["-wal", "-shm"] {
         // A damaged file's last connection may have left them or not.
-        let _ = fs::remove_file(format!("{}{suffix}", bed.path().display()));
+        let _ = fs::remove_file(format!("{}{suffix}", fixture.path().display()));
     }
     // Across file systems a rename would fail.
-    let beside = bed.folder.path().join("new");
+    let beside = fixture.folder.path().join("new");
     fs::copy(from, &beside).unwrap();
-    fs::rename(&beside, bed.path()).unwrap();
+    fs::rename(&beside, fixture.path()).unwrap();
 }
 
 /// A backup of the registry as it is, beside it.
-fn backup(bed: &Bed) -> PathBuf {
-    let file = bed.folder.path().join("backup.db");
-    let source = rusqlite::Connection::open(bed.path()).unwrap();
+fn backup(fixture: &Fixture) -> PathBuf {
+    let file = fixture.folder.path().join("backup.db");
+    let source = rusqlite::Connection::open(fixture.path()).unwrap();
     let target = file.to_str().unwrap();
     source.execute("VACUUM INTO ?1", [target]).unwrap();
     file
@@ -219,10 +222,10 @@ fn backup(bed: &Bed) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_put_back_means_resync() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     let mut events = registry.watch().await.unwrap();
-    replace(&bed, &backup(&bed));
+    replace(&fixture, &backup(&fixture));
 
     let mut seen = Vec::new();
     while seen.last() != Some(&WatchEvent::Resync) {
@@ -238,15 +241,15 @@ async fn a_backup_put_back_means_resync() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_registry_in_the_files_place_is_not_followed_until_the_right_one_is_back() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
-    let backup = backup(&bed);
+    let backup = backup(&fixture);
     let mut events = registry.watch().await.unwrap();
 
-    let other = Bed::new();
+    let other = Fixture::new();
     drop(other.furnished().await);
-    replace(&bed, &other.path());
+    replace(&fixture, &other.path());
     let is_foreign = |event: &WatchEvent| matches!(event, WatchEvent::Foreign(text) if text.contains("not the one that this host follows"));
     while !is_foreign(&next(&mut events).await) {}
     let refused = foreign(registry.commit(&[create("green", 3)]).await);
@@ -256,13 +259,13 @@ async fn another_registry_in_the_files_place_is_not_followed_until_the_right_one
     foreign(registry.find_endpoint(&"blue".parse().unwrap()).await);
     foreign(heartbeat(&registry, "h1", "s1").await);
     // Opened anew by who knows which one it shall be.
-    let settings = Settings {
+    let settings = RegistrySettings {
         identity: registry.identity(),
         ..settings()
     };
-    foreign(Sqlite::open(&bed.path(), &settings));
+    foreign(Sqlite::open(&fixture.path(), &settings));
 
-    replace(&bed, &backup);
+    replace(&fixture, &backup);
     while next(&mut events).await != WatchEvent::Resync {}
     assert_eq!(registry.snapshot().await.unwrap().endpoints.len(), 1);
     assert_eq!(other.open().snapshot().await.unwrap().endpoints.len(), 0);
@@ -270,25 +273,25 @@ async fn another_registry_in_the_files_place_is_not_followed_until_the_right_one
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_moment_of_a_copy_is_taken_for_the_registry() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     let many: Vec<Change> = (0..500).map(|n| create(&format!("e{n}"), n)).collect();
     registry.commit(&many).await.unwrap();
-    let whole = fs::read(backup(&bed)).unwrap();
+    let whole = fs::read(backup(&fixture)).unwrap();
     let mut events = registry.watch().await.unwrap();
     for _ in 0..3 {
         for suffix in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(format!("{}{suffix}", bed.path().display()));
+            let _ = fs::remove_file(format!("{}{suffix}", fixture.path().display()));
         }
         for length in [0, 100, 4096, 8192, whole.len() / 2, whole.len() - 4096] {
-            fs::write(bed.path(), &whole[..length]).unwrap();
+            fs::write(fixture.path(), &whole[..length]).unwrap();
             for attempt in 0..2 {
                 let read = registry.snapshot().await;
                 assert!(read.is_err(), "{length} bytes, try {attempt}: {read:?}");
                 registry.commit(&[remove("e1")]).await.unwrap_err();
             }
         }
-        fs::write(bed.path(), &whole).unwrap();
+        fs::write(fixture.path(), &whole).unwrap();
         assert_eq!(registry.snapshot().await.unwrap().endpoints.len(), 500);
     }
     // Whatever the watch was told: no removal.
@@ -312,12 +315,12 @@ async fn no_moment_of_a_copy_is_taken_for_the_registry() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_overwritten_or_cut_off_in_place_is_noticed_before_the_next_commit() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     let many: Vec<Change> = (0..500).map(|n| create(&format!("e{n}"), n)).collect();
     registry.commit(&many).await.unwrap();
-    let backup = backup(&bed);
-    replace(&bed, &backup);
+    let backup = backup(&fixture);
+    replace(&fixture, &backup);
     assert_eq!(registry.snapshot().await.unwrap().endpoints.len(), 500);
     let mut number = 1000;
     for damage in ["garbage", "truncated", "emptied"] {
@@ -328,15 +331,15 @@ async fn what_is_overwritten_or_cut_off_in_place_is_noticed_before_the_next_comm
             _ => bytes.clear(),
         }
         // In place: the inode stays.
-        fs::write(bed.path(), &bytes).unwrap();
+        fs::write(fixture.path(), &bytes).unwrap();
         let start = Instant::now();
         while registry.commit(&[create("late", number)]).await.is_ok() {
             registry.commit(&[remove("late")]).await.unwrap();
             number += 1;
-            assert!(start.elapsed() < PATIENCE, "{damage} is not noticed");
+            assert!(start.elapsed() < EVENT_TIMEOUT, "{damage} is not noticed");
         }
         registry.snapshot().await.unwrap_err();
-        replace(&bed, &backup);
+        replace(&fixture, &backup);
         let snapshot = registry.snapshot().await.unwrap();
         assert_eq!(snapshot.endpoints.len(), 500, "{damage}");
         registry
@@ -348,11 +351,11 @@ async fn what_is_overwritten_or_cut_off_in_place_is_noticed_before_the_next_comm
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_older_than_the_watch_means_resync() {
-    let bed = Bed::new();
-    let registry = bed.furnished().await;
+    let fixture = Fixture::new();
+    let registry = fixture.furnished().await;
     registry.commit(&[create("blue", 2)]).await.unwrap();
     let mut events = registry.watch().await.unwrap();
-    let restored = rusqlite::Connection::open(bed.path()).unwrap();
+    let restored = rusqlite::Connection::open(fixture.path()).unwrap();
     restored
         .execute_batch("DELETE FROM endpoint; UPDATE meta SET revision = 2")
         .unwrap();
@@ -361,12 +364,12 @@ async fn a_state_older_than_the_watch_means_resync() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_receiver_ends_its_task() {
-    let bed = Bed::new();
-    let registry = bed.open();
+    let fixture = Fixture::new();
+    let registry = fixture.open();
     drop(registry.watch().await.unwrap());
     let start = Instant::now();
     while Arc::strong_count(&registry.commits) > 1 {
-        assert!(start.elapsed() < PATIENCE, "the task goes on");
+        assert!(start.elapsed() < EVENT_TIMEOUT, "the task goes on");
         tokio::task::yield_now().await;
     }
 }
@@ -405,14 +408,14 @@ fn changes(step: &Step) -> Vec<Change> {
 }
 
 async fn snapshot_and_watch_agree(writers: Vec<Vec<Step>>, history: u64) {
-    let bed = Bed::new();
-    let reader = bed.open_with_history(history);
+    let fixture = Fixture::new();
+    let reader = fixture.open_with_history(history);
     furnish(&reader).await;
     let mut events = reader.watch().await.unwrap();
     let tasks: Vec<_> = writers
         .into_iter()
         .map(|steps| {
-            let registry = bed.open_with_history(history);
+            let registry = fixture.open_with_history(history);
             tokio::spawn(async move {
                 for step in &steps {
                     match registry.commit(&changes(step)).await {

@@ -8,7 +8,7 @@ use super::super::RegistryError;
 
 /// Why a piece of work on the file ended early.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum StoreError {
     /// SQLite's word; becomes [`RegistryError::Unavailable`].
     Sql(Error),
     /// The final word already.
@@ -19,19 +19,19 @@ pub(super) enum Failure {
     Damaged(String),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         Self::Sql(error)
     }
 }
 
-impl From<RegistryError> for Failure {
+impl From<RegistryError> for StoreError {
     fn from(error: RegistryError) -> Self {
         Self::Said(error)
     }
 }
 
-impl Failure {
+impl StoreError {
     /// Whether a constraint of the schema refused the statement. The transaction lives on.
     pub(super) fn is_constraint(&self) -> bool {
         matches!(self, Self::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation))
@@ -133,7 +133,7 @@ mod tests {
             ffi::SQLITE_IOERR,
             ffi::SQLITE_NOMEM,
         ] {
-            let failure = Failure::Sql(Error::SqliteFailure(ffi::Error::new(code), None));
+            let failure = StoreError::Sql(Error::SqliteFailure(ffi::Error::new(code), None));
             let line = failure.explain(Path::new("/x/registry.db")).to_string();
             assert!(line.starts_with("registry file /x/registry.db "), "{line}");
             assert!(!line.contains('\n'), "{line}");

@@ -9,7 +9,7 @@ use super::super::RegistryError;
 
 /// Why a piece of work on etcd ended early.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum StoreError {
     /// The final word already.
     Said(RegistryError),
     /// A key or value that the model refuses: somebody else wrote it.
@@ -37,13 +37,13 @@ pub(super) enum Failure {
     Refused(String),
 }
 
-impl From<RegistryError> for Failure {
+impl From<RegistryError> for StoreError {
     fn from(error: RegistryError) -> Self {
         Self::Said(error)
     }
 }
 
-impl Failure {
+impl StoreError {
     /// The line for the user.
     pub(super) fn explain(self, url: &str) -> RegistryError {
         RegistryError::Unavailable(match self {
@@ -88,49 +88,49 @@ impl Failure {
 
 /// What to do about an error.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum CallError {
     /// Another member, or the same one a moment later, may do better. Why this one did not.
     Passing(String),
     /// What this client is logged in with is no longer good, or is not good at all.
     Login,
     /// It is not going to be any better.
-    Final(Failure),
+    Final(StoreError),
 }
 
 /// etcd's errors have no numbers: their texts are their identity (etcd's api/v3rpc/rpctypes/error.go).
-pub(super) fn classify(error: &Error) -> Trouble {
+pub(super) fn classify(error: &Error) -> CallError {
     let Error::GRpcStatus(status) = error else {
         return match error {
-            Error::LeaseKeepAliveError(_) => Trouble::Final(Failure::LeaseGone),
-            Error::TransportError(error) => Trouble::Passing(innermost(error)),
-            other => Trouble::Passing(innermost(other)),
+            Error::LeaseKeepAliveError(_) => CallError::Final(StoreError::LeaseGone),
+            Error::TransportError(error) => CallError::Passing(innermost(error)),
+            other => CallError::Passing(innermost(other)),
         };
     };
     let text = status.message();
     let says = |part: &str| text.contains(part);
     if says("database space exceeded") {
-        Trouble::Final(Failure::Full)
+        CallError::Final(StoreError::Full)
     } else if says("has been compacted") {
-        Trouble::Final(Failure::Compacted)
+        CallError::Final(StoreError::Compacted)
     } else if says("requested lease not found") {
-        Trouble::Final(Failure::LeaseGone)
+        CallError::Final(StoreError::LeaseGone)
     } else if says("permission denied") {
-        Trouble::Final(Failure::Denied)
+        CallError::Final(StoreError::Denied)
     } else if says("user name is empty")
         || says("invalid auth token")
         || says("invalid user ID or password")
         || says("revision of auth store is old")
         || asks_for_no_login(error)
     {
-        Trouble::Login
+        CallError::Login
     } else if is_passing(text) || status.source().is_some() {
         // With a source it is not etcd's word but the connection's.
-        Trouble::Passing(status.source().map_or_else(|| plain(text), innermost))
+        CallError::Passing(status.source().map_or_else(|| plain(text), innermost))
     } else {
         match status.code() as i32 {
             // DEADLINE_EXCEEDED, ABORTED, INTERNAL, UNAVAILABLE and CANCELLED: gRPC's own.
-            1 | 4 | 10 | 13 | 14 => Trouble::Passing(plain(text)),
-            _ => Trouble::Final(Failure::Refused(plain(text))),
+            1 | 4 | 10 | 13 | 14 => CallError::Passing(plain(text)),
+            _ => CallError::Final(StoreError::Refused(plain(text))),
         }
     }
 }
