@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds the agent and the benchmark, and runs the latter as root.
 //!
-//! What it measures, and how, is in tests/bench: it links the agent, which this program shall not, so
+//! What it measures, and how, is in tests/bench: it links the agent, which this program must not, so
 //! that it builds quickly.
 
 use std::ffi::OsString;

@@ -32,7 +32,7 @@ const TURN: Duration = Duration::from_secs(5);
 /// The least time between two looks: somebody may undo each change as soon as it is made.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What keeps the devices as they shall be.
+/// Keeps the devices in their desired state.
 pub(super) struct Keeper {
     pub platform: Arc<dyn Platform>,
     pub datapath: Arc<dyn Datapath>,
@@ -40,18 +40,18 @@ pub(super) struct Keeper {
     pub port: u16,
 }
 
-/// Why the devices are not what they shall be, in a line. `None`: they are.
+/// Why the devices are not in their desired state, in a line. `None`: they are.
 pub(super) type Problem = Option<String>;
 
 /// What came of it.
 pub(super) struct Ensured {
     pub problem: Problem,
-    /// What was not as it shall be.
+    /// What was repaired.
     mended: Vec<String>,
 }
 
 impl Keeper {
-    /// Makes the devices what they shall be. Gives what is wrong with those that the tunnels can do
+    /// Makes or repairs the devices. Gives what is wrong with those that the tunnels can do
     /// without; an error says why they can't begin.
     pub(super) async fn ensure(&self) -> anyhow::Result<Ensured> {
         let ensured = self.make().await;

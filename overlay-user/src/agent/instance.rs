@@ -55,7 +55,7 @@ impl InstanceRecord {
         })
     }
 
-    /// Who speaks for the node: the same for every agent of this instance in this namespace.
+    /// The session that speaks for the node: the same for every agent of this instance in this namespace.
     pub(super) fn session(&self, instance: &Name) -> Session {
         Session::new(format!("{instance} {}", self.netns))
     }

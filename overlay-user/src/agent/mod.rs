@@ -384,7 +384,7 @@ async fn serve(
     reason
 }
 
-/// The underlay is another: the next agent shall not wait for the address that this one had.
+/// Ends the agent for another underlay, and forgets this one's address: the next agent must not wait for it.
 fn follow(paths: &InstancePaths, loaded: Underlay, now: Underlay) -> anyhow::Result<Ending> {
     tracing::warn!(
         "the underlay changed: it was interface {} with {} and MTU {}, and is {} with {} and MTU {}: \

@@ -30,7 +30,7 @@ const AT_ONCE: u16 = 16;
 const SMALLEST: u16 = 64;
 const USUAL: u16 = 84;
 
-/// Who is named as the sender or the target of an echo.
+/// The sender or the target of an echo, as it was named.
 enum Place {
     Endpoint(Endpoint),
     Host(Node),
@@ -114,7 +114,7 @@ impl Agent {
         Ok((node, ping))
     }
 
-    /// Who is meant by a name or an address, which is one in the sender's network if it has one.
+    /// Resolves a name or an address; an address is one of the sender's network, if it is in one.
     async fn place(
         &self,
         named: &str,

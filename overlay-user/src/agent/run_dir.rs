@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 
-/// Who is to use a socket has to reach it; only the owner makes or removes anything.
+/// Mode of the folder: users of a socket have to reach it; only the owner makes or removes anything.
 const MODE: u32 = 0o755;
 
 /// Keeps what the agent makes from now on for its own user, whatever umask it was started with. What

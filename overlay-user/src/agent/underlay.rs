@@ -99,7 +99,7 @@ pub(super) async fn watch(
     }
 }
 
-/// What the registry shall say about this node from now on.
+/// The node's record in the registry from now on.
 fn announce(node: &watch::Sender<Node>, now: Node) {
     node.send_if_modified(|known| {
         let is_new = *known != now;

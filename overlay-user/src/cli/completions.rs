@@ -237,7 +237,7 @@ pub(super) fn of<C: ValueCompleter + 'static>(completer: C) -> impl FnOnce(Arg) 
     |argument| argument.add(ArgValueCompleter::new(completer))
 }
 
-/// Who knows names: the agent, or else the registry that its last run had.
+/// Where names come from: the agent, or else the registry of its last run.
 struct Source {
     client: Client,
     left: Option<Left>,

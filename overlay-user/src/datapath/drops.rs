@@ -140,7 +140,7 @@ pub struct PinnedDrops {
     pub frames: Vec<DroppedFrame>,
     /// What was dropped of each endpoint, by its host-side interface.
     pub endpoints: BTreeMap<u32, EndpointDrops>,
-    /// Who is behind these interfaces.
+    /// The endpoints behind these interfaces.
     pub ports: BTreeMap<u32, (Vni, Mac)>,
 }
 

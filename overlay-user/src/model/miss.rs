@@ -11,7 +11,7 @@ pub struct Miss {
     pub vni: Vni,
     /// What was not found.
     pub wanted: Wanted,
-    /// Who asked: index of the host side of its interface.
+    /// The requester: index of the host side of its interface.
     pub ifindex: u32,
     /// Its MAC.
     pub requester_mac: Mac,

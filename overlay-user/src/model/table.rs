@@ -1,4 +1,4 @@
-//! The kernel's tables in the model's words: what the BPF maps hold, or shall hold.
+//! The kernel's tables in the model's words: what the BPF maps hold, or are to hold.
 
 use std::{
     collections::BTreeMap,

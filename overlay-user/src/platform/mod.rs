@@ -42,7 +42,7 @@ pub use linux::{Inventory, Linux, Look};
 pub use mounts::require_shared;
 pub use state_dir::forget_lasting;
 
-/// What an endpoint's interface shall be.
+/// The desired state of an endpoint's interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortSpec {
     /// The endpoint's name; with the instance's it makes the mark on what we create.
@@ -117,7 +117,7 @@ pub struct TunnelDevices {
     pub ifindexes: BTreeSet<u32>,
     /// Why veths reserve no head-room for the tunnels' headers, if they could.
     pub no_headroom: Option<PlatformError>,
-    /// What was not there or not as it shall be, and is now, each in a few words.
+    /// Repairs: what was missing or had been changed, each in a few words.
     pub mended: Vec<String>,
 }
 
@@ -216,8 +216,7 @@ pub trait Platform: Send + Sync + 'static {
     /// which endpoints are on this host: some may have been removed while nobody watched.
     async fn forget_guests_but(&self, endpoints: &BTreeSet<Name>) -> Result<(), PlatformError>;
 
-    /// Makes the VXLAN device in external mode on UDP `port` (host byte order) what it shall be. One that was
-    /// not there is down.
+    /// Makes or repairs the VXLAN device in external mode on UDP `port` (host byte order). A new one is down.
     async fn ensure_vxlan(&self, port: u16) -> Result<External, PlatformError>;
 
     /// Sets the VXLAN device up that [`Self::ensure_vxlan`] gave for this `port`, and makes the bridge that

@@ -1,11 +1,11 @@
-//! What an interface in a namespace shall be, whatever its kind.
+//! The desired state of an interface in a namespace, for every kind of interface.
 
 use ipnet::IpNet;
 
 use super::PortSpec;
 use crate::model::{IfName, InNetns, Mac, Name};
 
-/// What an interface in a namespace shall be.
+/// The desired state of an interface in a namespace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NetnsPort<'a> {
     pub(super) endpoint: &'a Name,

@@ -282,7 +282,7 @@ impl Linux {
         result
     }
 
-    /// Makes the device that asks for head-room, down: it shall send and receive nothing.
+    /// Makes the device that asks for head-room, down: it sends and receives nothing.
     async fn make_headroom(&self, host: &Netlink, links: &[Link]) -> Result<Link, PlatformError> {
         let making = || "making the device that asks for head-room".to_owned();
         let found = self.seek(host, links, Device::Headroom).await?;

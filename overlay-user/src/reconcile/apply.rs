@@ -135,7 +135,7 @@ impl Applier {
         &self.local
     }
 
-    /// What each row shall be.
+    /// The desired rows.
     #[must_use]
     pub fn desired<'a>(&'a self, mirror: &'a Mirror) -> Desired<'a> {
         Desired {
@@ -169,7 +169,7 @@ impl Applier {
         states.collect()
     }
 
-    /// Carries over what a change bears upon; its cost does not depend on how much there is besides.
+    /// Writes the rows that a change affects. The cost follows from the change, not from the size of the state.
     /// Goes on past errors and gives each in a line.
     pub async fn apply_change(&mut self, mirror: &Mirror, changes: ChangeSet) -> Vec<String> {
         let mut errors = Vec::new();
@@ -417,7 +417,7 @@ impl Applier {
         errors
     }
 
-    /// Makes the networks, VTEPs and endpoints tables what they shall be.
+    /// Corrects the tables of networks, VTEPs and endpoints.
     pub(super) fn repair_small_tables(&mut self, mirror: &Mirror) -> Result<(), String> {
         let actual =
             on_kernel(|| self.datapath.small_tables()).map_err(|error| error.to_string())?;

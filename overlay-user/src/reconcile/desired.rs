@@ -1,4 +1,4 @@
-//! All that decides what the kernel's tables shall hold.
+//! The inputs of the kernel's tables: the registry's state, this host's, and what was found here.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ impl Local {
             .unwrap_or_else(|_| self.longest_packet())
     }
 
-    /// The interface that an endpoint of this node shall have. `None`: it needs none here.
+    /// The desired interface of an endpoint. `None`: it needs none on this node.
     #[must_use]
     pub fn port_spec(&self, mirror: &Mirror, endpoint: &Name) -> Option<Result<PortSpec, String>> {
         let known = mirror.endpoint(endpoint)?;
@@ -102,7 +102,7 @@ pub struct HostState {
     pub paths: BTreeMap<VtepAddr, VtepPath>,
 }
 
-/// All that decides what the rows shall be.
+/// Everything that desired rows follow from.
 #[derive(Debug, Clone, Copy)]
 pub struct Desired<'a> {
     /// The registry's state.

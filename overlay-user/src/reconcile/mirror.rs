@@ -1,5 +1,5 @@
 //! The registry's state as this agent knows it: all networks and nodes, the objects of kinds that it knows, and
-//! of the endpoints those that this host's maps shall hold.
+//! of the endpoints those that belong into this host's maps.
 //!
 //! Three things change it, and none may undo what another knew better. A *delta* is the last word
 //! on what it names, as of its revision. A *reading* is the whole as of one revision; it takes a

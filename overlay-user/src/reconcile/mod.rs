@@ -176,7 +176,7 @@ pub struct Parts {
     pub registry: Arc<dyn Registry>,
     /// The actual one.
     pub applier: Applier,
-    /// What the registry shall say about this node: it is put there again if somebody changes or removes
+    /// This node's record for the registry: it is put there again if somebody changes or removes
     /// it.
     pub node: watch::Receiver<Node>,
     /// The kinds of objects that are followed.
@@ -233,7 +233,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// A loop, and the way to look at it. To be called on the runtime that it shall run on.
+    /// A loop, and the way to look at it. To be called on the runtime that runs it.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Observer) {
         let now = Instant::now();
@@ -390,7 +390,7 @@ impl Reconciler {
         self.report(now).await;
     }
 
-    /// Changes the mirror and carries over what that bears upon.
+    /// Changes the mirror and writes the rows that the change affects.
     async fn change<T>(&mut self, act: impl FnOnce(&mut Mirror, OnFact<'_>) -> T) -> T {
         let mut changes = ChangeSet::default();
         let mut view = self.view.write().await;

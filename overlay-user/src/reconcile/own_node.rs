@@ -13,7 +13,7 @@ impl Reconciler {
         Node::new(self.node.clone(), self.applier.local().vtep, true)
     }
 
-    /// Puts this node into the registry as it shall be there, if somebody removed it or took its address
+    /// Puts this node's record into the registry, if somebody removed it or took its address
     /// away. With another address it is another host's by now, as the next heartbeat finds out.
     pub(super) async fn put_node_back(&mut self, now: Instant) {
         if self.is_joining || now < self.next_joining || !self.reader.is_settled() {

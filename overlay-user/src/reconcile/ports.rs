@@ -112,8 +112,8 @@ impl Default for AtWork {
 }
 
 impl Applier {
-    /// Makes the interfaces of these endpoints, those that shall have one here, then their rows, then
-    /// attaches the programs, then lets the endpoints send.
+    /// Makes the interfaces of these endpoints as far as they have one here, then their rows, then attaches the
+    /// programs, then lets the endpoints send.
     pub(super) async fn ensure_ports(&mut self, mirror: &Mirror, names: Vec<Name>) -> Vec<String> {
         let mut specs = Vec::new();
         let (mut impossible, mut unmade) = (Vec::new(), Vec::new());

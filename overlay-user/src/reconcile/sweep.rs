@@ -45,7 +45,7 @@ pub struct Sweep {
 #[derive(Debug, Default)]
 struct Look {
     actual: DigestByNetwork,
-    /// How many of the rows that shall be there each network has, right or wrong.
+    /// How many of its desired rows each network has, right or wrong.
     present: BTreeMap<Vni, u64>,
     /// What mends the wrong ones, or as many as fit.
     plan: Plan,
@@ -56,7 +56,7 @@ struct Look {
 }
 
 impl Applier {
-    /// Makes both tables what they shall be. Up to `room` rows of on-demand networks that the mirror
+    /// Corrects both tables. Up to `room` rows of on-demand networks that the mirror
     /// doesn't know stay until it is known what to make of them. The loop makes room for what
     /// a full table refuses.
     pub fn sweep(&mut self, mirror: &Mirror, room: usize) -> Sweep {
@@ -176,7 +176,7 @@ impl Applier {
 }
 
 impl Look {
-    /// Compares a row with what it shall be. One that nobody wants is asked for first, by `lookup`.
+    /// Compares a row with the desired one. Before a row is removed that is not desired, `lookup` asks the registry.
     fn compare<R: Derived<Id = <R as Row>::Key>>(
         &mut self,
         desired: &Desired<'_>,

@@ -59,7 +59,7 @@ impl Overflow {
         self.neighbors.extend(refused.neighbors.keys());
     }
 
-    /// The rows that shall be there under these keys.
+    /// The desired rows of these keys.
     fn rows(self, desired: &Desired<'_>) -> Tables {
         fn of<R: Derived<Id = <R as Row>::Key>>(
             desired: &Desired<'_>,

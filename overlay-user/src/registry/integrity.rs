@@ -148,7 +148,7 @@ struct Rows {
     taken: HashMap<Unique, Owner>,
 }
 
-/// Who has something. Of endpoints there are many: one takes no more than its name.
+/// The owner of something. There are many endpoints: one takes no more memory than its name.
 #[derive(Clone)]
 enum Owner {
     Endpoint(Name),

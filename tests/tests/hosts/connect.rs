@@ -192,7 +192,7 @@ fn the_mtu_is_used_in_full_and_told() {
         };
         let before = answered();
         blue.ip("route flush cache");
-        // The agent puts the MTU back as soon as it hears of it, maybe before the ping.
+        // The agent puts the MTU back as soon as it is told, maybe before the ping.
         until(&format!("a packet to {ip} is too big"), || {
             blue.ip("link set eth0 mtu 1500");
             let longer = format!("-c 1 -W 1 -M do -s {}", MTU + 1 - HEADERS_V4);

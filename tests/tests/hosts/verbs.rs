@@ -257,7 +257,7 @@ fn monitor_and_log_tell_of_repairs() {
     assert_eq!(device["endpoint"], Value::Null);
     one.does(&format!("endpoint rm {}", blue.name()));
     monitor.next(|event| event["event"] == "gone" && event["endpoint"] == blue.name());
-    // Whoever looked again found it as it shall be: what nobody changed is not told of.
+    // The next look found nothing changed, and reports nothing.
     let log = one.log();
     assert!(!log.contains("MTU was"), "{log}");
     let has = |level: &str, what: &str| {
@@ -529,7 +529,7 @@ fn an_agent_whose_node_was_taken_over_ends() {
     let mut one = Agent::start(&lab, &one, "--vni 42");
     let taken = format!("--vni 42 --node {}", one.instance());
     let stopped = one.stop();
-    // Nobody hears of it for the time of a session: its name is free then.
+    // Its session ends for want of heartbeats: its name is free then.
     let mut heir = Agent::spawn(&lab, &two, &taken);
     let deadline = Instant::now() + Duration::from_secs(40);
     while !heir.is_ready() {

@@ -19,7 +19,7 @@ const NOTICED: Duration = Duration::from_mins(3);
 /// How often systemd wants to hear of the agent, microseconds.
 const WATCHDOG_USEC: u32 = 2_000_000;
 
-/// What systemd hears of an agent.
+/// The agent's notifications to systemd.
 struct Systemd {
     socket: UnixDatagram,
     path: PathBuf,

@@ -102,7 +102,7 @@ impl Host {
         }
     }
 
-    /// Makes the port what it shall be, up at both ends; what had to be put right for that is left out.
+    /// Makes the port, up at both ends; repairs that this took are left out.
     pub(crate) async fn ensure(&self, spec: &PortSpec) -> Port {
         ensure(&self.platform, spec).await
     }

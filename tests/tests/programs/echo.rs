@@ -157,7 +157,7 @@ fn a_host_gets_so_many_back_and_no_more() {
         (128..=128 * windows(begun)).contains(&answered),
         "{answered}"
     );
-    // The agent hears of no more either, and of none that a stranger sent.
+    // The agent is told of no more either, and of none that a stranger sent.
     let stranger = Tunnel {
         source: STRANGE_VTEP.ip,
         ..from_green(echo::REQUEST)

@@ -67,7 +67,7 @@ fn ask(source: [u8; 16], target: [u8; 16]) -> Vec<u8> {
     )
 }
 
-/// Each miss, and what the agent hears of it.
+/// Each miss, and the event that the agent gets.
 fn raising() -> Vec<(Case, MissEvent)> {
     let missing = |name, frame, event| (Case::drop(name, frame, DropReason::Resolving), event);
     let (ipv4, ipv6) = (mapped(NOBODY.ipv4), NOBODY.ipv6);
@@ -295,7 +295,7 @@ const TUNNEL: Side = Side {
     meter: MeterKey::tunnel(VNI),
 };
 
-/// Who has raised as many misses as a window takes.
+/// An endpoint that has raised as many misses as a window takes.
 #[derive(Clone, Copy)]
 enum Scanner {
     Meter(MeterKey, u64),

@@ -1,4 +1,4 @@
-//! Who may send what out of a tunnel, and what the kernel's VXLAN device takes in.
+//! The source check of frames from tunnels, and of those from the kernel's VXLAN device.
 
 use bytemuck::Zeroable as _;
 use overlay_ebpf::abi::{

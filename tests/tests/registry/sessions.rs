@@ -1,4 +1,4 @@
-//! Who lives, and what the living are asked.
+//! Sessions of nodes, and questions to them.
 
 use std::time::{Duration, Instant};
 

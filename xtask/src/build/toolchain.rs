@@ -1,4 +1,4 @@
-//! Who compiles the BPF object.
+//! The toolchain that compiles the BPF object.
 //!
 //! bpfel-unknown-none is a tier 3 target: rustup ships no `core` for it. Either a nightly toolchain
 //! builds `core` from its sources, or Debian's rustc-web brings one that is built already. Whether a

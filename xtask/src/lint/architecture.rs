@@ -29,7 +29,7 @@ pub(super) const CRATES: [Crate; 3] = [
     },
 ];
 
-/// Who may import whom. Modules are `crate::module`; a module's own files may import each other,
+/// The imports that are allowed. Modules are `crate::module`; a module's own files may import each other,
 /// and roots (lib.rs, main.rs) may import everything.
 ///
 /// `traits:MODULE` are the items that the module's mod.rs itself defines: traits and their types. What it

@@ -1,4 +1,4 @@
-//! Who imports whom: every path in the source, resolved and held against the table in
+//! Checks imports: every path in the source, resolved and held against the table in
 //! [`architecture`](super::architecture).
 
 use std::collections::{HashMap, HashSet};

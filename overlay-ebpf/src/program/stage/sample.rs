@@ -250,7 +250,7 @@ fn describe_transport(
     }
 }
 
-/// Who was to get the frame, as the FDB has it: the VTEP, or the endpoint that it did not come to.
+/// The frame's destination by the FDB: the VTEP, or the endpoint that did not get it.
 #[inline(always)]
 fn find_other_end(row: &mut DropSample) {
     if row.vni == 0 {

@@ -17,7 +17,7 @@ pub(super) fn vteps(nodes: &[Node]) -> BTreeMap<Name, Vtep> {
         .collect()
 }
 
-/// The rows that every host shall have of an endpoint, behind `vtep`.
+/// The rows that every host is to have of an endpoint, behind `vtep`.
 pub(super) fn rows_of(endpoint: &Endpoint, vtep: Vtep) -> impl Iterator<Item = Installed> + '_ {
     let vni = endpoint.vni;
     let fdb = Installed::Fdb {

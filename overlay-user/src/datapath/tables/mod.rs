@@ -32,7 +32,7 @@ macro_rules! bpf_tables {
             }
         }
 
-        /// Has the maps made as large as they shall be.
+        /// Sets the maps' capacities from the configuration.
         pub(super) fn set_capacities(loader: &mut EbpfLoader<'_>, settings: &DatapathSettings) {
             $(if let Some(capacity) = <$row>::capacity(settings) {
                 loader.map_max_entries(<$row>::MAP, capacity);

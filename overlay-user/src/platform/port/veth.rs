@@ -69,7 +69,7 @@ struct Pair {
     inner: Netlink,
     /// The veth's other end, in it.
     container_side: Link,
-    /// Whether somebody else's interface has the name that the other end shall have.
+    /// Whether somebody else's interface has the name that the other end is to have.
     is_name_taken: bool,
 }
 
@@ -171,7 +171,7 @@ impl Linux {
         })
     }
 
-    /// The namespace that the endpoint shall be in. `None`: there is none, and it is ours to make.
+    /// The endpoint's namespace. `None`: there is none, and it is ours to make.
     async fn find_netns(&self, spec: &NetnsPort<'_>) -> Result<Option<Netns>, PlatformError> {
         let NetnsPort {
             endpoint, netns, ..

@@ -32,7 +32,7 @@ pub(super) struct Suspicion {
     since: Instant,
 }
 
-/// The registry's state as this host shall have it, worked out as simply as can be.
+/// The registry's state as this host is to have it, computed in the simplest way.
 struct Oracle<'a> {
     state: &'a State,
     kernel: &'a Kernel,
@@ -409,7 +409,7 @@ impl Simulation {
     }
 }
 
-/// Rows that are not as they shall be. Those of cached endpoints may be there or not.
+/// Rows that differ from the desired ones. Those of cached endpoints may be there or not.
 fn judge_rows(oracle: &Oracle<'_>) -> Vec<String> {
     let Tables { fdb, neighbors, .. } = &oracle.kernel.tables;
     let (mut wanted_fdb, mut wanted_neighbors) = (BTreeMap::new(), BTreeMap::new());

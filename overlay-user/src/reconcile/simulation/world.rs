@@ -96,7 +96,7 @@ impl Simulation {
     pub(super) fn new(seed: u64, is_traced: bool) -> Self {
         let rng = Rng::new(seed);
         let store = Store::new(rng.clone());
-        // Sometimes the tables are too small for what they shall hold.
+        // Sometimes the tables are too small for the desired rows.
         let capacity = if rng.of_256(40) { 8 } else { 1000 };
         let host = Host::new(rng.clone(), store.clone(), capacity);
         store.change(|inner| {

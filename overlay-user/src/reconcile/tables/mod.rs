@@ -1,4 +1,4 @@
-//! The kernel's tables, one file each: which rows a fact affects, and what each row shall be.
+//! The kernel's tables, one file each: which rows a fact affects, and the desired value of each.
 //!
 //! A new table is a file here, one in `datapath/tables`, one in the ABI, and a line in
 //! [`for_each_table`](crate::model).
@@ -24,10 +24,10 @@ pub trait Derived: Row {
     /// Marks the rows that a fact affects.
     fn affected(fact: &Fact<'_>, mark: &mut impl FnMut(Self::Id));
 
-    /// What a row shall be. `None`: there shall be none.
+    /// The desired row. `None`: none is desired.
     fn desired(desired: &Desired<'_>, id: &Self::Id) -> Option<(Self::Key, Self)>;
 
-    /// Every row that shall be there.
+    /// Every desired row.
     fn all(desired: &Desired<'_>) -> Rows<Self>;
 
     /// What the digest of its network counts the row as. `None`: it does not cover this table.
@@ -37,7 +37,7 @@ pub trait Derived: Row {
 }
 
 impl Desired<'_> {
-    /// The row that shall be there under a key.
+    /// The desired row of a key.
     #[must_use]
     pub fn row<R: Derived<Id = <R as Row>::Key>>(&self, key: R::Key) -> Option<R> {
         R::desired(self, &key).map(|(_, row)| row)

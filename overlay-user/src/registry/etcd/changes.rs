@@ -511,7 +511,7 @@ impl Work<'_, '_> {
         }
     }
 
-    /// Who has a claim, from its value, for example "endpoint blue (node h1)".
+    /// The owner of a claim, from its value, for example "endpoint blue (node h1)".
     fn claimant(&mut self, vni: Option<Vni>, key: &str, value: &[u8]) -> Result<String, Stop> {
         match (values::owner(value), vni) {
             (Some(id), _) => Ok(id.to_string()),

@@ -146,7 +146,7 @@ pub(super) fn reference(target: &ObjectId, on_removal: OnRemoval, from: &ObjectI
     format!("{target}{on_removal},{}", from.to_word())
 }
 
-/// Who refers to something, at the end of a key: see [`reference`].
+/// The end of a key of a reference, which names the object that refers: see [`reference`].
 pub(super) fn referrer(key: &str) -> Option<(ObjectId, OnRemoval)> {
     let mut parts = key.rsplit(',');
     let from = ObjectId::from_word(parts.next()?)?;

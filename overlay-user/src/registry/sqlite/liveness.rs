@@ -1,4 +1,4 @@
-//! Who lives, and what the living are asked: rows that are no part of the desired state.
+//! Sessions of nodes, and questions to them: rows that are no part of the desired state.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

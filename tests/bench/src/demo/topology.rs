@@ -1,4 +1,4 @@
-//! Who is where: the drawing, and the names and addresses that it shows.
+//! The demo's topology: the drawing, and the names and addresses that it shows.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -41,7 +41,7 @@ pub(crate) const GREEN: Party = Party {
 
 const PARTIES: [Party; 3] = [BLUE, CYAN, GREEN];
 
-/// Who carries the frames.
+/// What carries the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fabric {
     /// Linux' VXLAN devices and bridges.

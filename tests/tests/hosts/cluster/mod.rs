@@ -1,4 +1,4 @@
-//! Agents on hosts that share a real etcd cluster, and what may befall it: no packet of a flow is
+//! Agents on hosts that share a real etcd cluster, and its failures: no packet of a flow is
 //! lost meanwhile, and afterwards all hosts have the same in their maps.
 
 mod access;

@@ -258,7 +258,7 @@ async fn another_registry_in_the_files_place_is_not_followed_until_the_right_one
     foreign(registry.nodes().await);
     foreign(registry.find_endpoint(&"blue".parse().unwrap()).await);
     foreign(heartbeat(&registry, "h1", "s1").await);
-    // Opened anew by who knows which one it shall be.
+    // Opened anew by an agent that knows which registry it follows.
     let settings = RegistrySettings {
         identity: registry.identity(),
         ..settings()
