@@ -126,9 +126,9 @@ impl TryFrom<AttachmentFields> for Option<Attachment> {
     fn try_from(fields: AttachmentFields) -> Result<Self, Self::Error> {
         match (fields.netns, fields.ifname, fields.other) {
             (None, None, None) => Ok(None),
-            (Some(netns), Some(ifname), None) => Ok(Some(Attachment::veth(netns, ifname))),
+            // Beside another kind they are newer: an agent that knows veths alone moved the endpoint.
+            (Some(netns), Some(ifname), _) => Ok(Some(Attachment::veth(netns, ifname))),
             (None, None, Some(other)) => Ok(Some(Attachment::Unknown(other))),
-            (.., Some(_)) => Err("an attachment beside a namespace or an interface"),
             _ => Err("a namespace and an interface go together: one of them is missing"),
         }
     }
@@ -188,11 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_counts_more_than_another_kind_beside_it() {
+        let record = json!({"netns": "web", "ifname": "eth0", "attachment": {"kind": "tap"}});
+        let expected = Attachment::veth("web".parse().unwrap(), "eth0".parse().unwrap());
+        assert_eq!(read(record), Ok(Some(expected)));
+    }
+
+    #[test]
     fn half_an_attachment_is_an_error() {
         for record in [
             json!({"netns": "web"}),
             json!({"ifname": "eth0"}),
-            json!({"netns": "web", "ifname": "eth0", "attachment": {"kind": "tap"}}),
+            json!({"netns": "web", "attachment": {"kind": "tap"}}),
             json!({"attachment": {"name": "vm1"}}),
             json!({"attachment": "tap"}),
             json!({"netns": "/", "ifname": "eth0"}),
