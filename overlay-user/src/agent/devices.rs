@@ -13,9 +13,9 @@ use crate::{
     model::Event,
     platform::{Platform, PlatformError},
     reconcile::{
-        apply::on_kernel,
         event::Events,
         watchdog::{Part, Watchdog},
+        writer::on_kernel,
     },
 };
 

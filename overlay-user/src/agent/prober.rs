@@ -16,7 +16,7 @@ use super::{
 use crate::{
     datapath::Datapath,
     model::{Echo, EchoKind, EchoRequest, Name, Node, VtepAddr},
-    reconcile::{Observer, apply::on_kernel},
+    reconcile::{Observer, writer::on_kernel},
 };
 use overlay_ebpf::abi::DropReason;
 

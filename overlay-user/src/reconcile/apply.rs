@@ -12,24 +12,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    task,
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
-    announce::Announcer,
+    announcer::Announcer,
     cache::Lookup,
     desired::{Desired, HostState, Local},
     digest::RowDigests,
-    mirror::Mirror,
+    mirror::{EndpointRef, Mirror},
     plan::{ChangeSet, Plan},
-    ports::AtWork,
-    status::PortState,
+    ports_at_work::AtWork,
+    status::{PortState, Repair},
     tables::Derived as _,
-    telling::Repair,
-    write::{BACKGROUND_THRESHOLD, Overflow, PendingWrite},
+    writer::{BACKGROUND_THRESHOLD, SmallTablesDirty, Writer, on_kernel},
 };
 use crate::{
     datapath::{Datapath, DatapathError},
@@ -40,7 +35,7 @@ use crate::{
 /// The state of this host's kernel, and the means to change it.
 pub struct Applier {
     pub(super) platform: Arc<dyn Platform>,
-    pub(super) datapath: Arc<dyn Datapath>,
+    pub(super) writer: Writer,
     pub(super) local: Local,
     /// Local interfaces and next hops to the other VTEPs.
     pub(super) host: HostState,
@@ -48,18 +43,6 @@ pub struct Applier {
     pub(super) readings: Readings,
     pub(super) attached: Attached,
     pub(super) ports_at_work: AtWork,
-    /// Whether rows were written since the flag was last taken.
-    pub(super) has_written: bool,
-    /// The tables may differ from the digests: a write failed, or a previous agent left its rows.
-    pub(super) needs_sweep: bool,
-    /// The maps were empty at the start, and hold nothing but what the digests count.
-    pub(super) is_filling: bool,
-    /// Why the small tables need a repair.
-    pub(super) small_tables_dirty: Option<SmallTablesDirty>,
-    pub(super) pending: Option<PendingWrite>,
-    /// Rows of writes that a full table refused in part, and the number of refused rows.
-    pub(super) overflow: Overflow,
-    pub(super) refused: usize,
     /// Addresses of rows that a previous agent left and the registry does not know: the next sweep removes
     /// them.
     pub(super) orphaned: BTreeSet<Lookup>,
@@ -68,17 +51,6 @@ pub struct Applier {
     pub(super) repairs: Vec<Repair>,
     /// Endpoints whose interface was found missing.
     pub(super) missed: BTreeSet<Name>,
-}
-
-/// Why the small tables need a repair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SmallTablesDirty {
-    /// They were not read yet: a previous agent wrote them.
-    Unread,
-    /// One is full: every check of the host tries again.
-    Full,
-    /// A write failed.
-    Failed,
 }
 
 /// What was read from the kernel so far.
@@ -104,24 +76,15 @@ pub(super) struct Attached {
 impl Applier {
     /// Nothing is known of the host yet: begin with [`Self::check`].
     pub fn new(platform: Arc<dyn Platform>, datapath: Arc<dyn Datapath>, local: Local) -> Self {
-        let is_blank = is_blank(&*datapath);
         Self {
             platform,
-            datapath,
+            writer: Writer::new(datapath),
             local,
             host: HostState::default(),
             digests: RowDigests::default(),
             readings: Readings::default(),
             attached: Attached::default(),
             ports_at_work: AtWork::default(),
-            has_written: false,
-            // What a former agent left has to be looked through; a million rows take seconds.
-            needs_sweep: !is_blank,
-            is_filling: is_blank,
-            small_tables_dirty: Some(SmallTablesDirty::Unread),
-            pending: None,
-            overflow: Overflow::default(),
-            refused: 0,
             orphaned: BTreeSet::new(),
             announcer: Announcer::new(Instant::now()),
             repairs: Vec::new(),
@@ -148,12 +111,14 @@ impl Applier {
     /// Whether an endpoint of this node failed, a write did, or the kernel could not be asked.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.needs_sweep || self.readings.lacks_paths || !self.host.endpoints.unwell().is_empty()
+        self.writer.needs_sweep
+            || self.readings.lacks_paths
+            || !self.host.endpoints.unwell().is_empty()
     }
 
     /// Whether rows were written since this was last asked.
     pub fn take_written_flag(&mut self) -> bool {
-        std::mem::take(&mut self.has_written)
+        std::mem::take(&mut self.writer.has_written)
     }
 
     /// The endpoints of this node whose state may have changed since the last call. `None`: one is not wanted here,
@@ -206,7 +171,7 @@ impl Applier {
     pub async fn check(&mut self, mirror: &Mirror) -> Vec<String> {
         let mut errors: Vec<String> = self.finish_write().err().into_iter().collect();
         // Their folders are where the links of what is attached below are pinned.
-        let restored = on_kernel(|| self.datapath.restore_pins());
+        let restored = on_kernel(|| self.writer.datapath.restore_pins());
         errors.extend(restored.err().map(|error| error.to_string()));
         match self.list_ports(mirror).await {
             Ok(orphans) => errors.extend(self.remove_orphans(mirror, orphans).await),
@@ -217,9 +182,9 @@ impl Applier {
         }
         let vteps = VtepRow::all(&self.desired(mirror)).into_keys().collect();
         self.find_paths(mirror, vteps).await;
-        if self.datapath.attach_mode() == AttachMode::Clsact {
+        if self.writer.datapath.attach_mode() == AttachMode::Clsact {
             // It does not tell of programs that were taken off, see `Datapath::detached`.
-            self.datapath.recheck_attachments();
+            self.writer.datapath.recheck_attachments();
         }
         // What is inside the others is looked at beside the loop.
         let names = mirror.local_endpoints().map(|known| known.name().clone());
@@ -249,10 +214,13 @@ impl Applier {
 
     /// Vouches for the next hops for this long, if they are known to be written.
     pub fn renew_lease(&self, valid: Duration) -> Result<(), DatapathError> {
-        if self.small_tables_dirty == Some(SmallTablesDirty::Failed) || self.readings.lacks_paths {
+        if self.writer.small_tables_dirty == Some(SmallTablesDirty::Failed)
+            || self.readings.lacks_paths
+        {
             return Ok(());
         }
-        self.on_datapath(|datapath| datapath.renew_lease(valid))
+        self.writer
+            .on_datapath(|datapath| datapath.renew_lease(valid))
     }
 
     /// Writes what a change makes of its rows.
@@ -271,7 +239,9 @@ impl Applier {
         let plan = changes.into_plan(&desired, &mut self.digests);
         let has_ports = !(plan.put.endpoints.is_empty() && plan.remove.endpoints.is_empty());
         if !has_ports && plan.put.fdb.len() >= BACKGROUND_THRESHOLD {
-            self.write_behind(plan, is_addition)
+            let former = self.writer.write_behind(plan, is_addition);
+            self.mark_hit();
+            former
         } else {
             self.write(&plan)
         }
@@ -375,6 +345,56 @@ impl Applier {
         Ok(orphans)
     }
 
+    /// Writes to the kernel's tables. After a failure, what they hold is looked at before long. Rows
+    /// that a full one refuses are no failure yet: see [`Writer::overflow`].
+    pub(super) fn write(&mut self, plan: &Plan) -> Result<(), String> {
+        let written = self.writer.write(plan);
+        self.mark_hit();
+        written
+    }
+
+    /// Waits for the write that is under way, if one is.
+    pub(super) fn finish_write(&mut self) -> Result<(), String> {
+        let written = self.writer.finish();
+        self.mark_hit();
+        written
+    }
+
+    /// Writes rows again that found no room. What finds none now is looked for by the next sweep.
+    pub(super) fn retry_overflow(&mut self, mirror: &Mirror) -> Result<(), String> {
+        let desired = Desired {
+            mirror,
+            local: &self.local,
+            host: &self.host,
+        };
+        self.writer
+            .retry_overflow(&desired)
+            .map_err(|(keys, error)| {
+                let rows = keys.iter();
+                let owners = rows.filter_map(|key| mirror.by_mac(key.vni, key.mac));
+                let local = owners.filter(EndpointRef::is_local);
+                let local: Vec<Name> = local.map(|known| known.name().clone()).collect();
+                self.mark_degraded(local, &error);
+                error
+            })
+    }
+
+    /// Marks the endpoints of failed writes as degraded.
+    fn mark_hit(&mut self) {
+        for hit in self.writer.take_hits() {
+            self.mark_degraded_at(&hit.ifindexes, &hit.reason);
+        }
+    }
+
+    /// Marks the endpoints with these interfaces as degraded.
+    pub(super) fn mark_degraded_at(&mut self, ifindexes: &BTreeSet<u32>, error: &str) {
+        let its = ifindexes.iter();
+        let names: Vec<Name> = its
+            .filter_map(|ifindex| self.host.endpoints.at(*ifindex).cloned())
+            .collect();
+        self.mark_degraded(names, error);
+    }
+
     /// Which of these endpoints an error hit is not known: none of them is said to be ready.
     pub(super) fn mark_degraded(&mut self, names: impl IntoIterator<Item = Name>, error: &str) {
         for name in names {
@@ -384,10 +404,10 @@ impl Applier {
 
     /// The large tables hold what they shall. If the small ones do too, no endpoint is in doubt any more.
     pub(super) fn mark_clean(&mut self) {
-        if self.small_tables_dirty.is_some() {
+        if self.writer.small_tables_dirty.is_some() {
             return;
         }
-        self.needs_sweep = false;
+        self.writer.needs_sweep = false;
         if self.attached.endpoints {
             self.host.endpoints.clear_all_degraded();
         }
@@ -420,10 +440,10 @@ impl Applier {
     /// Corrects the tables of networks, VTEPs and endpoints.
     pub(super) fn repair_small_tables(&mut self, mirror: &Mirror) -> Result<(), String> {
         let actual =
-            on_kernel(|| self.datapath.small_tables()).map_err(|error| error.to_string())?;
+            on_kernel(|| self.writer.datapath.small_tables()).map_err(|error| error.to_string())?;
         let plan = Plan::between(&self.desired(mirror).small_tables(), &actual);
         self.write(&plan)?;
-        self.small_tables_dirty = None;
+        self.writer.small_tables_dirty = None;
         Ok(())
     }
 
@@ -431,7 +451,7 @@ impl Applier {
     /// second: what it lets in finds its tables full.
     pub(super) async fn attach(&mut self) -> Result<(), String> {
         let ifindexes = self.host.endpoints.ifindexes();
-        let attached = on_kernel(|| self.datapath.attach_endpoints(&ifindexes))
+        let attached = on_kernel(|| self.writer.datapath.attach_endpoints(&ifindexes))
             .map_err(|error| error.to_string());
         self.attached.endpoints = attached.is_ok();
         let up = &mut self.attached.up;
@@ -440,7 +460,8 @@ impl Applier {
         let attached = attached.and(set);
         self.attached.endpoints = attached.is_ok();
         if !self.attached.underlay {
-            on_kernel(|| self.datapath.attach_underlay()).map_err(|error| error.to_string())?;
+            on_kernel(|| self.writer.datapath.attach_underlay())
+                .map_err(|error| error.to_string())?;
             self.attached.underlay = true;
         }
         attached
@@ -453,7 +474,7 @@ impl Applier {
         let mut bare = BTreeSet::new();
         let mut come: BTreeSet<u32> = ifindexes.difference(up).copied().collect();
         if !self.attached.endpoints {
-            let is_attached = |ifindex: &u32| self.datapath.is_attached(*ifindex);
+            let is_attached = |ifindex: &u32| self.writer.datapath.is_attached(*ifindex);
             let is_bare = |ifindex: &&u32| is_attached(ifindex) == Some(false);
             bare = ifindexes.iter().filter(is_bare).copied().collect();
             come.retain(|ifindex| is_attached(ifindex) == Some(true));
@@ -467,21 +488,5 @@ impl Applier {
             self.attached.up.clear();
             error.to_string()
         })
-    }
-}
-
-/// Whether no map holds anything.
-fn is_blank(datapath: &dyn Datapath) -> bool {
-    let usage = datapath.usage().unwrap_or_default();
-    !usage.is_empty() && usage.values().all(|usage| usage.entries == 0)
-}
-
-/// Makes system calls that take their time, and lets the runtime's other threads take over its
-/// other tasks meanwhile. A runtime of one thread has none. Few calls are made without that: to hand over
-/// takes longer.
-pub(crate) fn on_kernel<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => task::block_in_place(work),
-        _ => work(),
     }
 }

@@ -182,7 +182,7 @@ impl Reconciler {
         if !self.wake.hears_ports() {
             self.looks.note_all(started);
         }
-        let is_due = self.applier.needs_sweep || started >= self.next_sweep;
+        let is_due = self.applier.writer.needs_sweep || started >= self.next_sweep;
         if is_due && self.applier.readings.has_ports {
             self.watchdog.turned(Part::Loop);
             self.watchdog.doing(Some("a look through the large tables"));
@@ -249,13 +249,13 @@ impl Reconciler {
         if !self.reader.has_read() {
             return;
         }
-        match self.applier.on_datapath(Datapath::detached) {
+        match self.applier.writer.on_datapath(Datapath::detached) {
             Ok(detached) if detached == self.looks.detached => {}
             Ok(detached) if detached.is_empty() => self.looks.detached = detached,
             Ok(detached) => {
                 self.looks.detached.clone_from(&detached);
                 tracing::warn!(?detached, "interfaces have lost their programs");
-                self.applier.datapath.recheck_attachments();
+                self.applier.writer.datapath.recheck_attachments();
                 self.check().await;
                 self.tell_of_programs(&detached);
             }
@@ -267,7 +267,7 @@ impl Reconciler {
     /// Tells which of these interfaces have their programs again.
     fn tell_of_programs(&mut self, detached: &BTreeSet<u32>) {
         for ifindex in detached {
-            if self.applier.datapath.is_attached(*ifindex) == Some(true) {
+            if self.applier.writer.datapath.is_attached(*ifindex) == Some(true) {
                 let what = format!("the program of interface {ifindex} was taken off");
                 let endpoint = self.applier.host.endpoints.at(*ifindex).cloned();
                 self.applier.note_repair(endpoint, what);

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 mod announce;
+mod announcer;
 pub mod apply;
 pub mod cache;
 pub mod desired;
@@ -28,6 +29,7 @@ pub mod mirror;
 mod own_node;
 pub mod plan;
 mod ports;
+mod ports_at_work;
 mod report;
 mod resolve;
 #[cfg(test)]
@@ -43,7 +45,7 @@ mod wake;
 pub mod watchdog;
 mod withheld;
 mod work;
-mod write;
+pub(crate) mod writer;
 
 use self::{
     apply::Applier,

@@ -15,18 +15,17 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{
     Observer, Reconciler,
-    apply::{Applier, SmallTablesDirty},
+    apply::Applier,
     mirror::Mirror,
     plan::ChangeSet,
+    ports_at_work::{Made, Making, Unsent},
     wake::Completion,
     work::Work,
+    writer::SmallTablesDirty,
 };
 use crate::{
     model::Name,
@@ -35,31 +34,10 @@ use crate::{
 
 /// How many interfaces are made or removed at the same time while the loop waits.
 const AT_ONCE: usize = 16;
-/// How many of those that failed before are made at the same time, beside the loop.
-const RETRIES_AT_ONCE: usize = 8;
 /// How often namespaces are looked for that a crash left behind, if none has failed to be removed since.
 const ORPHANS: Duration = Duration::from_mins(10);
 /// For how long the loop waits for one. It takes some 30 ms where nothing is in its way.
 const PORT_WAIT: Duration = Duration::from_secs(1);
-
-/// Its interface, or why it has none.
-type Made = Result<Port, PlatformError>;
-type Making = Work<Made>;
-
-/// What is under way beside the loop.
-pub(super) struct AtWork {
-    /// Endpoints whose interfaces are being made.
-    pub(super) making: BTreeSet<Name>,
-    /// How many were, well or not.
-    pub(super) made: u64,
-    /// What the loop has not yet sent on its way.
-    unsent: Vec<Unsent>,
-    retries: Arc<Semaphore>,
-    /// When namespaces without ports are looked for. `None`: at the next look at the host.
-    next_orphans: Option<Instant>,
-    /// The removal of such ones that is not over yet.
-    orphans: Option<Work<Result<(), PlatformError>>>,
-}
 
 /// What came of the wait for an interface.
 enum Waited {
@@ -88,25 +66,6 @@ impl Step {
                     cause: "somebody removed it meanwhile".to_owned(),
                 }
             }),
-        }
-    }
-}
-
-/// Work that took longer than the loop waits.
-enum Unsent {
-    Making(PortSpec, Making),
-    Removal(Name, Work<Result<(), PlatformError>>),
-}
-
-impl Default for AtWork {
-    fn default() -> Self {
-        Self {
-            making: BTreeSet::new(),
-            made: 0,
-            unsent: Vec::new(),
-            retries: Arc::new(Semaphore::new(RETRIES_AT_ONCE)),
-            next_orphans: None,
-            orphans: None,
         }
     }
 }
@@ -181,7 +140,7 @@ impl Applier {
         if closed.is_empty() {
             return;
         }
-        if self.small_tables_dirty == Some(SmallTablesDirty::Unread)
+        if self.writer.small_tables_dirty == Some(SmallTablesDirty::Unread)
             && let Err(error) = self.repair_small_tables(mirror)
         {
             return self.mark_degraded(closed.into_iter().map(|spec| spec.endpoint), &error);
@@ -272,7 +231,7 @@ impl Applier {
             let ifindex = self.host.endpoints.ifindex(name);
             ifindex.is_some_and(|ifindex| {
                 self.attached.up.contains(&ifindex)
-                    && self.datapath.is_attached(ifindex) == Some(true)
+                    && self.writer.datapath.is_attached(ifindex) == Some(true)
             })
         };
         let error = written.as_ref().or(attached.as_ref());
@@ -281,7 +240,7 @@ impl Applier {
         if let Some(error) = error {
             self.mark_degraded(hit, error);
         }
-        if !self.needs_sweep && self.small_tables_dirty.is_none() {
+        if !self.writer.needs_sweep && self.writer.small_tables_dirty.is_none() {
             for name in &well {
                 self.host.endpoints.clear_degraded(name);
             }

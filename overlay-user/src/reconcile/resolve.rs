@@ -197,6 +197,7 @@ impl Reconciler {
         for miss in askers.iter().filter(asks) {
             let answered = self
                 .applier
+                .writer
                 .on_datapath(|datapath| datapath.answer(miss, mac));
             if let Err(error) = answered {
                 tracing::debug!(%error, "no answer sent: the next question finds the row");
@@ -230,6 +231,7 @@ impl Reconciler {
         let Lookup { vni, wanted } = lookup;
         let told = self
             .applier
+            .writer
             .on_datapath(|datapath| datapath.set_negative(vni, wanted, nobody_for));
         if let Err(error) = told {
             tracing::debug!(%error, %vni, %wanted, "its next frame asks again in a second");
@@ -273,7 +275,7 @@ impl Reconciler {
     pub(super) async fn make_room(&mut self) {
         self.evict(self.cache.len().saturating_sub(self.cache.limits().entries))
             .await;
-        let Some(refused) = self.applier.overflow() else {
+        let Some(refused) = self.applier.writer.overflow() else {
             return;
         };
         self.evict(refused).await;
@@ -316,7 +318,11 @@ impl Reconciler {
         let (vni, mac) = (known.vni(), known.mac());
         drop(view);
         let key = FdbKey { vni, mac };
-        match self.applier.on_datapath(|datapath| datapath.used(&key)) {
+        match self
+            .applier
+            .writer
+            .on_datapath(|datapath| datapath.used(&key))
+        {
             Ok(ago) => now.checked_sub(ago?),
             Err(error) => {
                 tracing::debug!(%error, endpoint = %name, "taken for used");

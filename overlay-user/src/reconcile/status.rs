@@ -37,6 +37,15 @@ impl PortState {
     }
 }
 
+/// What somebody changed on this host, and the agent put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Repair {
+    /// The endpoint that it was of, if of one.
+    pub(super) endpoint: Option<Name>,
+    /// What it was, in a line.
+    pub(super) what: String,
+}
+
 /// The host side of an endpoint's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct HostSide {

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    apply::{Applier, on_kernel},
+    apply::Applier,
     cache::Lookup,
     desired::Desired,
     digest::{DigestByNetwork, Hash, Survey},
     mirror::{EndpointRef, Mirror},
     plan::{self, Plan},
     tables::Derived,
+    writer::on_kernel,
 };
 use crate::{
     datapath::DatapathError,
@@ -62,7 +63,7 @@ impl Applier {
     pub fn sweep(&mut self, mirror: &Mirror, room: usize) -> Sweep {
         let mut sweep = Sweep::default();
         // What it finds and leaves, the books don't have.
-        self.is_filling = false;
+        self.writer.is_filling = false;
         for _ in 0..LOOKS {
             let look = match on_kernel(|| self.look(mirror, room)) {
                 Ok(look) => look,
@@ -90,7 +91,7 @@ impl Applier {
                 .endpoints()
                 .filter(|known| short.contains_key(&known.vni()));
             let mended = mended.and(self.rewrite(mirror, of_short));
-            let is_full = || self.overflow().map(|_| "a map is full".to_owned());
+            let is_full = || self.writer.overflow().map(|_| "a map is full".to_owned());
             sweep.error = mended.err().or_else(is_full);
         }
         sweep.error = Some("somebody else changes the maps while they are compared".to_owned());
@@ -126,11 +127,12 @@ impl Applier {
             room,
             ..Look::default()
         };
-        self.datapath.for_each_fdb(&mut |key, row: FdbRow| {
+        self.writer.datapath.for_each_fdb(&mut |key, row: FdbRow| {
             let lookup = || may_ask(key.vni, Wanted::Mac(key.mac));
             look.compare(&desired, key, row, lookup, |tables| &mut tables.fdb);
         })?;
-        self.datapath
+        self.writer
+            .datapath
             .for_each_neighbor(&mut |key, row: NeighborRow| {
                 let lookup = || may_ask(key.vni, Wanted::Ip(key.ip));
                 look.compare(&desired, key, row, lookup, |tables| &mut tables.neighbors);
@@ -156,14 +158,14 @@ impl Applier {
     pub fn survey(&self, subject: &Subject) -> Result<Survey, DatapathError> {
         let mut survey = Survey::new(subject);
         on_kernel(|| {
-            self.datapath.for_each_fdb(&mut |key, row| {
+            self.writer.datapath.for_each_fdb(&mut |key, row| {
                 survey.see(Installed::Fdb {
                     key,
                     vtep: self.local.vtep_of(&row),
                     generation: row.generation,
                 });
             })?;
-            self.datapath.for_each_neighbor(&mut |key, row| {
+            self.writer.datapath.for_each_neighbor(&mut |key, row| {
                 survey.see(Installed::Neighbor {
                     key,
                     mac: row.mac,

@@ -372,7 +372,7 @@ impl Reconciler {
         });
         self.reader.retry = MIN_BACKOFF;
         if network.is_none() {
-            self.applier.is_filling = false;
+            self.applier.writer.is_filling = false;
             self.reader.has_gap = self.reader.wants_whole;
             let pause = self.reader.reread.max(took * REREAD_SHARE);
             self.reader.routine = Some(Instant::now() + pause);

@@ -2,17 +2,12 @@
 
 use tokio::time::Instant;
 
-use super::{Reconciler, View, apply::Applier, status::PortState};
+use super::{
+    Reconciler, View,
+    apply::Applier,
+    status::{PortState, Repair},
+};
 use crate::model::{Delta, Event, Name};
-
-/// What somebody changed on this host, and the agent put back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Repair {
-    /// The endpoint that it was of, if of one.
-    pub(super) endpoint: Option<Name>,
-    /// What it was, in a line.
-    pub(super) what: String,
-}
 
 impl Applier {
     /// Notes what was put back.

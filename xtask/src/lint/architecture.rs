@@ -89,12 +89,11 @@ pub(super) const IMPORTS: [(&str, &str); 21] = [
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 
 /// Circles of modules that are still to be cut: the module that they are in, and which of its modules.
-pub(super) const CIRCLES: [(&str, &str); 3] = [
+pub(super) const CIRCLES: [(&str, &str); 2] = [
     (
         "user::agent",
         "adopt, doctor, inquiries, monitor, operations, verify",
     ),
-    ("user::reconcile", "announce, apply, ports, telling, write"),
     (
         "user::reconcile::simulation",
         "faulty_writes, host, invariants, world",

@@ -1,28 +1,62 @@
-//! Writes to the kernel's tables: large writes in the background, rows that a full table refuses, failures after
+//! Writes the kernel's tables: large writes in the background, rows that a full table refuses, failures after
 //! which the tables need a sweep.
 
 use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, thread};
 
-use tokio::runtime::{Handle, RuntimeFlavor};
-
-use super::{
-    apply::{Applier, SmallTablesDirty, on_kernel},
-    desired::Desired,
-    mirror::{EndpointRef, Mirror},
-    plan::Plan,
-    tables::Derived,
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task,
 };
+
+use super::{desired::Desired, plan::Plan, tables::Derived};
 use crate::{
     datapath::{Datapath, DatapathError},
-    model::{FdbKey, FdbTarget, Name, NeighborKey, Row, Rows, Tables},
+    model::{FdbKey, FdbTarget, NeighborKey, Row, Rows, Tables},
 };
 
 /// The number of rows from which a write gets a thread: fewer are written in less time than that takes. Tests
 /// take the same way with fewer.
 pub(super) const BACKGROUND_THRESHOLD: usize = if cfg!(test) { 1 } else { 256 };
 
+/// Writes the kernel's tables, and knows how far they can be trusted.
+pub(super) struct Writer {
+    pub(super) datapath: Arc<dyn Datapath>,
+    /// Whether rows were written since the flag was last taken.
+    pub(super) has_written: bool,
+    /// The tables may differ from the digests: a write failed, or a previous agent left its rows.
+    pub(super) needs_sweep: bool,
+    /// The maps were empty at the start, and hold nothing but what the digests count.
+    pub(super) is_filling: bool,
+    /// Why the small tables need a repair.
+    pub(super) small_tables_dirty: Option<SmallTablesDirty>,
+    pending: Option<PendingWrite>,
+    /// Rows of writes that a full table refused in part, and the number of refused rows.
+    overflow: Overflow,
+    refused: usize,
+    /// Failures whose endpoints are not marked yet.
+    hits: Vec<Hit>,
+}
+
+/// Why the small tables need a repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SmallTablesDirty {
+    /// They were not read yet: a previous agent wrote them.
+    Unread,
+    /// One is full: every check of the host tries again.
+    Full,
+    /// A write failed.
+    Failed,
+}
+
+/// A failed write, and the interfaces whose endpoints it was about.
+pub(super) struct Hit {
+    pub(super) ifindexes: BTreeSet<u32>,
+    /// Why, in a line.
+    pub(super) reason: String,
+}
+
 /// A write whose result is still outstanding.
-pub(super) struct PendingWrite {
+struct PendingWrite {
     batch: Arc<Batch>,
     written: Written,
 }
@@ -48,7 +82,7 @@ impl Batch {
 
 /// Keys of rows that a full table may have refused.
 #[derive(Debug, Default)]
-pub(super) struct Overflow {
+struct Overflow {
     fdb: BTreeSet<FdbKey>,
     neighbors: BTreeSet<NeighborKey>,
 }
@@ -83,11 +117,33 @@ enum Written {
 
 type WriteResult = Result<(), DatapathError>;
 
-impl Applier {
+impl Writer {
+    /// Nothing is written yet.
+    pub(super) fn new(datapath: Arc<dyn Datapath>) -> Self {
+        let is_blank = is_blank(&*datapath);
+        Self {
+            datapath,
+            has_written: false,
+            // What a former agent left has to be looked through; a million rows take seconds.
+            needs_sweep: !is_blank,
+            is_filling: is_blank,
+            small_tables_dirty: Some(SmallTablesDirty::Unread),
+            pending: None,
+            overflow: Overflow::default(),
+            refused: 0,
+            hits: Vec::new(),
+        }
+    }
+
+    /// Whether a write is under way.
+    pub(super) fn is_writing(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Writes to the kernel's tables. After a failure, what they hold is looked at before long. Rows
     /// that a full one refuses are no failure yet: see [`Self::overflow`].
     pub(super) fn write(&mut self, plan: &Plan) -> Result<(), String> {
-        let former = self.finish_write();
+        let former = self.finish();
         if plan.is_empty() {
             return former;
         }
@@ -105,7 +161,7 @@ impl Applier {
     /// The same, while the loop goes on, for example with the next page of a reading. Gives what came of
     /// the write before it.
     pub(super) fn write_behind(&mut self, plan: Plan, is_addition: bool) -> Result<(), String> {
-        let former = self.finish_write();
+        let former = self.finish();
         self.has_written = true;
         let batch = Arc::new(Batch {
             plan,
@@ -131,7 +187,7 @@ impl Applier {
     }
 
     /// Waits for the write that is under way, if one is.
-    pub(super) fn finish_write(&mut self) -> Result<(), String> {
+    pub(super) fn finish(&mut self) -> Result<(), String> {
         let Some(PendingWrite { batch, written }) = self.pending.take() else {
             return Ok(());
         };
@@ -165,18 +221,16 @@ impl Applier {
             FdbTarget::Local { ifindex, .. } => Some(ifindex),
             FdbTarget::Remote { .. } => None,
         });
-        let ifindexes = to.chain(plan.put.endpoints.keys().copied()).collect();
-        self.mark_degraded_at(&ifindexes, &error);
+        self.hits.push(Hit {
+            ifindexes: to.chain(plan.put.endpoints.keys().copied()).collect(),
+            reason: error.clone(),
+        });
         Err(error)
     }
 
-    /// Marks the endpoints with these interfaces as degraded.
-    pub(super) fn mark_degraded_at(&mut self, ifindexes: &BTreeSet<u32>, error: &str) {
-        let its = ifindexes.iter();
-        let names: Vec<Name> = its
-            .filter_map(|ifindex| self.host.endpoints.at(*ifindex).cloned())
-            .collect();
-        self.mark_degraded(names, error);
+    /// The endpoints' interfaces that failed writes were about, since the last call.
+    pub(super) fn take_hits(&mut self) -> Vec<Hit> {
+        std::mem::take(&mut self.hits)
     }
 
     /// Asks or tells the datapath something short, for which a large write under way may have to end.
@@ -189,7 +243,7 @@ impl Applier {
     }
 
     /// The tables may differ from the books.
-    fn mark_dirty(&mut self) {
+    pub(super) fn mark_dirty(&mut self) {
         self.needs_sweep = true;
         self.is_filling = false;
     }
@@ -199,23 +253,32 @@ impl Applier {
         (self.refused > 0).then_some(self.refused)
     }
 
-    /// Writes them again, now that there may be room. What finds none now is in doubt.
-    pub(super) fn retry_overflow(&mut self, mirror: &Mirror) -> Result<(), String> {
+    /// Writes them again, now that there may be room. After a failure: keys of rows that may have found none, and why.
+    pub(super) fn retry_overflow(
+        &mut self,
+        desired: &Desired<'_>,
+    ) -> Result<(), (Vec<FdbKey>, String)> {
         self.refused = 0;
-        let put = std::mem::take(&mut self.overflow).rows(&self.desired(mirror));
+        let put = std::mem::take(&mut self.overflow).rows(desired);
         let written = on_kernel(|| self.datapath.write(&put, &Tables::default()));
         written.map_err(|error| {
-            let owners = put
-                .fdb
-                .keys()
-                .filter_map(|key| mirror.by_mac(key.vni, key.mac));
-            let local = owners
-                .filter(EndpointRef::is_local)
-                .map(|known| known.name().clone());
-            let error = error.to_string();
             self.mark_dirty();
-            self.mark_degraded(local.collect::<Vec<_>>(), &error);
-            error
+            (put.fdb.into_keys().collect(), error.to_string())
         })
+    }
+}
+
+/// Whether no map holds anything.
+fn is_blank(datapath: &dyn Datapath) -> bool {
+    let usage = datapath.usage().unwrap_or_default();
+    !usage.is_empty() && usage.values().all(|usage| usage.entries == 0)
+}
+/// Makes system calls that take their time, and lets the runtime's other threads take over its
+/// other tasks meanwhile. A runtime of one thread has none. Few calls are made without that: to hand over
+/// takes longer.
+pub(crate) fn on_kernel<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => task::block_in_place(work),
+        _ => work(),
     }
 }
