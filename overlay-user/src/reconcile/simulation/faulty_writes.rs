@@ -190,7 +190,7 @@ impl FaultyWrites<'_> {
         let nodes = ever.macs.get(&(key.vni, key.mac, row.generation));
         let mut nodes = nodes.into_iter().flatten();
         match row.target {
-            FdbTarget::Local { .. } => nodes.any(|node| node.as_str() == super::world::ME),
+            FdbTarget::Local { .. } => nodes.any(|node| node.as_str() == super::names::ME),
             FdbTarget::Remote { vtep, port } => {
                 let ip = vtep;
                 let vteps = |node| ever.vteps.get(node).into_iter().flatten();

@@ -6,8 +6,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     kernel::{Faults, Kernel, place_of},
+    names::{self, ME, vtep},
     store::State,
-    world::{ME, Simulation, vtep},
+    world::{Simulation, Suspicion},
 };
 use crate::{
     model::{
@@ -23,14 +24,6 @@ const CALM: Duration = Duration::from_secs(400);
 
 /// Longer than any single step of the loop.
 const STEP: Duration = Duration::from_millis(300);
-
-/// A claim of the view that was found wrong.
-pub(super) struct Suspicion {
-    what: String,
-    /// How far the kernel was then.
-    activity: u64,
-    since: Instant,
-}
 
 /// The registry's state as this host is to have it, computed in the simplest way.
 struct Oracle<'a> {
@@ -337,7 +330,7 @@ impl Simulation {
             }
         });
         drop(view);
-        let me = state.nodes.get(&super::world::name(ME));
+        let me = state.nodes.get(&names::name(ME));
         if me.is_none_or(|me| me.vtep != vtep(1)) {
             wrong.push("this node is not in the registry".to_owned());
         }
@@ -373,12 +366,12 @@ impl Simulation {
         let state = self.store.lock().state.clone();
         let networks = state.networks.values();
         for network in networks.filter(|network| network.resolve == Resolve::OnDemand) {
-            for wanted in super::world::addresses() {
+            for wanted in names::addresses() {
                 let miss = Miss {
                     vni: network.vni,
                     wanted,
                     ifindex: 10,
-                    requester_mac: super::world::mac(1),
+                    requester_mac: names::mac(1),
                     requester_ip: None,
                 };
                 self.host.send(miss);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 
-use super::world::{ME, Simulation};
+use super::{names::ME, world::Simulation};
 use crate::model::{Endpoint, Name};
 
 impl Simulation {

@@ -31,16 +31,14 @@ mod host;
 mod invariants;
 mod kernel;
 mod losses;
+mod names;
 mod objects;
 mod rng;
 mod store;
 mod wish;
 mod world;
 
-use self::{
-    kernel::Faults,
-    world::{Simulation, name},
-};
+use self::{kernel::Faults, names::name, world::Simulation};
 use super::watchdog::Part;
 use crate::model::EndpointState;
 

@@ -1,8 +1,9 @@
 //! Objects come, change and go: of the kind that the host knows, and of another.
 
 use super::{
+    names::name,
     store::{KINDS, Rule},
-    world::{Simulation, name},
+    world::Simulation,
 };
 use crate::model::{Kind, Object, ObjectId, Resource as _};
 

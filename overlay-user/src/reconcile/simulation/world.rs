@@ -1,11 +1,6 @@
 //! What happens to a host and its registry: at random, and judged.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -16,31 +11,29 @@ use tokio::{
 use super::{
     Outcome,
     host::Host,
-    invariants::Suspicion,
     kernel::Faults,
+    names::{ADDRESSES, ME, NAMES, NETWORKS, NODES, PLACES, ip, mac, name, vtep},
     rng::Rng,
     store::{self, Inner, Store},
     wish::Wish,
 };
 use crate::{
     model::{
-        Attachment, Endpoint, Event, FdbKey, FdbRow, FdbTarget, IfName, Mac, Miss, Name,
-        NeighborKey, NeighborRow, Network, Node, Resolve, Revision, Vni, Vtep, Wanted,
+        Attachment, Endpoint, Event, FdbKey, FdbRow, FdbTarget, IfName, Miss, Name, NeighborKey,
+        NeighborRow, Network, Node, Resolve, Revision, Vni, Wanted,
     },
     reconcile::{
         Former, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, desired::Local,
     },
 };
 
-/// This host.
-pub(super) const ME: &str = "h1";
-/// How many networks, nodes and addresses there are at most: few, so that they are used again.
-const NETWORKS: usize = 3;
-const NODES: usize = 4;
-const ADDRESSES: usize = 8;
-const NAMES: usize = 24;
-/// Namespaces on a host.
-const PLACES: usize = 5;
+/// A claim of the view that was found wrong.
+pub(super) struct Suspicion {
+    pub(super) what: String,
+    /// How far the kernel was then.
+    pub(super) activity: u64,
+    pub(super) since: Instant,
+}
 
 /// Everything.
 pub(super) struct Simulation {
@@ -64,31 +57,6 @@ pub(super) struct Simulation {
     events: broadcast::Receiver<Event>,
     pub(super) suspicion: Option<Suspicion>,
     pub(super) violations: Vec<String>,
-}
-
-pub(super) fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-pub(super) fn vtep(last: u8) -> Vtep {
-    Vtep {
-        ip: [10, 0, 0, last].into(),
-        port: 4789,
-    }
-}
-
-fn ip(last: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(7, 7, 7, last))
-}
-
-pub(super) fn mac(last: u8) -> Mac {
-    Mac::try_from([2, 0x42, 7, 7, 7, last]).unwrap()
-}
-
-/// Every address that an endpoint can have.
-pub(super) fn addresses() -> impl Iterator<Item = Wanted> {
-    let lasts = 1..=u8::try_from(ADDRESSES).unwrap();
-    lasts.flat_map(|last| [Wanted::Mac(mac(last)), Wanted::Ip(ip(last))])
 }
 
 impl Simulation {
