@@ -13,7 +13,6 @@ use crate::build::{self, BPF_PROGRAMS, Toolchain};
 use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::Workspace;
-use architecture::CIRCLES;
 use source::{Finding, SourceFile};
 
 /// Checks the source: formatting, lints, documentation, and the rules of the architecture.
@@ -30,7 +29,7 @@ const CHECKS: [(&str, Check); 8] = [
     }),
     ("imports", |_, files| none(&imports::check(files))),
     ("circles", |_, files| {
-        none(&circles::find(&imports::graph(files), &CIRCLES))
+        none(&circles::find(&imports::graph(files)))
     }),
     ("unsafe code", |_, files| none(&limits::unsafe_code(files))),
     ("file length", |_, files| none(&limits::length(files))),

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::{
     api::{AdoptRegistry, AdoptView, ErrorKind, OperationError},
     instance::InstanceRecord,
-    operations::{Agent, COMMIT, no_answer},
     preflight::{standing, take_out},
+    service::{Agent, COMMIT, no_answer},
     teardown::remove_file,
 };
 use crate::{

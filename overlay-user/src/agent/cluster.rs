@@ -14,7 +14,7 @@ use super::{
         PathState, VtepView, Way,
     },
     doctor::{CHANGED, let_through, lost_at},
-    operations::Agent,
+    service::Agent,
 };
 use crate::model::{Answer, Inquiry, Name, PathView, PathsTold, Vtep};
 

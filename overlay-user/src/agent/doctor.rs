@@ -27,7 +27,7 @@ pub(super) use self::{
 };
 use super::{
     api::{DoctorView, Finding, VtepView},
-    operations::Agent,
+    service::Agent,
 };
 use crate::{
     config::Config,

@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     api::{OperationError, PathState, Severity},
     doctor::Examination,
-    operations::Agent,
+    service::Agent,
 };
 use crate::{
     model::{Answer, Inquiry, Name, PathTold, PathsTold, Question, QuestionId, Report, Subject},

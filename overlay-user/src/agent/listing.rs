@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use super::{
     api::{EndpointView, ListEndpoints, NodeState, OperationError, endpoint_view, with_counts},
     liveness::Liveness,
-    operations::{Agent, no_network},
+    operations::no_network,
     server::{Page, Paged},
+    service::Agent,
 };
 use crate::{
     model::{Endpoint, EndpointState, Name, Node, PortCounts, Vni},

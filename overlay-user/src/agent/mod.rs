@@ -42,6 +42,7 @@ mod preflight;
 mod prober;
 mod run_dir;
 pub mod server;
+mod service;
 mod sightings;
 mod startup_retry;
 mod teardown;
@@ -58,9 +59,9 @@ use self::{
     last_known::LastKnown,
     map_reader::MapReader,
     metrics::Sources,
-    operations::{Agent, Parts},
     paths::Paths,
     prober::Prober,
+    service::{Agent, Parts},
     sightings::Sightings,
     startup_retry::Waiting,
     underlay::Moved,

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     api::{ErrorKind, Event, EventView, OperationError, RegistryChange, drop_class, drop_sample},
     map_reader::MapReader,
-    operations::{Agent, names_of},
+    service::{Agent, names_of},
 };
 use crate::{
     datapath::{Datapath, DatapathError},
@@ -30,8 +30,6 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// Dropped packets that one look tells of at most.
 const AT_ONCE: usize = 20;
-/// Readers at once: each has a watch on the registry.
-pub(super) const READERS: usize = 16;
 /// Events that wait for a slow reader.
 const EVENTS_AHEAD: usize = 1024;
 

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 
 use super::{
     api::{ErrorKind, OperationError, SendPing},
-    operations::Agent,
     paths, prober,
+    service::Agent,
 };
 use crate::{
     model::{

@@ -88,12 +88,6 @@ pub(super) const IMPORTS: [(&str, &str); 21] = [
 /// the root alone.
 pub(super) const KEPT_APART: [&str; 1] = ["program::stage"];
 
-/// Circles of modules that are still to be cut: the module that they are in, and which of its modules.
-pub(super) const CIRCLES: [(&str, &str); 1] = [(
-    "user::agent",
-    "adopt, doctor, inquiries, monitor, operations, verify",
-)];
-
 /// Crates that few may name, and the folders that may.
 pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 7] = [
     (

@@ -8,18 +8,13 @@ use super::source::Finding;
 pub(super) type Graph = BTreeMap<String, Imports>;
 type Imports = BTreeMap<String, BTreeMap<String, Finding>>;
 
-/// Circles that the table does not have, import by import; and rows of the table that are cut by now.
-pub(super) fn find(graph: &Graph, table: &[(&str, &str)]) -> Vec<Finding> {
+/// Every circle, import by import.
+pub(super) fn find(graph: &Graph) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut known: BTreeSet<_> = table.iter().copied().collect();
     for (parent, imports) in graph {
         for circle in circles(imports) {
             let names = circle.iter().map(|name| name.as_str());
             let names = names.collect::<Vec<_>>().join(", ");
-            let row = known.iter().find(|row| **row == (parent, &names)).copied();
-            if row.is_some_and(|row| known.remove(&row)) {
-                continue;
-            }
             let inside = imports.iter().filter(|(from, _)| circle.contains(from));
             let edges = inside.flat_map(|(_, to)| to.iter().filter(|(to, _)| circle.contains(to)));
             findings.extend(edges.map(|(_, edge)| Finding {
@@ -28,11 +23,6 @@ pub(super) fn find(graph: &Graph, table: &[(&str, &str)]) -> Vec<Finding> {
             }));
         }
     }
-    findings.extend(known.into_iter().map(|(parent, names)| Finding {
-        path: "xtask/src/lint/architecture.rs".to_owned(),
-        line: 1,
-        text: format!("lists a circle in {parent} that there is not: {names}"),
-    }));
     findings
 }
 
@@ -68,7 +58,7 @@ mod tests {
     use super::*;
 
     /// The findings of modules of `user::new` that import each other so.
-    fn findings(imports: &[(&str, &str)], table: &[(&str, &str)]) -> Vec<String> {
+    fn findings(imports: &[(&str, &str)]) -> Vec<String> {
         let mut graph = Graph::new();
         for (from, to) in imports {
             let edge = Finding {
@@ -80,20 +70,14 @@ mod tests {
             let of_module = parent.entry((*from).to_owned()).or_default();
             of_module.insert((*to).to_owned(), edge);
         }
-        find(&graph, table)
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        find(&graph).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_circle_is_found_with_its_imports_and_no_other() {
-        assert_eq!(
-            findings(&[("a", "b"), ("a", "c"), ("b", "c")], &[]),
-            [""; 0]
-        );
+        assert_eq!(findings(&[("a", "b"), ("a", "c"), ("b", "c")]), [""; 0]);
         let imports = [("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("e", "a")];
-        let found = findings(&imports, &[]);
+        let found = findings(&imports);
         assert_eq!(
             found,
             [
@@ -101,17 +85,6 @@ mod tests {
                 "b.rs:1: a circle in user::new, a, b, c: b imports c",
                 "c.rs:1: a circle in user::new, a, b, c: c imports a",
             ]
-        );
-    }
-
-    #[test]
-    fn a_row_is_a_circle_that_there_is() {
-        let table = [("user::new", "a, b")];
-        assert_eq!(findings(&[("a", "b"), ("b", "a")], &table), [""; 0]);
-        let found = findings(&[("a", "b")], &table);
-        assert!(
-            found[0].contains("user::new that there is not: a, b"),
-            "{found:?}"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Looks at hosts and the paths between them: `overlay verify`, `doctor`, `ping` and `monitor`.
 
-use super::Agent;
+use crate::agent::service::Agent;
 use crate::agent::{
     api::{Examine, ExamineCluster, Monitor, SendPing, Verify},
     server::{Handle, Outcome},

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Agent, named};
+use crate::agent::service::{Agent, named, names_of};
 use crate::{
     agent::{
         api::{
-            CountDrops, DropNames, DropsView, ErrorKind, OperationError, ShowDrops, drop_counts,
-            drop_samples, endpoint_drop_counts,
+            CountDrops, DropsView, ErrorKind, OperationError, ShowDrops, drop_counts, drop_samples,
+            endpoint_drop_counts,
         },
         server::{Handle, Outcome},
     },
@@ -95,17 +95,4 @@ fn interface_of(view: &View, endpoint: &Name) -> Result<u32, OperationError> {
             format_args!("this host knows no endpoint {endpoint}: see `overlay endpoint ls`"),
         ),
     })
-}
-
-/// The names of this host's endpoints and of the nodes.
-pub(in crate::agent) fn names_of(view: &View) -> DropNames {
-    let endpoints = view.ready();
-    let nodes = view.mirror.nodes();
-    let nodes = nodes.map(|node| (node.vtep.ip.into(), node.name.clone()));
-    DropNames {
-        endpoints: endpoints
-            .map(|(name, ifindex)| (ifindex, name.clone()))
-            .collect(),
-        nodes: nodes.collect(),
-    }
 }

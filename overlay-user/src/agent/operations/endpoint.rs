@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use tokio::time::timeout;
 
-use super::{Agent, CARRYING};
+use crate::agent::service::{Agent, CARRYING};
 use crate::{
     agent::{
         api::{

@@ -1,6 +1,6 @@
 //! Takes over what another tool kept: `overlay import`.
 
-use super::Agent;
+use crate::agent::service::Agent;
 use crate::{
     agent::{
         api::{ErrorKind, ImportArpd, ImportView, OperationError},

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Agent;
+use crate::agent::service::Agent;
 use crate::{
     agent::{
         api::{

@@ -1,6 +1,6 @@
 //! Follows the registry that is there: `overlay registry adopt`.
 
-use super::Agent;
+use crate::agent::service::Agent;
 use crate::agent::{
     adopt::AtStart,
     api::AdoptRegistry,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use overlay_ebpf::abi::ABI_VERSION;
 
-use super::{Agent, named};
+use crate::agent::service::{Agent, named};
 use crate::{
     agent::{
         api::{

@@ -8,7 +8,7 @@ use super::Route;
 use crate::{
     agent::{
         doctor::{CHANGED, let_through},
-        operations::Agent,
+        service::Agent,
     },
     model::{Answer, Inquiry, LostAt, Name, PathState, Pinged, Sighting, Vtep},
 };

@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::USUAL;
 use crate::{
-    agent::{api::PathState, operations::Agent},
+    agent::{api::PathState, service::Agent},
     model::{Endpoint, Name, NetworkTold, Node, Vni},
 };
 
