@@ -409,15 +409,11 @@ fn directions(
 ) -> impl Iterator<Item = Sample<3>> {
     networks.iter().flat_map(move |network| {
         let name = network.network.as_ref().map(ToString::to_string);
-        let labels = |direction: &str| {
-            [
-                ("vni", network.vni.to_string()),
-                ("network", name.clone().unwrap_or_default()),
-                ("direction", direction.to_owned()),
-            ]
-        };
-        let [sent, received] = values(&network.traffic);
-        [(labels("sent"), sent), (labels("received"), received)]
+        let labels = [
+            ("vni", network.vni.to_string()),
+            ("network", name.unwrap_or_default()),
+        ];
+        both_ways(&labels, values(&network.traffic))
     })
 }
 
@@ -427,16 +423,27 @@ fn directions_of_endpoints(
     values: impl Fn(&Traffic) -> [u64; 2],
 ) -> impl Iterator<Item = Sample<3>> {
     endpoints.iter().flat_map(move |endpoint| {
-        let vni = endpoint.vni.map(|vni| vni.to_string()).unwrap_or_default();
-        let labels = |direction: &str| {
-            [
-                ("vni", vni.clone()),
-                ("endpoint", endpoint.endpoint.to_string()),
-                ("direction", direction.to_owned()),
-            ]
-        };
-        let [sent, received] = values(&endpoint.traffic);
-        [(labels("sent"), sent), (labels("received"), received)]
+        let vni = endpoint.vni.map(|vni| vni.to_string());
+        let labels = [
+            ("vni", vni.unwrap_or_default()),
+            ("endpoint", endpoint.endpoint.to_string()),
+        ];
+        both_ways(&labels, values(&endpoint.traffic))
+    })
+}
+
+/// A sample of what was sent and one of what was received.
+fn both_ways(
+    [first, second]: &[(&'static str, String); 2],
+    [sent, received]: [u64; 2],
+) -> [Sample<3>; 2] {
+    [("sent", sent), ("received", received)].map(|(direction, value)| {
+        let labels = [
+            first.clone(),
+            second.clone(),
+            ("direction", direction.to_owned()),
+        ];
+        (labels, value)
     })
 }
 
