@@ -85,10 +85,7 @@ async fn what_was_exported_is_imported_into_the_other_backend_and_back(fixture: 
         serde_json::from_slice::<serde_json::Value>(line).unwrap();
     }
 
-    let other_fixture = match fixture {
-        Fixture::Sqlite(_) => Fixture::etcd(),
-        Fixture::Etcd(_) => Fixture::sqlite(),
-    };
+    let other_fixture = fixture.other();
     let other = other_fixture.open().await;
     let imported = registry::import(&*other, file.as_slice()).await.unwrap();
     assert_eq!((imported.made, imported.refused), (expected, 0));

@@ -25,6 +25,14 @@ pub(crate) enum Fixture {
 }
 
 impl Fixture {
+    /// A fixture of the other backend.
+    pub(crate) fn other(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => Self::etcd(),
+            Self::Etcd(_) => Self::sqlite(),
+        }
+    }
+
     pub(crate) fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir().unwrap())
     }

@@ -87,10 +87,7 @@ async fn unknown_kinds_and_fields_pass_through_a_backup(fixture: Fixture) {
         .unwrap();
     let (file, counts) = exported(&*registry).await;
     assert_eq!((counts.endpoints, counts.objects), (1, 6));
-    let other_fixture = match fixture {
-        Fixture::Sqlite(_) => Fixture::etcd(),
-        Fixture::Etcd(_) => Fixture::sqlite(),
-    };
+    let other_fixture = fixture.other();
     let other = other_fixture.open().await;
     let imported = registry::import(&*other, file.as_slice()).await.unwrap();
     assert_eq!((imported.made, imported.refused), (counts, 0));
