@@ -423,7 +423,7 @@ pub fn negative(key: &MissKey) -> Option<Negative> {
     unsafe { NEGATIVE.get(key) }.copied()
 }
 
-/// Lends a copy of an endpoint's or a network's count of misses, and keeps what becomes of it.
+/// Lends a copy of an endpoint's or a network's meter of misses, and stores what the caller makes of it.
 #[inline(always)]
 #[expect(
     clippy::needless_borrows_for_generic_args,

@@ -63,9 +63,9 @@ impl Mac {
 /// What an Ethernet header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// To whom.
+    /// Destination.
     pub destination: Mac,
-    /// From whom.
+    /// Source.
     pub source: Mac,
     /// What follows, order of the wire.
     pub ether_type: u16,

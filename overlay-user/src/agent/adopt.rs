@@ -28,15 +28,15 @@ use crate::{
 impl Agent {
     /// Compares the registry with what this host knows; follows it if that is confirmed.
     pub(super) async fn adopt(&self, request: AdoptRegistry) -> Result<AdoptView, OperationError> {
-        let former = self.registry.identity();
+        let previous = self.registry.identity();
         let (identity, snapshot) = peek(&self.config).await?;
         let mut view = compare(&*self.observer.view().await, &snapshot);
-        (view.identity, view.former) = (identity, former);
+        (view.identity, view.former) = (identity, previous);
         if !request.confirmed {
             return Ok(view);
         }
         check(request, identity)?;
-        if identity.is_none() || identity != former {
+        if identity.is_none() || identity != previous {
             let adopted = timeout(COMMIT, self.registry.adopt(identity)).await;
             adopted.map_err(|_| no_answer())??;
         }

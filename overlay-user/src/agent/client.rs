@@ -1,9 +1,9 @@
 //! The API's client, and what verbs do themselves where no agent answers.
 
 pub use super::{
-    archive,
     doctor::without_agent as examine,
     offline::Left,
+    offline_registry,
     teardown::{Doomed, down as take_down},
 };
 pub use crate::platform::Inventory;

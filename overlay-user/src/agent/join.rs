@@ -2,7 +2,7 @@
 //!
 //! Hosts get their addresses from elsewhere, so a claim may be out of date: the host that had the address
 //! is dead, or has another one by now. What proves it is the holder's own word, or its silence: each
-//! agent gives its former address up before it waits for another's, and a node that has not been heard
+//! agent gives its previous address up before it waits for another's, and a node that has not been heard
 //! of for the grace time loses its address to one that has it. See docs/adr/0029-hosts.md.
 
 use std::{
@@ -136,7 +136,7 @@ impl<'a> Join<'a> {
         wanted.any(|wanted| matches!(wanted, NetworkRef::Name(wanted) if wanted.as_str() == name))
     }
 
-    /// Another node has the address: takes it over if that can be. This host's former one is free from
+    /// Another node has the address: takes it over if that can be. This host's previous one is free from
     /// now on whatever comes of it: the session is ours, and the host has another.
     async fn claim(&self, registry: &dyn Registry, conflict: RegistryError) -> anyhow::Result<()> {
         let nodes = registry.nodes().await?;
@@ -146,7 +146,7 @@ impl<'a> Join<'a> {
             && own.vtep.ip != vtep.ip
             && !own.vtep.is_discard()
         {
-            tracing::info!(former = %own.vtep.ip, "giving up the VTEP's former address");
+            tracing::info!(previous = %own.vtep.ip, "giving up the VTEP's previous address");
             let without = self.node.clone().without_address();
             registry.commit(&[Change::PutNode(without)]).await?;
         }
@@ -161,7 +161,7 @@ impl<'a> Join<'a> {
         match self.judge(holder, own.is_some(), Instant::now()) {
             Verdict::Take => {
                 tracing::warn!(
-                    ip = %vtep.ip, former = %holder.name,
+                    ip = %vtep.ip, previous = %holder.name,
                     "taking the VTEP's address over from a node that has not been heard of"
                 );
                 let takeover = [

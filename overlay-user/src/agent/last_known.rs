@@ -10,11 +10,11 @@ use super::instance;
 use crate::{
     config::InstancePaths,
     model::{RegistryId, Revision, Snapshot},
-    reconcile::{Former, Observer},
+    reconcile::{Handover, Observer},
     registry::Registry,
 };
 
-/// How often it is looked whether there is news that the loop did not tell of.
+/// How often what the loop knows is compared with what is written, whether or not it told of a change.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two writes at least.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -26,20 +26,20 @@ pub(super) struct LastKnown {
     pub identity: Option<RegistryId>,
     /// The last revision that was carried over to the kernel.
     pub revision: Revision,
-    /// See [`Former::held`].
+    /// See [`Handover::held`].
     pub held: Snapshot,
-    /// See [`Former::doubted`].
+    /// See [`Handover::doubted`].
     #[serde(default)]
     pub doubted: Snapshot,
-    /// See [`Former::unfollowed`].
+    /// See [`Handover::unfollowed`].
     #[serde(default)]
     pub unfollowed: Snapshot,
 }
 
 impl LastKnown {
     /// What the loop takes in of it.
-    pub(super) fn former(self) -> Former {
-        Former {
+    pub(super) fn handover(self) -> Handover {
+        Handover {
             held: self.held,
             doubted: self.doubted,
             unfollowed: self.unfollowed,
@@ -58,13 +58,13 @@ impl LastKnown {
     }
 }
 
-/// Writes down what the loop knows, as often as that changes. `former` is the revision that the last agent
+/// Writes down what the loop knows, as often as that changes. `previous` is the revision that the last agent
 /// followed. Ends with the loop.
 pub(super) async fn keep(
     mut observer: Observer,
     registry: Arc<dyn Registry>,
     paths: InstancePaths,
-    former: Revision,
+    previous: Revision,
 ) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +75,7 @@ pub(super) async fn keep(
             goes_on = observer.moved() => if !goes_on { return },
         }
         let view = observer.view().await;
-        // Until all has been read, what the former agent wrote is the better word.
+        // Until all has been read, what the previous agent wrote is the better word.
         if view.counters.readings == 0 {
             continue;
         }
@@ -88,15 +88,15 @@ pub(super) async fn keep(
         if written.as_ref() == Some(&now) {
             continue;
         }
-        let Former {
+        let Handover {
             held,
             doubted,
             unfollowed,
-        } = view.former();
+        } = view.handover();
         let known = LastKnown {
             identity: now.0,
             // Nothing is followed while all that is known is held.
-            revision: if now.1 == 0 { former } else { now.1 },
+            revision: if now.1 == 0 { previous } else { now.1 },
             held,
             doubted,
             unfollowed,

@@ -14,7 +14,6 @@ use tokio::{
 
 mod adopt;
 pub mod api;
-pub mod archive;
 pub mod client;
 mod clients;
 mod cluster;
@@ -34,6 +33,7 @@ mod map_reader;
 mod metrics;
 mod monitor;
 pub mod offline;
+pub mod offline_registry;
 mod operations;
 mod paths;
 mod ping;
@@ -63,7 +63,7 @@ use self::{
     prober::Prober,
     service::{Agent, Parts},
     sightings::Sightings,
-    startup_retry::Waiting,
+    startup_retry::StartupRetry,
     underlay::Moved,
 };
 use crate::{
@@ -145,19 +145,19 @@ async fn start(config: &Config, paths: &InstancePaths) -> anyhow::Result<Started
         config.iface.clone(),
         config.local_ip,
     )?);
-    let former = InstanceRecord::read(paths)?;
-    let kept = former.as_ref().and_then(|former| former.vtep);
-    let underlay = underlay::settle(&platform, kept).await?;
+    let previous = InstanceRecord::read(paths)?;
+    let kept = previous.as_ref().and_then(|previous| previous.vtep);
+    let underlay = underlay::choose(&platform, kept).await?;
     tokio::task::spawn_blocking(datapath::require).await??;
     let mut record = InstanceRecord::of(config, underlay.ip).await?;
-    if let Some(former) = &former {
-        preflight::check_namespace(former, &record, paths, config).await?;
+    if let Some(previous) = &previous {
+        preflight::check_namespace(previous, &record, paths, config).await?;
     }
     let listener = server::listen(&paths.socket, config.socket_group.as_deref())?;
     let adoption = Arc::new(AtStart::new(config.clone(), Arc::clone(&platform) as _));
-    let waiting = Waiting::new(
+    let startup_retry = StartupRetry::new(
         config,
-        former.as_ref().map(|former| &former.registry),
+        previous.as_ref().map(|previous| &previous.registry),
         &listener,
         &adoption,
     );
@@ -166,12 +166,12 @@ async fn start(config: &Config, paths: &InstancePaths) -> anyhow::Result<Started
         port: config.port,
     };
     let refused = Mutex::default();
-    let (registry, last_known) = waiting
+    let (registry, last_known) = startup_retry
         .until_done(|| async {
-            let opening = preflight::open(config, former.as_ref(), adoption.is_adopted());
+            let opening = preflight::open(config, previous.as_ref(), adoption.is_adopted());
             let registry = limited::open(&config.registry.url, ANSWER, opening).await?;
             let nodes = registry.nodes().await?;
-            preflight::check_node(config, former.as_ref(), vtep, &nodes)?;
+            preflight::check_node(config, previous.as_ref(), vtep, &nodes)?;
             let last_known = LastKnown::read(paths, registry.identity())?;
             preflight::check_history(config, &last_known, &*registry, &*platform, &refused).await?;
             Ok((registry, last_known))
@@ -193,8 +193,8 @@ async fn start(config: &Config, paths: &InstancePaths) -> anyhow::Result<Started
     };
     let fast_path_problem = keeper.ensure().await?.problem;
     let session = record.session(&config.instance);
-    let join = Join::new(config, vtep, underlay.mtu, &session, former.is_none());
-    let node = waiting
+    let join = Join::new(config, vtep, underlay.mtu, &session, previous.is_none());
+    let node = startup_retry
         .until_done(|| async {
             underlay::check(&platform).await?;
             join.attempt(&*registry).await
@@ -281,7 +281,7 @@ async fn serve(
         .measured_by(Arc::clone(&counters) as _)
         .handing_on(inquiries);
     if last_known != LastKnown::default() {
-        reconciler = reconciler.after(last_known.former());
+        reconciler = reconciler.after(last_known.handover());
     }
     let watchdog = Arc::clone(observer.watchdog());
     watchdog::start(Arc::clone(&watchdog)).context("no thread for the watchdog")?;

@@ -142,7 +142,7 @@ impl Paths {
         }
     }
 
-    /// What is to be sent `now`: to whom, under which id, how long. Tells which states that ends, and which begin.
+    /// Echoes to send `now`: receiver, id and length of each. Reports which path states end by that, and which begin.
     pub(super) fn due(
         &self,
         now: Duration,

@@ -21,15 +21,15 @@ use crate::{
 /// Refuses a start in another network namespace than that in which the instance's datapath is. If
 /// that namespace is gone, forgets the datapath, which went with it.
 pub(super) async fn check_namespace(
-    former: &InstanceRecord,
+    previous: &InstanceRecord,
     now: &InstanceRecord,
     paths: &InstancePaths,
     config: &Config,
 ) -> anyhow::Result<()> {
-    if former.netns == now.netns {
+    if previous.netns == now.netns {
         return Ok(());
     }
-    if Netns::with_identity(&former.netns).await?.is_some() {
+    if Netns::with_identity(&previous.netns).await?.is_some() {
         bail!(
             "instance {instance} has its datapath in another network namespace: take it down with \
              `overlay --instance {instance} down` first, or start the agent there",
@@ -44,14 +44,14 @@ pub(super) async fn check_namespace(
 /// `is_adopted`: what this host has is not held against a new one that is empty.
 pub(super) async fn open(
     config: &Config,
-    former: Option<&InstanceRecord>,
+    previous: Option<&InstanceRecord>,
     is_adopted: bool,
 ) -> Result<Arc<dyn Registry>, RegistryError> {
     let settings = &config.registry;
-    match former.map(|former| &former.registry) {
-        Some(former) if former.url == settings.url && !is_adopted => {
+    match previous.map(|previous| &previous.registry) {
+        Some(previous) if previous.url == settings.url && !is_adopted => {
             let settings = registry::RegistrySettings {
-                identity: former.identity,
+                identity: previous.identity,
                 ..settings.clone()
             };
             registry::open_existing(&settings).await
@@ -66,7 +66,7 @@ type Refused = Option<(Instant, Revision, String)>;
 /// How long a refused one is not read again at the same revision: a thousand hosts may wait for another.
 const REFUSED: Duration = Duration::from_mins(1);
 
-/// Does not follow a registry that was put back to a former state while no agent ran, and lacks more than
+/// Does not follow a registry that was put back to an older state while no agent ran, and lacks more than
 /// half of this host's endpoints now or has them elsewhere.
 pub(super) async fn check_history(
     config: &Config,
@@ -117,7 +117,7 @@ pub(super) async fn check_history(
 pub(super) async fn standing(
     platform: &dyn Platform,
 ) -> Result<BTreeMap<Name, Option<Name>>, PlatformError> {
-    let mut places = platform.places().await?;
+    let mut places = platform.port_namespaces().await?;
     let ports = platform.ports().await?.into_iter();
     let standing = ports.map(|port| {
         let place = places.remove(&port.endpoint);
@@ -144,35 +144,35 @@ pub(super) fn take_out(
 /// a second node for one host; and another host's node.
 pub(super) fn check_node(
     config: &Config,
-    former: Option<&InstanceRecord>,
+    previous: Option<&InstanceRecord>,
     vtep: Vtep,
     nodes: &[Node],
 ) -> anyhow::Result<()> {
     let known = |name: &Name| nodes.iter().find(|node| node.name == *name);
     let Config { instance, node, .. } = config;
     let url = &config.registry.url;
-    if let Some(InstanceRecord { node: former, .. }) = former
-        && former != node
-        && known(former).is_some()
+    if let Some(InstanceRecord { node: previous, .. }) = previous
+        && previous != node
+        && known(previous).is_some()
     {
         bail!(
-            "instance {instance} is node {former} in the registry: start it with --node {former}, \
+            "instance {instance} is node {previous} in the registry: start it with --node {previous}, \
              or take that away with `overlay --instance {instance} down` first"
         );
     }
-    if let Some(former) = former
-        && former.registry.url != *url
-        && known(&former.node).is_none()
+    if let Some(previous) = previous
+        && previous.registry.url != *url
+        && known(&previous.node).is_none()
     {
         bail!(
             "registry {url} does not know node {}, which this instance was with registry {}: start \
              it with that one, or take the instance down with `overlay --instance {instance} down` \
              first",
-            former.node,
-            former.registry.url
+            previous.node,
+            previous.registry.url
         );
     }
-    let is_ours = former.is_some_and(|former| former.node == *node);
+    let is_ours = previous.is_some_and(|previous| previous.node == *node);
     match known(node) {
         Some(other) if !is_ours && other.vtep != vtep && other.alive => bail!(
             "node {node} is alive with VTEP {}: choose another name with --node, or stop its agent and \
@@ -198,7 +198,7 @@ mod tests {
         Config::load(settings, None).unwrap()
     }
 
-    fn former(node: &str) -> InstanceRecord {
+    fn previous(node: &str) -> InstanceRecord {
         InstanceRecord {
             node: node.parse().unwrap(),
             iface: "u0".parse().unwrap(),
@@ -226,11 +226,11 @@ mod tests {
     #[track_caller]
     fn refused(
         config: &Config,
-        former: Option<&InstanceRecord>,
+        previous: Option<&InstanceRecord>,
         registry: &[Node],
         parts: &[&str],
     ) {
-        let line = check_node(config, former, vtep("10.0.0.1"), registry)
+        let line = check_node(config, previous, vtep("10.0.0.1"), registry)
             .unwrap_err()
             .to_string();
         for part in parts {
@@ -243,11 +243,11 @@ mod tests {
         let stale = registry("h0", "10.0.0.1", false);
         refused(
             &config(),
-            Some(&former("h0")),
+            Some(&previous("h0")),
             &stale,
             &["h0", "--node", "down"],
         );
-        check_node(&config(), Some(&former("h0")), vtep("10.0.0.1"), &[]).unwrap();
+        check_node(&config(), Some(&previous("h0")), vtep("10.0.0.1"), &[]).unwrap();
     }
 
     #[test]
@@ -259,11 +259,11 @@ mod tests {
         let moved = registry("h1", "10.0.0.1", false);
         refused(
             &other,
-            Some(&former("h1")),
+            Some(&previous("h1")),
             &[],
             &["other.db", "h1", "down"],
         );
-        check_node(&other, Some(&former("h1")), vtep("10.0.0.1"), &moved).unwrap();
+        check_node(&other, Some(&previous("h1")), vtep("10.0.0.1"), &moved).unwrap();
         check_node(&other, None, vtep("10.0.0.1"), &[]).unwrap();
     }
 
@@ -279,6 +279,6 @@ mod tests {
         let silent = registry("h1", "10.0.0.2", false);
         check_node(&config(), None, vtep("10.0.0.1"), &silent).unwrap();
         // The same host with another address.
-        check_node(&config(), Some(&former("h1")), vtep("10.0.0.1"), &another).unwrap();
+        check_node(&config(), Some(&previous("h1")), vtep("10.0.0.1"), &another).unwrap();
     }
 }

@@ -31,7 +31,7 @@ const TRIES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 pub(super) const EXTENSION: Duration = Duration::from_mins(1);
 
 /// Whether and how a start waits.
-pub(super) struct Waiting<'a> {
+pub(super) struct StartupRetry<'a> {
     config: &'a Config,
     /// Where clients are told so meanwhile.
     socket: &'a UnixListener,
@@ -42,18 +42,18 @@ pub(super) struct Waiting<'a> {
     begun: Instant,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> StartupRetry<'a> {
     /// Waits if the instance's agent ran here before, with the same registry: the URL of another one may be
     /// wrong, but for another list of etcd's members.
     pub(super) fn new(
         config: &'a Config,
-        former: Option<&registry::RegistrySettings>,
+        previous: Option<&registry::RegistrySettings>,
         socket: &'a UnixListener,
         adoption: &'a Arc<AtStart>,
     ) -> Self {
         let url = &config.registry.url;
         let for_registry =
-            former.is_some_and(|former| former.url == *url || url.starts_with("etcd://"));
+            previous.is_some_and(|previous| previous.url == *url || url.starts_with("etcd://"));
         Self {
             config,
             socket,
@@ -221,7 +221,8 @@ mod tests {
         let listener = server::listen(&socket, None).unwrap();
         let config = config("etcd://10.0.0.1:2379");
         let adoption = adoption(&config);
-        let waiting = Waiting::new(&config, Some(&config.registry), &listener, &adoption);
+        let startup_retry =
+            StartupRetry::new(&config, Some(&config.registry), &listener, &adoption);
         let (asked, was_asked) = watch::channel(false);
         let client = Client::at("a".parse().unwrap(), socket);
         let asking = async {
@@ -236,7 +237,7 @@ mod tests {
                 Err(away())
             }
         };
-        let (outcome, error) = tokio::join!(waiting.until_done(work), asking);
+        let (outcome, error) = tokio::join!(startup_retry.until_done(work), asking);
         assert_eq!(outcome.unwrap(), 7);
         assert!(error.contains("etcd://10.0.0.1:2379"), "{error}");
         assert!(error.contains("no route to host"), "{error}");
@@ -247,17 +248,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listener = server::listen(&folder.path().join("a.sock"), None).unwrap();
         let refused = || anyhow::Error::from(RegistryError::Refused("wrong password".to_owned()));
-        let former = registry::RegistrySettings::new("sqlite:///x.db".to_owned());
-        for (url, former, error) in [
+        let previous = registry::RegistrySettings::new("sqlite:///x.db".to_owned());
+        for (url, previous, error) in [
             ("etcd://10.0.0.1:2379", None, away as fn() -> anyhow::Error),
-            ("sqlite:///y.db", Some(&former), away),
-            ("etcd://10.0.0.1:2379", Some(&former), refused),
+            ("sqlite:///y.db", Some(&previous), away),
+            ("etcd://10.0.0.1:2379", Some(&previous), refused),
         ] {
             let tries = AtomicUsize::new(0);
             let config = config(url);
             let adoption = adoption(&config);
-            let waiting = Waiting::new(&config, former, &listener, &adoption);
-            let outcome: anyhow::Result<()> = waiting
+            let startup_retry = StartupRetry::new(&config, previous, &listener, &adoption);
+            let outcome: anyhow::Result<()> = startup_retry
                 .until_done(|| async {
                     tries.fetch_add(1, Ordering::Relaxed);
                     Err(error())

@@ -18,14 +18,14 @@ const ABSENCE: Duration = Duration::from_secs(5);
 /// Between two looks for an address at the start.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The underlay to start with. The VTEP keeps its `former` address if that is there, or comes back in a
+/// The underlay to start with. The VTEP keeps its `previous` address if that is there, or comes back in a
 /// moment; otherwise it gets the interface's own.
-pub(super) async fn settle(
+pub(super) async fn choose(
     platform: &Linux,
-    former: Option<Ipv4Addr>,
+    previous: Option<Ipv4Addr>,
 ) -> Result<Underlay, PlatformError> {
-    if let Some(former) = former {
-        platform.keep_address(former).await;
+    if let Some(previous) = previous {
+        platform.keep_address(previous).await;
     }
     let deadline = Instant::now() + ABSENCE;
     let underlay = loop {
@@ -33,7 +33,7 @@ pub(super) async fn settle(
             break underlay;
         }
         let another = platform.underlay_anew().await;
-        if former.is_none() || Instant::now() >= deadline {
+        if previous.is_none() || Instant::now() >= deadline {
             break another?;
         }
         tokio::time::sleep(RETRY).await;

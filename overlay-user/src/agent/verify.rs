@@ -28,7 +28,7 @@ mod rows;
 
 use rows::{Chunks, Rows, Wanted};
 
-/// How long hosts have to answer a question. Who has a million rows takes a second or two.
+/// How long hosts have to answer a question. A host with a million rows takes a second or two.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at what differs: longer than any host is behind the registry.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -131,7 +131,7 @@ fn write_cluster(found: &ClusterView, out: &mut dyn Write) -> io::Result<()> {
     write_findings(&found.findings, out)
 }
 
-/// A row for who sends, a column for whom it is for.
+/// A row for each sender, a column for each receiver.
 fn write_matrix(found: &ClusterView, out: &mut dyn Write) -> io::Result<()> {
     let names = found.hosts.iter().map(|host| host.node.to_string());
     let mut matrix = Table::with_header(iter::once("FROM \\ TO".to_owned()).chain(names));

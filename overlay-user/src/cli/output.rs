@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::observe::table::{Layout, Table};
 
-/// For whom the output is.
+/// The reader of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -83,7 +83,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// For whom it prints.
+    /// The reader.
     pub(super) fn format(&self) -> Format {
         self.format
     }

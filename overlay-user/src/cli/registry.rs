@@ -11,7 +11,7 @@ use super::{CommandError, Context, WHOLE, output};
 use crate::{
     agent::{
         api::{AdoptRegistry, AdoptView, Counts, Findings, Imported, Repair, ShowStatus},
-        client::archive,
+        client::offline_registry,
     },
     config::RegistryFlags,
 };
@@ -119,7 +119,7 @@ impl FileArgs {
         let (named, file) = (self.registry.named()?, self.file);
         let instance = context.client.instance().clone();
         let work = format!("writing {}", file.display());
-        let writing = archive::export(named, &instance, &file);
+        let writing = offline_registry::export(named, &instance, &file);
         let counts = context.in_time(&work, WHOLE, writing).await?;
         // What goes to a pipe is the export itself.
         if file.starts_with("/dev") {
@@ -135,7 +135,7 @@ impl FileArgs {
         let (named, file) = (self.registry.named()?, self.file);
         let instance = context.client.instance().clone();
         let work = format!("importing {}", file.display());
-        let importing = archive::import(named, &instance, &file);
+        let importing = offline_registry::import(named, &instance, &file);
         let imported = context.in_time(&work, WHOLE, importing).await?;
         context.output.show(&imported, write_imported)?;
         match imported.refused {
@@ -187,7 +187,7 @@ impl CheckArgs {
     async fn check(self, context: &mut Context<'_>) -> Result<(), CommandError> {
         let named = self.registry.named()?;
         let instance = context.client.instance().clone();
-        let checking = archive::check(named, &instance, self.repair);
+        let checking = offline_registry::check(named, &instance, self.repair);
         let work = "checking the registry";
         let found = context.in_time(work, WHOLE, checking).await?;
         context.output.show(&found, write_findings)?;

@@ -28,7 +28,7 @@ use super::{
     inject::inject,
     log, map_handle,
     maps::Maps,
-    migrate::Former,
+    migrate::OlderVersion,
     misses, object,
     pins::{Pins, unpin},
     query, reply,
@@ -82,9 +82,9 @@ impl Kernel {
         features::require()?;
         let decap = features::probe(&mut object::parse_for_probes()?)?;
         let pins = Pins::create(&settings.pins)?;
-        let former = Former::find(&pins)?;
-        for former in &former {
-            former.hand_over(&pins)?;
+        let older = OlderVersion::find(&pins)?;
+        for older in &older {
+            older.hand_over(&pins)?;
         }
         for name in map::ALL {
             map_handle::check_shape(&pins, name)?;
@@ -94,10 +94,10 @@ impl Kernel {
         let mut maps = Maps::take(&mut ebpf)?;
         maps.adopt(&resized)?;
         maps.restore_numbering()?;
-        for former in &former {
-            former.copy_rows(&mut maps)?;
+        for older in &older {
+            older.copy_rows(&mut maps)?;
         }
-        if !former.is_empty() {
+        if !older.is_empty() {
             // What an earlier version left has no numbers yet.
             maps.restore_numbering()?;
         }
@@ -414,9 +414,9 @@ impl Datapath for Kernel {
         // already.
         self.pins.retire_others()?;
         self.retire_calls(&mut state)?;
-        for former in self.pins.underlay_links()? {
-            if former != index {
-                unpin(&self.pins.underlay_link(former))?;
+        for older in self.pins.underlay_links()? {
+            if older != index {
+                unpin(&self.pins.underlay_link(older))?;
             }
         }
         match self.hook.mode() {
@@ -436,9 +436,9 @@ impl Datapath for Kernel {
         state.external.retain(|ifindex| !is_gone(*ifindex));
         state.external.extend(ifindexes);
         self.guard_external(&mut state)?;
-        for former in self.pins.external_links()? {
-            if is_gone(former) {
-                unpin(&self.pins.external_link(former))?;
+        for older in self.pins.external_links()? {
+            if is_gone(older) {
+                unpin(&self.pins.external_link(older))?;
             }
         }
         Ok(())

@@ -174,8 +174,8 @@ impl Maps {
     }
 
     /// Adds what an earlier agent's tables of other capacities held.
-    pub(super) fn adopt(&mut self, former: &ResizedTables) -> Result<(), DatapathError> {
-        self.tables.adopt(former)
+    pub(super) fn adopt(&mut self, previous: &ResizedTables) -> Result<(), DatapathError> {
+        self.tables.adopt(previous)
     }
 
     /// Adds what an earlier version of the ABI held of a VTEP and the way to it.
@@ -347,7 +347,7 @@ impl Maps {
             .map_err(|error| failed("write to", map::EXTERNAL, &error))
     }
 
-    /// Chooses what the programs know by which packets they left to the device, unless a former agent has: its
+    /// Chooses what the programs know by which packets they left to the device, unless a previous agent has: its
     /// programs run until they are replaced one by one.
     fn choose_voucher(&mut self) -> Result<(), DatapathError> {
         let known = self.external.get(&External::VOUCHER, 0);

@@ -44,7 +44,7 @@ const UNCHANGED: [&str; 6] = [
 /// Value of `fdb` in version 2. In version 1 `slot` and `used_s` were zero.
 #[repr(C)]
 #[derive(Clone, Copy, Plain, Zeroable)]
-struct FormerFdb {
+struct FdbV2 {
     generation: u64,
     ifindex: u32,
     vtep: [u8; 4],
@@ -57,7 +57,7 @@ struct FormerFdb {
 /// Value of `endpoints` in version 2. In version 1 `slot` was zero.
 #[repr(C)]
 #[derive(Clone, Copy, Plain, Zeroable)]
-struct FormerEndpoint {
+struct EndpointV2 {
     generation: u64,
     vni: u32,
     mtu: u32,
@@ -71,7 +71,7 @@ struct FormerEndpoint {
 /// Value of `vteps` in version 2.
 #[repr(C)]
 #[derive(Clone, Copy, Plain, Zeroable)]
-struct FormerVtep {
+struct VtepV2 {
     port: [u8; 2],
     mtu: u16,
     next_hop: [u8; 4],
@@ -80,16 +80,16 @@ struct FormerVtep {
 /// Value of `networks` in version 2. In version 1 `mtu` was all there was.
 #[repr(C)]
 #[derive(Clone, Copy, Plain, Zeroable)]
-struct FormerNetwork {
+struct NetworkV2 {
     mtu: u32,
     flags: u16,
     slot: u16,
 }
 
 /// The pins of an earlier version.
-pub(super) struct Former(Pins);
+pub(super) struct OlderVersion(Pins);
 
-impl Former {
+impl OlderVersion {
     /// Looks for earlier versions' pins, the latest first. A later one's are refused: what they mean is not known
     /// here.
     pub(super) fn find(pins: &Pins) -> Result<Vec<Self>, DatapathError> {
@@ -131,19 +131,19 @@ impl Former {
     pub(super) fn copy_rows(&self, maps: &mut Maps) -> Result<(), DatapathError> {
         self.copy_networks(maps)?;
         self.copy(map::VTEPS, |ip: [u8; 4], row: [u8; 8]| {
-            let row: FormerVtep = bytemuck::cast(row);
+            let row: VtepV2 = bytemuck::cast(row);
             let (vtep, row) = vtep(ip, row);
             maps.adopt_vtep(vtep, &row)
         })?;
         self.copy(map::ENDPOINTS, |ifindex: u32, row: [u8; 48]| {
-            let row: FormerEndpoint = bytemuck::cast(row);
+            let row: EndpointV2 = bytemuck::cast(row);
             match endpoint(&row) {
                 Some(endpoint) => maps.adopt_endpoint(ifindex, &endpoint, row.slot),
                 None => Ok(()),
             }
         })?;
         self.copy(map::FDB, |key: [u8; 12], row: [u8; 24]| {
-            let row: FormerFdb = bytemuck::cast(row);
+            let row: FdbV2 = bytemuck::cast(row);
             match fdb_key(bytemuck::cast(key)) {
                 Some(key) => maps.adopt_fdb(&key, &fdb_row(&row), row.used_s),
                 None => Ok(()),
@@ -156,7 +156,7 @@ impl Former {
     }
 
     fn copy_networks(&self, maps: &mut Maps) -> Result<(), DatapathError> {
-        let mut adopt = |vni: u32, row: FormerNetwork| {
+        let mut adopt = |vni: u32, row: NetworkV2| {
             let network = NetworkRow {
                 mtu: row.mtu,
                 on_demand: row.flags & abi::NetworkEntry::ON_DEMAND != 0,
@@ -169,9 +169,9 @@ impl Former {
         let info = info(&self.0.map(map::NETWORKS), map::NETWORKS)?;
         if info.is_some_and(|info| info.value_size() as usize == size_of::<u32>()) {
             return self.copy(map::NETWORKS, |vni, mtu: u32| {
-                let row = FormerNetwork {
+                let row = NetworkV2 {
                     mtu,
-                    ..FormerNetwork::zeroed()
+                    ..NetworkV2::zeroed()
                 };
                 adopt(vni, row)
             });
@@ -220,7 +220,7 @@ impl Former {
     }
 }
 
-fn vtep(ip: [u8; 4], row: FormerVtep) -> (Vtep, VtepRow) {
+fn vtep(ip: [u8; 4], row: VtepV2) -> (Vtep, VtepRow) {
     let port = u16::from_be_bytes(row.port);
     let next_hop = Ipv4Addr::from(row.next_hop);
     let path = VtepPath {
@@ -231,7 +231,7 @@ fn vtep(ip: [u8; 4], row: FormerVtep) -> (Vtep, VtepRow) {
     (Vtep { ip, port }, VtepRow { port, path })
 }
 
-fn endpoint(row: &FormerEndpoint) -> Option<EndpointRow> {
+fn endpoint(row: &EndpointV2) -> Option<EndpointRow> {
     let entry = abi::EndpointEntry {
         generation: row.generation,
         vni: row.vni,
@@ -251,7 +251,7 @@ fn fdb_key(key: abi::FdbKey) -> Option<FdbKey> {
     })
 }
 
-fn fdb_row(row: &FormerFdb) -> FdbRow {
+fn fdb_row(row: &FdbV2) -> FdbRow {
     let target = if row.ifindex == 0 {
         FdbTarget::Remote {
             vtep: Ipv4Addr::from(row.vtep).into(),

@@ -148,7 +148,7 @@ mod tests {
         let mac = Wanted::Mac("02:42:07:07:07:03".parse().unwrap());
         let ipv4 = Wanted::Ip("7.7.7.3".parse().unwrap());
         let ipv6 = Wanted::Ip("fd00::3".parse().unwrap());
-        for (wanted, asker, requester_ip) in [
+        for (wanted, requester, requester_ip) in [
             (mac, "::", None),
             (ipv4, "7.7.7.2", Some("7.7.7.2")),
             (ipv6, "fd00::2", Some("fd00::2")),
@@ -161,7 +161,7 @@ mod tests {
                 requester_mac: "02:42:07:07:07:02".parse().unwrap(),
                 requester_ip: requester_ip.map(|ip| ip.parse().unwrap()),
             };
-            let event = event(wanted, asker);
+            let event = event(wanted, requester);
             assert_eq!(parse(bytemuck::bytes_of(&event)), Some(expected));
         }
     }

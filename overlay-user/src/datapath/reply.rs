@@ -22,15 +22,15 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// The MAC that [`ALL_NODES`] maps to (RFC 2464 section 7).
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
-/// The frame that tells a miss's asker that the address it wants is at `mac`. `None`: the miss is no
+/// The frame that tells a miss's requester that the address it wants is at `mac`. `None`: the miss is no
 /// question.
 pub(super) fn frame(miss: &Miss, mac: Mac) -> Option<Vec<u8>> {
     let frame = match (miss.wanted, miss.requester_ip) {
-        (Wanted::Ip(IpAddr::V4(ip)), Some(IpAddr::V4(asker))) => {
-            reply((mac, ip), (miss.requester_mac, asker))
+        (Wanted::Ip(IpAddr::V4(ip)), Some(IpAddr::V4(requester))) => {
+            reply((mac, ip), (miss.requester_mac, requester))
         }
-        (Wanted::Ip(IpAddr::V6(ip)), Some(IpAddr::V6(asker))) => {
-            advertisement((mac, ip), (miss.requester_mac.octets(), asker), true)
+        (Wanted::Ip(IpAddr::V6(ip)), Some(IpAddr::V6(requester))) => {
+            advertisement((mac, ip), (miss.requester_mac.octets(), requester), true)
         }
         // Duplicate address detection is answered to all, unsolicited (RFC 4861 section 7.2.4).
         (Wanted::Ip(IpAddr::V6(ip)), None) => {
@@ -69,14 +69,14 @@ fn gratuitous((mac, ip): (Mac, Ipv4Addr)) -> Result<Vec<u8>, BuildVecWriteError>
 
 fn reply(
     (mac, ip): (Mac, Ipv4Addr),
-    (requester_mac, asker): (Mac, Ipv4Addr),
+    (requester_mac, requester): (Mac, Ipv4Addr),
 ) -> Result<Vec<u8>, BuildVecWriteError> {
     let packet = ArpEthIpv4Packet {
         operation: ArpOperation::REPLY,
         sender_mac: mac.octets(),
         sender_ipv4: ip.octets(),
         target_mac: requester_mac.octets(),
-        target_ipv4: asker.octets(),
+        target_ipv4: requester.octets(),
     };
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(mac.octets(), requester_mac.octets())
@@ -87,7 +87,7 @@ fn reply(
 
 fn advertisement(
     (mac, ip): (Mac, Ipv6Addr),
-    (requester_mac, asker): ([u8; 6], Ipv6Addr),
+    (requester_mac, requester): ([u8; 6], Ipv6Addr),
     solicited: bool,
 ) -> Result<Vec<u8>, BuildVecWriteError> {
     let flags = NeighborAdvertisementHeader {
@@ -98,7 +98,7 @@ fn advertisement(
     let option = [&TARGET_LINK_LAYER_ADDRESS[..], &mac.octets()].concat();
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(mac.octets(), requester_mac)
-        .ipv6(ip.octets(), asker.octets(), HOP_LIMIT)
+        .ipv6(ip.octets(), requester.octets(), HOP_LIMIT)
         .icmpv6(Icmpv6Type::NeighborAdvertisement(flags))
         .write_to_vec(&mut frame, &[&ip.octets()[..], &option].concat())?;
     Ok(frame)
@@ -113,13 +113,13 @@ mod tests {
 
     const MAC: [u8; 6] = [2, 0x42, 7, 7, 7, 3];
 
-    fn miss(wanted: &str, asker: Option<&str>) -> Miss {
+    fn miss(wanted: &str, requester: Option<&str>) -> Miss {
         Miss {
             vni: Vni::try_from(42).unwrap(),
             wanted: Wanted::Ip(wanted.parse().unwrap()),
             ifindex: 7,
             requester_mac: "02:42:07:07:07:02".parse().unwrap(),
-            requester_ip: asker.map(|ip| ip.parse().unwrap()),
+            requester_ip: requester.map(|ip| ip.parse().unwrap()),
         }
     }
 
@@ -163,8 +163,8 @@ mod tests {
 
     #[test]
     fn neighbour_solicitations_are_answered_as_the_programs_do() {
-        for (asker, source) in [(Some("fd00::2"), "fd00::2"), (None, "::")] {
-            let frame = answer(&miss("fd00::3", asker)).unwrap();
+        for (requester, source) in [(Some("fd00::2"), "fd00::2"), (None, "::")] {
+            let frame = answer(&miss("fd00::3", requester)).unwrap();
             let (ip, message) = advertised(source);
             assert_eq!(frame[14..18], ip.version_class_flow);
             assert_eq!(frame[18..20], ip.payload_len);

@@ -12,14 +12,14 @@ pub enum Inquiry {
     Paths,
     /// What the programs of a node have seen of an echo.
     Seen {
-        /// Who is asked.
+        /// The node that is asked.
         node: Name,
         /// The echo.
         id: u64,
     },
     /// To send an echo, and to say what became of it.
     Ping {
-        /// Who is asked.
+        /// The node that is asked.
         node: Name,
         /// The echo.
         ping: Ping,

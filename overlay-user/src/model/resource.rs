@@ -69,16 +69,16 @@ pub trait Resource: Serialize + DeserializeOwned {
         }
     }
 
-    /// `former` with what this says. What a newer binary has added to it stays: fields, claims, references.
-    fn update(&self, former: &Object) -> Result<Object, String> {
-        let (known, new) = (Self::of(former)?, self.to_object()?);
-        let mut body = former.body.clone();
+    /// `previous` with what this says. What a newer binary has added to it stays: fields, claims, references.
+    fn update(&self, previous: &Object) -> Result<Object, String> {
+        let (known, new) = (Self::of(previous)?, self.to_object()?);
+        let mut body = previous.body.clone();
         replace(&mut body, &fields(&known)?, new.body);
         Ok(Object {
             body,
-            claims: replaced(&former.claims, &known.claims(), new.claims),
-            references: replaced(&former.references, &known.references(), new.references),
-            revision: former.revision,
+            claims: replaced(&previous.claims, &known.claims(), new.claims),
+            references: replaced(&previous.references, &known.references(), new.references),
+            revision: previous.revision,
             id: new.id,
         })
     }
@@ -227,12 +227,12 @@ mod tests {
 
     #[test]
     fn what_a_newer_binary_has_added_stays() {
-        let mut former = router(Some(1400), 7).to_object().unwrap();
-        former.revision = 9;
-        former.body.insert("color".to_owned(), "red".into());
-        former.body["limits"]["packets"] = 3.into();
-        former.claims.push(unique("other"));
-        let updated = router(None, 8).update(&former).unwrap();
+        let mut previous = router(Some(1400), 7).to_object().unwrap();
+        previous.revision = 9;
+        previous.body.insert("color".to_owned(), "red".into());
+        previous.body["limits"]["packets"] = 3.into();
+        previous.claims.push(unique("other"));
+        let updated = router(None, 8).update(&previous).unwrap();
         assert_eq!(
             Value::Object(updated.body),
             serde_json::json!({"name": "r1", "color": "red", "limits": {"flows": 8, "packets": 3}})

@@ -110,8 +110,8 @@ impl Layout {
             column.set_padding((0, GAP));
         }
         let content = rows.column_max_content_widths().into_iter();
-        let former = self.widths.take().unwrap_or_default().into_iter();
-        let widths = content.zip(former.chain(iter::repeat(0)));
+        let previous = self.widths.take().unwrap_or_default().into_iter();
+        let widths = content.zip(previous.chain(iter::repeat(0)));
         self.widths = Some(widths.map(|(now, before)| now.max(before)).collect());
         writeln!(out, "{}", rows.trim_fmt())
     }

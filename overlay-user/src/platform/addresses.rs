@@ -26,14 +26,14 @@ impl Linux {
         let endpoint = spec.endpoint.as_str();
         let recorded = records.get(endpoint).context(setting)?;
         let wanted: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
-        let mut former: Vec<_> = recorded.iter().flat_map(|text| text.lines()).collect();
-        former.retain(|net| !wanted.iter().any(|wanted| wanted == net));
+        let mut previous: Vec<_> = recorded.iter().flat_map(|text| text.lines()).collect();
+        previous.retain(|net| !wanted.iter().any(|wanted| wanted == net));
         let is_as_recorded = recorded.as_ref() == Some(&wanted.join("\n"));
         if !is_as_recorded {
             let all = wanted.iter().map(String::as_str);
-            let all: Vec<_> = all.chain(former.iter().copied()).collect();
+            let all: Vec<_> = all.chain(previous.iter().copied()).collect();
             records.put(endpoint, &all.join("\n")).context(setting)?;
-            for net in former.iter().filter_map(|net| net.parse().ok()) {
+            for net in previous.iter().filter_map(|net| net.parse().ok()) {
                 inner.remove_address(index, net).await.context(setting)?;
             }
         }

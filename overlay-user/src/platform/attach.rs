@@ -210,7 +210,7 @@ impl Linux {
             _ => "is gone",
         };
         Err(PlatformError::Refused(format!(
-            "the namespace that {} led to {why}: attach the endpoint to the one that it shall be in with \
+            "the namespace that {} led to {why}: attach the endpoint to the intended one with \
              `overlay endpoint move {endpoint} --netns PID|PATH`, or remove it",
             attached.target
         )))

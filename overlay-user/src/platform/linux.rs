@@ -435,7 +435,7 @@ impl Platform for Linux {
             .collect())
     }
 
-    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
+    async fn port_namespaces(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
         let reading = || "reading which ports are ours".to_owned();
         let ports = &self.records.ports;
         let mut places = BTreeMap::new();
@@ -509,7 +509,7 @@ impl Platform for Linux {
             .context(|| "reading which namespaces are ours".to_owned())?;
         // A namespace with a port is no orphan, and need not be looked into.
         let reading = || "reading which ports are ours".to_owned();
-        let in_use: BTreeSet<Name> = self.places().await?.into_values().collect();
+        let in_use: BTreeSet<Name> = self.port_namespaces().await?.into_values().collect();
         let mut result = Ok(());
         for name in &names {
             let is_whole = netns::is_mounted(name).context(reading)?;

@@ -183,7 +183,7 @@ pub trait Platform: Send + Sync + 'static {
     async fn ports(&self) -> Result<Vec<Port>, PlatformError>;
 
     /// Where ports lead, as far as that is recorded: endpoint -> namespace.
-    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError>;
+    async fn port_namespaces(&self) -> Result<BTreeMap<Name, Name>, PlatformError>;
 
     /// Makes the namespace, the veth and its MTU what `spec` says. A new one is down at both ends; once its host
     /// side was set up with [`Self::set_ports_up`], [`Self::refresh_port`] sets the other end up and gives it its

@@ -63,13 +63,13 @@ impl Linux {
         let link = match found {
             Some(link) if link.vxlan == Some(external(port)) => link,
             found => {
-                if let Some(former) = found {
-                    host.delete(former.index).await.context(making)?;
+                if let Some(previous) = found {
+                    host.delete(previous.index).await.context(making)?;
                 }
                 self.add_external(&host, port).await?
             }
         };
-        self.mark(&host, &link, Device::Vxlan)
+        self.set_alias(&host, &link, Device::Vxlan)
             .await
             .context(making)?;
         self.keep_silent(&host, &link).await;
@@ -242,7 +242,7 @@ impl Linux {
         host.apply(Change::of(&bridge).down())
             .await
             .context(making)?;
-        self.mark(host, &bridge, Device::Bridge)
+        self.set_alias(host, &bridge, Device::Bridge)
             .await
             .context(making)?;
         self.keep_silent(host, &bridge).await;
@@ -293,8 +293,8 @@ impl Linux {
         let link = match found {
             Some(link) if link.vxlan == Some(wanted) => link,
             found => {
-                if let Some(former) = found {
-                    host.delete(former.index).await.context(making)?;
+                if let Some(previous) = found {
+                    host.delete(previous.index).await.context(making)?;
                 }
                 let name = Device::Headroom.name(&self.instance);
                 let message = LinkMessageBuilder::<LinkVxlan>::new(&name)
@@ -308,7 +308,7 @@ impl Linux {
             }
         };
         host.apply(Change::of(&link).down()).await.context(making)?;
-        self.mark(host, &link, Device::Headroom)
+        self.set_alias(host, &link, Device::Headroom)
             .await
             .context(making)?;
         self.keep_silent(host, &link).await;
@@ -332,7 +332,7 @@ impl Linux {
     }
 
     /// Puts the alias on `link`, which from then on needs no record.
-    async fn mark(&self, host: &Netlink, link: &Link, device: Device<'_>) -> io::Result<()> {
+    async fn set_alias(&self, host: &Netlink, link: &Link, device: Device<'_>) -> io::Result<()> {
         let alias = device.alias(&self.instance);
         host.apply(Change::of(link).alias(alias)).await?;
         self.records.devices.remove(&link.name)

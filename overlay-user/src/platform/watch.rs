@@ -159,10 +159,10 @@ impl WatchedPorts {
 
 impl Index {
     fn remove(&mut self, endpoint: &Name) {
-        let Some(former) = self.ports.remove(endpoint) else {
+        let Some(previous) = self.ports.remove(endpoint) else {
             return;
         };
-        for id in [former.host_side, former.container_side] {
+        for id in [previous.host_side, previous.container_side] {
             // An index that is free may be another port's by now.
             if self.by_link.get(&id) == Some(endpoint) {
                 self.by_link.remove(&id);

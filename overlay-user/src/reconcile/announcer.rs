@@ -13,7 +13,7 @@ use crate::model::{
     fair::{FairMap, FairQueue},
 };
 
-/// Addresses whose rows went and whose former MAC is remembered: an endpoint that is made anew goes
+/// Addresses whose rows went and whose previous MAC is remembered: an endpoint that is made anew goes
 /// first, and comes in a change of its own.
 const REMEMBERED: usize = 8192;
 /// Addresses that wait to be announced; those of one network as [`FairQueue`] says. An address that
@@ -28,7 +28,7 @@ pub(super) const FRAMES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Announcer {
     /// MACs of addresses that nobody has any more, by the time of that.
-    former: FairMap<NeighborKey, (Instant, Mac)>,
+    previous: FairMap<NeighborKey, (Instant, Mac)>,
     /// Each is looked up when its turn comes: however often it changed, its last MAC is told once.
     waiting: FairQueue<NeighborKey>,
     is_waiting: BTreeSet<NeighborKey>,
@@ -38,7 +38,7 @@ pub(super) struct Announcer {
 impl Announcer {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            former: FairMap::default(),
+            previous: FairMap::default(),
             waiting: FairQueue::new(WAITING),
             is_waiting: BTreeSet::new(),
             next: now,
@@ -47,8 +47,8 @@ impl Announcer {
 
     /// Whether the MAC that an address has, or gets, is another than was last known of it.
     pub(super) fn is_other(&self, key: &NeighborKey, mac: Mac) -> bool {
-        let former = self.former.get(key);
-        former.is_some_and(|(_, (_, former))| former != mac)
+        let previous = self.previous.get(key);
+        previous.is_some_and(|(_, (_, previous))| previous != mac)
     }
 
     /// An address that had one MAC has another now, or none.
@@ -63,16 +63,16 @@ impl Announcer {
             (Some(before), Some(after)) => before != after,
             (None, Some(after)) => {
                 let is_other = self.is_other(&key, after);
-                self.former.remove(&key);
+                self.previous.remove(&key);
                 is_other
             }
             (Some(before), None) => {
-                self.former.insert(key, key.vni, (now, before));
-                if self.former.len() > REMEMBERED
-                    && let Some((_, first)) = self.former.first_of_largest()
+                self.previous.insert(key, key.vni, (now, before));
+                if self.previous.len() > REMEMBERED
+                    && let Some((_, first)) = self.previous.first_of_largest()
                 {
                     let first = *first;
-                    self.former.remove(&first);
+                    self.previous.remove(&first);
                 }
                 false
             }
@@ -83,9 +83,9 @@ impl Announcer {
         }
     }
 
-    /// Whether it remembers the former MAC of any address.
+    /// Whether it remembers the previous MAC of any address.
     pub(super) fn remembers_any(&self) -> bool {
-        !self.former.is_empty()
+        !self.previous.is_empty()
     }
 
     /// Puts the next announcement off until then.
@@ -170,7 +170,7 @@ mod tests {
         for last in 0..many {
             announcer.note(key(42, last), Some(mac(1)), None, now);
         }
-        assert_eq!(announcer.former.len(), REMEMBERED);
+        assert_eq!(announcer.previous.len(), REMEMBERED);
         for last in 0..many {
             announcer.note(key(42, last), None, Some(mac(2)), now);
         }

@@ -57,7 +57,7 @@ pub struct Applier {
 #[derive(Debug, Default)]
 pub(super) struct Readings {
     /// A previous agent of this boot left rows that were not compared yet.
-    pub(super) has_former: bool,
+    pub(super) has_older: bool,
     /// The host's interfaces were listed. Until then none counts as missing.
     pub(super) has_ports: bool,
     /// The last route look-up failed: the known next hops get no lease.
@@ -239,9 +239,9 @@ impl Applier {
         let plan = changes.into_plan(&desired, &mut self.digests);
         let has_ports = !(plan.put.endpoints.is_empty() && plan.remove.endpoints.is_empty());
         if !has_ports && plan.put.fdb.len() >= BACKGROUND_THRESHOLD {
-            let former = self.writer.write_behind(plan, is_addition);
+            let previous = self.writer.write_behind(plan, is_addition);
             self.mark_hit();
-            former
+            previous
         } else {
             self.write(&plan)
         }
@@ -260,7 +260,7 @@ impl Applier {
         let wanted = mirror.endpoint(name).and_then(|known| known.attachment());
         match self.host.endpoints.attachment(name) {
             Some(attachment) => wanted != Some(attachment),
-            // A former agent made it, and where is not known.
+            // A previous agent made it, and where is not known.
             None => wanted.is_none() && self.host.endpoints.ifindex(name).is_some(),
         }
     }
@@ -402,7 +402,7 @@ impl Applier {
         }
     }
 
-    /// The large tables hold what they shall. If the small ones do too, no endpoint is in doubt any more.
+    /// The large tables are as intended. If the small ones are too, no endpoint is degraded any more.
     pub(super) fn mark_clean(&mut self) {
         if self.writer.small_tables_dirty.is_some() {
             return;

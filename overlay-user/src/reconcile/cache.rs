@@ -76,7 +76,7 @@ pub struct PendingLookup {
     /// When the first frame asked.
     pub since: Instant,
     /// The frames that wait for the answer; none: nobody does, it is about a row of long ago.
-    pub askers: Vec<Miss>,
+    pub requesters: Vec<Miss>,
 }
 
 /// What becomes of a frame that asks.
@@ -137,7 +137,7 @@ pub struct Cache {
     sent: u64,
     /// The endpoints that deltas spoke of since the oldest question was sent, and the last revision of
     /// what each was before.
-    former: BTreeMap<Name, Revision>,
+    previous: BTreeMap<Name, Revision>,
 }
 
 impl Cache {
@@ -154,7 +154,7 @@ impl Cache {
             failed: BTreeSet::new(),
             in_flight: Lookups::default(),
             sent: 0,
-            former: BTreeMap::new(),
+            previous: BTreeMap::new(),
         }
     }
 
@@ -183,21 +183,21 @@ impl Cache {
     }
 
     /// A frame asks for an address that nobody is known to have.
-    pub fn ask(&mut self, lookup: Lookup, asker: Miss, now: Instant) -> Asked {
+    pub fn ask(&mut self, lookup: Lookup, requester: Miss, now: Instant) -> Asked {
         match self.negative.get(&lookup) {
             Some((_, until)) if until > now => return Asked::Negative(until - now),
-            Some(_) => self.reopen(lookup),
+            Some(_) => self.clear_negative(lookup),
             None => {}
         }
         if let Some(pending) = self.pending.get_mut(&lookup) {
             let is_same = |other: &Miss| {
-                (other.ifindex, other.requester_ip) == (asker.ifindex, asker.requester_ip)
+                (other.ifindex, other.requester_ip) == (requester.ifindex, requester.requester_ip)
             };
-            if pending.number.is_none() && pending.askers.is_empty() {
+            if pending.number.is_none() && pending.requesters.is_empty() {
                 self.interactive.force(lookup.vni, lookup);
             }
-            if pending.askers.len() < ASKERS && !pending.askers.iter().any(is_same) {
-                pending.askers.push(asker);
+            if pending.requesters.len() < ASKERS && !pending.requesters.iter().any(is_same) {
+                pending.requesters.push(requester);
             }
             return Asked::Pending;
         }
@@ -205,7 +205,7 @@ impl Cache {
             return Asked::QueueFull;
         }
         self.pending
-            .insert(lookup, PendingLookup::new(now, vec![asker]));
+            .insert(lookup, PendingLookup::new(now, vec![requester]));
         Asked::Pending
     }
 
@@ -223,11 +223,11 @@ impl Cache {
 
     /// The answer that is on its way, or was given, is worth nothing.
     pub fn mark_degraded(&mut self, lookup: Lookup) {
-        self.reopen(lookup);
+        self.clear_negative(lookup);
         if let Some(pending) = self.pending.get_mut(&lookup)
             && pending.number.take().is_some()
         {
-            let is_urgent = !pending.askers.is_empty();
+            let is_urgent = !pending.requesters.is_empty();
             let queue = if is_urgent {
                 &mut self.interactive
             } else {
@@ -252,7 +252,7 @@ impl Cache {
     /// The next question to send, with its number. `revision` is the mirror's.
     pub fn send(&mut self, revision: Revision) -> Option<(Lookup, u64)> {
         if self.in_flight.all == 0 {
-            self.former.clear();
+            self.previous.clear();
         }
         loop {
             let has_room = |vni| self.in_flight.has_room(self.limits.at_once, vni);
@@ -288,8 +288,8 @@ impl Cache {
     /// passes over what nobody holds: the answer alone does not show it.
     #[must_use]
     pub fn is_outdated(&self, pending: &PendingLookup, found: &Endpoint) -> bool {
-        let former = self.former.get(&found.name);
-        former.is_some_and(|former| *former >= pending.asked.max(found.generation))
+        let previous = self.previous.get(&found.name);
+        previous.is_some_and(|previous| *previous >= pending.asked.max(found.generation))
     }
 
     /// The answer is worth nothing: asks again.
@@ -303,13 +303,13 @@ impl Cache {
     }
 
     /// Nobody has the address: believed from now on for as long as the limits say.
-    pub fn close(&mut self, lookup: Lookup, now: Instant) {
+    pub fn insert_negative(&mut self, lookup: Lookup, now: Instant) {
         let until = now + self.limits.negative_ttl;
         self.negative.insert(lookup, lookup.vni, until);
         if self.negative.len() > self.limits.entries
             && let Some((_, first)) = self.negative.first_of_largest()
         {
-            self.reopen(*first);
+            self.clear_negative(*first);
         }
     }
 
@@ -318,14 +318,14 @@ impl Cache {
     pub fn observe(&mut self, delta: &Delta) -> BTreeMap<Name, Vec<Lookup>> {
         if self.in_flight.all > 0 {
             let removed = delta.endpoints_removed.iter();
-            self.former
+            self.previous
                 .extend(removed.map(|name| (name.clone(), delta.revision)));
             let changed = delta.endpoints.iter().map(|endpoint| {
-                let former = endpoint.generation.saturating_sub(1);
-                (endpoint.name.clone(), former)
+                let previous = endpoint.generation.saturating_sub(1);
+                (endpoint.name.clone(), previous)
             });
-            self.former.extend(changed);
-            if self.former.len() > CHANGES {
+            self.previous.extend(changed);
+            if self.previous.len() > CHANGES {
                 let sent = self
                     .pending
                     .values()
@@ -334,7 +334,7 @@ impl Cache {
                     .map(|pending| pending.asked)
                     .min()
                     .unwrap_or(Revision::MAX);
-                self.former.retain(|_, former| *former >= oldest);
+                self.previous.retain(|_, previous| *previous >= oldest);
             }
         }
         let mut answered = BTreeMap::new();
@@ -353,13 +353,15 @@ impl Cache {
 
     /// A delta has answered it. Gives the frames that wait for that.
     pub fn answered(&mut self, lookup: Lookup) -> Vec<Miss> {
-        self.reopen(lookup);
+        self.clear_negative(lookup);
         let pending = self.pending.remove(&lookup);
-        pending.map(|pending| pending.askers).unwrap_or_default()
+        pending
+            .map(|pending| pending.requesters)
+            .unwrap_or_default()
     }
 
     /// Holds an endpoint of a network from now on. One that is held already is not used by that.
-    pub fn hold(&mut self, name: &Name, vni: Vni, now: Instant) {
+    pub fn insert(&mut self, name: &Name, vni: Vni, now: Instant) {
         let used = self.used.get(name).map_or(now, |(_, used)| used);
         self.used.insert(name.clone(), vni, used);
     }
@@ -372,15 +374,15 @@ impl Cache {
     }
 
     /// Holds an endpoint no more.
-    pub fn forget(&mut self, name: &Name) {
+    pub fn remove(&mut self, name: &Name) {
         self.used.remove(name);
     }
 
-    /// The registry is back at a former state: nothing that it said counts.
+    /// The registry is back at an older state: nothing that it said counts.
     pub fn clear(&mut self) {
         self.used = FairMap::default();
         self.negative = FairMap::default();
-        self.former.clear();
+        self.previous.clear();
         for lookup in self.pending.keys().copied().collect::<Vec<_>>() {
             self.mark_degraded(lookup);
         }
@@ -421,12 +423,12 @@ impl Cache {
         while let Some((until, lookup)) = self.negative.first()
             && until <= now
         {
-            self.reopen(*lookup);
+            self.clear_negative(*lookup);
         }
     }
 
     /// The address is unknown again.
-    fn reopen(&mut self, lookup: Lookup) {
+    fn clear_negative(&mut self, lookup: Lookup) {
         self.negative.remove(&lookup);
     }
 }
@@ -450,12 +452,12 @@ impl Lookup {
 }
 
 impl PendingLookup {
-    fn new(since: Instant, askers: Vec<Miss>) -> Self {
+    fn new(since: Instant, requesters: Vec<Miss>) -> Self {
         Self {
             number: None,
             asked: 0,
             since,
-            askers,
+            requesters,
         }
     }
 }

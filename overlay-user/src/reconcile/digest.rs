@@ -62,7 +62,7 @@ pub struct DigestByNetwork(BTreeMap<Vni, RowDigest>);
 
 impl DigestByNetwork {
     /// A row of a network takes the place of another.
-    pub fn exchange(&mut self, vni: Vni, before: Option<Hash>, after: Option<Hash>) {
+    pub fn replace(&mut self, vni: Vni, before: Option<Hash>, after: Option<Hash>) {
         let tally = self.0.entry(vni).or_default();
         if let Some(row) = before {
             tally.subtract(row);
@@ -103,9 +103,9 @@ pub struct RowDigests {
 
 impl RowDigests {
     /// A row of a network takes the place of another.
-    pub fn exchange(&mut self, vni: Vni, before: Option<Hash>, after: Option<Hash>) {
-        self.intended.exchange(vni, before, after);
-        self.installed.exchange(vni, before, after);
+    pub fn replace(&mut self, vni: Vni, before: Option<Hash>, after: Option<Hash>) {
+        self.intended.replace(vni, before, after);
+        self.installed.replace(vni, before, after);
     }
 }
 
@@ -301,10 +301,10 @@ mod tests {
             fdb("02:42:07:07:07:02", "10.0.0.2", 6),
         );
         let mut by_network = DigestByNetwork::default();
-        by_network.exchange(vni, None, Some(one));
-        by_network.exchange(vni, Some(one), Some(other));
+        by_network.replace(vni, None, Some(one));
+        by_network.replace(vni, Some(one), Some(other));
         assert_eq!(by_network.of(vni).rows, 1);
-        by_network.exchange(vni, Some(other), None);
+        by_network.replace(vni, Some(other), None);
         assert_eq!(by_network, DigestByNetwork::default());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{CHECK, LEASE, MIN_BACKOFF, Reconciler, SWEEP_SHARE, wake::Completion, watchdog::Part};
+use super::{LEASE, Reconciler, wake::Completion, watchdog::Part};
 use crate::{
     datapath::Datapath,
     model::{Attachment, Event, Name},
@@ -165,7 +165,7 @@ fn pause(streak: u32) -> Duration {
 }
 
 impl Reconciler {
-    /// Learns what a former agent left on this host, before anything is compared with it.
+    /// Learns what a previous agent left on this host, before anything is compared with it.
     pub(super) async fn list_ports(&mut self) {
         let view = self.view.read().await;
         let listed = self.applier.list_ports(&view.mirror).await;
@@ -182,14 +182,13 @@ impl Reconciler {
         if !self.wake.hears_ports() {
             self.looks.note_all(started);
         }
-        let is_due = self.applier.writer.needs_sweep || started >= self.next_sweep;
+        let is_due = self.applier.writer.needs_sweep || self.schedule.is_sweep_due(started);
         if is_due && self.applier.readings.has_ports {
             self.watchdog.turned(Part::Loop);
             self.watchdog.doing(Some("a look through the large tables"));
             let swept = self.applier.sweep(&view.mirror, self.cache.room());
             self.counters.last_sweep = started.elapsed();
-            let spent = started.elapsed() * SWEEP_SHARE;
-            self.next_sweep = started + self.pace.check.max(spent);
+            self.schedule.swept(started);
             self.reporter.note();
             if swept.put + swept.removed > 0 {
                 tracing::info!(put = swept.put, removed = swept.removed, "tables mended");
@@ -206,20 +205,10 @@ impl Reconciler {
             errors.extend(swept.error);
         }
         drop(view);
-        let is_failed = !errors.is_empty() || self.applier.has_failed();
+        let has_failed = !errors.is_empty() || self.applier.has_failed();
         self.view.write().await.errors.clear();
         self.errors.extend(errors);
-        let wait = if is_failed {
-            self.retry
-        } else {
-            self.pace.check
-        };
-        self.retry = if is_failed {
-            (self.retry * 2).min(CHECK)
-        } else {
-            MIN_BACKOFF
-        };
-        self.next_check = Instant::now() + wait;
+        self.schedule.checked(has_failed);
         self.watchdog.turned(Part::Host);
     }
 
@@ -317,7 +306,7 @@ impl Reconciler {
     ) {
         self.looks.end(&spec.endpoint, Instant::now());
         let view = self.view.read().await;
-        let errors = self.applier.take_look(&view.mirror, spec, looked).await;
+        let errors = self.applier.on_look(&view.mirror, spec, looked).await;
         drop(view);
         self.errors.extend(errors);
     }

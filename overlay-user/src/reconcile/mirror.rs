@@ -162,7 +162,7 @@ impl<'a> EndpointRef<'a> {
     /// Whether this host holds it whether or not anybody talks to it: it is here, or its network is
     /// proactive.
     #[must_use]
-    pub fn is_resident(&self) -> bool {
+    pub fn is_proactive(&self) -> bool {
         self.is_local() || !self.mirror.is_on_demand(self.vni())
     }
 

@@ -32,6 +32,7 @@ mod ports;
 mod ports_at_work;
 mod report;
 mod resolve;
+mod schedule;
 #[cfg(test)]
 mod simulation;
 pub mod status;
@@ -54,18 +55,22 @@ use self::{
     looks::Looks,
     meter::{Cause, Meter},
     mirror::{Mirror, OnFact},
+    own_node::OwnNode,
     plan::ChangeSet,
     report::Reporter,
+    schedule::Schedule,
     sync::RegistrySync,
     wake::{Completion, Wake, WakeSources},
     watchdog::{Part, Watchdog},
+    withheld::Adoption,
 };
 pub use self::{
+    schedule::Pace,
     view::{Counters, Lost, View},
-    withheld::Former,
+    withheld::Handover,
 };
 use crate::{
-    model::{Event, KnownKind, Miss, Name, Node, Question, Revision},
+    model::{Event, KnownKind, Miss, Node, Question, Revision},
     platform::PortChange,
     registry::{Registry, RegistryError},
 };
@@ -73,13 +78,8 @@ use crate::{
 /// How often the host's interfaces, programs and small tables are looked at even if nothing went
 /// wrong. The large tables are looked at no more often.
 const CHECK: Duration = Duration::from_secs(30);
-/// The share of time that is spent on looking through the large tables: one part in this many.
-const SWEEP_SHARE: u32 = 300;
 /// The first wait after an error; doubles up to [`CHECK`].
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
-
-/// The pause between two attempts to put this node back into a registry that refuses it.
-const REJOIN: Duration = Duration::from_secs(5);
 
 /// How often the loop vouches for the next hops that it wrote.
 const LEASE_RENEWAL: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ pub struct Observer {
 /// How far the loop is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Progress {
-    /// Grows when the registry is put back to a former state: revisions of two histories don't
+    /// Grows when the registry is put back to an older state: revisions of two histories don't
     /// compare.
     history: u64,
     applied: Revision,
@@ -127,7 +127,7 @@ impl Observer {
     }
 
     /// Waits until the kernel is what `revision` wants, as far as it can be, or nobody can want it any
-    /// more because the registry was put back to a former state. `false`: the loop has ended.
+    /// more because the registry was put back to an older state. `false`: the loop has ended.
     pub async fn applied(&mut self, revision: Revision) -> bool {
         let history = self.progress.borrow().history;
         self.progress
@@ -150,25 +150,6 @@ impl Observer {
     /// Waits until the loop has ended.
     pub async fn ended(&mut self) {
         while self.moved().await {}
-    }
-}
-
-/// How often the loop looks for what it was not told of. Nothing that it is told of waits for that.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// The host's interfaces, programs and small tables. The large ones no more often, which take their
-    /// time.
-    pub check: Duration,
-    /// The registry as a whole, at most.
-    pub reread: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            check: CHECK,
-            reread: Duration::from_mins(1),
-        }
     }
 }
 
@@ -199,11 +180,9 @@ pub struct Parts {
 pub struct Reconciler {
     registry: Arc<dyn Registry>,
     applier: Applier,
-    node: Name,
-    announced: watch::Receiver<Node>,
+    own_node: OwnNode,
     cache: Cache,
     reader: RegistrySync,
-    pace: Pace,
     reporter: Reporter,
     /// Where questions go that are the agent's to answer.
     inquiries: Option<mpsc::Sender<Question>>,
@@ -218,19 +197,8 @@ pub struct Reconciler {
     counters: Counters,
     /// What went wrong in this step.
     errors: Vec<String>,
-    /// Whether it was told that endpoints are withheld.
-    has_told_withheld: bool,
-    /// What an earlier agent has left, until it is taken in.
-    former: Option<Former>,
-    /// Whether the next reading is believed whatever it leaves out.
-    is_adopting: bool,
-    /// Whether this node is on its way back into the registry.
-    is_joining: bool,
-    next_joining: Instant,
-    next_check: Instant,
-    next_sweep: Instant,
-    next_ageing: Instant,
-    retry: Duration,
+    adoption: Adoption,
+    schedule: Schedule,
     history: u64,
 }
 
@@ -240,7 +208,7 @@ impl Reconciler {
     pub fn new(parts: Parts) -> (Self, Observer) {
         let now = Instant::now();
         let node = parts.node.borrow().name.clone();
-        let view = Arc::new(RwLock::new(View::new(node.clone(), parts.kinds)));
+        let view = Arc::new(RwLock::new(View::new(node, parts.kinds)));
         let (publisher, progress) = watch::channel(Progress::default());
         let events = Events::default();
         let (adoptions, is_adopted) = mpsc::channel(1);
@@ -255,11 +223,9 @@ impl Reconciler {
         let reconciler = Self {
             registry: parts.registry,
             applier: parts.applier,
-            node,
-            announced: parts.node,
+            own_node: OwnNode::new(now, parts.node),
             cache: Cache::new(parts.limits),
             reader: RegistrySync::new(now, parts.pace.reread),
-            pace: parts.pace,
             reporter: Reporter::new(now),
             inquiries: None,
             wake: WakeSources::new(
@@ -277,15 +243,8 @@ impl Reconciler {
             watchdog,
             counters: Counters::default(),
             errors: Vec::new(),
-            has_told_withheld: false,
-            former: None,
-            is_adopting: false,
-            is_joining: false,
-            next_joining: now,
-            next_check: now,
-            next_sweep: now + parts.pace.check,
-            next_ageing: now,
-            retry: MIN_BACKOFF,
+            adoption: Adoption::default(),
+            schedule: Schedule::new(now, parts.pace),
             history: 0,
         };
         (reconciler, observer)
@@ -352,8 +311,7 @@ impl Reconciler {
             Completion::Made(spec, made) => self.on_made(spec, made).await,
             Completion::Removed(name, removed) => self.on_removed(name, removed).await,
             Completion::Joined(joined) => {
-                self.is_joining = false;
-                self.next_joining = Instant::now() + REJOIN;
+                self.own_node.joined();
                 self.errors
                     .extend(joined.err().map(|error| error.to_string()));
             }
@@ -364,7 +322,7 @@ impl Reconciler {
     fn next_deadline(&self) -> Instant {
         let mut next = self.reader.next();
         if self.reader.has_read() {
-            next = next.min(self.next_check);
+            next = next.min(self.schedule.next_check);
         }
         // What can't be done yet must not be waited for: the loop would turn and turn.
         let report = self.reporter.next().filter(|_| self.reader.is_settled());
@@ -379,7 +337,7 @@ impl Reconciler {
             self.errors.extend(self.applier.finish_write().err());
         }
         self.ask_registry(now).await;
-        if self.reader.has_read() && now >= self.next_check {
+        if self.reader.has_read() && now >= self.schedule.next_check {
             self.check().await;
         }
         self.begin_looks(now).await;
@@ -428,8 +386,7 @@ impl Reconciler {
             });
         }
         if !self.errors.is_empty() || self.applier.has_failed() {
-            // Never later than planned already: many deltas don't put it off for ever.
-            self.next_check = self.next_check.min(Instant::now() + self.retry);
+            self.schedule.check_soon();
         }
         let view = Arc::clone(&self.view);
         let mut view = view.write().await;

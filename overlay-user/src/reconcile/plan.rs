@@ -54,7 +54,7 @@ impl<R: Derived> Before<R> {
             };
             let (old, new) = (hash(before.as_ref()), hash(after.as_ref()));
             if let Some((vni, _)) = old.or(new) {
-                digests.exchange(vni, old.map(|(_, hash)| hash), new.map(|(_, hash)| hash));
+                digests.replace(vni, old.map(|(_, hash)| hash), new.map(|(_, hash)| hash));
             }
             match (before, after) {
                 (Some((key, before)), Some((same, after))) if key == same => {

@@ -95,16 +95,16 @@ impl Applier {
         }
         // Of one that never stood there may be parts and records.
         let mut errors = self.remove_ports(&unmade).await;
-        let made = self.take_step(Step::Make, specs).await;
+        let made = self.on_step(Step::Make, specs).await;
         for (name, reason) in impossible {
             self.fail(&name, &reason);
         }
-        errors.extend(self.take_made(mirror, made).await);
+        errors.extend(self.on_made(mirror, made).await);
         errors
     }
 
     /// Does this with each of the ports; gives those that the loop waited for.
-    async fn take_step(&mut self, step: Step, specs: Vec<PortSpec>) -> Vec<(PortSpec, Made)> {
+    async fn on_step(&mut self, step: Step, specs: Vec<PortSpec>) -> Vec<(PortSpec, Made)> {
         // Where one takes its time, many may: none is begun any more that the loop would wait for.
         let (platform, is_slow) = (&self.platform, &AtomicBool::new(false));
         let made = stream::iter(specs).map(|spec| async move {
@@ -145,7 +145,7 @@ impl Applier {
         {
             return self.mark_degraded(closed.into_iter().map(|spec| spec.endpoint), &error);
         }
-        for (spec, opened) in self.take_step(Step::Open, closed).await {
+        for (spec, opened) in self.on_step(Step::Open, closed).await {
             if let Err(error) = opened {
                 self.fail(&spec.endpoint, &error.to_string());
             }
@@ -180,7 +180,7 @@ impl Applier {
         self.ports_at_work.making.remove(&name);
         self.ports_at_work.made += 1;
         match self.local.port_spec(mirror, &name) {
-            Some(Ok(wanted)) if wanted == spec => self.take_made(mirror, vec![(spec, made)]).await,
+            Some(Ok(wanted)) if wanted == spec => self.on_made(mirror, vec![(spec, made)]).await,
             wanted => {
                 let mut errors = Vec::new();
                 // A making that failed leaves things behind too.
@@ -195,7 +195,7 @@ impl Applier {
     }
 
     /// Takes in what became of interfaces: their rows, then their programs, then their endpoints may send.
-    async fn take_made(&mut self, mirror: &Mirror, made: Vec<(PortSpec, Made)>) -> Vec<String> {
+    async fn on_made(&mut self, mirror: &Mirror, made: Vec<(PortSpec, Made)>) -> Vec<String> {
         let mut changes = ChangeSet::default();
         let (mut standing, mut closed) = (Vec::new(), Vec::new());
         for (spec, made) in made {
@@ -255,8 +255,8 @@ impl Applier {
     }
 
     /// Takes in what a look at a port has found: makes anew what is not there, and what the look may have
-    /// put back to a former spec.
-    pub(super) async fn take_look(
+    /// put back to a previous spec.
+    pub(super) async fn on_look(
         &mut self,
         mirror: &Mirror,
         spec: PortSpec,
@@ -331,7 +331,7 @@ impl Applier {
         let mut errors = Vec::new();
         for one in all {
             match one {
-                Ok((name, removed)) => errors.extend(self.take_removed(&name, removed)),
+                Ok((name, removed)) => errors.extend(self.on_removed(&name, removed)),
                 Err((name, removal)) => {
                     // What comes next is not to be held against where this one was.
                     self.host.endpoints.remove_attachment(&name);
@@ -344,7 +344,7 @@ impl Applier {
     }
 
     /// Takes in that an interface was removed; gives the error if it was not.
-    pub(super) fn take_removed(
+    pub(super) fn on_removed(
         &mut self,
         name: &Name,
         removed: Result<(), PlatformError>,
@@ -417,7 +417,7 @@ impl Reconciler {
         let view = self.view.read().await;
         // It may have come after its successor.
         let is_doubtful = removed.is_ok() && self.applier.host.endpoints.ifindex(&name).is_some();
-        let mut errors = Vec::from_iter(self.applier.take_removed(&name, removed));
+        let mut errors = Vec::from_iter(self.applier.on_removed(&name, removed));
         if is_doubtful {
             errors.extend(self.applier.ensure_ports(&view.mirror, vec![name]).await);
         }

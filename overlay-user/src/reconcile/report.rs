@@ -106,7 +106,7 @@ impl Reconciler {
         rows: Vec<Installed>,
     ) {
         let report = Report {
-            node: self.node.clone(),
+            node: self.own_node.name.clone(),
             question,
             revision: self.view.read().await.mirror.revision(),
             digests,

@@ -49,11 +49,11 @@ impl Reconciler {
         self.counters.misses += 1;
         let view = self.view.read().await;
         if self.events.is_heard() {
-            let asker = self.applier.host.endpoints.at(miss.ifindex);
+            let requester = self.applier.host.endpoints.at(miss.ifindex);
             self.events.tell(Event::Miss {
                 vni: miss.vni,
                 wanted: miss.wanted,
-                asker: asker.cloned(),
+                asker: requester.cloned(),
             });
         }
         let is_on_demand = view.mirror.is_on_demand(miss.vni);
@@ -105,7 +105,7 @@ impl Reconciler {
                     "the registry does not answer".to_owned()
                 };
                 let is_held = lookup.owner(&self.view.read().await.mirror).is_some();
-                if is_held || pending.askers.is_empty() {
+                if is_held || pending.requesters.is_empty() {
                     self.cache.fail(lookup);
                 }
                 tracing::debug!(%vni, %wanted, reason, "lookup failed");
@@ -126,7 +126,7 @@ impl Reconciler {
         if !self.view.read().await.mirror.is_on_demand(vni) {
             return;
         }
-        let is_of_old = pending.askers.is_empty();
+        let is_of_old = pending.requesters.is_empty();
         self.evict_stale_owner(
             lookup,
             found.as_ref().map(|found| &found.name),
@@ -134,14 +134,14 @@ impl Reconciler {
         )
         .await;
         // The watch brings this node's own, and they have rows once they stand: not those of long ago.
-        let is_own = |found: &Endpoint| found.node == self.node;
+        let is_own = |found: &Endpoint| found.node == self.own_node.name;
         let Some(found) = found.filter(|found| !(is_of_old && is_own(found))) else {
             if is_of_old {
                 self.applier.orphaned.insert(lookup);
-                self.next_sweep = self.next_sweep.min(self.next_check);
+                self.schedule.sweep_with_next_check();
             } else {
                 self.counters.unresolved += 1;
-                self.cache.close(lookup, Instant::now());
+                self.cache.insert_negative(lookup, Instant::now());
                 self.set_negative(lookup, Some(self.cache.limits().negative_ttl));
                 self.events.tell(Event::Unresolved {
                     vni,
@@ -159,11 +159,11 @@ impl Reconciler {
             .change(|mirror, on_fact| mirror.answer(found, pending.asked, on_fact))
             .await;
         self.tell_of_moves(moved.into_iter().collect());
-        self.hold(std::slice::from_ref(&endpoint)).await;
-        self.reply(lookup, &pending.askers).await;
+        self.track_cached(std::slice::from_ref(&endpoint)).await;
+        self.reply(lookup, &pending.requesters).await;
         if is_of_old {
             // The books count its rows twice: when they were found, and now.
-            self.next_sweep = self.next_sweep.min(self.next_check);
+            self.schedule.sweep_with_next_check();
         } else {
             self.counters.resolved += 1;
             self.events.tell(Event::Resolved {
@@ -177,7 +177,7 @@ impl Reconciler {
     }
 
     /// Answers frames that ask for an address, if its rows are in.
-    pub(super) async fn reply(&mut self, lookup: Lookup, askers: &[Miss]) {
+    pub(super) async fn reply(&mut self, lookup: Lookup, requesters: &[Miss]) {
         self.errors.extend(self.applier.finish_write().err());
         let view = self.view.read().await;
         let Some(owner) = lookup.owner(&view.mirror) else {
@@ -194,7 +194,7 @@ impl Reconciler {
         }
         self.set_negative(lookup, None);
         let asks = |miss: &&Miss| matches!(miss.wanted, Wanted::Ip(_));
-        for miss in askers.iter().filter(asks) {
+        for miss in requesters.iter().filter(asks) {
             let answered = self
                 .applier
                 .writer
@@ -215,14 +215,14 @@ impl Reconciler {
                 return;
             }
             let owner = lookup.owner(&view.mirror).filter(|owner| {
-                Some(owner.name()) != keeper && !owner.is_resident() && owner.generation() <= asked
+                Some(owner.name()) != keeper && !owner.is_proactive() && owner.generation() <= asked
             });
             let Some(name) = owner.map(|owner| owner.name().clone()) else {
                 return;
             };
             drop(view);
-            self.cache.forget(&name);
-            self.change(|mirror, on_fact| mirror.forget(&name, on_fact))
+            self.cache.remove(&name);
+            self.change(|mirror, on_fact| mirror.remove(&name, on_fact))
                 .await;
         }
     }
@@ -240,15 +240,15 @@ impl Reconciler {
 
     /// When endpoints that nobody talks to are looked for next.
     pub(super) fn next_ageing(&self) -> Option<Instant> {
-        (!self.cache.is_quiet()).then_some(self.next_ageing)
+        (!self.cache.is_quiet()).then_some(self.schedule.next_ageing)
     }
 
     /// Lets those go that nobody has talked to for a while.
     pub(super) async fn age(&mut self, now: Instant) {
-        if self.cache.is_quiet() || now < self.next_ageing {
+        if self.cache.is_quiet() || now < self.schedule.next_ageing {
             return;
         }
-        self.next_ageing = now + AGEING;
+        self.schedule.next_ageing = now + AGEING;
         self.cache.expire(now);
         if self.view.read().await.lost.is_none() {
             self.cache.retry(now);
@@ -302,8 +302,8 @@ impl Reconciler {
             let (used, name) = self.cache.oldest_of_largest()?;
             let name = name.clone();
             match self.last_use(&name, now).await {
-                // The maps count whole seconds: it was used up to one before that. Who has just come,
-                // and for whom a frame waits, is used now.
+                // The maps count whole seconds: it was used up to one before that. An endpoint that has just
+                // come, and that a frame waits for, is used now.
                 Some(at) if at > used + SECOND => self.cache.use_at(&name, at - SECOND),
                 _ => return Some(name),
             }
@@ -332,13 +332,13 @@ impl Reconciler {
     }
 
     async fn drop_cached(&mut self, name: &Name, idle: bool) {
-        self.cache.forget(name);
+        self.cache.remove(name);
         let view = self.view.read().await;
         let Some(vni) = view.mirror.endpoint(name).map(|known| known.vni()) else {
             return;
         };
         drop(view);
-        self.change(|mirror, on_fact| mirror.forget(name, on_fact))
+        self.change(|mirror, on_fact| mirror.remove(name, on_fact))
             .await;
         if idle {
             self.counters.idle += 1;

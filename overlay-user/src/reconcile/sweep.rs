@@ -36,7 +36,7 @@ pub struct Sweep {
     pub put: u64,
     /// Rows that nobody wants, and were removed.
     pub removed: u64,
-    /// Rows of on-demand networks that this agent has not asked the registry for: a former one has.
+    /// Rows of on-demand networks that this agent has not asked the registry for: a previous one has.
     pub unknown: Vec<Lookup>,
     /// What could not be done.
     pub error: Option<String>,
@@ -187,23 +187,23 @@ impl Look {
         lookup: impl FnOnce() -> Option<Lookup>,
         table: fn(&mut Tables) -> &mut Rows<R>,
     ) {
-        let shall = desired.row::<R>(key);
+        let intended = desired.row::<R>(key);
         if let Some((vni, hash)) = R::hash(desired.local, key, &row) {
-            self.count(vni, hash, shall.is_some());
+            self.count(vni, hash, intended.is_some());
         }
-        if shall.is_none()
+        if intended.is_none()
             && self.unknown.len() < self.room
             && let Some(lookup) = lookup()
         {
             self.unknown.push(lookup);
-        } else if shall != Some(row) && self.may_mend() {
+        } else if intended != Some(row) && self.may_mend() {
             let Plan { put, remove } = &mut self.plan;
-            plan::push_change(key, Some(row), shall, table(put), table(remove));
+            plan::push_change(key, Some(row), intended, table(put), table(remove));
         }
     }
 
     fn count(&mut self, vni: Vni, row: Hash, is_wanted: bool) {
-        self.actual.exchange(vni, None, Some(row));
+        self.actual.replace(vni, None, Some(row));
         if is_wanted {
             *self.present.entry(vni).or_default() += 1;
         }

@@ -139,7 +139,7 @@ impl RegistrySync {
 impl Reconciler {
     pub(super) async fn on_event(&mut self, event: WatchEvent) {
         match event {
-            WatchEvent::Delta(delta) => self.take_delta(delta).await,
+            WatchEvent::Delta(delta) => self.on_delta(delta).await,
             WatchEvent::Resync => self.start_over(),
             WatchEvent::Lost(reason) => {
                 self.reader.is_lost = true;
@@ -247,7 +247,10 @@ impl Reconciler {
             rejected: Vec::new(),
         });
         self.view.write().await.mirror.expect_reading();
-        let scope = network.map_or_else(|| Scope::Resident(self.node.clone()), Scope::Network);
+        let scope = network.map_or_else(
+            || Scope::Resident(self.own_node.name.clone()),
+            Scope::Network,
+        );
         let registry = Arc::clone(&self.registry);
         self.wake
             .spawn_request(async move { Completion::Read(number, registry.read(scope).await) });
@@ -272,7 +275,7 @@ impl Reconciler {
             let mut view = self.view.write().await;
             if !view.mirror.begin_reading_of_network(reading.revision) {
                 drop(view);
-                let put_back = "it was put back to a former state: reading all of it".to_owned();
+                let put_back = "it was put back to an older state: reading all of it".to_owned();
                 self.reader.wants_whole = true;
                 return self
                     .fail_reading(RegistryError::Unavailable(put_back))
@@ -308,7 +311,7 @@ impl Reconciler {
             })
             .await;
         if !is_same_history {
-            tracing::warn!(revision, "the registry was put back to a former state");
+            tracing::warn!(revision, "the registry was put back to an older state");
             self.history += 1;
             // Deltas that came before it were taken for old ones.
             self.reader.wants_whole = true;
@@ -342,7 +345,7 @@ impl Reconciler {
             .change(|mirror, on_fact| mirror.read(page, on_fact))
             .await;
         self.tell_of_moves(moves);
-        self.hold(&cached).await;
+        self.track_cached(&cached).await;
         if let Some(reading) = &mut self.reader.in_flight {
             reading.rejected.extend(rejected);
         }
@@ -382,7 +385,7 @@ impl Reconciler {
     /// Believes what was read, or holds what it does not have.
     async fn end_whole_reading(&mut self) {
         let released = self.view.write().await.mirror.release_unexpected();
-        self.hold(&released).await;
+        self.track_cached(&released).await;
         if self.is_suspicious().await {
             let mut position = 0;
             while !self
@@ -401,7 +404,7 @@ impl Reconciler {
             self.tell_of_moves(moves);
         }
         self.forget_unread(None).await;
-        self.is_adopting = false;
+        self.adoption.is_asked_for = false;
         self.forget_guests().await;
         self.revisit_cached().await;
     }
@@ -418,7 +421,7 @@ impl Reconciler {
     /// After the first reading that is believed: who was removed since the last agent of this boot is nobody's
     /// guest any more. After a reboot nothing is known that the registry could be held against.
     async fn forget_guests(&mut self) {
-        if !std::mem::take(&mut self.applier.readings.has_former) {
+        if !std::mem::take(&mut self.applier.readings.has_older) {
             return;
         }
         let view = self.view.read().await;
@@ -457,7 +460,7 @@ impl Reconciler {
         .await;
     }
 
-    async fn take_delta(&mut self, mut delta: Delta) {
+    async fn on_delta(&mut self, mut delta: Delta) {
         if delta.revision < self.reader.last_delta {
             tracing::warn!(
                 revision = delta.revision,
@@ -477,7 +480,7 @@ impl Reconciler {
             }
             self.revisit(delta.named_endpoints()).await;
         }
-        // Who talked to its address has another MAC in mind, and asks for neither.
+        // Senders that talked to its address remember another MAC, and ask for neither.
         let misremembered = delta
             .endpoints
             .iter()
@@ -496,7 +499,7 @@ impl Reconciler {
             .change(|mirror, on_fact| mirror.apply(delta, &admitted, on_fact))
             .await;
         self.tell_of_moves(moves);
-        self.hold(&named).await;
+        self.track_cached(&named).await;
         if has_networks {
             self.follow_modes(&before).await;
         }
@@ -538,10 +541,10 @@ impl Reconciler {
         let now = Instant::now();
         for known in view.mirror.endpoints() {
             let vni = known.vni();
-            if after.contains(&vni) && !before.contains(&vni) && !known.is_resident() {
-                self.cache.hold(known.name(), vni, now);
+            if after.contains(&vni) && !before.contains(&vni) && !known.is_proactive() {
+                self.cache.insert(known.name(), vni, now);
             } else if before.contains(&vni) && !after.contains(&vni) {
-                self.cache.forget(known.name());
+                self.cache.remove(known.name());
             }
         }
         let proactive = before.difference(&after).copied();
@@ -550,12 +553,12 @@ impl Reconciler {
     }
 
     /// Holds those of these endpoints in the cache that belong there, and no others of them.
-    pub(super) async fn hold(&mut self, names: &[Name]) {
+    pub(super) async fn track_cached(&mut self, names: &[Name]) {
         let (view, now) = (self.view.read().await, Instant::now());
         for name in names {
             match view.mirror.endpoint(name) {
-                Some(known) if !known.is_resident() => self.cache.hold(name, known.vni(), now),
-                _ => self.cache.forget(name),
+                Some(known) if !known.is_proactive() => self.cache.insert(name, known.vni(), now),
+                _ => self.cache.remove(name),
             }
         }
     }

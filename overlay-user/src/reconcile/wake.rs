@@ -182,7 +182,7 @@ impl WakeSources {
     }
 }
 
-/// What a channel has; its end is no news.
+/// The next item of a channel. Pending for ever once the channel is closed.
 fn poll_channel<T>(channel: &mut Option<mpsc::Receiver<T>>, context: &mut Context<'_>) -> Poll<T> {
     match poll_end(channel, context) {
         Poll::Ready(Some(item)) => Poll::Ready(item),

@@ -12,20 +12,31 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// What an earlier agent knew of the registry beside what that says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Former {
+pub struct Handover {
     /// What is held though the registry has left it out, with the networks and nodes that it needs.
     pub held: Snapshot,
-    /// The former state of the registry that is not believed: its revision, its networks and nodes.
+    /// The older state of the registry that is not believed: its revision, its networks and nodes.
     pub doubted: Snapshot,
     /// What stands in the places of rows that can't be read or break a rule.
     pub unfollowed: Snapshot,
 }
 
+/// What is done about a registry that has less than is known of it.
+#[derive(Debug, Default)]
+pub(super) struct Adoption {
+    /// What an earlier agent has left, until it is taken in.
+    handover: Option<Handover>,
+    /// Whether the next reading is believed whatever it leaves out.
+    pub(super) is_asked_for: bool,
+    /// Whether it was told that endpoints are withheld.
+    has_told_withheld: bool,
+}
+
 impl View {
     /// What the next agent has to know.
     #[must_use]
-    pub fn former(&self) -> Former {
-        Former {
+    pub fn handover(&self) -> Handover {
+        Handover {
             held: self.mirror.held(),
             doubted: self.mirror.doubted(),
             unfollowed: self.mirror.in_places_of(self.rejected.keys()),
@@ -103,10 +114,10 @@ impl Reconciler {
             }
         }
         let lasts = view.withheld_for_long().is_some();
-        if lasts == self.has_told_withheld {
+        if lasts == self.adoption.has_told_withheld {
             return;
         }
-        self.has_told_withheld = lasts;
+        self.adoption.has_told_withheld = lasts;
         if lasts {
             let reason = view.withheld_reason();
             tracing::warn!(%reason, "the registry is not followed");
@@ -125,8 +136,8 @@ impl Reconciler {
             view.mirror.hold(&rejected.row);
         }
         if is_whole {
-            let former = std::mem::take(&mut view.rejected);
-            view.rejected = note(rejected, &former);
+            let previous = std::mem::take(&mut view.rejected);
+            view.rejected = note(rejected, &previous);
         }
     }
 
@@ -159,7 +170,7 @@ impl Reconciler {
 
     /// Whether the reading left out so much that it is not believed, unless somebody has said so.
     pub(super) async fn is_suspicious(&mut self) -> bool {
-        if self.is_adopting {
+        if self.adoption.is_asked_for {
             return false;
         }
         let view = self.view.read().await;
@@ -170,36 +181,36 @@ impl Reconciler {
 
     /// The same loop; it knows what an earlier agent of this boot did.
     #[must_use]
-    pub fn after(mut self, former: Former) -> Self {
-        self.former = Some(former);
+    pub fn after(mut self, handover: Handover) -> Self {
+        self.adoption.handover = Some(handover);
         self
     }
 
     /// Takes in what the earlier agent knew: its interfaces are known by now.
     pub(super) async fn recall(&mut self) {
-        let Some(former) = self.former.take() else {
+        let Some(handover) = self.adoption.handover.take() else {
             return;
         };
         self.change(|mirror, on_fact| {
-            mirror.recall(former.unfollowed, on_fact);
-            mirror.withhold_again(former.held, former.doubted, on_fact);
+            mirror.recall(handover.unfollowed, on_fact);
+            mirror.withhold_again(handover.held, handover.doubted, on_fact);
         })
         .await;
-        self.applier.readings.has_former = true;
+        self.applier.readings.has_older = true;
     }
 
     /// The store is to be followed as it is now, whatever it does not have.
     pub(super) fn adopt(&mut self) {
-        self.is_adopting = true;
+        self.adoption.is_asked_for = true;
         self.start_over();
     }
 }
 
 /// By row; those that were not known before are logged.
-fn note(rejected: Vec<Rejected>, former: &BTreeMap<RowId, String>) -> BTreeMap<RowId, String> {
+fn note(rejected: Vec<Rejected>, previous: &BTreeMap<RowId, String>) -> BTreeMap<RowId, String> {
     let mut noted = BTreeMap::new();
     for Rejected { row, why } in rejected {
-        if former.get(&row) != Some(&why) {
+        if previous.get(&row) != Some(&why) {
             tracing::warn!(%row, %why, "a row of the registry is left out");
         }
         noted.insert(row, why);

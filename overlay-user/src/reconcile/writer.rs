@@ -124,7 +124,7 @@ impl Writer {
         Self {
             datapath,
             has_written: false,
-            // What a former agent left has to be looked through; a million rows take seconds.
+            // What a previous agent left has to be looked through; a million rows take seconds.
             needs_sweep: !is_blank,
             is_filling: is_blank,
             small_tables_dirty: Some(SmallTablesDirty::Unread),
@@ -143,9 +143,9 @@ impl Writer {
     /// Writes to the kernel's tables. After a failure, what they hold is looked at before long. Rows
     /// that a full one refuses are no failure yet: see [`Self::overflow`].
     pub(super) fn write(&mut self, plan: &Plan) -> Result<(), String> {
-        let former = self.finish();
+        let previous = self.finish();
         if plan.is_empty() {
-            return former;
+            return previous;
         }
         self.has_written = true;
         let write = || self.datapath.write(&plan.put, &plan.remove);
@@ -155,13 +155,13 @@ impl Writer {
             on_kernel(write)
         };
         let written = self.record_result(plan, written);
-        former.and(written)
+        previous.and(written)
     }
 
     /// The same, while the loop goes on, for example with the next page of a reading. Gives what came of
     /// the write before it.
     pub(super) fn write_behind(&mut self, plan: Plan, is_addition: bool) -> Result<(), String> {
-        let former = self.finish();
+        let previous = self.finish();
         self.has_written = true;
         let batch = Arc::new(Batch {
             plan,
@@ -172,7 +172,7 @@ impl Writer {
             None => Written::Done(on_kernel(|| batch.write(&*self.datapath))),
         };
         self.pending = Some(PendingWrite { batch, written });
-        former
+        previous
     }
 
     /// Writes on a thread of its own, if there may be one: a runtime of one thread has none.

@@ -140,7 +140,7 @@ pub async fn export<W: AsyncWrite + Unpin + Send>(
     }
     for node in nodes {
         counts.nodes += 1;
-        // Who lives is no part of the state.
+        // Liveness is no part of the state.
         let node = Node {
             last_seen: None,
             alive: false,

@@ -28,13 +28,13 @@ impl Followed {
         *self.lock()
     }
 
-    /// Follows this store, and again the former one if what is given back is dropped before it is kept.
+    /// Follows this store, and again the previous one if what is given back is dropped before it is kept.
     /// `None`: as after [`Self::new`].
     pub(super) fn adopt(&self, identity: Option<RegistryId>) -> Adoption<'_> {
-        let former = std::mem::replace(&mut *self.lock(), identity);
+        let previous = std::mem::replace(&mut *self.lock(), identity);
         Adoption {
             followed: self,
-            former,
+            previous,
             is_kept: false,
         }
     }
@@ -64,10 +64,10 @@ impl Followed {
 }
 
 /// Another store is followed, as long as nothing goes wrong.
-#[must_use = "dropped, it puts the former store back"]
+#[must_use = "dropped, it puts the previous store back"]
 pub(super) struct Adoption<'a> {
     followed: &'a Followed,
-    former: Option<RegistryId>,
+    previous: Option<RegistryId>,
     is_kept: bool,
 }
 
@@ -81,7 +81,7 @@ impl Adoption<'_> {
 impl Drop for Adoption<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            *self.followed.lock() = self.former;
+            *self.followed.lock() = self.previous;
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_adoption_that_fails_leaves_the_former_store_followed() {
+    fn an_adoption_that_fails_leaves_the_previous_store_followed() {
         let (ours, other) = (random(), random());
         let followed = Followed::new(Some(ours));
         for identity in [None, Some(other)] {

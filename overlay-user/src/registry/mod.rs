@@ -50,7 +50,7 @@ pub enum RegistryError {
         what: &'static str,
         /// The value that both want.
         value: String,
-        /// Who has it, for example `endpoint blue (node h1)`.
+        /// Its owner, for example `endpoint blue (node h1)`.
         owner: String,
     },
     /// Something that the change refers to does not exist.
@@ -76,7 +76,7 @@ pub enum RegistryError {
         what: &'static str,
         /// The address, or what was claimed.
         value: String,
-        /// Who had it, for example `endpoint blue`, and may have it back at once.
+        /// Its previous owner, for example `endpoint blue`, which may have it back at once.
         owner: String,
         /// How long it is still kept free at most.
         for_at_most: Duration,
@@ -97,7 +97,7 @@ pub enum WatchEvent {
     Delta(Delta),
     /// The store can't say any more what changed: take a new snapshot. Its revision may be lower
     /// than what was seen before, if the store was restored from a backup: nobody must go on waiting
-    /// for a revision of the former state.
+    /// for a revision of the older state.
     Resync,
     /// The store is out of reach; the text says why. The watch goes on trying.
     Lost(String),

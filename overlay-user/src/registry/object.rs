@@ -46,10 +46,10 @@ impl ObjectValue {
 }
 
 /// Whether an object is to be written. Refuses one that is not as it was when it was looked at.
-pub(super) fn is_news(object: &Object, former: Option<&Object>) -> Result<bool, RegistryError> {
-    match former {
-        Some(former) if former.is_same(object) => Ok(false),
-        Some(former) if former.revision == object.revision && object.revision != 0 => Ok(true),
+pub(super) fn is_news(object: &Object, previous: Option<&Object>) -> Result<bool, RegistryError> {
+    match previous {
+        Some(previous) if previous.is_same(object) => Ok(false),
+        Some(previous) if previous.revision == object.revision && object.revision != 0 => Ok(true),
         Some(_) if object.revision == 0 => Err(rules::object_exists(&object.id)),
         Some(_) => Err(rules::object_changed_meanwhile(&object.id)),
         None if object.revision == 0 => Ok(true),

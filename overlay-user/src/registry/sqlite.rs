@@ -27,19 +27,19 @@ mod audit;
 mod clock;
 mod commit;
 mod commit_notify;
+mod connection;
 mod file;
 mod follow;
 mod liveness;
 mod read;
 mod schema;
-mod session;
 mod store_error;
 #[cfg(test)]
 mod tests;
 
 use commit_notify::CommitNotifier;
-pub(super) use session::blocking;
-use session::{File, Limits, Session, SharedSession};
+pub(super) use connection::blocking;
+use connection::{Connection, File, Limits, SharedConnection};
 
 /// How long a locked file is waited for.
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -56,8 +56,8 @@ const PAGES_AHEAD: usize = 4;
 pub struct Sqlite {
     file: Arc<File>,
     limits: Limits,
-    writer: SharedSession,
-    reader: SharedSession,
+    writer: SharedConnection,
+    reader: SharedConnection,
     commits: Arc<CommitNotifier>,
 }
 
@@ -83,8 +83,8 @@ impl Sqlite {
         }
         let commits = Arc::new(CommitNotifier::new(file.path()));
         let file = Arc::new(file);
-        let writer = Session::open(&file, limits)?;
-        let reader = Session::open(&file, limits)?;
+        let writer = Connection::open(&file, limits)?;
+        let reader = Connection::open(&file, limits)?;
         Ok(Self {
             file,
             limits,
@@ -106,8 +106,8 @@ impl Registry for Sqlite {
         // A connection of its own: a reader that takes its time keeps nobody waiting.
         tokio::task::spawn_blocking(move || {
             let mut head = Some(head);
-            let read = Session::open(&file, limits).and_then(|mut session| {
-                session.with(|connection, limits| {
+            let read = Connection::open(&file, limits).and_then(|mut connection| {
+                connection.with(|connection, limits| {
                     let begin = |read| match head.take().map(|head| head.send(Ok(read))) {
                         Some(Ok(())) => ControlFlow::Continue(()),
                         _ => ControlFlow::Break(()),
@@ -132,7 +132,9 @@ impl Registry for Sqlite {
                 (Ok(()), _) => {}
             }
         });
-        let head = reading.await.unwrap_or_else(|_| Err(session::cut_off()))?;
+        let head = reading
+            .await
+            .unwrap_or_else(|_| Err(connection::cut_off()))?;
         Ok(Reading {
             revision: head.revision,
             networks: head.networks,
@@ -145,29 +147,33 @@ impl Registry for Sqlite {
 
     async fn find(&self, vni: Vni, wanted: Wanted) -> Result<Option<Endpoint>, RegistryError> {
         self.reader
-            .run(move |session| session.with(|connection, _| read::find(connection, vni, wanted)))
+            .run(move |connection| {
+                connection.with(|connection, _| read::find(connection, vni, wanted))
+            })
             .await
     }
 
     async fn find_endpoint(&self, name: &Name) -> Result<Option<Endpoint>, RegistryError> {
         let name = name.clone();
         self.reader
-            .run(move |session| {
-                session.with(|connection, _| read::find_endpoint(connection, &name))
+            .run(move |connection| {
+                connection.with(|connection, _| read::find_endpoint(connection, &name))
             })
             .await
     }
 
     async fn taken(&self, vni: Vni, block: Block) -> Result<BTreeSet<IpAddr>, RegistryError> {
         self.reader
-            .run(move |session| session.with(|connection, _| read::taken(connection, vni, block)))
+            .run(move |connection| {
+                connection.with(|connection, _| read::taken(connection, vni, block))
+            })
             .await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
         self.reader
-            .run(|session| {
-                session
+            .run(|connection| {
+                connection
                     .with(|connection, limits| read::nodes(connection, 0, limits, &mut Vec::new()))
             })
             .await
@@ -176,21 +182,23 @@ impl Registry for Sqlite {
     async fn objects(&self, kind: &Kind) -> Result<Vec<Object>, RegistryError> {
         let kind = kind.clone();
         self.reader
-            .run(move |session| session.with(|connection, _| read::objects_of(connection, &kind)))
+            .run(move |connection| {
+                connection.with(|connection, _| read::objects_of(connection, &kind))
+            })
             .await
     }
 
     async fn watch(&self) -> Result<mpsc::Receiver<WatchEvent>, RegistryError> {
         self.commits.listen();
         let (file, limits) = (Arc::clone(&self.file), self.limits);
-        let (session, position) = blocking(move || {
-            let mut session = Session::open(&file, limits)?;
-            let position = follow::Position::now(&mut session)?;
-            Ok((session, position))
+        let (connection, position) = blocking(move || {
+            let mut connection = Connection::open(&file, limits)?;
+            let position = follow::Position::now(&mut connection)?;
+            Ok((connection, position))
         })
         .await?;
         Ok(follow::start(
-            session.share(),
+            connection.share(),
             position,
             Arc::clone(&self.commits),
         ))
@@ -200,8 +208,8 @@ impl Registry for Sqlite {
         let changes = changes.to_vec();
         let commits = Arc::clone(&self.commits);
         self.writer
-            .run(move |session| {
-                let revision = session
+            .run(move |connection| {
+                let revision = connection
                     .write(|connection, limits| commit::commit(connection, &changes, limits))?;
                 // Here and not after the await: a caller that gives up has committed all the same.
                 commits.notify();
@@ -213,8 +221,8 @@ impl Registry for Sqlite {
     async fn heartbeat(&self, node: &Name, session: &model::Session) -> Result<(), RegistryError> {
         let (node, who) = (node.clone(), session.clone());
         self.writer
-            .run(move |session| {
-                session.write(|connection, limits| {
+            .run(move |connection| {
+                connection.write(|connection, limits| {
                     liveness::heartbeat(connection, &node, &who, limits)
                 })
             })
@@ -225,8 +233,8 @@ impl Registry for Sqlite {
         let question = question.clone();
         let commits = Arc::clone(&self.commits);
         self.writer
-            .run(move |session| {
-                session.write(|connection, _| liveness::ask(connection, &question))?;
+            .run(move |connection| {
+                connection.write(|connection, _| liveness::ask(connection, &question))?;
                 commits.notify();
                 Ok(())
             })
@@ -236,23 +244,25 @@ impl Registry for Sqlite {
     async fn publish(&self, report: &Report) -> Result<(), RegistryError> {
         let report = report.clone();
         self.writer
-            .run(move |session| {
-                session.write(|connection, _| liveness::publish(connection, &report))
+            .run(move |connection| {
+                connection.write(|connection, _| liveness::publish(connection, &report))
             })
             .await
     }
 
     async fn reports(&self, question: Option<QuestionId>) -> Result<Vec<Report>, RegistryError> {
         self.reader
-            .run(move |session| {
-                session.with(|connection, _| liveness::reports(connection, question))
+            .run(move |connection| {
+                connection.with(|connection, _| liveness::reports(connection, question))
             })
             .await
     }
 
     async fn audit(&self, repair: bool) -> Result<Findings, RegistryError> {
         self.writer
-            .run(move |session| session.with(|connection, _| audit::audit(connection, repair)))
+            .run(move |connection| {
+                connection.with(|connection, _| audit::audit(connection, repair))
+            })
             .await
     }
 
@@ -263,7 +273,7 @@ impl Registry for Sqlite {
                 if file.may_make() {
                     schema::create(file.path())?;
                 }
-                Session::open(&file, limits).map(drop)
+                Connection::open(&file, limits).map(drop)
             })
         })
         .await?;

@@ -124,7 +124,7 @@ impl Latency {
     pub(super) fn check(&self) -> Result<()> {
         if self.commit_to_map_us.p99 > THRESHOLD {
             bail!(
-                "a commit takes {:.1} ms to the other agent's map (p99): it shall be at most {:.0}",
+                "a commit takes {:.1} ms to the other agent's map (p99): it must be at most {:.0}",
                 self.commit_to_map_us.p99 / 1e3,
                 THRESHOLD / 1e3
             );

@@ -243,7 +243,7 @@ fn line(verdict: &Verdict) -> String {
         Bound::AtMost(bound) => ("at most", bound),
     };
     format!(
-        "{}: {} ({}): {:.2} of {}, shall be {word} {bound}",
+        "{}: {} ({}): {:.2} of {}, must be {word} {bound}",
         if verdict.held { "held" } else { "MISSED" },
         verdict.metric.title(),
         verdict.offloads.title(),

@@ -211,17 +211,17 @@ impl Cluster {
         Some(answers.get_mut(0)?.get_mut("Status")?.take())
     }
 
-    /// The index of the leader whom a majority follows; waits for one.
+    /// The index of the leader that a majority follows; waits for one.
     #[track_caller]
     pub fn leader(&self) -> usize {
         eventually("etcd has a leader", || self.followed())
     }
 
-    /// The same once it is another than `former`, which the others take a moment to give up.
+    /// The same once it is another than `previous`, which the others take a moment to give up.
     #[track_caller]
-    pub fn leader_after(&self, former: usize) -> usize {
+    pub fn leader_after(&self, previous: usize) -> usize {
         eventually("etcd has another leader", || {
-            self.followed().filter(|leader| *leader != former)
+            self.followed().filter(|leader| *leader != previous)
         })
     }
 

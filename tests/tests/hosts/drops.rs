@@ -153,7 +153,7 @@ fn a_strangers_frame_names_its_target() {
         assert_eq!(told[key], expected, "{key}: {told}");
     }
     assert_eq!(told["node"], Value::Null);
-    // Who is no node can't fill an endpoint's counts.
+    // A sender that is no node can't fill an endpoint's counts.
     let shown = one.json(&format!("endpoint show {}", lab.name("blue")));
     assert_eq!(shown["drops"]["received"], serde_json::json!({}));
 }

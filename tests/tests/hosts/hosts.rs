@@ -126,7 +126,9 @@ fn only_a_dead_host_is_removed() {
     two.restart(OPTIONS);
     two.await_ready();
     await_address(one, &dead, "10.0.0.2");
-    until("its former endpoint to be gone", || !fixture.green.exists());
+    until("its previous endpoint to be gone", || {
+        !fixture.green.exists()
+    });
     two.endpoint(&fixture.lab.name("red"), 42, &["7.7.7.4/24"]);
     reaches(&fixture.blue, "7.7.7.4");
 }

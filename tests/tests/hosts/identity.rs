@@ -239,10 +239,10 @@ fn a_start_without_the_file_keeps_everything() {
 #[test]
 fn a_registry_that_lost_most_rows_awaits_a_yes() {
     let fixture = Fixture::new();
-    let former = fixture.emptied();
+    let previous = fixture.emptied();
     let agent = &fixture.agents[0];
     let name = fixture.lab.name("blue");
-    fixture.put_back(&former);
+    fixture.put_back(&previous);
     for agent in &fixture.agents {
         until("the agents don't follow it", || {
             agent.json("status")["registry"]["followed"] == false
@@ -341,8 +341,8 @@ fn last_known(agent: &Agent) -> Value {
 #[test]
 fn what_an_agent_holds_is_held_by_the_next_one_too() {
     let mut fixture = Fixture::new();
-    let (whole, former) = (fixture.backup(), fixture.emptied());
-    fixture.put_back(&former);
+    let (whole, previous) = (fixture.backup(), fixture.emptied());
+    fixture.put_back(&previous);
     let there = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
     for agent in &mut fixture.agents {
         until("the agents don't follow it", || {
@@ -373,7 +373,7 @@ fn what_an_agent_holds_is_held_by_the_next_one_too() {
 #[test]
 fn a_start_on_an_older_registry_awaits_a_yes() {
     let mut fixture = Fixture::new();
-    let (whole, former) = (fixture.backup(), fixture.emptied());
+    let (whole, previous) = (fixture.backup(), fixture.emptied());
     for agent in &mut fixture.agents {
         let revision = agent.json("status")["registry"]["revision"].clone();
         until("the next agent will know", || {
@@ -381,7 +381,7 @@ fn a_start_on_an_older_registry_awaits_a_yes() {
         });
         agent.kill();
     }
-    fixture.put_back(&former);
+    fixture.put_back(&previous);
     let waits = |agent: &Agent| {
         until("the agent says that it waits", || {
             let run = agent.overlay("status");
@@ -401,7 +401,7 @@ fn a_start_on_an_older_registry_awaits_a_yes() {
         last_known(&fixture.agents[0])["revision"] == revision
     });
     fixture.agents[0].kill();
-    fixture.put_back(&former);
+    fixture.put_back(&previous);
     fixture.agents[0].restart("--vni 42");
     let agent = &fixture.agents[0];
     waits(agent);

@@ -94,7 +94,7 @@ fn a_scan_takes_nobody_elses_first_packets() {
         ));
     }
     let scanner = agent.endpoint(&lab.name("scanner"), LOUD, &["7.8.0.2/16"]);
-    let asker = agent.endpoint(&lab.name("asker"), CALM, &["7.9.0.2/16"]);
+    let requester = agent.endpoint(&lab.name("requester"), CALM, &["7.9.0.2/16"]);
     let ips = peers(&lab);
     let counter = |name: &str| agent.json("status")["datapath"]["counters"][name].as_u64();
     let limited = || counter("misses_limited_endpoint").unwrap();
@@ -103,7 +103,7 @@ fn a_scan_takes_nobody_elses_first_packets() {
     let times = thread::scope(|scope| {
         scope.spawn(|| scan(&scanner, &stop));
         until("the scan exceeds its limit", || limited() > 1000);
-        let times = first_answers(&asker, &ips);
+        let times = first_answers(&requester, &ips);
         stop.store(true, Ordering::Relaxed);
         times
     });

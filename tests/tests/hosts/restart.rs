@@ -53,9 +53,9 @@ fn other_settings_under_traffic_lose_no_packet() {
     ]);
 }
 
-/// An agent with another underlay interface leaves the former one.
+/// An agent with another underlay interface leaves the previous one.
 #[test]
-fn an_agent_leaves_its_former_interface() {
+fn an_agent_leaves_its_previous_interface() {
     let mut fixture = fixture();
     for (agent, own, other) in [(0, "10.1.0.1/24", 1), (1, "10.1.0.2/24", 0)] {
         let (here, there) = (fixture.agents[agent].netns(), fixture.agents[other].netns());

@@ -127,23 +127,23 @@ fn a_next_hop_with_a_new_mac_is_found_again() {
     assert!(blue.pings("7.7.7.3", "-c 1 -W 3"));
 }
 
-/// Changes the route while packets flow, then takes the former router away. Nothing gets lost.
+/// Changes the route while packets flow, then takes the previous router away. Nothing gets lost.
 fn moves_to_another_router(fixture: &Fixture) {
-    let [former, new] = &fixture.routers;
+    let [previous, new] = &fixture.routers;
     // What a router forwards to h2, with a little ARP.
     let forwarded = |router: &Netns| router.counter("r0", "tx_packets");
     let stream = Stream::start(&fixture.blue, &fixture.green, "7.7.7.3");
     stream.flows(1000);
     let before = forwarded(new);
     route(&fixture.hosts, 254);
-    until("the former router to have nothing to do", || {
-        let so_far = forwarded(former);
+    until("the previous router to have nothing to do", || {
+        let so_far = forwarded(previous);
         stream.flows(200);
-        forwarded(former) < so_far + 20
+        forwarded(previous) < so_far + 20
     });
     assert!(forwarded(new) >= before + 200);
     for device in ["l0", "r0"] {
-        former.ip(&format!("link set {device} down"));
+        previous.ip(&format!("link set {device} down"));
     }
     stream.flows(1000);
     let (sent, lost) = stream.finish();

@@ -1,4 +1,4 @@
-//! What stands on the wire, read by tshark, and what becomes of packets that others put there.
+//! Frames on the wire, read by tshark, and the handling of packets that others put there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -283,7 +283,7 @@ async fn a_new_spec_changes_the_link_that_is_there() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_moves_to_another_namespace_takes_the_former_with_it() {
+async fn an_endpoint_that_moves_to_another_namespace_takes_the_previous_with_it() {
     let host = Host::new();
     let mut spec = host.spec("blue");
     host.ensure(&spec).await;

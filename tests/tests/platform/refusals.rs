@@ -23,7 +23,7 @@ async fn an_interface_name_that_is_taken_inside_is_refused_and_nothing_changes()
     moved.attachment = Attachment::veth(spec.netns().clone(), moved.ifname().clone());
     host.refusal(&moved).await;
     moved.attachment = Attachment::veth(host.netns("green"), moved.ifname().clone());
-    assert_eq!(host.ensure(&moved).await, port, "the former port stood");
+    assert_eq!(host.ensure(&moved).await, port, "the previous port stood");
 }
 
 #[tokio::test]

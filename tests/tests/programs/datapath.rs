@@ -21,8 +21,9 @@ use overlay_ebpf::abi::{
 use overlay_user::datapath::OBJECT;
 
 use crate::{
-    former, frames,
+    frames,
     network::{self, LOOPBACK, VTEP},
+    previous,
 };
 
 /// `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`.
@@ -189,8 +190,8 @@ impl Datapath {
         }
         let calls = fill_calls(&mut ebpf);
         if !settings.without_network {
-            if former::is(&ebpf) {
-                former::fill(&mut ebpf);
+            if previous::is(&ebpf) {
+                previous::fill(&mut ebpf);
             } else {
                 network::fill(&mut ebpf);
             }

@@ -293,7 +293,7 @@ fn frames_for_another_host_are_wrapped_as_rfc_7348_says() {
     check(&encapsulation());
 }
 
-/// Who finds the next hop shows in no byte: the kernel writes the outer Ethernet addresses later.
+/// Whether programs or kernel find the next hop shows in no byte: the kernel writes the outer Ethernet addresses later.
 #[test]
 fn next_hops_that_the_agent_vouches_for_wrap_alike() {
     let mut datapath = Datapath::load(Settings::default());

@@ -320,7 +320,7 @@ fn the_vxlan_device_takes_in_nothing() {
 }
 
 /// An endpoint that came to another host is heard from there as soon as its row says so, and from
-/// its former host no more.
+/// its previous host no more.
 #[test]
 fn a_moved_endpoint_is_heard_from_its_new_host_alone() {
     let mut datapath = Datapath::load(Settings::default());
@@ -341,7 +341,7 @@ fn a_moved_endpoint_is_heard_from_its_new_host_alone() {
     let table = [
         Case::redirect("from its new host", from(RED_VTEP.ip), inner.clone()),
         Case::drop(
-            "from its former one",
+            "from its previous one",
             from(GREEN_VTEP.ip),
             DropReason::SourceVtep,
         ),

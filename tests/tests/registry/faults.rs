@@ -167,7 +167,7 @@ async fn a_watch_that_was_away_over_a_compaction_must_resync() {
     while reader.resyncs == 0 {
         reader.step().await;
     }
-    // Who lives by now is told too.
+    // The node that lives by now is reported too.
     assert_eq!(
         next_other(&mut reader.events).await,
         WatchEvent::Alive(name("h2"))
@@ -327,7 +327,7 @@ async fn a_store_that_is_full_says_so_and_is_read_on() {
         );
     }
     assert_eq!(registry.snapshot().await.unwrap().endpoints.len(), 1);
-    // Who lives goes on living.
+    // A live node stays alive.
     registry
         .heartbeat(&name("h1"), &session("one"))
         .await

@@ -239,10 +239,12 @@ impl Reader {
             self.objects.remove(&id);
         }
         for object in delta.objects {
-            let former = self.objects.insert(object.id.clone(), object);
-            let now = former.as_ref().map(|former| &self.objects[&former.id]);
-            if let (Some(former), Some(now)) = (former.as_ref(), now) {
-                assert!(now.revision >= former.revision, "{former:?} {now:?}");
+            let previous = self.objects.insert(object.id.clone(), object);
+            let now = previous
+                .as_ref()
+                .map(|previous| &self.objects[&previous.id]);
+            if let (Some(previous), Some(now)) = (previous.as_ref(), now) {
+                assert!(now.revision >= previous.revision, "{previous:?} {now:?}");
             }
         }
         self.revision = delta.revision;
@@ -251,10 +253,15 @@ impl Reader {
         self.nodes
             .extend(delta.nodes.into_iter().map(|n| (n.name.clone(), n)));
         for endpoint in delta.endpoints {
-            let former = self.endpoints.insert(endpoint.name.clone(), endpoint);
-            let now = former.as_ref().map(|former| &self.endpoints[&former.name]);
-            if let (Some(former), Some(now)) = (former.as_ref(), now) {
-                assert!(now.generation >= former.generation, "{former:?} {now:?}");
+            let previous = self.endpoints.insert(endpoint.name.clone(), endpoint);
+            let now = previous
+                .as_ref()
+                .map(|previous| &self.endpoints[&previous.name]);
+            if let (Some(previous), Some(now)) = (previous.as_ref(), now) {
+                assert!(
+                    now.generation >= previous.generation,
+                    "{previous:?} {now:?}"
+                );
             }
         }
     }

@@ -313,12 +313,12 @@ async fn an_object_is_changed_only_as_it_was_looked_at(fixture: Fixture) {
     let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     let first = registry.commit(&[put(&router("r1"))]).await.unwrap();
-    let former = found(&*registry, "router/r1").await.unwrap();
+    let previous = found(&*registry, "router/r1").await.unwrap();
     let outside = |text: &str| Router {
         outside: Some(text.to_owned()),
         ..router("r1")
     };
-    let update = |text: &str| Change::PutObject(outside(text).update(&former).unwrap());
+    let update = |text: &str| Change::PutObject(outside(text).update(&previous).unwrap());
     let second = registry.commit(&[update("host")]).await.unwrap();
     assert!(second > first);
     reader.reach(second).await;
@@ -330,9 +330,9 @@ async fn an_object_is_changed_only_as_it_was_looked_at(fixture: Fixture) {
         "router r1 was changed by somebody else meanwhile: look at it and try again"
     );
     // Of two who have looked at the same one, one is too late.
-    let former = now.clone();
+    let previous = now.clone();
     let other = fixture.open().await;
-    let put = |text: &str| [Change::PutObject(outside(text).update(&former).unwrap())];
+    let put = |text: &str| [Change::PutObject(outside(text).update(&previous).unwrap())];
     let (one, two) = (put("one"), put("two"));
     let (one, two) = tokio::join!(registry.commit(&one), other.commit(&two));
     assert_eq!(
@@ -355,12 +355,12 @@ async fn a_change_keeps_what_a_newer_version_has_added(fixture: Fixture) {
     });
     newer.references.push(Reference::restrict(id("network/43")));
     registry.commit(&[Change::PutObject(newer)]).await.unwrap();
-    let former = found(&*registry, "router/r1").await.unwrap();
+    let previous = found(&*registry, "router/r1").await.unwrap();
     let changed = Router {
         outside: Some("host".to_owned()),
         ..router("r1")
     };
-    let changed = changed.update(&former).unwrap();
+    let changed = changed.update(&previous).unwrap();
     registry
         .commit(&[Change::PutObject(changed)])
         .await

@@ -530,17 +530,17 @@ async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(fixture: Fix
     let mut reader = Reader::start(&registry).await;
     registry.commit(&[create("green", 9)]).await.unwrap();
     let generation = registry.commit(&[create("blue", 2)]).await.unwrap();
-    let former = endpoint("blue", 2);
+    let previous = endpoint("blue", 2);
     let set = |mac, addresses: &[&str], generation| Change::ReaddressEndpoint {
         name: name("blue"),
         mac,
         addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
         generation,
     };
-    let kept = former.addresses[0].to_string();
+    let kept = previous.addresses[0].to_string();
     let wanted = [kept.as_str(), "7.7.9.9/16"];
     let second = registry
-        .commit(&[set(former.mac, &wanted, generation)])
+        .commit(&[set(previous.mac, &wanted, generation)])
         .await
         .unwrap();
     assert!(second > generation);
@@ -556,11 +556,11 @@ async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(fixture: Fix
     let taken = other.addresses[0].to_string();
     for (change, part) in [
         (
-            set(former.mac, &["7.7.9.8/16"], generation),
+            set(previous.mac, &["7.7.9.8/16"], generation),
             "somebody else",
         ),
         (
-            set(former.mac, &[&taken], second),
+            set(previous.mac, &[&taken], second),
             "is taken by endpoint green",
         ),
         (
@@ -568,7 +568,7 @@ async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(fixture: Fix
             "is taken by endpoint green",
         ),
         (
-            set(former.mac, &["9.9.9.9/16"], second),
+            set(previous.mac, &["9.9.9.9/16"], second),
             "outside the subnets",
         ),
     ] {
@@ -590,7 +590,7 @@ async fn an_endpoint_gets_other_addresses_if_nobody_else_changed_it(fixture: Fix
     };
     let text = refusal(&*registry, &[Change::CreateEndpoint(newcomer)]).await;
     assert!(text.contains("was endpoint blue's"), "{text}");
-    let back = [set(former.mac, &[&kept], third)];
+    let back = [set(previous.mac, &[&kept], third)];
     registry.commit(&back).await.unwrap();
     let text = fixture_is_sound(&*registry).await;
     assert_eq!(text, "");

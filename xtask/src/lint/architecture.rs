@@ -1,4 +1,4 @@
-//! The architecture, as tables: who may import whom, who names which crate, who may be unsafe.
+//! The architecture as tables: allowed imports, allowed crates, files with unsafe code.
 
 /// A crate of ours: where its root module is, and the name that other crates call it by.
 pub(super) struct Crate {

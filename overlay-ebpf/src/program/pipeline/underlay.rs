@@ -90,7 +90,7 @@ pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, 
 #[inline(always)]
 fn sender_of(tunnel: &Tunnel, subject: &mut Subject) -> Result<Origin, DropReason> {
     let checked = sender::check_mac(tunnel.vni, tunnel.sender, &tunnel.inner);
-    // A known host speaks for an endpoint that is not its own: to whom, is worth a look.
+    // A known host speaks for an endpoint of another host: the sample names the receiver too.
     if let Err(DropReason::SourceVtep) = checked {
         let to = maps::fdb(tunnel.vni, tunnel.inner.destination);
         subject.is_of(to.and_then(|to| to.interface()).unwrap_or(0));

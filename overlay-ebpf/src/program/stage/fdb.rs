@@ -19,7 +19,7 @@ use crate::{frame::Frame, maps};
 #[inline(always)]
 pub fn local(frame: &mut Frame, vni: u32, inner: &eth::Header) -> Result<FdbEntry, DropReason> {
     let destination = if inner.destination.is_group() {
-        asked_for(frame, vni, inner.ether_type)
+        solicited(frame, vni, inner.ether_type)
     } else {
         Some(inner.destination)
     };
@@ -42,7 +42,7 @@ pub fn local(frame: &mut Frame, vni: u32, inner: &eth::Header) -> Result<FdbEntr
 
 /// The MAC of the endpoint whose address an ARP request or a neighbour solicitation asks for.
 #[inline(always)]
-fn asked_for(frame: &mut Frame, vni: u32, protocol: u16) -> Option<Mac> {
+fn solicited(frame: &mut Frame, vni: u32, protocol: u16) -> Option<Mac> {
     let offset = frame.inner() + eth::LEN;
     let neighbor = if protocol == eth::ARP {
         frame.require(offset + arp::LEN).ok()?;

@@ -55,30 +55,30 @@ impl Handle<SetEndpoint> for Agent {
     async fn handle(&self, request: SetEndpoint) -> Outcome<SetEndpoint> {
         self.check_reach().await?;
         let name = &request.name;
-        let former = self.find(name).await?;
-        let network = self.network(&former.vni.into()).await?;
-        let mut wanted = former.clone();
-        wanted.mac = request.mac.unwrap_or(former.mac);
+        let previous = self.find(name).await?;
+        let network = self.network(&previous.vni.into()).await?;
+        let mut wanted = previous.clone();
+        wanted.mac = request.mac.unwrap_or(previous.mac);
         if !request.addresses.is_empty() {
             let addresses = request.addresses.iter();
             wanted.addresses = addresses
                 .map(|address| address.in_network(&network.name, &network.subnets))
                 .collect::<Result<_, _>>()?;
         }
-        if wanted == former {
-            return self.view_of(former).await;
+        if wanted == previous {
+            return self.view_of(previous).await;
         }
         wanted.generation = self
-            .commit(&[readdress_to(&wanted, former.generation)])
+            .commit(&[readdress_to(&wanted, previous.generation)])
             .await?;
         match self.failure(name).await {
-            Some(reason) if former.node == self.config.node => {
-                tracing::warn!(endpoint = %name, %reason, "giving the endpoint its former addresses back");
-                self.commit(&[readdress_to(&former, wanted.generation)])
+            Some(reason) if previous.node == self.config.node => {
+                tracing::warn!(endpoint = %name, %reason, "giving the endpoint its previous addresses back");
+                self.commit(&[readdress_to(&previous, wanted.generation)])
                     .await?;
                 Err(OperationError::new(
                     ErrorKind::Refused,
-                    format_args!("{reason}; endpoint {name} has its former addresses back"),
+                    format_args!("{reason}; endpoint {name} has its previous addresses back"),
                 ))
             }
             _ => self.view_of(wanted).await,
@@ -91,12 +91,12 @@ impl Handle<MoveEndpoint> for Agent {
     /// it was to live here and can't.
     async fn handle(&self, to: MoveEndpoint) -> Outcome<MoveEndpoint> {
         self.check_reach().await?;
-        let former = self.find(&to.name).await?;
+        let previous = self.find(&to.name).await?;
         let node = to.node.clone().unwrap_or_else(|| self.config.node.clone());
         self.check_destination(&node).await?;
-        let attachment = self.attachment_of(&to, &former, &node).await?;
-        let (entered, left) = (attachment.netns().cloned(), former.netns().cloned());
-        let moved = self.relocate_to(former, node, attachment).await;
+        let attachment = self.attachment_of(&to, &previous, &node).await?;
+        let (entered, left) = (attachment.netns().cloned(), previous.netns().cloned());
+        let moved = self.relocate_to(previous, node, attachment).await;
         if let Some(netns) = entered {
             self.platform.end_attach(&netns).await;
         }
@@ -177,10 +177,10 @@ impl Agent {
     async fn attachment_of(
         &self,
         to: &MoveEndpoint,
-        former: &Endpoint,
+        previous: &Endpoint,
         node: &Name,
     ) -> Result<Attachment, OperationError> {
-        if let Some(unknown @ Attachment::Unknown(_)) = &former.attachment
+        if let Some(unknown @ Attachment::Unknown(_)) = &previous.attachment
             && (&to.netns, &to.ifname) == (&None, &None)
         {
             return Ok(unknown.clone());
@@ -198,40 +198,40 @@ impl Agent {
                 ));
             }
             // What a process of this host is in has no such name elsewhere.
-            None => match former.netns() {
-                Some(netns) if *node == former.node || !self.platform.is_attached(netns) => {
+            None => match previous.netns() {
+                Some(netns) if *node == previous.node || !self.platform.is_attached(netns) => {
                     netns.clone()
                 }
                 _ => to.name.clone(),
             },
         };
-        let ifname = to.ifname.as_ref().or_else(|| former.ifname());
+        let ifname = to.ifname.as_ref().or_else(|| previous.ifname());
         let ifname = ifname.cloned().unwrap_or_else(config::default_ifname);
         Ok(Attachment::veth(netns, ifname))
     }
 
     async fn relocate_to(
         &self,
-        former: Endpoint,
+        previous: Endpoint,
         node: Name,
         attachment: Attachment,
     ) -> Result<EndpointView, OperationError> {
-        let name = &former.name;
+        let name = &previous.name;
         let moved = Endpoint {
             node: node.clone(),
             attachment: Some(attachment),
-            ..former.clone()
+            ..previous.clone()
         };
         let generation = self.commit(&[move_to(&moved)]).await?;
         match self.failure(name).await {
-            _ if moved == former => self.view_of(former).await,
+            _ if moved == previous => self.view_of(previous).await,
             Some(reason) if node == self.config.node => {
                 tracing::warn!(endpoint = %name, %reason, "putting the endpoint back");
-                self.commit(&[move_to(&former)]).await?;
-                let place = if former.node == node {
+                self.commit(&[move_to(&previous)]).await?;
+                let place = if previous.node == node {
                     "where it was".to_owned()
                 } else {
-                    format!("on node {}", former.node)
+                    format!("on node {}", previous.node)
                 };
                 Err(OperationError::new(
                     ErrorKind::Refused,
@@ -413,7 +413,7 @@ fn is_full(family: &Network) -> OperationError {
         ErrorKind::Refused,
         format_args!(
             "network {} has no free {version} address left: remove an endpoint, or give --ip for the \
-             addresses that it shall have",
+             addresses that it is to have",
             family.name
         ),
     )

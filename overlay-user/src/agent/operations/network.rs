@@ -70,9 +70,9 @@ impl Handle<SetNetwork> for Agent {
             flood: request.flood,
             learning: request.learning,
         };
-        let former = self.network(&NetworkRef::Name(request.name)).await?;
-        let network = former.clone().with(settings);
-        if network.mtu != former.mtu {
+        let previous = self.network(&NetworkRef::Name(request.name)).await?;
+        let network = previous.clone().with(settings);
+        if network.mtu != previous.mtu {
             check_network(&network.subnets, network.mtu)?;
             self.check_mtu(&network).await?;
         }

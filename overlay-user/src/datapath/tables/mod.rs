@@ -53,9 +53,9 @@ macro_rules! bpf_tables {
             }
 
             /// Adds what tables of other capacities held.
-            pub(super) fn adopt(&mut self, former: &ResizedTables) -> Result<(), DatapathError> {
-                $(if let Some(former) = &former.$table {
-                    self.$table.copy_from(former)?;
+            pub(super) fn adopt(&mut self, previous: &ResizedTables) -> Result<(), DatapathError> {
+                $(if let Some(previous) = &previous.$table {
+                    self.$table.copy_from(previous)?;
                 })+
                 Ok(())
             }

@@ -205,7 +205,7 @@ impl Page {
         );
         self.counters(
             "overlay_mended_rows_total",
-            "Rows of the kernel's tables that differed from what they shall be, by kind: wrong (or \
+            "Rows of the kernel's tables that differed from the intended ones, by kind: wrong (or \
              missing) or unwanted",
             [("wrong", control.mended), ("unwanted", control.swept)]
                 .map(|(kind, count)| ([("kind", kind.to_owned())], count)),

@@ -86,7 +86,7 @@ impl Linux {
             Found::Parts { host_side, netns } => (host_side, netns),
         };
         let ports = &self.records.ports;
-        let former = ports.get(endpoint.as_str()).context(recording)?;
+        let previous = ports.get(endpoint.as_str()).context(recording)?;
         let guests = &self.records.guests;
         let is_guest = guests.get(endpoint.as_str()).context(recording)?.is_some();
         ports
@@ -95,7 +95,7 @@ impl Linux {
         if let Some(misplaced) = host_side {
             host.delete(misplaced.index)
                 .await
-                .context(|| format!("removing the former veth of endpoint {endpoint}"))?;
+                .context(|| format!("removing the previous veth of endpoint {endpoint}"))?;
         }
         let made = self.make_pair(&host, spec, netns).await;
         drop(in_netns);
@@ -107,11 +107,11 @@ impl Linux {
         if let Err(error) = cleared {
             tracing::warn!(%endpoint, %error, "what was made of the endpoint stays until it is removed");
         }
-        if let Some(former) = former.and_then(|name| name.parse().ok())
-            && former != *spec.netns
+        if let Some(previous) = previous.and_then(|name| name.parse().ok())
+            && previous != *spec.netns
         {
-            self.delete_netns_if_unused(&former).await?;
-            self.detach_unused(&former).await?;
+            self.delete_netns_if_unused(&previous).await?;
+            self.detach_unused(&previous).await?;
         }
         made
     }

@@ -80,8 +80,8 @@ fn however_many_frames_ask_there_is_one_question_and_each_gets_its_answer() {
     let (asked, number) = cache.send(5).unwrap();
     assert_eq!(cache.send(5), None);
     let pending = cache.complete(asked, number).unwrap();
-    let askers: Vec<u32> = pending.askers.iter().map(|miss| miss.ifindex).collect();
-    assert_eq!((asked, askers), (lookup(3), vec![10, 11]));
+    let requesters: Vec<u32> = pending.requesters.iter().map(|miss| miss.ifindex).collect();
+    assert_eq!((asked, requesters), (lookup(3), vec![10, 11]));
 }
 
 #[test]
@@ -150,16 +150,16 @@ fn a_network_that_asks_for_much_waits_behind_itself() {
 fn a_place_is_taken_from_the_network_that_has_most() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     let network = |number| Vni::try_from(number).unwrap();
-    cache.hold(&name("old"), network(43), now);
+    cache.insert(&name("old"), network(43), now);
     for (number, large) in ["a", "b", "c"].into_iter().enumerate() {
         let later = now + Duration::from_secs(number as u64 + 1);
-        cache.hold(&name(large), network(42), later);
+        cache.insert(&name(large), network(42), later);
     }
     let first = |cache: &Cache| cache.oldest_of_largest().unwrap().1.clone();
     assert_eq!(first(&cache), name("a"));
     // It came to another network under its name.
-    cache.hold(&name("a"), network(43), now);
-    cache.hold(&name("d"), network(42), now + Duration::from_secs(9));
+    cache.insert(&name("a"), network(43), now);
+    cache.insert(&name("d"), network(42), now + Duration::from_secs(9));
     assert_eq!(first(&cache), name("b"));
 }
 
@@ -170,9 +170,9 @@ fn addresses_that_a_scan_finds_to_be_nobodys_push_out_no_other_networks() {
         vni: Vni::try_from(43).unwrap(),
         ..lookup(9)
     };
-    cache.close(other, now);
+    cache.insert_negative(other, now);
     for last in 2..=5 {
-        cache.close(lookup(last), now + Duration::from_millis(last.into()));
+        cache.insert_negative(lookup(last), now + Duration::from_millis(last.into()));
     }
     let asked = cache.ask(other, miss(other, 10), now);
     assert!(matches!(asked, Asked::Negative(_)), "{asked:?}");
@@ -181,7 +181,7 @@ fn addresses_that_a_scan_finds_to_be_nobodys_push_out_no_other_networks() {
 #[test]
 fn that_nobody_has_an_address_is_believed_for_a_while() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
-    cache.close(lookup(3), now);
+    cache.insert_negative(lookup(3), now);
     let later = now + Duration::from_secs(2);
     let left = Duration::from_secs(3);
     assert_eq!(ask(&mut cache, 3, later), Asked::Negative(left));
@@ -195,7 +195,7 @@ fn that_nobody_has_an_address_is_believed_for_a_while() {
 fn as_many_addresses_are_believed_to_be_nobodys_as_endpoints_may_be_held() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     for last in 2..=4 {
-        cache.close(lookup(last), now + Duration::from_millis(last.into()));
+        cache.insert_negative(lookup(last), now + Duration::from_millis(last.into()));
     }
     assert_eq!(ask(&mut cache, 2, now), Asked::Pending);
     assert!(matches!(ask(&mut cache, 4, now), Asked::Negative(_)));
@@ -204,7 +204,7 @@ fn as_many_addresses_are_believed_to_be_nobodys_as_endpoints_may_be_held() {
 #[test]
 fn a_delta_answers_who_asks_and_takes_back_that_nobody_has_it() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
-    cache.close(lookup(3), now);
+    cache.insert_negative(lookup(3), now);
     ask(&mut cache, 4, now);
     let (_, number) = cache.send(5).unwrap();
     for last in [3, 4] {
@@ -245,7 +245,7 @@ fn an_answer_is_outdated_if_a_delta_spoke_of_the_endpoint_since() {
         );
         cache.ask_again(asked, pending);
         cache.send(8).unwrap();
-        assert!(cache.former.is_empty(), "no question is older");
+        assert!(cache.previous.is_empty(), "no question is older");
     }
 }
 
@@ -265,7 +265,7 @@ fn what_no_frame_asks_for_is_asked_again_after_a_failure_and_not_at_once() {
 #[test]
 fn after_a_set_back_no_answer_counts_that_was_asked_for_before() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
-    cache.close(lookup(2), now);
+    cache.insert_negative(lookup(2), now);
     ask(&mut cache, 3, now);
     let (asked, number) = cache.send(5).unwrap();
     cache.clear();
@@ -283,13 +283,13 @@ fn after_a_set_back_no_answer_counts_that_was_asked_for_before() {
 fn who_was_not_used_for_the_longest_time_is_the_oldest() {
     let (mut cache, now) = (Cache::new(LIMITS), Instant::now());
     let at = |seconds| now + Duration::from_secs(seconds);
-    cache.hold(&name("a"), lookup(1).vni, at(0));
-    cache.hold(&name("b"), lookup(1).vni, at(1));
-    cache.hold(&name("a"), lookup(1).vni, at(2));
+    cache.insert(&name("a"), lookup(1).vni, at(0));
+    cache.insert(&name("b"), lookup(1).vni, at(1));
+    cache.insert(&name("a"), lookup(1).vni, at(2));
     assert_eq!(cache.oldest(), Some((at(0), &name("a"))));
     cache.use_at(&name("a"), at(3));
     assert_eq!(cache.oldest(), Some((at(1), &name("b"))));
     assert_eq!((cache.len(), cache.room()), (2, 0));
-    cache.forget(&name("b"));
+    cache.remove(&name("b"));
     assert_eq!((cache.names(), cache.room()), (vec![name("a")], 1));
 }

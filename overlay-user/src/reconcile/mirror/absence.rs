@@ -66,22 +66,22 @@ impl Withheld {
     }
 
     fn extend(&mut self, names: impl IntoIterator<Item = Name>) {
-        let former = self.names.len();
+        let previous = self.names.len();
         self.names.extend(names);
-        self.version += u64::from(self.names.len() != former);
+        self.version += u64::from(self.names.len() != previous);
         self.most = self.most.max(self.names.len());
     }
 }
 
-/// A former state of the registry that is not believed. What is known stays in the places of its rows.
+/// A previous state of the registry that is not believed. What is known stays in the places of its rows.
 ///
 /// A registry that was put back need not lack a row to take something away: the row may say what once was. So
-/// long as it may be in a former state, whatever is not as it is known is doubtful. If that state is not believed,
+/// long as it may be in an older state, whatever is not as it is known is doubtful. If that state is not believed,
 /// its rows stay doubtful: of endpoints those with its generations, of networks and nodes, which have none, the
 /// same rows. What is made or changed after it is followed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Doubted {
-    /// The former state's revision; 0: there is none.
+    /// The older state's revision; 0: there is none.
     pub(super) until: Revision,
     pub(super) networks: BTreeMap<Vni, Network>,
     pub(super) nodes: BTreeMap<Name, Node>,
@@ -89,7 +89,7 @@ pub(super) struct Doubted {
 }
 
 impl Doubted {
-    /// A delta's word on a network, a node or an object is none of the former state's.
+    /// A delta's word on a network, a node or an object is none of the older state's.
     pub(super) fn heed(&mut self, delta: &Delta) {
         for vni in delta.named_networks() {
             self.networks.remove(&vni);
@@ -104,7 +104,7 @@ impl Doubted {
 }
 
 impl Mirror {
-    /// Whether the registry is in a former state, or was, that is not believed.
+    /// Whether the registry is in an older state, or was, that is not believed.
     #[must_use]
     pub fn is_doubting(&self) -> bool {
         self.is_rolled_back() || self.doubted.until != 0
@@ -127,27 +127,27 @@ impl Mirror {
     pub(super) fn is_doubtful(&self, row: &Endpoint) -> bool {
         let known = self.endpoint(&row.name);
         !known.is_some_and(|known| known.stands_as(row))
-            && (self.is_of_former_state(row)
+            && (self.is_of_older_state(row)
                 || known.is_some_and(|known| known.generation() > row.generation))
     }
 
-    /// Whether a row of a former state says otherwise than what is known, or claims an address of what is
-    /// withheld. Who is asked for, and unknown, is believed to be where he was.
+    /// Whether a row of an older state says otherwise than what is known, or claims an address of what is
+    /// withheld. An endpoint that is looked up, and unknown, is taken to be where it was.
     pub(super) fn contradicts(&self, row: &Endpoint) -> bool {
         let by_ip = row.ips().filter_map(|ip| self.by_ip(row.vni, ip));
         let mut owners = by_ip.chain(self.by_mac(row.vni, row.mac));
-        self.is_of_former_state(row)
+        self.is_of_older_state(row)
             && match self.endpoint(&row.name) {
                 Some(known) => !known.stands_as(row),
                 None => owners.any(|owner| self.withheld.contains(owner.name())),
             }
     }
 
-    fn is_of_former_state(&self, row: &Endpoint) -> bool {
+    fn is_of_older_state(&self, row: &Endpoint) -> bool {
         self.is_rolled_back() || row.generation <= self.doubted.until
     }
 
-    /// Takes in what the former state says of the network and the node of an endpoint that was made since, if
+    /// Takes in what the older state says of the network and the node of an endpoint that was made since, if
     /// nothing else is known of them.
     pub(super) fn complete(&mut self, endpoint: &Endpoint, on_fact: OnFact<'_>) {
         if self.network(endpoint.vni).is_none()
@@ -212,13 +212,13 @@ impl Mirror {
         };
         let Some(seen) = self.endpoints.walk(position, limit) else {
             let since = self.since.take().unwrap_or_default();
-            let mut former = since.waiting;
-            former.until = if self.is_rolled_back() {
+            let mut previous = since.waiting;
+            previous.until = if self.is_rolled_back() {
                 since.at
             } else {
                 self.doubted.until
             };
-            self.mark_degraded(former);
+            self.mark_degraded(previous);
             self.rolled_back_from = 0;
             return true;
         };
@@ -236,14 +236,14 @@ impl Mirror {
         self.ahead.extend(ahead);
         self.withheld.extend(absent);
         for name in told {
-            self.forget(&name, on_fact);
+            self.remove(&name, on_fact);
         }
         false
     }
 
-    pub(super) fn mark_degraded(&mut self, former: Doubted) {
-        self.withheld.version += u64::from(self.doubted != former);
-        self.doubted = former;
+    pub(super) fn mark_degraded(&mut self, previous: Doubted) {
+        self.withheld.version += u64::from(self.doubted != previous);
+        self.doubted = previous;
     }
 
     /// What is withheld, with the networks and nodes that it needs: for [`Self::withhold_again`].
@@ -306,7 +306,7 @@ impl Mirror {
         }
     }
 
-    /// The former state that is not believed: its revision, its networks and nodes. For
+    /// The older state that is not believed: its revision, its networks and nodes. For
     /// [`Self::withhold_again`].
     #[must_use]
     pub fn doubted(&self) -> Snapshot {

@@ -133,7 +133,7 @@ impl Store {
 
     /// Takes a record in and gives the one that had its name.
     pub(super) fn insert(&mut self, record: Record) -> Option<Record> {
-        let former = self.remove(&record.name);
+        let previous = self.remove(&record.name);
         let entry = self.records.vacant_entry();
         // 2^32 records are 256 GiB: the slab ends before the numbers do.
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
@@ -147,7 +147,7 @@ impl Store {
             hasher,
         } = self;
         let Some(record) = records.get(id as usize) else {
-            return former;
+            return previous;
         };
         let name_hash = |id: &u32| {
             records
@@ -175,7 +175,7 @@ impl Store {
             let hash = hasher.hash_one((record.vni, address.addr()));
             by_ip.insert(hash, claim, ip_hash);
         }
-        former
+        previous
     }
 
     pub(super) fn remove(&mut self, name: &Name) -> Option<Record> {

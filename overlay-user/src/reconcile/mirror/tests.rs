@@ -51,7 +51,7 @@ fn mirror() -> Mirror {
     mirror
 }
 
-/// A reading has come, with hosts h1 and h2. `false`: of a former state.
+/// A reading has come, with hosts h1 and h2. `false`: of an older state.
 fn begin(mirror: &mut Mirror, revision: Revision, networks: Vec<Network>) -> bool {
     let nodes = vec![node("h1", "10.0.0.1"), node("h2", "10.0.0.2")];
     mirror.begin_reading(revision, networks, nodes, &mut |_, _| ())
@@ -259,7 +259,7 @@ fn a_registry_that_is_put_back_is_right_in_everything() {
     let nodes = vec![node("h2", "10.0.0.2")];
     assert!(!mirror.begin_reading(3, networks, nodes, &mut |_, _| ()));
     mirror.read(vec![endpoint("far", 9, "h2", 2)], &mut |_, _| ());
-    // Its history goes on, with revisions that the former had too.
+    // Its history goes on, with revisions that the previous had too.
     apply(&mut mirror, put(4, vec![endpoint("other", 4, "h2", 4)]));
     apply(&mut mirror, put(5, vec![endpoint("far", 10, "h2", 5)]));
     finish(&mut mirror);

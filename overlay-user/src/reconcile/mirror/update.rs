@@ -87,7 +87,7 @@ impl Mirror {
         for name in delta.endpoints_removed {
             let known = self.endpoints.get(&name);
             if known.is_some_and(|known| !self.is_newer(known, delta.revision)) {
-                self.forget(&name, on_fact);
+                self.remove(&name, on_fact);
             }
         }
         for endpoint in delta.endpoints {
@@ -116,7 +116,7 @@ impl Mirror {
     fn explain(&mut self, removed: Vec<Name>, on_fact: OnFact<'_>) {
         for name in removed {
             if self.withheld.contains(&name) {
-                self.forget(&name, on_fact);
+                self.remove(&name, on_fact);
             } else if let Some(since) = &mut self.since {
                 since.told.insert(name);
             }
@@ -142,7 +142,7 @@ impl Mirror {
     }
 
     /// Forgets an endpoint.
-    pub fn forget(&mut self, name: &Name, on_fact: OnFact<'_>) {
+    pub fn remove(&mut self, name: &Name, on_fact: OnFact<'_>) {
         self.withheld.release(name);
         self.ahead.remove(name);
         self.notify_of(name, on_fact);
@@ -161,7 +161,7 @@ impl Mirror {
     }
 
     /// A reading of one network has come, as of `revision`; its endpoints follow. Of all else the deltas
-    /// up to there are still to come. `false`: the registry is back at a former state, which only a reading of
+    /// up to there are still to come. `false`: the registry is back at an older state, which only a reading of
     /// the whole can tell about.
     pub fn begin_reading_of_network(&mut self, revision: Revision) -> bool {
         let since = self.since.get_or_insert_default();
@@ -170,7 +170,7 @@ impl Mirror {
     }
 
     /// The reading has come, as of `revision`; its endpoints follow. `false`: the registry is back at a
-    /// former state.
+    /// previous state.
     pub fn begin_reading(
         &mut self,
         revision: Revision,
@@ -320,7 +320,7 @@ impl Mirror {
             .filter(|record| self.is_absent(record, since, scope));
         let absent: Vec<Name> = absent.map(|record| record.name.clone()).collect();
         for name in absent {
-            self.forget(&name, on_fact);
+            self.remove(&name, on_fact);
         }
         false
     }
@@ -380,14 +380,14 @@ impl Mirror {
         known.generation > than && !is_of_another_history && !is_held
     }
 
-    /// Whether the registry was put back to a former state and was not read through since: it then is
+    /// Whether the registry was put back to an older state and was not read through since: it then is
     /// right in everything.
     pub(super) fn is_rolled_back(&self) -> bool {
         self.rolled_back_from != 0
     }
 
     /// The mark of what comes by itself. It does not count as seen by the reading, which may have it
-    /// removed again; after a set-back it tells the present history from the former.
+    /// removed again; after a set-back it tells the present history from the previous.
     pub(super) fn no_reading(&self) -> u16 {
         if self.is_rolled_back() {
             self.reading
@@ -430,7 +430,7 @@ impl Mirror {
         self.local += usize::from(is_local);
         *self.sizes.entry(endpoint.vni).or_default() += 1;
         let attachment = endpoint.attachment.filter(|_| is_local);
-        let former = self.endpoints.insert(Record {
+        let previous = self.endpoints.insert(Record {
             name: endpoint.name.clone(),
             addresses,
             generation: endpoint.generation,
@@ -440,9 +440,9 @@ impl Mirror {
             reading,
         });
         let mut moved = None;
-        if let Some(former) = former {
-            if former.node != node {
-                moved = self.nodes.name(former.node).map(|from| Move {
+        if let Some(previous) = previous {
+            if previous.node != node {
+                moved = self.nodes.name(previous.node).map(|from| Move {
                     endpoint: endpoint.name.clone(),
                     vni: endpoint.vni,
                     from: from.clone(),
@@ -450,7 +450,7 @@ impl Mirror {
                     generation: endpoint.generation,
                 });
             }
-            self.untrack(&former);
+            self.untrack(&previous);
         }
         if let Some(attachment) = attachment {
             self.attachments.insert(endpoint.name, attachment);
@@ -468,7 +468,7 @@ impl Mirror {
         let withheld = owners.map(|owner| owner.name().clone());
         for name in withheld.collect::<BTreeSet<_>>() {
             if self.withheld.contains(&name) {
-                self.forget(&name, on_fact);
+                self.remove(&name, on_fact);
             }
         }
     }
@@ -488,20 +488,20 @@ impl Mirror {
 
     /// Forgets the endpoints that this host had asked for.
     fn forget_cached(&mut self, on_fact: OnFact<'_>) {
-        let cached = self.endpoints().filter(|known| !known.is_resident());
+        let cached = self.endpoints().filter(|known| !known.is_proactive());
         for name in cached.map(|known| known.name().clone()).collect::<Vec<_>>() {
-            self.forget(&name, on_fact);
+            self.remove(&name, on_fact);
         }
     }
 
     pub(super) fn put_network(&mut self, network: Network, on_fact: OnFact<'_>) {
         let vni = network.vni;
-        let former = self.network(vni);
-        if former == Some(&network) {
+        let previous = self.network(vni);
+        if previous == Some(&network) {
             return;
         }
-        let rows_change = former.is_none_or(|former| former.resolve != network.resolve);
-        let ports_change = former.is_none_or(|former| former.mtu != network.mtu);
+        let rows_change = previous.is_none_or(|previous| previous.resolve != network.resolve);
+        let ports_change = previous.is_none_or(|previous| previous.mtu != network.mtu);
         self.tell_of_network(vni, rows_change, ports_change, on_fact);
         self.networks.insert(vni, network);
     }
@@ -515,8 +515,8 @@ impl Mirror {
 
     pub(super) fn put_node(&mut self, node: Node, on_fact: OnFact<'_>) {
         self.follow_mtu(&node.name, node.underlay_mtu(), on_fact);
-        let former = self.node(&node.name).map(|former| former.vtep);
-        if former != Some(node.vtep) {
+        let previous = self.node(&node.name).map(|previous| previous.vtep);
+        if previous != Some(node.vtep) {
             self.tell_of_node(&node.name, on_fact);
             on_fact(self, &Fact::Node(&node));
         }

@@ -297,7 +297,7 @@ fn a_change_that_is_undone_at_once_needs_no_plan_and_leaves_the_books_alone() {
         (mirror(), RowDigests::default(), ChangeSet::default());
     let (local, host) = (local(), host());
     let far = endpoint("b", 42, "7.7.7.3/24", "h2");
-    mirror.forget(&far.name, &mut |mirror, fact| {
+    mirror.remove(&far.name, &mut |mirror, fact| {
         changes.record_before(&desired(mirror, &local, &host), fact);
     });
     mirror.answer(far, 3, &mut |mirror, fact| {

@@ -24,8 +24,8 @@ pub(super) struct FaultyWrites<'a> {
     /// How many found no place.
     pub(super) refused: u64,
     /// The generations of rows that it removed.
-    pub(super) former_fdb: BTreeMap<FdbKey, Revision>,
-    pub(super) former_neighbors: BTreeMap<NeighborKey, Revision>,
+    pub(super) previous_fdb: BTreeMap<FdbKey, Revision>,
+    pub(super) previous_neighbors: BTreeMap<NeighborKey, Revision>,
 }
 
 /// A row that the simulated kernel takes.
@@ -69,7 +69,9 @@ impl Simulated for NeighborRow {
     }
 
     fn removed(self, key: NeighborKey, faulty_writes: &mut FaultyWrites<'_>) {
-        faulty_writes.former_neighbors.insert(key, self.generation);
+        faulty_writes
+            .previous_neighbors
+            .insert(key, self.generation);
         faulty_writes.kernel.littered.remove(&key);
     }
 }
@@ -84,7 +86,7 @@ impl Simulated for FdbRow {
     }
 
     fn removed(self, key: FdbKey, faulty_writes: &mut FaultyWrites<'_>) {
-        faulty_writes.former_fdb.insert(key, self.generation);
+        faulty_writes.previous_fdb.insert(key, self.generation);
         faulty_writes.kernel.used.remove(&key);
         faulty_writes.kernel.tampered.remove(&key);
     }
@@ -132,7 +134,7 @@ impl FaultyWrites<'_> {
 
     fn put_neighbor(&mut self, key: NeighborKey, row: NeighborRow) {
         let wanted = Wanted::Ip(key.ip);
-        let held = self.former_neighbors.get(&key).copied();
+        let held = self.previous_neighbors.get(&key).copied();
         self.judge(key.vni, wanted, held, row.generation);
         let said = (key.vni, key.ip, row.mac, row.generation);
         if !self.truth.ever.ips.contains(&said) {
@@ -159,7 +161,7 @@ impl FaultyWrites<'_> {
 
     fn put_fdb(&mut self, key: FdbKey, row: FdbRow) {
         let wanted = Wanted::Mac(key.mac);
-        let held = self.former_fdb.get(&key).copied();
+        let held = self.previous_fdb.get(&key).copied();
         self.judge(key.vni, wanted, held, row.generation);
         if !self.was_true(&key, &row) {
             self.violation(format!("{key:?} {row:?} was never true"));

@@ -127,8 +127,8 @@ impl Host {
             left,
             refused: 0,
             is_addition,
-            former_fdb: BTreeMap::new(),
-            former_neighbors: BTreeMap::new(),
+            previous_fdb: BTreeMap::new(),
+            previous_neighbors: BTreeMap::new(),
         };
         faulty_writes.run(put, remove);
         let refused = faulty_writes.refused;
@@ -416,7 +416,7 @@ impl Platform for Host {
             .collect())
     }
 
-    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
+    async fn port_namespaces(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
         Ok(BTreeMap::new())
     }
 
@@ -429,7 +429,7 @@ impl Platform for Host {
         }
         let kernel = &mut self.lock().kernel;
         let place = place_of(&spec.attachment).unwrap();
-        // As the real one does: first the former interface goes, if it is elsewhere.
+        // As the real one does: first the previous interface goes, if it is elsewhere.
         if let Some((ifindex, netns, ifname)) = kernel.ports.get(&spec.endpoint)
             && (netns, ifname) != (&place.0, &place.1)
         {

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 use super::{
     kernel::{Faults, Kernel, place_of},
     names::{self, ME, vtep},
+    run::{Simulation, Suspicion},
     store::State,
-    world::{Simulation, Suspicion},
 };
 use crate::{
     model::{
@@ -186,7 +186,7 @@ impl Simulation {
         self.host.set_capacity(1000);
         self.note(|| "calm".to_owned());
         sleep(CALM).await;
-        // Who put the registry back wants it so.
+        // The administrator who put the registry back wants it so.
         if self.observer.view().await.withheld_since.is_some() {
             self.note(|| "adopted".to_owned());
             self.observer.adopt().await;

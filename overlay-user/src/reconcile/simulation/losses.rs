@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{names::ME, world::Simulation};
+use super::{names::ME, run::Simulation};
 use crate::model::{Endpoint, Name};
 
 impl Simulation {
@@ -51,10 +51,10 @@ impl Simulation {
                 then == *its
             })
         };
-        let former = standing.values().filter(|its| !stays(its)).count();
+        let previous = standing.values().filter(|its| !stays(its)).count();
         let gone = self.gone_of(&standing).await;
-        if former * 2 > known_local && back > 0 && !was_away && !gone.is_empty() {
-            let violation = format!("interfaces went with a former state: {gone:?}");
+        if previous * 2 > known_local && back > 0 && !was_away && !gone.is_empty() {
+            let violation = format!("interfaces went with an older state: {gone:?}");
             self.violations.push(violation);
         }
     }
@@ -65,7 +65,7 @@ impl Simulation {
         let standing = self.standing().await;
         let was_away = self.store.lock().is_away;
         let kept = self.rng.within(..2);
-        let former = self.store.change(|inner| inner.lose(kept));
+        let previous = self.store.change(|inner| inner.lose(kept));
         self.note(|| format!("the registry has lost all endpoints but {kept}"));
         let gone = self.gone_of(&standing).await;
         // One of them is kept, which may have been half of what this host had.
@@ -73,7 +73,7 @@ impl Simulation {
             let violation = format!("interfaces went with the registry's rows: {gone:?}");
             self.violations.push(violation);
         }
-        self.store.change(|inner| inner.restore(former));
+        self.store.change(|inner| inner.restore(previous));
         self.note(|| "the registry has them again".to_owned());
     }
 }

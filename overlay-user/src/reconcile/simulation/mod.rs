@@ -2,7 +2,7 @@
 //!
 //! A simulation is the real loop on one thread with a clock that stands still while anybody has
 //! something to do. All chance comes from one seed: the same seed gives the same run, to the
-//! last event. A host and its registry live through some dozens of random happenings; what must always
+//! last event. A host and its registry live through some dozens of random events; what must always
 //! hold is checked all the while, and after a calm of a few minutes the kernel must be what the
 //! registry says, row by row ([ADR 24](../../../../docs/adr/0024-simulation.md)).
 //!
@@ -34,18 +34,18 @@ mod losses;
 mod names;
 mod objects;
 mod rng;
+mod run;
 mod store;
 mod wish;
-mod world;
 
-use self::{kernel::Faults, names::name, world::Simulation};
+use self::{kernel::Faults, names::name, run::Simulation};
 use super::watchdog::Part;
 use crate::model::EndpointState;
 
 /// How many seeds are tried.
 const SEEDS: u64 = 3000;
 /// How many things happen in each.
-const HAPPENINGS: usize = 40;
+const EVENTS: usize = 40;
 /// How long one may take. It takes milliseconds, but a loop that never waits for anything stops the
 /// simulation's clock for good.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -84,10 +84,10 @@ fn runtime() -> Runtime {
 fn simulate(seed: u64, is_traced: bool) -> Outcome {
     let _watched = watch(seed);
     runtime().block_on(async {
-        let mut world = Simulation::new(seed, is_traced);
-        world.live(HAPPENINGS).await;
-        world.judge().await;
-        world.end().await
+        let mut simulation = Simulation::new(seed, is_traced);
+        simulation.live(EVENTS).await;
+        simulation.judge().await;
+        simulation.end().await
     })
 }
 
@@ -155,23 +155,23 @@ fn whatever_happens_the_kernel_becomes_what_the_registry_says() {
 #[test]
 fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
     runtime().block_on(async {
-        let world = Simulation::new(1, false);
+        let simulation = Simulation::new(1, false);
         let stalled = || {
-            let stalled = world.observer.watchdog().stalled();
+            let stalled = simulation.observer.watchdog().stalled();
             stalled.iter().map(|one| one.part).collect::<Vec<_>>()
         };
         sleep(Duration::from_mins(5)).await;
         assert_eq!(stalled(), []);
-        world.host.set_faults(Faults {
+        simulation.host.set_faults(Faults {
             hangs: true,
             ..Faults::default()
         });
         sleep(Duration::from_mins(1)).await;
         assert!(stalled().contains(&Part::Loop), "{:?}", stalled());
         // Whoever asks what the loop knows is answered all the same.
-        let view = timeout(Duration::from_secs(1), world.observer.view()).await;
+        let view = timeout(Duration::from_secs(1), simulation.observer.view()).await;
         drop(view.unwrap());
-        world.host.set_faults(Faults::default());
+        simulation.host.set_faults(Faults::default());
         sleep(Duration::from_mins(1)).await;
         assert_eq!(stalled(), []);
     });
@@ -180,25 +180,25 @@ fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
 #[test]
 fn an_interface_that_takes_for_ever_holds_no_other_up() {
     runtime().block_on(async {
-        let world = Simulation::new(1, false);
-        world.host.set_faults(Faults {
+        let simulation = Simulation::new(1, false);
+        simulation.host.set_faults(Faults {
             held: Some("held"),
             ..Faults::default()
         });
-        world.add_local_endpoint("held", 1);
+        simulation.add_local_endpoint("held", 1);
         sleep(Duration::from_mins(1)).await;
         for last in 2..6 {
             let other = format!("other{last}");
-            world.add_local_endpoint(&other, last);
+            simulation.add_local_endpoint(&other, last);
             sleep(Duration::from_secs(2)).await;
-            let view = world.observer.view().await;
+            let view = simulation.observer.view().await;
             assert_eq!(view.state_of(&name(&other)), EndpointState::Ready);
             assert_eq!(view.state_of(&name("held")), EndpointState::Pending);
         }
-        assert_eq!(world.observer.watchdog().stalled().len(), 0);
-        world.host.set_faults(Faults::default());
+        assert_eq!(simulation.observer.watchdog().stalled().len(), 0);
+        simulation.host.set_faults(Faults::default());
         sleep(Duration::from_secs(1)).await;
-        let view = world.observer.view().await;
+        let view = simulation.observer.view().await;
         assert_eq!(view.state_of(&name("held")), EndpointState::Ready);
     });
 }

@@ -2,8 +2,8 @@
 
 use super::{
     names::name,
+    run::Simulation,
     store::{KINDS, Rule},
-    world::Simulation,
 };
 use crate::model::{Kind, Object, ObjectId, Resource as _};
 

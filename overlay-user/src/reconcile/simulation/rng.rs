@@ -1,4 +1,4 @@
-//! Chance that repeats itself: what a seed's dice say follows from the seed and nothing else.
+//! Chance that repeats itself: what a seed gives follows from the seed and nothing else.
 
 use std::{
     ops::RangeBounds,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// The dice of one simulation, for all that take part in it.
+/// The random numbers of one simulation, for all that take part in it.
 #[derive(Clone)]
 pub(super) struct Rng(Arc<Mutex<fastrand::Rng>>);
 

@@ -2,7 +2,7 @@
 //!
 //! Readings and answers are true as of some moment between question and answer. Watches are late, merge
 //! deltas, tell some twice, fall behind what is compacted. The store can be away, and be put back to a
-//! former state. With mischief, a watch also drops deltas and tells others in the wrong order.
+//! previous state. With mischief, a watch also drops deltas and tells others in the wrong order.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -228,7 +228,7 @@ impl Inner {
         self.state.revision
     }
 
-    /// Puts the store back to the state of a former revision.
+    /// Puts the store back to the state of a previous revision.
     pub(super) fn roll_back(&mut self, to: Revision) {
         let mut state = State::default();
         self.log.retain(|delta| delta.revision <= to);
@@ -243,13 +243,13 @@ impl Inner {
     /// Loses all endpoints, or all but a few, as a damaged store or an old backup does: no delta tells. Gives
     /// the state as it was.
     pub(super) fn lose(&mut self, kept: usize) -> State {
-        let former = self.state.clone();
-        let names: Vec<Name> = former.endpoints.keys().skip(kept).cloned().collect();
+        let previous = self.state.clone();
+        let names: Vec<Name> = previous.endpoints.keys().skip(kept).cloned().collect();
         for name in names {
             self.state.endpoints.remove(&name);
         }
         self.history += 1;
-        former
+        previous
     }
 
     /// Has what it lost again.

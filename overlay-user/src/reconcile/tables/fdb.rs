@@ -27,7 +27,7 @@ impl Derived for FdbRow {
         let row = Self {
             target: desired.target(&owner)?,
             generation: owner.generation(),
-            ages: !owner.is_resident(),
+            ages: !owner.is_proactive(),
         };
         Some((*key, row))
     }

@@ -8,7 +8,7 @@ use super::{
     super::{RegistryError, rules},
     keys,
     store_error::StoreError,
-    txn_plan::{QuarantineHit, Stop, TxnPlanner},
+    txn_plan::{PlanError, QuarantineHit, TxnPlanner},
     values::{self, EndpointValue, NodeValue},
 };
 use crate::model::{
@@ -26,7 +26,7 @@ pub(super) fn apply(
     planner: &mut TxnPlanner<'_>,
     change: &Change,
     is_kept: bool,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let mut work = Work {
         planner,
         is_quarantined: is_kept,
@@ -70,7 +70,7 @@ struct Work<'a, 'b> {
 }
 
 impl Work<'_, '_> {
-    fn create_network(&mut self, network: &Network) -> Result<(), Stop> {
+    fn create_network(&mut self, network: &Network) -> Result<(), PlanError> {
         rules::check_network(network)?;
         let (vni, name) = (network.vni, &network.name);
         let (key, claim) = (keys::network(vni), keys::network_name(name));
@@ -89,21 +89,21 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), Stop> {
+    fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), PlanError> {
         let key = keys::network(vni);
         let Some(value) = self.planner.get(&key)? else {
             return Err(rules::missing_network(vni).into());
         };
-        let former: Network = values::read(key.as_bytes(), &value)?;
-        let network = former.clone().with(settings);
-        if network != former {
-            let value = values::rewrite(&value, &former, &network)?;
+        let previous: Network = values::read(key.as_bytes(), &value)?;
+        let network = previous.clone().with(settings);
+        if network != previous {
+            let value = values::rewrite(&value, &previous, &network)?;
             self.planner.put(key, value);
         }
         Ok(())
     }
 
-    fn remove_network(&mut self, vni: Vni) -> Result<(), Stop> {
+    fn remove_network(&mut self, vni: Vni) -> Result<(), PlanError> {
         let key = keys::network(vni);
         let Some(value) = self.planner.get(&key)? else {
             return Ok(());
@@ -129,15 +129,15 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn put_node(&mut self, node: &Node) -> Result<(), Stop> {
+    fn put_node(&mut self, node: &Node) -> Result<(), PlanError> {
         rules::check_node(node)?;
         let ip = node.vtep.ip.ip();
         let (key, claim) = (keys::node(&node.name), keys::vtep(ip));
         self.planner.need(&[key.clone(), claim.clone()])?;
         // One that can't be read is replaced: its agent would never start again.
-        let former = self.planner.get(&key)?;
-        let former =
-            former.and_then(|value| values::read::<NodeValue>(key.as_bytes(), &value).ok());
+        let previous = self.planner.get(&key)?;
+        let previous =
+            previous.and_then(|value| values::read::<NodeValue>(key.as_bytes(), &value).ok());
         if let Some(value) = self.planner.get(&claim)? {
             let owner: Name = values::word(claim.as_bytes(), &value)?;
             if owner != node.name {
@@ -146,13 +146,13 @@ impl Work<'_, '_> {
         }
         self.note_seen(node)?;
         let value = NodeValue::from(node);
-        if former.as_ref() == Some(&value) {
+        if previous.as_ref() == Some(&value) {
             return Ok(());
         }
-        if let Some(former) = former
-            && former.vtep.ip.ip() != ip
+        if let Some(previous) = previous
+            && previous.vtep.ip.ip() != ip
         {
-            self.planner.delete(keys::vtep(former.vtep.ip.ip()));
+            self.planner.delete(keys::vtep(previous.vtep.ip.ip()));
         }
         self.planner.put(key, values::write(&value)?);
         self.planner.put(claim, node.name.as_str());
@@ -160,7 +160,7 @@ impl Work<'_, '_> {
     }
 
     /// When the node was last seen, if the change brings that and it is news.
-    fn note_seen(&mut self, node: &Node) -> Result<(), Stop> {
+    fn note_seen(&mut self, node: &Node) -> Result<(), PlanError> {
         let since = node
             .last_seen
             .and_then(|seen| seen.duration_since(std::time::UNIX_EPOCH).ok());
@@ -178,7 +178,7 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn vtep_conflict(&mut self, ip: IpAddr, owner: &Name) -> Result<RegistryError, Stop> {
+    fn vtep_conflict(&mut self, ip: IpAddr, owner: &Name) -> Result<RegistryError, PlanError> {
         let key = keys::node(owner);
         let is_agent = match self.planner.get(&key)? {
             Some(value) => values::read::<NodeValue>(key.as_bytes(), &value)?.agent,
@@ -192,7 +192,7 @@ impl Work<'_, '_> {
         Ok(rules::conflict("VTEP", &ip, format!("node {owner}{kind}")))
     }
 
-    fn release_vtep(&mut self, name: &Name) -> Result<(), Stop> {
+    fn release_vtep(&mut self, name: &Name) -> Result<(), PlanError> {
         self.check_silent(name)?;
         let key = keys::node(name);
         let Some(value) = self.planner.get(&key)? else {
@@ -203,7 +203,7 @@ impl Work<'_, '_> {
     }
 
     /// Refuses a node whose session lives; the transaction depends on there being none.
-    fn check_silent(&mut self, name: &Name) -> Result<(), Stop> {
+    fn check_silent(&mut self, name: &Name) -> Result<(), PlanError> {
         if self.planner.get(&keys::alive(name))?.is_none() {
             return Ok(());
         }
@@ -216,7 +216,7 @@ impl Work<'_, '_> {
     }
 
     /// Makes the step depend on the node's silence, where that is wanted.
-    fn stay_silent(&mut self) -> Result<(), Stop> {
+    fn stay_silent(&mut self) -> Result<(), PlanError> {
         match self.silent.clone() {
             Some(name) => self.check_silent(&name),
             None => Ok(()),
@@ -225,7 +225,7 @@ impl Work<'_, '_> {
 
     /// The endpoints one by one, then the node itself: it may take several transactions, and if it must
     /// be `silent`, each of them depends on that.
-    fn remove_node(&mut self, name: &Name, silent: bool) -> Result<(), Stop> {
+    fn remove_node(&mut self, name: &Name, silent: bool) -> Result<(), PlanError> {
         self.silent = silent.then(|| name.clone());
         self.stay_silent()?;
         let prefix = keys::all_on_node(name);
@@ -253,20 +253,22 @@ impl Work<'_, '_> {
         self.delete_node(name)
     }
 
-    fn remove_empty_node(&mut self, name: &Name) -> Result<(), Stop> {
+    fn remove_empty_node(&mut self, name: &Name) -> Result<(), PlanError> {
         if !self.planner.list(&keys::all_on_node(name))?.is_empty() {
             return Ok(());
         }
         match self.release(&format!("node {name}"), &[ObjectId::of_node(name)]) {
             // An object keeps it, as an endpoint does.
-            Err(Stop::StoreError(StoreError::Said(RegistryError::Refused(_)))) => return Ok(()),
+            Err(PlanError::StoreError(StoreError::Said(RegistryError::Refused(_)))) => {
+                return Ok(());
+            }
             released => released?,
         }
         self.planner.list(&keys::all_on_node(name))?;
         self.delete_node(name)
     }
 
-    fn delete_node(&mut self, name: &Name) -> Result<(), Stop> {
+    fn delete_node(&mut self, name: &Name) -> Result<(), PlanError> {
         let key = keys::node(name);
         let Some(value) = self.planner.get(&key)? else {
             return Ok(());
@@ -281,7 +283,7 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), Stop> {
+    fn create_endpoint(&mut self, endpoint: &Endpoint) -> Result<(), PlanError> {
         let Endpoint { name, vni, mac, .. } = endpoint;
         let network_key = keys::network(*vni);
         let node_key = keys::node(&endpoint.node);
@@ -318,7 +320,7 @@ impl Work<'_, '_> {
     }
 
     /// Takes addresses that nobody has.
-    fn take_claims(&mut self, vni: Vni, name: &Name, claims: Vec<Claim>) -> Result<(), Stop> {
+    fn take_claims(&mut self, vni: Vni, name: &Name, claims: Vec<Claim>) -> Result<(), PlanError> {
         for claim in &claims {
             if let Some(value) = self.planner.get(&claim.key)? {
                 let owner = self.claimant(Some(vni), &claim.key, &value)?;
@@ -338,7 +340,7 @@ impl Work<'_, '_> {
         mac: Mac,
         addresses: &[IpNet],
         generation: Revision,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), PlanError> {
         let name_key = keys::endpoint_name(name);
         let Some(value) = self.planner.get(&name_key)? else {
             return Err(rules::missing_endpoint(name).into());
@@ -346,7 +348,7 @@ impl Work<'_, '_> {
         let vni: Vni = values::word(name_key.as_bytes(), &value)?;
         let (key, network_key) = (keys::endpoint(vni, name), keys::network(vni));
         self.planner.need(&[key.clone(), network_key.clone()])?;
-        let Some((former, written)) = self.written_endpoint(vni, name)? else {
+        let Some((previous, written)) = self.written_endpoint(vni, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
         if self.planner.generation(&key) != Some(generation) {
@@ -355,9 +357,9 @@ impl Work<'_, '_> {
         let value = EndpointValue {
             mac,
             addresses: addresses.to_vec(),
-            ..former.clone()
+            ..previous.clone()
         };
-        if value == former {
+        if value == previous {
             return Ok(());
         }
         let Some(network) = self.planner.get(&network_key)? else {
@@ -371,7 +373,7 @@ impl Work<'_, '_> {
             claims(vni, value.mac, ips.into_iter()).collect()
         };
         let has = |all: &[Claim], claim: &Claim| all.iter().any(|other| other.key == claim.key);
-        let (mut new, mut old) = (of(&value), of(&former));
+        let (mut new, mut old) = (of(&value), of(&previous));
         let kept: Vec<Claim> = of(&value);
         new.retain(|claim| !has(&old, claim));
         old.retain(|claim| !has(&kept, claim));
@@ -382,13 +384,13 @@ impl Work<'_, '_> {
             self.give_up(claim, name.as_str());
         }
         self.planner
-            .put(key, values::rewrite(&written, &former, &value)?);
+            .put(key, values::rewrite(&written, &previous, &value)?);
         Ok(())
     }
 
     /// Refuses what somebody else had until a moment ago, unless it was given up in this very commit. What
     /// `name` may have is no longer in quarantine.
-    fn leave_quarantine(&mut self, claim: &Claim, name: &str) -> Result<(), Stop> {
+    fn leave_quarantine(&mut self, claim: &Claim, name: &str) -> Result<(), PlanError> {
         let Some(key) = &claim.quarantine else {
             return Ok(());
         };
@@ -398,7 +400,7 @@ impl Work<'_, '_> {
         let owner: String = values::word(key.as_bytes(), &value)?;
         if owner != name && !self.planner.has_given_up(key) {
             let lease = self.planner.peek(key)?.map_or(0, |row| row.lease);
-            return Err(Stop::Quarantined(QuarantineHit {
+            return Err(PlanError::Quarantined(QuarantineHit {
                 what: claim.what,
                 value: claim.value.clone(),
                 owner,
@@ -414,14 +416,14 @@ impl Work<'_, '_> {
         name: &Name,
         node: &Name,
         attachment: Option<&Attachment>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), PlanError> {
         let (name_key, node_key) = (keys::endpoint_name(name), keys::node(node));
         self.planner.need(&[name_key.clone(), node_key.clone()])?;
         let Some(value) = self.planner.get(&name_key)? else {
             return Err(rules::missing_endpoint(name).into());
         };
         let vni: Vni = values::word(name_key.as_bytes(), &value)?;
-        let Some((former, written)) = self.written_endpoint(vni, name)? else {
+        let Some((previous, written)) = self.written_endpoint(vni, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
         if self.planner.get(&node_key)?.is_none() {
@@ -430,21 +432,26 @@ impl Work<'_, '_> {
         let endpoint = EndpointValue {
             node: node.clone(),
             attachment: attachment.cloned(),
-            ..former.clone()
+            ..previous.clone()
         };
-        if endpoint == former {
+        if endpoint == previous {
             return Ok(());
         }
-        if endpoint.node != former.node {
-            self.planner.delete(keys::on_node(&former.node, vni, name));
+        if endpoint.node != previous.node {
+            self.planner
+                .delete(keys::on_node(&previous.node, vni, name));
             self.planner.put(keys::on_node(node, vni, name), "");
         }
-        let value = values::rewrite(&written, &former, &endpoint)?;
+        let value = values::rewrite(&written, &previous, &endpoint)?;
         self.planner.put(keys::endpoint(vni, name), value);
         Ok(())
     }
 
-    fn remove_endpoint(&mut self, name: &Name, generation: Option<Revision>) -> Result<(), Stop> {
+    fn remove_endpoint(
+        &mut self,
+        name: &Name,
+        generation: Option<Revision>,
+    ) -> Result<(), PlanError> {
         let key = keys::endpoint_name(name);
         let Some(value) = self.planner.get(&key)? else {
             return Ok(());
@@ -462,7 +469,7 @@ impl Work<'_, '_> {
     }
 
     /// Removes an endpoint with all that speaks of it.
-    fn take_endpoint(&mut self, vni: Vni, name: &Name) -> Result<(), Stop> {
+    fn take_endpoint(&mut self, vni: Vni, name: &Name) -> Result<(), PlanError> {
         let called = format!("endpoint {name}");
         let target = ObjectId::of_endpoint(name);
         self.release(&called, std::slice::from_ref(&target))?;
@@ -481,7 +488,7 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn endpoint(&mut self, vni: Vni, name: &Name) -> Result<Option<EndpointValue>, Stop> {
+    fn endpoint(&mut self, vni: Vni, name: &Name) -> Result<Option<EndpointValue>, PlanError> {
         let written = self.written_endpoint(vni, name)?;
         Ok(written.map(|(endpoint, _)| endpoint))
     }
@@ -491,7 +498,7 @@ impl Work<'_, '_> {
         &mut self,
         vni: Vni,
         name: &Name,
-    ) -> Result<Option<(EndpointValue, Vec<u8>)>, Stop> {
+    ) -> Result<Option<(EndpointValue, Vec<u8>)>, PlanError> {
         let key = keys::endpoint(vni, name);
         match self.planner.get(&key)? {
             Some(value) => Ok(Some((values::read(key.as_bytes(), &value)?, value))),
@@ -512,7 +519,7 @@ impl Work<'_, '_> {
     }
 
     /// The owner of a claim, from its value, for example "endpoint blue (node h1)".
-    fn claimant(&mut self, vni: Option<Vni>, key: &str, value: &[u8]) -> Result<String, Stop> {
+    fn claimant(&mut self, vni: Option<Vni>, key: &str, value: &[u8]) -> Result<String, PlanError> {
         match (values::owner(value), vni) {
             (Some(id), _) => Ok(id.to_string()),
             (None, Some(vni)) => {
@@ -524,7 +531,7 @@ impl Work<'_, '_> {
     }
 
     /// "endpoint blue (node h1)".
-    fn owner(&mut self, vni: Vni, name: &Name) -> Result<String, Stop> {
+    fn owner(&mut self, vni: Vni, name: &Name) -> Result<String, PlanError> {
         Ok(match self.endpoint(vni, name)? {
             Some(endpoint) => format!("endpoint {name} (node {})", endpoint.node),
             None => format!("endpoint {name}, which is gone: see `overlay registry check`"),

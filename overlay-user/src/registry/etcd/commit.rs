@@ -22,7 +22,8 @@ use super::{
     read::{self, OPERATIONS, from_revision, headless, to_revision},
     store_error::StoreError,
     txn_plan::{
-        Guard, Listing, QuarantineHit, ReadCache, ReadSet, Row, Stop, TxnGroup, TxnPlanner, Write,
+        Guard, Listing, PlanError, QuarantineHit, ReadCache, ReadSet, Row, TxnGroup, TxnPlanner,
+        Write,
     },
 };
 use crate::model::{Change, Revision};
@@ -114,12 +115,12 @@ impl Commit<'_> {
             if planner.read_set().is_empty() {
                 match outcome {
                     Ok(()) => return Ok(planner.finish()),
-                    Err(Stop::StoreError(failure)) => return Err(failure),
-                    Err(Stop::Quarantined(hit)) => {
+                    Err(PlanError::StoreError(failure)) => return Err(failure),
+                    Err(PlanError::Quarantined(hit)) => {
                         return Err(self.explain(hit).await?.into());
                     }
                     // Then something is wanted.
-                    Err(Stop::NeedsRead) => {}
+                    Err(PlanError::NeedsRead) => {}
                 }
             }
             let read_set = planner.into_read_set();
@@ -139,11 +140,11 @@ impl Commit<'_> {
     }
 
     /// Plans all changes, as far as what was read allows. A refusal counts only if all before it is known.
-    fn plan_all(&self, planner: &mut TxnPlanner<'_>, changes: &[Change]) -> Result<(), Stop> {
+    fn plan_all(&self, planner: &mut TxnPlanner<'_>, changes: &[Change]) -> Result<(), PlanError> {
         for (index, change) in changes.iter().enumerate() {
             planner.begin(index);
             match changes::apply(planner, change, self.quarantine.is_on()) {
-                Ok(()) | Err(Stop::NeedsRead) => {}
+                Ok(()) | Err(PlanError::NeedsRead) => {}
                 Err(refusal) if planner.read_set().is_empty() => return Err(refusal),
                 Err(_) => {}
             }

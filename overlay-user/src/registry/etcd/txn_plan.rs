@@ -60,7 +60,7 @@ impl ReadSet {
 
 /// Why a change can't be planned.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum PlanError {
     /// Something has to be read first; it is among the [`ReadSet`].
     NeedsRead,
     /// It never can.
@@ -69,15 +69,15 @@ pub(super) enum Stop {
     Quarantined(QuarantineHit),
 }
 
-impl From<RegistryError> for Stop {
+impl From<RegistryError> for PlanError {
     fn from(error: RegistryError) -> Self {
         Self::StoreError(error.into())
     }
 }
 
-impl From<StoreError> for Stop {
-    fn from(failure: StoreError) -> Self {
-        Self::StoreError(failure)
+impl From<StoreError> for PlanError {
+    fn from(error: StoreError) -> Self {
+        Self::StoreError(error)
     }
 }
 
@@ -172,7 +172,7 @@ impl<'a> TxnPlanner<'a> {
     }
 
     /// Sees to it that these rows are known: asked for at once, not one after the other.
-    pub(super) fn need(&mut self, keys: &[String]) -> Result<(), Stop> {
+    pub(super) fn need(&mut self, keys: &[String]) -> Result<(), PlanError> {
         let missing: Vec<&String> = keys
             .iter()
             .filter(|key| !self.staged.contains_key(*key) && !self.known.rows.contains_key(*key))
@@ -181,12 +181,12 @@ impl<'a> TxnPlanner<'a> {
             return Ok(());
         }
         self.read_set.keys.extend(missing.into_iter().cloned());
-        Err(Stop::NeedsRead)
+        Err(PlanError::NeedsRead)
     }
 
     /// A key's value as this commit has left it so far, or as it was read; then the transaction
     /// depends on it.
-    pub(super) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Stop> {
+    pub(super) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, PlanError> {
         if let Some((group, value)) = self.staged.get(key) {
             let guard = Guard::Written {
                 group: *group,
@@ -205,12 +205,12 @@ impl<'a> TxnPlanner<'a> {
     }
 
     /// A row as it was read, without depending on it.
-    pub(super) fn peek(&mut self, key: &str) -> Result<Option<&'a Row>, Stop> {
+    pub(super) fn peek(&mut self, key: &str) -> Result<Option<&'a Row>, PlanError> {
         if let Some(row) = self.known.rows.get(key) {
             return Ok(row.as_ref());
         }
         self.read_set.keys.insert(key.to_owned());
-        Err(Stop::NeedsRead)
+        Err(PlanError::NeedsRead)
     }
 
     /// The generation of a row that this commit has not written.
@@ -222,7 +222,7 @@ impl<'a> TxnPlanner<'a> {
     }
 
     /// Sees to it that these listings are known, at once.
-    pub(super) fn need_lists(&mut self, prefixes: &[String]) -> Result<(), Stop> {
+    pub(super) fn need_lists(&mut self, prefixes: &[String]) -> Result<(), PlanError> {
         let mut missing = prefixes
             .iter()
             .filter(|prefix| !self.known.listings.contains_key(*prefix))
@@ -231,12 +231,12 @@ impl<'a> TxnPlanner<'a> {
             return Ok(());
         }
         self.read_set.prefixes.extend(missing.cloned());
-        Err(Stop::NeedsRead)
+        Err(PlanError::NeedsRead)
     }
 
     /// The keys with this prefix, as this commit has left them so far; the transaction depends on
     /// there being no other.
-    pub(super) fn list(&mut self, prefix: &str) -> Result<BTreeSet<String>, Stop> {
+    pub(super) fn list(&mut self, prefix: &str) -> Result<BTreeSet<String>, PlanError> {
         let keys = self.peek_list(prefix)?;
         if let Some(listing) = self.known.listings.get(prefix) {
             let guard = Guard::NoneSince(listing.revision);
@@ -246,10 +246,10 @@ impl<'a> TxnPlanner<'a> {
     }
 
     /// The same without depending on it.
-    pub(super) fn peek_list(&mut self, prefix: &str) -> Result<BTreeSet<String>, Stop> {
+    pub(super) fn peek_list(&mut self, prefix: &str) -> Result<BTreeSet<String>, PlanError> {
         let Some(listing) = self.known.listings.get(prefix) else {
             self.read_set.prefixes.insert(prefix.to_owned());
-            return Err(Stop::NeedsRead);
+            return Err(PlanError::NeedsRead);
         };
         let mut keys = listing.keys.clone();
         let staged = self.staged.range(prefix.to_owned()..);
@@ -284,7 +284,7 @@ impl<'a> TxnPlanner<'a> {
     }
 
     /// The step is planned: it joins the transaction under way if there is room, or begins one.
-    pub(super) fn end_step(&mut self) -> Result<(), Stop> {
+    pub(super) fn end_step(&mut self) -> Result<(), PlanError> {
         let step = std::mem::take(&mut self.step);
         self.step.change = step.change;
         if step.writes.is_empty() {

@@ -143,11 +143,11 @@ pub(super) fn read<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, S
     serde_json::from_slice(value).map_err(|error| bad(key, &error))
 }
 
-/// The bytes of `new` in the place of `former`, which was read from `value`: fields that this binary does not
+/// The bytes of `new` in the place of `previous`, which was read from `value`: fields that this binary does not
 /// know stay.
 pub(super) fn rewrite<T: Serialize>(
     value: &[u8],
-    former: &T,
+    previous: &T,
     new: &T,
 ) -> Result<Vec<u8>, StoreError> {
     let fields = |value: &T| match serde_json::to_value(value) {
@@ -156,7 +156,7 @@ pub(super) fn rewrite<T: Serialize>(
     };
     let mut all: Map<String, Value> =
         serde_json::from_slice(value).map_err(|error| StoreError::Row(error.to_string()))?;
-    replace(&mut all, &fields(former)?, fields(new)?);
+    replace(&mut all, &fields(previous)?, fields(new)?);
     write(&all)
 }
 

@@ -10,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Params, Transaction, TransactionBe
 use super::{
     super::{RegistryError, rules},
     clock::BootTime,
+    connection::Limits,
     liveness::wall_milliseconds,
     read,
-    session::Limits,
     store_error::StoreError,
 };
 use crate::model::{Change, Name, Network, NetworkSettings, Node, ObjectId, Revision, Vni};
@@ -154,11 +154,11 @@ impl Commit<'_> {
     }
 
     fn set_network(&mut self, vni: Vni, settings: NetworkSettings) -> Result<(), StoreError> {
-        let Some(former) = read::network(&self.transaction, vni)? else {
+        let Some(previous) = read::network(&self.transaction, vni)? else {
             return Err(rules::missing_network(vni).into());
         };
-        let network = former.clone().with(settings);
-        if network == former {
+        let network = previous.clone().with(settings);
+        if network == previous {
             return Ok(());
         }
         self.execute(

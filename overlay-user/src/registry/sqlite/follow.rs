@@ -13,9 +13,9 @@ use tokio::{
 use super::{
     super::{RegistryError, WatchEvent},
     commit_notify::CommitNotifier,
+    connection::{Connection, FileId, SharedConnection},
     liveness,
     read::{self, Progress},
-    session::{FileId, Session, SharedSession},
 };
 use crate::model::{Name, Question, Revision};
 
@@ -34,8 +34,8 @@ pub(super) struct Position {
 
 impl Position {
     /// The present.
-    pub(super) fn now(session: &mut Session) -> Result<Self, RegistryError> {
-        let mut position = session.with(|connection, limits| {
+    pub(super) fn now(connection: &mut Connection) -> Result<Self, RegistryError> {
+        let mut position = connection.with(|connection, limits| {
             Ok(Self {
                 file: None,
                 revision: read::horizon(connection)?.revision,
@@ -43,14 +43,14 @@ impl Position {
                 alive: read::alive(connection, limits)?,
             })
         })?;
-        position.file = session.id();
+        position.file = connection.id();
         Ok(position)
     }
 }
 
 /// Delivers what comes after `position`, until the receiver is dropped.
 pub(super) fn start(
-    session: SharedSession,
+    connection: SharedConnection,
     position: Position,
     commits: Arc<CommitNotifier>,
 ) -> mpsc::Receiver<WatchEvent> {
@@ -58,7 +58,7 @@ pub(super) fn start(
     // Subscribed here: a ring after this function's return is never missed.
     let rings = commits.subscribe();
     let follower = Follower {
-        session,
+        connection,
         position,
         lost: None,
     };
@@ -76,7 +76,7 @@ struct Look {
 }
 
 struct Follower {
-    session: SharedSession,
+    connection: SharedConnection,
     position: Position,
     /// Why the file is out of reach, as the receiver was told; `None`: it is in reach.
     lost: Option<String>,
@@ -107,9 +107,9 @@ impl Follower {
     async fn step(&mut self) -> Vec<WatchEvent> {
         let (since, question) = (self.position.revision, self.position.question);
         let looked = self
-            .session
-            .run(move |session| {
-                let (progress, questions, alive) = session.with(|connection, limits| {
+            .connection
+            .run(move |connection| {
+                let (progress, questions, alive) = connection.with(|connection, limits| {
                     Ok((
                         read::progress(connection, since, limits)?,
                         liveness::questions(connection, question)?,
@@ -120,8 +120,8 @@ impl Follower {
                     progress,
                     questions,
                     alive,
-                    file: session.id(),
-                    path: session.file().path().to_owned(),
+                    file: connection.id(),
+                    path: connection.file().path().to_owned(),
                 })
             })
             .await;

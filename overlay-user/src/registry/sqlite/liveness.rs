@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::{
     super::{QUESTION_TTL, rules},
     clock::{BootTime, milliseconds},
-    session::Limits,
+    connection::Limits,
     store_error::StoreError,
 };
 use crate::model::{Name, Question, QuestionId, Report, Session};

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row};
 use super::{
     super::{PAGE, Scope},
     clock::BootTime,
-    session::Limits,
+    connection::Limits,
     store_error::StoreError,
 };
 use crate::model::{

@@ -103,7 +103,7 @@ fn explain_sql(file: &str, error: &Error) -> String {
 
 fn corrupt(file: &dyn Display, cause: &dyn Display) -> String {
     format!(
-        "registry file {file} is corrupt ({cause}): put a backup back in its place, without the former -wal and -shm"
+        "registry file {file} is corrupt ({cause}): put a backup back in its place, without the previous -wal and -shm"
     )
 }
 

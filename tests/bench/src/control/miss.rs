@@ -1,12 +1,12 @@
 //! What the first packet to an endpoint waits for where networks resolve on demand: two hosts with an
-//! agent each, askers on one, targets on the other, and a registry that holds many more.
+//! agent each, requesters on one, targets on the other, and a registry that holds many more.
 //!
-//! - `arping` asks for an address that the asker's host does not know: the answer is there once the
+//! - `arping` asks for an address that the requester's host does not know: the answer is there once the
 //!   agent has looked it up.
-//! - `ping` sends a first packet: the asker's host looks the target up, and the target's host the
-//!   asker, for the way back. The packet after it goes the fast path.
+//! - `ping` sends a first packet: the requester's host looks the target up, and the target's host the
+//!   requester, for the way back. The packet after it goes the fast path.
 //!
-//! Each target has an asker of its own, and between two rounds both hosts forget what they were told: so
+//! Each target has an requester of its own, and between two rounds both hosts forget what they were told: so
 //! both look up in each measurement.
 
 use std::time::Duration;
@@ -112,7 +112,7 @@ pub(super) fn measure(programs: &Programs<'_>, backend: Backend) -> Result<Misse
 /// The endpoints of one network.
 struct Ends {
     vni: &'static str,
-    askers: Vec<OwnedNetns>,
+    requesters: Vec<OwnedNetns>,
     targets: Vec<OwnedNetns>,
 }
 
@@ -125,12 +125,13 @@ impl Ends {
             agent.verb(&["endpoint", "add", &name, "--vni", vni, "--ip", &address])?;
             anyhow::Ok(netns)
         };
-        let askers = (0..PAIRS).map(|nth| add(near, format!("{PREFIX}asker-{vni}-{nth}"), nth + 1));
+        let requesters =
+            (0..PAIRS).map(|nth| add(near, format!("{PREFIX}requester-{vni}-{nth}"), nth + 1));
         let targets =
             (0..PAIRS).map(|nth| add(far, format!("{PREFIX}target-{vni}-{nth}"), nth + 101));
         Ok(Self {
             vni,
-            askers: askers.collect::<Result<_>>()?,
+            requesters: requesters.collect::<Result<_>>()?,
             targets: targets.collect::<Result<_>>()?,
         })
     }
@@ -148,7 +149,7 @@ impl Ends {
     }
 
     fn forget_neighbors(&self) -> Result<()> {
-        for netns in self.askers.iter().chain(&self.targets) {
+        for netns in self.requesters.iter().chain(&self.targets) {
             netns.try_ip("neigh flush all")?;
         }
         Ok(())
@@ -177,12 +178,15 @@ impl Ends {
         <[f64; 2]>::try_from(times).map_err(|_| anyhow::anyhow!("ping says {said}"))
     }
 
-    /// Runs a command in an asker's namespace.
-    fn run(&self, asker: u8, words: &[&str]) -> Result<String> {
-        let asker = self.askers.get(usize::from(asker)).context("no asker")?;
+    /// Runs a command in an requester's namespace.
+    fn run(&self, requester: u8, words: &[&str]) -> Result<String> {
+        let requester = self
+            .requesters
+            .get(usize::from(requester))
+            .context("no requester")?;
         process::run(
             &format!("asking on network {}", self.vni),
-            &asker.line(words),
+            &requester.line(words),
         )
     }
 }

@@ -26,7 +26,7 @@ impl Platform for NoPlatform {
         Ok(Vec::new())
     }
 
-    async fn places(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
+    async fn port_namespaces(&self) -> Result<BTreeMap<Name, Name>, PlatformError> {
         Ok(BTreeMap::new())
     }
 

@@ -1,7 +1,7 @@
 //! Changes a registry at a steady rate and asks the agents' processes when they had each change.
 //!
 //! Every endpoint is added, then every one moved, then every one removed. Before the next kind of
-//! change all agents have carried the former one over. Prints a line a change: its kind, when its
+//! change all agents have carried the previous one over. Prints a line a change: its kind, when its
 //! commit began and ended, in microseconds since the kind's first, and for each process of agents,
 //! in the order of the command line, how many of them had it, and when the first and the last did,
 //! in microseconds since the commit's return.

@@ -57,7 +57,7 @@ fn the_counters_say_what_took_the_slow_path_and_why() {
     let outcome = super::kinds::segments(&fixture);
     assert!(outcome.starts_with("500 of 500"), "{outcome}");
     assert_ne!(counter(1, "slow_receive_aggregate"), 0);
-    // Who was asked alone answers, to the host of who asked.
+    // Only the endpoint that was asked answers, to the host of the requester.
     fixture.green.run(
         "ip",
         &format!(

@@ -1,7 +1,7 @@
 //! The change to a new ABI version under traffic: from the object of an earlier one, kept under fixtures/,
 //! as its agent pinned and attached it, to today's.
 
-mod former;
+mod previous;
 
 use std::{fs, thread, time::Duration};
 
@@ -14,7 +14,7 @@ use overlay_lab::{
 };
 use serde_json::Value;
 
-use former::{V1, V2, Version, now, pins, put_back};
+use previous::{V1, V2, Version, now, pins, put_back};
 
 const OPTIONS: &str = "--vni 42";
 
@@ -104,14 +104,14 @@ fn is_this_version(host: &Host) {
 
 /// Each test, from each version.
 macro_rules! from {
-    ($($version:ident: $former:ident),+; $tests:tt) => {
-        $(from! { @ $version $former $tests })+
+    ($($version:ident: $previous:ident),+; $tests:tt) => {
+        $(from! { @ $version $previous $tests })+
     };
-    (@ $version:ident $former:ident [$($test:ident,)+]) => {
+    (@ $version:ident $previous:ident [$($test:ident,)+]) => {
         mod $version {
             $(#[test]
             fn $test() {
-                super::$test(&super::$former);
+                super::$test(&super::$previous);
             })+
         }
     };

@@ -164,7 +164,7 @@ async fn prefixes_of_one_space_never_overlap(fixture: Fixture) {
     };
     registry.commit(&[put(&second)]).await.unwrap();
     // Its own prefix may grow over what it had.
-    let former = found(&*registry, "router-port/42").await.unwrap();
+    let previous = found(&*registry, "router-port/42").await.unwrap();
     let grown = RouterPort {
         subnets: vec![
             "7.7.0.0/17".parse().unwrap(),
@@ -172,7 +172,7 @@ async fn prefixes_of_one_space_never_overlap(fixture: Fixture) {
         ],
         ..port("r1", 42)
     };
-    let grown = grown.update(&former).unwrap();
+    let grown = grown.update(&previous).unwrap();
     registry.commit(&[Change::PutObject(grown)]).await.unwrap();
     assert_eq!(fixture_is_sound(&*registry).await, "");
 }
@@ -248,12 +248,12 @@ async fn what_is_given_up_is_kept_from_others_for_as_long_as_it_says(fixture: Fi
         .commit(&[put(&port("r1", 42)), remove("db")])
         .await
         .unwrap();
-    let former = found(&*with_quarantine, "router-port/42").await.unwrap();
+    let previous = found(&*with_quarantine, "router-port/42").await.unwrap();
     let at_db = RouterPort {
         gateway: [7, 7, 0, 3].into(),
         ..port("r1", 42)
     };
-    let at_db = Change::PutObject(at_db.update(&former).unwrap());
+    let at_db = Change::PutObject(at_db.update(&previous).unwrap());
     let text = refusal(&*with_quarantine, &[at_db]).await;
     assert!(
         text.starts_with("IP 7.7.0.3 was endpoint db's until a moment ago"),

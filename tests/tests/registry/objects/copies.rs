@@ -19,8 +19,8 @@ async fn a_watch_tells_of_objects_in_order(fixture: Fixture) {
         let known = found(&*registry, &text).await;
         let change = match (known, round % 3) {
             (Some(_), 0) => remove_object(&text),
-            (former, _) => {
-                let mut object = former.unwrap_or_else(|| thing(&text, vec![]));
+            (previous, _) => {
+                let mut object = previous.unwrap_or_else(|| thing(&text, vec![]));
                 object.body.insert("round".to_owned(), round.into());
                 Change::PutObject(object)
             }

@@ -148,13 +148,13 @@ async fn what_cascades_goes_along(fixture: Fixture) {
     let removal = [Change::RemoveNetwork(vni(43))];
     assert_eq!(refusal(&*registry, &removal).await, expected);
     // What keeps another goes along itself: it forbids nothing.
-    let former = found(&*registry, "d/1").await.unwrap();
+    let previous = found(&*registry, "d/1").await.unwrap();
     let both = Object {
         references: vec![
             Reference::restrict(id("c/1")),
             Reference::cascade(id("a/1")),
         ],
-        ..former
+        ..previous
     };
     registry.commit(&[Change::PutObject(both)]).await.unwrap();
     let mut reader = Reader::start(&registry).await;

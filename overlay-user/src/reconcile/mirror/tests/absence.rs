@@ -154,7 +154,7 @@ fn networks_and_nodes_of_an_older_state_wait_like_its_endpoints() {
 }
 
 #[test]
-fn a_reading_of_one_network_is_refused_if_it_is_of_a_former_state() {
+fn a_reading_of_one_network_is_refused_if_it_is_of_a_previous_state() {
     let mut mirror = mirror();
     mirror.expect_reading();
     assert!(!mirror.begin_reading_of_network(3));
@@ -219,7 +219,7 @@ fn what_was_asked_for_stays_until_an_older_state_is_believed() {
     assert_eq!(generation(&mirror, "far"), None);
 }
 
-/// h1 holds what it knew against a former state, of revision 3, that has nothing but `rows`.
+/// h1 holds what it knew against an older state, of revision 3, that has nothing but `rows`.
 fn put_back(rows: Vec<Endpoint>) -> Mirror {
     let mut mirror = mirror();
     read(&mut mirror, 3, rows);
@@ -252,7 +252,7 @@ fn the_next_agent_knows_what_stands_in_the_places_of_doubted_networks_and_nodes(
 }
 
 #[test]
-fn what_deltas_say_after_a_former_state_wins_though_its_generations_are_lower() {
+fn what_deltas_say_after_a_previous_state_wins_though_its_generations_are_lower() {
     let mut mirror = on_demand();
     apply(&mut mirror, put(9, vec![endpoint("far", 3, "h2", 9)]));
     mirror.expect_reading();
@@ -269,7 +269,7 @@ fn what_deltas_say_after_a_former_state_wins_though_its_generations_are_lower() 
 }
 
 #[test]
-fn an_answer_of_a_former_state_takes_no_address_of_what_is_withheld() {
+fn an_answer_of_a_previous_state_takes_no_address_of_what_is_withheld() {
     let mut mirror = put_back(Vec::new());
     let mut both = endpoint("older", 2, "h2", 3);
     both.addresses.push("7.7.7.9/24".parse().unwrap());

@@ -129,10 +129,10 @@ fn what_can_not_be_read_stays_as_it_was() {
 }
 
 #[test]
-fn a_former_state_changes_nothing_until_it_is_believed() {
+fn a_previous_state_changes_nothing_until_it_is_believed() {
     let mut mirror = mirror();
-    let former = || vec![rule("a", 8, 2), rule("c", 3, 1)];
-    read(&mut mirror, 3, former());
+    let previous = || vec![rule("a", 8, 2), rule("c", 3, 1)];
+    read(&mut mirror, 3, previous());
     assert_eq!(ports(&mirror), expected(&[("a", 1), ("b", 2)]));
     let mut position = 0;
     while !mirror.withhold(&mut position, 2, &mut |_, _| ()) {}
@@ -142,7 +142,7 @@ fn a_former_state_changes_nothing_until_it_is_believed() {
     next.withhold_again(mirror.held(), mirror.doubted(), &mut |_, _| ());
     assert_eq!(next.object(&id("rule/a")), Some(&rule("a", 1, 4)));
     apply(&mut mirror, delta(4, vec![rule("c", 6, 4)], &[]));
-    read(&mut mirror, 4, [former(), vec![rule("c", 6, 4)]].concat());
+    read(&mut mirror, 4, [previous(), vec![rule("c", 6, 4)]].concat());
     let mut position = 0;
     while !mirror.withhold(&mut position, 2, &mut |_, _| ()) {}
     assert_eq!(ports(&mirror), expected(&[("a", 1), ("b", 2), ("c", 6)]));

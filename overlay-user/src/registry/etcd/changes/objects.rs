@@ -9,7 +9,7 @@ use super::{
             rules,
         },
         keys,
-        txn_plan::Stop,
+        txn_plan::PlanError,
         values,
     },
     Claim, Work,
@@ -17,7 +17,7 @@ use super::{
 use crate::model::{self, Network, Object, ObjectId, Reference, Target};
 
 impl Work<'_, '_> {
-    pub(super) fn put_object(&mut self, object: &Object) -> Result<(), Stop> {
+    pub(super) fn put_object(&mut self, object: &Object) -> Result<(), PlanError> {
         rules::check_object(object)?;
         let key = keys::object(&object.id);
         let targets = object.references.iter().filter_map(target_key);
@@ -29,8 +29,8 @@ impl Work<'_, '_> {
             .collect();
         self.planner.need(&needed)?;
 
-        let former = self.object(&object.id)?;
-        if !is_news(object, former.as_ref())? {
+        let previous = self.object(&object.id)?;
+        if !is_news(object, previous.as_ref())? {
             return Ok(());
         }
         for reference in &object.references {
@@ -42,18 +42,18 @@ impl Work<'_, '_> {
                 return Err(rules::missing_target(&reference.target).into());
             }
         }
-        let (claims, references) = former.map_or_else(Default::default, |former| {
-            (former.claims, former.references)
+        let (claims, references) = previous.map_or_else(Default::default, |previous| {
+            (previous.claims, previous.references)
         });
         self.put_object_claims(object, &claims)?;
         let index = |reference: &Reference| {
             keys::reference(&reference.target, reference.on_removal, &object.id)
         };
-        for former in references
+        for previous in references
             .iter()
-            .filter(|former| !object.references.contains(former))
+            .filter(|previous| !object.references.contains(previous))
         {
-            self.planner.delete(index(former));
+            self.planner.delete(index(previous));
         }
         for new in object
             .references
@@ -67,21 +67,25 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn put_object_claims(&mut self, object: &Object, former: &[model::Claim]) -> Result<(), Stop> {
+    fn put_object_claims(
+        &mut self,
+        object: &Object,
+        previous: &[model::Claim],
+    ) -> Result<(), PlanError> {
         let owner = object.id.to_word();
         let is_in = |all: &[model::Claim], claim: &model::Claim| {
             all.iter().any(|other| other.slot() == claim.slot())
         };
-        for claim in former {
+        for claim in previous {
             if !is_in(&object.claims, claim) {
                 self.give_up(Claim::of(claim), &owner);
             }
         }
         for claim in &object.claims {
-            if is_in(former, claim) {
+            if is_in(previous, claim) {
                 continue;
             }
-            self.check_claim(&object.id, claim, former)?;
+            self.check_claim(&object.id, claim, previous)?;
             let keys = Claim::of(claim);
             if let Some(value) = self.planner.get(&keys.key)? {
                 let owner = self.claimant(claim.slot().vni, &keys.key, &value)?;
@@ -98,8 +102,8 @@ impl Work<'_, '_> {
         &mut self,
         id: &ObjectId,
         claim: &model::Claim,
-        former: &[model::Claim],
-    ) -> Result<(), Stop> {
+        previous: &[model::Claim],
+    ) -> Result<(), PlanError> {
         if let model::Claim::Disjoint { space, prefix } = claim {
             let all = keys::all_disjoint(space);
             for key in self.planner.list(&all)? {
@@ -108,7 +112,7 @@ impl Work<'_, '_> {
                 let Ok(other) = other.parse::<IpNet>() else {
                     continue;
                 };
-                let is_own = former.iter().any(|former| keys::claim(former) == key);
+                let is_own = previous.iter().any(|previous| keys::claim(previous) == key);
                 if !is_own
                     && rules::overlap(prefix, &other)
                     && let Some(value) = self.planner.get(&key)?
@@ -129,7 +133,7 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn remove_object(&mut self, id: &ObjectId) -> Result<(), Stop> {
+    pub(super) fn remove_object(&mut self, id: &ObjectId) -> Result<(), PlanError> {
         if self.planner.get(&keys::object(id))?.is_none() {
             return Ok(());
         }
@@ -139,13 +143,13 @@ impl Work<'_, '_> {
 
     /// Removes the objects that go along with these, each in a step of its own; refuses if another one refers
     /// to any of them. Whoever removes them has to [`Self::watch_referrers`] of each.
-    pub(super) fn release(&mut self, called: &str, going: &[ObjectId]) -> Result<(), Stop> {
+    pub(super) fn release(&mut self, called: &str, going: &[ObjectId]) -> Result<(), PlanError> {
         let lists: Vec<String> = going.iter().map(keys::references).collect();
         self.planner.need_lists(&lists)?;
         let along = going_along(called, going.to_vec(), |target| {
             let keys = self.planner.peek_list(&keys::references(target))?;
             let referrers = keys.iter().filter_map(|key| keys::referrer(key));
-            Ok::<_, Stop>(referrers.collect())
+            Ok::<_, PlanError>(referrers.collect())
         })?;
         // What refers to others goes before them.
         for id in along.iter().rev() {
@@ -157,13 +161,13 @@ impl Work<'_, '_> {
     }
 
     /// Makes the step depend on nothing new referring to it.
-    pub(super) fn watch_referrers(&mut self, target: &ObjectId) -> Result<(), Stop> {
+    pub(super) fn watch_referrers(&mut self, target: &ObjectId) -> Result<(), PlanError> {
         self.planner.list(&keys::references(target)).map(drop)
     }
 
     /// Removes an object with all that speaks of it. What one that can't be read has claimed stays claimed,
     /// until a check finds that.
-    fn take_object(&mut self, id: &ObjectId) -> Result<(), Stop> {
+    fn take_object(&mut self, id: &ObjectId) -> Result<(), PlanError> {
         self.watch_referrers(id)?;
         let key = keys::object(id);
         let Some(value) = self.planner.get(&key)? else {
@@ -184,7 +188,7 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn object(&mut self, id: &ObjectId) -> Result<Option<Object>, Stop> {
+    fn object(&mut self, id: &ObjectId) -> Result<Option<Object>, PlanError> {
         let key = keys::object(id);
         let Some(value) = self.planner.get(&key)? else {
             return Ok(None);

@@ -78,13 +78,13 @@ impl Store {
             for (index, change) in changes.iter().enumerate() {
                 planner.begin(index);
                 match changes::apply(&mut planner, change, true) {
-                    Ok(()) | Err(Stop::NeedsRead) => {}
+                    Ok(()) | Err(PlanError::NeedsRead) => {}
                     Err(_) if !planner.read_set().is_empty() => {}
-                    Err(Stop::StoreError(failure)) => {
+                    Err(PlanError::StoreError(failure)) => {
                         refusal = Some(failure.explain("etcd://h:1").to_string());
                         break;
                     }
-                    Err(Stop::Quarantined(hit)) => {
+                    Err(PlanError::Quarantined(hit)) => {
                         refusal = Some(format!("{hit:?}"));
                         break;
                     }

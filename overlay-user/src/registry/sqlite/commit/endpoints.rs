@@ -78,18 +78,18 @@ impl Commit<'_> {
         addresses: &[IpNet],
         generation: Revision,
     ) -> Result<(), StoreError> {
-        let Some(former) = read::find_endpoint(&self.transaction, name)? else {
+        let Some(previous) = read::find_endpoint(&self.transaction, name)? else {
             return Err(rules::missing_endpoint(name).into());
         };
-        if former.generation != generation {
+        if previous.generation != generation {
             return Err(rules::changed_meanwhile(name).into());
         }
         let endpoint = Endpoint {
             mac,
             addresses: addresses.to_vec(),
-            ..former.clone()
+            ..previous.clone()
         };
-        if endpoint == former {
+        if endpoint == previous {
             return Ok(());
         }
         self.check_addresses(&endpoint)?;

@@ -23,8 +23,8 @@ impl Commit<'_> {
     pub(super) fn put_object(&mut self, object: &Object) -> Result<(), StoreError> {
         rules::check_object(object)?;
         let id = &object.id;
-        let former = read::object(&self.transaction, id)?;
-        if !is_news(object, former.as_ref())? {
+        let previous = read::object(&self.transaction, id)?;
+        if !is_news(object, previous.as_ref())? {
             return Ok(());
         }
         for reference in &object.references {
@@ -45,8 +45,8 @@ impl Commit<'_> {
             (kind, key),
             |row| row.get(0),
         )?;
-        let former = former.map(|former| former.claims).unwrap_or_default();
-        self.put_claims(row, object, &former)?;
+        let previous = previous.map(|previous| previous.claims).unwrap_or_default();
+        self.put_claims(row, object, &previous)?;
         self.put_references(row, &object.references)?;
         self.is_noop = false;
         self.execute(
@@ -60,11 +60,11 @@ impl Commit<'_> {
         &mut self,
         row: i64,
         object: &Object,
-        former: &[Claim],
+        previous: &[Claim],
     ) -> Result<(), StoreError> {
         let owner = object.id.to_word();
-        let new = |claim: &&Claim| !former.iter().any(|other| other.slot() == claim.slot());
-        let given_up = former.iter().filter(|claim| {
+        let new = |claim: &&Claim| !previous.iter().any(|other| other.slot() == claim.slot());
+        let given_up = previous.iter().filter(|claim| {
             let mut kept = object.claims.iter();
             !kept.any(|other| other.slot() == claim.slot())
         });

@@ -58,7 +58,7 @@ async fn a_commit_whose_bell_was_never_rung_arrives_all_the_same() {
         quarantine: QUARANTINE,
         session_ttl: SESSION_TTL,
     };
-    Session::open(&registry.file, limits)
+    Connection::open(&registry.file, limits)
         .unwrap()
         .with(|connection, limits| commit::commit(connection, &[create("blue", 2)], limits))
         .unwrap();
@@ -167,14 +167,14 @@ async fn a_watch_older_than_the_tombstones_must_resync() {
         quarantine: QUARANTINE,
         session_ttl: SESSION_TTL,
     };
-    let mut session = Session::open(&registry.file, limits).unwrap();
-    let old = follow::Position::now(&mut session).unwrap();
+    let mut connection = Connection::open(&registry.file, limits).unwrap();
+    let old = follow::Position::now(&mut connection).unwrap();
     for number in 0..10 {
         let name = format!("e{number}");
         registry.commit(&[create(&name, number)]).await.unwrap();
         registry.commit(&[remove(&name)]).await.unwrap();
     }
-    let mut events = follow::start(session.share(), old, Arc::clone(&registry.commits));
+    let mut events = follow::start(connection.share(), old, Arc::clone(&registry.commits));
     assert_eq!(next(&mut events).await, WatchEvent::Resync);
     // From there it goes on with deltas.
     let revision = registry.commit(&[create("green", 99)]).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_file_out_of_reach_is_lost_and_restored_and_no_change_is_missed() {
     assert_eq!(next_delta(&mut events).await.revision, revision);
 }
 
-/// Puts a copy of `from` into the registry's place, and the former's -wal and -shm away.
+/// Puts a copy of `from` into the registry's place, and the previous's -wal and -shm away.
 fn replace(fixture: &Fixture, from: &Path) {
     for suffix in ["-wal", "-shm"] {
         // A damaged file's last connection may have left them or not.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::config::DbConfig;
 use tokio::{sync::Mutex, task::spawn_blocking};
 
 pub(super) use super::file::{File, FileId};
@@ -38,28 +38,28 @@ impl From<&RegistrySettings> for Limits {
 
 /// A connection that follows the path.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct Connection {
     file: Arc<File>,
     limits: Limits,
-    open: Option<(Connection, FileId)>,
+    open: Option<(rusqlite::Connection, FileId)>,
 }
 
-impl Session {
+impl Connection {
     /// Opens an existing file.
     pub(super) fn open(file: &Arc<File>, limits: Limits) -> Result<Self, RegistryError> {
-        let mut session = Self {
+        let mut connection = Self {
             file: Arc::clone(file),
             limits,
             open: None,
         };
-        session.with(|_, _| Ok(()))?;
-        Ok(session)
+        connection.with(|_, _| Ok(()))?;
+        Ok(connection)
     }
 
     /// Does `work` on a connection to the file that the path names now.
     pub(super) fn with<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection, Limits) -> Result<T, StoreError>,
+        work: impl FnOnce(&mut rusqlite::Connection, Limits) -> Result<T, StoreError>,
     ) -> Result<T, RegistryError> {
         let limits = self.limits;
         let result = self
@@ -79,7 +79,7 @@ impl Session {
     /// Does `work` that writes, on a file that is whole before it and in its place after it.
     pub(super) fn write<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection, Limits) -> Result<T, StoreError>,
+        work: impl FnOnce(&mut rusqlite::Connection, Limits) -> Result<T, StoreError>,
     ) -> Result<T, RegistryError> {
         self.file
             .before_write(self.limits.lock_wait)
@@ -91,7 +91,7 @@ impl Session {
         }
         self.close();
         Err(RegistryError::Unavailable(format!(
-            "registry file {} was replaced while it was written to: the change is lost with the former file, try again",
+            "registry file {} was replaced while it was written to: the change is lost with the previous file, try again",
             self.file.path().display()
         )))
     }
@@ -107,11 +107,11 @@ impl Session {
     }
 
     /// For use from async tasks.
-    pub(super) fn share(self) -> SharedSession {
-        SharedSession(Arc::new(Mutex::new(self)))
+    pub(super) fn share(self) -> SharedConnection {
+        SharedConnection(Arc::new(Mutex::new(self)))
     }
 
-    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+    fn connection(&mut self) -> Result<&mut rusqlite::Connection, StoreError> {
         let now = self.file.current()?;
         if self.id() != Some(now.file) || !now.is_checked {
             self.close();
@@ -133,18 +133,18 @@ impl Session {
     }
 }
 
-/// A session that async tasks share. They wait for it without a thread.
+/// A connection that async tasks share. They wait for it without a thread.
 #[derive(Debug, Clone)]
-pub(super) struct SharedSession(Arc<Mutex<Session>>);
+pub(super) struct SharedConnection(Arc<Mutex<Connection>>);
 
-impl SharedSession {
+impl SharedConnection {
     /// Does `work` on a blocking thread. It runs to its end even if the caller gives up.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Session) -> Result<T, RegistryError> + Send + 'static,
+        work: impl FnOnce(&mut Connection) -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let mut session = Arc::clone(&self.0).lock_owned().await;
-        blocking(move || work(&mut session)).await
+        let mut connection = Arc::clone(&self.0).lock_owned().await;
+        blocking(move || work(&mut connection)).await
     }
 }
 

@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn nobody() -> Name {
-        "archive-test-nobody".parse().unwrap()
+        "offline-registry-test-nobody".parse().unwrap()
     }
 
     #[tokio::test]

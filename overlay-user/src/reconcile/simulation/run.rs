@@ -23,7 +23,7 @@ use crate::{
         NeighborRow, Network, Node, Resolve, Revision, Vni, Wanted,
     },
     reconcile::{
-        Former, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, desired::Local,
+        Handover, Observer, Pace, Parts, Reconciler, apply::Applier, cache::Limits, desired::Local,
     },
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Simulation {
     pub(super) observer: Observer,
     routes: mpsc::Sender<()>,
     /// What an agent has left for the next one.
-    former: Option<Former>,
+    handover: Option<Handover>,
     pub(super) limits: Limits,
     pace: Pace,
     /// Whether the loop reads the registry now and then for no reason. Where it does not, the watch
@@ -60,7 +60,7 @@ pub(super) struct Simulation {
 }
 
 impl Simulation {
-    /// A host with an agent that begins to run, and maybe rows of a former one.
+    /// A host with an agent that begins to run, and maybe rows of a previous one.
     pub(super) fn new(seed: u64, is_traced: bool) -> Self {
         let rng = Rng::new(seed);
         let store = Store::new(rng.clone());
@@ -95,14 +95,14 @@ impl Simulation {
         }
         let (agent, observer, routes) = start(&store, &host, limits, pace, None);
         let events = observer.events().listen();
-        let mut world = Self {
+        let mut simulation = Self {
             rng,
             store,
             host,
             agent,
             observer,
             routes,
-            former: None,
+            handover: None,
             limits,
             pace,
             has_net,
@@ -112,10 +112,10 @@ impl Simulation {
             suspicion: None,
             violations: Vec::new(),
         };
-        for _ in 0..world.rng.within(..12) {
-            world.litter();
+        for _ in 0..simulation.rng.within(..12) {
+            simulation.litter();
         }
-        world
+        simulation
     }
 
     /// Ends it, and tells what came of it.
@@ -497,12 +497,12 @@ impl Simulation {
         self.agent.abort();
         let view = self.observer.view().await;
         if view.counters.readings > 0 {
-            self.former = Some(view.former());
+            self.handover = Some(view.handover());
         }
         drop(view);
-        let former = self.former.clone();
+        let handover = self.handover.clone();
         (self.agent, self.observer, self.routes) =
-            start(&self.store, &self.host, self.limits, self.pace, former);
+            start(&self.store, &self.host, self.limits, self.pace, handover);
         self.events = self.observer.events().listen();
     }
 
@@ -526,7 +526,7 @@ fn start(
     host: &Host,
     limits: Limits,
     pace: Pace,
-    former: Option<Former>,
+    handover: Option<Handover>,
 ) -> (JoinHandle<()>, Observer, mpsc::Sender<()>) {
     let (routes, changes) = mpsc::channel(1);
     let local = Local {
@@ -546,8 +546,8 @@ fn start(
         misses: host.listen(),
     });
     let agent = tokio::spawn(async move {
-        let reconciler = match former {
-            Some(former) => reconciler.after(former),
+        let reconciler = match handover {
+            Some(handover) => reconciler.after(handover),
             None => reconciler,
         };
         let _ = reconciler.run().await;
