@@ -1,6 +1,5 @@
 //! What a frame carries, read once for all stages. Nothing in it borrows from the frame.
 
-use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::DropReason,
     rule::flow::{self, Flow},
@@ -21,23 +20,16 @@ pub struct Packet {
     pub eth: eth::Header,
     /// What follows it.
     pub l3: L3,
-    /// Two numbers as they lie in memory; an IPv4 address is the second one.
-    source: [u64; 2],
-    destination: [u64; 2],
+    /// The flow's hash.
+    hash: u32,
     /// The IP protocol, or the header behind the fixed one of IPv6.
     protocol: u8,
     /// The ECN field.
     ecn: u8,
-    /// Bytes of the IP header, with the options of IPv4.
-    header_len: u8,
     /// Whether the transport header is in its usual place: neither options nor fragments.
     is_plain: bool,
-    /// Source and destination port of TCP and UDP as they lie in memory; 0: none, or not in their usual place.
-    ports: u32,
     /// The type of an `ICMPv6` message; 0: it is none.
     pub icmp_type: u8,
-    /// Whether a neighbour discovery message could follow behind extension headers.
-    pub may_hide_discovery: bool,
 }
 
 /// The protocol behind the Ethernet header.
@@ -61,15 +53,11 @@ impl Packet {
         let mut packet = Self {
             eth,
             l3: L3::Other,
-            source: [0; 2],
-            destination: [0; 2],
+            hash: 0,
             protocol: 0,
             ecn: 0,
-            header_len: 0,
             is_plain: false,
-            ports: 0,
             icmp_type: 0,
-            may_hide_discovery: false,
         };
         match eth.ether_type {
             eth::IPV4 => packet.parse_ipv4(frame)?,
@@ -86,13 +74,11 @@ impl Packet {
         require_with_ports(frame, at + ipv4::LEN)?;
         let ip = frame.header::<Ipv4Hdr>(at)?;
         self.l3 = L3::Ipv4;
-        self.source = [0, u32::from_ne_bytes(ip.src_addr).into()];
-        self.destination = [0, u32::from_ne_bytes(ip.dst_addr).into()];
+        let [source, destination] = [ip.src_addr, ip.dst_addr].map(u32::from_ne_bytes);
         self.protocol = ip.proto;
         self.ecn = ip.tos & ipv4::ECN_MASK;
-        self.header_len = ipv4::header_len(ip) as u8;
         self.is_plain = ip.vihl == ipv4::NO_OPTIONS && !ipv4::is_fragment(ip);
-        self.read_ports(frame, at + ipv4::LEN);
+        self.hash = self.flow_hash(frame, source, destination, at + ipv4::LEN);
         Ok(())
     }
 
@@ -102,45 +88,62 @@ impl Packet {
         require_with_ports(frame, at + ipv6::LEN)?;
         let ip = frame.header::<Ipv6Hdr>(at)?;
         self.l3 = L3::Ipv6;
-        self.source = ipv6::halves(ip.source);
-        self.destination = ipv6::halves(ip.destination);
+        let (source, destination) = (last_word(ip.source), last_word(ip.destination));
         self.protocol = ip.next_header;
         self.ecn = ip.ecn();
-        self.header_len = ipv6::LEN as u8;
         self.is_plain = true;
-        self.may_hide_discovery = icmpv6::may_hide_discovery(ip);
         if ip.next_header == ipv6::ICMPV6 {
             self.icmp_type = frame.load(at + ipv6::LEN)?;
-        } else {
-            self.read_ports(frame, at + ipv6::LEN);
         }
+        self.hash = self.flow_hash(frame, source, destination, at + ipv6::LEN);
         Ok(())
     }
 
     #[inline(always)]
-    fn read_ports(&mut self, frame: &Frame, offset: usize) {
-        if self.is_plain && (self.protocol == ipv4::UDP || self.protocol == ipv4::TCP) {
-            let ports = frame.header::<[u8; 4]>(offset);
-            self.ports = ports.map_or(0, |ports| u32::from_ne_bytes(*ports));
+    fn flow_hash(&self, frame: &Frame, source: u32, destination: u32, transport: usize) -> u32 {
+        let known = frame.hash();
+        if known != 0 {
+            return known;
         }
+        let has_ports = self.protocol == ipv4::UDP || self.protocol == ipv4::TCP;
+        let ports = if self.is_plain && has_ports {
+            let ports = frame.header::<[u8; 4]>(transport);
+            ports.map_or(0, |ports| u32::from_ne_bytes(*ports))
+        } else {
+            0
+        };
+        flow::flow_hash(source, destination, self.protocol, ports)
     }
 
     /// The source address of an IPv4 packet, order of the wire.
     #[inline(always)]
-    pub const fn source_ipv4(&self) -> [u8; 4] {
-        ipv4_of(self.source).to_ne_bytes()
+    pub fn source_ipv4(&self, frame: &Frame) -> Result<[u8; 4], DropReason> {
+        let ip = frame.header::<Ipv4Hdr>(frame.inner() + eth::LEN)?;
+        Ok(ip.src_addr)
+    }
+
+    #[inline(always)]
+    fn ipv6<'frame>(&self, frame: &'frame Frame) -> Result<&'frame Ipv6Hdr, DropReason> {
+        frame.header(frame.inner() + eth::LEN)
     }
 
     /// The source address of an IPv6 packet, order of the wire.
     #[inline(always)]
-    pub fn source_ipv6(&self) -> [u8; 16] {
-        must_cast(self.source)
+    pub fn source_ipv6(&self, frame: &Frame) -> Result<[u8; 16], DropReason> {
+        self.ipv6(frame).map(|ip| ip.source)
     }
 
     /// Whether an address of an IPv6 packet is an IPv4 one mapped into IPv6.
     #[inline(always)]
-    pub fn has_mapped(&self) -> bool {
-        ipv6::is_mapped(must_cast(self.source)) || ipv6::is_mapped(must_cast(self.destination))
+    pub fn has_mapped(&self, frame: &Frame) -> Result<bool, DropReason> {
+        let ip = self.ipv6(frame)?;
+        Ok(ipv6::is_mapped(ip.source) || ipv6::is_mapped(ip.destination))
+    }
+
+    /// Whether a neighbour discovery message could follow behind the extension headers of an IPv6 packet.
+    #[inline(always)]
+    pub fn may_hide_discovery(&self, frame: &Frame) -> Result<bool, DropReason> {
+        Ok(ipv6::is_extension(self.protocol) && icmpv6::may_hide_discovery(self.ipv6(frame)?))
     }
 
     /// Refuses a protocol that no network carries.
@@ -154,24 +157,9 @@ impl Packet {
 
     /// What encapsulation needs to know of it.
     #[inline(always)]
-    pub fn flow(&self, frame: &Frame) -> Flow {
-        let hash = match (self.l3, frame.hash()) {
-            (L3::Ipv4, 0) => flow::flow_hash(
-                ipv4_of(self.source),
-                ipv4_of(self.destination),
-                self.protocol,
-                self.ports,
-            ),
-            (L3::Ipv6, 0) => flow::flow_hash(
-                last_word(self.source),
-                last_word(self.destination),
-                self.protocol,
-                self.ports,
-            ),
-            (_, hash) => hash,
-        };
+    pub const fn flow(&self) -> Flow {
         Flow {
-            hash,
+            hash: self.hash,
             ecn: self.ecn,
         }
     }
@@ -218,12 +206,22 @@ impl Packet {
         }
     }
 
+    /// Bytes of the IP header, with the options of IPv4.
+    #[inline(always)]
+    fn header_len(&self, frame: &Frame) -> usize {
+        if self.l3 == L3::Ipv6 {
+            return ipv6::LEN;
+        }
+        let ip = frame.header::<Ipv4Hdr>(frame.inner() + eth::LEN);
+        ip.map_or(ipv4::LEN, ipv4::header_len)
+    }
+
     /// Bytes of an aggregate's headers, which each of its segments has. Aggregates are of TCP or UDP.
     #[inline(always)]
     fn headers_len(&self, frame: &Frame) -> u32 {
         /// Where TCP has its header's length, in words, in the upper half of a byte.
         const DATA_OFFSET: usize = 12;
-        let offset = eth::LEN + self.header_len as usize;
+        let offset = eth::LEN + self.header_len(frame);
         let len = if self.protocol == ipv4::TCP {
             let words = frame.load::<u8>(frame.inner() + offset + DATA_OFFSET);
             words.map_or(0, |words| u32::from(words >> 4) * 4)
@@ -245,13 +243,6 @@ fn require_with_ports(frame: &mut Frame, headers: usize) -> Result<(), DropReaso
 
 /// The last four bytes of an IPv6 address as they lie in memory.
 #[inline(always)]
-const fn last_word([_, low]: [u64; 2]) -> u32 {
-    let [.., a, b, c, d] = low.to_ne_bytes();
+const fn last_word([.., a, b, c, d]: [u8; 16]) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
-}
-
-/// An IPv4 address as it lies in memory.
-#[inline(always)]
-const fn ipv4_of([_, low]: [u64; 2]) -> u32 {
-    low as u32
 }

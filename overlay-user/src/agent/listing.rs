@@ -48,7 +48,7 @@ impl Agent {
         };
         check_network_of(&filter, vni, &reading)?;
         let listing = Listing::new(filter, &self.liveness, reading.nodes)
-            .with_counts(self.port_counts().await);
+            .with_counts(self.port_counts(None).await);
         let (observer, node) = (self.observer.clone(), self.config.node.clone());
         let pages = list_pages(reading.endpoints, listing, node, Some(observer));
         Ok(Paged { pages, note: None })
@@ -64,7 +64,7 @@ impl Agent {
             Some(network) => Some(self.network(network).await?.vni),
             None => None,
         };
-        let counts = self.port_counts().await;
+        let counts = self.port_counts(None).await;
         let view = self.observer.view().await;
         let nodes = view.mirror.nodes().cloned().collect();
         let listing = Listing::new(filter, &self.liveness, nodes).with_counts(counts);
@@ -97,8 +97,13 @@ impl Agent {
     /// How an endpoint looks from here.
     pub(super) async fn view_of(&self, endpoint: Endpoint) -> Result<EndpointView, OperationError> {
         let nodes = self.registry.nodes().await?;
-        let listing = Listing::new(ListEndpoints::default(), &self.liveness, nodes)
-            .with_counts(self.port_counts().await);
+        let ifindex = self.observer.view().await.ifindex(&endpoint.name);
+        let counts = match ifindex {
+            Some(ifindex) => self.port_counts(Some(ifindex)).await,
+            None => None,
+        };
+        let listing =
+            Listing::new(ListEndpoints::default(), &self.liveness, nodes).with_counts(counts);
         let view = self.observer.view().await;
         Ok(listing.view(endpoint, Some(&view), &self.config.node))
     }

@@ -220,7 +220,7 @@ impl Maps {
             counters: datapath.counters()?,
             usage: datapath.usage()?,
             traffic: datapath.traffic()?,
-            port_counts: datapath.port_counts()?,
+            port_counts: datapath.port_counts(None)?,
         })
     }
 

@@ -88,14 +88,19 @@ impl Counts {
         slots.iter().map(read).collect()
     }
 
-    /// What was counted of each endpoint, by its host-side interface.
+    /// What was counted of each endpoint, by its host-side interface; of this interface's alone.
     pub(super) fn of_ports(
         &self,
         numbers: &Numbers<u32>,
+        only: Option<u32>,
     ) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
-        let mut drops = self.dropped.endpoints()?;
+        let mut drops = match only {
+            Some(ifindex) => BTreeMap::from([(ifindex, self.dropped.endpoint(ifindex)?)]),
+            None => self.dropped.endpoints()?,
+        };
         let mut counts = BTreeMap::new();
-        for (&ifindex, id) in numbers.iter() {
+        let numbers = numbers.iter();
+        for (&ifindex, id) in numbers.filter(|(port, _)| only.is_none_or(|only| only == **port)) {
             let counted = (id < abi::Traffic::PORT_SLOTS)
                 .then(|| traffic(&self.port_traffic, map::PORT_TRAFFIC, id))
                 .transpose()?;

@@ -106,6 +106,32 @@ impl DropMaps {
         Ok(endpoints)
     }
 
+    /// What was dropped of the endpoint behind this host-side interface, without a look at the others'.
+    pub(super) fn endpoint(&self, ifindex: u32) -> Result<EndpointDrops, DatapathError> {
+        let counts = |direction: u16| {
+            let mut counts = BTreeMap::new();
+            for reason in DropReason::ALL {
+                let key = EndpointDropKey {
+                    ifindex,
+                    reason: u16::try_from(reason.number()).unwrap_or_default(),
+                    direction,
+                };
+                match self.endpoints.get(&key, 0) {
+                    Ok(packets) => {
+                        counts.insert(reason.name(), packets.iter().sum());
+                    }
+                    Err(MapError::KeyNotFound) => {}
+                    Err(error) => return Err(failed("read", map::ENDPOINT_DROPS, &error)),
+                }
+            }
+            Ok(counts)
+        };
+        Ok(EndpointDrops {
+            sent: counts(DropSample::SENT.into())?,
+            received: counts(DropSample::RECEIVED.into())?,
+        })
+    }
+
     /// Forgets the counts of interfaces: a later one may get the same index.
     pub(super) fn forget(
         &mut self,

@@ -471,8 +471,8 @@ impl Datapath for Kernel {
         self.state().maps.counts.dropped.frames(reasons)
     }
 
-    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
-        self.state().maps.port_counts()
+    fn port_counts(&self, only: Option<u32>) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+        self.state().maps.port_counts(only)
     }
 
     fn attach_mode(&self) -> AttachMode {

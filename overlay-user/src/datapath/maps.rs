@@ -233,9 +233,12 @@ impl Maps {
         self.counts.of_networks(&self.numbering.slots)
     }
 
-    /// What was counted of each endpoint, by its host-side interface.
-    pub(super) fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
-        self.counts.of_ports(&self.numbering.endpoints)
+    /// What was counted of each endpoint, by its host-side interface; of this interface's alone.
+    pub(super) fn port_counts(
+        &self,
+        only: Option<u32>,
+    ) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+        self.counts.of_ports(&self.numbering.endpoints, only)
     }
 
     pub(super) fn usage(&self) -> BTreeMap<&'static str, MapUsage> {

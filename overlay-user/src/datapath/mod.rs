@@ -265,8 +265,8 @@ pub trait Datapath: Send + Sync + 'static {
     /// Frames that were dropped for these reasons, by name: the last few of each, the oldest first.
     fn dropped_frames(&self, reasons: &BTreeSet<&str>) -> Result<Vec<DroppedFrame>, DatapathError>;
 
-    /// What was counted of each endpoint of this host, by its host-side interface.
-    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError>;
+    /// What was counted of each endpoint of this host, by its host-side interface; of this interface's alone.
+    fn port_counts(&self, only: Option<u32>) -> Result<BTreeMap<u32, PortCounts>, DatapathError>;
 
     /// How programs are attached here.
     fn attach_mode(&self) -> AttachMode;

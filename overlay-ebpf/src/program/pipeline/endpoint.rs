@@ -2,7 +2,7 @@
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, EndpointEntry, FdbEntry},
-    rule::{flow::Flow, mtu as rule},
+    rule::mtu as rule,
     wire::eth,
 };
 
@@ -45,11 +45,10 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     source::check_mac(&packet, &from)?;
     step!(requester, arp::answer(frame, &packet, &from));
     step!(requester, ndp::answer(frame, &packet, &from));
-    source::check_ip(&packet, &from).map_err(|reason| group::reason(frame, &packet.eth, reason))?;
+    source::check_ip(frame, &packet, &from)
+        .map_err(|reason| group::reason(frame, &packet.eth, reason))?;
     group::refuse(frame, &packet.eth)?;
     packet.check_protocol()?;
-    // Now: what it is made of need not outlive the look-ups.
-    let flow = packet.flow(frame);
     let Some(target) = maps::fdb_used(from.vni, packet.eth.destination) else {
         let otherwise = DropReason::DestinationUnknown;
         return Err(miss::of_mac(requester, packet.eth.destination, otherwise));
@@ -58,12 +57,12 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     let longest = segments.longest_packet(frame);
     mtu::check(frame, &from, longest, from.mtu)?;
     let volume = count::volume(&segments);
-    let action = if let Some(ifindex) = target.interface() {
-        count::received(&target, volume);
-        deliver::from_endpoint(frame, &target, ifindex)
-    } else {
-        to_vtep(frame, &packet, &flow, &from, &target, longest)
-    }?;
+    if let Some(ifindex) = target.interface() {
+        let action = deliver::from_endpoint(frame, &target, ifindex)?;
+        count::exchanged(&from, &target, volume);
+        return Ok(action);
+    }
+    let action = to_vtep(frame, &packet, &from, &target, longest)?;
     count::sent(&from, volume);
     Ok(action)
 }
@@ -73,7 +72,6 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
 fn to_vtep(
     frame: &mut Frame,
     packet: &Packet,
-    flow: &Flow,
     from: &EndpointEntry,
     target: &FdbEntry,
     longest: u32,
@@ -87,7 +85,7 @@ fn to_vtep(
         return encap::send_by_device(frame, from.vni, &path, Counter::SlowSendFragmented);
     }
     mtu::check(frame, from, longest, limit)?;
-    encap::send(frame, from.vni, &packet.eth, flow, &path)
+    encap::send(frame, from.vni, &packet.eth, &packet.flow(), &path)
 }
 
 /// Answers a frame by the ICMP error about it: the way that [`mtu::check`] sends it.

@@ -10,23 +10,27 @@ use crate::{frame::Segments, maps};
 /// Adds a frame to what this endpoint sent.
 #[inline(always)]
 pub fn sent(from: &EndpointEntry, volume: Volume) {
-    let add = |traffic: &mut Traffic| {
-        traffic.tx_packets += volume.packets;
-        traffic.tx_bytes += volume.bytes;
-    };
-    maps::with_traffic(from.slot, add);
-    maps::with_port_traffic(from.id, add);
+    maps::with_traffic(from.slot, |traffic| send(traffic, volume));
+    maps::with_port_traffic(from.id, |traffic| send(traffic, volume));
 }
 
 /// Adds a frame to what this endpoint of the host received.
 #[inline(always)]
 pub fn received(to: &FdbEntry, volume: Volume) {
-    let add = |traffic: &mut Traffic| {
-        traffic.rx_packets += volume.packets;
-        traffic.rx_bytes += volume.bytes;
-    };
-    maps::with_traffic(to.slot, add);
-    maps::with_port_traffic(to.id.into(), add);
+    maps::with_traffic(to.slot, |traffic| receive(traffic, volume));
+    maps::with_port_traffic(to.id.into(), |traffic| receive(traffic, volume));
+}
+
+/// Adds a frame to what one endpoint of the host sent and another one of its network received.
+#[inline(always)]
+pub fn exchanged(from: &EndpointEntry, to: &FdbEntry, volume: Volume) {
+    // Both are of one network: it is looked up once.
+    maps::with_traffic(from.slot, |traffic| {
+        send(traffic, volume);
+        receive(traffic, volume);
+    });
+    maps::with_port_traffic(from.id, |traffic| send(traffic, volume));
+    maps::with_port_traffic(to.id.into(), |traffic| receive(traffic, volume));
 }
 
 /// How much the frame is that becomes these segments.
@@ -36,4 +40,16 @@ pub fn volume(segments: &Segments) -> Volume {
         0 => Volume::of_frame(segments.len),
         payload => Volume::of_aggregate(segments.len, segments.headers_len, payload),
     }
+}
+
+#[inline(always)]
+fn send(traffic: &mut Traffic, volume: Volume) {
+    traffic.tx_packets += volume.packets;
+    traffic.tx_bytes += volume.bytes;
+}
+
+#[inline(always)]
+fn receive(traffic: &mut Traffic, volume: Volume) {
+    traffic.rx_packets += volume.packets;
+    traffic.rx_bytes += volume.bytes;
 }

@@ -33,7 +33,7 @@ pub fn answer(
     if packet.l3 != L3::Ipv6 {
         return Ok(Step::Next);
     }
-    if packet.may_hide_discovery {
+    if packet.may_hide_discovery(frame)? {
         frame.check_extensions(eth::LEN, packet.protocol())?;
     }
     if packet.protocol() != ipv6::ICMPV6 {

@@ -4,6 +4,8 @@
 //! sender up, so that no contact begins with a lost packet. Frames that would change a neighbour table are dropped until
 //! the agent has the answer.
 
+use core::mem::offset_of;
+
 use overlay_ebpf::{
     abi::{DropReason, NetworkEntry},
     rule::sender as rule,
@@ -11,12 +13,12 @@ use overlay_ebpf::{
         arp::{self, ArpHdr},
         eth,
         icmpv6::{self, Claim, Solicitation},
-        ipv6,
+        ipv6::{self, Ipv6Hdr},
     },
 };
 
 use crate::{
-    frame::Frame,
+    frame::{Frame, OnStack},
     maps,
     packet::{L3, Packet},
 };
@@ -92,10 +94,10 @@ fn check_ipv6(
     origin: Origin,
 ) -> Result<(), DropReason> {
     let offset = frame.inner() + eth::LEN;
-    if packet.has_mapped() {
+    if packet.has_mapped(frame)? {
         return Err(DropReason::Ipv4Mapped);
     }
-    if packet.may_hide_discovery {
+    if packet.may_hide_discovery(frame)? {
         frame.check_extensions(offset, packet.protocol())?;
     }
     if packet.protocol() != ipv6::ICMPV6 {
@@ -110,14 +112,16 @@ fn check_ipv6(
         }
         Claim::Sender | Claim::Target => {}
     }
-    let address = if claim == Claim::Sender {
-        packet.source_ipv6()
+    let at = if claim == Claim::Sender {
+        offset_of!(Ipv6Hdr, source)
     } else {
         // An advertisement has its target where a solicitation has it.
-        let message = offset + ipv6::LEN;
-        frame.require(message + icmpv6::SOLICITATION_LEN)?;
-        frame.header::<Solicitation>(message)?.target
+        ipv6::LEN + offset_of!(Solicitation, target)
     };
+    // A copy: taken out of the packet in place, the bytes would lie unaligned on the stack.
+    let mut address = OnStack([0; 16]);
+    frame.load_into(offset + at, &mut address.0)?;
+    let OnStack(address) = address;
     // Neighbours probe each other from these (RFC 4861 section 7.2.2), and nobody registers them.
     if ipv6::is_link_local_of(address, packet.eth.source.octets()) {
         return Ok(());

@@ -7,6 +7,7 @@ use overlay_ebpf::{
 };
 
 use crate::{
+    frame::Frame,
     maps,
     packet::{L3, Packet},
 };
@@ -23,15 +24,15 @@ pub fn check_mac(packet: &Packet, from: &EndpointEntry) -> Result<(), DropReason
 
 /// The IP source is the endpoint's. To a group it may be none: so hosts speak that have no address yet.
 #[inline(always)]
-pub fn check_ip(packet: &Packet, from: &EndpointEntry) -> Result<(), DropReason> {
+pub fn check_ip(frame: &Frame, packet: &Packet, from: &EndpointEntry) -> Result<(), DropReason> {
     let is_group = packet.eth.destination.is_group();
     let is_own = match packet.l3 {
         L3::Ipv4 => {
-            let ip = packet.source_ipv4();
+            let ip = packet.source_ipv4(frame)?;
             owns_ipv4(from, ip) || (is_group && u32::from_ne_bytes(ip) == 0)
         }
-        L3::Ipv6 if packet.has_mapped() => return Err(DropReason::Ipv4Mapped),
-        L3::Ipv6 => owns_ipv6(from, packet, is_group),
+        L3::Ipv6 if packet.has_mapped(frame)? => return Err(DropReason::Ipv4Mapped),
+        L3::Ipv6 => owns_ipv6(from, packet, packet.source_ipv6(frame)?, is_group),
         L3::Arp | L3::Other => true,
     };
     if is_own {
@@ -49,8 +50,7 @@ fn owns_ipv4(from: &EndpointEntry, ip: [u8; 4]) -> bool {
 
 /// The same for IPv6. In neighbour discovery, and to groups, it may be the link-local one of the endpoint's MAC too.
 #[inline(always)]
-fn owns_ipv6(from: &EndpointEntry, packet: &Packet, is_group: bool) -> bool {
-    let ip = packet.source_ipv6();
+fn owns_ipv6(from: &EndpointEntry, packet: &Packet, ip: [u8; 16], is_group: bool) -> bool {
     let is_discovery =
         icmpv6::is_solicitation(packet.icmp_type) || icmpv6::is_advertisement(packet.icmp_type);
     ((is_discovery || is_group) && ipv6::is_link_local_of(ip, from.mac))

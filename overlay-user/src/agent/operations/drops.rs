@@ -53,9 +53,14 @@ impl Handle<ShowDrops> for Agent {
 }
 
 impl Agent {
-    /// What was counted of each endpoint of this host, by its interface. `None`: the kernel does not say.
-    pub(in crate::agent) async fn port_counts(&self) -> Option<BTreeMap<u32, PortCounts>> {
-        self.maps.ask(Datapath::port_counts).await.ok()
+    /// What was counted of each endpoint of this host, by its interface; of this interface's alone. `None`: the
+    /// kernel does not say.
+    pub(in crate::agent) async fn port_counts(
+        &self,
+        only: Option<u32>,
+    ) -> Option<BTreeMap<u32, PortCounts>> {
+        let counts = self.maps.ask(move |datapath| datapath.port_counts(only));
+        counts.await.ok()
     }
 }
 
@@ -67,7 +72,7 @@ fn read(datapath: &dyn Datapath) -> Result<Kept, DatapathError> {
         .map(|(reason, _)| *reason)
         .collect();
     let frames = datapath.dropped_frames(&occurred)?;
-    Ok((counts, frames, datapath.port_counts()?))
+    Ok((counts, frames, datapath.port_counts(None)?))
 }
 
 /// The host-side interface of an endpoint of this host.

@@ -250,7 +250,7 @@ impl Datapath for Tabled {
         Ok(Vec::new())
     }
 
-    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+    fn port_counts(&self, _: Option<u32>) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
         Ok(BTreeMap::new())
     }
 

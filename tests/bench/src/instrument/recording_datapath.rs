@@ -238,8 +238,8 @@ impl<D: Datapath> Datapath for RecordingDatapath<D> {
         self.inner.dropped_frames(reasons)
     }
 
-    fn port_counts(&self) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
-        self.inner.port_counts()
+    fn port_counts(&self, only: Option<u32>) -> Result<BTreeMap<u32, PortCounts>, DatapathError> {
+        self.inner.port_counts(only)
     }
 
     fn attach_mode(&self) -> AttachMode {
