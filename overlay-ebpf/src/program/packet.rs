@@ -1,4 +1,7 @@
-//! What a frame carries, read once for all stages. Nothing in it borrows from the frame.
+//! Describes what a frame carries, for all stages. Nothing in it borrows from the frame.
+//!
+//! Protocols, hash and type are read once; addresses are read in place by the stages that check them. Each field costs
+//! a store in every arm of the parser, since the verifier wants all of them set.
 
 use overlay_ebpf::{
     abi::DropReason,

@@ -73,12 +73,7 @@ impl Agent {
         judge_parts(&mut found, &self.observer.watchdog().stalled());
         judge_kernel(&mut found, kernel().await);
         let advice = "see the agent's log";
-        match timeout(
-            EXAMINATION_TIMEOUT,
-            self.platform.condition(self.config.port),
-        )
-        .await
-        {
+        match timeout(EXAMINATION_TIMEOUT, self.platform.inspect(self.config.port)).await {
             Ok(Ok(condition)) => judge_devices(&mut found, &condition, &self.config),
             Ok(Err(error)) => found.find(problem("devices", error, advice)),
             Err(_) => found.find(problem("devices", "the kernel does not answer", advice)),

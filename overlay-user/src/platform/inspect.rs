@@ -50,7 +50,7 @@ pub enum VxlanDevice {
 
 impl Linux {
     /// Looks at the devices of the host; `port` is that of the tunnels, host byte order.
-    pub async fn condition(&self, port: u16) -> Result<Condition, PlatformError> {
+    pub async fn inspect(&self, port: u16) -> Result<Condition, PlatformError> {
         let underlay = self.underlay().await;
         let offloads = match &underlay {
             Ok(_) => self.offloads().await.ok(),

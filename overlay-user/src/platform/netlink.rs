@@ -52,7 +52,7 @@ pub(super) struct Address {
     pub(super) secondary: bool,
     /// Not to be used for what is new, or perhaps another host's too: it is deprecated, or duplicate
     /// address detection goes on or has failed.
-    pub(super) doubtful: bool,
+    pub(super) unreliable: bool,
 }
 
 impl Netlink {
@@ -274,7 +274,7 @@ impl Address {
                 net: IpNet::new(ip, header.prefix_len).ok()?,
                 global: header.scope == AddressScope::Universe,
                 secondary: header.flags.contains(AddressHeaderFlags::Secondary),
-                doubtful: header.flags.intersects(
+                unreliable: header.flags.intersects(
                     AddressHeaderFlags::Deprecated
                         | AddressHeaderFlags::Tentative
                         | AddressHeaderFlags::Dadfailed,
@@ -291,7 +291,7 @@ impl Address {
             net: net.parse().unwrap(),
             global,
             secondary,
-            doubtful: false,
+            unreliable: false,
         }
     }
 }

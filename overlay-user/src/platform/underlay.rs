@@ -96,7 +96,7 @@ fn has(addresses: &[Address], ip: Ipv4Addr) -> bool {
 fn own_address(iface: &str, addresses: &[Address]) -> Result<Ipv4Addr, PlatformError> {
     let own = addresses
         .iter()
-        .filter(|address| address.global && !address.secondary && !address.doubtful);
+        .filter(|address| address.global && !address.secondary && !address.unreliable);
     let (alone, shared): (Vec<_>, Vec<_>) =
         own.partition(|address| address.net.prefix_len() == address.net.max_prefix_len());
     let alone: Vec<Ipv4Addr> = alone.into_iter().filter_map(ipv4).collect();
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn virtual_and_deprecated_addresses_are_not_chosen_beside_the_interfaces_own() {
         let mut old = Address::sample("192.0.2.7/24", true, false);
-        old.doubtful = true;
+        old.unreliable = true;
         let virtual_ip = Address::sample("192.0.2.100/32", true, false);
         let own = Address::sample("192.0.2.1/24", true, false);
         let chosen = |addresses: &[Address]| choose("eth0", addresses, Choice::Own);

@@ -45,8 +45,8 @@ pub(super) struct Channel {
 struct Open {
     channel: Channel,
     made_from: Fingerprint,
-    /// The last ones that were tried.
-    tried: Fingerprint,
+    /// The last ones that were attempted.
+    attempted: Fingerprint,
 }
 
 /// The members, and whose turn it is.
@@ -171,10 +171,10 @@ impl Members {
         let mut slot = slot.lock().await;
         let files = self.access.fingerprint();
         if let Some(open) = &mut *slot {
-            if open.tried == files {
+            if open.attempted == files {
                 return Ok(open.channel.clone());
             }
-            open.tried = files.clone();
+            open.attempted = files.clone();
             // They may be no good, or not all changed yet, or etcd may not know them yet: what is open
             // serves until it fails.
             if let Err(trouble) = Box::pin(self.replace(member, open)).await {
@@ -187,7 +187,7 @@ impl Members {
         let open = slot.insert(Open {
             channel,
             made_from: files.clone(),
-            tried: files,
+            attempted: files,
         });
         Ok(open.channel.clone())
     }
@@ -202,7 +202,7 @@ impl Members {
             .map_err(|_| CallError::Passing("no answer".to_owned()))?
             .map_err(|error| classify(&error))?;
         open.channel = channel;
-        open.made_from = open.tried.clone();
+        open.made_from = open.attempted.clone();
         Ok(())
     }
 
