@@ -1,4 +1,4 @@
-//! `echoes`: what came of echoes, see [`crate::wire::echo`].
+//! `echoes`: outcomes of echoes, see [`crate::wire::echo`].
 
 use bytemuck::{Pod, Zeroable};
 

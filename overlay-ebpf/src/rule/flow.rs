@@ -1,4 +1,6 @@
-//! Derives the outer source port from a flow, to spread flows over the underlay's paths and the receiver's queues.
+//! Derives the outer source port from a flow.
+//!
+//! Flows spread over the underlay's paths and the receiver's queues by it.
 
 /// What encapsulation needs to know of the packet inside.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Limits the rate of misses, so that a scan does not keep the agent from other work.
+//! Limits the rate of misses, so that a scan does not occupy the agent.
 //!
 //! An endpoint, a network and a CPU have a limit each. It takes four scanning endpoints to reach a network's, and four
 //! scanning networks to reach a CPU's: one tenant never uses up what others need.

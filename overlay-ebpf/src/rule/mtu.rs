@@ -1,4 +1,4 @@
-//! Limits the length of packets to the network's MTU and to that of the path to a VTEP (RFC 1191).
+//! Limits packets to the MTUs of their network and of their path (RFC 1191).
 //!
 //! A sender that forbids fragmentation gets an ICMP error. Other packets are fragmented by the kernel's VXLAN device, as
 //! Linux does by itself.

@@ -1,4 +1,4 @@
-//! Decides whether a VTEP has the endpoint that a frame from its tunnel claims as its sender.
+//! Decides whether a VTEP has the endpoint that its frame names as sender.
 
 use crate::abi::FdbEntry;
 

@@ -1,4 +1,4 @@
-//! ICMP (RFC 792) and ICMPv6 (RFC 4443) errors that say how long a packet may be.
+//! ICMP (RFC 792) and ICMPv6 (RFC 4443) errors about the length of packets.
 
 use super::{
     checksum::Sum,

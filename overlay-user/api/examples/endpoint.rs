@@ -1,4 +1,4 @@
-//! Adds an endpoint on this host, lists the endpoints of its network, and removes it again.
+//! Adds an endpoint on this host, lists its network's endpoints, and removes it.
 //!
 //! ```sh
 //! cargo run -p overlay-api --example endpoint -- NAME NETWORK [INSTANCE]

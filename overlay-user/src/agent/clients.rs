@@ -1,4 +1,4 @@
-//! Runs clients on a runtime of their own, so that they are answered while the rest of the agent hangs.
+//! Serves clients on a separate runtime, which answers while the rest of the agent hangs.
 //!
 //! A system call that blocks one of a runtime's threads can hold up all of it. The other threads sleep,
 //! and the one that would wake them, because it waits for the kernel's events, is the one that hangs.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{Answer, Inquiry, Name, PathView, PathsTold, Vtep};
 
-/// How long hosts have to try their paths, and to say what came of it.
+/// How long hosts have to probe their paths and report.
 const PATHS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Clocks may differ by so much before the times that hosts tell each other mislead, milliseconds.
 const SKEW_MS: i64 = 5000;

@@ -78,7 +78,7 @@ pub(super) async fn serve<L: Listener>(
         };
         open.start(stream, router.clone(), limits, graceful.watcher());
     }
-    // Whoever keeps a connection open does not keep the agent from ending.
+    // A connection that stays open does not keep the agent from ending.
     let _ = timeout(PARTING, graceful.shutdown()).await;
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Keeper {
 /// Why the devices are not in their desired state, in a line. `None`: they are.
 pub(super) type Problem = Option<String>;
 
-/// What came of it.
+/// The outcome.
 pub(super) struct Ensured {
     pub problem: Problem,
     /// What was repaired.

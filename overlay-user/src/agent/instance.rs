@@ -1,4 +1,4 @@
-//! The lock that makes an agent the only one of its instance, and the record for a later `overlay down`.
+//! The lock that keeps an instance to one agent, and the record for `overlay down`.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -55,7 +55,7 @@ impl InstanceRecord {
         })
     }
 
-    /// The session that speaks for the node: the same for every agent of this instance in this namespace.
+    /// The node's session: the same for every agent of this instance in this namespace.
     pub(super) fn session(&self, instance: &Name) -> Session {
         Session::new(format!("{instance} {}", self.netns))
     }

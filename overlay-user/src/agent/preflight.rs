@@ -1,4 +1,4 @@
-//! Checks what an earlier agent of this instance, or another host's, has left before a start takes it over.
+//! Checks what earlier agents have left, before a start takes it over.
 
 use std::{
     collections::BTreeMap,

@@ -140,7 +140,7 @@ impl Agent {
         }
     }
 
-    /// Commits, and waits until this host's kernel is what came of it.
+    /// Commits, and waits until this host's kernel has the change.
     pub(super) async fn commit(&self, changes: &[Change]) -> Result<Revision, OperationError> {
         self.check_reach().await?;
         let revision = self.in_registry(changes).await??;

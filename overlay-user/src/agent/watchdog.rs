@@ -1,4 +1,4 @@
-//! Tells systemd that the agent lives for as long as its parts turn, and the log when one does not.
+//! Keeps systemd's watchdog quiet while the agent's parts turn, and logs one that hangs.
 //!
 //! It does so on a thread of its own: a runtime whose threads all hang in the kernel is one of the
 //! things that it has to notice.

@@ -188,7 +188,7 @@ fn attach_tcx(program: &mut SchedClassifier, interface: &str, pin: &Path) -> Res
     if replace_pinned(program, pin)? {
         return Ok(());
     }
-    // Whoever comes before may end the chain, and nothing would come out of tunnels. What is not
+    // A program that comes before may end the chain, and nothing would come out of tunnels. What is not
     // ours goes on to the others.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program

@@ -312,7 +312,7 @@ impl Datapath for Kernel {
             });
             match done {
                 Ok(()) => drop(attached.insert(ifindex)),
-                // Whoever took it away is heard of, and holds up none of the others.
+                // Its removal is reported, and holds up none of the others.
                 Err(_) if is_gone(ifindex) => {}
                 Err(error) => drop(first_error.get_or_insert(error)),
             }

@@ -375,7 +375,7 @@ impl Maps {
         let key = abi::FdbKey::new(key.vni.get(), key.mac.octets());
         match self.tables.fdb.entry(&key)? {
             Some(entry) if entry.flags & abi::FdbEntry::AGES != 0 => {
-                // Whoever is idle for 18 hours has long been let go.
+                // An entry that is idle for 18 hours has long been removed.
                 let idle_s = second(now_s()?).wrapping_sub(entry.used_s);
                 Ok(Some(Duration::from_secs(idle_s.into())))
             }

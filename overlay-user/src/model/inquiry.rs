@@ -1,4 +1,4 @@
-//! What agents ask each other through the registry beside what they have installed, and what they answer.
+//! Questions between agents that go through the registry, and their answers.
 
 use serde::{Deserialize, Serialize};
 

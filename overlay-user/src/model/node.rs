@@ -84,7 +84,7 @@ pub const SMALLEST_UNDERLAY_MTU: u32 = 1280 + VtepAddr::IPV4_OVERHEAD;
 /// How long an agent that says nothing is believed to live.
 pub const SESSION_TTL: Duration = Duration::from_secs(15);
 
-/// An instance that speaks for a node, on one host. It stays the same when that instance's agent is
+/// An instance that acts for a node, on one host. It stays the same when that instance's agent is
 /// started again, so that the next agent need not wait until the last one's word has expired; two
 /// hosts with one node name have two.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! Rows of the registry that are left out, because they can't be read or break a rule.
+//! Rows of the registry that can't be read or break a rule.
 
 use std::fmt;
 

@@ -92,7 +92,7 @@ fn journal_reads_stderr() -> bool {
 }
 
 /// Whether `stream`, `DEVICE:INODE` in decimal, names `file`: systemd.exec(5) on `$JOURNAL_STREAM`.
-/// Whoever redirects the stderr of a service's child leaves the variable as it is.
+/// A redirected stderr of a service's child leaves the variable as it is.
 fn is_stream(stream: &str, file: &FileStat) -> bool {
     stream == format!("{}:{}", file.st_dev, file.st_ino)
 }

@@ -1,4 +1,4 @@
-//! Subscribes to the kernel's netlink events, for those who only need to know that something changed.
+//! Subscribes to netlink events, where only the fact of a change matters.
 
 use std::io;
 

@@ -132,7 +132,7 @@ impl NetlinkSocket {
     fn wait(&self, deadline: Instant) -> io::Result<()> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Whoever keeps it busy does not get past the deadline.
+            // A sender that keeps it busy does not get past the deadline.
             if left.is_zero() {
                 return Err(Errno::ETIMEDOUT.into());
             }

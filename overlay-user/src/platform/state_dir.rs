@@ -179,7 +179,7 @@ impl Lasting {
         let (read, restored) = mpsc::channel();
         let folder = on_disk.0.display().to_string();
         let work = move || {
-            // Whoever started this has gone on if it took too long.
+            // The caller has gone on if it took too long.
             let _ = read.send(on_disk.all());
             for (name, text) in to_write {
                 let done = match &text {

@@ -262,7 +262,7 @@ fn listen(
             (flags, is_idle) = (MsgFlags::MSG_DONTWAIT, false);
         }
         heard.make_up(Instant::now());
-        // Whoever is busy does not keep events from being read.
+        // A busy consumer does not keep events from being read.
         heard.changes.retain(|change| {
             let told = sender.try_send(change.clone());
             matches!(told, Err(TrySendError::Full(_)))

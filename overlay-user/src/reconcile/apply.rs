@@ -255,7 +255,7 @@ impl Applier {
         }
     }
 
-    /// Whether the endpoint's interface stands and is to go, or to be made anew elsewhere.
+    /// Whether the endpoint's interface exists and is to go, or to be made elsewhere.
     fn is_misplaced(&self, mirror: &Mirror, name: &Name) -> bool {
         let wanted = mirror.endpoint(name).and_then(|known| known.attachment());
         match self.host.endpoints.attachment(name) {

@@ -75,7 +75,7 @@ pub struct PendingLookup {
     pub asked: Revision,
     /// When the first frame asked.
     pub since: Instant,
-    /// The frames that wait for the answer; none: nobody does, it is about a row of long ago.
+    /// The frames that wait for the answer; none: it revalidates an old row.
     pub requesters: Vec<Miss>,
 }
 
@@ -209,7 +209,7 @@ impl Cache {
         Asked::Pending
     }
 
-    /// Asks for what no frame waits for: whether a row of long ago is still right. An answer that is on
+    /// Queues a background revalidation of an old row. An answer that is on
     /// its way already does not count.
     pub fn revisit(&mut self, lookup: Lookup, now: Instant) {
         match self.pending.entry(lookup) {
@@ -221,7 +221,7 @@ impl Cache {
         }
     }
 
-    /// The answer that is on its way, or was given, is worth nothing.
+    /// Invalidates the answer that is pending or was given.
     pub fn mark_degraded(&mut self, lookup: Lookup) {
         self.clear_negative(lookup);
         if let Some(pending) = self.pending.get_mut(&lookup)
@@ -292,7 +292,7 @@ impl Cache {
         previous.is_some_and(|previous| *previous >= pending.asked.max(found.generation))
     }
 
-    /// The answer is worth nothing: asks again.
+    /// Invalidates the answer: asks again.
     pub fn ask_again(&mut self, lookup: Lookup, pending: PendingLookup) {
         let pending = PendingLookup {
             number: None,

@@ -133,7 +133,7 @@ impl Reconciler {
             pending.asked,
         )
         .await;
-        // The watch brings this node's own, and they have rows once they stand: not those of long ago.
+        // The watch brings this node's own, and they have rows once they are ready: not old ones.
         let is_own = |found: &Endpoint| found.node == self.own_node.name;
         let Some(found) = found.filter(|found| !(is_of_old && is_own(found))) else {
             if is_of_old {

@@ -1,4 +1,4 @@
-//! Sweeps the FDB and the neighbour table, row by row and without a copy of them.
+//! Sweeps the FDB and the neighbour table row by row, without a copy.
 //!
 //! It repairs wrong rows, removes unwanted ones, and finds missing ones by counting.
 

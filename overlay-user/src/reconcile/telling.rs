@@ -58,7 +58,7 @@ impl Reconciler {
     }
 }
 
-/// What a change of an endpoint's state is told as, if it is worth telling.
+/// The event of a change of an endpoint's state, if it is one.
 fn event_of(
     endpoint: Name,
     before: Option<&PortState>,

@@ -1,4 +1,4 @@
-//! The event sources of the loop, polled in turn, so that a busy one never starves the others.
+//! The loop's event sources, polled in turn so that none starves another.
 
 use std::{
     future::{Future, poll_fn},

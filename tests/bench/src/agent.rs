@@ -1,4 +1,4 @@
-//! An agent as a user starts it, and the moment at which it says that it is ready.
+//! Starts an agent as a user does, and waits until it is ready.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

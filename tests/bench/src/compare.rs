@@ -1,5 +1,4 @@
-//! The overlay against the kernel's VXLAN device with a bridge, and against the bare underlay, all in
-//! one run.
+//! Compares the overlay with the kernel's VXLAN and the bare underlay in one run.
 //!
 //! Two namespaces are the hosts and a veth between them is the underlay ([`lab`](crate::lab)). The modes
 //! alternate ([`plan`]); what counts are the ratios within a round ([`statistics`](crate::statistics)).

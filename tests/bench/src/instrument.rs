@@ -1,4 +1,4 @@
-//! What the benchmarks need of the agent's own code, each verb in a process of its own.
+//! Measurements that need the agent's own code, each in a separate process.
 
 mod agents;
 mod dataset;

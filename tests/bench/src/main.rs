@@ -1,4 +1,4 @@
-//! The benchmark, as `cargo xtask bench` starts it, and the demo, as `cargo xtask demo` does.
+//! The binary behind `cargo xtask bench` and `cargo xtask demo`.
 //!
 //! The benchmark's own helpers link the agent's code and run in namespaces of their own: they are verbs of
 //! this program too ([`instrument`]).

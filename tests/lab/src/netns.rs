@@ -19,7 +19,7 @@ use nix::{
 
 use crate::{lab::names, process, wait::until};
 
-/// A named network namespace. Whoever made it takes it away: [`crate::Lab`] or an agent.
+/// A named network namespace. Its maker removes it: [`crate::Lab`] or an agent.
 #[derive(Debug, Clone)]
 pub struct Netns {
     name: String,

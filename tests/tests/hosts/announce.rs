@@ -1,4 +1,4 @@
-//! An address that comes to another MAC is reached at once by who talked to it before.
+//! An address that moves to another MAC stays reachable for its previous peers.
 
 use std::time::{Duration, Instant};
 

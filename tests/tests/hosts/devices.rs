@@ -1,4 +1,4 @@
-//! What somebody does to the devices that serve the tunnels is undone, and told of where it can't be.
+//! Changes to the tunnels' devices are undone, or reported where they can't be.
 
 use std::{fs, time::Duration};
 

@@ -1,5 +1,4 @@
-//! What a tenant that rules its namespace's network can do to others on its host, and what the kernel's
-//! own shortages can: nothing.
+//! Attacks by a tenant that rules its namespace's network, and shortages of the kernel: nothing.
 
 use std::{
     ffi::OsStr,

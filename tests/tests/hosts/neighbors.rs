@@ -1,4 +1,4 @@
-//! ARP and neighbour discovery are answered on the spot, and senders are held to their addresses.
+//! ARP and neighbour discovery are answered locally, and senders held to their addresses.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! What the verbs tell, and how long they wait, where no agent runs, its registry is away, or nobody answers.
+//! The verbs' output and patience while no agent, registry or peer answers.
 
 use std::{
     fs,

@@ -1,5 +1,4 @@
-//! The programs, loaded for one test with maps of their own and without pins, and what they did
-//! with a frame.
+//! The programs, loaded for one test with unpinned maps, and their outcomes.
 
 use std::{
     fmt::{self, Write as _},

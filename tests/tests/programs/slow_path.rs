@@ -1,4 +1,4 @@
-//! What is left to the kernel's VXLAN device, and packets that are too long for the path.
+//! Packets left to the kernel's VXLAN device, and packets too long for the path.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! A store for a test, things to put into it, and a reader as the trait wants it.
+//! A store for a test, contents for it, and a reader that checks the contract.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Sends other hosts' echoes back, and reports them and the answers to this host's own to the agent.
+//! Returns other hosts' echoes, and reports all echoes and answers to the agent.
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, EchoEvent, FdbEntry, MeterKey, VtepEntry},

@@ -1,4 +1,4 @@
-//! Checks that a frame from a tunnel comes from the VTEP of its source MAC, and claims only its sender's addresses.
+//! Checks that a tunnel's frame matches its VTEP, and claims only its sender's addresses.
 //!
 //! In an on-demand network the maps may not hold the sender. Its IP packets are then delivered while the agent looks the
 //! sender up, so that no contact begins with a lost packet. Frames that would change a neighbour table are dropped until

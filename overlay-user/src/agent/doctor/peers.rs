@@ -1,4 +1,4 @@
-//! What the registry says of this node and of the others, and whether they fit each other.
+//! Checks the registry's records of this node and the others against each other.
 
 use std::{collections::BTreeMap, time::SystemTime};
 

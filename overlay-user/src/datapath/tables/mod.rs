@@ -80,7 +80,7 @@ macro_rules! bpf_tables {
                 Ok(tables)
             }
 
-            /// Writes rows, in the order of the tables; gives what came of each.
+            /// Writes rows, in the order of the tables; gives each outcome.
             pub(super) fn put(
                 &mut self,
                 rows: &Tables,
@@ -89,7 +89,7 @@ macro_rules! bpf_tables {
                 [$(self.$table.put(&rows.$table, numbering)),+].into_iter()
             }
 
-            /// Removes rows, in the reverse order; gives what came of each.
+            /// Removes rows, in the reverse order; gives each outcome.
             pub(super) fn remove(
                 &mut self,
                 rows: &Tables,

@@ -1,5 +1,6 @@
-//! A host whose kernel fails, fills up, loses rows and finds ones that nobody wrote; and that holds
-//! things of others, which must stay.
+//! A host whose kernel fails, fills up, loses rows and invents some.
+//!
+//! It also holds what belongs to others and must stay.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

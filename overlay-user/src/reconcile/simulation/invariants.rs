@@ -36,7 +36,7 @@ impl Oracle<'_> {
         endpoint.node.as_str() == ME
     }
 
-    /// Whether the endpoint can stand here: nobody else has its place.
+    /// Whether the endpoint can be made here: no other has its namespace and interface.
     fn can_stand(&self, endpoint: &Endpoint) -> bool {
         let place = endpoint.attachment.as_ref().and_then(place_of);
         Self::is_local(endpoint) && place.is_some_and(|place| !self.kernel.foreign.contains(&place))

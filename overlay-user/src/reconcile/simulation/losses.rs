@@ -8,7 +8,7 @@ use super::{names::ME, run::Simulation};
 use crate::model::{Endpoint, Name};
 
 impl Simulation {
-    /// The endpoints that stand here as the registry has them.
+    /// The endpoints that are ready here as the registry has them.
     async fn standing(&self) -> BTreeMap<Name, Endpoint> {
         let view = self.observer.view().await;
         let inner = self.store.lock();

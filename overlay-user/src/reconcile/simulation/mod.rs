@@ -1,10 +1,10 @@
 //! The control loop against a registry and a kernel that misbehave, thousands of times.
 //!
-//! A simulation is the real loop on one thread with a clock that stands still while anybody has
-//! something to do. All chance comes from one seed: the same seed gives the same run, to the
-//! last event. A host and its registry live through some dozens of random events; what must always
-//! hold is checked all the while, and after a calm of a few minutes the kernel must be what the
-//! registry says, row by row ([ADR 24](../../../../docs/adr/0024-simulation.md)).
+//! A simulation is the real loop on one thread with a clock that stands still while anybody has something to
+//! do. All chance comes from one seed: the same seed gives the same run, to the last event. A host and its
+//! registry go through some dozens of random events; invariants are checked all the while, and after a calm of
+//! a few minutes the kernel must be what the registry says, row by row ([ADR
+//! 24](../../../../docs/adr/0024-simulation.md)).
 //!
 //! `OVERLAY_SIMULATION_SEED=N cargo test -p overlay-user simulation` replays one seed and prints what
 //! happens; `OVERLAY_SIMULATION_SEEDS=COUNT` tries more of them.
@@ -168,7 +168,7 @@ fn a_kernel_that_does_not_answer_is_noticed_from_outside_of_the_loop() {
         });
         sleep(Duration::from_mins(1)).await;
         assert!(stalled().contains(&Part::Loop), "{:?}", stalled());
-        // Whoever asks what the loop knows is answered all the same.
+        // The view is readable all the same.
         let view = timeout(Duration::from_secs(1), simulation.observer.view()).await;
         drop(view.unwrap());
         simulation.host.set_faults(Faults::default());

@@ -118,7 +118,7 @@ impl Simulation {
         simulation
     }
 
-    /// Ends it, and tells what came of it.
+    /// Ends it, and gives the outcome.
     pub(super) async fn end(mut self) -> Outcome {
         self.hear();
         let revision = self.store.lock().state.revision;

@@ -1,4 +1,4 @@
-//! A registry that keeps its contract, late and in its own way; and, where a seed wants so, breaks it.
+//! A registry that keeps its contract late, or breaks it where a seed says so.
 //!
 //! Readings and answers are true as of some moment between question and answer. Watches are late, merge
 //! deltas, tell some twice, fall behind what is compacted. The store can be away, and be put back to a

@@ -1,4 +1,4 @@
-//! Folds the events of one watch response into one delta, in the order of their revisions.
+//! Folds the events of a watch response into one delta, by revision.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -76,7 +76,7 @@ impl DeltaBuilder {
                 (false, _) => self.others.push(WatchEvent::Silent(name)),
             },
             Some(State::Question) => {
-                // Whoever asks what this version does not know gets no answer of it.
+                // A question that this version does not know gets no answer.
                 if is_put && let Ok(question) = values::read(kv.key(), kv.value()) {
                     self.others.push(WatchEvent::Question(question));
                 }

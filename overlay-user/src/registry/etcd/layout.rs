@@ -31,7 +31,7 @@ pub(super) async fn check(members: &Members) -> Result<(), StoreError> {
     };
     if version == LAYOUT_VERSION {
         return match super::identity::of(identity.as_ref())? {
-            // Whoever may not write it need not try to.
+            // A user without the right to write it need not try.
             Some(identity) => {
                 members.followed.follow_first(identity);
                 Ok(())

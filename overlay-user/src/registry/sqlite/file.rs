@@ -1,4 +1,4 @@
-//! Which file the path names, and whether it is whole and the one that is followed.
+//! Identifies the registry's file, and checks that it is whole.
 //!
 //! A file is checked as a whole when it is seen for the first time, when it has become shorter, and
 //! before writes, as often as costs little time. A live connection would not notice: it reads from its

@@ -102,7 +102,7 @@ pub(super) fn questions(
     let mut rows = statement.query((since, now.boot, now.ms))?;
     let mut questions = Vec::new();
     while let Some(row) = rows.next()? {
-        // Whoever asks what this version does not know gets no answer of it.
+        // A question that this version does not know gets no answer.
         if let Ok(question) = from_json(&row.get::<_, String>(1)?) {
             questions.push((row.get(0)?, question));
         }

@@ -1,4 +1,4 @@
-//! What can go wrong with the file, in one line each that says what to do.
+//! Errors of the registry's file, each one line with a remedy.
 
 use std::{fmt::Display, path::Path};
 

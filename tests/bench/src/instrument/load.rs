@@ -1,4 +1,4 @@
-//! Changes a registry at a steady rate and asks the agents' processes when they had each change.
+//! Changes a registry at a steady rate, and collects when each agent had each change.
 //!
 //! Every endpoint is added, then every one moved, then every one removed. Before the next kind of
 //! change all agents have carried the previous one over. Prints a line a change: its kind, when its

@@ -1,5 +1,4 @@
-//! What the program behind an endpoint takes for a frame to a remote one, by `BPF_PROG_TEST_RUN` of
-//! the agent's own pinned program over its own maps.
+//! Times the agent's pinned program by `BPF_PROG_TEST_RUN` over the agent's own maps.
 //!
 //! Each run is of one frame: a second one in the same run would meet what the first one left, a frame
 //! with outer headers. Prints a line a run: `same`, where the destination is always the same, or

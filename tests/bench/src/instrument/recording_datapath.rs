@@ -1,5 +1,4 @@
-//! A datapath that notes when rows of the driver's endpoints are written or removed, and leaves the
-//! rest to another one.
+//! A datapath that records when some rows are written or removed, and delegates the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,5 +1,4 @@
-//! Commits changes to a registry one by one and takes the time until each is in an agent's pinned
-//! FDB.
+//! Times single commits from the registry to an agent's pinned FDB.
 //!
 //! The endpoints belong to nodes without an agent. So every agent that watches the registry makes
 //! them a row of its FDB, and none makes interfaces for them: what is measured is the way from the

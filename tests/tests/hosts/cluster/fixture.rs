@@ -1,4 +1,4 @@
-//! Three hosts with an agent, an etcd cluster, an endpoint on each host and traffic between them.
+//! Three hosts on an etcd cluster, with an agent, an endpoint and traffic each.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Whether tunnel packets get from host to host is found out, and named rightly on both sides.
+//! Paths between hosts are probed, and their state is named rightly on both sides.
 
 mod cluster;
 mod echoes;
