@@ -120,12 +120,14 @@ impl Packet {
 
     /// The source address of an IPv4 packet, order of the wire.
     #[inline(always)]
+    #[expect(clippy::unused_self, reason = "it says that the frame has this header")]
     pub fn source_ipv4(&self, frame: &Frame) -> Result<[u8; 4], DropReason> {
         let ip = frame.header::<Ipv4Hdr>(frame.inner() + eth::LEN)?;
         Ok(ip.src_addr)
     }
 
     #[inline(always)]
+    #[expect(clippy::unused_self, reason = "it says that the frame has this header")]
     fn ipv6<'frame>(&self, frame: &'frame Frame) -> Result<&'frame Ipv6Hdr, DropReason> {
         frame.header(frame.inner() + eth::LEN)
     }
