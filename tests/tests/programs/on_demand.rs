@@ -397,8 +397,11 @@ fn use_up_the_window(datapath: &mut Datapath, side: Side, scanner: Scanner) {
     }
 }
 
+/// As of the last tick, which is the time that the programs read.
 fn monotonic() -> Duration {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().into()
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
+        .unwrap()
+        .into()
 }
 
 /// Gives green's entry these flags and this moment of its last use, sends it a frame and tells the moment after.
