@@ -7,7 +7,11 @@ mod extension;
 mod slow_path;
 mod tunnel;
 
-use core::{ops::Deref, ptr};
+use core::{
+    ops::Deref,
+    ptr,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use aya_ebpf::{
     EbpfContext,
@@ -303,12 +307,12 @@ impl Frame {
     /// `Truncated`: there are fewer.
     #[inline(always)]
     pub fn require(&mut self, len: usize) -> Result<(), DropReason> {
-        if self.ctx.data() + len <= self.ctx.data_end() {
-            return Ok(());
-        }
-        self.ctx
-            .pull_data(len as u32)
-            .map_err(|_| DropReason::Truncated)
+        let is_there =
+            self.ctx.data() + len <= self.ctx.data_end() || self.ctx.pull_data(len as u32).is_ok();
+        // Bounds that were read on one of the ways here are to be read anew: the verifier does not know what the
+        // compiler makes of both.
+        compiler_fence(Ordering::SeqCst);
+        is_there.then_some(()).ok_or(DropReason::Truncated)
     }
 
     /// The header at `offset`. `Truncated`: the frame, or what [`Self::require`] asked for, ends

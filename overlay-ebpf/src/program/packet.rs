@@ -1,7 +1,7 @@
 //! Describes what a frame carries, for all stages. Nothing in it borrows from the frame.
 //!
-//! Protocols, hash and type are read once; addresses are read in place by the stages that check them. Each field costs
-//! a store in every arm of the parser, since the verifier wants all of them set.
+//! The parser decides on the protocol and makes sure of the header; stages read its fields in place. A field that
+//! lives across the look-ups is stored and loaded again, which costs more than reading it where it is needed.
 
 use overlay_ebpf::{
     abi::DropReason,
@@ -14,25 +14,14 @@ use overlay_ebpf::{
     },
 };
 
-use crate::frame::{BY_PARTS, Frame, Segments};
+use crate::frame::{BY_PARTS, Frame, OnStack, Segments};
 
-/// The frame that an endpoint sent or is to get, as its headers describe it. What a protocol lacks is zero: the
-/// verifier refuses a field that only some have.
+/// The frame that an endpoint sent or is to get.
 pub struct Packet {
     /// The Ethernet header.
     pub eth: eth::Header,
     /// What follows it.
     pub l3: L3,
-    /// The flow's hash.
-    hash: u32,
-    /// The IP protocol, or the header behind the fixed one of IPv6.
-    protocol: u8,
-    /// The ECN field.
-    ecn: u8,
-    /// Whether the transport header is in its usual place: neither options nor fragments.
-    is_plain: bool,
-    /// The type of an `ICMPv6` message; 0: it is none.
-    pub icmp_type: u8,
 }
 
 /// The protocol behind the Ethernet header.
@@ -49,81 +38,36 @@ pub enum L3 {
 }
 
 impl Packet {
-    /// Reads what lies behind the Ethernet header `eth`, which begins where the frame's inner one does.
-    /// `Truncated`: the IP header is not all there.
+    /// Looks at what lies behind the Ethernet header `eth`, which begins where the frame's inner one does, and makes
+    /// sure of the IP header. `Truncated`: it is not all there.
     #[inline(always)]
     pub fn parse(frame: &mut Frame, eth: eth::Header) -> Result<Self, DropReason> {
-        let mut packet = Self {
-            eth,
-            l3: L3::Other,
-            hash: 0,
-            protocol: 0,
-            ecn: 0,
-            is_plain: false,
-            icmp_type: 0,
-        };
-        match eth.ether_type {
-            eth::IPV4 => packet.parse_ipv4(frame)?,
-            eth::IPV6 => packet.parse_ipv6(frame)?,
-            eth::ARP => packet.l3 = L3::Arp,
-            _ => {}
-        }
-        Ok(packet)
-    }
-
-    #[inline(always)]
-    fn parse_ipv4(&mut self, frame: &mut Frame) -> Result<(), DropReason> {
         let at = frame.inner() + eth::LEN;
-        require_with_ports(frame, at + ipv4::LEN)?;
-        let ip = frame.header::<Ipv4Hdr>(at)?;
-        self.l3 = L3::Ipv4;
-        let [source, destination] = [ip.src_addr, ip.dst_addr].map(u32::from_ne_bytes);
-        self.protocol = ip.proto;
-        self.ecn = ip.tos & ipv4::ECN_MASK;
-        self.is_plain = ip.vihl == ipv4::NO_OPTIONS && !ipv4::is_fragment(ip);
-        self.hash = self.flow_hash(frame, source, destination, at + ipv4::LEN);
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn parse_ipv6(&mut self, frame: &mut Frame) -> Result<(), DropReason> {
-        let at = frame.inner() + eth::LEN;
-        require_with_ports(frame, at + ipv6::LEN)?;
-        let ip = frame.header::<Ipv6Hdr>(at)?;
-        self.l3 = L3::Ipv6;
-        let (source, destination) = (last_word(ip.source), last_word(ip.destination));
-        self.protocol = ip.next_header;
-        self.ecn = ip.ecn();
-        self.is_plain = true;
-        if ip.next_header == ipv6::ICMPV6 {
-            self.icmp_type = frame.load(at + ipv6::LEN)?;
-        }
-        self.hash = self.flow_hash(frame, source, destination, at + ipv6::LEN);
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn flow_hash(&self, frame: &Frame, source: u32, destination: u32, transport: usize) -> u32 {
-        let known = frame.hash();
-        if known != 0 {
-            return known;
-        }
-        let has_ports = self.protocol == ipv4::UDP || self.protocol == ipv4::TCP;
-        let ports = if self.is_plain && has_ports {
-            let ports = frame.header::<[u8; 4]>(transport);
-            ports.map_or(0, |ports| u32::from_ne_bytes(*ports))
-        } else {
-            0
+        let l3 = match eth.ether_type {
+            eth::IPV4 => {
+                require_with_ports(frame, at + ipv4::LEN)?;
+                L3::Ipv4
+            }
+            eth::IPV6 => {
+                require_with_ports(frame, at + ipv6::LEN)?;
+                L3::Ipv6
+            }
+            eth::ARP => L3::Arp,
+            _ => L3::Other,
         };
-        flow::flow_hash(source, destination, self.protocol, ports)
+        Ok(Self { eth, l3 })
+    }
+
+    #[inline(always)]
+    #[expect(clippy::unused_self, reason = "it says that the frame has this header")]
+    fn ipv4<'frame>(&self, frame: &'frame Frame) -> Result<&'frame Ipv4Hdr, DropReason> {
+        frame.header(frame.inner() + eth::LEN)
     }
 
     /// The source address of an IPv4 packet, order of the wire.
     #[inline(always)]
-    #[expect(clippy::unused_self, reason = "it says that the frame has this header")]
     pub fn source_ipv4(&self, frame: &Frame) -> Result<[u8; 4], DropReason> {
-        let ip = frame.header::<Ipv4Hdr>(frame.inner() + eth::LEN)?;
-        Ok(ip.src_addr)
+        self.ipv4(frame).map(|ip| ip.src_addr)
     }
 
     #[inline(always)]
@@ -134,8 +78,8 @@ impl Packet {
 
     /// The source address of an IPv6 packet, order of the wire.
     #[inline(always)]
-    pub fn source_ipv6(&self, frame: &Frame) -> Result<[u8; 16], DropReason> {
-        self.ipv6(frame).map(|ip| ip.source)
+    pub fn source_ipv6(&self, frame: &Frame) -> Result<OnStack<[u8; 16]>, DropReason> {
+        self.ipv6(frame).map(|ip| OnStack(ip.source))
     }
 
     /// Whether an address of an IPv6 packet is an IPv4 one mapped into IPv6.
@@ -148,7 +92,8 @@ impl Packet {
     /// Whether a neighbour discovery message could follow behind the extension headers of an IPv6 packet.
     #[inline(always)]
     pub fn may_hide_discovery(&self, frame: &Frame) -> Result<bool, DropReason> {
-        Ok(ipv6::is_extension(self.protocol) && icmpv6::may_hide_discovery(self.ipv6(frame)?))
+        let ip = self.ipv6(frame)?;
+        Ok(icmpv6::may_hide_discovery(ip))
     }
 
     /// Refuses a protocol that no network carries.
@@ -160,36 +105,75 @@ impl Packet {
         }
     }
 
-    /// What encapsulation needs to know of it.
+    /// What encapsulation needs to know of it. The kernel's hash of the flow is taken where it has one.
     #[inline(always)]
-    pub const fn flow(&self) -> Flow {
-        Flow {
-            hash: self.hash,
-            ecn: self.ecn,
-        }
+    pub fn flow(&self, frame: &Frame) -> Result<Flow, DropReason> {
+        let known = frame.hash();
+        let (hash, ecn) = match self.l3 {
+            L3::Ipv4 => {
+                let ip = self.ipv4(frame)?;
+                let hash = match known {
+                    0 => hash_ipv4(frame, ip),
+                    known => known,
+                };
+                (hash, ip.tos & ipv4::ECN_MASK)
+            }
+            L3::Ipv6 => {
+                let ip = self.ipv6(frame)?;
+                let hash = match known {
+                    0 => hash_ipv6(frame, ip),
+                    known => known,
+                };
+                (hash, ip.ecn())
+            }
+            L3::Arp | L3::Other => (known, 0),
+        };
+        Ok(Flow { hash, ecn })
     }
 
     /// The ECN field; 0 of what has none.
     #[inline(always)]
-    pub const fn ecn(&self) -> u8 {
-        self.ecn
+    pub fn ecn(&self, frame: &Frame) -> Result<u8, DropReason> {
+        match self.l3 {
+            L3::Ipv4 => self.ipv4(frame).map(|ip| ip.tos & ipv4::ECN_MASK),
+            L3::Ipv6 => self.ipv6(frame).map(Ipv6Hdr::ecn),
+            L3::Arp | L3::Other => Ok(0),
+        }
     }
 
     /// The IP protocol, or the header behind the fixed one of IPv6, also of a fragment; 0 also of what is no IP
     /// packet.
     #[inline(always)]
-    pub const fn protocol(&self) -> u8 {
-        self.protocol
+    pub fn protocol(&self, frame: &Frame) -> Result<u8, DropReason> {
+        match self.l3 {
+            L3::Ipv4 => self.ipv4(frame).map(|ip| ip.proto),
+            L3::Ipv6 => self.ipv6(frame).map(|ip| ip.next_header),
+            L3::Arp | L3::Other => Ok(0),
+        }
+    }
+
+    /// The type of the `ICMPv6` message in an IPv6 packet; 0: it has none.
+    #[inline(always)]
+    pub fn icmp_type(&self, frame: &Frame) -> Result<u8, DropReason> {
+        match self.ipv6(frame)?.next_header {
+            ipv6::ICMPV6 => frame.load(frame.inner() + eth::LEN + ipv6::LEN),
+            _ => Ok(0),
+        }
     }
 
     /// Where the TCP header is, from the inner Ethernet header on; not behind options, and not in fragments.
     #[inline(always)]
-    pub fn plain_tcp(&self) -> Option<usize> {
-        let is_tcp = self.is_plain && self.protocol == ipv4::TCP;
+    pub fn plain_tcp(&self, frame: &Frame) -> Option<usize> {
         match self.l3 {
-            L3::Ipv4 if is_tcp => Some(eth::LEN + ipv4::LEN),
-            L3::Ipv6 if is_tcp => Some(eth::LEN + ipv6::LEN),
-            _ => None,
+            L3::Ipv4 => {
+                let ip = self.ipv4(frame).ok()?;
+                (ip.proto == ipv4::TCP && is_plain(ip)).then_some(eth::LEN + ipv4::LEN)
+            }
+            L3::Ipv6 => {
+                let ip = self.ipv6(frame).ok()?;
+                (ip.next_header == ipv4::TCP).then_some(eth::LEN + ipv6::LEN)
+            }
+            L3::Arp | L3::Other => None,
         }
     }
 
@@ -227,7 +211,10 @@ impl Packet {
         /// Where TCP has its header's length, in words, in the upper half of a byte.
         const DATA_OFFSET: usize = 12;
         let offset = eth::LEN + self.header_len(frame);
-        let len = if self.protocol == ipv4::TCP {
+        let len = if self
+            .protocol(frame)
+            .is_ok_and(|protocol| protocol == ipv4::TCP)
+        {
             let words = frame.load::<u8>(frame.inner() + offset + DATA_OFFSET);
             words.map_or(0, |words| u32::from(words >> 4) * 4)
         } else {
@@ -250,4 +237,38 @@ fn require_with_ports(frame: &mut Frame, headers: usize) -> Result<(), DropReaso
 #[inline(always)]
 const fn last_word([.., a, b, c, d]: [u8; 16]) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
+}
+
+#[inline(always)]
+fn hash_ipv4(frame: &Frame, ip: &Ipv4Hdr) -> u32 {
+    let ports = if is_plain(ip) {
+        ports(frame, ip.proto, ipv4::LEN)
+    } else {
+        0
+    };
+    let [source, destination] = [ip.src_addr, ip.dst_addr].map(u32::from_ne_bytes);
+    flow::flow_hash(source, destination, ip.proto, ports)
+}
+
+#[inline(always)]
+fn hash_ipv6(frame: &Frame, ip: &Ipv6Hdr) -> u32 {
+    let ports = ports(frame, ip.next_header, ipv6::LEN);
+    let [source, destination] = [ip.source, ip.destination].map(last_word);
+    flow::flow_hash(source, destination, ip.next_header, ports)
+}
+
+/// Whether the transport header is in its usual place: neither options nor fragments.
+#[inline(always)]
+fn is_plain(ip: &Ipv4Hdr) -> bool {
+    ip.vihl == ipv4::NO_OPTIONS && !ipv4::is_fragment(ip)
+}
+
+/// The ports as they lie in memory; 0 of what has none.
+#[inline(always)]
+fn ports(frame: &Frame, protocol: u8, ip_len: usize) -> u32 {
+    if protocol != ipv4::UDP && protocol != ipv4::TCP {
+        return 0;
+    }
+    let ports = frame.header::<[u8; 4]>(frame.inner() + eth::LEN + ip_len);
+    ports.map_or(0, |ports| u32::from_ne_bytes(*ports))
 }

@@ -12,9 +12,9 @@ const KERNELS: [&str; 3] = ["6.1.", "6.12.", "6.18."];
 
 /// Instructions by program, on each of the kernels.
 const RECORDED: [(&str, [u32; 3]); 6] = [
-    (ENDPOINT_INGRESS, [19_066, 14_681, 17_940]),
-    (UNDERLAY_INGRESS, [13_853, 13_968, 17_596]),
-    (EXTERNAL_INGRESS, [8651, 7029, 7463]),
+    (ENDPOINT_INGRESS, [20_055, 13_030, 16_053]),
+    (UNDERLAY_INGRESS, [11_648, 10_732, 12_111]),
+    (EXTERNAL_INGRESS, [6987, 5898, 6418]),
     (ICMP_ERROR, [1747, 1696, 1710]),
     (SEND_PROBE, [5793, 3857, 4135]),
     (ECHO, [8795, 4584, 6262]),

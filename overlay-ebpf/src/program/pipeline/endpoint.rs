@@ -85,7 +85,7 @@ fn to_vtep(
         return encap::send_by_device(frame, from.vni, &path, Counter::SlowSendFragmented);
     }
     mtu::check(frame, from, longest, limit)?;
-    encap::send(frame, from.vni, &packet.eth, &packet.flow(), &path)
+    encap::send(frame, from.vni, &packet.eth, &packet.flow(frame)?, &path)
 }
 
 /// Answers a frame by the ICMP error about it: the way that [`mtu::check`] sends it.

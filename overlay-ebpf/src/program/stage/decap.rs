@@ -85,7 +85,7 @@ pub fn parse(frame: &mut Frame) -> Result<Tunnel, DropReason> {
 /// Takes the outer headers off, after their congestion mark went over to the inner packet.
 #[inline(always)]
 pub fn unpack(frame: &mut Frame, tunnel: &Tunnel, packet: &Packet) -> Result<(), DropReason> {
-    let own = packet.ecn();
+    let own = packet.ecn(frame)?;
     let mut retyped = 0;
     let flags = match packet.l3 {
         L3::Ipv4 => {

@@ -61,7 +61,7 @@ fn wants_gro(frame: &Frame, packet: &Packet) -> bool {
 /// What the choice of the way wants to know; `None`: no TCP, or not in its usual place.
 #[inline(always)]
 fn tcp_packet(frame: &Frame, packet: &Packet) -> Option<gro::Packet> {
-    let tcp = frame.inner() + packet.plain_tcp()?;
+    let tcp = frame.inner() + packet.plain_tcp(frame)?;
     Some(gro::Packet {
         len: frame.len(),
         is_aggregate: frame.gso_size() != 0,

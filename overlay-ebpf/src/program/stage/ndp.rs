@@ -34,17 +34,15 @@ pub fn answer(
         return Ok(Step::Next);
     }
     if packet.may_hide_discovery(frame)? {
-        frame.check_extensions(eth::LEN, packet.protocol())?;
+        frame.check_extensions(eth::LEN, packet.protocol(frame)?)?;
     }
-    if packet.protocol() != ipv6::ICMPV6 {
-        return Ok(Step::Next);
-    }
-    if icmpv6::is_solicitation(packet.icmp_type) {
+    let kind = packet.icmp_type(frame)?;
+    if icmpv6::is_solicitation(kind) {
         advertise(frame, &packet.eth, from)
-    } else if icmpv6::is_advertisement(packet.icmp_type) {
+    } else if icmpv6::is_advertisement(kind) {
         check_advertisement(frame, from)?;
         Ok(Step::Next)
-    } else if icmpv6::claim(packet.icmp_type) == Claim::Others {
+    } else if icmpv6::claim(kind) == Claim::Others {
         Err(DropReason::NdForged)
     } else {
         Ok(Step::Next)

@@ -98,12 +98,9 @@ fn check_ipv6(
         return Err(DropReason::Ipv4Mapped);
     }
     if packet.may_hide_discovery(frame)? {
-        frame.check_extensions(offset, packet.protocol())?;
+        frame.check_extensions(offset, packet.protocol(frame)?)?;
     }
-    if packet.protocol() != ipv6::ICMPV6 {
-        return Ok(());
-    }
-    let claim = icmpv6::claim(packet.icmp_type);
+    let claim = icmpv6::claim(packet.icmp_type(frame)?);
     match claim {
         Claim::Nothing => return Ok(()),
         Claim::Others => return Err(DropReason::NdForged),

@@ -18,7 +18,7 @@ use crate::{
 /// Why the kernel has to unpack the tunnel packet. `None`: the programs can.
 #[inline(always)]
 pub fn cause(frame: &Frame, packet: &Packet) -> Option<Counter> {
-    let transport = packet.protocol();
+    let transport = packet.protocol(frame).unwrap_or(0);
     if transport != ipv4::UDP && transport != ipv4::SCTP {
         return None;
     }

@@ -7,7 +7,7 @@ use overlay_ebpf::{
 };
 
 use crate::{
-    frame::Frame,
+    frame::{Frame, OnStack},
     maps,
     packet::{L3, Packet},
 };
@@ -32,7 +32,7 @@ pub fn check_ip(frame: &Frame, packet: &Packet, from: &EndpointEntry) -> Result<
             owns_ipv4(from, ip) || (is_group && u32::from_ne_bytes(ip) == 0)
         }
         L3::Ipv6 if packet.has_mapped(frame)? => return Err(DropReason::Ipv4Mapped),
-        L3::Ipv6 => owns_ipv6(from, packet, packet.source_ipv6(frame)?, is_group),
+        L3::Ipv6 => owns_ipv6(frame, packet, from, is_group)?,
         L3::Arp | L3::Other => true,
     };
     if is_own {
@@ -50,11 +50,24 @@ fn owns_ipv4(from: &EndpointEntry, ip: [u8; 4]) -> bool {
 
 /// The same for IPv6. In neighbour discovery, and to groups, it may be the link-local one of the endpoint's MAC too.
 #[inline(always)]
-fn owns_ipv6(from: &EndpointEntry, packet: &Packet, ip: [u8; 16], is_group: bool) -> bool {
-    let is_discovery =
-        icmpv6::is_solicitation(packet.icmp_type) || icmpv6::is_advertisement(packet.icmp_type);
-    ((is_discovery || is_group) && ipv6::is_link_local_of(ip, from.mac))
-        || (is_group && ipv6::is_unspecified(ip))
-        || source::is_first_ipv6(from, ip)
-        || source::is_own(from, maps::neighbor_ipv6(from.vni, ip))
+fn owns_ipv6(
+    frame: &Frame,
+    packet: &Packet,
+    from: &EndpointEntry,
+    is_group: bool,
+) -> Result<bool, DropReason> {
+    let OnStack(ip) = packet.source_ipv6(frame)?;
+    if source::is_first_ipv6(from, ip) || (is_group && ipv6::is_unspecified(ip)) {
+        return Ok(true);
+    }
+    if ipv6::is_link_local_of(ip, from.mac) && (is_group || is_discovery(frame, packet)?) {
+        return Ok(true);
+    }
+    Ok(source::is_own(from, maps::neighbor_ipv6(from.vni, ip)))
+}
+
+#[inline(always)]
+fn is_discovery(frame: &Frame, packet: &Packet) -> Result<bool, DropReason> {
+    let kind = packet.icmp_type(frame)?;
+    Ok(icmpv6::is_solicitation(kind) || icmpv6::is_advertisement(kind))
 }
