@@ -23,8 +23,10 @@ use crate::{
 const ROUTINE: Duration = Duration::from_mins(5);
 /// The same where the kernel does not tell of changes.
 const CHECK: Duration = Duration::from_secs(30);
-/// The first wait after a failure; doubles up to [`CHECK`].
+/// The first wait after a failure; doubles.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
+/// The longest one.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// How long one look may take, with what it mends.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it says at least that it goes on.
@@ -126,7 +128,7 @@ impl Keeper {
             let longest = if changes.is_some() { ROUTINE } else { CHECK };
             let wait = if found.is_some() { backoff } else { longest };
             backoff = match &found {
-                Some(_) => (backoff * 2).min(CHECK),
+                Some(_) => (backoff * 2).min(MAX_BACKOFF),
                 None => MIN_BACKOFF,
             };
             problem.send_if_modified(|known| {

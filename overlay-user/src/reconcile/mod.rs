@@ -78,8 +78,10 @@ use crate::{
 /// How often the host's interfaces, programs and small tables are looked at even if nothing went
 /// wrong. The large tables are looked at no more often.
 const CHECK: Duration = Duration::from_secs(30);
-/// The first wait after an error; doubles up to [`CHECK`].
+/// The first wait after an error; doubles.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
+/// The longest one.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// How often the loop vouches for the next hops that it wrote.
 const LEASE_RENEWAL: Duration = Duration::from_secs(1);
