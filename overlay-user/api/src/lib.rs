@@ -53,6 +53,7 @@ mod network_ref;
 mod operation;
 mod path;
 mod ping;
+mod router;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod status;
@@ -77,6 +78,7 @@ pub use network_ref::*;
 pub use operation::*;
 pub use path::*;
 pub use ping::*;
+pub use router::*;
 pub use status::*;
 pub use verify::*;
 pub use vtep::*;

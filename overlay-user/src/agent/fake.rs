@@ -237,6 +237,23 @@ pub(crate) fn create_network() -> CreateNetwork {
     }
 }
 
+pub(crate) fn router() -> RouterView {
+    RouterView {
+        name: "r1".parse().unwrap(),
+        id: 1,
+        mac: GATEWAY_MAC.try_into().unwrap(),
+        ports: vec![RouterPortView {
+            vni: network().vni,
+            network: Some(network().name),
+            addresses: vec!["7.7.7.1/24".parse().unwrap()],
+        }],
+        routes: vec![RouteView {
+            prefix: "10.9.0.0/16".parse().unwrap(),
+            target: "via 7.7.7.9".parse().unwrap(),
+        }],
+    }
+}
+
 /// Nothing has the address 10.0.0.99.
 pub(crate) fn removed_vtep(vtep: &VtepRef) -> Option<VtepRemovedView> {
     let ip: std::net::IpAddr = "10.0.0.9".parse().unwrap();
@@ -377,6 +394,21 @@ impl Default for Fake {
                 "stuck" => Err(OperationError::new(ErrorKind::Refused, "stuck stays")),
                 _ => Ok(removed(&name)),
             })
+            .with(|_: CreateRouter| RouterView {
+                ports: Vec::new(),
+                routes: Vec::new(),
+                ..router()
+            })
+            .with(|_: ListRouters| vec![router()])
+            .with(|_: ShowRouter| router())
+            .with(|RemoveRouter { name }| removed(&name))
+            .with(|_: AttachRouter| router())
+            .with(|detach: DetachRouter| removed(&detach.router))
+            .with(|add: AddRoute| RouteView {
+                prefix: add.prefix,
+                target: add.target,
+            })
+            .with(|remove: RemoveRoute| removed(&remove.router))
             .with(|_: ListVteps| vteps())
             .with(|RemoveVtep { vtep }| removed_vtep(&vtep))
             .with(|_: ShowStatus| status())

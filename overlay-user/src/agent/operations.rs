@@ -6,6 +6,7 @@ mod endpoint;
 mod import;
 mod network;
 mod registry;
+mod router;
 mod status;
 mod vtep;
 

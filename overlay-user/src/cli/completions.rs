@@ -20,7 +20,10 @@ use tokio::{runtime, time::timeout};
 use super::{Cli, CommandError, Context};
 use crate::{
     agent::{
-        api::{EndpointView, ListEndpoints, ListNetworks, ListVteps, NetworkView, VtepView},
+        api::{
+            EndpointView, ListEndpoints, ListNetworks, ListRouters, ListVteps, NetworkView,
+            VtepView,
+        },
         client::{Client, Left},
     },
     config,
@@ -133,6 +136,21 @@ pub(super) fn vnis(current: &OsStr) -> Vec<CompletionCandidate> {
         for network in source.networks().await {
             offered.add(network.name.as_str(), format!("VNI {}", network.vni));
             offered.add(&network.vni.to_string(), network.name.to_string());
+        }
+    })
+}
+
+/// Routers.
+pub(super) fn routers(current: &OsStr) -> Vec<CompletionCandidate> {
+    offer(current, async |offered| {
+        let Some(source) = Source::find() else { return };
+        for router in source
+            .client
+            .call(&ListRouters {})
+            .await
+            .unwrap_or_default()
+        {
+            offered.add(router.name.as_str(), String::new());
         }
     })
 }

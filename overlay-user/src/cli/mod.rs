@@ -33,6 +33,7 @@ mod output;
 mod ping;
 mod registry;
 mod removal;
+mod router;
 mod run;
 mod status;
 mod verify;
@@ -139,6 +140,9 @@ pub enum Command {
     /// Endpoints: a namespace's interface on a network
     #[command(subcommand, after_help = endpoint::EXAMPLES)]
     Endpoint(endpoint::EndpointVerb),
+    /// Routers: what joins networks
+    #[command(subcommand, after_help = router::EXAMPLES)]
+    Router(router::RouterVerb),
     /// The nodes' tunnel ends
     #[command(subcommand, after_help = vtep::EXAMPLES)]
     Vtep(vtep::VtepVerb),
@@ -315,6 +319,7 @@ impl Command {
         match self {
             Self::Network(verb) => verb.execute(context).await,
             Self::Endpoint(verb) => verb.execute(context).await,
+            Self::Router(verb) => verb.execute(context).await,
             Self::Vtep(verb) => verb.execute(context).await,
             Self::Status(args) => args.execute(context).await,
             Self::Drops(args) => args.execute(context).await,

@@ -321,6 +321,50 @@ async fn drops_are_printed_with_their_class_and_if_asked_for_with_packets_or_of_
 }
 
 #[tokio::test]
+async fn router_verbs_print_tables_for_people() {
+    let agent = agent(fake::Fake::default());
+    for (line, expected) in [
+        ("router create r1", "router r1 created\n"),
+        (
+            "router attach r1 blue",
+            "NAME   MAC                 NETWORKS   GATEWAYS     ROUTES\n\
+             r1     02:00:5e:00:01:01   blue       7.7.7.1/24   1\n",
+        ),
+        (
+            "router show r1",
+            "Name       r1\n\
+             Number     1\n\
+             MAC        02:00:5e:00:01:01\n\
+             Networks   blue (7.7.7.1/24)\n\
+             Routes     10.9.0.0/16 via 7.7.7.9\n",
+        ),
+        (
+            "router route add r1 10.66.0.0/16 blackhole",
+            "route 10.66.0.0/16 blackhole added\n",
+        ),
+        (
+            "router route ls r1",
+            "PREFIX        TARGET\n\
+             10.9.0.0/16   via 7.7.7.9\n",
+        ),
+        (
+            "router route rm r1 10.9.0.0/16",
+            "route 10.9.0.0/16 removed\n",
+        ),
+        (
+            "router detach r1 blue",
+            "network blue detached (router r1)\n",
+        ),
+        (
+            "router rm r1 nope",
+            "router r1 removed\nthere is no router nope\n",
+        ),
+    ] {
+        assert_eq!(agent.run(line).await.unwrap(), expected, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn verbs_print_the_views_as_json_for_programs() {
     let agent = agent(fake::Fake::default());
     for (line, expected) in [

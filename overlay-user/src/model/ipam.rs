@@ -94,6 +94,14 @@ impl Pool {
     }
 }
 
+/// The first address of a subnet that a host can have: a gateway's by default.
+#[must_use]
+pub fn first_host(subnet: &IpNet) -> IpAddr {
+    let network = number(subnet.network());
+    let is_small = is_point_to_point(subnet);
+    address(subnet, if is_small { network } else { network + 1 })
+}
+
 /// First and last number that may be handed out.
 fn pool(subnet: &IpNet) -> (u128, u128) {
     let (network, last) = (number(subnet.network()), number(subnet.broadcast()));

@@ -123,6 +123,17 @@ impl Kind {
 }
 
 impl Key {
+    /// A key that the source names; one that is not allowed does not compile as a constant.
+    ///
+    /// # Panics
+    ///
+    /// If it has another character than `a-z` and `-`.
+    #[must_use]
+    pub const fn new(text: &'static str) -> Self {
+        assert!(is_kind(text), "such a key is 1 to 63 of a-z 0-9 -");
+        Self(CompactString::const_new(text))
+    }
+
     /// This and more behind a `/`. Whether all of it is too long the registry says.
     #[must_use]
     pub fn join(&self, part: &Self) -> Self {
@@ -139,6 +150,12 @@ impl From<&Name> for Key {
 impl From<Vni> for Key {
     fn from(vni: Vni) -> Self {
         Self(format_compact!("{vni}"))
+    }
+}
+
+impl From<u32> for Key {
+    fn from(number: u32) -> Self {
+        Self(format_compact!("{number}"))
     }
 }
 

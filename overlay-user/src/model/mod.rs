@@ -13,6 +13,7 @@ mod free_vni;
 mod inquiry;
 pub mod ipam;
 mod key;
+mod kinds;
 mod miss;
 mod network;
 mod node;
@@ -21,6 +22,7 @@ mod rejected;
 mod rejected_rows;
 mod report;
 mod resource;
+mod router;
 mod table;
 mod vtep;
 
@@ -32,6 +34,7 @@ pub use endpoint::Endpoint;
 pub use free_vni::{AUTO_VNI, free_vni};
 pub use inquiry::{Answer, Inquiry, NetworkTold, PathTold, PathsTold, Ping, PingTarget, Sighting};
 pub use key::{Key, KeyError, Kind, LONGEST_KEY};
+pub use kinds::KINDS;
 pub use miss::Miss;
 pub use network::{Network, NetworkSettings};
 pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session};
@@ -41,17 +44,18 @@ pub use overlay_api::{
     AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, Event,
     FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac, MapUsage, Name, NameError, NetnsRef,
     NetworkError, NetworkRef, PathState, PathView, PingSize, Pinged, RegistryChange, RegistryId,
-    Resolve, Revision, Vni, VniChoice, Wanted, is_assignable, is_discard, is_point_to_point,
-    is_unicast,
+    Resolve, Revision, RouteTarget, Vni, VniChoice, Wanted, is_assignable, is_discard,
+    is_point_to_point, is_unicast,
 };
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
 pub(crate) use resource::replace;
-pub use resource::{KINDS, KnownKind, Resource};
+pub use resource::{KnownKind, Resource};
+pub use router::{Route, Router, RouterPort, gateway_of};
 pub(crate) use table::for_each_table;
 pub use table::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Row, Rows,
-    Tables, Traffic, VtepPath, VtepRow,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, RouteKey,
+    RouteRow, RouteWay, RouterPortRow, Row, Rows, Tables, Traffic, VtepPath, VtepRow,
 };
 pub use vtep::{Vtep, VtepAddr};

@@ -1,6 +1,6 @@
 //! A resource: an object whose kind this binary knows.
 //!
-//! A new kind is a type that implements [`Resource`] and a line in [`KINDS`]. The backends, the backups, the
+//! A new kind is a type that implements [`Resource`] and a line in [`KINDS`](super::KINDS). The backends, the backups, the
 //! checks and the mirror need nothing else.
 
 use std::fmt;
@@ -67,6 +67,12 @@ pub trait Resource: Serialize + DeserializeOwned {
         } else {
             Err(format!("its fields are those of key {}", resource.key()))
         }
+    }
+
+    /// From an object that may be of another kind. `None`: it is, or it makes no sense.
+    #[must_use]
+    fn known(object: &Object) -> Option<Self> {
+        (object.id.kind == Self::KIND).then(|| Self::of(object).ok())?
     }
 
     /// `previous` with what this says. What a newer binary has added to it stays: fields, claims, references.
@@ -140,9 +146,6 @@ impl fmt::Debug for KnownKind {
         self.kind.fmt(f)
     }
 }
-
-/// Every kind that this binary knows.
-pub const KINDS: &[KnownKind] = &[];
 
 impl Kind {
     /// Whether it is among `kinds`.
