@@ -10,14 +10,17 @@ pub enum Call {
     SendProbe = 1,
     /// Takes care of an echo or a probe that came out of a tunnel.
     Echo = 2,
+    /// Routes a frame of an endpoint's to its network's gateway, as [`super::Scratch`] says.
+    Route = 3,
 }
 
 impl Call {
     /// Every slot that is taken, with the program in it.
-    pub const ALL: [(Self, &'static str); 3] = [
+    pub const ALL: [(Self, &'static str); 4] = [
         (Self::IcmpError, super::program::ICMP_ERROR),
         (Self::SendProbe, super::program::SEND_PROBE),
         (Self::Echo, super::program::ECHO),
+        (Self::Route, super::program::ROUTE),
     ];
 
     /// Slots of `calls`; leaves room for programs to come.

@@ -72,6 +72,13 @@ counters! {
     EchoAnswered = 17, "echo_answered";
     /// Answers to this host's echoes.
     EchoReceived = 18, "echo_received";
+    /// Packets that a router refused and whose sender was told by ICMP.
+    RouterAnswered = 19, "router_answered";
+    /// Packets that a router refused and whose sender was not told because it was told so often before; counted as
+    /// drops.
+    RouterLimited = 20, "router_limited";
+    /// Packets from one network of a router to another.
+    RouterForwarded = 21, "router_forwarded";
 }
 
 impl Counter {

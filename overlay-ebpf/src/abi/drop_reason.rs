@@ -112,6 +112,16 @@ drop_reasons! {
     VtepUnreachable = 38, "vtep_unreachable";
     /// A program that another one continues with is not there.
     ProgramMissing = 39, "program_missing";
+    /// The router has no route to the destination, or it is one that routers don't forward to.
+    NoRoute = 40, "no_route";
+    /// A blackhole route of the router's forbids the destination.
+    RouteProhibited = 41, "route_prohibited";
+    /// The packet was to be routed and has no hop left.
+    HopLimit = 42, "hop_limit";
+    /// No endpoint of the network that the router leads to has the destination's address.
+    HostUnreachable = 43, "host_unreachable";
+    /// It is for a gateway itself, which answers ping alone.
+    GatewayService = 44, "gateway_service";
 }
 
 impl DropReason {

@@ -62,7 +62,7 @@ impl FdbEntry {
     pub const LOCAL: u8 = 1;
     /// `kind`: an endpoint behind a VTEP.
     pub const REMOTE: u8 = 2;
-    /// `kind`: the gateway of a router. No program routes yet: its frames are dropped as for an unknown MAC.
+    /// `kind`: the gateway of a router. No agent writes such entries: gateways are in `router_ports`.
     pub const ROUTER: u8 = 3;
 
     /// `flags`: frames go through the queue of the endpoint's veth, where an XDP program of its own sees them.

@@ -18,6 +18,7 @@ mod miss;
 mod neighbor;
 mod network;
 mod port_traffic;
+mod route;
 mod scratch;
 mod traffic;
 mod vtep;
@@ -35,6 +36,7 @@ pub use gro::GroState;
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Negative};
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
+pub use route::{RouteEntry, RouteKey, RouterPortEntry};
 pub use scratch::Scratch;
 pub use traffic::Traffic;
 pub use vtep::{PathEntry, VtepEntry, VtepKey};
@@ -87,6 +89,10 @@ maps! {
     VTEPS = "vteps": VtepKey => VtepEntry,
     /// Number -> VTEP and the way to it.
     PATHS = "paths": u32 => PathEntry,
+    /// VNI -> gateway of the router that joins the network.
+    ROUTER_PORTS = "router_ports": u32 => RouterPortEntry,
+    /// (router, prefix) -> network: a trie, whose keys begin with the number of bits that count.
+    ROUTES = "routes": (u32, RouteKey) => RouteEntry,
     /// VNI -> network.
     NETWORKS = "networks": u32 => NetworkEntry,
     /// Until when the agent vouches for the VTEPs' next hops: one value, nanoseconds of `CLOCK_MONOTONIC`.
@@ -133,6 +139,8 @@ pub mod program {
     pub const SEND_PROBE: &str = "send_probe";
     /// In `calls`: an echo or a probe out of a tunnel.
     pub const ECHO: &str = "echo";
+    /// In `calls`: a frame of an endpoint's to its gateway.
+    pub const ROUTE: &str = "route";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
     /// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (Linux 5.13), without which there is no encapsulation.
     pub const PROBE_ENCAP: &str = "probe_encap";

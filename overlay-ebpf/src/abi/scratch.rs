@@ -10,10 +10,14 @@ use super::MissEvent;
 pub struct Scratch {
     /// A miss that the agent may be told of.
     pub miss: MissEvent,
-    /// For `icmp_error`: the longest packet that gets further, bytes.
+    /// For `icmp_error`: the longest packet that gets further, bytes; 0 where that is not what it is about.
     pub limit: u32,
     /// For `icmp_error`: the network of the endpoint that sent the frame.
     pub vni: u32,
+    /// For `icmp_error`: what it is about, by [`crate::rule::icmp::IcmpError`].
+    pub error: u32,
+    /// For `route`: the router's number.
+    pub router: u32,
 }
 
-super::assert_layout!(Scratch, 64, { miss: 0, limit: 56, vni: 60 });
+super::assert_layout!(Scratch, 72, { miss: 0, limit: 56, vni: 60, error: 64, router: 68 });

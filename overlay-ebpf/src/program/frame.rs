@@ -36,7 +36,7 @@ use overlay_ebpf::{
         checksum::Sum,
         echo::{self, EchoHdr},
         eth::{self, EthHdr},
-        icmp::TooBigHdr,
+        icmp::IcmpHdr,
         icmpv6::{Advertisement, Solicitation, TargetLinkLayer},
         ipv4::Ipv4Hdr,
         ipv6::Ipv6Hdr,
@@ -68,6 +68,10 @@ pub const BY_PARTS: u32 = 0xffff;
 /// Bytes of a packet that an ICMP error quotes: past the headers of a tunnel in it, so that who made that one
 /// learns of it too. A multiple of four.
 pub const QUOTED: usize = 128;
+/// The same of an IPv4 packet that is shorter: its header and eight bytes (RFC 792).
+pub const QUOTED_IPV4: usize = 28;
+/// The same of an IPv6 packet.
+pub const QUOTED_IPV6: usize = 48;
 
 /// By how much an IPv6 header is longer than one of IPv4, bytes.
 pub const IPV6_IS_LONGER: u32 = 20;
@@ -102,11 +106,15 @@ unsafe impl Header for Advertisement {}
 // SAFETY: as above.
 unsafe impl Header for TargetLinkLayer {}
 // SAFETY: as above.
-unsafe impl Header for TooBigHdr {}
+unsafe impl Header for IcmpHdr {}
 // SAFETY: as above.
 unsafe impl Header for EchoHdr {}
 // SAFETY: bytes.
 unsafe impl Header for [u8; QUOTED] {}
+// SAFETY: bytes.
+unsafe impl Header for [u8; QUOTED_IPV4] {}
+// SAFETY: bytes.
+unsafe impl Header for [u8; QUOTED_IPV6] {}
 // SAFETY: bytes.
 unsafe impl Header for [u8; echo::ZEROS] {}
 // SAFETY: four bytes.

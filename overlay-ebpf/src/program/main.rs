@@ -26,9 +26,11 @@ mod packet;
 mod ping;
 mod pipeline {
     pub mod endpoint;
+    pub mod router;
     pub mod underlay;
 }
 mod probe;
+mod refusal;
 mod stage {
     pub mod arp;
     pub mod count;
@@ -37,7 +39,10 @@ mod stage {
     pub mod echo;
     pub mod encap;
     pub mod fdb;
+    pub mod gateway;
     pub mod group;
+    pub mod hop;
+    pub mod icmp_error;
     pub mod miss;
     pub mod mtu;
     pub mod ndp;
@@ -109,6 +114,15 @@ pub fn icmp_error(ctx: TcContext) -> Action {
 pub fn send_probe(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
     pipeline::endpoint::run_probe(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// Continues [`endpoint_ingress`]: a packet to the gateway of its network.
+#[classifier]
+#[inline(always)]
+pub fn route(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
+    pipeline::router::run(&mut frame, &mut subject)
         .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 

@@ -9,7 +9,9 @@ use core::{
 use aya_ebpf::{
     Global,
     bindings::BPF_ANY,
-    btf_maps::{Array, HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf},
+    btf_maps::{
+        Array, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf,
+    },
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
@@ -18,13 +20,17 @@ use overlay_ebpf::{
     abi::{
         Call, Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent, EndpointDropKey,
         EndpointEntry, External, FdbEntry, FdbKey, Feature, GroState, Meter, MeterKey, MissEvent,
-        MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Scratch, Traffic,
-        VtepEntry, VtepKey,
+        MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, RouteEntry,
+        RouteKey, RouterPortEntry, Scratch, Traffic, VtepEntry, VtepKey,
     },
     wire::{eth::Mac, ipv6},
 };
 
 use crate::frame::Frame;
+
+mod router;
+
+pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route};
 
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
 /// writes these maps, so no program ever waits for an allocation.
@@ -51,6 +57,12 @@ static PATHS: Array<PathEntry, { PathEntry::SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "networks")]
 static NETWORKS: HashMap<u32, NetworkEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "router_ports")]
+static ROUTER_PORTS: HashMap<u32, RouterPortEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "routes")]
+static ROUTES: LpmTrie<RouteKey, RouteEntry, 16_384> = LpmTrie::new();
 
 #[btf_map(name = "lease")]
 static LEASE: Array<u64, 1> = Array::new();
@@ -252,6 +264,11 @@ lookup! {
 lookup! {
     /// The network with a VNI.
     network, NETWORKS, u32 => NetworkEntry
+}
+
+lookup! {
+    /// The gateway of the network with a VNI.
+    router_port, ROUTER_PORTS, u32 => RouterPortEntry
 }
 
 /// A VTEP and the way to it.

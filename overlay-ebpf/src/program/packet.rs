@@ -76,6 +76,17 @@ impl Packet {
         frame.header(frame.inner() + eth::LEN)
     }
 
+    /// The destination of an IP packet: an IPv6 address, or an IPv4 one mapped into it, as two numbers. `::` of what
+    /// has none.
+    #[inline(always)]
+    pub fn destination(&self, frame: &Frame) -> Result<[u64; 2], DropReason> {
+        match self.l3 {
+            L3::Ipv4 => self.ipv4(frame).map(|ip| ipv6::mapped_halves(ip.dst_addr)),
+            L3::Ipv6 => self.ipv6(frame).map(|ip| ipv6::halves(ip.destination)),
+            L3::Arp | L3::Other => Ok([0; 2]),
+        }
+    }
+
     /// The source address of an IPv6 packet, order of the wire.
     #[inline(always)]
     pub fn source_ipv6(&self, frame: &Frame) -> Result<OnStack<[u8; 16]>, DropReason> {

@@ -3,8 +3,10 @@
 pub mod ecn;
 pub mod flow;
 pub mod gro;
+pub mod icmp;
 pub mod miss;
 pub mod mtu;
+pub mod route;
 pub mod sample;
 pub mod sender;
 pub mod source;

@@ -21,6 +21,7 @@ const REDIRECT: u8 = 137;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 /// Only hop limit 255 proves that a message comes from the link (RFC 4861 section 7.1).
 const HOP_LIMIT: u8 = 255;
+const ROUTER: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 
@@ -176,10 +177,15 @@ pub fn is_valid_solicitation(ip: &Ipv6Hdr, message: &Solicitation) -> bool {
 
 /// The answer to a solicitation: header and message, checksum included. A requester without an
 /// address (duplicate address detection) is answered through all nodes, unsolicited
-/// (RFC 4861 section 7.2.4).
+/// (RFC 4861 section 7.2.4). Of a router it says so: hosts drop one that does not (section 7.2.5).
 #[must_use]
 #[inline(always)]
-pub fn advertise(ip: &Ipv6Hdr, message: &Solicitation, mac: [u8; 6]) -> (Ipv6Hdr, Advertisement) {
+pub fn advertise(
+    ip: &Ipv6Hdr,
+    message: &Solicitation,
+    mac: [u8; 6],
+    is_router: bool,
+) -> (Ipv6Hdr, Advertisement) {
     let detection = is_unspecified(ip.source);
     let header = Ipv6Hdr {
         version_class_flow: [0x60, 0, 0, 0],
@@ -189,11 +195,9 @@ pub fn advertise(ip: &Ipv6Hdr, message: &Solicitation, mac: [u8; 6]) -> (Ipv6Hdr
         source: message.target,
         destination: if detection { ALL_NODES } else { ip.source },
     };
-    let flags = if detection {
-        OVERRIDE
-    } else {
-        SOLICITED | OVERRIDE
-    };
+    let solicited = if detection { 0 } else { SOLICITED };
+    let router = if is_router { ROUTER } else { 0 };
+    let flags = solicited | router | OVERRIDE;
     let checksum = header
         .pseudo_sum()
         .pair([NEIGHBOR_ADVERTISEMENT, 0])
@@ -258,7 +262,7 @@ mod tests {
     #[test]
     fn an_asker_with_an_address_gets_a_solicited_answer() {
         let (ip, message) = solicitation(BLUE);
-        let (header, answer) = advertise(&ip, &message, MAC);
+        let (header, answer) = advertise(&ip, &message, MAC, false);
         assert_eq!(
             (header.source, header.destination, header.hop_limit),
             (GREEN, BLUE, 255)
@@ -273,7 +277,7 @@ mod tests {
     #[test]
     fn duplicate_detection_is_answered_to_all_nodes_unsolicited() {
         let (ip, message) = solicitation([0; 16]);
-        let (header, answer) = advertise(&ip, &message, MAC);
+        let (header, answer) = advertise(&ip, &message, MAC, false);
         assert_eq!(
             (header.destination, answer.flags),
             (ALL_NODES, [0x20, 0, 0, 0])

@@ -39,14 +39,13 @@ pub const fn must_not_fragment(ip: &Ipv4Hdr) -> bool {
     ip.frags[0] & DF[0] != 0
 }
 
-/// The header of an ICMP error about `ip`: to its sender, as if from where it goes to. `payload_len`
-/// bytes follow.
+/// The header of an ICMP error about `ip`: from `source` to its sender. `payload_len` bytes follow.
 #[must_use]
 #[inline(always)]
-pub const fn error_about(ip: &Ipv4Hdr, payload_len: u16) -> Ipv4Hdr {
+pub const fn error_about(ip: &Ipv4Hdr, source: [u8; 4], payload_len: u16) -> Ipv4Hdr {
     const HEADER: u16 = 20;
     const { assert!(HEADER as usize == LEN) };
-    header(ip.dst_addr, ip.src_addr, HEADER + payload_len, 0, ICMP)
+    header(source, ip.src_addr, HEADER + payload_len, 0, ICMP)
 }
 
 /// Whether the packet is a fragment, first, middle or last.
@@ -119,6 +118,14 @@ pub fn has_valid_checksum(ip: &Ipv4Hdr) -> bool {
     u16::from_ne_bytes(sum.finish()) == 0
 }
 
+/// Takes one hop off and mends the checksum.
+#[inline(always)]
+pub const fn take_hop(ip: &mut Ipv4Hdr) {
+    let ttl = ip.ttl.wrapping_sub(1);
+    ip.check = checksum::replace(ip.check, [ip.ttl, ip.proto], [ttl, ip.proto]);
+    ip.ttl = ttl;
+}
+
 /// Changes the ECN field and mends the checksum.
 #[inline(always)]
 pub const fn set_ecn(ip: &mut Ipv4Hdr, ecn: u8) {
@@ -164,6 +171,16 @@ mod tests {
         set_ecn(&mut ip, 0b11);
         assert!(has_valid_checksum(&ip));
         assert_eq!(ip.ecn(), 0b11);
+    }
+
+    #[test]
+    fn taking_a_hop_keeps_the_checksum_right() {
+        let mut ip = outer([10, 0, 0, 1], [10, 0, 0, 2], 84, 0);
+        for left in (0..64).rev() {
+            take_hop(&mut ip);
+            assert!(has_valid_checksum(&ip));
+            assert_eq!(ip.ttl, left);
+        }
     }
 
     #[test]

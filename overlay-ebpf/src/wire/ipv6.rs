@@ -81,6 +81,12 @@ impl Ipv6Hdr {
     }
 }
 
+/// Makes the source the destination and the other way round.
+#[inline(always)]
+pub fn exchange_addresses(ip: &mut Ipv6Hdr) {
+    core::mem::swap(&mut ip.source, &mut ip.destination);
+}
+
 /// An address as two numbers, which BPF can compare, unlike one of 128 bits.
 #[must_use]
 #[inline(always)]

@@ -5,6 +5,7 @@ use aya::Pod;
 use super::{
     DatapathSettings,
     numbers::{Numbers, VtepNumbers},
+    storage::Storage,
     traffic_slots::TrafficSlots,
 };
 use crate::model::{Revision, Row};
@@ -26,6 +27,8 @@ pub(super) struct Numbering {
 pub(super) trait Encode: Row {
     type AbiKey: Pod;
     type AbiValue: Pod;
+    /// The kind of map that it is.
+    type Map: Storage<Self::AbiKey, Self::AbiValue>;
 
     /// The map's name.
     const MAP: &str;

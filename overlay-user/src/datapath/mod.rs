@@ -36,6 +36,7 @@ mod pins;
 mod query;
 mod reply;
 mod restore;
+mod storage;
 mod table;
 mod tables;
 mod traffic_slots;

@@ -158,7 +158,7 @@ mod tests {
             reserved: [0; 4],
             target: octets("fd00::3"),
         };
-        icmpv6::advertise(&ip, &message, MAC)
+        icmpv6::advertise(&ip, &message, MAC, false)
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! One hash map of the datapath, typed. Only this process writes it, so it knows how many rows are
+//! One map of the datapath, typed. Only this process writes it, so it knows how many rows are
 //! in it; the kernel does not tell.
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, MapError},
+    maps::{Map, MapError},
 };
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     encode::{Encode, Numbering},
     map_handle::{failed, info, open_pin, take},
     pins::{Pins, unpin},
+    storage::Storage as _,
 };
 use crate::model::{MapUsage, Rows};
 
@@ -20,9 +21,9 @@ const ANY: u64 = 0;
 const NO_EXIST: u64 = 1;
 const EXIST: u64 = 2;
 
-/// A hash map and what became of the rows that it was given.
+/// A map and what became of the rows that it was given.
 pub(super) struct Table<R: Encode> {
-    map: HashMap<MapData, R::AbiKey, R::AbiValue>,
+    map: R::Map,
     /// The same map. `None`: it takes entries one by one.
     batches: Option<Batches<R::AbiKey, R::AbiValue>>,
     usage: MapUsage,
@@ -70,14 +71,14 @@ impl<R: Encode> Table<R> {
 
     fn open(map: Map) -> Result<Self, DatapathError> {
         let (mut capacity, mut batches) = (0, None);
-        if let Map::HashMap(data) = &map {
-            let opening = |error| failed("open", R::MAP, &error);
+        let opening = |error| failed("open", R::MAP, &error);
+        if let Map::HashMap(data) | Map::LpmTrie(data) = &map {
             capacity = data.info().map_err(opening)?.max_entries();
+        }
+        if let Map::HashMap(data) = &map {
             batches = Batches::of(data).map_err(opening)?;
         }
-        let map: HashMap<_, R::AbiKey, R::AbiValue> = map
-            .try_into()
-            .map_err(|error| failed("open", R::MAP, &error))?;
+        let map = R::Map::try_from(map).map_err(opening)?;
         Ok(Self {
             map,
             batches,
@@ -90,11 +91,26 @@ impl<R: Encode> Table<R> {
 
     /// Counts the rows, for a table that is to be written.
     fn counted(mut self) -> Result<Self, DatapathError> {
+        self.count()?;
+        Ok(self)
+    }
+
+    fn count(&mut self) -> Result<(), DatapathError> {
+        let mut entries = 0;
         for key in self.map.keys() {
             key.map_err(|error| failed("read", R::MAP, &error))?;
-            self.usage.entries += 1;
+            entries += 1;
         }
-        Ok(self)
+        self.usage.entries = entries;
+        Ok(())
+    }
+
+    /// Counts the rows of a map that does not tell which of them are new.
+    fn recount(&mut self) -> Result<(), DatapathError> {
+        if R::Map::TELLS_NEW {
+            return Ok(());
+        }
+        self.count()
     }
 
     pub(super) fn usage(&self) -> (&'static str, MapUsage) {
@@ -165,7 +181,7 @@ impl<R: Encode> Table<R> {
         self.usage.refused += refused;
         match failure {
             Some(failure) => Err(failure),
-            None if refused == 0 => Ok(()),
+            None if refused == 0 => self.recount(),
             None => Err(self.full(refused)),
         }
     }
@@ -214,7 +230,7 @@ impl<R: Encode> Table<R> {
 
     /// One entry as the map has it.
     pub(super) fn entry(&self, key: &R::AbiKey) -> Result<Option<R::AbiValue>, DatapathError> {
-        match self.map.get(key, 0) {
+        match self.map.get(key) {
             Ok(value) => Ok(Some(value)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(failed("read", R::MAP, &error)),
@@ -225,7 +241,7 @@ impl<R: Encode> Table<R> {
     pub(super) fn entries(
         &self,
     ) -> impl Iterator<Item = Result<(R::AbiKey, R::AbiValue), DatapathError>> + '_ {
-        let entries = self.map.iter();
+        let entries = self.map.entries();
         entries.map(|entry| entry.map_err(|error| failed("read", R::MAP, &error)))
     }
 

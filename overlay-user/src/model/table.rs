@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Mac, Revision, Vni, VtepAddr};
@@ -18,6 +19,10 @@ macro_rules! for_each_table {
         $macro! {
             /// Known networks.
             networks: $crate::model::NetworkRow,
+            /// Gateways of networks by VNI.
+            router_ports: $crate::model::RouterPortRow,
+            /// (router, prefix) -> network.
+            routes: $crate::model::RouteRow,
             /// Known tunnel ends but this host's own.
             vteps: $crate::model::VtepRow,
             /// (VNI, IP) -> MAC.
@@ -188,6 +193,79 @@ impl Row for EndpointRow {
     fn generation(&self) -> Revision {
         self.generation
     }
+}
+
+/// Value of the router ports table; the key is the network's VNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouterPortRow {
+    /// The router's number.
+    pub router: u32,
+    /// The gateway's MAC.
+    pub mac: Mac,
+    /// The gateway's first IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its first IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl Row for RouterPortRow {
+    type Key = Vni;
+}
+
+/// Key of the routes table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// The router's number.
+    pub router: u32,
+    /// Where to; the longest prefix that fits is taken.
+    pub prefix: IpNet,
+}
+
+/// Which way a router sends packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteWay {
+    /// To itself: the address is the gateway's in this network.
+    Local {
+        /// The network.
+        vni: Vni,
+    },
+    /// To an endpoint of one of its networks.
+    Connected {
+        /// The network.
+        vni: Vni,
+    },
+    /// To an endpoint that routes on.
+    Via {
+        /// The endpoint's network.
+        vni: Vni,
+        /// Its address.
+        next_hop: IpAddr,
+    },
+    /// Nowhere.
+    Blackhole,
+}
+
+/// Value of the routes table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteRow {
+    /// Which way.
+    pub way: RouteWay,
+}
+
+impl RouteRow {
+    /// Of two rows with the same key the one of the lower rank counts.
+    #[must_use]
+    pub const fn rank(&self) -> u8 {
+        match self.way {
+            RouteWay::Local { .. } => 0,
+            RouteWay::Connected { .. } => 1,
+            RouteWay::Via { .. } | RouteWay::Blackhole => 2,
+        }
+    }
+}
+
+impl Row for RouteRow {
+    type Key = RouteKey;
 }
 
 macro_rules! tables {

@@ -41,6 +41,7 @@ mod port_traffic;
 mod registry;
 mod restart;
 mod routed;
+mod router;
 mod service;
 mod strangers;
 mod tenants;

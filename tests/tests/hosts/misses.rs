@@ -181,6 +181,7 @@ fn residents(ifindex: u32) -> Tables {
         fdb: [(fdb_key(mac(BLUE)), fdb)].into(),
         neighbors: neighbors([BLUE, BLUE_6], GENERATION),
         endpoints: [(ifindex, endpoint)].into(),
+        ..Tables::default()
     }
 }
 

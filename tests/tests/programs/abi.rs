@@ -6,16 +6,16 @@ use aya::{maps::Map, programs::ProgramError};
 use aya_obj::{
     Object,
     generated::bpf_map_type::{
-        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH, BPF_MAP_TYPE_LRU_PERCPU_HASH,
-        BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
+        BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_LRU_HASH,
+        BPF_MAP_TYPE_LRU_PERCPU_HASH, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF,
     },
     maps::Map as MapDefinition,
 };
 use bytemuck::Zeroable;
 use overlay_ebpf::abi::{
     ABI_VERSION, Counter, DropReason, DropSample, EndpointDropKey, EndpointEntry, FdbEntry, FdbKey,
-    MissEvent, MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, Traffic,
-    VtepEntry, VtepKey, global, map, program,
+    MissEvent, MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, RouteEntry,
+    RouteKey, RouterPortEntry, Traffic, VtepEntry, VtepKey, global, map, program,
 };
 use overlay_user::datapath::OBJECT;
 
@@ -47,13 +47,21 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 16] {
+fn shapes() -> [MapShape; 18] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
         shape!(map::ENDPOINTS, u32 => EndpointEntry, BPF_MAP_TYPE_HASH),
         shape!(map::VTEPS, VtepKey => VtepEntry, BPF_MAP_TYPE_HASH),
         shape!(map::PATHS, u32 => PathEntry, BPF_MAP_TYPE_ARRAY),
+        shape!(map::ROUTER_PORTS, u32 => RouterPortEntry, BPF_MAP_TYPE_HASH),
+        MapShape {
+            name: map::ROUTES,
+            // The number of bits that count is in front of it.
+            key: ("RouteKey", size_of::<u32>() + size_of::<RouteKey>()),
+            value: ("RouteEntry", size_of::<RouteEntry>()),
+            kind: BPF_MAP_TYPE_LPM_TRIE as u32,
+        },
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),
         shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::EXTERNAL, u32 => u32, BPF_MAP_TYPE_ARRAY),
@@ -91,7 +99,7 @@ macro_rules! layout {
 }
 
 #[expect(clippy::too_many_lines, reason = "each field of each type is named")]
-fn layouts() -> [Layout; 15] {
+fn layouts() -> [Layout; 18] {
     [
         layout!("Key", FdbKey { vni, mac, reserved }),
         layout!(
@@ -192,6 +200,29 @@ fn layouts() -> [Layout; 15] {
                 direction
             }
         ),
+        layout!(
+            "Value",
+            RouterPortEntry {
+                router,
+                ipv4,
+                ipv6,
+                mac,
+                reserved
+            }
+        ),
+        (
+            "`RouteKey` follows, 20 bytes".to_owned(),
+            layout!("Key", RouteKey { router, ip }).1,
+        ),
+        layout!(
+            "Value",
+            RouteEntry {
+                vni,
+                next_hop,
+                kind,
+                reserved
+            }
+        ),
         layout!("Key", MissKey { vni, kind, address }),
         layout!(
             "Value",
@@ -248,13 +279,14 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 12] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
     program::ICMP_ERROR,
     program::SEND_PROBE,
     program::ECHO,
+    program::ROUTE,
     program::PROBE_ENCAP,
     program::PROBE_DECAP_L3,
     program::PROBE_DECAP_L4,
@@ -329,6 +361,7 @@ fn the_kernel_has_the_maps_as_the_object_describes_them() {
         let map = datapath.ebpf.take_map(shape.name).unwrap();
         let (Map::HashMap(data)
         | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
         | Map::Array(data)
         | Map::PerCpuArray(data)
         | Map::PerCpuLruHashMap(data)) = map

@@ -27,6 +27,7 @@ mod network;
 mod on_demand;
 mod previous;
 mod reasons;
+mod router;
 mod samples;
 mod sender;
 mod slow_path;

@@ -6,7 +6,7 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    echo, endpoint, group, neighbor, on_demand, sender, slow_path, underlay,
+    echo, endpoint, group, neighbor, on_demand, router, sender, slow_path, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
@@ -43,6 +43,7 @@ fn tables() -> Vec<Case> {
         neighbor::nd_answers(),
         neighbor::nd_refusals(),
         on_demand::misses(),
+        router::refusals(),
         underlay::decapsulation(),
         underlay::congestion(),
         underlay::not_ours(),

@@ -35,7 +35,7 @@ pub(super) const CRATES: [Crate; 3] = [
 /// `traits:MODULE` are the items that the module's mod.rs itself defines: traits and their types. What it
 /// only passes on from its files is an implementation. `*` is everything: the place where things are put
 /// together.
-pub(super) const IMPORTS: [(&str, &str); 21] = [
+pub(super) const IMPORTS: [(&str, &str); 22] = [
     ("ebpf::abi", ""),
     ("ebpf::wire", ""),
     ("ebpf::rule", "ebpf::abi ebpf::wire"),
@@ -49,8 +49,12 @@ pub(super) const IMPORTS: [(&str, &str); 21] = [
     ("program::maps", "program::frame ebpf::abi ebpf::wire"),
     ("program::probe", "program::frame ebpf::abi"),
     (
+        "program::refusal",
+        "program::frame program::maps ebpf::rule ebpf::abi",
+    ),
+    (
         "program::stage",
-        "program::frame program::packet program::step program::maps ebpf::rule ebpf::wire ebpf::abi",
+        "program::frame program::packet program::step program::maps program::refusal ebpf::rule ebpf::wire ebpf::abi",
     ),
     (
         "program::ping",
@@ -60,7 +64,7 @@ pub(super) const IMPORTS: [(&str, &str); 21] = [
     (
         "program::pipeline",
         // The order of the stages, and nothing else.
-        "program::frame program::packet program::step program::maps program::stage program::ping ebpf::rule ebpf::wire ebpf::abi",
+        "program::frame program::packet program::step program::maps program::refusal program::stage program::ping ebpf::rule ebpf::wire ebpf::abi",
     ),
     ("user::model", ""),
     ("user::registry", "user::model"),

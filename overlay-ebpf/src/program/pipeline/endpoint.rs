@@ -2,7 +2,7 @@
 
 use overlay_ebpf::{
     abi::{Counter, DropReason, EndpointEntry, FdbEntry},
-    rule::mtu as rule,
+    rule::{icmp::IcmpError, mtu as rule},
     wire::eth,
 };
 
@@ -12,8 +12,8 @@ use crate::{
     packet::{L3, Packet},
     ping,
     stage::{
-        arp, count, deliver, encap, group, miss, miss::Requester, mtu, ndp, sample::Subject,
-        source, vlan,
+        arp, count, deliver, encap, gateway, group, icmp_error, miss, miss::Requester, mtu, ndp,
+        sample::Subject, source, vlan,
     },
     step::Step,
 };
@@ -50,6 +50,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     group::refuse(frame, &packet.eth)?;
     packet.check_protocol()?;
     let Some(target) = maps::fdb_used(from.vni, packet.eth.destination) else {
+        gateway::divert(frame, &packet, &from)?;
         let otherwise = DropReason::DestinationUnknown;
         return Err(miss::of_mac(requester, packet.eth.destination, otherwise));
     };
@@ -62,40 +63,55 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
         count::exchanged(&from, &target, volume);
         return Ok(action);
     }
-    let action = to_vtep(frame, &packet, &from, &target, longest)?;
+    let way = Way {
+        vni: from.vni,
+        mtu: from.mtu,
+        target: &target,
+    };
+    let action = to_vtep(frame, &packet, &from, &way, longest)?;
     count::sent(&from, volume);
     Ok(action)
 }
 
+/// The network that a frame goes on in, and where to.
+pub struct Way<'a> {
+    /// The network.
+    pub vni: u32,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// The receiver's entry in the FDB.
+    pub target: &'a FdbEntry,
+}
+
 /// Into a tunnel, unless the packet, or the longest of an aggregate's, is more than the path takes.
 #[inline(always)]
-fn to_vtep(
+pub fn to_vtep(
     frame: &mut Frame,
     packet: &Packet,
     from: &EndpointEntry,
-    target: &FdbEntry,
+    way: &Way<'_>,
     longest: u32,
 ) -> Result<Action, DropReason> {
-    let path = maps::path_of(target)?;
+    let path = maps::path_of(way.target)?;
     if packet.l3 == L3::Arp {
-        return encap::send_by_device(frame, from.vni, &path, Counter::SlowSendArp);
+        return encap::send_by_device(frame, way.vni, &path, Counter::SlowSendArp);
     }
-    let limit = rule::limit(from.mtu, path.mtu);
+    let limit = rule::limit(way.mtu, path.mtu);
     if longest > limit && mtu::may_fragment(frame, packet.eth.ether_type, longest) {
-        return encap::send_by_device(frame, from.vni, &path, Counter::SlowSendFragmented);
+        return encap::send_by_device(frame, way.vni, &path, Counter::SlowSendFragmented);
     }
     mtu::check(frame, from, longest, limit)?;
-    encap::send(frame, from.vni, &packet.eth, &packet.flow(frame)?, &path)
+    encap::send(frame, way.vni, &packet.eth, &packet.flow(frame)?, &path)
 }
 
-/// Answers a frame by the ICMP error about it: the way that [`mtu::check`] sends it.
+/// Answers a frame by the ICMP error about it: the way that [`crate::refusal`] sends it.
 #[inline(always)]
 pub fn run_icmp_error(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
     subject.is_of(frame.ifindex());
-    let error = maps::with_scratch(|scratch| (scratch.limit, scratch.vni));
-    let (limit, vni) = error.ok_or(DropReason::TooBig)?;
+    let told = maps::with_scratch(|scratch| (scratch.error, scratch.limit, scratch.vni));
+    let (error, limit, vni) = told.ok_or(DropReason::TooBig)?;
     subject.is_in(vni);
-    mtu::refuse(frame, limit)
+    icmp_error::tell(frame, IcmpError::of_number(error), limit, vni)
 }
 
 /// Sends a probe of the agent's: the way that [`ping::divert`] sends it.

@@ -62,23 +62,27 @@ pub fn answer(
     } else {
         DropReason::NeighborUnknown
     };
-    let Some(neighbor) = maps::neighbor_ipv4(from.vni, request.tpa) else {
-        if !header.destination.is_group() {
-            return Ok(Step::Next);
+    let address = ipv6::mapped_halves(request.tpa);
+    let mac = if let Some(neighbor) = maps::neighbor_ipv4(from.vni, request.tpa) {
+        if rule::owned_by(from, &neighbor) {
+            return Err(DropReason::ArpGratuitous);
         }
+        neighbor.mac
+    } else if let Some(gateway) = maps::gateway_mac(from.vni, address) {
+        gateway
+    } else if header.destination.is_group() {
         return Ok(Step::Ask(Question {
-            address: ipv6::mapped_halves(request.tpa),
+            address,
             requester: ipv6::mapped_halves(request.spa),
             otherwise,
         }));
+    } else {
+        return Ok(Step::Next);
     };
-    if rule::owned_by(from, &neighbor) {
-        return Err(DropReason::ArpGratuitous);
-    }
-    *frame.header_mut(eth::LEN)? = arp::reply(&request, neighbor.mac);
+    *frame.header_mut(eth::LEN)? = arp::reply(&request, mac);
     *frame.header_mut(0)? = EthHdr {
         dst_addr: header.source.octets(),
-        src_addr: neighbor.mac,
+        src_addr: mac,
         ether_type: eth::ARP,
     };
     frame.redirect_out(frame.ifindex()).map(Step::Done)

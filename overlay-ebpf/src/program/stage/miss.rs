@@ -36,6 +36,12 @@ impl Requester {
         }
     }
 
+    /// The same, asking for somebody of another network.
+    #[inline(always)]
+    pub const fn in_network(self, vni: u32) -> Self {
+        Self { vni, ..self }
+    }
+
     /// The one behind a tunnel, whose frame came in by the underlay device.
     #[inline(always)]
     pub const fn of_tunnel(ifindex: u32, vni: u32, mac: Mac) -> Self {

@@ -108,7 +108,15 @@ fn advertise(
     } else {
         DropReason::NeighborUnknown
     };
-    let Some(neighbor) = maps::neighbor_ipv6(from.vni, message.target) else {
+    let address = ipv6::halves(message.target);
+    let (mac, is_router) = if let Some(neighbor) = maps::neighbor_ipv6(from.vni, message.target) {
+        if rule::owned_by(from, &neighbor) {
+            return Err(otherwise);
+        }
+        (neighbor.mac, false)
+    } else if let Some(gateway) = maps::gateway_mac(from.vni, address) {
+        (gateway, true)
+    } else {
         if !header.destination.is_group() {
             return Ok(Step::Next);
         }
@@ -117,17 +125,14 @@ fn advertise(
             return Err(otherwise);
         }
         return Ok(Step::Ask(Question {
-            address: ipv6::halves(message.target),
+            address,
             requester: ipv6::halves(ip.source),
             otherwise,
         }));
     };
-    if rule::owned_by(from, &neighbor) {
-        return Err(otherwise);
-    }
     frame.resize((MESSAGE + icmpv6::ADVERTISEMENT_LEN) as u32)?;
     frame.require(MESSAGE + icmpv6::ADVERTISEMENT_LEN)?;
-    let (answer_ip, answer) = icmpv6::advertise(&ip, &message, neighbor.mac);
+    let (answer_ip, answer) = icmpv6::advertise(&ip, &message, mac, is_router);
     *frame.header_mut(MESSAGE)? = answer;
     *frame.header_mut(eth::LEN)? = answer_ip;
     *frame.header_mut(0)? = EthHdr {
@@ -136,7 +141,7 @@ fn advertise(
         } else {
             header.source.octets()
         },
-        src_addr: neighbor.mac,
+        src_addr: mac,
         ether_type: eth::IPV6,
     };
     frame.redirect_out(frame.ifindex()).map(Step::Done)

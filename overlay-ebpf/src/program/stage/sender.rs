@@ -33,7 +33,7 @@ pub enum Origin {
 }
 
 /// The inner frame's source MAC is behind the VTEP that sent it. That VTEP is one of the registry
-/// then: the FDB names no others.
+/// then: the FDB names no others. A gateway's MAC is behind each of them: the sender's host routes.
 #[inline(always)]
 pub fn check_mac(vni: u32, vtep_ip: [u8; 4], inner: &eth::Header) -> Result<Origin, DropReason> {
     let entry = maps::fdb(vni, inner.source);
@@ -42,6 +42,9 @@ pub fn check_mac(vni: u32, vtep_ip: [u8; 4], inner: &eth::Header) -> Result<Orig
     }
     if maps::vtep(vtep_ip).is_none() {
         return Err(DropReason::VtepUnknown);
+    }
+    if entry.is_none() && maps::is_gateway(vni, inner.source) {
+        return Ok(Origin::Proven);
     }
     let network = maps::network(vni).ok_or(DropReason::VniUnknown)?;
     if entry.is_some() || inner.source.is_group() || network.flags & NetworkEntry::ON_DEMAND == 0 {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use aya::maps::{HashMap, MapData};
 use overlay_ebpf::abi::{self, map};
 
 use super::super::encode::{Encode, Numbering};
@@ -10,6 +11,7 @@ use crate::model::{EndpointRow, Mac, Revision, Vni};
 impl Encode for EndpointRow {
     type AbiKey = u32;
     type AbiValue = abi::EndpointEntry;
+    type Map = HashMap<MapData, Self::AbiKey, Self::AbiValue>;
 
     const MAP: &str = map::ENDPOINTS;
 

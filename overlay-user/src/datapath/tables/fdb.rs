@@ -1,5 +1,6 @@
 //! The FDB as the map `fdb` holds it.
 
+use aya::maps::{HashMap, MapData};
 use overlay_ebpf::abi::{self, map};
 
 use super::super::encode::{Encode, Numbering};
@@ -11,6 +12,7 @@ use crate::{
 impl Encode for FdbRow {
     type AbiKey = abi::FdbKey;
     type AbiValue = abi::FdbEntry;
+    type Map = HashMap<MapData, Self::AbiKey, Self::AbiValue>;
 
     const MAP: &str = map::FDB;
     const CAPACITY_OPTION: &str = "--fdb-entries";

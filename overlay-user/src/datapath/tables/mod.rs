@@ -4,6 +4,8 @@ mod endpoints;
 mod fdb;
 mod neighbors;
 mod networks;
+mod router_ports;
+mod routes;
 mod vteps;
 
 use aya::{Ebpf, EbpfLoader};

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use aya::maps::{HashMap, MapData};
 use overlay_ebpf::abi::{self, map};
 
 use super::super::encode::{Encode, Numbering};
@@ -13,6 +14,7 @@ use crate::{
 impl Encode for NeighborRow {
     type AbiKey = abi::NeighborKey;
     type AbiValue = abi::NeighborEntry;
+    type Map = HashMap<MapData, Self::AbiKey, Self::AbiValue>;
 
     const MAP: &str = map::NEIGHBORS;
     const CAPACITY_OPTION: &str = "--neighbor-entries";

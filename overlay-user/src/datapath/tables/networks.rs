@@ -1,5 +1,6 @@
 //! The networks table as the map `networks` holds it.
 
+use aya::maps::{HashMap, MapData};
 use overlay_ebpf::abi::{self, map};
 
 use super::super::encode::{Encode, Numbering};
@@ -8,6 +9,7 @@ use crate::model::{NetworkRow, Vni};
 impl Encode for NetworkRow {
     type AbiKey = u32;
     type AbiValue = abi::NetworkEntry;
+    type Map = HashMap<MapData, Self::AbiKey, Self::AbiValue>;
 
     const MAP: &str = map::NETWORKS;
 

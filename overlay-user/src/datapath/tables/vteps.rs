@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use aya::maps::{HashMap, MapData};
 use overlay_ebpf::abi::{self, map};
 
 use super::super::encode::{Encode, Numbering};
@@ -10,6 +11,7 @@ use crate::model::{VtepAddr, VtepPath, VtepRow};
 impl Encode for VtepRow {
     type AbiKey = abi::VtepKey;
     type AbiValue = abi::VtepEntry;
+    type Map = HashMap<MapData, Self::AbiKey, Self::AbiValue>;
 
     const MAP: &str = map::VTEPS;
 

@@ -11,7 +11,7 @@ use crate::model::{MapUsage, Traffic};
 
 /// Counters of the programs that make one family: the beginning of their names, the family's name,
 /// the label that takes the rest, and help.
-const COUNTERS: [(&str, &str, &str, &str); 4] = [
+const COUNTERS: [(&str, &str, &str, &str); 5] = [
     (
         "misses_",
         "overlay_misses_total",
@@ -34,6 +34,13 @@ const COUNTERS: [(&str, &str, &str, &str); 4] = [
         "outcome",
         "Packets too long for the network or the path, by outcome: answered (the sender was told by \
          ICMP) or limited (it was told too often before)",
+    ),
+    (
+        "router_",
+        "overlay_router_packets_total",
+        "outcome",
+        "Packets of endpoints here to a gateway, by outcome: forwarded (into another network), answered (refused, and the \
+         sender was told by ICMP) or limited (it was told too often before)",
     ),
     (
         "echo_",

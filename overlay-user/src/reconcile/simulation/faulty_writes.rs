@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{kernel::Kernel, store::Inner};
 use crate::model::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Revision, Row,
-    Rows, Tables, Vni, Vtep, VtepRow, Wanted, for_each_table,
+    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Revision,
+    RouteRow, RouterPortRow, Row, Rows, Tables, Vni, Vtep, VtepRow, Wanted, for_each_table,
 };
 
 /// One write.
@@ -44,6 +44,18 @@ trait Simulated: Row {
 impl Simulated for NetworkRow {
     fn table(tables: &mut Tables) -> &mut Rows<Self> {
         &mut tables.networks
+    }
+}
+
+impl Simulated for RouterPortRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.router_ports
+    }
+}
+
+impl Simulated for RouteRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.routes
     }
 }
 

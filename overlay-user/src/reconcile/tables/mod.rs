@@ -7,6 +7,8 @@ mod endpoints;
 mod fdb;
 mod neighbors;
 mod networks;
+mod router_ports;
+mod routes;
 mod vteps;
 
 use super::{

@@ -1,0 +1,51 @@
+//! Looks up what routers lead to. Addresses are IPv6 ones, or IPv4 ones mapped into it, as two numbers.
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use bytemuck::must_cast;
+use overlay_ebpf::{
+    abi::{NeighborEntry, RouteEntry, RouteKey, RouterPortEntry},
+    wire::{eth::Mac, ipv6},
+};
+
+use super::{ROUTES, neighbor_entry, router_port};
+
+/// Whose MAC an address has.
+#[inline(always)]
+pub fn neighbor(vni: u32, [high, low]: [u64; 2]) -> Option<NeighborEntry> {
+    let [first, second] = must_cast::<_, [u32; 2]>(high);
+    let [third, fourth] = must_cast::<_, [u32; 2]>(low);
+    neighbor_entry(must_cast([vni, first, second, third, fourth]))
+}
+
+/// Where a router sends packets for an address.
+#[inline(always)]
+pub fn route(router: u32, [high, low]: [u64; 2]) -> Option<RouteEntry> {
+    /// A key whose address lies aligned.
+    #[repr(C, align(8))]
+    struct Aligned(Key<RouteKey>);
+    let [first, second] = must_cast::<_, [u32; 2]>(high);
+    let [third, fourth] = must_cast::<_, [u32; 2]>(low);
+    let key: RouteKey = must_cast([router, first, second, third, fourth]);
+    let key = Aligned(Key::new(RouteKey::BITS, key));
+    ROUTES.get(&key.0).copied()
+}
+
+/// The next hop of a route.
+#[inline(always)]
+pub fn next_hop_of(route: &RouteEntry) -> [u64; 2] {
+    ipv6::halves(route.next_hop)
+}
+
+/// The MAC of the network's gateway if the address is the gateway's.
+#[inline(always)]
+pub fn gateway_mac(vni: u32, address: [u64; 2]) -> Option<[u8; 6]> {
+    let RouterPortEntry { router, mac, .. } = router_port(vni)?;
+    let route = route(router, address)?;
+    (route.kind == RouteEntry::LOCAL && route.vni == vni).then_some(mac)
+}
+
+/// Whether the MAC is that of the network's gateway.
+#[inline(always)]
+pub fn is_gateway(vni: u32, mac: Mac) -> bool {
+    router_port(vni).is_some_and(|port| Mac::new(port.mac) == mac)
+}

@@ -1,0 +1,103 @@
+//! The stages that a packet to a gateway passes, in their order.
+
+use overlay_ebpf::{
+    abi::{Counter, DropReason, EndpointEntry, RouteEntry},
+    rule::{icmp::IcmpError, mtu as rule, route},
+    wire::eth::{self, Mac},
+};
+
+use super::endpoint;
+use crate::{
+    frame::{Action, Frame},
+    maps,
+    packet::Packet,
+    refusal,
+    stage::{count, deliver, gateway, hop, miss, miss::Requester, mtu, sample::Subject},
+    step::Question,
+};
+
+/// Routes a packet of an endpoint's: the way that [`gateway::divert`] sends it. Its source was found sound before.
+///
+/// The sender's host does all of it; the receiver's sees a frame of its own network (asymmetric routing).
+#[inline(always)]
+pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
+    let ifindex = frame.ifindex();
+    let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
+    subject.is_of(ifindex);
+    subject.is_in(from.vni);
+    let eth = eth::Header::parse(frame.header(0)?);
+    let packet = Packet::parse(frame, eth)?;
+    let destination = packet.destination(frame)?;
+    let refuse = |error| Err(refusal::refuse(frame, &from, error, 0));
+    let router = maps::with_scratch(|scratch| scratch.router).unwrap_or(0);
+    let Some(route) = maps::route(router, destination) else {
+        return refuse(IcmpError::NoRoute);
+    };
+    let next = match route.kind {
+        RouteEntry::LOCAL => return gateway::answer(frame, &packet, &from),
+        _ if !route::is_routable(destination) => return refuse(IcmpError::NoRoute),
+        RouteEntry::CONNECTED => destination,
+        RouteEntry::VIA => maps::next_hop_of(&route),
+        _ => return refuse(IcmpError::Prohibited),
+    };
+    if !hop::is_left(frame, &packet)? {
+        return refuse(IcmpError::HopLimit);
+    }
+    let Some(neighbor) = maps::neighbor(route.vni, next) else {
+        return Err(no_neighbor(frame, &from, route.vni, next));
+    };
+    let Some(target) = maps::fdb_used(route.vni, Mac::new(neighbor.mac)) else {
+        let requester = Requester::of_endpoint(ifindex, &from).in_network(route.vni);
+        return Err(miss::of_mac(
+            requester,
+            Mac::new(neighbor.mac),
+            DropReason::DestinationUnknown,
+        ));
+    };
+    let network = maps::network(route.vni).ok_or(DropReason::VniUnknown)?;
+    let segments = packet.segments(frame);
+    let longest = segments.longest_packet(frame);
+    mtu::check(frame, &from, longest, rule::limit(network.mtu, 0))?;
+    hop::take(frame, &packet)?;
+    let packet = Packet {
+        eth: eth::Header {
+            destination: Mac::new(neighbor.mac),
+            source: eth.destination,
+            ether_type: eth.ether_type,
+        },
+        ..packet
+    };
+    packet.eth.emit(frame.header_mut(0)?);
+    maps::count_event(Counter::RouterForwarded);
+    let volume = count::volume(&segments);
+    if let Some(ifindex) = target.interface() {
+        let action = deliver::from_endpoint(frame, &target, ifindex)?;
+        count::sent(&from, volume);
+        count::received(&target, volume);
+        return Ok(action);
+    }
+    let way = endpoint::Way {
+        vni: route.vni,
+        mtu: network.mtu,
+        target: &target,
+    };
+    let action = endpoint::to_vtep(frame, &packet, &from, &way, longest)?;
+    count::sent(&from, volume);
+    Ok(action)
+}
+
+/// No endpoint of the network is known to have the address: the agent is told of it where it may find one, the sender
+/// otherwise.
+#[inline(always)]
+fn no_neighbor(frame: &Frame, from: &EndpointEntry, vni: u32, address: [u64; 2]) -> DropReason {
+    let question = Question {
+        address,
+        requester: [0; 2],
+        otherwise: DropReason::HostUnreachable,
+    };
+    let requester = Requester::of_endpoint(frame.ifindex(), from).in_network(vni);
+    match miss::of_ip(requester, question) {
+        DropReason::HostUnreachable => refusal::refuse(frame, from, IcmpError::HostUnreachable, 0),
+        reason => reason,
+    }
+}
