@@ -51,7 +51,7 @@ struct Router {
 }
 
 impl Resource for Router {
-    const KIND: Kind = Kind::new("router");
+    const KIND: Kind = Kind::new("test-router");
 
     fn key(&self) -> Key {
         (&self.name).into()
@@ -68,14 +68,14 @@ struct RouterPort {
 }
 
 impl Resource for RouterPort {
-    const KIND: Kind = Kind::new("router-port");
+    const KIND: Kind = Kind::new("test-router-port");
 
     fn key(&self) -> Key {
         self.vni.into()
     }
 
     fn claims(&self) -> Vec<Claim> {
-        let router = key("router").join(&(&self.router).into());
+        let router = key("test-router").join(&(&self.router).into());
         let subnets = self.subnets.iter().map(|prefix| Claim::Disjoint {
             space: router.clone(),
             prefix: *prefix,
@@ -106,7 +106,7 @@ struct Block {
 }
 
 impl Resource for Block {
-    const KIND: Kind = Kind::new("block");
+    const KIND: Kind = Kind::new("test-block");
 
     fn key(&self) -> Key {
         Key::from(&self.endpoint).join(&key(&self.index.to_string()))
@@ -114,7 +114,7 @@ impl Resource for Block {
 
     fn claims(&self) -> Vec<Claim> {
         vec![Claim::Unique {
-            space: key("block"),
+            space: key("test-block"),
             value: Key::from(self.ip).join(&key(&self.number.to_string())),
             quarantine_s: self.quarantine_s,
         }]
@@ -226,10 +226,10 @@ async fn an_object_is_kept_as_it_is_with_its_revision(fixture: Fixture) {
     let snapshot = content(registry.snapshot().await.unwrap());
     assert_eq!(snapshot.objects, expected);
     assert_eq!(
-        registry.objects(&kind("router")).await.unwrap(),
+        registry.objects(&kind("test-router")).await.unwrap(),
         expected[..2]
     );
-    assert_eq!(registry.objects(&kind("route")).await.unwrap(), []);
+    assert_eq!(registry.objects(&kind("test-route")).await.unwrap(), []);
     for scope in [Scope::Network(vni(43)), Scope::Resident(name("h1"))] {
         let reading = registry.read(scope).await.unwrap();
         assert_eq!(reading.objects.len(), 3);
@@ -313,7 +313,7 @@ async fn an_object_is_changed_only_as_it_was_looked_at(fixture: Fixture) {
     let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
     let first = registry.commit(&[put(&router("r1"))]).await.unwrap();
-    let previous = found(&*registry, "router/r1").await.unwrap();
+    let previous = found(&*registry, "test-router/r1").await.unwrap();
     let outside = |text: &str| Router {
         outside: Some(text.to_owned()),
         ..router("r1")
@@ -322,12 +322,12 @@ async fn an_object_is_changed_only_as_it_was_looked_at(fixture: Fixture) {
     let second = registry.commit(&[update("host")]).await.unwrap();
     assert!(second > first);
     reader.reach(second).await;
-    let now = &reader.objects[&id("router/r1")];
+    let now = &reader.objects[&id("test-router/r1")];
     assert_eq!(now.revision, second);
     assert_eq!(Router::of(now), Ok(outside("host")));
     assert_eq!(
         refusal(&*registry, &[update("none")]).await,
-        "router r1 was changed by somebody else meanwhile: look at it and try again"
+        "test-router r1 was changed by somebody else meanwhile: look at it and try again"
     );
     // Of two who have looked at the same one, one is too late.
     let previous = now.clone();
@@ -355,7 +355,7 @@ async fn a_change_keeps_what_a_newer_version_has_added(fixture: Fixture) {
     });
     newer.references.push(Reference::restrict(id("network/43")));
     registry.commit(&[Change::PutObject(newer)]).await.unwrap();
-    let previous = found(&*registry, "router/r1").await.unwrap();
+    let previous = found(&*registry, "test-router/r1").await.unwrap();
     let changed = Router {
         outside: Some("host".to_owned()),
         ..router("r1")
@@ -365,7 +365,7 @@ async fn a_change_keeps_what_a_newer_version_has_added(fixture: Fixture) {
         .commit(&[Change::PutObject(changed)])
         .await
         .unwrap();
-    let now = found(&*registry, "router/r1").await.unwrap();
+    let now = found(&*registry, "test-router/r1").await.unwrap();
     assert_eq!(
         serde_json::Value::Object(now.body.clone()),
         json!({"name": "r1", "outside": "host", "bfd": {"interval_ms": 300}})
@@ -373,7 +373,10 @@ async fn a_change_keeps_what_a_newer_version_has_added(fixture: Fixture) {
     assert_eq!((now.claims.len(), now.references.len()), (1, 1));
     // And the rules of what it does not know hold for it too.
     let text = refusal(&*registry, &[Change::RemoveNetwork(vni(43))]).await;
-    assert!(text.contains("still referred to by router r1"), "{text}");
+    assert!(
+        text.contains("still referred to by test-router r1"),
+        "{text}"
+    );
     assert_eq!(fixture_is_sound(&*registry).await, "");
 }
 

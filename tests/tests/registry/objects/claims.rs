@@ -47,7 +47,7 @@ async fn what_an_object_claims_nobody_else_gets(fixture: Fixture) {
     };
     let at = |ip: [u8; 4]| {
         let mut object = thing(
-            "router-port/other",
+            "test-router-port/other",
             vec![Reference::restrict(id("network/42"))],
         );
         object.claims.push(Claim::Ip {
@@ -59,7 +59,7 @@ async fn what_an_object_claims_nobody_else_gets(fixture: Fixture) {
     for (change, expected) in [
         (
             Change::CreateEndpoint(gateway),
-            "IP 7.7.0.1 is taken by router-port 42: choose another or remove that one first",
+            "IP 7.7.0.1 is taken by test-router-port 42: choose another or remove that one first",
         ),
         (
             Change::CreateEndpoint(Endpoint {
@@ -74,7 +74,7 @@ async fn what_an_object_claims_nobody_else_gets(fixture: Fixture) {
         ),
         (
             put(&second),
-            "claim block 203.0.113.7/12 is taken by block web/0: choose another or remove that one first",
+            "claim test-block 203.0.113.7/12 is taken by test-block web/0: choose another or remove that one first",
         ),
         (
             at([7, 7, 0, 2]),
@@ -82,14 +82,14 @@ async fn what_an_object_claims_nobody_else_gets(fixture: Fixture) {
         ),
         (
             at([7, 7, 0, 1]),
-            "IP 7.7.0.1 is taken by router-port 42: choose another or remove that one first",
+            "IP 7.7.0.1 is taken by test-router-port 42: choose another or remove that one first",
         ),
         (
             put(&Router {
                 outside: Some("host".to_owned()),
                 ..router("r1")
             }),
-            "key r1 is taken by another router: choose another or remove that one first",
+            "key r1 is taken by another test-router: choose another or remove that one first",
         ),
     ] {
         assert_eq!(refusal(&*registry, &[change]).await, expected);
@@ -102,7 +102,7 @@ async fn what_an_object_claims_nobody_else_gets(fixture: Fixture) {
     };
     let handed_over = [
         Change::CreateEndpoint(elsewhere),
-        remove_object("router-port/42"),
+        remove_object("test-router-port/42"),
         put(&port("r1", 42)),
     ];
     registry.commit(&handed_over).await.unwrap();
@@ -127,7 +127,7 @@ async fn addresses_that_objects_claim_are_not_handed_out(fixture: Fixture) {
     // Nobody lives there who could be asked.
     let at = Wanted::Ip([7, 7, 0, 2].into());
     assert_eq!(registry.find(vni(42), at).await.unwrap(), None);
-    let removal = [remove_object("router-port/42")];
+    let removal = [remove_object("test-router-port/42")];
     registry.commit(&removal).await.unwrap();
     let free = registry
         .next_ip(&network(42, &["7.7.0.0/16"]), &BTreeSet::new())
@@ -154,7 +154,7 @@ async fn prefixes_of_one_space_never_overlap(fixture: Fixture) {
         assert_eq!(
             refusal(&*registry, &[put(&overlapping)]).await,
             format!(
-                "prefix {prefix} is taken by router-port 42 (7.7.0.0/16): choose another or remove that one first"
+                "prefix {prefix} is taken by test-router-port 42 (7.7.0.0/16): choose another or remove that one first"
             )
         );
     }
@@ -164,7 +164,7 @@ async fn prefixes_of_one_space_never_overlap(fixture: Fixture) {
     };
     registry.commit(&[put(&second)]).await.unwrap();
     // Its own prefix may grow over what it had.
-    let previous = found(&*registry, "router-port/42").await.unwrap();
+    let previous = found(&*registry, "test-router-port/42").await.unwrap();
     let grown = RouterPort {
         subnets: vec![
             "7.7.0.0/17".parse().unwrap(),
@@ -191,7 +191,7 @@ async fn what_is_given_up_is_kept_from_others_for_as_long_as_it_says(fixture: Fi
     let error = error.unwrap_err();
     assert!(
         line(&error).starts_with(
-            "claim block 203.0.113.7/12 was block web/0's until a moment ago and is kept free for at most 1"
+            "claim test-block 203.0.113.7/12 was test-block web/0's until a moment ago and is kept free for at most 1"
         ),
         "{error}"
     );
@@ -204,12 +204,12 @@ async fn what_is_given_up_is_kept_from_others_for_as_long_as_it_says(fixture: Fi
     // The same one may have it back at once, and hand it over in one commit.
     registry.commit(&web).await.unwrap();
     registry
-        .commit(&[remove_object("block/web/0"), put(&block("db", 12, 1))])
+        .commit(&[remove_object("test-block/web/0"), put(&block("db", 12, 1))])
         .await
         .unwrap();
     // One second, and it is anybody's.
     registry
-        .commit(&[remove_object("block/db/0")])
+        .commit(&[remove_object("test-block/db/0")])
         .await
         .unwrap();
     crate::fixture::until("the quarantine is over", || async {
@@ -218,7 +218,7 @@ async fn what_is_given_up_is_kept_from_others_for_as_long_as_it_says(fixture: Fi
     .await;
     // Without one it is free at once.
     registry
-        .commit(&[remove_object("block/web/0")])
+        .commit(&[remove_object("test-block/web/0")])
         .await
         .unwrap();
     registry.commit(&[put(&block("db", 12, 0))]).await.unwrap();
@@ -228,7 +228,7 @@ async fn what_is_given_up_is_kept_from_others_for_as_long_as_it_says(fixture: Fi
     let with_quarantine = fixture.open().await;
     let gateway = [put(&router("r1")), put(&port("r1", 42))];
     with_quarantine.commit(&gateway).await.unwrap();
-    let removal = [remove_object("router-port/42")];
+    let removal = [remove_object("test-router-port/42")];
     with_quarantine.commit(&removal).await.unwrap();
     let newcomer = Endpoint {
         addresses: vec!["7.7.0.1/16".parse().unwrap()],
@@ -240,7 +240,7 @@ async fn what_is_given_up_is_kept_from_others_for_as_long_as_it_says(fixture: Fi
     )
     .await;
     assert!(
-        text.starts_with("IP 7.7.0.1 was router-port 42's until a moment ago"),
+        text.starts_with("IP 7.7.0.1 was test-router-port 42's until a moment ago"),
         "{text}"
     );
     // And the other way round.
@@ -248,7 +248,9 @@ async fn what_is_given_up_is_kept_from_others_for_as_long_as_it_says(fixture: Fi
         .commit(&[put(&port("r1", 42)), remove("db")])
         .await
         .unwrap();
-    let previous = found(&*with_quarantine, "router-port/42").await.unwrap();
+    let previous = found(&*with_quarantine, "test-router-port/42")
+        .await
+        .unwrap();
     let at_db = RouterPort {
         gateway: [7, 7, 0, 3].into(),
         ..port("r1", 42)
@@ -286,7 +288,7 @@ async fn many_writers_never_share_a_claim(fixture: Fixture) {
                     Ok(_) => made += 1,
                     Err(error @ RegistryError::Conflict { .. }) => {
                         let line = line(&error);
-                        assert!(line.contains(" is taken by block e"), "{line}");
+                        assert!(line.contains(" is taken by test-block e"), "{line}");
                     }
                     Err(other) => panic!("{other}"),
                 }

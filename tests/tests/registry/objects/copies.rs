@@ -43,16 +43,16 @@ async fn what_was_removed_and_made_again_is_only_among_the_put_ones(fixture: Fix
     registry.commit(&both).await.unwrap();
     let mut events = registry.watch().await.unwrap();
     let changes = [
-        remove_object("router/r1"),
-        remove_object("router/r2"),
+        remove_object("test-router/r1"),
+        remove_object("test-router/r2"),
         put(&router("r1")),
     ];
     let revision = registry.commit(&changes).await.unwrap();
     let delta = next_delta(&mut events).await;
     assert_eq!(delta.revision, revision);
     let made: Vec<_> = delta.objects.iter().map(|it| it.id.to_word()).collect();
-    assert_eq!(made, ["router/r1"]);
-    assert_eq!(delta.objects_removed, [id("router/r2")]);
+    assert_eq!(made, ["test-router/r1"]);
+    assert_eq!(delta.objects_removed, [id("test-router/r2")]);
 }
 
 async fn unknown_kinds_and_fields_pass_through_a_backup(fixture: Fixture) {
@@ -150,8 +150,8 @@ async fn an_import_tells_which_objects_differ(fixture: Fixture) {
     assert_eq!(
         refusals,
         BTreeSet::from([
-            "router other differs from the one that is there",
-            "claim block 203.0.113.7/12 is taken by block owner/0: choose another or remove that one first",
+            "test-router other differs from the one that is there",
+            "claim test-block 203.0.113.7/12 is taken by test-block owner/0: choose another or remove that one first",
         ])
     );
 }

@@ -33,14 +33,14 @@ async fn an_object_that_cannot_be_read_is_named_and_stops_nothing(fixture: Fixtu
     edit(
         &fixture,
         r#"UPDATE object SET value = '{"body":' WHERE key = 'r1';
-        UPDATE object SET value = replace(value, '"unique"', '"nearby"') WHERE kind = 'block';
+        UPDATE object SET value = replace(value, '"unique"', '"nearby"') WHERE kind = 'test-block';
         UPDATE object SET value = '{"body":{}}' WHERE key = 'r2';
         UPDATE object SET revision = revision + 1;
         UPDATE meta SET revision = revision + 1"#,
         &[
-            r#"put /overlay/v1/state/object/router/r1 {"body":"#,
-            r#"put /overlay/v1/state/object/block/web/0 {"body":{},"claims":[{"nearby":{}}]}"#,
-            r#"put /overlay/v1/state/object/router/r2 {"body":{}}"#,
+            r#"put /overlay/v1/state/object/test-router/r1 {"body":"#,
+            r#"put /overlay/v1/state/object/test-block/web/0 {"body":{},"claims":[{"nearby":{}}]}"#,
+            r#"put /overlay/v1/state/object/test-router/r2 {"body":{}}"#,
         ],
     );
     // The watch names them and goes on.
@@ -51,21 +51,24 @@ async fn an_object_that_cannot_be_read_is_named_and_stops_nothing(fixture: Fixtu
         }
     }
     let rows: Vec<&str> = named.keys().map(String::as_str).collect();
-    assert_eq!(rows, ["block web/0", "router r1"]);
+    assert_eq!(rows, ["test-block web/0", "test-router r1"]);
     // So does a reading.
     let reading = registry.read(Scope::All).await.unwrap();
     let readable: BTreeSet<String> = reading.objects.iter().map(|it| it.id.to_word()).collect();
     assert_eq!(
         readable,
-        BTreeSet::from(["router/r2".to_owned(), "router-port/42".to_owned()])
+        BTreeSet::from([
+            "test-router/r2".to_owned(),
+            "test-router-port/42".to_owned()
+        ])
     );
     assert_eq!(reading.rejected.take().len(), 2);
     // And the check, which leaves alone what a later version may know.
     let found = registry::check_with(&*registry, true, KINDS).await.unwrap();
     for expected in [
-        "block web/0 is left out: ",
-        "router r1 is left out: ",
-        "router r2 is left out: missing field `name`",
+        "test-block web/0 is left out: ",
+        "test-router r1 is left out: ",
+        "test-router r2 is left out: missing field `name`",
     ] {
         let mut findings = found.findings.iter();
         assert!(
@@ -88,13 +91,13 @@ async fn an_object_that_cannot_be_read_is_named_and_stops_nothing(fixture: Fixtu
     let other = block("db", 12, 0);
     registry.commit(&[create("db", 3)]).await.unwrap();
     let text = line(&registry.commit(&[put(&other)]).await.unwrap_err());
-    assert!(text.contains("is taken by block web/0"), "{text}");
+    assert!(text.contains("is taken by test-block web/0"), "{text}");
     registry
         .commit(&[
-            remove_object("block/web/0"),
-            remove_object("router-port/42"),
-            remove_object("router/r1"),
-            remove_object("router/r2"),
+            remove_object("test-block/web/0"),
+            remove_object("test-router-port/42"),
+            remove_object("test-router/r1"),
+            remove_object("test-router/r2"),
         ])
         .await
         .unwrap();
@@ -140,7 +143,8 @@ async fn objects_that_contradict_each_other_are_found(fixture: Fixture) {
         ..port("r1", 42)
     };
     let mut port = port.to_object().unwrap();
-    port.references.push(Reference::restrict(id("router/r9")));
+    port.references
+        .push(Reference::restrict(id("test-router/r9")));
     let (twin, port) = (row(&twin), row(&port));
     edit(
         &fixture,
@@ -150,18 +154,18 @@ async fn objects_that_contradict_each_other_are_found(fixture: Fixture) {
             DELETE FROM object_reference WHERE object = (SELECT id FROM object WHERE key = 'web/0')"
         ),
         &[
-            &format!("put /overlay/v1/state/object/block/db/0 {twin}"),
-            &format!("put /overlay/v1/state/object/router-port/42 {port}"),
-            "del /overlay/v1/claim/reference/endpoint/web,cascade,block/web/0",
+            &format!("put /overlay/v1/state/object/test-block/db/0 {twin}"),
+            &format!("put /overlay/v1/state/object/test-router-port/42 {port}"),
+            "del /overlay/v1/claim/reference/endpoint/web,cascade,test-block/web/0",
         ],
     );
     let found = registry::check(&*registry, true).await.unwrap();
     let text: Vec<&str> = found.findings.iter().map(|it| it.what.as_str()).collect();
     for expected in [
-        "block db/0 and block web/0 have the same claim unique/block 203.0.113.7/12",
-        "endpoint web and router-port 42 have the same IP 7.7.0.2 in VNI 42",
-        "router-port 42 refers to router r9, which does not exist",
-        "prefixes 7.8.0.0/16 of router-port 43 and 7.8.9.0/24 of router-port 42 overlap in router/r1",
+        "test-block db/0 and test-block web/0 have the same claim unique/test-block 203.0.113.7/12",
+        "endpoint web and test-router-port 42 have the same IP 7.7.0.2 in VNI 42",
+        "test-router-port 42 refers to test-router r9, which does not exist",
+        "prefixes 7.8.0.0/16 of test-router-port 43 and 7.8.9.0/24 of test-router-port 42 overlap in test-router/r1",
     ] {
         assert!(text.contains(&expected), "{expected}: {text:#?}");
     }
@@ -171,5 +175,5 @@ async fn objects_that_contradict_each_other_are_found(fixture: Fixture) {
         "{found:?}"
     );
     registry.commit(&[remove("web")]).await.unwrap();
-    assert!(!ids(&*registry).await.contains("block/web/0"));
+    assert!(!ids(&*registry).await.contains("test-block/web/0"));
 }

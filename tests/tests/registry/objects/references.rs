@@ -21,8 +21,8 @@ async fn what_is_referred_to_has_to_exist(fixture: Fixture) {
         ("node/h9", "node h9 does not exist: start its agent"),
         ("endpoint/web", "endpoint web does not exist: see"),
         (
-            "route/r1/10.0.0.0/8",
-            "object route r1/10.0.0.0/8 does not exist: make that one first",
+            "test-route/r1/10.0.0.0/8",
+            "object test-route r1/10.0.0.0/8 does not exist: make that one first",
         ),
         ("network/blue", "object network blue does not exist"),
     ] {
@@ -64,15 +64,15 @@ async fn what_is_referred_to_stays(fixture: Fixture) {
             put(&port("r1", 43)),
             keeper(1, "node/h2"),
             keeper(2, "endpoint/web"),
-            keeper(3, "router/r1"),
-            keeper(4, "router/r1"),
+            keeper(3, "test-router/r1"),
+            keeper(4, "test-router/r1"),
         ])
         .await
         .unwrap();
     for (removal, expected) in [
         (
             Change::RemoveNetwork(vni(43)),
-            "network net43 (VNI 43) is still referred to by router-port 43: remove that one first",
+            "network net43 (VNI 43) is still referred to by test-router-port 43: remove that one first",
         ),
         (
             Change::RemoveNode(name("h2")),
@@ -91,8 +91,8 @@ async fn what_is_referred_to_stays(fixture: Fixture) {
             "node h1 is still referred to by keeper 2: remove that one first",
         ),
         (
-            remove_object("router/r1"),
-            "router r1 is still referred to by keeper 3, keeper 4, ...: remove them first",
+            remove_object("test-router/r1"),
+            "test-router r1 is still referred to by keeper 3, keeper 4, ...: remove them first",
         ),
     ] {
         assert_eq!(refusal(&*registry, &[removal]).await, expected);
@@ -108,8 +108,8 @@ async fn what_is_referred_to_stays(fixture: Fixture) {
         remove_object("keeper/2"),
         remove_object("keeper/3"),
         remove_object("keeper/4"),
-        remove_object("router-port/43"),
-        remove_object("router/r1"),
+        remove_object("test-router-port/43"),
+        remove_object("test-router/r1"),
         Change::RemoveNode(name("h1")),
         Change::RemoveEmptyNode(name("h2")),
         Change::RemoveNetwork(vni(43)),
@@ -194,7 +194,7 @@ async fn a_node_takes_along_what_its_endpoints_have(fixture: Fixture) {
     registry.commit(&removal).await.unwrap();
     assert_eq!(
         ids(&*registry).await,
-        BTreeSet::from(["block/db/0".to_owned()])
+        BTreeSet::from(["test-block/db/0".to_owned()])
     );
     assert_eq!(fixture_is_sound(&*registry).await, "");
 }
@@ -205,20 +205,20 @@ async fn a_block_comes_and_goes_with_its_endpoint(fixture: Fixture) {
         .commit(&[create("web", 2), put(&block("web", 12, 120))])
         .await
         .unwrap();
-    let made = found(&*registry, "block/web/0").await.unwrap();
+    let made = found(&*registry, "test-block/web/0").await.unwrap();
     let web = registry.find_endpoint(&name("web")).await.unwrap().unwrap();
     assert_eq!((made.revision, web.generation), (revision, revision));
     // All or nothing: a block that is taken leaves no endpoint behind.
     let taken = [create("db", 3), put(&block("db", 12, 120))];
     let text = refusal(&*registry, &taken).await;
-    assert!(text.contains("is taken by block web/0"), "{text}");
+    assert!(text.contains("is taken by test-block web/0"), "{text}");
     let moved = Change::MoveEndpoint {
         name: name("web"),
         node: name("h2"),
         attachment: None,
     };
     registry.commit(&[moved]).await.unwrap();
-    assert_eq!(found(&*registry, "block/web/0").await, Some(made));
+    assert_eq!(found(&*registry, "test-block/web/0").await, Some(made));
     registry.commit(&[remove("web")]).await.unwrap();
     assert_eq!(ids(&*registry).await, BTreeSet::new());
     assert_eq!(fixture_is_sound(&*registry).await, "");
