@@ -12,15 +12,27 @@ pub enum Call {
     Echo = 2,
     /// Routes a frame of an endpoint's to its network's gateway, as [`super::Scratch`] says.
     Route = 3,
+    /// Sends a packet of an endpoint's out of the overlay.
+    ToOutside = 5,
+    /// Takes in a packet from outside for an external address.
+    FromOutside = 6,
+    /// Gives a flow an external port, then continues with [`Call::ToOutside`].
+    NatOpen = 7,
+    /// Translates an ICMP error about a flow, out or in as [`super::Scratch`] says.
+    NatError = 8,
 }
 
 impl Call {
     /// Every slot that is taken, with the program in it.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::IcmpError, super::program::ICMP_ERROR),
         (Self::SendProbe, super::program::SEND_PROBE),
         (Self::Echo, super::program::ECHO),
         (Self::Route, super::program::ROUTE),
+        (Self::ToOutside, super::program::TO_OUTSIDE),
+        (Self::FromOutside, super::program::FROM_OUTSIDE),
+        (Self::NatOpen, super::program::NAT_OPEN),
+        (Self::NatError, super::program::NAT_ERROR),
     ];
 
     /// Slots of `calls`; leaves room for programs to come.

@@ -79,6 +79,18 @@ counters! {
     RouterLimited = 20, "router_limited";
     /// Packets from one network of a router to another.
     RouterForwarded = 21, "router_forwarded";
+    /// Packets of endpoints that left for the outside.
+    OutsideSent = 22, "outside_sent";
+    /// Packets from outside that were delivered.
+    OutsideReceived = 23, "outside_received";
+    /// Packets between external addresses of this host, which never left it.
+    OutsideHairpin = 24, "outside_hairpin";
+    /// External ports that were given to flows.
+    NatOpened = 25, "nat_opened";
+    /// External ports whose mappings ended early because their endpoint ran short of them.
+    NatEarly = 26, "nat_early";
+    /// Flows that were answered and found no room in their table: they stay among those that were not.
+    NatFlowsFull = 27, "nat_flows_full";
 }
 
 impl Counter {

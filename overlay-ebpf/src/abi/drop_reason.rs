@@ -122,6 +122,20 @@ drop_reasons! {
     HostUnreachable = 43, "host_unreachable";
     /// It is for a gateway itself, which answers ping alone.
     GatewayService = 44, "gateway_service";
+    /// It is for the outside, and this host has no uplink.
+    NoUplink = 45, "no_uplink";
+    /// It is for the outside, and its network has neither SNAT nor its sender a float.
+    NatNone = 46, "nat_none";
+    /// Address translation knows no ports of its protocol: neither TCP, UDP nor ICMP.
+    NatProtocol = 47, "nat_protocol";
+    /// All external ports that its endpoint may have are in use, or a table of translation is full.
+    NatExhausted = 48, "nat_exhausted";
+    /// It comes from outside, and no flow of an endpoint asked for it.
+    NatUnsolicited = 49, "nat_unsolicited";
+    /// A later fragment of a packet whose first was not seen here.
+    NatFragment = 50, "nat_fragment";
+    /// An ICMP error about a packet that no flow sent.
+    NatError = 51, "nat_error";
 }
 
 impl DropReason {

@@ -15,8 +15,10 @@ mod fdb;
 mod feature;
 mod gro;
 mod miss;
+mod nat;
 mod neighbor;
 mod network;
+mod outside;
 mod port_traffic;
 mod route;
 mod scratch;
@@ -34,8 +36,13 @@ pub use fdb::{FdbEntry, FdbKey};
 pub use feature::Feature;
 pub use gro::GroState;
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Negative};
+pub use nat::{
+    BlockEntry, BlockKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, MappingEntry, MappingKey,
+    NatBlock, NatChain, NatPort, Sweep,
+};
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
+pub use outside::{FloatEntry, FloatKey, OutsideEntry, OutsideKey, UplinkEntry};
 pub use route::{RouteEntry, RouteKey, RouterPortEntry};
 pub use scratch::Scratch;
 pub use traffic::Traffic;
@@ -93,6 +100,28 @@ maps! {
     ROUTER_PORTS = "router_ports": u32 => RouterPortEntry,
     /// (router, prefix) -> network: a trie, whose keys begin with the number of bits that count.
     ROUTES = "routes": (u32, RouteKey) => RouteEntry,
+    /// The interface to the outside.
+    UPLINK = "uplink": u32 => UplinkEntry,
+    /// External address -> whose it is.
+    OUTSIDE = "outside": OutsideKey => OutsideEntry,
+    /// (VNI, IP) -> external address of the endpoint's own.
+    FLOATS = "floats": FloatKey => FloatEntry,
+    /// (external address, number) -> block of ports.
+    BLOCKS = "blocks": BlockKey => BlockEntry,
+    /// Blocks of ports by slot, with the ports in use.
+    NAT_BLOCKS = "nat_blocks": u32 => NatBlock,
+    /// External ports by slot.
+    NAT_PORTS = "nat_ports": u32 => NatPort,
+    /// Endpoint -> its blocks.
+    NAT_CHAINS = "nat_chains": u32 => NatChain,
+    /// (endpoint, port) -> external port.
+    MAPPINGS = "mappings": MappingKey => MappingEntry,
+    /// Flows over mappings that were answered.
+    FLOWS = "flows": FlowKey => FlowEntry,
+    /// Flows that were not.
+    NEW_FLOWS = "new_flows": FlowKey => FlowEntry,
+    /// Packets in fragments, of which more is to come.
+    FRAGMENTS = "fragments": FragmentKey => FragmentEntry,
     /// VNI -> network.
     NETWORKS = "networks": u32 => NetworkEntry,
     /// Until when the agent vouches for the VTEPs' next hops: one value, nanoseconds of `CLOCK_MONOTONIC`.
@@ -141,6 +170,18 @@ pub mod program {
     pub const ECHO: &str = "echo";
     /// In `calls`: a frame of an endpoint's to its gateway.
     pub const ROUTE: &str = "route";
+    /// TC ingress on the uplink, where that is not the underlay device.
+    pub const UPLINK_INGRESS: &str = "uplink_ingress";
+    /// In `calls`: a packet of an endpoint's that leaves the overlay.
+    pub const TO_OUTSIDE: &str = "to_outside";
+    /// In `calls`: a packet from outside for an external address.
+    pub const FROM_OUTSIDE: &str = "from_outside";
+    /// In `calls`: a packet of an endpoint's that begins a flow to the outside.
+    pub const NAT_OPEN: &str = "nat_open";
+    /// In `calls`: an ICMP error about a flow.
+    pub const NAT_ERROR: &str = "nat_error";
+    /// Run by the agent, never attached: frees ports whose time is over.
+    pub const NAT_SWEEP: &str = "nat_sweep";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
     /// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (Linux 5.13), without which there is no encapsulation.
     pub const PROBE_ENCAP: &str = "probe_encap";

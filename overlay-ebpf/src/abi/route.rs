@@ -33,6 +33,9 @@ pub struct RouteKey {
 super::assert_layout!(RouteKey, 20, { router: 0, ip: 4 });
 
 impl RouteKey {
+    /// The number under which are the prefixes that are reached from outside without translation.
+    pub const OUTSIDE: u32 = 0;
+
     /// How many bits of a key count in a look-up: all.
     pub const BITS: u32 = 160;
     /// Those in front of an IPv6 address.
@@ -66,7 +69,7 @@ pub struct RouteEntry {
     pub vni: u32,
     /// [`RouteEntry::VIA`]: the endpoint that routes on: IPv6, or IPv4 mapped into it, order of the wire. Otherwise zero.
     pub next_hop: [u8; 16],
-    /// [`RouteEntry::LOCAL`], [`RouteEntry::CONNECTED`], [`RouteEntry::VIA`] or [`RouteEntry::BLACKHOLE`].
+    /// [`RouteEntry::LOCAL`] and the others below.
     pub kind: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -85,4 +88,6 @@ impl RouteEntry {
     pub const VIA: u8 = 3;
     /// `kind`: nowhere.
     pub const BLACKHOLE: u8 = 4;
+    /// `kind`: out of the overlay.
+    pub const OUTSIDE: u8 = 5;
 }

@@ -18,6 +18,12 @@ pub struct Scratch {
     pub error: u32,
     /// For `route`: the router's number.
     pub router: u32,
+    /// For `to_outside`: 1 if `nat_open` was there before.
+    pub opened: u32,
+    /// For `nat_error`: 1 if the error comes from outside.
+    pub is_inbound: u32,
 }
 
-super::assert_layout!(Scratch, 72, { miss: 0, limit: 56, vni: 60, error: 64, router: 68 });
+super::assert_layout!(Scratch, 80, {
+    miss: 0, limit: 56, vni: 60, error: 64, router: 68, opened: 72, is_inbound: 76
+});

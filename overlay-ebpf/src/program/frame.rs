@@ -5,6 +5,7 @@
 
 mod extension;
 mod slow_path;
+mod translate;
 mod tunnel;
 
 use core::{
@@ -46,6 +47,7 @@ use overlay_ebpf::{
     },
 };
 
+pub use translate::{Ports, Side, Socket, Translation, Transport};
 pub use tunnel::Tunnel;
 
 /// `AF_INET` of `linux/socket.h`.

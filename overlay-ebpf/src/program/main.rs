@@ -4,6 +4,7 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -20,15 +21,18 @@
     reason = "the entry points' macro makes functions without docs; nothing here has another user"
 )]
 
+mod exit;
 mod frame;
 mod maps;
 mod packet;
 mod ping;
 mod pipeline {
     pub mod endpoint;
+    pub mod outside;
     pub mod router;
     pub mod underlay;
 }
+mod ports;
 mod probe;
 mod refusal;
 mod stage {
@@ -39,6 +43,7 @@ mod stage {
     pub mod echo;
     pub mod encap;
     pub mod fdb;
+    pub mod float;
     pub mod gateway;
     pub mod group;
     pub mod hop;
@@ -46,20 +51,23 @@ mod stage {
     pub mod miss;
     pub mod mtu;
     pub mod ndp;
+    pub mod outside;
     pub mod sample;
     pub mod sender;
     pub mod slow_path;
+    pub mod snat;
     pub mod source;
     pub mod vlan;
 }
 mod step;
+mod sweep;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use overlay_ebpf::abi::DropReason;
 
-use frame::{Action, DROP, Frame, PASS};
-use stage::{decap, sample, sample::Subject};
+use frame::{Action, DROP, Frame};
+use stage::{decap, outside, sample, sample::Subject};
 
 /// TC ingress on the host side of an endpoint's interface: what the endpoint sends.
 #[classifier]
@@ -77,7 +85,7 @@ pub fn underlay_ingress(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
     match decap::is_ours(&mut frame) {
         Ok(true) => pipeline::underlay::run(&mut frame, &mut subject),
-        Ok(false) => Ok(PASS),
+        Ok(false) => outside::divert(&mut frame),
         Err(reason) => Err(reason),
     }
     .unwrap_or_else(|reason| dropped(&frame, reason, subject))
@@ -124,6 +132,57 @@ pub fn route(ctx: TcContext) -> Action {
     let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
     pipeline::router::run(&mut frame, &mut subject)
         .unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// TC ingress on the uplink, where that is not the underlay device: what comes for external addresses.
+#[classifier]
+#[inline(always)]
+pub fn uplink_ingress(ctx: TcContext) -> Action {
+    let (mut frame, subject) = (Frame::new(ctx), Subject::received());
+    outside::divert(&mut frame).unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// Continues [`route`]: a packet that leaves the overlay.
+#[classifier]
+#[inline(always)]
+pub fn to_outside(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
+    pipeline::outside::run_out(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// Continues [`to_outside`]: a packet whose flow has no external port.
+#[classifier]
+#[inline(always)]
+pub fn nat_open(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::sent());
+    pipeline::outside::run_open(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// Continues [`underlay_ingress`], [`uplink_ingress`] or [`to_outside`]: what is for an external address.
+#[classifier]
+#[inline(always)]
+pub fn from_outside(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
+    pipeline::outside::run_in(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// Continues [`to_outside`] or [`from_outside`]: an ICMP error about a flow.
+#[classifier]
+#[inline(always)]
+pub fn nat_error(ctx: TcContext) -> Action {
+    let (mut frame, mut subject) = (Frame::new(ctx), Subject::received());
+    pipeline::outside::run_error(&mut frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// Run by the agent alone, on a frame of its own that says what may go. Gives how much went, or -1.
+#[classifier]
+#[inline(always)]
+pub fn nat_sweep(ctx: TcContext) -> Action {
+    sweep::run(&mut Frame::new(ctx)).unwrap_or(-1)
 }
 
 /// Continues [`underlay_ingress`]: an echo or a probe.

@@ -18,18 +18,39 @@ use aya_ebpf::{
 use bytemuck::must_cast;
 use overlay_ebpf::{
     abi::{
-        Call, Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample, EchoEvent, EndpointDropKey,
-        EndpointEntry, External, FdbEntry, FdbKey, Feature, GroState, Meter, MeterKey, MissEvent,
-        MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, RouteEntry,
-        RouteKey, RouterPortEntry, Scratch, Traffic, VtepEntry, VtepKey,
+        BlockEntry, BlockKey, Call, Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample,
+        EchoEvent, EndpointDropKey, EndpointEntry, External, FdbEntry, FdbKey, Feature, FloatEntry,
+        FloatKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, GroState, MappingEntry,
+        MappingKey, Meter, MeterKey, MissEvent, MissKey, NatBlock, NatChain, NatPort, Negative,
+        NeighborEntry, NeighborKey, NetworkEntry, OutsideEntry, OutsideKey, PathEntry, RouteEntry,
+        RouteKey, RouterPortEntry, Scratch, Traffic, UplinkEntry, VtepEntry, VtepKey,
     },
     wire::{eth::Mac, ipv6},
 };
 
 use crate::frame::Frame;
 
+macro_rules! lookup {
+    ($(#[$doc:meta])* $name:ident, $map:ident, $key:ty => $value:ty) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name(key: $key) -> Option<$value> {
+            let key = Key::new(key);
+            // SAFETY: programs only read this map, so nothing is inserted or removed between the
+            // look-up and the copy on this CPU; user space replaces an element as a whole, and a
+            // replaced one stays readable until this program has ended (RCU).
+            unsafe { $map.get(&key.key) }.copied()
+        }
+    };
+}
+
+mod atomic;
+mod nat;
+mod outside;
 mod router;
 
+pub use nat::*;
+pub use outside::{float, outside, reached_from_outside, uplink};
 pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route};
 
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
@@ -63,6 +84,43 @@ static ROUTER_PORTS: HashMap<u32, RouterPortEntry, 65_536, NO_PREALLOC> = HashMa
 
 #[btf_map(name = "routes")]
 static ROUTES: LpmTrie<RouteKey, RouteEntry, 16_384> = LpmTrie::new();
+
+#[btf_map(name = "uplink")]
+static UPLINK: Array<UplinkEntry, 1> = Array::new();
+
+#[btf_map(name = "outside")]
+static OUTSIDE: HashMap<OutsideKey, OutsideEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "floats")]
+static FLOATS: HashMap<FloatKey, FloatEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "blocks")]
+static BLOCKS: HashMap<BlockKey, BlockEntry, 65_536, NO_PREALLOC> = HashMap::new();
+
+#[btf_map(name = "nat_blocks")]
+static NAT_BLOCKS: Array<NatBlock, { NatBlock::SLOTS as usize }> = Array::new();
+
+#[btf_map(name = "nat_ports")]
+static NAT_PORTS: Array<NatPort, { (NatBlock::SLOTS * NatBlock::PORT_SLOTS) as usize }> =
+    Array::new();
+
+#[btf_map(name = "nat_chains")]
+static NAT_CHAINS: Array<NatChain, { NatChain::SLOTS as usize }> = Array::new();
+
+/// The programs write these tables: memory follows what is in them, by the kernel's own caches for programs.
+#[btf_map(name = "mappings")]
+static MAPPINGS: HashMap<MappingKey, MappingEntry, { FlowEntry::ENTRIES }, NO_PREALLOC> =
+    HashMap::new();
+
+#[btf_map(name = "flows")]
+static FLOWS: HashMap<FlowKey, FlowEntry, { FlowEntry::ENTRIES }, NO_PREALLOC> = HashMap::new();
+
+/// A flood of flows that nobody answers pushes out its like, and no flow that was answered.
+#[btf_map(name = "new_flows")]
+static NEW_FLOWS: LruHashMap<FlowKey, FlowEntry, { FlowEntry::ENTRIES }> = LruHashMap::new();
+
+#[btf_map(name = "fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 4096> = LruHashMap::new();
 
 #[btf_map(name = "lease")]
 static LEASE: Array<u64, 1> = Array::new();
@@ -195,20 +253,6 @@ impl<T> Key<T> {
             key,
         }
     }
-}
-
-macro_rules! lookup {
-    ($(#[$doc:meta])* $name:ident, $map:ident, $key:ty => $value:ty) => {
-        $(#[$doc])*
-        #[inline(always)]
-        pub(crate) fn $name(key: $key) -> Option<$value> {
-            let key = Key::new(key);
-            // SAFETY: programs only read this map, so nothing is inserted or removed between the
-            // look-up and the copy on this CPU; user space replaces an element as a whole, and a
-            // replaced one stays readable until this program has ended (RCU).
-            unsafe { $map.get(&key.key) }.copied()
-        }
-    };
 }
 
 /// Where an endpoint's frames for a MAC go. Notes the use of an entry that ages, once a second at

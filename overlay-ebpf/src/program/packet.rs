@@ -87,6 +87,22 @@ impl Packet {
         }
     }
 
+    /// The destination of an IPv4 packet, order of the wire.
+    #[inline(always)]
+    pub fn destination_ipv4(&self, frame: &Frame) -> Result<[u8; 4], DropReason> {
+        self.ipv4(frame).map(|ip| ip.dst_addr)
+    }
+
+    /// The source of an IP packet, as [`Self::destination`] has it.
+    #[inline(always)]
+    pub fn source(&self, frame: &Frame) -> Result<[u64; 2], DropReason> {
+        match self.l3 {
+            L3::Ipv4 => self.ipv4(frame).map(|ip| ipv6::mapped_halves(ip.src_addr)),
+            L3::Ipv6 => self.ipv6(frame).map(|ip| ipv6::halves(ip.source)),
+            L3::Arp | L3::Other => Ok([0; 2]),
+        }
+    }
+
     /// The source address of an IPv6 packet, order of the wire.
     #[inline(always)]
     pub fn source_ipv6(&self, frame: &Frame) -> Result<OnStack<[u8; 16]>, DropReason> {

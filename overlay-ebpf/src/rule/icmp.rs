@@ -16,6 +16,14 @@ pub enum IcmpError {
     Prohibited = 4,
     /// It is for the gateway itself, where nobody listens.
     PortUnreachable = 5,
+    /// It is for the outside, and its host has no uplink.
+    NoUplink = 6,
+    /// It is for the outside, where nothing gives its sender an address.
+    NatNone = 7,
+    /// Address translation knows no ports of its protocol.
+    NatProtocol = 8,
+    /// All external ports of its sender are in use.
+    NatExhausted = 9,
 }
 
 impl IcmpError {
@@ -36,6 +44,10 @@ impl IcmpError {
             3 => Self::HostUnreachable,
             4 => Self::Prohibited,
             5 => Self::PortUnreachable,
+            6 => Self::NoUplink,
+            7 => Self::NatNone,
+            8 => Self::NatProtocol,
+            9 => Self::NatExhausted,
             _ => Self::TooBig,
         }
     }
@@ -47,9 +59,10 @@ impl IcmpError {
         match self {
             Self::TooBig => [3, 4],
             Self::HopLimit => [11, 0],
-            Self::NoRoute => [3, 0],
+            Self::NoRoute | Self::NoUplink => [3, 0],
             Self::HostUnreachable => [3, 1],
-            Self::Prohibited => [3, 13],
+            // RFC 5508 REQ-8.
+            Self::Prohibited | Self::NatNone | Self::NatProtocol | Self::NatExhausted => [3, 13],
             Self::PortUnreachable => [3, 3],
         }
     }
@@ -61,9 +74,9 @@ impl IcmpError {
         match self {
             Self::TooBig => [2, 0],
             Self::HopLimit => [3, 0],
-            Self::NoRoute => [1, 0],
+            Self::NoRoute | Self::NoUplink => [1, 0],
             Self::HostUnreachable => [1, 3],
-            Self::Prohibited => [1, 1],
+            Self::Prohibited | Self::NatNone | Self::NatProtocol | Self::NatExhausted => [1, 1],
             Self::PortUnreachable => [1, 4],
         }
     }
@@ -73,13 +86,17 @@ impl IcmpError {
 mod tests {
     use super::*;
 
-    const ALL: [IcmpError; 6] = [
+    const ALL: [IcmpError; 10] = [
         IcmpError::TooBig,
         IcmpError::HopLimit,
         IcmpError::NoRoute,
         IcmpError::HostUnreachable,
         IcmpError::Prohibited,
         IcmpError::PortUnreachable,
+        IcmpError::NoUplink,
+        IcmpError::NatNone,
+        IcmpError::NatProtocol,
+        IcmpError::NatExhausted,
     ];
 
     #[test]

@@ -6,6 +6,7 @@ pub mod gro;
 pub mod icmp;
 pub mod miss;
 pub mod mtu;
+pub mod nat;
 pub mod route;
 pub mod sample;
 pub mod sender;

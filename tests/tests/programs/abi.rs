@@ -13,9 +13,12 @@ use aya_obj::{
 };
 use bytemuck::Zeroable;
 use overlay_ebpf::abi::{
-    ABI_VERSION, Counter, DropReason, DropSample, EndpointDropKey, EndpointEntry, FdbEntry, FdbKey,
-    MissEvent, MissKey, Negative, NeighborEntry, NeighborKey, NetworkEntry, PathEntry, RouteEntry,
-    RouteKey, RouterPortEntry, Traffic, VtepEntry, VtepKey, global, map, program,
+    ABI_VERSION, BlockEntry, BlockKey, Counter, DropReason, DropSample, EndpointDropKey,
+    EndpointEntry, FdbEntry, FdbKey, FloatEntry, FloatKey, FlowEntry, FlowKey, FragmentEntry,
+    FragmentKey, MappingEntry, MappingKey, MissEvent, MissKey, NatBlock, NatChain, NatPort,
+    Negative, NeighborEntry, NeighborKey, NetworkEntry, OutsideEntry, OutsideKey, PathEntry,
+    RouteEntry, RouteKey, RouterPortEntry, Traffic, UplinkEntry, VtepEntry, VtepKey, global, map,
+    program,
 };
 use overlay_user::datapath::OBJECT;
 
@@ -47,7 +50,7 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 18] {
+fn shapes() -> [MapShape; 29] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
@@ -62,6 +65,17 @@ fn shapes() -> [MapShape; 18] {
             value: ("RouteEntry", size_of::<RouteEntry>()),
             kind: BPF_MAP_TYPE_LPM_TRIE as u32,
         },
+        shape!(map::UPLINK, u32 => UplinkEntry, BPF_MAP_TYPE_ARRAY),
+        shape!(map::OUTSIDE, OutsideKey => OutsideEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::FLOATS, FloatKey => FloatEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::BLOCKS, BlockKey => BlockEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::NAT_BLOCKS, u32 => NatBlock, BPF_MAP_TYPE_ARRAY),
+        shape!(map::NAT_PORTS, u32 => NatPort, BPF_MAP_TYPE_ARRAY),
+        shape!(map::NAT_CHAINS, u32 => NatChain, BPF_MAP_TYPE_ARRAY),
+        shape!(map::MAPPINGS, MappingKey => MappingEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::FLOWS, FlowKey => FlowEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::NEW_FLOWS, FlowKey => FlowEntry, BPF_MAP_TYPE_LRU_HASH),
+        shape!(map::FRAGMENTS, FragmentKey => FragmentEntry, BPF_MAP_TYPE_LRU_HASH),
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),
         shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::EXTERNAL, u32 => u32, BPF_MAP_TYPE_ARRAY),
@@ -99,7 +113,7 @@ macro_rules! layout {
 }
 
 #[expect(clippy::too_many_lines, reason = "each field of each type is named")]
-fn layouts() -> [Layout; 18] {
+fn layouts() -> [Layout; 34] {
     [
         layout!("Key", FdbKey { vni, mac, reserved }),
         layout!(
@@ -223,6 +237,123 @@ fn layouts() -> [Layout; 18] {
                 reserved
             }
         ),
+        layout!(
+            "Value",
+            UplinkEntry {
+                ifindex,
+                mtu,
+                mac,
+                reserved,
+                next_hop,
+                subnet,
+                mask
+            }
+        ),
+        layout!("Key", OutsideKey { ip }),
+        layout!(
+            "Value",
+            OutsideEntry {
+                vni,
+                ip,
+                kind,
+                block_bits,
+                flags
+            }
+        ),
+        layout!("Key", FloatKey { vni, ip }),
+        layout!("Value", FloatEntry { external }),
+        layout!(
+            "Key",
+            BlockKey {
+                ip,
+                number,
+                reserved
+            }
+        ),
+        layout!(
+            "Value",
+            BlockEntry {
+                slot,
+                ifindex,
+                vni,
+                ports,
+                index,
+                flags
+            }
+        ),
+        layout!(
+            "Value",
+            NatBlock {
+                ip,
+                first_port,
+                ports,
+                endpoint,
+                vni,
+                flags,
+                cursor,
+                used,
+                early,
+                bits
+            }
+        ),
+        layout!(
+            "Value",
+            NatPort {
+                ip,
+                port,
+                endpoint,
+                established,
+                epoch,
+                protocol,
+                phase,
+                used_s,
+                reserved
+            }
+        ),
+        layout!("Value", NatChain { blocks }),
+        layout!(
+            "Key",
+            MappingKey {
+                endpoint,
+                port,
+                ip,
+                protocol
+            }
+        ),
+        layout!("Value", MappingEntry { slot, epoch }),
+        layout!(
+            "Key",
+            FlowKey {
+                endpoint,
+                protocol,
+                local,
+                remote,
+                local_port,
+                remote_port
+            }
+        ),
+        layout!(
+            "Value",
+            FlowEntry {
+                slot,
+                used_s,
+                state,
+                external,
+                port,
+                epoch
+            }
+        ),
+        layout!(
+            "Key",
+            FragmentKey {
+                endpoint,
+                source,
+                destination,
+                id,
+                protocol
+            }
+        ),
+        layout!("Value", FragmentEntry { ip, vni, until_s }),
         layout!("Key", MissKey { vni, kind, address }),
         layout!(
             "Value",
@@ -279,7 +410,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 18] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
@@ -287,6 +418,12 @@ const PROGRAMS: [&str; 12] = [
     program::SEND_PROBE,
     program::ECHO,
     program::ROUTE,
+    program::UPLINK_INGRESS,
+    program::TO_OUTSIDE,
+    program::FROM_OUTSIDE,
+    program::NAT_OPEN,
+    program::NAT_ERROR,
+    program::NAT_SWEEP,
     program::PROBE_ENCAP,
     program::PROBE_DECAP_L3,
     program::PROBE_DECAP_L4,

@@ -187,6 +187,12 @@ impl Datapath {
         ] {
             classifier(&mut ebpf, name).load().unwrap();
         }
+        // Objects of earlier commits have none.
+        if ebpf.program(program::UPLINK_INGRESS).is_some() {
+            classifier(&mut ebpf, program::UPLINK_INGRESS)
+                .load()
+                .unwrap();
+        }
         let calls = fill_calls(&mut ebpf);
         if !settings.without_network {
             if previous::is(&ebpf) {

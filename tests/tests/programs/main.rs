@@ -25,6 +25,7 @@ mod live;
 mod neighbor;
 mod network;
 mod on_demand;
+mod outside;
 mod previous;
 mod reasons;
 mod router;

@@ -6,14 +6,30 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    echo, endpoint, group, neighbor, on_demand, router, sender, slow_path, underlay,
+    echo, endpoint, group, neighbor, on_demand, outside, router, sender, slow_path, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
-const OUT_OF_REACH: [(DropReason, &str); 4] = [
+const OUT_OF_REACH: [(DropReason, &str); 8] = [
     (
         DropReason::EchoLimited,
         "it takes many frames: `echo::a_host_gets_so_many_back_and_no_more`",
+    ),
+    (
+        DropReason::NoUplink,
+        "the sender is told: `outside::without_a_way_out_the_sender_is_told`",
+    ),
+    (
+        DropReason::NatNone,
+        "the sender is told: `outside::without_a_way_out_the_sender_is_told`",
+    ),
+    (
+        DropReason::NatProtocol,
+        "the sender is told: `outside::protocols_without_ports_are_refused_by_snat_and_pass_a_float`",
+    ),
+    (
+        DropReason::NatExhausted,
+        "the sender is told: `outside::an_endpoint_without_ports_is_refused_and_told_and_nothing_leaves_untranslated`",
     ),
     (
         DropReason::ProgramMissing,
@@ -43,6 +59,8 @@ fn tables() -> Vec<Case> {
         neighbor::nd_answers(),
         neighbor::nd_refusals(),
         on_demand::misses(),
+        outside::refusals(),
+        outside::refusals_from_outside(),
         router::refusals(),
         underlay::decapsulation(),
         underlay::congestion(),

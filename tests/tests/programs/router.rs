@@ -29,7 +29,7 @@ use crate::{
     network::{BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, MTU, VNI, insert, mapped},
 };
 
-const ROUTER: u32 = 9;
+pub(crate) const ROUTER: u32 = 9;
 /// The network behind the router.
 const FAR_VNI: u32 = 50;
 const FAR_MTU: u16 = 1400;
@@ -37,7 +37,7 @@ const FAR_MTU: u16 = 1400;
 const MAC: [u8; 6] = [0x02, 0x00, 0x5e, 0x00, 0x01, 0x01];
 
 /// In blue's network.
-const GATEWAY: Endpoint = Endpoint {
+pub(crate) const GATEWAY: Endpoint = Endpoint {
     mac: MAC,
     ipv4: [7, 7, 7, 1],
     ipv6: ip6(0, 1),
@@ -68,21 +68,49 @@ const fn by_gateway(to: Endpoint) -> Endpoint {
     Endpoint { mac: MAC, ..to }
 }
 
+/// Adds a route of any router that needs no next hop.
+pub(crate) fn add_route_of(
+    ebpf: &mut Ebpf,
+    router: u32,
+    ip: [u8; 16],
+    bits: u32,
+    kind: u8,
+    vni: u32,
+) {
+    insert_route(
+        ebpf,
+        RouteKey::ipv6(router, ip),
+        bits,
+        RouteEntry {
+            vni,
+            kind,
+            ..RouteEntry::zeroed()
+        },
+    );
+}
+
 fn add_route(ebpf: &mut Ebpf, ip: [u8; 16], bits: u32, kind: u8, vni: u32, next_hop: [u8; 16]) {
+    insert_route(
+        ebpf,
+        RouteKey::ipv6(ROUTER, ip),
+        bits,
+        RouteEntry {
+            vni,
+            next_hop,
+            kind,
+            ..RouteEntry::zeroed()
+        },
+    );
+}
+
+fn insert_route(ebpf: &mut Ebpf, key: RouteKey, bits: u32, entry: RouteEntry) {
     let map = ebpf.map_mut(map::ROUTES).unwrap();
     let mut routes: LpmTrie<_, RouteKey, RouteEntry> = map.try_into().unwrap();
-    let key = RouteKey::ipv6(ROUTER, ip);
-    let entry = RouteEntry {
-        vni,
-        next_hop,
-        kind,
-        ..RouteEntry::zeroed()
-    };
     let key = Key::new(RouteKey::ROUTER_BITS + bits, key);
     routes.insert(&key, entry, 0).unwrap();
 }
 
-fn joined() -> Datapath {
+pub(crate) fn joined() -> Datapath {
     let mut datapath = Datapath::load(Settings::default());
     let ebpf = &mut datapath.ebpf;
     let network = NetworkEntry {
@@ -174,7 +202,7 @@ fn tunnelled(inner: &[u8]) -> Vec<u8> {
 }
 
 /// An ICMP error of the gateway's about a frame, which is quoted as far as there is more than `quoted` bytes of it.
-fn error4(about: &[u8], quoted: usize, kind: Icmpv4Type) -> Vec<u8> {
+pub(crate) fn error4(about: &[u8], quoted: usize, kind: Icmpv4Type) -> Vec<u8> {
     let ip = Ipv4Header::new(0, 64, ip_number::ICMP, GATEWAY.ipv4, BLUE.ipv4).unwrap();
     let mut ip = ip;
     ip.dont_fragment = true;

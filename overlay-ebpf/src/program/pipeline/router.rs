@@ -1,7 +1,7 @@
 //! The stages that a packet to a gateway passes, in their order.
 
 use overlay_ebpf::{
-    abi::{Counter, DropReason, EndpointEntry, RouteEntry},
+    abi::{Call, Counter, DropReason, EndpointEntry, RouteEntry},
     rule::{icmp::IcmpError, mtu as rule, route},
     wire::eth::{self, Mac},
 };
@@ -38,6 +38,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
         _ if !route::is_routable(destination) => return refuse(IcmpError::NoRoute),
         RouteEntry::CONNECTED => destination,
         RouteEntry::VIA => maps::next_hop_of(&route),
+        RouteEntry::OUTSIDE => return Err(leave(frame, &packet, &from)),
         _ => return refuse(IcmpError::Prohibited),
     };
     if !hop::is_left(frame, &packet)? {
@@ -84,6 +85,25 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     let action = endpoint::to_vtep(frame, &packet, &from, &way, longest)?;
     count::sent(&from, volume);
     Ok(action)
+}
+
+/// Has a packet sent out of the overlay, by a program of its own.
+#[inline(always)]
+fn leave(frame: &mut Frame, packet: &Packet, from: &EndpointEntry) -> DropReason {
+    let longest = packet.segments(frame).longest_packet(frame);
+    let Some(uplink) = maps::uplink() else {
+        return refusal::refuse(frame, from, IcmpError::NoUplink, 0);
+    };
+    if let Err(reason) = mtu::check(frame, from, longest, uplink.mtu) {
+        return reason;
+    }
+    match hop::spend(frame, packet) {
+        Ok(true) => {}
+        Ok(false) => return refusal::refuse(frame, from, IcmpError::HopLimit, 0),
+        Err(reason) => return reason,
+    }
+    maps::with_scratch(|scratch| scratch.opened = 0);
+    maps::continue_with(Call::ToOutside, frame)
 }
 
 /// No endpoint of the network is known to have the address: the agent is told of it where it may find one, the sender

@@ -25,6 +25,28 @@ pub fn is_left(frame: &Frame, packet: &Packet) -> Result<bool, DropReason> {
     Ok(left > 1)
 }
 
+/// Takes one hop off a packet that may take another. `false`: it may not.
+#[inline(always)]
+pub fn spend(frame: &mut Frame, packet: &Packet) -> Result<bool, DropReason> {
+    if packet.l3 == L3::Ipv4 {
+        let ip = frame.header_mut::<Ipv4Hdr>(eth::LEN)?;
+        if ip.ttl <= 1 {
+            return Ok(false);
+        }
+        ipv4::take_hop(ip);
+        return Ok(true);
+    }
+    let ip = frame.header_mut::<Ipv6Hdr>(eth::LEN)?;
+    let left = ip.hop_limit;
+    if left <= 1 {
+        return Ok(false);
+    }
+    let protocol = ip.next_header;
+    ip.hop_limit = left - 1;
+    frame.mend_sum([protocol, left], [protocol, left - 1]);
+    Ok(true)
+}
+
 /// Takes one hop off.
 #[inline(always)]
 pub fn take(frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {

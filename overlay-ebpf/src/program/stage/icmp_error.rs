@@ -55,6 +55,10 @@ const fn reason(error: IcmpError) -> DropReason {
         IcmpError::HostUnreachable => DropReason::HostUnreachable,
         IcmpError::Prohibited => DropReason::RouteProhibited,
         IcmpError::PortUnreachable => DropReason::GatewayService,
+        IcmpError::NoUplink => DropReason::NoUplink,
+        IcmpError::NatNone => DropReason::NatNone,
+        IcmpError::NatProtocol => DropReason::NatProtocol,
+        IcmpError::NatExhausted => DropReason::NatExhausted,
     }
 }
 
