@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,7 +26,7 @@ use access::URL_FORMS;
 pub use access::{RegistryFlags, RegistryUrl};
 pub use value::{
     CacheEntries, CacheIdle, Entries, LogFormat, LogSetting, MetricsAddress, NegativeTtl,
-    NodeGrace, Patience, Port, Quarantine, WatchPeriod,
+    NodeGrace, Patience, Port, PortRange, Quarantine, WatchPeriod,
 };
 
 const DEFAULT_INSTANCE: &str = "default";
@@ -38,6 +39,8 @@ const DEFAULT_CACHE_ENTRIES: u32 = 65_536;
 pub(crate) const DEFAULT_NODE_GRACE: Duration = Duration::from_mins(1);
 const DEFAULT_CACHE_IDLE: Duration = Duration::from_mins(5);
 const DEFAULT_NEGATIVE_TTL: Duration = Duration::from_secs(5);
+/// The dynamic ports of RFC 6335 section 6.
+const DEFAULT_SNAT_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 
 /// Why a configuration was refused. Each text is one line for the user.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,9 @@ pub enum ConfigError {
     /// No UDP port.
     #[error("UDP port {0:?} is not a number from 1 to 65535")]
     Port(String),
+    /// No range of ports, or too small a one.
+    #[error("{0:?} is no range of 256 or more ports from 1024 on: write for example 49152-65535")]
+    PortRange(String),
     /// A map's capacity out of range.
     #[error("{text:?} is not a number of entries from {min} to {max}")]
     Entries {
@@ -188,6 +194,13 @@ pub struct Settings {
     )]
     #[serde(rename = "vni")]
     pub vnis: Vec<NetworkRef>,
+    /// The interface to the outside, for routers that lead there [default: the underlay's]
+    #[arg(long, value_name = "IF", env = "OVERLAY_UPLINK")]
+    pub uplink: Option<IfName>,
+    /// Ports of this host's own address that endpoints of networks with SNAT by it share, and the host's sockets
+    /// don't get [default: 49152-65535]
+    #[arg(long, value_name = "FIRST-LAST", env = "OVERLAY_SNAT_PORTS")]
+    pub snat_ports: Option<PortRange>,
     /// This host's name in the registry [default: the hostname]
     #[arg(long, value_name = "NAME", env = "OVERLAY_NODE")]
     pub node: Option<Name>,
@@ -292,6 +305,8 @@ impl Settings {
             } else {
                 self.vnis
             },
+            uplink: self.uplink.or(weaker.uplink),
+            snat_ports: self.snat_ports.or(weaker.snat_ports),
             node: self.node.or(weaker.node),
             local_ip: self.local_ip.or(weaker.local_ip),
             port: self.port.or(weaker.port),
@@ -321,6 +336,10 @@ pub struct Config {
     pub vnis: Vec<NetworkRef>,
     /// The way to the registry; its files were there when this was made.
     pub registry: RegistrySettings,
+    /// The interface to the outside.
+    pub uplink: IfName,
+    /// Ports of this host's own address that endpoints share.
+    pub snat_ports: RangeInclusive<u16>,
     /// This host's name in the registry.
     pub node: Name,
     /// The VTEP's address; `None`: the interface's first.
@@ -374,9 +393,14 @@ impl Config {
                 vnis.push(vni);
             }
         }
+        let iface = settings.iface.ok_or(ConfigError::NoInterface)?;
         Ok(Self {
             instance: settings.instance.unwrap_or_else(default_instance),
-            iface: settings.iface.ok_or(ConfigError::NoInterface)?,
+            uplink: settings.uplink.unwrap_or_else(|| iface.clone()),
+            snat_ports: settings
+                .snat_ports
+                .map_or(DEFAULT_SNAT_PORTS, |ports| ports.0),
+            iface,
             vnis,
             registry,
             node: settings.node.unwrap_or_else(default_node),

@@ -457,6 +457,7 @@ mod tests {
             mtu: Some(1400),
             flood: None,
             learning: None,
+            snat: None,
         };
         assert_eq!(
             sent(set).await,

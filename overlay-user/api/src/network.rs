@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorKind, Method, Name, Operation, OperationError, Vni, VniChoice};
+use crate::{ErrorKind, Method, Name, Operation, OperationError, SnatChoice, Vni, VniChoice};
 
 /// Why a network's definition was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -219,13 +219,17 @@ pub struct SetNetwork {
     #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", value_parser = on_or_off))]
     #[serde(default)]
     pub learning: Option<bool>,
+    /// Whose address endpoints without a float have outside: none, host, or a pool's name
+    #[cfg_attr(feature = "cli", arg(long, value_name = "none|host|POOL"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat: Option<SnatChoice>,
 }
 
 impl SetNetwork {
     /// Whether it changes nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.mtu.is_none() && self.flood.is_none() && self.learning.is_none()
+        self.mtu.is_none() && self.flood.is_none() && self.learning.is_none() && self.snat.is_none()
     }
 }
 

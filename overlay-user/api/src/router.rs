@@ -78,6 +78,49 @@ impl Operation for RemoveRouter {
     const VERB: &'static str = "router rm";
 }
 
+/// How a router leads out of the overlay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Outside {
+    /// Not at all.
+    #[default]
+    None,
+    /// Each host by its own uplink.
+    Host,
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Host => "host",
+        })
+    }
+}
+
+/// Changes a router while traffic runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(deny_unknown_fields)]
+pub struct SetRouter {
+    /// Its name
+    pub name: Name,
+    /// How it leads out of the overlay
+    #[cfg_attr(feature = "cli", arg(long, required = true, value_name = "none|host"))]
+    #[serde(default)]
+    pub outside: Option<Outside>,
+}
+
+impl Operation for SetRouter {
+    type Answer = RouterView;
+    const METHOD: Method = Method::Patch;
+    const PATH: &'static str = "/v1/routers/{name}";
+    const VERB: &'static str = "router set";
+}
+
 /// Joins a network to a router: from then on the network has gateways, and its endpoints reach the router's other
 /// networks by them.
 ///
@@ -123,12 +166,12 @@ impl Operation for DetachRouter {
     const VERB: &'static str = "router detach";
 }
 
-/// Where a route leads: `via A`, or `blackhole`.
+/// Where a route leads: `via A`, `outside` or `blackhole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "schema",
     derive(schemars::JsonSchema),
-    schemars(extend("examples" = ["via 7.7.7.9", "blackhole"]))
+    schemars(extend("examples" = ["via 7.7.7.9", "outside", "blackhole"]))
 )]
 #[serde(try_from = "String", into = "String")]
 pub enum RouteTarget {
@@ -136,6 +179,8 @@ pub enum RouteTarget {
     Via(IpAddr),
     /// Nowhere: refused with an ICMP error.
     Blackhole,
+    /// Out of the overlay.
+    Outside,
 }
 
 impl FromStr for RouteTarget {
@@ -144,6 +189,9 @@ impl FromStr for RouteTarget {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(' ') {
             None if text == "blackhole" => Ok(Self::Blackhole),
+            None if text == "outside" => Ok(Self::Outside),
+            Some(("via", "blackhole")) => Ok(Self::Blackhole),
+            Some(("via", "outside")) => Ok(Self::Outside),
             Some(("via", hop)) => hop
                 .trim()
                 .parse()
@@ -176,6 +224,7 @@ impl fmt::Display for RouteTarget {
         match self {
             Self::Via(hop) => write!(f, "via {hop}"),
             Self::Blackhole => f.pad("blackhole"),
+            Self::Outside => f.pad("outside"),
         }
     }
 }
@@ -232,6 +281,9 @@ pub struct RouterView {
     pub id: u32,
     /// The MAC of its gateways.
     pub mac: Mac,
+    /// How it leads out of the overlay.
+    #[serde(default)]
+    pub outside: Outside,
     /// Its networks, by VNI.
     pub ports: Vec<RouterPortView>,
     /// Its routes beside those to its networks, by prefix.
@@ -268,7 +320,7 @@ mod tests {
 
     #[test]
     fn route_targets_print_as_they_parse() {
-        for text in ["via 7.7.7.9", "via fd00::9", "blackhole"] {
+        for text in ["via 7.7.7.9", "via fd00::9", "blackhole", "outside"] {
             assert_eq!(text.parse::<RouteTarget>().unwrap().to_string(), text);
         }
         for text in ["", "via", "via x", "blackhole 7.7.7.9", "7.7.7.9"] {

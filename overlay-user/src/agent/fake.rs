@@ -242,6 +242,7 @@ pub(crate) fn router() -> RouterView {
         name: "r1".parse().unwrap(),
         id: 1,
         mac: GATEWAY_MAC.try_into().unwrap(),
+        outside: Outside::None,
         ports: vec![RouterPortView {
             vni: network().vni,
             network: Some(network().name),
@@ -251,6 +252,30 @@ pub(crate) fn router() -> RouterView {
             prefix: "10.9.0.0/16".parse().unwrap(),
             target: "via 7.7.7.9".parse().unwrap(),
         }],
+    }
+}
+
+pub(crate) fn float() -> FloatView {
+    FloatView {
+        ip: "203.0.113.5".parse().unwrap(),
+        endpoint: "web".parse().unwrap(),
+        vni: network().vni,
+        own: "7.7.7.2".parse().unwrap(),
+        node: Some("h1".parse().unwrap()),
+        problem: None,
+    }
+}
+
+pub(crate) fn pool() -> PoolView {
+    PoolView {
+        name: "public".parse().unwrap(),
+        ips: vec!["203.0.113.8/29".parse().unwrap()],
+        block: 1024,
+        max_blocks: 8,
+        filter: Filter::Flow,
+        used: 3,
+        blocks: 504,
+        networks: vec![network().name],
     }
 }
 
@@ -402,6 +427,32 @@ impl Default for Fake {
             .with(|_: ListRouters| vec![router()])
             .with(|_: ShowRouter| router())
             .with(|RemoveRouter { name }| removed(&name))
+            .with(|set: SetRouter| RouterView {
+                outside: set.outside.unwrap_or_default(),
+                ..router()
+            })
+            .with(|add: AddFloat| FloatView {
+                ip: add.ip,
+                endpoint: add.endpoint,
+                ..float()
+            })
+            .with(|to: MoveFloat| FloatView {
+                ip: to.ip,
+                endpoint: to.endpoint,
+                ..float()
+            })
+            .with(|_: ListFloats| vec![float()])
+            .with(|RemoveFloat { ip }| RemovedView {
+                removed: ip == float().ip,
+            })
+            .with(|create: CreatePool| PoolView {
+                name: create.name,
+                ips: create.ips,
+                used: 0,
+                ..pool()
+            })
+            .with(|_: ListPools| vec![pool()])
+            .with(|RemovePool { name }| removed(&name))
             .with(|_: AttachRouter| router())
             .with(|detach: DetachRouter| removed(&detach.router))
             .with(|add: AddRoute| RouteView {

@@ -35,6 +35,7 @@ mod monitor;
 pub mod offline;
 pub mod offline_registry;
 mod operations;
+mod outside;
 mod paths;
 mod ping;
 mod pinned;
@@ -319,6 +320,18 @@ async fn serve(
         mtu: underlay.mtu,
     };
     let probing = tokio::spawn(prober.run());
+    let (leaving, way_out) = watch::channel(outside::WayOut::default());
+    let outside = outside::Keeper {
+        platform: Arc::clone(&platform),
+        translator: Arc::clone(&datapath) as Arc<dyn datapath::Translator>,
+        registry: Arc::clone(&registry),
+        observer: observer.clone(),
+        node: config.node.clone(),
+        uplink: config.uplink.clone(),
+        ports: config.snat_ports.clone(),
+        way_out: leaving,
+    };
+    let outside = tokio::spawn(outside.run());
     let clients = Clients::start().context("no threads for clients")?;
     if let Some(listener) = measured_at {
         let sources = Sources {
@@ -343,9 +356,11 @@ async fn serve(
         underlay,
         registry,
         platform,
+        translator: Arc::clone(&datapath) as Arc<dyn datapath::Translator>,
         datapath,
         maps,
         observer: observer.clone(),
+        way_out,
         session,
         fast_path_problem,
         paths: paths_to_hosts,
@@ -380,6 +395,7 @@ async fn serve(
     living.abort();
     announcing.abort();
     probing.abort();
+    outside.abort();
     answering.abort();
     claim.release(paths);
     reason

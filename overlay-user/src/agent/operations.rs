@@ -5,6 +5,7 @@ mod drops;
 mod endpoint;
 mod import;
 mod network;
+mod outside;
 mod registry;
 mod router;
 mod status;

@@ -25,12 +25,14 @@ mod down;
 mod drops;
 mod endpoint;
 mod error;
+mod float;
 mod import;
 mod manual;
 mod monitor;
 mod network;
 mod output;
 mod ping;
+mod pool;
 mod registry;
 mod removal;
 mod router;
@@ -143,6 +145,12 @@ pub enum Command {
     /// Routers: what joins networks
     #[command(subcommand, after_help = router::EXAMPLES)]
     Router(router::RouterVerb),
+    /// Floats: external addresses of one endpoint each
+    #[command(subcommand, after_help = float::EXAMPLES)]
+    Float(float::FloatVerb),
+    /// Pools: external addresses that endpoints share
+    #[command(subcommand, after_help = pool::EXAMPLES)]
+    Pool(pool::PoolVerb),
     /// The nodes' tunnel ends
     #[command(subcommand, after_help = vtep::EXAMPLES)]
     Vtep(vtep::VtepVerb),
@@ -320,6 +328,8 @@ impl Command {
             Self::Network(verb) => verb.execute(context).await,
             Self::Endpoint(verb) => verb.execute(context).await,
             Self::Router(verb) => verb.execute(context).await,
+            Self::Float(verb) => verb.execute(context).await,
+            Self::Pool(verb) => verb.execute(context).await,
             Self::Vtep(verb) => verb.execute(context).await,
             Self::Status(args) => args.execute(context).await,
             Self::Drops(args) => args.execute(context).await,

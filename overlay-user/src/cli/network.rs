@@ -33,6 +33,7 @@ Examples:
   overlay network set blue --mtu 1400      every interface follows, traffic goes on
   overlay network set blue --mtu 0         what the narrowest host's underlay leaves, again
   overlay network set blue --flood head-end --learning on
+  overlay network set blue --snat host     endpoints reach the outside by their hosts' addresses
 
 What is not named stays. A larger MTU than an endpoint's host can carry is refused.";
 

@@ -2,13 +2,12 @@
 
 use std::fmt::Display;
 
+use serde::Serialize;
+
 use super::{CommandError, Output};
-use crate::{
-    agent::{
-        api::{ErrorKind, OperationError},
-        client::ClientError,
-    },
-    model::Name,
+use crate::agent::{
+    api::{ErrorKind, OperationError},
+    client::ClientError,
 };
 
 /// What became of things that were to be removed.
@@ -57,10 +56,10 @@ impl<R, T> Removal<R, T> {
     }
 }
 
-impl Removal<Name, ()> {
+impl<R: Display + Serialize> Removal<R, ()> {
     /// Prints what was removed, and what was not there.
     pub(super) fn show(&self, output: &mut Output<'_>, noun: &str) -> std::io::Result<()> {
-        let names = |is_removed: bool| -> Vec<&Name> {
+        let names = |is_removed: bool| -> Vec<&R> {
             let done = self.done.iter();
             done.filter(|(_, removed)| removed.is_some() == is_removed)
                 .map(|(name, _)| name)

@@ -12,7 +12,7 @@ use super::{CommandError, Context, completions, removal, watch::WatchArgs};
 use crate::{
     agent::api::{
         AddRoute, AttachRouter, CreateRouter, DetachRouter, ListRouters, RemoveRoute, RemoveRouter,
-        RouteView, RouterPortView, RouterView, ShowRouter,
+        RouteView, RouterPortView, RouterView, SetRouter, ShowRouter,
     },
     model::{Name, RouteTarget},
     observe::table::{Table, list},
@@ -29,6 +29,14 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   overlay router create r1
   overlay router create r1 --mac 02:00:00:00:00:01";
+
+const SET_EXAMPLES: &str = "\
+Examples:
+  overlay router set r1 --outside host       a default route out of each host's uplink
+  overlay router set r1 --outside none
+
+Who may leave says the network (`overlay network set N --snat host`) or a float (`overlay float add`). IPv6 addresses of
+global scope leave as they are.";
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -60,6 +68,7 @@ const ROUTE_EXAMPLES: &str = "\
 Examples:
   overlay router route add r1 10.9.0.0/16 via 7.7.7.9      an endpoint that routes on
   overlay router route add r1 10.66.0.0/16 blackhole
+  overlay router route add r1 192.0.2.0/24 outside
   overlay router route ls r1
   overlay router route rm r1 10.9.0.0/16";
 
@@ -69,6 +78,12 @@ pub enum RouterVerb {
     /// Make a router, which joins no network yet
     #[command(after_help = CREATE_EXAMPLES)]
     Create(CreateRouter),
+    /// Change a router while traffic runs
+    #[command(
+        after_help = SET_EXAMPLES,
+        mut_arg("name", completions::of(completions::routers))
+    )]
+    Set(SetRouter),
     /// Join a network to a router
     #[command(
         after_help = ATTACH_EXAMPLES,
@@ -120,8 +135,8 @@ pub enum RouteVerb {
         /// Where to
         #[arg(value_name = "CIDR")]
         prefix: IpNet,
-        /// Which way: via A, A an endpoint's address; or blackhole
-        #[arg(required = true, num_args = 1..=2, value_name = "via A|blackhole")]
+        /// Which way: via A, A an endpoint's address; outside; or blackhole
+        #[arg(required = true, num_args = 1..=2, value_name = "via A|outside|blackhole")]
         target: Vec<String>,
     },
     /// List a router's routes
@@ -153,6 +168,11 @@ impl RouterVerb {
                 output.show(&made, |made, out| {
                     writeln!(out, "router {} created", made.name)
                 })?;
+            }
+            Self::Set(request) => {
+                let work = format!("changing router {}", request.name);
+                let router = output.during(work, client.call(&request)).await?;
+                output.show(&router, |router, out| details(router).write(out))?;
             }
             Self::Attach(request) => {
                 let work = format!("attaching network {}", request.network);
@@ -288,6 +308,7 @@ fn details(router: &RouterView) -> Table {
         ("Name", router.name.to_string()),
         ("Number", router.id.to_string()),
         ("MAC", router.mac.to_string()),
+        ("Outside", router.outside.to_string()),
         ("Networks", list(&networks)),
         ("Routes", list(&routes)),
     ])

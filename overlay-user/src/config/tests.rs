@@ -44,6 +44,8 @@ fn defaults_fill_what_nobody_says() {
     let expected = Config {
         instance: "default".parse().unwrap(),
         iface: "eth0".parse().unwrap(),
+        uplink: "eth0".parse().unwrap(),
+        snat_ports: 49_152..=65_535,
         vnis: vec![],
         registry: access("sqlite:///var/lib/overlay/registry.db", 30),
         node: "h1".parse().unwrap(),
@@ -82,6 +84,8 @@ fn every_key_of_the_file_counts() {
     let expected = Config {
         instance: "h1".parse().unwrap(),
         iface: "u1".parse().unwrap(),
+        uplink: "u1".parse().unwrap(),
+        snat_ports: 49_152..=65_535,
         vnis: vec!["42".parse().unwrap(), "43".parse().unwrap()],
         registry: RegistrySettings {
             ca: Some(ca.path().to_owned()),

@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     str::FromStr,
     time::Duration,
 };
@@ -24,6 +25,27 @@ impl FromStr for Port {
         match text.parse() {
             Ok(number) if number != 0 => Ok(Self(number)),
             _ => Err(ConfigError::Port(text.to_owned())),
+        }
+    }
+}
+
+/// A range of ports, `FIRST-LAST`: 1024..=65535, 256 or more of them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PortRange(pub(super) RangeInclusive<u16>);
+
+impl FromStr for PortRange {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const LEAST: u16 = 256;
+        let ends = text.split_once('-');
+        let range = ends.and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        match range {
+            Some((first @ 1024.., last)) if last >= first && last - first >= LEAST - 1 => {
+                Ok(Self(first..=last))
+            }
+            _ => Err(ConfigError::PortRange(text.to_owned())),
         }
     }
 }
@@ -211,6 +233,7 @@ from_the_file! {
     (const MIN: u64, const MAX: u64) Period<MIN, MAX>, String;
     () MetricsAddress, String;
     () LogSetting, String;
+    () PortRange, String;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{
     storage::Storage,
     traffic_slots::TrafficSlots,
 };
-use crate::model::{Revision, Row};
+use crate::model::{BlockKey, Revision, Row};
 
 /// What entries carry that the model leaves to the datapath: numbers of its own.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Numbering {
     pub vteps: VtepNumbers,
     /// This host's endpoints by their host-side interfaces.
     pub endpoints: Numbers<u32>,
+    /// The slots of `nat_blocks`; slot 0 is nobody's.
+    pub blocks: Numbers<BlockKey>,
     /// Seconds of `CLOCK_MONOTONIC`, modulo 2^16.
     pub now_s: u16,
 }

@@ -46,18 +46,18 @@ const GLANCE: usize = 512;
 
 /// Programs, maps and links of one instance.
 pub struct Kernel {
-    settings: DatapathSettings,
-    pins: Pins,
-    hook: Hook,
+    pub(super) settings: DatapathSettings,
+    pub(super) pins: Pins,
+    pub(super) hook: Hook,
     /// Misses that came out of the ring and found no place in their network's queue.
     lost_misses: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
 /// What changes while the agent runs.
-struct State {
-    ebpf: Ebpf,
-    maps: Maps,
+pub(super) struct State {
+    pub(super) ebpf: Ebpf,
+    pub(super) maps: Maps,
     pinned: PinnedMaps,
     calls: Calls,
     /// Interfaces that have this version's `endpoint_ingress`.
@@ -68,6 +68,8 @@ struct State {
     slow_path: Option<u32>,
     /// The underlay device, if it has this version's `underlay_ingress`.
     underlay: Option<u32>,
+    /// The uplink, if it is another one and has this version's `uplink_ingress`.
+    pub(super) uplink: Option<u32>,
     /// The last endpoint's interface that [`Datapath::detached`] looked at.
     seen: u32,
 }
@@ -106,7 +108,7 @@ impl Kernel {
         for name in restore::PROGRAMS {
             object::load_and_pin(&mut ebpf, &pins, name)?;
         }
-        for name in [program::INJECT, program::INJECT_ECHO] {
+        for name in [program::INJECT, program::INJECT_ECHO, program::NAT_SWEEP] {
             object::load(&mut ebpf, name)?;
         }
         if settings.log_drops {
@@ -122,6 +124,7 @@ impl Kernel {
             external: BTreeSet::new(),
             slow_path: None,
             underlay: None,
+            uplink: None,
             seen: 0,
         });
         Ok(Self {
@@ -135,7 +138,7 @@ impl Kernel {
 
     /// A thread that panicked while it held the lock left at worst a table half written, which the
     /// next reconciliation finds.
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -401,6 +404,7 @@ impl Datapath for Kernel {
         let mut state = self.state();
         state.attached.clear();
         state.underlay = None;
+        state.uplink = None;
     }
 
     fn attach_underlay(&self) -> Result<(), DatapathError> {
@@ -515,7 +519,7 @@ fn name_of(ifindex: u32) -> Result<CString, Errno> {
     }
 }
 
-fn interface_name(ifindex: u32) -> Result<String, DatapathError> {
+pub(super) fn interface_name(ifindex: u32) -> Result<String, DatapathError> {
     name_of(ifindex)
         .map_err(io::Error::from)
         .map(|name| name.to_string_lossy().into_owned())

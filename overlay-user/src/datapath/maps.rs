@@ -14,13 +14,14 @@ use super::{
     counts::Counts,
     encode::{Encode as _, Numbering},
     map_handle::{failed, now, typed},
+    nat::NatMaps,
     numbers::{Numbers, VtepNumbers},
     tables::{BpfTables, ResizedTables},
     traffic_slots::TrafficSlots,
 };
 use crate::model::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborRow, NetworkRow, PortCounts, Rows,
-    Tables, Traffic, Vni, Vtep, VtepAddr, VtepPath, VtepRow,
+    BlockKey, BlockRow, BlockUse, EndpointRow, FdbKey, FdbRow, FdbTarget, MapUsage, NeighborRow,
+    NetworkRow, PortCounts, Rows, Tables, Traffic, Vni, Vtep, VtepAddr, VtepPath, VtepRow,
 };
 
 /// Every map of the datapath.
@@ -30,6 +31,7 @@ pub(super) struct Maps {
     lease: Array<MapData, u64>,
     external: Array<MapData, u32>,
     pub(super) counts: Counts,
+    pub(super) nat: NatMaps,
     negative: HashMap<MapData, abi::MissKey, abi::Negative>,
     /// Taken by who reads it.
     misses: Option<RingBuf<MapData>>,
@@ -45,6 +47,7 @@ impl Maps {
             lease: typed(ebpf, map::LEASE)?,
             external: typed(ebpf, map::EXTERNAL)?,
             counts: Counts::take(ebpf)?,
+            nat: NatMaps::take(ebpf)?,
             negative: typed(ebpf, map::NEGATIVE)?,
             misses: Some(typed(ebpf, map::MISSES)?),
             numbering: Numbering::default(),
@@ -73,6 +76,16 @@ impl Maps {
             ids.push((ifindex, endpoint.id));
             ports.extend(Vni::try_from(endpoint.vni).ok().map(|vni| (ifindex, vni)));
         }
+        let mut blocks = Vec::new();
+        for entry in self.tables.blocks.entries() {
+            let (key, block) = entry?;
+            let key = BlockKey {
+                ip: key.ip.into(),
+                number: key.number,
+            };
+            blocks.push((key, block.slot));
+        }
+        self.numbering.blocks = Numbers::restore(blocks);
         self.numbering.vteps = VtepNumbers::restore(vteps.iter().copied());
         self.numbering.endpoints = Numbers::restore(ids);
         self.numbering.slots = TrafficSlots::restore(networks, ports.iter().copied());
@@ -284,11 +297,12 @@ impl Maps {
         for ip in remove.vteps.keys().filter(|ip| !put.vteps.contains_key(ip)) {
             self.numbering.vteps.release(ip);
         }
+        let freed = self.free_blocks(put, remove);
         let numbered = self.number(put);
         let assigned = self.assign(&changed);
         let put = self.tables.put(put, &self.numbering);
         let forgotten = self.counts.dropped.forget(gone);
-        let outcomes = removed.chain([numbered, assigned]).chain(put);
+        let outcomes = removed.chain([freed, numbered, assigned]).chain(put);
         most_severe(outcomes.chain([forgotten]))
     }
 
@@ -302,7 +316,56 @@ impl Maps {
         for (ip, row) in &put.vteps {
             self.write_path(*ip, row)?;
         }
-        put.fdb.values().try_for_each(|row| self.assign_target(row))
+        put.fdb
+            .values()
+            .try_for_each(|row| self.assign_target(row))?;
+        let mut blocks = put.blocks.iter();
+        blocks.try_for_each(|(key, row)| self.make_block(*key, row))
+    }
+
+    /// Makes a block that is new, or another endpoint's from now on.
+    fn make_block(&mut self, key: BlockKey, row: &BlockRow) -> Result<(), DatapathError> {
+        let held = self.tables.blocks.entry(&BlockRow::encode_key(&key))?;
+        let had = self.numbering.blocks.of(&key);
+        let slot = self.numbering.blocks.assign_lowest(key).map(u32::from);
+        let slot = slot
+            .filter(|slot| *slot < self.nat.capacity())
+            .ok_or_else(|| DatapathError::Full {
+                map: map::NAT_BLOCKS,
+                capacity: self.nat.capacity().saturating_sub(1).into(),
+                refused: 1,
+                option: "--nat-blocks",
+            });
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(full) => {
+                self.numbering.blocks.release(&key);
+                return Err(full);
+            }
+        };
+        let is_same = held.is_some_and(|held| {
+            had.is_some() && held.ifindex == row.ifindex && held.ports == row.ports
+        });
+        self.counts
+            .number(&mut self.numbering.endpoints, row.ifindex)?;
+        let endpoint = self.numbering.endpoints.of(&row.ifindex).unwrap_or(0);
+        if is_same && self.nat.block(slot)?.endpoint == u32::from(endpoint) {
+            return Ok(());
+        }
+        self.nat.remove(slot)?;
+        self.nat.make(slot, endpoint, key, row)
+    }
+
+    /// Ends what is left of blocks that nobody has any more.
+    fn free_blocks(&mut self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
+        let gone = remove.blocks.keys();
+        for key in gone.filter(|key| !put.blocks.contains_key(key)) {
+            if let Some(slot) = self.numbering.blocks.of(key) {
+                self.nat.remove(slot.into())?;
+                self.numbering.blocks.release(key);
+            }
+        }
+        Ok(())
     }
 
     /// Gives the interface or the VTEP of a row its number: its own row may come later.
@@ -319,6 +382,50 @@ impl Maps {
                 self.write_path(ip, &VtepRow { port, path }).map(drop)
             }
         }
+    }
+
+    /// The slots of the blocks, and how much of each is in use.
+    pub(super) fn blocks_in_use(&self) -> Result<Vec<(u32, [u64; 3])>, DatapathError> {
+        let numbers = self.numbering.blocks.iter();
+        numbers
+            .map(|(_, slot)| Ok((slot.into(), self.nat.block(slot.into())?.used)))
+            .collect()
+    }
+
+    /// What of each block is in use.
+    pub(super) fn block_uses(&self) -> Result<Vec<BlockUse>, DatapathError> {
+        let slots = self.block_slots()?.into_iter();
+        Ok(slots.map(|(block, _)| block).collect())
+    }
+
+    /// The same with the slots of the blocks.
+    pub(super) fn block_slots(&self) -> Result<Vec<(BlockUse, u32)>, DatapathError> {
+        let mut uses = Vec::new();
+        for (key, slot) in self.numbering.blocks.iter() {
+            let Some(entry) = self.tables.blocks.entry(&BlockRow::encode_key(key))? else {
+                continue;
+            };
+            let block = self.nat.block(slot.into())?;
+            let use_ = BlockUse {
+                key: *key,
+                ifindex: entry.ifindex,
+                ports: entry.ports,
+                used: block.used,
+                early: block.early,
+            };
+            uses.push((use_, slot.into()));
+        }
+        Ok(uses)
+    }
+
+    /// The host-side interface of an endpoint by its number.
+    pub(super) fn interface_of(&self, id: u16) -> Option<u32> {
+        self.numbering.endpoints.key(id).copied()
+    }
+
+    /// The number of the endpoint behind an interface.
+    pub(super) fn id_of(&self, ifindex: u32) -> Option<u16> {
+        self.numbering.endpoints.of(&ifindex)
     }
 
     /// What entries are numbered by now.

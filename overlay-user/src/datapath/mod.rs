@@ -30,6 +30,7 @@ mod map_handle;
 mod maps;
 mod migrate;
 mod misses;
+mod nat;
 mod numbers;
 mod object;
 mod pins;
@@ -40,6 +41,7 @@ mod storage;
 mod table;
 mod tables;
 mod traffic_slots;
+mod translator;
 
 pub use crate::model::AttachMode;
 pub use drops::{PinnedDrops, pinned_drops};
@@ -47,6 +49,7 @@ pub use features::require;
 pub use kernel::{Kernel, detach_filters};
 pub use object::OBJECT;
 pub use pins::remove;
+pub use translator::Translator;
 
 /// What the datapath of one instance is loaded with.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 //!                                 calls/NUMBER
 //!                                 programs/endpoint_ingress ...
 //!                                 links/underlay-IFINDEX, links/endpoint-IFINDEX,
-//!                                 links/external-IFINDEX
+//!                                 links/external-IFINDEX, links/uplink-IFINDEX
 //! ```
 
 use std::{
@@ -123,6 +123,15 @@ impl Pins {
         self.version
             .join("links")
             .join(format!("underlay-{ifindex}"))
+    }
+
+    pub(super) fn uplink_link(&self, ifindex: u32) -> PathBuf {
+        self.version.join("links").join(format!("uplink-{ifindex}"))
+    }
+
+    /// Indexes of the interfaces that are or were the uplink and have its link.
+    pub(super) fn uplink_links(&self) -> Result<Vec<u32>, DatapathError> {
+        self.links("uplink-")
     }
 
     pub(super) fn endpoint_link(&self, ifindex: u32) -> PathBuf {

@@ -14,10 +14,11 @@ use super::{
 };
 
 /// The programs that are pinned.
-pub(super) const PROGRAMS: [&str; 3] = [
+pub(super) const PROGRAMS: [&str; 4] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
+    program::UPLINK_INGRESS,
 ];
 
 /// The maps that are pinned, by handles that hold them when their pins are gone.

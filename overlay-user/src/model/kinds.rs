@@ -1,6 +1,7 @@
 //! The kinds of objects that this binary knows.
 
 use super::{
+    outside::{Block, Float, Pool, SharedAddress, Snat},
     resource::KnownKind,
     router::{Route, Router, RouterPort},
 };
@@ -10,4 +11,9 @@ pub const KINDS: &[KnownKind] = &[
     KnownKind::of::<Router>(),
     KnownKind::of::<RouterPort>(),
     KnownKind::of::<Route>(),
+    KnownKind::of::<Float>(),
+    KnownKind::of::<Pool>(),
+    KnownKind::of::<Snat>(),
+    KnownKind::of::<SharedAddress>(),
+    KnownKind::of::<Block>(),
 ];

@@ -18,12 +18,14 @@ mod miss;
 mod network;
 mod node;
 mod object;
+mod outside;
 mod rejected;
 mod rejected_rows;
 mod report;
 mod resource;
 mod router;
 mod table;
+mod translation;
 mod vtep;
 
 pub use attachment::{Attachment, AttachmentFields, InNetns, UnknownAttachment};
@@ -39,13 +41,17 @@ pub use miss::Miss;
 pub use network::{Network, NetworkSettings};
 pub use node::{Node, SESSION_TTL, SMALLEST_UNDERLAY_MTU, Session};
 pub use object::{Claim, Object, ObjectId, OnRemoval, Reference, Slot, Target};
+pub use outside::{
+    BLOCK_PORTS, BLOCK_QUARANTINE_S, Block, FIRST_PORT, Float, MOST_BLOCKS, Pool, SharedAddress,
+    Snat,
+};
 /// Values that clients know too: they are defined in the API's crate.
 pub use overlay_api::{
     AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, Event,
-    FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac, MapUsage, Name, NameError, NetnsRef,
-    NetworkError, NetworkRef, PathState, PathView, PingSize, Pinged, RegistryChange, RegistryId,
-    Resolve, Revision, RouteTarget, Vni, VniChoice, Wanted, is_assignable, is_discard,
-    is_point_to_point, is_unicast,
+    Filter, FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac, MapUsage, Name, NameError,
+    NetnsRef, NetworkError, NetworkRef, Outside, PathState, PathView, PingSize, Pinged,
+    RegistryChange, RegistryId, Resolve, Revision, RouteTarget, SnatChoice, Vni, VniChoice, Wanted,
+    is_assignable, is_discard, is_point_to_point, is_unicast,
 };
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
@@ -55,7 +61,9 @@ pub use resource::{KnownKind, Resource};
 pub use router::{Route, Router, RouterPort, gateway_of};
 pub(crate) use table::for_each_table;
 pub use table::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, RouteKey,
-    RouteRow, RouteWay, RouterPortRow, Row, Rows, Tables, Traffic, VtepPath, VtepRow,
+    BlockKey, BlockRow, EndpointRow, FdbKey, FdbRow, FdbTarget, FloatKey, FloatRow, NeighborKey,
+    NeighborRow, NetworkRow, OutsideRow, RouteKey, RouteRow, RouteWay, RouterPortRow, Row, Rows,
+    Tables, Traffic, VtepPath, VtepRow,
 };
+pub use translation::{BlockUse, OutsideFlow, PortMapping, Swept, Uplink};
 pub use vtep::{Vtep, VtepAddr};

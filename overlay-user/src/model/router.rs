@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claim, Key, Kind, Mac, Name, ObjectId, Reference, Resource, RouteTarget, Vni, ipam,
+    Claim, Key, Kind, Mac, Name, ObjectId, Outside, Reference, Resource, RouteTarget, Vni, ipam,
     is_assignable,
 };
 
@@ -25,6 +25,14 @@ pub struct Router {
     pub id: u32,
     /// The MAC of its gateways.
     pub mac: Mac,
+    /// How it leads out of the overlay.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub outside: Outside,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_none(outside: &Outside) -> bool {
+    *outside == Outside::None
 }
 
 impl Resource for Router {
@@ -63,6 +71,9 @@ pub struct RouterPort {
     pub mac: Mac,
     /// The gateway's addresses, with the lengths of their subnets.
     pub addresses: Vec<IpNet>,
+    /// How the router leads out of the overlay: its networks' IPv6 prefixes are reached from there.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub outside: Outside,
 }
 
 impl RouterPort {
@@ -174,7 +185,7 @@ impl Resource for Route {
                 self.prefix
             )),
             (RouteTarget::Via(hop), None) => Err(format!("next hop {hop} is of no network")),
-            (RouteTarget::Blackhole, _) => Ok(()),
+            (RouteTarget::Blackhole | RouteTarget::Outside, _) => Ok(()),
         }
     }
 }
@@ -201,6 +212,7 @@ mod tests {
             router_id: 7,
             mac: "02:00:5e:00:01:01".parse().unwrap(),
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
+            outside: Outside::None,
         }
     }
 

@@ -23,6 +23,10 @@ macro_rules! for_each_table {
             router_ports: $crate::model::RouterPortRow,
             /// (router, prefix) -> network.
             routes: $crate::model::RouteRow,
+            /// External addresses that lead in.
+            outside: $crate::model::OutsideRow,
+            /// (VNI, IP) -> external address of the endpoint's own.
+            floats: $crate::model::FloatRow,
             /// Known tunnel ends but this host's own.
             vteps: $crate::model::VtepRow,
             /// (VNI, IP) -> MAC.
@@ -31,6 +35,8 @@ macro_rules! for_each_table {
             fdb: $crate::model::FdbRow,
             /// Local interfaces by host-side index.
             endpoints: $crate::model::EndpointRow,
+            /// Blocks of ports of this host's endpoints.
+            blocks: $crate::model::BlockRow,
         }
     };
 }
@@ -243,6 +249,8 @@ pub enum RouteWay {
     },
     /// Nowhere.
     Blackhole,
+    /// Out of the overlay.
+    Outside,
 }
 
 /// Value of the routes table.
@@ -260,12 +268,92 @@ impl RouteRow {
             RouteWay::Local { .. } => 0,
             RouteWay::Connected { .. } => 1,
             RouteWay::Via { .. } | RouteWay::Blackhole => 2,
+            RouteWay::Outside => 3,
         }
     }
 }
 
 impl Row for RouteRow {
     type Key = RouteKey;
+}
+
+impl RouteKey {
+    /// The number under which are the prefixes that are reached from outside.
+    pub const OUTSIDE: u32 = 0;
+}
+
+/// Value of the outside table, whose key is an external address: whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutsideRow {
+    /// One endpoint's own.
+    Float {
+        /// Its network.
+        vni: Vni,
+        /// Its address there.
+        own: Ipv4Addr,
+    },
+    /// Shared by endpoints of this host.
+    Shared {
+        /// Ports of a block.
+        block: u16,
+    },
+    /// This host's own, of whose ports endpoints have blocks.
+    Host {
+        /// Ports of a block.
+        block: u16,
+    },
+}
+
+impl Row for OutsideRow {
+    type Key = Ipv4Addr;
+}
+
+/// Key of the floats table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FloatKey {
+    /// The endpoint's network.
+    pub vni: Vni,
+    /// Its address there.
+    pub own: Ipv4Addr,
+}
+
+/// Value of the floats table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FloatRow {
+    /// The external address.
+    pub ip: Ipv4Addr,
+}
+
+impl Row for FloatRow {
+    type Key = FloatKey;
+}
+
+/// Key of the blocks table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockKey {
+    /// The external address.
+    pub ip: Ipv4Addr,
+    /// The block's first port, divided by how many it has.
+    pub number: u16,
+}
+
+/// Value of the blocks table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRow {
+    /// The endpoint's host-side interface.
+    pub ifindex: u32,
+    /// Its network.
+    pub vni: Vni,
+    /// How many ports the block has.
+    pub ports: u16,
+    /// Which of the endpoint's it is.
+    pub index: u8,
+    /// Whether anybody outside may send to a mapping.
+    pub is_open: bool,
+}
+
+impl Row for BlockRow {
+    type Key = BlockKey;
 }
 
 macro_rules! tables {

@@ -34,6 +34,7 @@ mod port;
 mod route;
 mod state_dir;
 mod underlay;
+mod uplink;
 mod vxlan;
 mod watch;
 
@@ -41,6 +42,7 @@ pub use inspect::{Condition, Offloads, VxlanDevice};
 pub use linux::{Inventory, Linux, Look};
 pub use mounts::require_shared;
 pub use state_dir::forget_lasting;
+pub use uplink::{release_ports, reserve_ports};
 
 /// The desired state of an endpoint's interface.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,6 +36,7 @@ mod neighbors;
 mod network;
 mod noise;
 mod offline;
+mod outside;
 mod paths;
 mod port_traffic;
 mod registry;

@@ -27,7 +27,7 @@ use overlay_ebpf::abi::{
 use crate::{
     datapath::{Case, Datapath, Outcome, classifier},
     frames::{ETH, Tunnel, arp_reply, arp_request, patched, source_port, udp6},
-    network::{BLUE, CYAN, Endpoint, GREEN, GREEN_VTEP, LOOPBACK, MTU, VNI, id_of, insert, mapped},
+    network::{BLUE, CYAN, Endpoint, GREEN, GREEN_VTEP, LOOPBACK, VNI, id_of, insert, mapped},
     router::{self, GATEWAY, ROUTER, error4},
 };
 
@@ -895,8 +895,8 @@ fn protocols_without_ports_are_refused_by_snat_and_pass_a_float() {
     let mut datapath = connected();
     let refused = protocols.map(|(name, protocol)| {
         let frame = of(protocol);
-        let told = told(&frame);
-        Case::redirect(name, frame, told)
+        let error = told(&frame);
+        Case::redirect(name, frame, error)
     });
     datapath.check(ENDPOINT_INGRESS, &refused);
     give_blue_a_float(&mut datapath);

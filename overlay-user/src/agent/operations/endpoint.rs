@@ -310,6 +310,7 @@ impl Agent {
     ) -> Result<(Endpoint, Revision), OperationError> {
         let network = self.network(&request.vni).await?;
         let mut refused = BTreeSet::new();
+        let mut no_blocks = BTreeSet::new();
         let mut spare = None;
         for attempt in 0..ADDRESS_ATTEMPTS {
             let addresses = self.addresses_for(request, &network, &refused).await?;
@@ -318,10 +319,12 @@ impl Agent {
                 mac: request.mac.or(spare).unwrap_or(endpoint.mac),
                 ..endpoint
             };
-            let error = match self
-                .in_registry(&[Change::CreateEndpoint(endpoint.clone())])
-                .await?
-            {
+            let mut changes = vec![Change::CreateEndpoint(endpoint.clone())];
+            let block = self.block_for(&endpoint, &no_blocks).await;
+            if let Some((_, claims)) = &block {
+                changes.extend(claims.iter().cloned());
+            }
+            let error = match self.in_registry(&changes).await? {
                 Ok(generation) => {
                     let made = Endpoint {
                         generation,
@@ -336,6 +339,9 @@ impl Agent {
                 RegistryError::Conflict { what, value, .. }
                 | RegistryError::Quarantined { what, value, .. } => match (*what, value.parse()) {
                     ("IP", Ok(ip)) if request.addresses.is_empty() => drop(refused.insert(ip)),
+                    ("claim" | "key", _) if block.is_some() => {
+                        no_blocks.extend(block.map(|(key, _)| key));
+                    }
                     ("MAC", _) if request.mac.is_none() => {
                         spare = Some(Mac::spare(request.name.as_str(), attempt));
                     }

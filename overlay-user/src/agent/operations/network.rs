@@ -71,13 +71,18 @@ impl Handle<SetNetwork> for Agent {
             learning: request.learning,
         };
         let previous = self.network(&NetworkRef::Name(request.name)).await?;
+        let snat = match &request.snat {
+            Some(choice) => self.snat_change(&previous, choice).await?,
+            None => None,
+        };
         let network = previous.clone().with(settings);
         if network.mtu != previous.mtu {
             check_network(&network.subnets, network.mtu)?;
             self.check_mtu(&network).await?;
         }
-        self.commit(&[Change::SetNetwork(network.vni, settings)])
-            .await?;
+        let settings = Change::SetNetwork(network.vni, settings);
+        let changes: Vec<Change> = [Some(settings), snat].into_iter().flatten().collect();
+        self.commit(&changes).await?;
         Ok(network.into())
     }
 }

@@ -14,13 +14,14 @@ use crate::{
         api::{
             AddRoute, AttachRouter, CreateRouter, DetachRouter, ErrorKind, GATEWAY_MAC,
             ListRouters, OperationError, RemoveRoute, RemoveRouter, RemovedView, RouteView,
-            RouterPortView, RouterView, ShowRouter,
+            RouterPortView, RouterView, SetRouter, ShowRouter,
         },
         server::{Handle, Outcome},
         service::Agent,
     },
     model::{
-        Change, Mac, Name, Network, Resource, Route, RouteTarget, Router, RouterPort, gateway_of,
+        Change, Mac, Name, Network, Outside, Resource, Route, RouteTarget, Router, RouterPort,
+        gateway_of,
     },
     registry::RegistryError,
 };
@@ -51,6 +52,7 @@ impl Handle<CreateRouter> for Agent {
                 name: name.clone(),
                 id,
                 mac,
+                outside: Outside::None,
             };
             let object = router.to_object().map_err(invalid)?;
             match self.in_registry(&[Change::PutObject(object)]).await? {
@@ -95,6 +97,34 @@ impl Handle<ShowRouter> for Agent {
     }
 }
 
+impl Handle<SetRouter> for Agent {
+    /// Its ports say the same: a row of the kernel's follows from one object.
+    async fn handle(&self, request: SetRouter) -> Outcome<SetRouter> {
+        self.check_reach().await?;
+        let router = self.router(&request.name).await?;
+        let Some(outside) = request.outside.filter(|it| *it != router.outside) else {
+            return self.view_of_router(&router).await;
+        };
+        let changed = Router { outside, ..router };
+        let mut changes = Vec::new();
+        for object in self.registry.objects(&Router::KIND).await? {
+            if object.id == Router::id(changed.key()) {
+                changes.push(Change::PutObject(changed.update(&object).map_err(invalid)?));
+            }
+        }
+        for object in self.registry.objects(&RouterPort::KIND).await? {
+            if let Ok(port) = RouterPort::of(&object)
+                && port.router == changed.name
+            {
+                let port = RouterPort { outside, ..port };
+                changes.push(Change::PutObject(port.update(&object).map_err(invalid)?));
+            }
+        }
+        self.commit(&changes).await?;
+        self.view_of_router(&changed).await
+    }
+}
+
 impl Handle<RemoveRouter> for Agent {
     async fn handle(&self, RemoveRouter { name }: RemoveRouter) -> Outcome<RemoveRouter> {
         self.check_reach().await?;
@@ -116,6 +146,7 @@ impl Handle<AttachRouter> for Agent {
             router_id: router.id,
             mac: router.mac,
             addresses: gateways(&request, &network)?,
+            outside: router.outside,
         };
         let ports = self.all::<RouterPort>().await?;
         if let Some(there) = ports
@@ -183,7 +214,7 @@ impl Handle<AddRoute> for Agent {
                 })?;
                 Some(port.vni)
             }
-            RouteTarget::Blackhole => None,
+            RouteTarget::Blackhole | RouteTarget::Outside => None,
         };
         let route = Route {
             router: router.name.clone(),
@@ -226,7 +257,7 @@ impl Handle<RemoveRoute> for Agent {
 
 impl Agent {
     /// The resources of a kind, as the registry has them now. One that makes no sense is left out: `status` names it.
-    async fn all<R: Resource>(&self) -> Result<Vec<R>, OperationError> {
+    pub(in crate::agent) async fn all<R: Resource>(&self) -> Result<Vec<R>, OperationError> {
         let objects = self.registry.objects(&R::KIND).await?;
         let objects = objects.iter();
         Ok(objects.filter_map(|object| R::of(object).ok()).collect())
@@ -269,7 +300,7 @@ impl Agent {
     }
 }
 
-fn invalid(reason: String) -> OperationError {
+pub(super) fn invalid(reason: String) -> OperationError {
     OperationError::new(ErrorKind::Refused, reason)
 }
 
@@ -311,6 +342,7 @@ fn view(
         name: router.name.clone(),
         id: router.id,
         mac: router.mac,
+        outside: router.outside,
         ports: ports
             .map(|port| RouterPortView {
                 vni: port.vni,

@@ -83,6 +83,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
         mtu: Some(1400),
         flood: None,
         learning: None,
+        snat: None,
     };
     let narrow = NetworkView {
         mtu: 1400,

@@ -1,9 +1,12 @@
 //! The tables that the agent fills, one file each: how a row is laid out in its map.
 
+mod blocks;
 mod endpoints;
 mod fdb;
+mod floats;
 mod neighbors;
 mod networks;
+mod outside;
 mod router_ports;
 mod routes;
 mod vteps;

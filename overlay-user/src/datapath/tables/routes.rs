@@ -40,6 +40,7 @@ impl Encode for RouteRow {
             RouteWay::Connected { vni } => (abi::RouteEntry::CONNECTED, Some(vni), None),
             RouteWay::Via { vni, next_hop } => (abi::RouteEntry::VIA, Some(vni), Some(next_hop)),
             RouteWay::Blackhole => (abi::RouteEntry::BLACKHOLE, None, None),
+            RouteWay::Outside => (abi::RouteEntry::OUTSIDE, None, None),
         };
         abi::RouteEntry {
             vni: vni.map_or(0, Vni::get),
@@ -66,6 +67,7 @@ impl Encode for RouteRow {
                 next_hop: Ipv6Addr::from(value.next_hop).to_canonical(),
             },
             abi::RouteEntry::BLACKHOLE => RouteWay::Blackhole,
+            abi::RouteEntry::OUTSIDE => RouteWay::Outside,
             _ => return None,
         };
         let data = key.data();

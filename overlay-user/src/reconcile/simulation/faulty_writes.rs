@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::{kernel::Kernel, store::Inner};
 use crate::model::{
-    EndpointRow, FdbKey, FdbRow, FdbTarget, NeighborKey, NeighborRow, NetworkRow, Revision,
-    RouteRow, RouterPortRow, Row, Rows, Tables, Vni, Vtep, VtepRow, Wanted, for_each_table,
+    BlockRow, EndpointRow, FdbKey, FdbRow, FdbTarget, FloatRow, NeighborKey, NeighborRow,
+    NetworkRow, OutsideRow, Revision, RouteRow, RouterPortRow, Row, Rows, Tables, Vni, Vtep,
+    VtepRow, Wanted, for_each_table,
 };
 
 /// One write.
@@ -56,6 +57,24 @@ impl Simulated for RouterPortRow {
 impl Simulated for RouteRow {
     fn table(tables: &mut Tables) -> &mut Rows<Self> {
         &mut tables.routes
+    }
+}
+
+impl Simulated for OutsideRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.outside
+    }
+}
+
+impl Simulated for FloatRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.floats
+    }
+}
+
+impl Simulated for BlockRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.blocks
     }
 }
 

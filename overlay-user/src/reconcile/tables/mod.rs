@@ -3,10 +3,13 @@
 //! A new table is a file here, one in `datapath/tables`, one in the ABI, and a line in
 //! [`for_each_table`](crate::model).
 
+mod blocks;
 mod endpoints;
 mod fdb;
+mod floats;
 mod neighbors;
 mod networks;
+mod outside;
 mod router_ports;
 mod routes;
 mod vteps;

@@ -1,12 +1,12 @@
 //! The routes table: where each router sends packets.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Derived;
 use crate::{
     model::{
-        Object, Resource as _, Route, RouteKey, RouteRow, RouteTarget, RouteWay, RouterPort, Rows,
-        Vni,
+        Object, Outside, Resource as _, Route, RouteKey, RouteRow, RouteTarget, RouteWay, Router,
+        RouterPort, Rows, Vni,
     },
     reconcile::{desired::Desired, mirror::Fact},
 };
@@ -48,6 +48,9 @@ fn rows_of(object: &Object) -> Vec<(RouteKey, RouteRow)> {
     if let Some(port) = RouterPort::known(object) {
         return rows_of_port(&port);
     }
+    if let Some(router) = Router::known(object) {
+        return rows_of_router(&router);
+    }
     let Some(route) = Route::known(object) else {
         return Vec::new();
     };
@@ -57,9 +60,33 @@ fn rows_of(object: &Object) -> Vec<(RouteKey, RouteRow)> {
     };
     let way = match (route.target, route.vni) {
         (RouteTarget::Via(next_hop), Some(vni)) => RouteWay::Via { vni, next_hop },
+        (RouteTarget::Outside, _) => RouteWay::Outside,
         _ => RouteWay::Blackhole,
     };
     vec![(key, RouteRow { way })]
+}
+
+/// The default routes of a router that leads out of the overlay.
+fn rows_of_router(router: &Router) -> Vec<(RouteKey, RouteRow)> {
+    if router.outside == Outside::None {
+        return Vec::new();
+    }
+    let defaults: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+    let row = |prefix| {
+        let key = RouteKey {
+            router: router.id,
+            prefix,
+        };
+        let way = RouteWay::Outside;
+        (key, RouteRow { way })
+    };
+    defaults.map(row).into()
+}
+
+/// Whether a prefix means something outside: a unicast one of global scope (RFC 4291 section 2.5.4), and no unique local
+/// one.
+fn is_global(prefix: &IpNet) -> bool {
+    matches!(prefix, IpNet::V6(prefix) if prefix.network().segments()[0] & 0xe000 == 0x2000)
 }
 
 fn rows_of_port(port: &RouterPort) -> Vec<(RouteKey, RouteRow)> {
@@ -75,5 +102,14 @@ fn rows_of_port(port: &RouterPort) -> Vec<(RouteKey, RouteRow)> {
     let subnets = port
         .prefixes()
         .map(|subnet| row(subnet, |vni| RouteWay::Connected { vni }));
-    own.chain(subnets).collect()
+    let outside = port.prefixes().filter(is_global).map(|prefix| {
+        let key = RouteKey {
+            router: RouteKey::OUTSIDE,
+            prefix,
+        };
+        let way = RouteWay::Connected { vni: port.vni };
+        (key, RouteRow { way })
+    });
+    let outside = outside.filter(|_| port.outside == Outside::Host);
+    own.chain(subnets).chain(outside).collect()
 }
