@@ -67,7 +67,8 @@ impl Translator for Kernel {
 
     fn sweep(&self) -> Result<Swept, DatapathError> {
         let mut swept = Swept::default();
-        for (slot, used) in self.state().maps.blocks_in_use()? {
+        let blocks = self.state().maps.blocks_in_use()?;
+        for (slot, used) in blocks {
             for (class, used) in used.into_iter().enumerate() {
                 if used > 0 {
                     swept.ports += self.sweep_ports(slot, class)?;

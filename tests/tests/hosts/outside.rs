@@ -22,7 +22,7 @@ impl World {
         let world = lab.host(&switch, 100).netns;
         let fixture = TwoHosts::on(lab, hosts, &format!("--vni 42 {options}"), IPV4);
         // External addresses are on the world's link.
-        world.ip("route add 203.0.113.0/24 dev u100");
+        world.ip("route add 203.0.113.0/24 dev u0");
         for host in &fixture.hosts {
             host.netns.ip("route add default via 10.0.0.100");
         }
@@ -38,6 +38,14 @@ impl World {
 
     fn agent(&self) -> &Agent {
         &self.fixture.agents[0]
+    }
+
+    /// Has blue's and green's network share these addresses.
+    fn share(&self, snat: &str) {
+        let networks = self.agent().json("network ls");
+        let network = networks[0]["name"].as_str().unwrap();
+        self.agent()
+            .does(&format!("network set {network} --snat {snat}"));
     }
 
     fn blue(&self) -> &Netns {
@@ -87,7 +95,7 @@ fn endpoints_leave_with_an_address_of_a_pool() {
     let world = World::new("");
     let agent = world.agent();
     agent.does("pool create public --ip 203.0.113.8/29");
-    agent.does("network set net42 --snat public");
+    world.share("public");
     let blue = world.blue();
     until("blue gets out", || blue.pings(OUTSIDE, "-c 1 -W 1"));
     traffic::tcp(blue, &world.world, OUTSIDE, 1 << 20);
@@ -103,7 +111,7 @@ fn endpoints_leave_with_an_address_of_a_pool() {
 fn endpoints_leave_with_their_hosts_own_address() {
     let world = World::new("");
     let (agent, blue) = (world.agent(), world.blue());
-    agent.does("network set net42 --snat host");
+    world.share("host");
     until("blue gets out", || blue.pings(OUTSIDE, "-c 1 -W 1"));
     traffic::tcp(blue, &world.world, OUTSIDE, 1 << 20);
     traffic::udp(blue, &world.world, OUTSIDE, [0, 1, 500, 1400]);
