@@ -48,11 +48,11 @@ pub struct OutsideEntry {
     pub kind: u8,
     /// Of a shared address: how many bits of a port tell the ports of one block apart. Otherwise 0.
     pub block_bits: u8,
-    /// [`OutsideEntry::ANSWERED`] or nothing.
-    pub flags: u16,
+    /// Zero.
+    pub reserved: u16,
 }
 
-super::assert_layout!(OutsideEntry, 12, { vni: 0, ip: 4, kind: 8, block_bits: 9, flags: 10 });
+super::assert_layout!(OutsideEntry, 12, { vni: 0, ip: 4, kind: 8, block_bits: 9, reserved: 10 });
 
 impl OutsideEntry {
     /// `kind`: one endpoint's alone.
@@ -61,9 +61,6 @@ impl OutsideEntry {
     pub const SHARED: u8 = 2;
     /// `kind`: this host's own, of whose ports endpoints have blocks.
     pub const HOST: u8 = 3;
-
-    /// `flags`: this host answers ARP for it.
-    pub const ANSWERED: u16 = 1;
 }
 
 /// Key of `floats`.

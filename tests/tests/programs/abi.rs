@@ -257,7 +257,7 @@ fn layouts() -> [Layout; 34] {
                 ip,
                 kind,
                 block_bits,
-                flags
+                reserved
             }
         ),
         layout!("Key", FloatKey { vni, ip }),

@@ -94,17 +94,12 @@ fn connected() -> Datapath {
         };
         insert(ebpf, map::FLOATS, &[(key, entry)]);
         let key = OutsideKey { ip: external.ipv4 };
-        let flags = if endpoint.ipv4 == CYAN.ipv4 {
-            OutsideEntry::ANSWERED
-        } else {
-            0
-        };
         let entry = OutsideEntry {
             vni: VNI,
             ip: endpoint.ipv4,
             kind: OutsideEntry::FLOAT,
             block_bits: 0,
-            flags,
+            reserved: 0,
         };
         insert(ebpf, map::OUTSIDE, &[(key, entry)]);
     }
@@ -119,7 +114,6 @@ fn share(datapath: &mut Datapath, kind: u8, flags: u8) {
     let entry = OutsideEntry {
         kind,
         block_bits: 6,
-        flags: OutsideEntry::ANSWERED,
         ..OutsideEntry::zeroed()
     };
     insert(ebpf, map::OUTSIDE, &[(key, entry)]);
@@ -375,7 +369,7 @@ fn give_blue_a_float(datapath: &mut Datapath) {
         ip: BLUE.ipv4,
         kind: OutsideEntry::FLOAT,
         block_bits: 0,
-        flags: OutsideEntry::ANSWERED,
+        reserved: 0,
     };
     insert(
         &mut datapath.ebpf,
@@ -401,15 +395,13 @@ fn a_float_of_another_host_is_reached_through_its_tunnel() {
 fn arp_for_an_external_address_is_answered_where_its_endpoint_is() {
     let mut datapath = connected();
     let ask = |to: [u8; 4]| arp_request(&PEER, to);
-    let answer = arp_reply(
-        &Endpoint {
-            mac: UPLINK_MAC,
-            ..CYANS
-        },
-        &PEER,
-    );
+    let answer_for = |external: Endpoint| {
+        let mac = UPLINK_MAC;
+        arp_reply(&Endpoint { mac, ..external }, &PEER)
+    };
     let table = [
-        Case::redirect("here", ask(CYANS.ipv4), answer),
+        Case::redirect("here", ask(CYANS.ipv4), answer_for(CYANS)),
+        Case::redirect("shared", ask(SHARED.ipv4), answer_for(SHARED)),
         Case::pass("elsewhere", ask(GREENS.ipv4)),
         Case::pass("the host's", ask([192, 0, 2, 99])),
     ];

@@ -4,7 +4,7 @@ use overlay_ebpf::{
     abi::{Call, Counter, DropReason, OutsideEntry, UplinkEntry},
     wire::{
         arp::{self, ArpHdr},
-        eth::{self, EthHdr},
+        eth::{self, EthHdr, Mac},
         ipv4::Ipv4Hdr,
         ipv6::{self, Ipv6Hdr},
     },
@@ -57,9 +57,8 @@ pub fn answer_arp(frame: &mut Frame) -> Result<Action, DropReason> {
     let Some(uplink) = maps::uplink() else {
         return Ok(PASS);
     };
-    let is_answered =
-        maps::outside(request.tpa).is_some_and(|entry| entry.flags & OutsideEntry::ANSWERED != 0);
-    if !arp::is_request(&request) || !is_answered {
+    let is_here = maps::outside(request.tpa).is_some_and(|entry| is_here(&entry));
+    if !arp::is_request(&request) || !is_here {
         return Ok(PASS);
     }
     *frame.header_mut(eth::LEN)? = arp::reply(&request, uplink.mac);
@@ -69,6 +68,18 @@ pub fn answer_arp(frame: &mut Frame) -> Result<Action, DropReason> {
         ether_type: eth::ARP,
     };
     frame.redirect_out(frame.ifindex())
+}
+
+/// Whether an external address is to be answered for by this host: one that its endpoints share, or its endpoint has. The
+/// kernel answers for the host's own.
+#[inline(always)]
+fn is_here(entry: &OutsideEntry) -> bool {
+    if entry.kind != OutsideEntry::FLOAT {
+        return entry.kind == OutsideEntry::SHARED;
+    }
+    let neighbor = maps::neighbor_ipv4(entry.vni, entry.ip);
+    let target = neighbor.and_then(|it| maps::fdb(entry.vni, Mac::new(it.mac)));
+    target.is_some_and(|target| target.interface().is_some())
 }
 
 /// Sends a packet out of the uplink. The kernel's neighbour table, and its routing table where the agent names no

@@ -26,7 +26,7 @@ impl Encode for OutsideRow {
             kind,
             // At most 16.
             block_bits: block.trailing_zeros().try_into().unwrap_or(0),
-            flags: 0,
+            reserved: 0,
         };
         match *row {
             Self::Float { vni, own } => abi::OutsideEntry {
@@ -34,7 +34,7 @@ impl Encode for OutsideRow {
                 ip: own.octets(),
                 kind: abi::OutsideEntry::FLOAT,
                 block_bits: 0,
-                flags: 0,
+                reserved: 0,
             },
             Self::Shared { block } => shared(abi::OutsideEntry::SHARED, block),
             Self::Host { block } => shared(abi::OutsideEntry::HOST, block),
