@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 mod clocks;
 mod networks;
+mod outside;
 mod paths;
 mod peers;
 mod underlays;
@@ -94,6 +95,8 @@ impl Agent {
             let view = self.observer.view().await;
             judge_endpoints(&mut found, view.failures(), &view.errors);
             judge_rows(&mut found, &view.rejected);
+            let way_out = self.way_out.borrow().clone();
+            outside::judge_way_out(&mut found, &way_out, outside::is_wanted(&view));
             let networks: Vec<Network> = view.mirror.networks().cloned().collect();
             (networks, view.refusal())
         };

@@ -279,6 +279,64 @@ pub(crate) fn pool() -> PoolView {
     }
 }
 
+pub(crate) fn nat() -> NatView {
+    NatView {
+        blocks: vec![BlockView {
+            endpoint: "web".parse().unwrap(),
+            vni: network().vni,
+            node: "h1".parse().unwrap(),
+            pool: Some("public".parse().unwrap()),
+            ip: "203.0.113.8".parse().unwrap(),
+            first_port: 40_960,
+            ports: 1024,
+            filter: Filter::Flow,
+            used: Some(UsedView {
+                tcp: 2,
+                ..UsedView::default()
+            }),
+        }],
+        mappings: vec![MappingView {
+            protocol: "tcp".to_owned(),
+            endpoint: Some("web".parse().unwrap()),
+            own: "7.7.7.2".parse().unwrap(),
+            own_port: 50_000,
+            ip: "203.0.113.8".parse().unwrap(),
+            port: 40_961,
+            established: 1,
+            idle_s: 5,
+        }],
+        without_block: vec![WithoutBlockView {
+            endpoint: "db".parse().unwrap(),
+            reason: "all blocks of ports are taken: give the pool more addresses".to_owned(),
+        }],
+    }
+}
+
+pub(crate) fn owner() -> OwnerView {
+    OwnerView {
+        endpoint: "web".parse().unwrap(),
+        vni: network().vni,
+        node: Some("h1".parse().unwrap()),
+        from: 1_790_000_000,
+        until: None,
+    }
+}
+
+pub(crate) fn flow() -> FlowView {
+    FlowView {
+        protocol: "tcp".to_owned(),
+        endpoint: Some("web".parse().unwrap()),
+        own: "7.7.7.2".parse().unwrap(),
+        own_port: 50_000,
+        ip: "203.0.113.8".parse().unwrap(),
+        port: 40_961,
+        remote: "198.51.100.9".parse().unwrap(),
+        remote_port: 443,
+        state: "established".to_owned(),
+        idle_s: 5,
+    }
+}
+
 /// Nothing has the address 10.0.0.99.
 pub(crate) fn removed_vtep(vtep: &VtepRef) -> Option<VtepRemovedView> {
     let ip: std::net::IpAddr = "10.0.0.9".parse().unwrap();
@@ -453,6 +511,10 @@ impl Default for Fake {
             })
             .with(|_: ListPools| vec![pool()])
             .with(|RemovePool { name }| removed(&name))
+            .with(|_: ListNat| nat())
+            .with(|_: CheckNat| vec![owner()])
+            .with(|_: ListFlows| vec![flow()])
+            .with(|_: RemoveFlows| FlowsEndedView { ended: 3 })
             .with(|_: AttachRouter| router())
             .with(|detach: DetachRouter| removed(&detach.router))
             .with(|add: AddRoute| RouteView {

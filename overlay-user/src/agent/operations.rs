@@ -4,6 +4,7 @@ mod diagnosis;
 mod drops;
 mod endpoint;
 mod import;
+mod nat;
 mod network;
 mod outside;
 mod registry;

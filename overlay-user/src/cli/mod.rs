@@ -29,6 +29,7 @@ mod float;
 mod import;
 mod manual;
 mod monitor;
+mod nat;
 mod network;
 mod output;
 mod ping;
@@ -151,6 +152,12 @@ pub enum Command {
     /// Pools: external addresses that endpoints share
     #[command(subcommand, after_help = pool::EXAMPLES)]
     Pool(pool::PoolVerb),
+    /// Address translation: what is in use, and whose it was
+    #[command(subcommand, after_help = nat::EXAMPLES)]
+    Nat(nat::NatVerb),
+    /// Flows between this host's endpoints and the outside
+    #[command(subcommand, after_help = nat::FLOW_EXAMPLES)]
+    Flow(nat::FlowVerb),
     /// The nodes' tunnel ends
     #[command(subcommand, after_help = vtep::EXAMPLES)]
     Vtep(vtep::VtepVerb),
@@ -330,6 +337,8 @@ impl Command {
             Self::Router(verb) => verb.execute(context).await,
             Self::Float(verb) => verb.execute(context).await,
             Self::Pool(verb) => verb.execute(context).await,
+            Self::Nat(verb) => verb.execute(context).await,
+            Self::Flow(verb) => verb.execute(context).await,
             Self::Vtep(verb) => verb.execute(context).await,
             Self::Status(args) => args.execute(context).await,
             Self::Drops(args) => args.execute(context).await,

@@ -321,6 +321,80 @@ async fn drops_are_printed_with_their_class_and_if_asked_for_with_packets_or_of_
 }
 
 #[tokio::test]
+async fn verbs_of_the_outside_print_tables_for_people() {
+    let agent = agent(fake::Fake::default());
+    for (line, expected) in [
+        (
+            "router set r1 --outside host",
+            "Name       r1\n\
+             Number     1\n\
+             MAC        02:00:5e:00:01:01\n\
+             Outside    host\n\
+             Networks   blue (7.7.7.1/24)\n\
+             Routes     10.9.0.0/16 via 7.7.7.9\n",
+        ),
+        (
+            "router route add r1 192.0.2.0/24 via outside",
+            "route 192.0.2.0/24 outside added\n",
+        ),
+        (
+            "float add 203.0.113.6 --endpoint db",
+            "IP            ENDPOINT   VNI   ADDRESS   NODE   STATE\n\
+             203.0.113.6   db         42    7.7.7.2   h1     ready\n",
+        ),
+        (
+            "float move 203.0.113.5 --endpoint db --ip 7.7.7.2",
+            "IP            ENDPOINT   VNI   ADDRESS   NODE   STATE\n\
+             203.0.113.5   db         42    7.7.7.2   h1     ready\n",
+        ),
+        (
+            "float ls",
+            "IP            ENDPOINT   VNI   ADDRESS   NODE   STATE\n\
+             203.0.113.5   web        42    7.7.7.2   h1     ready\n",
+        ),
+        (
+            "float rm 203.0.113.5 203.0.113.9",
+            "float 203.0.113.5 removed\nthere is no float 203.0.113.9\n",
+        ),
+        (
+            "pool create games --ip 203.0.113.16 --filter endpoint-independent",
+            "NAME    ADDRESSES         BLOCK   MOST   FILTER   USED       NETWORKS\n\
+             games   203.0.113.16/32   1024    8      flow     0 of 504   blue\n",
+        ),
+        (
+            "pool ls",
+            "NAME     ADDRESSES        BLOCK   MOST   FILTER   USED       NETWORKS\n\
+             public   203.0.113.8/29   1024    8      flow     3 of 504   blue\n",
+        ),
+        ("pool rm public", "pool public removed\n"),
+        (
+            "nat ls",
+            "ENDPOINT   NODE   POOL     IP            PORTS         TCP   UDP   ICMP   EARLY\n\
+             web        h1     public   203.0.113.8   40960-41983   2     0     0      0\n\
+             endpoint db has no block: all blocks of ports are taken: give the pool more addresses\n",
+        ),
+        (
+            "nat ls --mappings",
+            "PROTOCOL   ENDPOINT   INSIDE          OUTSIDE             ESTABLISHED   IDLE\n\
+             tcp        web        7.7.7.2:50000   203.0.113.8:40961   1             5s\n",
+        ),
+        (
+            "nat check 203.0.113.8:40961 --at 2026-11-30T12:00:00Z",
+            "ENDPOINT   VNI   NODE   FROM                   UNTIL\n\
+             web        42    h1     2026-09-21T13:33:20Z   now\n",
+        ),
+        (
+            "flow ls",
+            "PROTOCOL   ENDPOINT   INSIDE          OUTSIDE             REMOTE             STATE         IDLE\n\
+             tcp        web        7.7.7.2:50000   203.0.113.8:40961   198.51.100.9:443   established   5s\n",
+        ),
+        ("flow rm --endpoint web", "3 flows ended\n"),
+    ] {
+        assert_eq!(agent.run(line).await.unwrap(), expected, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn router_verbs_print_tables_for_people() {
     let agent = agent(fake::Fake::default());
     for (line, expected) in [
@@ -335,6 +409,7 @@ async fn router_verbs_print_tables_for_people() {
             "Name       r1\n\
              Number     1\n\
              MAC        02:00:5e:00:01:01\n\
+             Outside    none\n\
              Networks   blue (7.7.7.1/24)\n\
              Routes     10.9.0.0/16 via 7.7.7.9\n",
         ),

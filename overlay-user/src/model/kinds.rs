@@ -2,6 +2,7 @@
 
 use super::{
     outside::{Block, Float, Pool, SharedAddress, Snat},
+    outside_history::OutsideHistory,
     resource::KnownKind,
     router::{Route, Router, RouterPort},
 };
@@ -16,4 +17,5 @@ pub const KINDS: &[KnownKind] = &[
     KnownKind::of::<Snat>(),
     KnownKind::of::<SharedAddress>(),
     KnownKind::of::<Block>(),
+    KnownKind::of::<OutsideHistory>(),
 ];

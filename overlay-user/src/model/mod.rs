@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod object;
 mod outside;
+mod outside_history;
 mod rejected;
 mod rejected_rows;
 mod report;
@@ -45,6 +46,7 @@ pub use outside::{
     BLOCK_PORTS, BLOCK_QUARANTINE_S, Block, FIRST_PORT, Float, MOST_BLOCKS, Pool, SharedAddress,
     Snat,
 };
+pub use outside_history::{OutsideHistory, Owner};
 /// Values that clients know too: they are defined in the API's crate.
 pub use overlay_api::{
     AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, Event,

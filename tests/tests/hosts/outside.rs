@@ -6,7 +6,11 @@
 //!        \________ switch ________/___________________________/
 //! ```
 
-use overlay_lab::{Agent, Netns, TwoHosts, traffic, traffic::Stream, two_hosts::IPV4, until};
+use std::{io, net::UdpSocket};
+
+use overlay_lab::{
+    Agent, Netns, TwoHosts, capture::Capture, traffic, traffic::Stream, two_hosts::IPV4, until,
+};
 
 struct World {
     // Fields are dropped in this order.
@@ -122,4 +126,167 @@ fn endpoints_leave_with_their_hosts_own_address() {
         .netns()
         .run("cat", "/proc/sys/net/ipv4/ip_local_reserved_ports");
     assert_eq!(reserved.trim(), "49152-65535");
+}
+
+/// The source port of a datagram of an endpoint's as the world sees it.
+fn external_port(world: &World, from: &Netns, own_port: u16) -> std::net::SocketAddr {
+    let server = world
+        .world
+        .enter(|| UdpSocket::bind("0.0.0.0:5353").unwrap());
+    server
+        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+        .unwrap();
+    from.enter(|| {
+        let socket = UdpSocket::bind(("0.0.0.0", own_port)).unwrap();
+        socket.send_to(b"who am I", (OUTSIDE, 5353)).unwrap();
+    });
+    let mut text = [0; 64];
+    server.recv_from(&mut text).unwrap().1
+}
+
+#[test]
+fn an_endpoint_that_uses_up_its_ports_is_told_and_nothing_leaves_untranslated() {
+    let world = World::new("");
+    let agent = world.agent();
+    agent.does("pool create small --ip 203.0.113.8 --block 64 --max-blocks 1");
+    world.share("small");
+    let blue = world.blue();
+    until("blue gets out", || blue.pings(OUTSIDE, "-c 1 -W 1"));
+    // As many as the block has ports, and one more of a port that has its mapping.
+    let capture = Capture::start(&world.fixture.lab, &world.world, "u0", 65, "udp port 5353");
+    let told = blue.enter(|| {
+        let sockets: Vec<UdpSocket> = (20_000..20_200)
+            .map(|port| {
+                let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+                socket.connect((OUTSIDE, 5353)).unwrap();
+                socket
+            })
+            .collect();
+        let errors = || {
+            let errors = sockets.iter().filter_map(|it| it.take_error().unwrap());
+            errors.filter(|it| it.kind() == io::ErrorKind::HostUnreachable).count()
+        };
+        for socket in &sockets {
+            let _ = socket.send(b"one of many");
+        }
+        let mut told = 0;
+        until("one that was refused is told", || {
+            told += errors();
+            told > 0
+        });
+        let _ = sockets[0].take_error();
+        sockets[0].send(b"the last one").unwrap();
+        told
+    });
+    assert!(told > 0);
+    for packet in capture.finish(&["ip.src", "udp.srcport"]) {
+        assert_eq!(packet.all("ip.src"), ["203.0.113.8"]);
+    }
+    let used = agent.json("nat ls")["blocks"][0]["used"]["udp"].as_u64();
+    assert_eq!(used, Some(64));
+}
+
+#[test]
+fn a_port_keeps_its_external_one_through_the_agents_death_and_restart() {
+    let mut world = World::new("");
+    world.agent().does("pool create public --ip 203.0.113.8/30");
+    world.share("public");
+    until("blue gets out", || world.blue().pings(OUTSIDE, "-c 1 -W 1"));
+    let before = external_port(&world, world.blue(), 4000);
+    assert_eq!(before.ip().to_string(), "203.0.113.8");
+    let stream = Stream::start(world.blue(), &world.world, OUTSIDE);
+    stream.flows(50);
+    world.fixture.agents[0].kill();
+    stream.flows(100);
+    assert_eq!(external_port(&world, world.blue(), 4000), before);
+    world.fixture.agents[0].restart("");
+    world.fixture.agents[0].await_ready();
+    stream.flows(100);
+    let (_, lost) = stream.finish();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert_eq!(external_port(&world, world.blue(), 4000), before);
+    let check = world.agent().json(&format!("nat check {before}"));
+    assert_eq!(check[0]["endpoint"], serde_json::json!(world.blue().name()));
+}
+
+#[test]
+fn each_host_has_addresses_of_a_pool_and_one_too_many_is_told() {
+    let world = World::new("");
+    let agent = world.agent();
+    agent.does("pool create one --ip 203.0.113.8");
+    world.share("one");
+    until("one of them gets out", || {
+        let blocks = agent.json("nat ls")["blocks"].as_array().unwrap().len();
+        blocks == 1
+    });
+    until("the other one is told of", || {
+        world.fixture.agents.iter().any(|agent| {
+            let nat = agent.json("nat ls");
+            nat["without_block"]
+                .as_array()
+                .is_some_and(|it| it.len() == 1)
+        })
+    });
+    let problems = world
+        .fixture
+        .agents
+        .iter()
+        .map(|it| it.overlay("doctor").stdout);
+    assert!(
+        problems
+            .into_iter()
+            .any(|text| text.contains("all blocks of ports are taken"))
+    );
+}
+
+#[test]
+fn a_host_that_goes_off_leaves_its_external_addresses_to_others() {
+    let world = World::new("");
+    let agent = world.agent();
+    agent.does("pool create public --ip 203.0.113.8/31");
+    world.share("public");
+    until("both get out", || {
+        world.blue().pings(OUTSIDE, "-c 1 -W 1") && world.green().pings(OUTSIDE, "-c 1 -W 1")
+    });
+    agent.does(&format!("endpoint rm {}", world.blue().name()));
+    until("its address is free", || {
+        agent.json("pool ls")[0]["used"] == serde_json::json!(1)
+    });
+    let name = world.fixture.lab.name("again");
+    let again = agent.endpoint(&name, 42, &["7.7.7.9/24"]);
+    again.ip("route replace default via 7.7.7.1");
+    until("a new endpoint gets out", || {
+        again.pings(OUTSIDE, "-c 1 -W 1")
+    });
+}
+
+#[test]
+fn tenants_with_the_same_addresses_leave_side_by_side() {
+    let world = World::new("");
+    let agent = world.agent();
+    agent.does("network create twin --vni 77 --subnet 7.7.7.0/24");
+    agent.does("router create r2");
+    agent.does("router attach r2 twin --ip 7.7.7.1/24");
+    agent.does("router set r2 --outside host");
+    let name = world.fixture.lab.name("twin");
+    let twin = agent.endpoint(&name, 77, &["7.7.7.2/24"]);
+    twin.ip("route replace default via 7.7.7.1");
+    agent.does("pool create public --ip 203.0.113.8/29");
+    world.share("public");
+    agent.does(&format!("float add 203.0.113.77 --endpoint {name}"));
+    let blue = world.blue();
+    until("both get out", || {
+        blue.pings(OUTSIDE, "-c 1 -W 1") && twin.pings(OUTSIDE, "-c 1 -W 1")
+    });
+    assert_eq!(
+        external_port(&world, blue, 4000).ip().to_string(),
+        "203.0.113.8"
+    );
+    assert_eq!(
+        external_port(&world, &twin, 4000).to_string(),
+        "203.0.113.77:4000"
+    );
+    // They meet outside alone: the one by its float, the other by its shared address.
+    assert!(blue.pings("203.0.113.77", "-c 1 -W 1"));
+    traffic::udp(blue, &twin, "203.0.113.77", [1, 1400]);
 }

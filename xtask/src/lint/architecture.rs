@@ -35,7 +35,7 @@ pub(super) const CRATES: [Crate; 3] = [
 /// `traits:MODULE` are the items that the module's mod.rs itself defines: traits and their types. What it
 /// only passes on from its files is an implementation. `*` is everything: the place where things are put
 /// together.
-pub(super) const IMPORTS: [(&str, &str); 22] = [
+pub(super) const IMPORTS: [(&str, &str); 25] = [
     ("ebpf::abi", ""),
     ("ebpf::wire", ""),
     ("ebpf::rule", "ebpf::abi ebpf::wire"),
@@ -46,15 +46,27 @@ pub(super) const IMPORTS: [(&str, &str); 22] = [
     ),
     ("program::step", "program::frame ebpf::abi"),
     // A tail call takes the frame along.
-    ("program::maps", "program::frame ebpf::abi ebpf::wire"),
+    (
+        "program::maps",
+        "program::frame ebpf::rule ebpf::abi ebpf::wire",
+    ),
     ("program::probe", "program::frame ebpf::abi"),
     (
         "program::refusal",
         "program::frame program::maps ebpf::rule ebpf::abi",
     ),
+    ("program::exit", "program::frame program::maps ebpf::abi"),
+    (
+        "program::ports",
+        "program::frame program::maps ebpf::rule ebpf::abi",
+    ),
+    (
+        "program::sweep",
+        "program::frame program::maps program::ports ebpf::rule ebpf::abi",
+    ),
     (
         "program::stage",
-        "program::frame program::packet program::step program::maps program::refusal ebpf::rule ebpf::wire ebpf::abi",
+        "program::frame program::packet program::step program::maps program::refusal program::exit program::ports ebpf::rule ebpf::wire ebpf::abi",
     ),
     (
         "program::ping",
@@ -64,13 +76,16 @@ pub(super) const IMPORTS: [(&str, &str); 22] = [
     (
         "program::pipeline",
         // The order of the stages, and nothing else.
-        "program::frame program::packet program::step program::maps program::refusal program::stage program::ping ebpf::rule ebpf::wire ebpf::abi",
+        "program::frame program::packet program::step program::maps program::refusal program::exit program::stage program::ping ebpf::rule ebpf::wire ebpf::abi",
     ),
     ("user::model", ""),
     ("user::registry", "user::model"),
     ("user::platform", "user::model"),
-    // Echoes are made in the datapath and read by the programs.
-    ("user::datapath", "user::model ebpf::abi ebpf::wire"),
+    // Echoes are made in the datapath and read by the programs; flows the other way round.
+    (
+        "user::datapath",
+        "user::model ebpf::abi ebpf::rule ebpf::wire",
+    ),
     (
         "user::reconcile",
         // The registry's rules are pure: what is written is held to them, and what is read.
@@ -121,15 +136,23 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 7] = [
 ];
 
 /// Files that may contain `unsafe`.
-pub(super) const UNSAFE: [&str; 8] = [
+pub(super) const UNSAFE: [&str; 12] = [
     // Says to aya that its map types are plain old data.
     "overlay-ebpf/src/abi/mod.rs",
     // Reads and writes packets between checked bounds.
     "overlay-ebpf/src/program/frame.rs",
     // Takes packets to and from the kernel's tunnel device.
     "overlay-ebpf/src/program/frame/slow_path.rs",
+    // Has the kernel mend the checksums of what is translated.
+    "overlay-ebpf/src/program/frame/translate.rs",
     // Map values are memory that the kernel shares.
     "overlay-ebpf/src/program/maps.rs",
+    // The same, of what is counted of drops.
+    "overlay-ebpf/src/program/maps/drops.rs",
+    // The same, of what several CPUs change at once.
+    "overlay-ebpf/src/program/maps/nat.rs",
+    // Instructions that `core` does not offer.
+    "overlay-ebpf/src/program/maps/atomic.rs",
     // Names of sections and symbols that the loader expects.
     "overlay-ebpf/src/program/main.rs",
     // Makes a system call that aya does not offer.

@@ -17,8 +17,8 @@ use crate::{
         service::Agent,
     },
     model::{
-        Block, BlockKey, Change, Endpoint, FIRST_PORT, Float, Name, Network, Object, Outside, Pool,
-        Resource, Router, RouterPort, Snat, SnatChoice, Vni,
+        Block, BlockKey, Change, Endpoint, FIRST_PORT, Float, Key, Name, Network, Object, Outside,
+        OutsideHistory, Owner, Pool, Resource, Router, RouterPort, Snat, SnatChoice, Vni,
     },
     reconcile::View,
 };
@@ -42,7 +42,8 @@ impl Handle<AddFloat> for Agent {
             ));
         }
         let object = float.to_object().map_err(invalid)?;
-        self.commit(&[Change::PutObject(object)]).await?;
+        let history = self.history_of(&float).await?;
+        self.commit(&[Change::PutObject(object), history]).await?;
         Ok(self.view_of_float(float).await)
     }
 }
@@ -64,7 +65,8 @@ impl Handle<MoveFloat> for Agent {
         };
         if there != float {
             let object = float.update(&object).map_err(invalid)?;
-            self.commit(&[Change::PutObject(object)]).await?;
+            let history = self.history_of(&float).await?;
+            self.commit(&[Change::PutObject(object), history]).await?;
         }
         Ok(self.view_of_float(float).await)
     }
@@ -87,7 +89,13 @@ impl Handle<RemoveFloat> for Agent {
         self.check_reach().await?;
         let removed = self.find_float(ip).await?.is_some();
         let id = Float::id(IpAddr::V4(ip).into());
-        self.commit(&[Change::RemoveObject(id)]).await?;
+        let of = OutsideHistory::key_of_float(ip);
+        let there = self.history(&of).await?;
+        let ended = OutsideHistory::ended(of, there.as_ref()).filter(|_| removed);
+        let ended = ended.transpose().map_err(invalid)?;
+        let changes = [Some(Change::RemoveObject(id)), ended.map(Change::PutObject)];
+        let changes: Vec<Change> = changes.into_iter().flatten().collect();
+        self.commit(&changes).await?;
         Ok(RemovedView { removed })
     }
 }
@@ -183,6 +191,19 @@ impl Agent {
             vni: found.vni,
             own,
         })
+    }
+
+    async fn history(&self, of: &Key) -> Result<Option<Object>, OperationError> {
+        let objects = self.registry.objects(&OutsideHistory::KIND).await?;
+        Ok(objects.into_iter().find(|object| object.id.key == *of))
+    }
+
+    /// The change that remembers who has a float from now on.
+    async fn history_of(&self, float: &Float) -> Result<Change, OperationError> {
+        let of = OutsideHistory::key_of_float(float.ip);
+        let there = self.history(&of).await?;
+        let begun = OutsideHistory::begun(of, Owner::from(float), there.as_ref());
+        begun.map(Change::PutObject).map_err(invalid)
     }
 
     async fn find_float(&self, ip: Ipv4Addr) -> Result<Option<(Float, Object)>, OperationError> {

@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     model::{
-        Block, BlockKey, Change, FIRST_PORT, Filter, MOST_BLOCKS, Name, Pool, Resource as _,
-        SharedAddress, Snat, Vni,
+        Block, BlockKey, Change, FIRST_PORT, Filter, Key, MOST_BLOCKS, Name, Object,
+        OutsideHistory, Owner, Pool, Resource as _, SharedAddress, Snat, Vni,
     },
     reconcile::{View, mirror::Mirror},
 };
@@ -29,6 +29,7 @@ pub(in crate::agent) struct Known {
     addresses: Vec<SharedAddress>,
     /// By endpoint and index.
     blocks: BTreeMap<(Name, u8), Block>,
+    histories: BTreeMap<Key, Object>,
 }
 
 /// What this host adds to it.
@@ -79,9 +80,28 @@ impl Known {
                 known
                     .blocks
                     .insert((block.endpoint.clone(), block.index), block);
+            } else if object.id.kind == OutsideHistory::KIND {
+                known
+                    .histories
+                    .insert(object.id.key.clone(), object.clone());
             }
         }
         known
+    }
+
+    /// The change that says that nobody has a block any more. `None`: nothing is known of who had.
+    pub(super) fn end(&self, block: &Block) -> Option<Change> {
+        let of = OutsideHistory::key_of_block(block);
+        let there = self.histories.get(&of);
+        let ended = OutsideHistory::ended(of, there)?;
+        ended.ok().map(Change::PutObject)
+    }
+
+    /// The blocks of a node's endpoints.
+    pub(super) fn blocks_on(&self, node: &Name) -> impl Iterator<Item = &Block> {
+        self.blocks
+            .values()
+            .filter(move |block| block.node == *node)
     }
 
     /// Whether there is nothing to share, and nobody has a part of it.
@@ -176,7 +196,13 @@ impl Known {
             ports: offer.block,
             filter: offer.filter,
         };
-        let objects = [is_new.then(|| address.to_object()), Some(block.to_object())];
+        let of = OutsideHistory::key_of_block(&block);
+        let there = self.histories.get(&of);
+        let objects = [
+            is_new.then(|| address.to_object()),
+            Some(block.to_object()),
+            Some(OutsideHistory::begun(of, Owner::from(&block), there)),
+        ];
         let changes = objects
             .into_iter()
             .flatten()

@@ -75,6 +75,8 @@ struct Memory {
     /// Floats that are here and were told of.
     announced: BTreeSet<Ipv4Addr>,
     swept: Option<Instant>,
+    /// The blocks that endpoints of this host had at the last look.
+    held: BTreeMap<BlockKey, Block>,
     has_reserved: bool,
 }
 
@@ -209,7 +211,7 @@ impl Keeper {
                 .blocks_of(name)
                 .partition(|block| known.is_wanted(block, vni, &host));
             if !stale.is_empty() {
-                let removals = stale.into_iter().map(|block| remove(block));
+                let removals = stale.into_iter().map(remove);
                 wanted.changes.push((None, removals.collect()));
                 continue;
             }
@@ -223,6 +225,15 @@ impl Keeper {
             });
             if good.is_empty() || is_short {
                 wanted.claim(known, name, vni, &host, &refused, good.is_empty());
+            }
+        }
+        let held = known.blocks_on(&self.node);
+        let held: BTreeMap<BlockKey, Block> = held.map(|it| (key_of(it), it.clone())).collect();
+        for (key, block) in std::mem::replace(&mut memory.held, held) {
+            if !memory.held.contains_key(&key)
+                && let Some(ended) = known.end(&block)
+            {
+                wanted.changes.push((None, vec![ended]));
             }
         }
         for address in known.idle_addresses(&self.node) {

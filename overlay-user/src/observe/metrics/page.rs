@@ -11,7 +11,7 @@ use crate::model::{MapUsage, Traffic};
 
 /// Counters of the programs that make one family: the beginning of their names, the family's name,
 /// the label that takes the rest, and help.
-const COUNTERS: [(&str, &str, &str, &str); 5] = [
+const COUNTERS: [(&str, &str, &str, &str); 7] = [
     (
         "misses_",
         "overlay_misses_total",
@@ -41,6 +41,20 @@ const COUNTERS: [(&str, &str, &str, &str); 5] = [
         "outcome",
         "Packets of endpoints here to a gateway, by outcome: forwarded (into another network), answered (refused, and the \
          sender was told by ICMP) or limited (it was told too often before)",
+    ),
+    (
+        "outside_",
+        "overlay_outside_packets_total",
+        "outcome",
+        "Packets between endpoints here and the outside, by outcome: sent, received, or hairpin (from one external \
+         address of this host to another)",
+    ),
+    (
+        "nat_",
+        "overlay_nat_events_total",
+        "event",
+        "Address translation here: opened (an external port was given out), early (one ended before its time because its \
+         endpoint ran short of ports) or flows_full (a flow found no room among those that were answered)",
     ),
     (
         "echo_",
