@@ -164,7 +164,9 @@ fn an_endpoint_that_uses_up_its_ports_is_told_and_nothing_leaves_untranslated() 
             .collect();
         let errors = || {
             let errors = sockets.iter().filter_map(|it| it.take_error().unwrap());
-            errors.filter(|it| it.kind() == io::ErrorKind::HostUnreachable).count()
+            errors
+                .filter(|it| it.kind() == io::ErrorKind::HostUnreachable)
+                .count()
         };
         for socket in &sockets {
             let _ = socket.send(b"one of many");
@@ -193,7 +195,10 @@ fn a_port_keeps_its_external_one_through_the_agents_death_and_restart() {
     world.share("public");
     until("blue gets out", || world.blue().pings(OUTSIDE, "-c 1 -W 1"));
     let before = external_port(&world, world.blue(), 4000);
-    assert_eq!(before.ip().to_string(), "203.0.113.8");
+    assert!(
+        before.ip().to_string().starts_with("203.0.113."),
+        "{before}"
+    );
     let stream = Stream::start(world.blue(), &world.world, OUTSIDE);
     stream.flows(50);
     world.fixture.agents[0].kill();

@@ -875,21 +875,25 @@ fn protocols_without_ports_are_refused_by_snat_and_pass_a_float() {
         let frame = udp(&BLUE, &by_gateway(PEER), 1, 2);
         [&frame[..ETH], &ip.to_bytes(), &[7; 40]].concat()
     };
-    let prohibited = DestUnreachableHeader::FilterProhibited;
     let told = |frame: &[u8]| {
         let mut ip = ip_of(frame);
         ip.time_to_live -= 1;
         ip.header_checksum = ip.calc_header_checksum();
         let quoted = patched(frame.to_vec(), ETH, &ip.to_bytes());
-        error4(&quoted, 28, Icmpv4Type::DestinationUnreachable(prohibited))
+        error4(
+            &quoted,
+            28,
+            Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FilterProhibited),
+        )
     };
     let protocols = [("SCTP", 132), ("GRE", 47), ("ESP", 50)];
     let mut datapath = connected();
-    let refused = protocols.map(|(name, protocol)| {
+    let mut refused = Vec::new();
+    for (name, protocol) in protocols {
         let frame = of(protocol);
         let error = told(&frame);
-        Case::redirect(name, frame, error)
-    });
+        refused.push(Case::redirect(name, frame, error));
+    }
     datapath.check(ENDPOINT_INGRESS, &refused);
     give_blue_a_float(&mut datapath);
     let passed = protocols.map(|(name, protocol)| {
