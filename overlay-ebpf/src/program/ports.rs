@@ -23,19 +23,19 @@ struct Place {
     block: Block,
     class: usize,
     /// Which of the class's ports.
-    place: u32,
+    number: u32,
 }
 
 impl Place {
     #[inline(always)]
     const fn bit(&self) -> (u32, u32) {
-        let bit = nat::start_of(self.class) + self.place;
+        let bit = nat::start_of(self.class) + self.number;
         (bit / WORD, bit % WORD)
     }
 
     #[inline(always)]
     const fn slot(&self) -> u32 {
-        self.block.slot * NatBlock::PORT_SLOTS + nat::start_of(self.class) + self.place
+        self.block.slot * NatBlock::PORT_SLOTS + nat::start_of(self.class) + self.number
     }
 
     #[inline(always)]
@@ -137,7 +137,7 @@ fn give_back(slot: u32, class: usize) {
         Place {
             block,
             class,
-            place,
+            number: place,
         }
         .give_back();
     }
@@ -173,7 +173,7 @@ fn free_slot(endpoint: u32, class: u32, own: u16) -> u32 {
         let place = Place {
             block,
             class,
-            place: own,
+            number: own,
         };
         if place.take() {
             return place.slot();
@@ -194,7 +194,7 @@ fn free_slot(endpoint: u32, class: u32, own: u16) -> u32 {
         let place = Place {
             block,
             class,
-            place: word * WORD + free.trailing_zeros(),
+            number: word * WORD + free.trailing_zeros(),
         };
         if place.take() {
             return place.slot();
@@ -217,7 +217,7 @@ fn expired_slot(endpoint: u32, class: u32) -> u32 {
         let place = Place {
             block,
             class,
-            place: start.wrapping_add(look) & (ports.wrapping_sub(1)),
+            number: start.wrapping_add(look) & (ports.wrapping_sub(1)),
         };
         if place.is_over(now_s, pressure) {
             return if place.reclaim(now_s, pressure) {
@@ -261,7 +261,7 @@ pub fn sweep(block: u32, start: u32) -> u32 {
         let place = Place {
             block,
             class,
-            place,
+            number: place,
         };
         let pressure = Pressure::of(block.used(class), ports);
         if place.reclaim(now_s, pressure) {

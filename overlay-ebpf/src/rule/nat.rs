@@ -69,7 +69,11 @@ pub const fn ports_of(class: usize, ports: u32) -> u32 {
 #[must_use]
 #[inline(always)]
 pub const fn start_of(class: usize) -> u32 {
-    class as u32 * NatBlock::PORTS
+    match class {
+        NatBlock::TCP => 0,
+        NatBlock::UDP => NatBlock::PORTS,
+        _ => 2 * NatBlock::PORTS,
+    }
 }
 
 /// The state of a flow after a packet.

@@ -400,22 +400,22 @@ impl Maps {
 
     /// The same with the slots of the blocks.
     pub(super) fn block_slots(&self) -> Result<Vec<(BlockUse, u32)>, DatapathError> {
-        let mut uses = Vec::new();
+        let mut blocks = Vec::new();
         for (key, slot) in self.numbering.blocks.iter() {
             let Some(entry) = self.tables.blocks.entry(&BlockRow::encode_key(key))? else {
                 continue;
             };
             let block = self.nat.block(slot.into())?;
-            let use_ = BlockUse {
+            let in_use = BlockUse {
                 key: *key,
                 ifindex: entry.ifindex,
                 ports: entry.ports,
                 used: block.used,
                 early: block.early,
             };
-            uses.push((use_, slot.into()));
+            blocks.push((in_use, slot.into()));
         }
-        Ok(uses)
+        Ok(blocks)
     }
 
     /// The host-side interface of an endpoint by its number.

@@ -173,7 +173,7 @@ impl NatMaps {
     /// Flows that were answered.
     pub(super) fn flows(&self) -> Result<Vec<(abi::FlowKey, abi::FlowEntry)>, DatapathError> {
         let mut flows = Vec::new();
-        for entry in self.flows.iter() {
+        for entry in &self.flows {
             match entry {
                 Ok(entry) => flows.push(entry),
                 // It ended while it was looked at.

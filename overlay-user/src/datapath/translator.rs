@@ -87,13 +87,13 @@ impl Translator for Kernel {
         let now_s = seconds()?;
         let state = self.state();
         let mut mappings = Vec::new();
-        for (use_, slot) in state.maps.block_slots()? {
+        for (in_use, slot) in state.maps.block_slots()? {
             let block = state.maps.nat.block(slot)?;
             for (place, port) in state.maps.nat.ports(slot)? {
                 let (ip, external_port) = external(&block, place);
                 mappings.push(PortMapping {
                     protocol: port.protocol,
-                    ifindex: use_.ifindex,
+                    ifindex: in_use.ifindex,
                     own: port.ip.into(),
                     own_port: u16::from_be_bytes(port.port),
                     ip,

@@ -72,7 +72,7 @@ impl OutsideHistory {
     }
 
     /// The history of this key with another owner from now on; `there` is what is known of it.
-    pub fn begun(of: Key, owner: Owner, there: Option<&Object>) -> Result<Object, String> {
+    pub fn begun(of: &Key, owner: Owner, there: Option<&Object>) -> Result<Object, String> {
         Self::changed(of, there, |history, now| {
             history.end(now);
             history.owners.push(Owner {
@@ -86,13 +86,13 @@ impl OutsideHistory {
     }
 
     /// The history of this key, whose owner has it no more. `None`: nothing is known of it.
-    pub fn ended(of: Key, there: Option<&Object>) -> Option<Result<Object, String>> {
+    pub fn ended(of: &Key, there: Option<&Object>) -> Option<Result<Object, String>> {
         there?;
         Some(Self::changed(of, there, Self::end))
     }
 
     fn changed(
-        of: Key,
+        of: &Key,
         there: Option<&Object>,
         change: impl FnOnce(&mut Self, u64),
     ) -> Result<Object, String> {
@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn a_history_knows_who_had_it_when() {
         let key = || OutsideHistory::key_of_float("203.0.113.5".parse().unwrap());
-        let first = OutsideHistory::begun(key(), owner("web"), None).unwrap();
+        let first = OutsideHistory::begun(&key(), owner("web"), None).unwrap();
         assert_eq!(first.id.to_word(), "outside-history/float/203.0.113.5");
-        let second = OutsideHistory::begun(key(), owner("db"), Some(&first)).unwrap();
+        let second = OutsideHistory::begun(&key(), owner("db"), Some(&first)).unwrap();
         let mut history = OutsideHistory::of(&second).unwrap();
         (history.owners[0].from, history.owners[0].until) = (100, Some(200));
         history.owners[1].from = 200;
@@ -179,8 +179,8 @@ mod tests {
         assert_eq!(at(150), Some("web"));
         assert_eq!(at(200), Some("db"));
         assert_eq!(at(u64::MAX), Some("db"));
-        assert_eq!(OutsideHistory::ended(key(), None), None);
-        let ended = OutsideHistory::ended(key(), Some(&second))
+        assert_eq!(OutsideHistory::ended(&key(), None), None);
+        let ended = OutsideHistory::ended(&key(), Some(&second))
             .unwrap()
             .unwrap();
         assert!(OutsideHistory::of(&ended).unwrap().at(u64::MAX).is_none());
@@ -192,7 +192,7 @@ mod tests {
         let mut there = None;
         for number in 0..OWNERS + 3 {
             let name = format!("e{number}");
-            let next = OutsideHistory::begun(key(), owner(&name), there.as_ref()).unwrap();
+            let next = OutsideHistory::begun(&key(), owner(&name), there.as_ref()).unwrap();
             there = Some(next);
         }
         let history = OutsideHistory::of(&there.unwrap()).unwrap();

@@ -627,9 +627,9 @@ fn ports_whose_time_is_over_are_given_out_again_without_the_agent() {
     assert_eq!(output[at..at + 2], 30_000u16.to_be_bytes());
 }
 
-fn sweep(datapath: &mut Datapath, request: Sweep) -> u32 {
+fn sweep(datapath: &mut Datapath, request: &Sweep) -> u32 {
     let mut frame = vec![0; Sweep::OFFSET];
-    frame.extend_from_slice(bytemuck::bytes_of(&request));
+    frame.extend_from_slice(bytemuck::bytes_of(request));
     let options = TestRunOptions {
         data_in: Some(&frame),
         ..TestRunOptions::default()
@@ -664,8 +664,8 @@ fn a_sweep_frees_the_ports_and_flows_whose_time_is_over_and_no_others() {
         start: NatBlock::PORTS,
         ..Sweep::zeroed()
     };
-    assert_eq!(sweep(&mut datapath, request), 2);
-    assert_eq!(sweep(&mut datapath, request), 0);
+    assert_eq!(sweep(&mut datapath, &request), 2);
+    assert_eq!(sweep(&mut datapath, &request), 0);
     assert_eq!(block(&mut datapath).used, [0, 2, 0]);
     let map = datapath.ebpf.map_mut(map::FLOWS).unwrap();
     let flows: HashMap<_, FlowKey, FlowEntry> = map.try_into().unwrap();
@@ -676,10 +676,10 @@ fn a_sweep_frees_the_ports_and_flows_whose_time_is_over_and_no_others() {
         ..Sweep::zeroed()
     };
     request.keys[..4].copy_from_slice(&keys);
-    assert_eq!(sweep(&mut datapath, request), 2);
+    assert_eq!(sweep(&mut datapath, &request), 2);
     assert_eq!(count::<FlowKey, FlowEntry>(&mut datapath, map::FLOWS), 2);
     request.kind = Sweep::EVERY_FLOW;
-    assert_eq!(sweep(&mut datapath, request), 2);
+    assert_eq!(sweep(&mut datapath, &request), 2);
 }
 
 #[test]

@@ -348,10 +348,16 @@ fn set_address(ip: &mut Ipv4Hdr, translation: &Translation) {
     }
 }
 
+#[inline(always)]
+fn halves(ip: u32) -> [[u8; 2]; 2] {
+    let [a, b, c, d] = ip.to_ne_bytes();
+    [[a, b], [c, d]]
+}
+
 /// The checksum after an address under it changed; both as they lie in memory.
 #[inline(always)]
 fn replace_ip(check: [u8; 2], from: u32, to: u32) -> [u8; 2] {
-    let ([a, b, c, d], [e, f, g, h]) = (from.to_ne_bytes(), to.to_ne_bytes());
-    let check = checksum::replace(check, [a, b], [e, f]);
-    checksum::replace(check, [c, d], [g, h])
+    let [[from_first, from_last], [to_first, to_last]] = [from, to].map(halves);
+    let check = checksum::replace(check, from_first, to_first);
+    checksum::replace(check, from_last, to_last)
 }

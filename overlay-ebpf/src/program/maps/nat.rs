@@ -76,7 +76,8 @@ impl Chain {
     #[inline(always)]
     pub fn slot(&self, index: usize) -> Option<u32> {
         // SAFETY: the verifier knows the pointer and its size; the index is checked.
-        let slot = unsafe { (&(*self.entry).blocks).get(index).copied()? };
+        let blocks = unsafe { &(*self.entry).blocks };
+        let slot = blocks.get(index).copied()?;
         u32::from(slot).checked_sub(1)
     }
 }
@@ -409,14 +410,16 @@ impl Block {
     #[inline(always)]
     pub fn used(&self, class: usize) -> u32 {
         // SAFETY: as above; the index is checked.
-        unsafe { (&(*self.entry).used).get(class).copied().unwrap_or(0) as u32 }
+        let used = unsafe { &(*self.entry).used };
+        used.get(class).copied().unwrap_or(0) as u32
     }
 
     #[inline(always)]
     fn count_used(&self, class: usize, is_more: bool) {
         // SAFETY: as above; the fields are aligned.
         unsafe {
-            if let Some(used) = (&mut (*self.entry).used).get_mut(class) {
+            let used = &mut (*self.entry).used;
+            if let Some(used) = used.get_mut(class) {
                 let more = if is_more { 1 } else { 1u64.wrapping_neg() };
                 atomic::add(used, more);
             }
@@ -427,7 +430,8 @@ impl Block {
     fn word(&self, word: u32) -> Option<*mut u64> {
         let word = atomic::low_bits(word.into()) as usize;
         // SAFETY: as above; the index is checked.
-        unsafe { (&mut (*self.entry).bits).get_mut(word).map(ptr::from_mut) }
+        let bits = unsafe { &mut (*self.entry).bits };
+        bits.get_mut(word).map(ptr::from_mut)
     }
 
     /// Ports in use among the 64 of a word, a bit each; all where there is no such word.
@@ -470,7 +474,8 @@ impl Block {
     pub fn next_cursor(&self, class: usize, step: u32) -> u32 {
         // SAFETY: as above; a number by itself, which two CPUs may move on by less.
         unsafe {
-            let Some(cursor) = (&mut (*self.entry).cursor).get_mut(class) else {
+            let cursor = &mut (*self.entry).cursor;
+            let Some(cursor) = cursor.get_mut(class) else {
                 return 0;
             };
             let held = *cursor;

@@ -55,8 +55,8 @@ pub fn translate_out(
         }
     }
     let ports = frame.ports(transport)?;
-    let inside = ends.inside(from, transport, &ports);
-    let flow = inside.to(ends.remote(&ports));
+    let inside = ends.inside(from, transport, ports);
+    let flow = inside.to(ends.remote(ports));
     let Some(flow) = flow.find() else {
         return Ok(None);
     };
@@ -264,7 +264,7 @@ pub fn open(
     let ends = Ends::of(frame)?;
     let class = nat::class(transport.protocol).ok_or(DropReason::NatProtocol)?;
     let ports = frame.ports(transport)?;
-    let inside = ends.inside(from, transport, &ports);
+    let inside = ends.inside(from, transport, ports);
     let (slot, epoch) = match current(&inside) {
         Some(mapping) => mapping,
         None => crate::ports::map(&inside, class, from.id)?,
@@ -278,7 +278,7 @@ pub fn open(
         port: external.port.to_ne_bytes(),
         epoch,
     };
-    if inside.to(ends.remote(&ports)).open(&entry) {
+    if inside.to(ends.remote(ports)).open(&entry) {
         Ok(())
     } else {
         Err(DropReason::NatExhausted)
@@ -313,7 +313,7 @@ impl Ends {
     }
 
     #[inline(always)]
-    fn inside(&self, from: &EndpointEntry, transport: &Transport, ports: &Ports) -> Inside {
+    fn inside(&self, from: &EndpointEntry, transport: &Transport, ports: Ports) -> Inside {
         Inside {
             endpoint: from.id as u16,
             protocol: transport.protocol,
@@ -325,7 +325,7 @@ impl Ends {
     }
 
     #[inline(always)]
-    fn remote(&self, ports: &Ports) -> Socket {
+    fn remote(&self, ports: Ports) -> Socket {
         Socket {
             ip: self.destination,
             port: ports.destination,
@@ -346,7 +346,18 @@ impl Ends {
 
 /// Translates an ICMP error about a flow, whose addresses it quotes (RFC 5508 section 4).
 pub mod error {
-    use super::*;
+    use overlay_ebpf::{
+        abi::{DropReason, EndpointEntry, OutsideEntry},
+        rule::nat,
+        wire::ipv4,
+    };
+
+    use super::{Arrival, Ends, inside_of, mapped, not_ours};
+    use crate::{
+        exit::{self, Translated},
+        frame::{Frame, Side, Socket, Translation, Transport},
+        maps::{self, Inside},
+    };
 
     /// One that an endpoint sends about what came in.
     #[inline(always)]
@@ -433,7 +444,7 @@ pub mod error {
             port: quoted.ports.destination,
         };
         let flow = inside.to(remote).find();
-        if !flow.is_some_and(|flow| flow.read().epoch == held.epoch) {
+        if flow.is_none_or(|flow| flow.read().epoch != held.epoch) {
             return not_ours(outside, DropReason::NatError);
         }
         let inner = Translation {

@@ -19,9 +19,9 @@ use crate::{
 
 impl Handle<ListNat> for Agent {
     async fn handle(&self, filter: ListNat) -> Outcome<ListNat> {
-        let uses = self.translate(|it| it.block_uses()).await?;
+        let uses = self.translate(Translator::block_uses).await?;
         let uses: BTreeMap<BlockKey, BlockUse> = uses.into_iter().map(|it| (it.key, it)).collect();
-        let mappings = self.translate(|it| it.mappings()).await?;
+        let mappings = self.translate(Translator::mappings).await?;
         let without = self.way_out.borrow().without_block.clone();
         let view = self.observer.view().await;
         let is_wanted = |name: &Name| filter.endpoint.as_ref().is_none_or(|only| only == name);
@@ -80,7 +80,7 @@ impl Handle<CheckNat> for Agent {
 
 impl Handle<ListFlows> for Agent {
     async fn handle(&self, filter: ListFlows) -> Outcome<ListFlows> {
-        let flows = self.translate(|it| it.flows()).await?.into_iter();
+        let flows = self.translate(Translator::flows).await?.into_iter();
         let view = self.observer.view().await;
         let names = interfaces(&view);
         let flows = flows.map(|flow| FlowView {
@@ -156,12 +156,12 @@ fn protocol(number: u8) -> String {
     }
 }
 
-fn block_view(block: Block, uses: &BTreeMap<BlockKey, BlockUse>) -> BlockView {
+fn block_view(block: Block, in_use: &BTreeMap<BlockKey, BlockUse>) -> BlockView {
     let key = BlockKey {
         ip: block.ip,
         number: block.number,
     };
-    let used = uses.get(&key).map(|it| {
+    let used = in_use.get(&key).map(|it| {
         let [tcp, udp, icmp] = it.used;
         UsedView {
             tcp,

@@ -91,7 +91,7 @@ impl Handle<RemoveFloat> for Agent {
         let id = Float::id(IpAddr::V4(ip).into());
         let of = OutsideHistory::key_of_float(ip);
         let there = self.history(&of).await?;
-        let ended = OutsideHistory::ended(of, there.as_ref()).filter(|_| removed);
+        let ended = OutsideHistory::ended(&of, there.as_ref()).filter(|_| removed);
         let ended = ended.transpose().map_err(invalid)?;
         let changes = [Some(Change::RemoveObject(id)), ended.map(Change::PutObject)];
         let changes: Vec<Change> = changes.into_iter().flatten().collect();
@@ -202,7 +202,7 @@ impl Agent {
     async fn history_of(&self, float: &Float) -> Result<Change, OperationError> {
         let of = OutsideHistory::key_of_float(float.ip);
         let there = self.history(&of).await?;
-        let begun = OutsideHistory::begun(of, Owner::from(float), there.as_ref());
+        let begun = OutsideHistory::begun(&of, Owner::from(float), there.as_ref());
         begun.map(Change::PutObject).map_err(invalid)
     }
 

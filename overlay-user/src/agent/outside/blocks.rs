@@ -93,7 +93,7 @@ impl Known {
     pub(super) fn end(&self, block: &Block) -> Option<Change> {
         let of = OutsideHistory::key_of_block(block);
         let there = self.histories.get(&of);
-        let ended = OutsideHistory::ended(of, there)?;
+        let ended = OutsideHistory::ended(&of, there)?;
         ended.ok().map(Change::PutObject)
     }
 
@@ -201,7 +201,7 @@ impl Known {
         let objects = [
             is_new.then(|| address.to_object()),
             Some(block.to_object()),
-            Some(OutsideHistory::begun(of, Owner::from(&block), there)),
+            Some(OutsideHistory::begun(&of, Owner::from(&block), there)),
         ];
         let changes = objects
             .into_iter()

@@ -37,7 +37,7 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one look at the uplink may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a block that somebody else has, or had until a moment ago, is not tried again.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
+const REFUSED_FOR: Duration = Duration::from_mins(1);
 /// Most claims of one turn.
 const CLAIMS: usize = 64;
 /// How long an endpoint's last block is unused before it goes back.
