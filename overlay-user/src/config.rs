@@ -25,8 +25,8 @@ mod value;
 use access::URL_FORMS;
 pub use access::{RegistryFlags, RegistryUrl};
 pub use value::{
-    CacheEntries, CacheIdle, Entries, LogFormat, LogSetting, MetricsAddress, NegativeTtl,
-    NodeGrace, Patience, Port, PortRange, Quarantine, WatchPeriod,
+    CacheEntries, CacheIdle, Entries, LeaseTime, LogFormat, LogSetting, MetricsAddress,
+    NegativeTtl, NodeGrace, Patience, Port, PortRange, Quarantine, WatchPeriod,
 };
 
 const DEFAULT_INSTANCE: &str = "default";

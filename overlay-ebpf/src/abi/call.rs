@@ -20,11 +20,13 @@ pub enum Call {
     NatOpen = 7,
     /// Translates an ICMP error about a flow, out or in as [`super::Scratch`] says.
     NatError = 8,
+    /// Hands the agent a frame of an endpoint's that it is to answer.
+    Punt = 4,
 }
 
 impl Call {
     /// Every slot that is taken, with the program in it.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::IcmpError, super::program::ICMP_ERROR),
         (Self::SendProbe, super::program::SEND_PROBE),
         (Self::Echo, super::program::ECHO),
@@ -33,6 +35,7 @@ impl Call {
         (Self::FromOutside, super::program::FROM_OUTSIDE),
         (Self::NatOpen, super::program::NAT_OPEN),
         (Self::NatError, super::program::NAT_ERROR),
+        (Self::Punt, super::program::PUNT),
     ];
 
     /// Slots of `calls`; leaves room for programs to come.

@@ -91,6 +91,12 @@ counters! {
     NatEarly = 26, "nat_early";
     /// Flows that were answered and found no room in their table: they stay among those that were not.
     NatFlowsFull = 27, "nat_flows_full";
+    /// Questions of endpoints to DHCP servers and routers that the agent was told of.
+    PuntsRaised = 40, "punts_raised";
+    /// Those that it was not told of because its queue was full; their senders ask again.
+    PuntsLost = 41, "punts_lost";
+    /// Those that it was not told of because their endpoint, its network or one CPU had too many.
+    PuntsLimited = 42, "punts_limited";
 }
 
 impl Counter {

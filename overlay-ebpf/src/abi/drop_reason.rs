@@ -136,6 +136,14 @@ drop_reasons! {
     NatFragment = 50, "nat_fragment";
     /// An ICMP error about a packet that no flow sent.
     NatError = 51, "nat_error";
+    /// The endpoint, or all of its network, asks DHCP servers or routers more often than is answered.
+    PuntLimited = 60, "punt_limited";
+    /// A question to a DHCP server or a router found no room on its way to the agent, which is slow or not there.
+    PuntLost = 61, "punt_lost";
+    /// The endpoint answers DHCP, which its network does itself.
+    DhcpServer = 62, "dhcp_server";
+    /// A question to a DHCP server or a router that is longer than any of them.
+    PuntTooLong = 63, "punt_too_long";
 }
 
 impl DropReason {

@@ -22,7 +22,7 @@ pub struct EndpointEntry {
     pub ipv6: [u8; 16],
     /// Its place in arrays that have one for each endpoint of this host, 1..=65535; 0: it has none.
     pub id: u32,
-    /// Zero: no flag has a meaning yet.
+    /// What its network does for it: [`EndpointEntry::DHCP`].
     pub flags: u32,
     /// Number of the router that its network is attached to; 0: none.
     pub router: u32,
@@ -32,3 +32,8 @@ super::assert_layout!(EndpointEntry, 56, {
     generation: 0, vni: 8, mtu: 12, mac: 16, slot: 22, ipv4: 24, ipv6: 28, id: 44, flags: 48, router: 52
 });
 super::user_pod!(EndpointEntry);
+
+impl EndpointEntry {
+    /// Bit of `flags`: the agent answers what it asks DHCP servers and routers.
+    pub const DHCP: u32 = 1 << 1;
+}

@@ -81,6 +81,10 @@ impl MeterKey {
     pub const ERRORS: u32 = 4;
     /// `kind` of the meter of a VTEP's echoes.
     pub const ECHOES: u32 = 5;
+    /// `kind` of the meter of the frames of an endpoint that the agent is told of.
+    pub const PUNTS: u32 = 40;
+    /// `kind` of the meter of the frames of a network's endpoints that the agent is told of.
+    pub const NETWORK_PUNTS: u32 = 41;
 
     /// The meter of the endpoint behind an interface of the host.
     #[must_use]
@@ -119,6 +123,26 @@ impl MeterKey {
         Self {
             kind: Self::ECHOES,
             id: u32::from_ne_bytes(vtep),
+        }
+    }
+
+    /// The meter of the frames of the endpoint behind an interface that the agent is told of.
+    #[must_use]
+    #[inline(always)]
+    pub const fn punts(ifindex: u32) -> Self {
+        Self {
+            kind: Self::PUNTS,
+            id: ifindex,
+        }
+    }
+
+    /// The meter of all that the agent is told of by a network's endpoints on this host.
+    #[must_use]
+    #[inline(always)]
+    pub const fn network_punts(vni: u32) -> Self {
+        Self {
+            kind: Self::NETWORK_PUNTS,
+            id: vni,
         }
     }
 

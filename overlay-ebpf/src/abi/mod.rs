@@ -20,6 +20,7 @@ mod neighbor;
 mod network;
 mod outside;
 mod port_traffic;
+mod punt;
 mod route;
 mod scratch;
 mod traffic;
@@ -43,6 +44,7 @@ pub use nat::{
 pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
 pub use outside::{FloatEntry, FloatKey, OutsideEntry, OutsideKey, UplinkEntry};
+pub use punt::{Punt, PuntHeader};
 pub use route::{RouteEntry, RouteKey, RouterPortEntry};
 pub use scratch::Scratch;
 pub use traffic::Traffic;
@@ -149,6 +151,9 @@ maps! {
 /// Name of the ring of `EchoEvent`, which is not pinned: it is of no use without the agent that made it.
 pub const ECHOES: &str = "echoes";
 
+/// Name of the ring of `Punt`, which is not pinned either.
+pub const PUNTS: &str = "punts";
+
 /// Name of the program array, whose slots are [`Call`]'s. It belongs to the programs of one start and is pinned beside
 /// the maps, under a number: the kernel empties it with its last pin.
 pub const CALLS: &str = "calls";
@@ -182,6 +187,8 @@ pub mod program {
     pub const NAT_ERROR: &str = "nat_error";
     /// Run by the agent, never attached: frees ports whose time is over.
     pub const NAT_SWEEP: &str = "nat_sweep";
+    /// In `calls`: a frame of an endpoint's that the agent answers.
+    pub const PUNT: &str = "punt";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes
     /// `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` (Linux 5.13), without which there is no encapsulation.
     pub const PROBE_ENCAP: &str = "probe_encap";

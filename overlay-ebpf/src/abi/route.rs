@@ -6,7 +6,8 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub struct RouterPortEntry {
-    /// The router's number, from 1.
+    /// The router's number, from 1. 0: there is none; the addresses are those of the network's DHCP server, which answers
+    /// ARP and neighbour discovery and nothing else.
     pub router: u32,
     /// The gateway's first IPv4 address, order of the wire; zero: none. ICMP errors come from it.
     pub ipv4: [u8; 4],

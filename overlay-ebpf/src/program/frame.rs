@@ -371,6 +371,17 @@ impl Frame {
         }
     }
 
+    /// Copies the first `len` bytes, which the caller makes sure of, to memory of its own. `false`: they are not all there.
+    ///
+    /// # Safety
+    ///
+    /// The target has room for `len` bytes, which are not none.
+    #[inline(always)]
+    pub unsafe fn copy_to(&self, target: *mut u8, len: u32) -> bool {
+        // SAFETY: the context is valid for the whole program; of the target the caller made sure.
+        unsafe { bpf_skb_load_bytes(self.skb().cast(), 0, target.cast(), len) == 0 }
+    }
+
     /// Forgets the mark, the priority and the traffic class, which mean something to the namespace that set them and
     /// nothing, or something else, to the next: as a veth does between two namespaces
     /// (`skb_scrub_packet` and `____dev_forward_skb` in net/core). Redirects past a veth's queue don't.

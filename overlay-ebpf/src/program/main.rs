@@ -52,6 +52,7 @@ mod stage {
     pub mod mtu;
     pub mod ndp;
     pub mod outside;
+    pub mod punt;
     pub mod sample;
     pub mod sender;
     pub mod slow_path;
@@ -183,6 +184,15 @@ pub fn nat_error(ctx: TcContext) -> Action {
 #[inline(always)]
 pub fn nat_sweep(ctx: TcContext) -> Action {
     sweep::run(&mut Frame::new(ctx)).unwrap_or(-1)
+}
+
+/// Continues [`endpoint_ingress`]: a question to a DHCP server or a router.
+#[classifier]
+#[inline(always)]
+pub fn punt(ctx: TcContext) -> Action {
+    let (frame, mut subject) = (Frame::new(ctx), Subject::sent());
+    pipeline::endpoint::run_punt(&frame, &mut subject)
+        .unwrap_or_else(|reason| dropped(&frame, reason, subject))
 }
 
 /// Continues [`underlay_ingress`]: an echo or a probe.

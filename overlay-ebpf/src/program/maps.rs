@@ -44,12 +44,14 @@ mod atomic;
 mod drops;
 mod nat;
 mod outside;
+mod punt;
 mod router;
 
 pub use drops::{count_drop, count_endpoint_drop, with_drop_pace, with_drop_sample};
 pub use nat::*;
 pub use outside::{float, outside, reached_from_outside, uplink};
-pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route};
+pub use punt::{punt, with_cpu_punts};
+pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route, router_port};
 
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
 /// writes these maps, so no program ever waits for an allocation.
@@ -309,8 +311,8 @@ lookup! {
 }
 
 lookup! {
-    /// The gateway of the network with a VNI.
-    router_port, ROUTER_PORTS, u32 => RouterPortEntry
+    /// Who answers for the network with a VNI: its gateway, or without a router its DHCP server.
+    network_port, ROUTER_PORTS, u32 => RouterPortEntry
 }
 
 /// A VTEP and the way to it.

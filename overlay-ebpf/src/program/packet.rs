@@ -232,6 +232,13 @@ impl Packet {
         ip.map_or(ipv4::LEN, ipv4::header_len)
     }
 
+    /// Bytes of an IPv4 packet's header, options included. `None`: it is a fragment without the transport header.
+    #[inline(always)]
+    pub fn first_header_len(&self, frame: &Frame) -> Result<Option<usize>, DropReason> {
+        let ip = self.ipv4(frame)?;
+        Ok(ipv4::is_first_fragment(ip).then_some(ipv4::header_len(ip)))
+    }
+
     /// Bytes of an aggregate's headers, which each of its segments has. Aggregates are of TCP or UDP.
     #[inline(always)]
     fn headers_len(&self, frame: &Frame) -> u32 {

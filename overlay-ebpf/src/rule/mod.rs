@@ -7,6 +7,7 @@ pub mod icmp;
 pub mod miss;
 pub mod mtu;
 pub mod nat;
+pub mod punt;
 pub mod route;
 pub mod sample;
 pub mod sender;

@@ -22,6 +22,9 @@ pub const FRAGMENT: u8 = 44;
 pub const DESTINATION_OPTIONS: u8 = 60;
 /// All nodes on the link (RFC 4291 section 2.7.1).
 pub const ALL_NODES: [u8; 16] = [0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+/// The link-local address of gateways, the same in every network: router advertisements come from it (RFC 4861 section
+/// 6.1.2).
+pub const GATEWAY: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// The MAC that [`ALL_NODES`] maps to (RFC 2464 section 7).
 pub const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 

@@ -42,6 +42,10 @@ pub struct AddEndpoint {
     #[cfg_attr(feature = "cli", arg(long, value_name = "IF"))]
     #[serde(default)]
     pub ifname: Option<IfName>,
+    /// Leave its addresses to a DHCP client in it: its interface comes up without any
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dhcp: bool,
 }
 
 impl AddEndpoint {
@@ -55,6 +59,7 @@ impl AddEndpoint {
             mac: None,
             netns: None,
             ifname: None,
+            dhcp: false,
         }
     }
 }
@@ -231,6 +236,9 @@ pub struct EndpointView {
     pub netns: Option<Name>,
     /// Its interface; null behind a VTEP without an agent.
     pub ifname: Option<IfName>,
+    /// Whether a DHCP client in it sets its addresses; absent otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dhcp: bool,
     /// The registry's revision at its last change: the newer one counts.
     pub generation: Revision,
     /// Its state, as seen by the host that was asked.

@@ -38,6 +38,7 @@
 mod address;
 mod adopt;
 mod client;
+mod dhcp;
 mod doctor;
 mod drops;
 mod endpoint;
@@ -66,6 +67,7 @@ mod vtep;
 pub use address::*;
 pub use adopt::*;
 pub use client::*;
+pub use dhcp::*;
 pub use doctor::*;
 pub use drops::*;
 pub use endpoint::*;

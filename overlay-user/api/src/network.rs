@@ -223,13 +223,18 @@ pub struct SetNetwork {
     #[cfg_attr(feature = "cli", arg(long, value_name = "none|host|POOL"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snat: Option<SnatChoice>,
+    /// Whether the network answers DHCP and advertises routers: see `dhcp set`
+    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", value_parser = on_or_off))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
 }
 
 impl SetNetwork {
     /// Whether it changes nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.mtu.is_none() && self.flood.is_none() && self.learning.is_none() && self.snat.is_none()
+        let others = self.flood.is_none() && self.learning.is_none() && self.snat.is_none();
+        others && self.mtu.is_none() && self.dhcp.is_none()
     }
 }
 

@@ -67,6 +67,10 @@ pub struct StatusView {
     /// Paths to other hosts, counted by state.
     #[serde(default)]
     pub paths: BTreeMap<PathState, usize>,
+    /// What was sent to DHCP clients and heard of them since the agent started, by type: `offer`, `ack`, `nak`, `release`,
+    /// `decline`, `advertise`, `reply`, `router_advertisement` and `ignored`.
+    #[serde(default)]
+    pub dhcp: BTreeMap<String, u64>,
     /// Programs and maps of this host.
     pub datapath: DatapathView,
     /// Failures that are being retried, a line each; empty if ready.

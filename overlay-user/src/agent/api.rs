@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     datapath::DatapathError,
-    model::{AttachmentFields, Endpoint, Network, Node, PortCounts, Traffic},
+    model::{Attachment, AttachmentFields, Endpoint, Network, Node, PortCounts, Traffic},
     platform::PlatformError,
     reconcile::watchdog::Stalled,
     registry::RegistryError,
@@ -116,6 +116,7 @@ impl From<Stalled> for StalledView {
 #[must_use]
 pub fn endpoint_view(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> EndpointView {
     let place = AttachmentFields::from(endpoint.attachment.clone());
+    let dhcp = endpoint.attachment.as_ref().is_some_and(Attachment::dhcp);
     EndpointView {
         ips: endpoint.ips().collect(),
         name: endpoint.name,
@@ -126,6 +127,7 @@ pub fn endpoint_view(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> 
         vtep,
         netns: place.netns,
         ifname: place.ifname,
+        dhcp,
         generation: endpoint.generation,
         state,
         error: None,

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 mod outside;
 
-use outside::{float, flow, nat, owner, pool};
+use outside::{dhcp, float, flow, nat, owner, pool};
 
 use super::api::*;
 use crate::{
@@ -118,6 +118,7 @@ pub(crate) fn status() -> StatusView {
             waiting: 0,
         },
         paths: BTreeMap::from([(PathState::Ok, 1), (PathState::OneWay, 1)]),
+        dhcp: BTreeMap::new(),
         datapath: DatapathView {
             attach: AttachMode::Tcx,
             abi: 1,
@@ -444,6 +445,12 @@ impl Default for Fake {
                 target: add.target,
             })
             .with(|remove: RemoveRoute| removed(&remove.router))
+            .with(|_: SetDhcp| dhcp())
+            .with(|_: ListDhcp| vec![dhcp()])
+            .with(|_: ShowDhcp| dhcp())
+            .with(|RemoveDhcp { network }| RemovedView {
+                removed: network.to_string() != "nope",
+            })
             .with(|_: ListVteps| vteps())
             .with(|RemoveVtep { vtep }| removed_vtep(&vtep))
             .with(|_: ShowStatus| status())

@@ -17,6 +17,7 @@ use super::{
     api::{PathState, drop_totals},
     connections::{self, Limits},
     descriptors,
+    dhcp::Answers,
     map_reader::MapReader,
     paths::Paths,
 };
@@ -50,6 +51,7 @@ pub(super) struct Sources {
     pub maps: MapReader,
     pub observer: Observer,
     pub paths: Arc<Paths>,
+    pub answers: Arc<Answers>,
     pub metrics: Arc<Metrics>,
     /// Whether each endpoint's traffic is told.
     pub tells_endpoints: bool,
@@ -135,6 +137,7 @@ impl Sources {
             },
             peers,
             paths: self.paths(),
+            dhcp: self.answers.counts().collect(),
             datapath,
             control: control(&view),
         }

@@ -20,6 +20,7 @@ mod cluster;
 mod connections;
 mod descriptors;
 mod devices;
+mod dhcp;
 mod doctor;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -248,6 +249,7 @@ async fn serve(
         vtep: node.vtep,
         underlay_mtu: underlay.mtu,
     };
+    let here = local.clone();
     let applier = Applier::new(
         Arc::clone(&platform) as Arc<dyn Platform>,
         Arc::clone(&datapath) as Arc<dyn Datapath>,
@@ -332,6 +334,14 @@ async fn serve(
         way_out: leaving,
     };
     let outside = tokio::spawn(outside.run());
+    let answers = Arc::<dhcp::Answers>::default();
+    let server = dhcp::Server::new(
+        Arc::clone(&datapath) as Arc<dyn Datapath>,
+        observer.clone(),
+        here,
+        Arc::clone(&answers),
+    )?;
+    let answering_dhcp = tokio::spawn(server.run());
     let clients = Clients::start().context("no threads for clients")?;
     if let Some(listener) = measured_at {
         let sources = Sources {
@@ -340,6 +350,7 @@ async fn serve(
             maps: maps.clone(),
             observer: observer.clone(),
             paths: Arc::clone(&paths_to_hosts),
+            answers: Arc::clone(&answers),
             metrics: counters,
             tells_endpoints: config.metrics_endpoints,
         };
@@ -365,6 +376,7 @@ async fn serve(
         fast_path_problem,
         paths: paths_to_hosts,
         sightings,
+        answers,
         reconciling,
         keeping,
         remembering,
@@ -396,6 +408,7 @@ async fn serve(
     announcing.abort();
     probing.abort();
     outside.abort();
+    answering_dhcp.abort();
     answering.abort();
     claim.release(paths);
     reason

@@ -118,6 +118,7 @@ impl Left {
                 ..EndpointCounts::default()
             },
             paths: BTreeMap::new(),
+            dhcp: BTreeMap::new(),
             datapath,
             problems: vec![format!("{why}; {goes_on}")],
             stalled: Vec::new(),

@@ -1,5 +1,6 @@
 //! The operations of the agent's API: their handlers, in a file for each noun.
 
+mod dhcp;
 mod diagnosis;
 mod drops;
 mod endpoint;

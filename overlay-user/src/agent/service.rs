@@ -13,6 +13,7 @@ use super::{
     api::{DropNames, ErrorKind, OperationError},
     descriptors,
     devices::Problem,
+    dhcp::Answers,
     liveness::Liveness,
     map_reader::MapReader,
     outside::WayOut,
@@ -50,6 +51,7 @@ pub(super) struct Agent {
     pub(super) fast_path_problem: watch::Receiver<Problem>,
     pub(super) paths: Arc<Paths>,
     pub(super) sightings: Arc<Sightings>,
+    pub(super) answers: Arc<Answers>,
     pub(super) reconciling: Mutex<Option<Reconciling>>,
     pub(super) keeping: Mutex<Option<JoinHandle<()>>>,
     pub(super) remembering: Mutex<Option<JoinHandle<()>>>,
@@ -78,6 +80,8 @@ pub(super) struct Parts {
     pub paths: Arc<Paths>,
     /// What the programs have seen of echoes.
     pub sightings: Arc<Sightings>,
+    /// What was sent to DHCP clients and heard of them.
+    pub answers: Arc<Answers>,
     pub reconciling: Reconciling,
     /// What puts the devices back.
     pub keeping: JoinHandle<()>,
@@ -103,6 +107,7 @@ impl From<Parts> for Agent {
             fast_path_problem: parts.fast_path_problem,
             paths: parts.paths,
             sightings: parts.sightings,
+            answers: parts.answers,
             reconciling: Mutex::new(Some(parts.reconciling)),
             keeping: Mutex::new(Some(parts.keeping)),
             remembering: Mutex::new(Some(parts.remembering)),

@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod completions;
+mod dhcp;
 mod doctor;
 mod down;
 mod drops;
@@ -158,6 +159,9 @@ pub enum Command {
     /// Flows between this host's endpoints and the outside
     #[command(subcommand, after_help = nat::FLOW_EXAMPLES)]
     Flow(nat::FlowVerb),
+    /// DHCP and router advertisements: what networks tell their endpoints
+    #[command(subcommand, after_help = dhcp::EXAMPLES)]
+    Dhcp(dhcp::DhcpVerb),
     /// The nodes' tunnel ends
     #[command(subcommand, after_help = vtep::EXAMPLES)]
     Vtep(vtep::VtepVerb),
@@ -339,6 +343,7 @@ impl Command {
             Self::Pool(verb) => verb.execute(context).await,
             Self::Nat(verb) => verb.execute(context).await,
             Self::Flow(verb) => verb.execute(context).await,
+            Self::Dhcp(verb) => verb.execute(context).await,
             Self::Vtep(verb) => verb.execute(context).await,
             Self::Status(args) => args.execute(context).await,
             Self::Drops(args) => args.execute(context).await,

@@ -34,6 +34,7 @@ Examples:
   overlay network set blue --mtu 0         what the narrowest host's underlay leaves, again
   overlay network set blue --flood head-end --learning on
   overlay network set blue --snat host     endpoints reach the outside by their hosts' addresses
+  overlay network set blue --dhcp on       its endpoints may ask by DHCP: see `overlay dhcp set`
 
 What is not named stays. A larger MTU than an endpoint's host can carry is refused.";
 
@@ -89,7 +90,7 @@ impl NetworkVerb {
             Self::Set(request) => {
                 if request.is_empty() {
                     return Err(CommandError::usage(
-                        "nothing to change: give --mtu, --flood or --learning",
+                        "nothing to change: give --mtu, --flood, --learning or --dhcp",
                     ));
                 }
                 let work = format!("changing network {}", request.name);

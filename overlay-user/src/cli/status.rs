@@ -120,6 +120,7 @@ fn table(status: &StatusView) -> Table {
         ("Dropped", dropped(status.datapath.drops)),
         ("Maps", maps.join(", ")),
     ];
+    let answers = dhcp_line(status).map(|line| ("DHCP", line));
     let stalled = status.stalled.iter().map(|stalled| {
         let doing = stalled.doing.as_ref();
         let doing = doing.map_or_else(String::new, |doing| format!(" (in a step for: {doing})"));
@@ -134,6 +135,7 @@ fn table(status: &StatusView) -> Table {
     Table::properties(
         always
             .into_iter()
+            .chain(answers)
             .chain(stalled)
             .chain(problems)
             .chain(rejected),
@@ -149,6 +151,19 @@ fn paths_line(paths: &BTreeMap<PathState, usize>) -> String {
         .iter()
         .map(|(state, count)| format!("{count} {}", state.name()));
     states.collect::<Vec<_>>().join(", ")
+}
+
+/// What became of questions to DHCP servers and routers; `None`: there were none.
+fn dhcp_line(status: &StatusView) -> Option<String> {
+    let answers = status.dhcp.iter().filter(|(_, count)| **count > 0);
+    let answers = answers.map(|(kind, count)| format!("{count} {kind}"));
+    let counters = &status.datapath.counters;
+    let unheard = ["lost", "limited"].into_iter().filter_map(|outcome| {
+        let count = counters.get(&format!("punts_{outcome}")).copied()?;
+        (count > 0).then(|| format!("{count} {outcome}"))
+    });
+    let line: Vec<_> = answers.chain(unheard).collect();
+    (!line.is_empty()).then(|| line.join(", "))
 }
 
 fn dropped(drops: DropTotals) -> String {

@@ -574,6 +574,42 @@ async fn an_echo_tells_its_way_and_its_round_trip_or_where_it_was_lost() {
 }
 
 #[tokio::test]
+async fn dhcp_verbs_print_tables_for_people() {
+    let agent = agent(fake::Fake::default());
+    let listed = "NETWORK   VNI   DHCP   SERVER    DNS       DOMAIN          LEASE\n\
+                  blue      42    on     7.7.7.1   8.8.8.8   cloud.example   24h\n";
+    for (line, expected) in [
+        (
+            "dhcp set blue --dns 8.8.8.8 --lease 24h --route 10.9.0.0/16=7.7.7.9",
+            listed,
+        ),
+        ("dhcp ls", listed),
+        (
+            "dhcp show blue",
+            "Network   blue\n\
+             VNI       42\n\
+             DHCP      on\n\
+             Server    7.7.7.1\n\
+             DNS       8.8.8.8\n\
+             Domain    cloud.example\n\
+             NTP       -\n\
+             Lease     24h\n\
+             Routes    10.9.0.0/16=7.7.7.9\n\
+             PXE       -\n",
+        ),
+        (
+            "dhcp rm blue nope",
+            "DHCP of network blue removed\nthere is no DHCP of network nope\n",
+        ),
+    ] {
+        assert_eq!(agent.run(line).await.unwrap(), expected, "{line}");
+    }
+    let failure = agent.run("dhcp set blue --pxe x boot").await.unwrap_err();
+    let mut stderr = Vec::new();
+    assert_eq!(failure.report(Format::Table, &mut stderr), 2);
+}
+
+#[tokio::test]
 async fn what_can_not_be_removed_has_a_line_and_keeps_none_of_the_others() {
     let agent = agent(fake::Fake::default());
     let (out, failure) = agent.run_through("endpoint rm a stuck nope stuck b").await;

@@ -94,6 +94,9 @@ pub type CacheIdle = Period<1_000, DAY>;
 pub type NegativeTtl = Period<100, { 60 * MINUTE }>;
 /// How often something is shown again.
 pub type WatchPeriod = Period<100, DAY>;
+/// How long a DHCP client may go without asking again: what its lease says in seconds, of which the largest number means
+/// for ever.
+pub type LeaseTime = Period<{ 2 * MINUTE }, { (u32::MAX as u64 - 1) * 1000 }>;
 /// How long an answer is waited for.
 pub type Patience = Period<1, DAY>;
 

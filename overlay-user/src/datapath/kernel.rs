@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::SchedClassifier};
 use nix::{errno::Errno, net::if_::if_indextoname};
-use overlay_ebpf::abi::{Counter, ECHOES, map, program};
+use overlay_ebpf::abi::{Counter, ECHOES, PUNTS, map, program};
 use tokio::sync::mpsc;
 
 use super::{
@@ -25,20 +25,20 @@ use super::{
     calls::Calls,
     echo,
     features::{self, classifier},
-    inject::inject,
+    inject::{self, inject},
     log, map_handle,
     maps::Maps,
     migrate::OlderVersion,
     misses, object,
     pins::{Pins, unpin},
-    query, reply,
+    punts, query, reply,
     restore::{self, PinnedMaps},
     table::Table,
     tables::ResizedTables,
 };
 use crate::model::{
     DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow,
-    PortCounts, ProbeRequest, Tables, Traffic, Vni, Wanted,
+    PortCounts, ProbeRequest, Punt, Tables, Traffic, Vni, Wanted,
 };
 
 /// How many endpoints' interfaces are asked for their programs at a time: some two microseconds each.
@@ -51,6 +51,10 @@ pub struct Kernel {
     pub(super) hook: Hook,
     /// Misses that came out of the ring and found no place in their network's queue.
     lost_misses: Arc<AtomicU64>,
+    /// Frames for the agent, likewise.
+    lost_punts: Arc<AtomicU64>,
+    /// The program `inject`, by a handle that no lock is needed for.
+    injector: SchedClassifier,
     state: Mutex<State>,
 }
 
@@ -111,6 +115,7 @@ impl Kernel {
         for name in [program::INJECT, program::INJECT_ECHO, program::NAT_SWEEP] {
             object::load(&mut ebpf, name)?;
         }
+        let injector = inject::handle(&mut ebpf)?;
         if settings.log_drops {
             log::forward(&mut ebpf)?;
         }
@@ -132,6 +137,8 @@ impl Kernel {
             pins,
             hook,
             lost_misses: Arc::default(),
+            lost_punts: Arc::default(),
+            injector,
             state,
         })
     }
@@ -286,6 +293,20 @@ impl Datapath for Kernel {
         })
     }
 
+    fn punts(&self) -> Result<mpsc::Receiver<Punt>, DatapathError> {
+        let ring = self.state().ebpf.take_map(PUNTS);
+        let ring = ring.and_then(|ring| ring.try_into().ok());
+        ring.map(|ring| punts::listen(ring, Arc::clone(&self.lost_punts)))
+            .ok_or_else(|| DatapathError::Kernel {
+                what: "can't listen to what endpoints ask".to_owned(),
+                cause: "somebody does already".to_owned(),
+            })
+    }
+
+    fn send_frame(&self, ifindex: u32, frame: &[u8]) -> Result<(), DatapathError> {
+        inject::send(&self.injector, program::INJECT, frame, ifindex, 0)
+    }
+
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
         Ok(self.state().maps.usage())
     }
@@ -295,6 +316,8 @@ impl Datapath for Kernel {
         // To whoever waits for it, a miss is lost in either queue.
         let lost = counters.entry(Counter::MissesLost.name()).or_default();
         *lost += self.lost_misses.load(Ordering::Relaxed);
+        let lost = counters.entry(Counter::PuntsLost.name()).or_default();
+        *lost += self.lost_punts.load(Ordering::Relaxed);
         Ok(counters)
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{
     DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow,
-    PortCounts, ProbeRequest, Tables, Traffic, Vni, Wanted,
+    PortCounts, ProbeRequest, Punt, Tables, Traffic, Vni, Wanted,
 };
 
 mod attach;
@@ -34,6 +34,7 @@ mod nat;
 mod numbers;
 mod object;
 mod pins;
+mod punts;
 mod query;
 mod reply;
 mod restore;
@@ -211,6 +212,12 @@ pub trait Datapath: Send + Sync + 'static {
 
     /// What comes of echoes, this host's and others'. To be called once.
     fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError>;
+
+    /// Frames of endpoints that the agent is to answer. To be called once.
+    fn punts(&self) -> Result<mpsc::Receiver<Punt>, DatapathError>;
+
+    /// Sends an endpoint a frame by the host side of its interface. Waits for nothing that others do.
+    fn send_frame(&self, ifindex: u32, frame: &[u8]) -> Result<(), DatapathError>;
 
     /// How full each map is, by name.
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError>;

@@ -1,14 +1,14 @@
 //! An attachment: how an endpoint is connected to its host.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{IfName, Name};
 
 /// How an endpoint is connected to its host.
 ///
-/// In a record a veth is the fields `netns` and `ifname`, as it was before there were other kinds. Every other
-/// kind is an object in the field `attachment` with its name in `kind`: a version that does not know it keeps
+/// In a record a veth is the fields `netns` and `ifname`, as it was before there were other kinds. What else is said of it
+/// is in the field `attachment`, with `veth` in `kind`, which earlier versions pass over. Every other kind is an object in the field `attachment` with its name in `kind`: a version that does not know it keeps
 /// it, passes it on and still sends to the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Attachment {
@@ -25,6 +25,8 @@ pub struct InNetns {
     pub netns: Name,
     /// The interface's name in there.
     pub ifname: IfName,
+    /// Whether a DHCP client in there sets the addresses, and the agent none.
+    pub dhcp: bool,
 }
 
 /// An attachment as a newer version wrote it.
@@ -39,7 +41,29 @@ impl Attachment {
     /// A veth whose end `ifname` is in namespace `netns`.
     #[must_use]
     pub const fn veth(netns: Name, ifname: IfName) -> Self {
-        Self::Veth(InNetns { netns, ifname })
+        Self::Veth(InNetns {
+            netns,
+            ifname,
+            dhcp: false,
+        })
+    }
+
+    /// The same; a DHCP client in the endpoint sets its addresses, or not.
+    #[must_use]
+    pub fn with_dhcp(self, dhcp: bool) -> Self {
+        match self {
+            Self::Veth(veth) => Self::Veth(InNetns { dhcp, ..veth }),
+            Self::Unknown(_) => self,
+        }
+    }
+
+    /// Whether a DHCP client in the endpoint sets its addresses.
+    #[must_use]
+    pub const fn dhcp(&self) -> bool {
+        match self {
+            Self::Veth(veth) => veth.dhcp,
+            Self::Unknown(_) => false,
+        }
     }
 
     /// The namespace that the endpoint's interface is in, where it is in one.
@@ -61,11 +85,29 @@ impl Attachment {
     }
 }
 
+/// The kind of what is said of a veth beside its namespace and interface.
+const VETH: &str = "veth";
+/// Whether a DHCP client sets its addresses.
+const DHCP: &str = "dhcp";
+
 impl UnknownAttachment {
     /// The kind's name.
     #[must_use]
     pub fn kind(&self) -> &str {
         &self.kind
+    }
+
+    /// What is said of a veth beside its namespace and interface. `None`: nothing.
+    fn of_veth(veth: &InNetns) -> Option<Self> {
+        veth.dhcp.then(|| Self {
+            kind: VETH.to_owned(),
+            value: json!({"kind": VETH, DHCP: true}),
+        })
+    }
+
+    /// Whether it says of a veth that a DHCP client sets its addresses.
+    fn is_veth_with_dhcp(&self) -> bool {
+        self.kind == VETH && self.value.get(DHCP).and_then(Value::as_bool) == Some(true)
     }
 }
 
@@ -106,10 +148,10 @@ pub struct AttachmentFields {
 impl From<Option<Attachment>> for AttachmentFields {
     fn from(attachment: Option<Attachment>) -> Self {
         match attachment {
-            Some(Attachment::Veth(InNetns { netns, ifname })) => Self {
-                netns: Some(netns),
-                ifname: Some(ifname),
-                other: None,
+            Some(Attachment::Veth(veth)) => Self {
+                other: UnknownAttachment::of_veth(&veth),
+                netns: Some(veth.netns),
+                ifname: Some(veth.ifname),
             },
             Some(Attachment::Unknown(other)) => Self {
                 other: Some(other),
@@ -127,7 +169,10 @@ impl TryFrom<AttachmentFields> for Option<Attachment> {
         match (fields.netns, fields.ifname, fields.other) {
             (None, None, None) => Ok(None),
             // Beside another kind they are newer: an agent that knows veths alone moved the endpoint.
-            (Some(netns), Some(ifname), _) => Ok(Some(Attachment::veth(netns, ifname))),
+            (Some(netns), Some(ifname), other) => {
+                let dhcp = other.is_some_and(|other| other.is_veth_with_dhcp());
+                Ok(Some(Attachment::veth(netns, ifname).with_dhcp(dhcp)))
+            }
             (None, None, Some(other)) => Ok(Some(Attachment::Unknown(other))),
             _ => Err("a namespace and an interface go together: one of them is missing"),
         }
@@ -173,6 +218,18 @@ mod tests {
         assert_eq!(written, record);
         assert_eq!(read(json!({"netns": null, "ifname": null})), Ok(None));
         assert_eq!(read(json!({})), Ok(None));
+    }
+
+    #[test]
+    fn a_veth_whose_addresses_a_client_sets_says_so_where_earlier_versions_pass_it_over() {
+        let record = json!({
+            "netns": "web", "ifname": "eth0", "attachment": {"kind": "veth", "dhcp": true}
+        });
+        let attachment = read(record.clone()).unwrap();
+        let expected = Attachment::veth("web".parse().unwrap(), "eth0".parse().unwrap());
+        assert_eq!(attachment, Some(expected.with_dhcp(true)));
+        let written = serde_json::to_value(AttachmentFields::from(attachment)).unwrap();
+        assert_eq!(written, record);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{
     outside::{Block, Float, Pool, SharedAddress, Snat},
     outside_history::OutsideHistory,
+    dhcp::Dhcp,
     resource::KnownKind,
     router::{Route, Router, RouterPort},
 };
@@ -18,4 +19,5 @@ pub const KINDS: &[KnownKind] = &[
     KnownKind::of::<SharedAddress>(),
     KnownKind::of::<Block>(),
     KnownKind::of::<OutsideHistory>(),
+    KnownKind::of::<Dhcp>(),
 ];

@@ -5,6 +5,7 @@
 
 mod attachment;
 mod change;
+mod dhcp;
 mod drop;
 mod echo;
 mod endpoint;
@@ -20,6 +21,7 @@ mod node;
 mod object;
 mod outside;
 mod outside_history;
+mod punt;
 mod rejected;
 mod rejected_rows;
 mod report;
@@ -31,6 +33,7 @@ mod vtep;
 
 pub use attachment::{Attachment, AttachmentFields, InNetns, UnknownAttachment};
 pub use change::{Change, Delta, Snapshot};
+pub use dhcp::{Dhcp, LINK_LOCAL_SERVER, responder};
 pub use drop::{DroppedFrame, EndpointDrops, PortCounts};
 pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};
 pub use endpoint::Endpoint;
@@ -55,6 +58,7 @@ pub use overlay_api::{
     RegistryChange, RegistryId, Resolve, Revision, RouteTarget, SnatChoice, Vni, VniChoice, Wanted,
     is_assignable, is_discard, is_point_to_point, is_unicast,
 };
+pub use punt::Punt;
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};

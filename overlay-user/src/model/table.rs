@@ -189,6 +189,8 @@ pub struct EndpointRow {
     pub ipv6: Option<Ipv6Addr>,
     /// Longest IP packet that it may send, bytes.
     pub mtu: u32,
+    /// Whether the agent answers what it asks DHCP servers and routers.
+    pub dhcp: bool,
     /// The endpoint's generation.
     pub generation: Revision,
 }
@@ -204,7 +206,7 @@ impl Row for EndpointRow {
 /// Value of the router ports table; the key is the network's VNI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouterPortRow {
-    /// The router's number.
+    /// The router's number; 0: there is none, and the row is about the network's DHCP server.
     pub router: u32,
     /// The gateway's MAC.
     pub mac: Mac,

@@ -62,6 +62,8 @@ pub struct Reading {
     pub peers: Option<Peers>,
     /// Other hosts, by whether tunnel packets get there and back.
     pub paths: BTreeMap<&'static str, usize>,
+    /// What was sent to DHCP clients and heard of them, by type.
+    pub dhcp: BTreeMap<&'static str, u64>,
     /// The BPF maps; `None`: they could not be read.
     pub datapath: Option<DatapathReading>,
     /// What the control loop counts.

@@ -87,7 +87,11 @@ impl Local {
             endpoint: endpoint.clone(),
             attachment: attachment.clone(),
             mac: known.mac(),
-            addresses: known.addresses().collect(),
+            addresses: if attachment.dhcp() {
+                Vec::new()
+            } else {
+                known.addresses().collect()
+            },
             mtu,
         }))
     }

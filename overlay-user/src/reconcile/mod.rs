@@ -116,6 +116,12 @@ impl Observer {
         self.view.read().await
     }
 
+    /// The same, unless the loop is changing it just now.
+    #[must_use]
+    pub fn try_view(&self) -> Option<RwLockReadGuard<'_, View>> {
+        self.view.try_read().ok()
+    }
+
     /// What happens in the loop.
     #[must_use]
     pub fn events(&self) -> &Events {

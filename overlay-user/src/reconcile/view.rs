@@ -129,6 +129,15 @@ impl View {
         }
     }
 
+    /// The host side's index of an endpoint that has an interface, whatever it lacks beside.
+    #[must_use]
+    pub fn interface(&self, endpoint: &Name) -> Option<u32> {
+        match self.endpoints.get(endpoint)? {
+            PortState::Ready { ifindex } | PortState::Degraded { ifindex, .. } => Some(*ifindex),
+            PortState::Failed { .. } => None,
+        }
+    }
+
     /// The endpoints that are ready, and the host side's index of each.
     pub fn ready(&self) -> impl Iterator<Item = (&Name, u32)> {
         let names = self.endpoints.keys();

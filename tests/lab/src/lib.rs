@@ -29,6 +29,7 @@ pub mod agent;
 pub mod capture;
 pub mod container;
 pub mod delay;
+pub mod dhcp;
 pub mod disk;
 pub mod etcd;
 pub mod frame;
@@ -44,6 +45,7 @@ pub mod wait;
 
 pub use agent::{Agent, Run, overlay};
 pub use container::Container;
+pub use dhcp::DhcpClient;
 pub use disk::Disk;
 pub use etcd::Cluster;
 pub use lab::{Host, Lab, Switch};

@@ -19,6 +19,7 @@ mod completions;
 mod connect;
 mod crash;
 mod devices;
+mod dhcp;
 mod down;
 mod drops;
 mod echoes;

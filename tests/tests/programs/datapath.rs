@@ -15,7 +15,8 @@ use nix::{
     unistd::Uid,
 };
 use overlay_ebpf::abi::{
-    CALLS, Call, Counter, DropReason, External, Feature, MissEvent, Traffic, global, map, program,
+    CALLS, Call, Counter, DropReason, External, Feature, MissEvent, PUNTS, Traffic, global, map,
+    program,
 };
 use overlay_user::datapath::OBJECT;
 
@@ -46,7 +47,7 @@ const GSO_SIZE: usize = 176;
 const MARK: usize = 8;
 const PRIORITY: usize = 32;
 
-/// Bytes of the ring of misses: the smallest that there is, so that it can be filled.
+/// Bytes of the rings: the smallest that there is, so that it can be filled.
 const RING: u32 = 4096;
 
 /// Longer than any frame here, shorter than the page that the kernel allows.
@@ -250,7 +251,7 @@ impl Datapath {
         if !self.makes_short_ip && is_short_ip(frame) {
             return Ok(Outcome::NotMade);
         }
-        let received = self.counter(Counter::EchoReceived);
+        let told = self.told();
         let mut context = [0; CONTEXT_LEN];
         context[GSO_SIZE..].copy_from_slice(&gso_size.to_ne_bytes());
         let mut output = vec![0; LONGEST_FRAME];
@@ -274,9 +275,7 @@ impl Datapath {
             (OK, []) if output == frame => Ok(Outcome::Vouch),
             (UNSPEC | OK, []) => Err(format!("passed, but as\n{}", dump(&output))),
             (REDIRECT, []) => Ok(Outcome::Redirect(output)),
-            (SHOT, []) if self.counter(Counter::EchoReceived) == received + 1 => {
-                Ok(Outcome::Consume)
-            }
+            (SHOT, []) if self.told() == told + 1 => Ok(Outcome::Consume),
             (SHOT, &[(slot, 1)]) => DropReason::of_number(slot)
                 .map(Outcome::Drop)
                 .ok_or_else(|| format!("counted in slot {slot}, which is no reason's")),
@@ -284,6 +283,11 @@ impl Datapath {
                 "returned {value} and counted (slot, times) {counted:?}"
             )),
         }
+    }
+
+    /// How many frames the agent was told of.
+    fn told(&mut self) -> u64 {
+        self.counter(Counter::EchoReceived) + self.counter(Counter::PuntsRaised)
     }
 
     /// How long the kernel says that a program took over a frame, which it has to redirect.
@@ -490,6 +494,7 @@ fn open(object: &[u8], settings: Settings, flags: DecapFlags) -> Ebpf {
         .map_max_entries(map::FDB, 64)
         .map_max_entries(map::NEIGHBORS, 64)
         .map_max_entries(map::MISSES, RING)
+        .map_max_entries(PUNTS, RING)
         .load(object)
         .unwrap()
 }

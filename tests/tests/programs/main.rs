@@ -16,6 +16,7 @@
 mod abi;
 mod cost;
 mod datapath;
+mod dhcp;
 mod echo;
 mod endpoint;
 mod frames;

@@ -6,11 +6,11 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    echo, endpoint, group, neighbor, on_demand, outside, router, sender, slow_path, underlay,
+    dhcp, echo, endpoint, group, neighbor, on_demand, outside, router, sender, slow_path, underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
-const OUT_OF_REACH: [(DropReason, &str); 8] = [
+const OUT_OF_REACH: [(DropReason, &str); 10] = [
     (
         DropReason::EchoLimited,
         "it takes many frames: `echo::a_host_gets_so_many_back_and_no_more`",
@@ -36,6 +36,14 @@ const OUT_OF_REACH: [(DropReason, &str); 8] = [
         "every start puts the programs in their places before it attaches any",
     ),
     (
+        DropReason::PuntLimited,
+        "it takes many frames: `dhcp::an_endpoint_that_floods_is_heard_ten_times_a_second`",
+    ),
+    (
+        DropReason::PuntLost,
+        "it takes many frames: `dhcp::a_question_that_finds_the_ring_full_is_lost_and_counted`",
+    ),
+    (
         DropReason::RedirectFailed,
         "the redirect helpers refuse nothing but flags, and none is given to them",
     ),
@@ -47,6 +55,8 @@ const OUT_OF_REACH: [(DropReason, &str); 8] = [
 
 fn tables() -> Vec<Case> {
     [
+        dhcp::servers(),
+        vec![dhcp::too_long()],
         endpoint::encapsulation(),
         endpoint::congestion(),
         endpoint::local_delivery(),

@@ -7,7 +7,7 @@ use overlay_ebpf::{
     wire::{eth::Mac, ipv6},
 };
 
-use super::{ROUTES, neighbor_entry, router_port};
+use super::{ROUTES, neighbor_entry, network_port};
 
 /// Whose MAC an address has.
 #[inline(always)]
@@ -36,10 +36,25 @@ pub fn next_hop_of(route: &RouteEntry) -> [u64; 2] {
     ipv6::halves(route.next_hop)
 }
 
-/// The MAC of the network's gateway if the address is the gateway's.
+/// The gateway of the network with a VNI.
+#[inline(always)]
+pub fn router_port(vni: u32) -> Option<RouterPortEntry> {
+    network_port(vni).filter(|port| port.router != 0)
+}
+
+/// The MAC of the network's gateway if the address is the gateway's; without a router, of the network's DHCP server if it
+/// is that one's. Both have the link-local address that router advertisements come from.
 #[inline(always)]
 pub fn gateway_mac(vni: u32, address: [u64; 2]) -> Option<[u8; 6]> {
-    let RouterPortEntry { router, mac, .. } = router_port(vni)?;
+    let RouterPortEntry {
+        router, mac, ipv4, ..
+    } = network_port(vni)?;
+    if address == ipv6::halves(ipv6::GATEWAY) {
+        return Some(mac);
+    }
+    if router == 0 {
+        return (address == ipv6::mapped_halves(ipv4)).then_some(mac);
+    }
     let route = route(router, address)?;
     (route.kind == RouteEntry::LOCAL && route.vni == vni).then_some(mac)
 }

@@ -13,7 +13,7 @@ use crate::{
     ping,
     stage::{
         arp, count, deliver, encap, gateway, group, icmp_error, miss, miss::Requester, mtu, ndp,
-        sample::Subject, source, vlan,
+        punt, sample::Subject, source, vlan,
     },
     step::Step,
 };
@@ -45,6 +45,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     source::check_mac(&packet, &from)?;
     step!(requester, arp::answer(frame, &packet, &from));
     step!(requester, ndp::answer(frame, &packet, &from));
+    punt::divert(frame, &packet, &from)?;
     source::check_ip(frame, &packet, &from)
         .map_err(|reason| group::reason(frame, &packet.eth, reason))?;
     group::refuse(frame, &packet.eth)?;
@@ -122,4 +123,14 @@ pub fn run_probe(frame: &mut Frame, subject: &mut Subject) -> Result<Action, Dro
     subject.is_of(ifindex);
     subject.is_in(from.vni);
     ping::send(frame, &from, Requester::of_endpoint(ifindex, &from))
+}
+
+/// Hands the agent a frame that it is to answer: the way that [`punt::divert`] sends it.
+#[inline(always)]
+pub fn run_punt(frame: &Frame, subject: &mut Subject) -> Result<Action, DropReason> {
+    let ifindex = frame.ifindex();
+    let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
+    subject.is_of(ifindex);
+    subject.is_in(from.vni);
+    punt::hand_over(frame, ifindex, &from)
 }

@@ -83,3 +83,18 @@ pub(crate) fn flow() -> FlowView {
         idle_s: 5,
     }
 }
+
+pub(crate) fn dhcp() -> DhcpView {
+    DhcpView {
+        vni: network().vni,
+        network: Some(network().name),
+        on: true,
+        server: Some("7.7.7.1".parse().unwrap()),
+        dns: vec!["8.8.8.8".parse().unwrap()],
+        domain: Some("cloud.example".to_owned()),
+        ntp: Vec::new(),
+        lease_s: DEFAULT_LEASE_S,
+        routes: vec!["10.9.0.0/16=7.7.7.9".parse().unwrap()],
+        pxe: None,
+    }
+}

@@ -207,7 +207,8 @@ impl Agent {
         };
         let ifname = to.ifname.as_ref().or_else(|| previous.ifname());
         let ifname = ifname.cloned().unwrap_or_else(config::default_ifname);
-        Ok(Attachment::veth(netns, ifname))
+        let dhcp = previous.attachment.as_ref().is_some_and(Attachment::dhcp);
+        Ok(Attachment::veth(netns, ifname).with_dhcp(dhcp))
     }
 
     async fn relocate_to(
@@ -406,7 +407,7 @@ impl Agent {
             mac: request.mac.unwrap_or_else(|| default_mac(&addresses)),
             addresses,
             node: self.config.node.clone(),
-            attachment: Some(Attachment::veth(netns.clone(), ifname)),
+            attachment: Some(Attachment::veth(netns.clone(), ifname).with_dhcp(request.dhcp)),
             generation: 0,
         }
     }

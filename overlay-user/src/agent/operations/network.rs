@@ -81,7 +81,10 @@ impl Handle<SetNetwork> for Agent {
             self.check_mtu(&network).await?;
         }
         let settings = Change::SetNetwork(network.vni, settings);
-        let changes: Vec<Change> = [Some(settings), snat].into_iter().flatten().collect();
+        let mut changes: Vec<Change> = [Some(settings), snat].into_iter().flatten().collect();
+        if let Some(on) = request.dhcp {
+            changes.push(self.switch_dhcp(network.vni, on).await?);
+        }
         self.commit(&changes).await?;
         Ok(network.into())
     }

@@ -70,6 +70,7 @@ impl Handle<ShowStatus> for Agent {
             networks: view.mirror.networks().len(),
             endpoints: count(&view),
             paths: self.paths.count(),
+            dhcp: self.answers.counts().map(named).collect(),
             datapath: DatapathView {
                 attach: self.datapath.attach_mode(),
                 abi: ABI_VERSION,

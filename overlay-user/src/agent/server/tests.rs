@@ -84,6 +84,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
         flood: None,
         learning: None,
         snat: None,
+        dhcp: None,
     };
     let narrow = NetworkView {
         mtu: 1400,

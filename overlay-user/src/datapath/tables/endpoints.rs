@@ -29,7 +29,11 @@ impl Encode for EndpointRow {
             ipv4: row.ipv4.map_or([0; 4], |ip| ip.octets()),
             ipv6: row.ipv6.map_or([0; 16], |ip| ip.octets()),
             id: numbering.endpoints.of(ifindex).map_or(0, u32::from),
-            flags: 0,
+            flags: if row.dhcp {
+                abi::EndpointEntry::DHCP
+            } else {
+                0
+            },
             router: 0,
         }
     }
@@ -41,6 +45,7 @@ impl Encode for EndpointRow {
             ipv4: Some(Ipv4Addr::from(value.ipv4)).filter(|ip| !ip.is_unspecified()),
             ipv6: Some(Ipv6Addr::from(value.ipv6)).filter(|ip| !ip.is_unspecified()),
             mtu: value.mtu,
+            dhcp: value.flags & abi::EndpointEntry::DHCP != 0,
             generation: value.generation,
         };
         Some((*key, row))

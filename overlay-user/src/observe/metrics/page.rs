@@ -11,7 +11,7 @@ use crate::model::{MapUsage, Traffic};
 
 /// Counters of the programs that make one family: the beginning of their names, the family's name,
 /// the label that takes the rest, and help.
-const COUNTERS: [(&str, &str, &str, &str); 7] = [
+const COUNTERS: [(&str, &str, &str, &str); 8] = [
     (
         "misses_",
         "overlay_misses_total",
@@ -57,6 +57,13 @@ const COUNTERS: [(&str, &str, &str, &str); 7] = [
          endpoint ran short of ports) or flows_full (a flow found no room among those that were answered)",
     ),
     (
+        "punts_",
+        "overlay_punts_total",
+        "outcome",
+        "Questions of endpoints here to DHCP servers and routers, by outcome: raised (the agent was told), lost (it was not, its \
+         queue being full) or limited (their endpoint, its network or one CPU had too many)",
+    ),
+    (
         "echo_",
         "overlay_echoes_total",
         "outcome",
@@ -79,6 +86,12 @@ impl Page {
         page.agent(reading);
         page.registry(reading);
         page.control(&reading.control);
+        page.counters(
+            "overlay_dhcp_answers_total",
+            "What was sent to endpoints, or heard of them, by type: offer, ack, nak, release and decline of DHCPv4, \
+             advertise and reply of DHCPv6, router_advertisement, or ignored (malformed, or for somebody else)",
+            (reading.dhcp.iter()).map(|(kind, count)| ([("type", (*kind).to_owned())], *count)),
+        );
         if let Some(datapath) = &reading.datapath {
             page.datapath(datapath);
             page.traffic(&datapath.traffic);

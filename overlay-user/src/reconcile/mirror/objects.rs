@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fact, Mirror, OnFact, update::ChangesSinceRead};
-use crate::model::{Kind, KnownKind, Object, ObjectId};
+use crate::model::{Dhcp, Kind, KnownKind, Object, ObjectId, Resource as _, RouterPort, Vni};
 
 /// The objects.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ impl Mirror {
         }
         self.tell_of_object(&object.id, on_fact);
         on_fact(self, &Fact::Object(&object));
+        self.tell_of_served(&object, on_fact);
         self.objects.all.insert(object.id.clone(), object);
     }
 
@@ -72,6 +73,17 @@ impl Mirror {
     fn tell_of_object(&self, id: &ObjectId, on_fact: OnFact<'_>) {
         if let Some(object) = self.object(id) {
             on_fact(self, &Fact::Object(object));
+            self.tell_of_served(object, on_fact);
+        }
+    }
+
+    /// Tells of the endpoints of this host whose interfaces and rows an object has a say in.
+    fn tell_of_served(&self, object: &Object, on_fact: OnFact<'_>) {
+        let Some(vni) = served_by(object) else {
+            return;
+        };
+        for known in self.local_endpoints().filter(|known| known.vni() == vni) {
+            on_fact(self, &known.fact());
         }
     }
 
@@ -135,4 +147,10 @@ impl Mirror {
             self.remove_object(&id, on_fact);
         }
     }
+}
+
+/// The network whose endpoints have a default route, or are answered, by an object.
+fn served_by(object: &Object) -> Option<Vni> {
+    let port = RouterPort::known(object).map(|port| port.vni);
+    port.or_else(|| Dhcp::known(object).map(|dhcp| dhcp.vni))
 }

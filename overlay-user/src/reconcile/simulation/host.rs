@@ -25,8 +25,8 @@ use crate::{
     datapath::{Before, Datapath, DatapathError},
     model::{
         AttachMode, DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name,
-        NeighborKey, NeighborRow, PortCounts, ProbeRequest, Rows, Tables, Traffic, Vni, VtepAddr,
-        VtepPath, Wanted,
+        NeighborKey, NeighborRow, PortCounts, ProbeRequest, Punt, Rows, Tables, Traffic, Vni,
+        VtepAddr, VtepPath, Wanted,
     },
     platform::{External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices},
 };
@@ -287,6 +287,14 @@ impl Datapath for Host {
 
     fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {
         Ok(mpsc::channel(1).1)
+    }
+
+    fn punts(&self) -> Result<mpsc::Receiver<Punt>, DatapathError> {
+        Ok(mpsc::channel(1).1)
+    }
+
+    fn send_frame(&self, _: u32, _: &[u8]) -> Result<(), DatapathError> {
+        Ok(())
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Derived;
 use crate::{
-    model::{EndpointRow, Name, Rows},
+    model::{Dhcp, EndpointRow, Name, Rows},
     reconcile::{
         desired::Desired,
         mirror::{EndpointRef, Fact},
@@ -42,6 +42,7 @@ impl Derived for EndpointRow {
                 IpAddr::V4(_) => None,
             }),
             mtu: desired.usable_mtu(network),
+            dhcp: (desired.mirror.object(&Dhcp::id_of(known.vni()))).is_some_and(Dhcp::is_on),
             generation: known.generation(),
         };
         Some((ifindex, row))

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
     DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, Name, NeighborKey,
-    NeighborRow, PortCounts, ProbeRequest, Tables, Traffic, Vni, VtepAddr, VtepPath, Wanted,
+    NeighborRow, PortCounts, ProbeRequest, Punt, Tables, Traffic, Vni, VtepAddr, VtepPath, Wanted,
 };
 use overlay_user::platform::{
     External, Platform, PlatformError, Port, PortChange, PortSpec, TunnelDevices,
@@ -190,6 +190,14 @@ impl Datapath for Tabled {
 
     fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {
         Ok(mpsc::channel(1).1)
+    }
+
+    fn punts(&self) -> Result<mpsc::Receiver<Punt>, DatapathError> {
+        Ok(mpsc::channel(1).1)
+    }
+
+    fn send_frame(&self, _: u32, _: &[u8]) -> Result<(), DatapathError> {
+        Ok(())
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {

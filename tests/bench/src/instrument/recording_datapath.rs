@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use overlay_user::datapath::{AttachMode, Before, Datapath, DatapathError};
 use overlay_user::model::{
     DroppedFrame, Echo, EchoRequest, FdbKey, FdbRow, Mac, MapUsage, Miss, NeighborKey, NeighborRow,
-    PortCounts, ProbeRequest, Tables, Traffic, Vni, Wanted,
+    PortCounts, ProbeRequest, Punt, Tables, Traffic, Vni, Wanted,
 };
 use tokio::sync::mpsc;
 
@@ -175,6 +175,14 @@ impl<D: Datapath> Datapath for RecordingDatapath<D> {
 
     fn echoes(&self) -> Result<mpsc::Receiver<Echo>, DatapathError> {
         self.inner.echoes()
+    }
+
+    fn punts(&self) -> Result<mpsc::Receiver<Punt>, DatapathError> {
+        self.inner.punts()
+    }
+
+    fn send_frame(&self, ifindex: u32, frame: &[u8]) -> Result<(), DatapathError> {
+        self.inner.send_frame(ifindex, frame)
     }
 
     fn usage(&self) -> Result<BTreeMap<&'static str, MapUsage>, DatapathError> {
