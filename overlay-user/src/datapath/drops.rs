@@ -340,7 +340,7 @@ mod tests {
                 ..sample()
             },
             DropSample {
-                reason: 63,
+                reason: DropReason::SLOTS - 1,
                 ..sample()
             },
         ] {

@@ -587,6 +587,7 @@ impl Platform for Linux {
         let forgetting = || "removing the records of endpoints".to_owned();
         self.records.guests.clear().context(forgetting)?;
         self.detach_all_unused().await?;
+        self.records.routes.clear().context(forgetting)?;
         self.records.addresses.clear().context(forgetting)
     }
 }

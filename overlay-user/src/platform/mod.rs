@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use crate::model::{Attachment, Mac, Name, VtepAddr, VtepPath};
 
 mod addresses;
 mod attach;
+mod default_route;
 mod devices;
 mod events;
 mod inspect;
@@ -57,6 +58,8 @@ pub struct PortSpec {
     pub addresses: Vec<IpNet>,
     /// Its MTU, bytes.
     pub mtu: u32,
+    /// Its default gateways, one of each family at most: for namespaces that the agent makes.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// An endpoint's interface as the kernel has it: a veth pair with our mark.

@@ -76,6 +76,12 @@ impl Netlink {
         self.on_thread(move |socket| socket.list(&message)).await
     }
 
+    /// Asks for those of a kind that the message's fixed part names; older kernels give all of the kind.
+    pub(super) async fn list_some(&self, message: RouteNetlinkMessage) -> io::Result<Vec<Payload>> {
+        self.on_thread(move |socket| socket.list_some(&message))
+            .await
+    }
+
     async fn on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut NetlinkSocket) -> io::Result<T> + Send + 'static,
@@ -188,9 +194,7 @@ impl Netlink {
         let mut question = AddressMessage::default();
         question.header.index = index;
         let question = RouteNetlinkMessage::GetAddress(question);
-        let messages = self
-            .on_thread(move |socket| socket.list_some(&question))
-            .await?;
+        let messages = self.list_some(question).await?;
         let addresses: io::Result<Vec<_>> = messages
             .iter()
             .map(|address| Address::of(address))

@@ -1,5 +1,7 @@
 //! The desired state of an interface in a namespace, for every kind of interface.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::PortSpec;
@@ -15,6 +17,7 @@ pub(super) struct NetnsPort<'a> {
     pub(super) addresses: &'a [IpNet],
     /// Bytes.
     pub(super) mtu: u32,
+    pub(super) gateways: &'a [IpAddr],
 }
 
 impl<'a> NetnsPort<'a> {
@@ -27,6 +30,7 @@ impl<'a> NetnsPort<'a> {
             mac: spec.mac,
             addresses: &spec.addresses,
             mtu: spec.mtu,
+            gateways: &spec.gateways,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct StateDir {
     pub(super) links: Folder,
     /// Endpoint -> the addresses that it was given, one a line.
     pub(super) addresses: Folder,
+    /// Endpoint -> the gateways of its default routes, one a line.
+    pub(super) routes: Folder,
     /// Name of a link that is neither -> nothing: we are making it.
     pub(super) devices: Folder,
 }
@@ -51,6 +53,7 @@ impl StateDir {
             ),
             links: Folder(root.join("links")),
             addresses: Folder(root.join("addresses")),
+            routes: Folder(root.join("routes")),
             devices: Folder(root.join("devices")),
         }
     }

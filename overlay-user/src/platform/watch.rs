@@ -384,6 +384,7 @@ mod tests {
             mac: mac(),
             addresses: &["7.7.7.2/24".parse().unwrap()],
             mtu: 1450,
+            gateways: &[],
         };
         ports.insert(&spec, &port, (Some(NSID), INSIDE));
         ports

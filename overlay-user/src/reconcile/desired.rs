@@ -1,6 +1,8 @@
 //! The inputs of the kernel's tables: the registry's state, this host's, and what was found here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
 
 use super::{
     digest::{self, Hash},
@@ -8,7 +10,10 @@ use super::{
     status::LocalEndpoints,
 };
 use crate::{
-    model::{FdbKey, FdbRow, FdbTarget, Name, Network, Node, Vtep, VtepAddr, VtepPath},
+    model::{
+        FdbKey, FdbRow, FdbTarget, Name, Network, Node, Resource as _, RouterPort, Vtep, VtepAddr,
+        VtepPath,
+    },
     platform::PortSpec,
 };
 
@@ -93,8 +98,28 @@ impl Local {
                 known.addresses().collect()
             },
             mtu,
+            gateways: gateways(mirror, &known),
         }))
     }
+}
+
+/// The gateways of an endpoint's network, one of each family that it has addresses of: the one in its subnet, or else the
+/// first.
+fn gateways(mirror: &Mirror, endpoint: &EndpointRef<'_>) -> Vec<IpAddr> {
+    let port = mirror.object(&RouterPort::id(endpoint.vni().into()));
+    let is_static = endpoint.attachment().is_some_and(|it| !it.dhcp());
+    let Some(port) = port.filter(|_| is_static).and_then(RouterPort::known) else {
+        return Vec::new();
+    };
+    let of = |is_ipv6: bool| {
+        let own = endpoint.ips().find(|ip| ip.is_ipv6() == is_ipv6)?;
+        let mut all = port.addresses.iter();
+        let in_subnet = all.find(|address| address.contains(&own));
+        let first = port.gateways().into_iter();
+        let mut first = first.filter(|ip| ip.is_ipv6() == is_ipv6);
+        in_subnet.map(IpNet::addr).or_else(|| first.next())
+    };
+    [of(false), of(true)].into_iter().flatten().collect()
 }
 
 /// What this host was found to have.

@@ -18,6 +18,7 @@ mod cluster;
 mod completions;
 mod connect;
 mod crash;
+mod default_route;
 mod devices;
 mod dhcp;
 mod down;

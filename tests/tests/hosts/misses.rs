@@ -165,6 +165,7 @@ fn residents(ifindex: u32) -> Tables {
         ipv4: Some(BLUE.parse().unwrap()),
         ipv6: Some(BLUE_6.parse().unwrap()),
         mtu: 1450,
+        dhcp: false,
         generation: GENERATION,
     };
     let network = NetworkRow {

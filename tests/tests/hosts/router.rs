@@ -27,16 +27,13 @@ impl Joined {
         one.does("router create r1");
         one.does("router attach r1 42 --ip 7.7.7.1/24 --ip fd07::1/64");
         one.does("router attach r1 far");
-        for (netns, network) in [
-            (&fixture.blue, 7),
-            (&fixture.green, 7),
-            (&lime, 8),
-            (&orange, 8),
-        ] {
-            netns.ip(&format!(
-                "route replace default via {network}.{network}.{network}.1"
-            ));
-            netns.ip(&format!("-6 route replace default via fd0{network}::1"));
+        // Their agents set the default routes.
+        for netns in [&fixture.blue, &fixture.green, &lime, &orange] {
+            until("it has its default routes", || {
+                ["", "-6 "]
+                    .iter()
+                    .all(|family| !netns.ip(&format!("{family}route show default")).is_empty())
+            });
         }
         Self {
             fixture,

@@ -99,6 +99,7 @@ impl Host {
             mac: mac("02:42:07:07:07:02"),
             addresses: vec!["7.7.7.2/24".parse().unwrap(), "fd07::2/64".parse().unwrap()],
             mtu: MTU,
+            gateways: Vec::new(),
         }
     }
 

@@ -77,7 +77,7 @@ fn status_has_the_keys_of_the_contract() {
             },
             "networks": 2,
             "endpoints": {"local": 3, "remote": 4, "failed": 0, "waiting": 0},
-            "paths": {"ok": 1, "one_way": 1},
+            "paths": {"ok": 1, "one_way": 1}, "dhcp": {},
             "datapath": {
                 "attach": "tcx", "abi": 1, "fast_path": true, "fast_path_error": null, "counters": {},
                 "maps": {"fdb": {"entries": 7, "capacity": 262_144, "refused": 0, "stale": 0}},

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use dhcproto::{
     Decodable as _, Decoder, Encodable as _, Name,
-    v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode, UnknownOption},
+    v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode},
 };
 use ipnet::Ipv4Net;
 
@@ -208,10 +208,6 @@ fn reply(question: &Question, kind: MessageType, served: &Served) -> (Message, V
     if let Some(id) = message.opts().get(OptionCode::ClientIdentifier) {
         options.push(id.clone());
     }
-    if let Some(relay) = &question.relay {
-        let code = OptionCode::RelayAgentInformation;
-        options.push(DhcpOption::Unknown(UnknownOption::new(code, relay.clone())));
-    }
     (reply, options)
 }
 
@@ -257,7 +253,7 @@ fn refuse(question: &Question, served: &Served) -> Outcome {
     message.set_flags(Flags::default().set_broadcast());
     let why = "the registry has another address for this endpoint";
     options.push(DhcpOption::Message(why.to_owned()));
-    let Some(message) = encoded(message, options) else {
+    let Some(message) = encoded(question, message, options) else {
         return Outcome::Ignored;
     };
     Outcome::Answer(Answer {
@@ -288,7 +284,7 @@ fn finish(
     let mut told = told(served);
     loop {
         let all = options.iter().chain(&told).cloned().collect();
-        match encoded(message.clone(), all) {
+        match encoded(question, message.clone(), all) {
             Some(message) if message.len() <= longest => {
                 return Outcome::Answer(Answer { kind, message, to });
             }
@@ -338,9 +334,17 @@ fn told(served: &Served) -> Vec<DhcpOption> {
     options
 }
 
-fn encoded(mut message: Message, options: Vec<DhcpOption>) -> Option<Vec<u8>> {
+/// The bytes of an answer, a relay's option last of all (RFC 3046 section 2.2).
+fn encoded(question: &Question, mut message: Message, options: Vec<DhcpOption>) -> Option<Vec<u8>> {
+    const END: u8 = 0xff;
     message.set_opts(options.into_iter().collect());
     let mut bytes = message.to_vec().ok()?;
+    if let Some(relay) = &question.relay {
+        bytes.pop().filter(|last| *last == END)?;
+        bytes.extend([RELAY_AGENT, u8::try_from(relay.len()).ok()?]);
+        bytes.extend(relay);
+        bytes.push(END);
+    }
     if bytes.len() < SHORTEST {
         bytes.resize(SHORTEST, 0);
     }

@@ -268,13 +268,14 @@ impl<'a> Reply<'a> {
         for (position, association) in self.question.associations.iter().enumerate() {
             let mut options = DhcpOptions::new();
             let given: &[Ipv6Addr] = if position == 0 { &own } else { &[] };
-            for ip in given {
-                options.insert(address(*ip, lease_s));
-            }
             // What it has and is not the endpoint's any more is not to be used (RFC 8415 section 18.3.4).
             let is_renewal = matches!(self.question.kind, MessageType::Renew | MessageType::Rebind);
             for ip in named_in(association).filter(|ip| is_renewal && !given.contains(ip)) {
                 options.insert(address(ip, 0));
+            }
+            // Each is put in front of those that are there.
+            for ip in given.iter().rev() {
+                options.insert(address(*ip, lease_s));
             }
             if given.is_empty() {
                 options.insert(status_of(Status::NoAddrsAvail));

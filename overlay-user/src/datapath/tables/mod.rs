@@ -218,6 +218,7 @@ mod tests {
                 ipv4: None,
                 ipv6: Some("fd00::2".parse().unwrap()),
                 mtu: 1450,
+                dhcp: false,
                 generation: 9,
             },
         );

@@ -53,6 +53,8 @@ impl Linux {
         let removing = || format!("removing the records of endpoint {endpoint}");
         let (guests, addresses) = (&self.records.guests, &self.records.addresses);
         addresses.remove(endpoint.as_str()).context(removing)?;
+        let routes = &self.records.routes;
+        routes.remove(endpoint.as_str()).context(removing)?;
         let place = guests.get(endpoint.as_str()).context(removing)?;
         guests.remove(endpoint.as_str()).context(removing)?;
         match place.and_then(|place| place.parse().ok()) {

@@ -311,7 +311,8 @@ impl Linux {
             container_side,
             is_name_taken,
         } = pair;
-        if self.note_owner(spec, &netns).await.context(setting)? {
+        let is_own_netns = self.note_owner(spec, &netns).await.context(setting)?;
+        if is_own_netns {
             bring_up_loopback(&inner).await.context(setting)?;
         }
         if !Change::of(&container_side)
@@ -336,6 +337,13 @@ impl Linux {
         let set = self.set_container_side(ends.0, ends.1, (&netns, spec), is_look);
         let missed = set.await?;
         let is_open = missed.is_some();
+        if is_open && is_own_netns {
+            let set = self.set_default_routes(&inner, container_side.index, spec);
+            // Its network is there without.
+            if let Err(error) = set.await {
+                tracing::warn!(%endpoint, %error, "the endpoint has no default route");
+            }
+        }
         for net in missed.into_iter().flatten() {
             mended.push(format!("its address {net} was gone"));
         }
@@ -501,6 +509,7 @@ mod tests {
             mac: "02:42:07:07:07:02".parse().unwrap(),
             addresses: &[],
             mtu: 1450,
+            gateways: &[],
         };
         let container_side = Link {
             address: spec.mac.octets().to_vec(),
