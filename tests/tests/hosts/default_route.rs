@@ -142,10 +142,8 @@ fn a_namespace_with_two_endpoints_has_the_other_gateway_when_one_goes() {
         web.name()
     ));
     let gateways = |netns: &Netns| -> Vec<String> {
-        let routes = defaults(netns)[0]
-            .iter()
-            .map(|(gateway, _)| gateway.clone());
-        routes.collect()
+        let [routes, _] = defaults(netns);
+        routes.into_iter().map(|(gateway, _)| gateway).collect()
     };
     assert_eq!(gateways(&web), ["7.7.7.1", "8.8.8.1"]);
     agent.does("router detach r1 42");

@@ -94,3 +94,304 @@ fn an_endpoint_made_for_dhcp_comes_up_without_addresses_and_gets_the_registrys()
     until("the lease is given back", || served.answers("release") == 1);
     client.stop();
 }
+
+/// What of a map a test looks at.
+fn told<'a>(told: &'a std::collections::BTreeMap<String, String>, key: &str) -> Option<&'a str> {
+    told.get(key).map(String::as_str)
+}
+
+#[test]
+fn dhclient_is_bound_and_reboots_with_what_it_had() {
+    let served = Served::new();
+    served
+        .agent
+        .does("dhcp set blue --route 10.9.0.0/16=7.7.7.9 --ntp 7.7.7.123");
+    let web = served.endpoint("web", "--ip 7.7.7.20");
+    let mut client = DhcpClient::new(&web);
+    client.dhclient("-4");
+    let bound = client.hears(&["BOUND"], 0);
+    assert_eq!(told(&bound, "new_ip_address"), Some("7.7.7.20"));
+    assert_eq!(told(&bound, "new_subnet_mask"), Some("255.255.255.0"));
+    assert_eq!(told(&bound, "new_routers"), Some("7.7.7.1"));
+    assert_eq!(told(&bound, "new_domain_name_servers"), Some("7.7.7.53"));
+    assert_eq!(told(&bound, "new_ntp_servers"), Some("7.7.7.123"));
+    assert_eq!(told(&bound, "new_dhcp_lease_time"), Some("3600"));
+    assert_eq!(told(&bound, "new_dhcp_renewal_time"), Some("1800"));
+    assert_eq!(told(&bound, "new_dhcp_rebinding_time"), Some("3150"));
+    let mtu = web.ip("-j link show dev eth0");
+    let mtu: Value = serde_json::from_str(&mtu).unwrap();
+    assert_eq!(
+        told(&bound, "new_interface_mtu").unwrap(),
+        mtu[0]["mtu"].to_string()
+    );
+    web.reaches("7.7.7.1");
+    client.stop();
+    let before = client.heard().len();
+    client.dhclient("-4");
+    let rebooted = client.hears(&["REBOOT"], before);
+    assert_eq!(told(&rebooted, "new_ip_address"), Some("7.7.7.20"));
+    client.stop();
+}
+
+#[test]
+fn a_client_whose_address_was_changed_gets_the_new_one_when_it_renews() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20");
+    let mut client = DhcpClient::udhcpc(&web, "");
+    client.hears(&["bound"], 0);
+    let name = web.name();
+    served
+        .agent
+        .does(&format!("endpoint set {name} --ip 7.7.7.21"));
+    let before = client.heard().len();
+    client.signal(Signal::SIGUSR1);
+    let bound = client.hears(&["bound"], before);
+    assert_eq!(told(&bound, "ip"), Some("7.7.7.21"));
+    assert!(served.answers("nak") >= 1);
+    client.stop();
+}
+
+#[test]
+fn clients_keep_their_addresses_while_no_agent_runs_and_renew_when_one_does() {
+    let mut served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20 --ip fd07::20");
+    let mut client = DhcpClient::udhcpc(&web, "");
+    client.hears(&["bound"], 0);
+    web.reaches("7.7.7.1");
+    served.agent.kill();
+    web.reaches("7.7.7.1");
+    let before = client.heard().len();
+    client.signal(Signal::SIGUSR1);
+    served.agent.restart("");
+    served.agent.await_ready();
+    // It may have been heard of only now, or have been lost and sent again.
+    client.signal(Signal::SIGUSR1);
+    let renewed = client.hears(&["renew", "bound"], before);
+    assert_eq!(told(&renewed, "ip"), Some("7.7.7.20"));
+    assert_eq!(addresses(&web)[0], "7.7.7.20");
+    client.stop();
+}
+
+#[test]
+fn dhcpcd_gets_both_families_and_its_router() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20 --ip fd07::20");
+    let mut client = DhcpClient::new(&web);
+    client.dhcpcd("");
+    let bound = client.hears(&["BOUND", "REBOOT"], 0);
+    assert_eq!(told(&bound, "new_ip_address"), Some("7.7.7.20"));
+    assert_eq!(told(&bound, "new_domain_name"), Some("cloud.example"));
+    until("dhcpcd sets both addresses", || {
+        let addresses = addresses(&web);
+        ["7.7.7.20", "fd07::20"]
+            .iter()
+            .all(|ip| addresses.iter().any(|it| it == ip))
+    });
+    web.reaches("7.7.7.1");
+    web.reaches("fd07::1");
+    client.stop();
+}
+
+#[test]
+fn dhclient_gets_the_registrys_address_of_ipv6() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip fd07::20");
+    until("its link-local address may be used", || {
+        let shown = web.ip("-6 addr show dev eth0 scope link");
+        shown.contains("fe80") && !shown.contains("tentative")
+    });
+    let mut client = DhcpClient::new(&web);
+    client.dhclient("-6");
+    let bound = client.hears(&["BOUND6"], 0);
+    assert_eq!(told(&bound, "new_ip6_address"), Some("fd07::20"));
+    assert_eq!(told(&bound, "new_dhcp6_name_servers"), Some("fd07::53"));
+    assert_eq!(
+        told(&bound, "new_dhcp6_domain_search"),
+        Some("cloud.example.")
+    );
+    assert_eq!(told(&bound, "new_max_life"), Some("3600"));
+    let before = client.heard().len();
+    client.stop();
+    let mut client_again = client;
+    client_again.dhclient("-6");
+    // It confirms what it had.
+    let again = client_again.hears(&["REBIND6", "RENEW6", "BOUND6"], before);
+    assert_eq!(told(&again, "new_ip6_address"), Some("fd07::20"));
+    client_again.stop();
+    web.reaches("fd07::1");
+}
+
+#[test]
+fn a_router_is_advertised_and_taken_back() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20 --ip fd07::20");
+    let default = || web.ip("-6 route show default");
+    // The kernel asks by itself when its interface comes up.
+    until("the kernel has a router", || {
+        default().contains("via fe80::1 ")
+    });
+    let told = web.run("rdisc6", "-1 -r 5 eth0");
+    for line in [
+        "Stateful address conf.    :          Yes",
+        "Stateful other conf.      :          Yes",
+        "Router lifetime           :         1800 (0x00000708) seconds",
+        " Prefix                   : fd07::/64",
+        "  On-link                 :          Yes",
+        "  Autonomous address conf.:           No",
+        " Recursive DNS server     : fd07::53",
+        " DNS search list          : cloud.example",
+        " Source link-layer address: 02:00:5E:00:01:01",
+        " from fe80::1",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    assert!(
+        addresses(&web).is_empty(),
+        "nobody made an address by himself"
+    );
+    // The gateway answers for the address that it is advertised with, and says that it is a router.
+    web.ip("-6 addr add fd07::20/64 dev eth0 nodad");
+    assert!(web.pings("fd07::1", "-c 1 -W 2"));
+    served.agent.does("router detach r1 blue");
+    until("the router is taken back", || default().is_empty());
+    served.agent.does("router attach r1 blue");
+    until("it is a router again", || {
+        default().contains("via fe80::1 ")
+    });
+    served.agent.does("network set blue --dhcp off");
+    until("it is told a last time", || default().is_empty());
+}
+
+#[test]
+fn without_a_router_clients_get_addresses_and_renew_with_the_server_alone() {
+    let served = Served::without_router();
+    let web = served.endpoint("web", "--ip 7.7.7.20");
+    let mut client = DhcpClient::udhcpc(&web, "");
+    let bound = client.hears(&["bound"], 0);
+    assert_eq!(
+        (told(&bound, "router"), told(&bound, "serverid")),
+        (None, Some("7.7.7.1"))
+    );
+    let acks = served.answers("ack");
+    client.signal(Signal::SIGUSR1);
+    client.hears(&["renew"], 0);
+    assert!(served.answers("ack") > acks);
+    assert_eq!(
+        served.agent.json("dhcp show blue")["server"],
+        json!("7.7.7.1")
+    );
+    client.stop();
+}
+
+#[test]
+fn dhcp_is_switched_off_and_on_while_clients_ask() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20");
+    served.agent.does("network set blue --dhcp off");
+    let before = served.agent.drops("multicast");
+    let mut client = DhcpClient::udhcpc(&web, "");
+    until("nobody hears it", || {
+        served.agent.drops("multicast") > before
+    });
+    assert_eq!(served.answers("offer"), 0);
+    served.agent.does("network set blue --dhcp on");
+    let bound = client.hears(&["bound"], 0);
+    assert_eq!(told(&bound, "dns"), Some("7.7.7.53"), "what was set stays");
+    client.stop();
+    served.agent.does("dhcp rm blue");
+    served.agent.does("dhcp rm blue");
+    assert_eq!(served.agent.json("dhcp ls"), json!([]));
+    assert!(
+        served
+            .agent
+            .overlay("dhcp show blue")
+            .error(1)
+            .contains("dhcp set blue")
+    );
+    for bad in [
+        "--lease 1",
+        "--dns 224.0.0.1",
+        "--domain a..b",
+        "--pxe 7.7.7.5",
+    ] {
+        assert_ne!(
+            served.agent.overlay(&format!("dhcp set blue {bad}")).code,
+            0,
+            "{bad}"
+        );
+    }
+    // It goes with its network.
+    served.agent.does("dhcp set blue");
+    served.agent.does("router detach r1 blue");
+    served.agent.does(&format!("endpoint rm {}", web.name()));
+    served.agent.does("network rm blue");
+    assert_eq!(served.agent.json("dhcp ls"), json!([]));
+}
+
+#[test]
+fn an_endpoint_made_for_dhcp_keeps_that_wherever_it_moves() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20");
+    let (name, other) = (web.name().to_owned(), served.lab.name("other"));
+    served
+        .agent
+        .does(&format!("endpoint move {name} --netns {other}"));
+    let other = Netns::named(other);
+    assert_eq!(
+        served.agent.json(&format!("endpoint show {name}"))["dhcp"],
+        json!(true)
+    );
+    assert!(addresses(&other).is_empty());
+    let mut client = DhcpClient::udhcpc(&other, "");
+    client.hears(&["bound"], 0);
+    client.stop();
+}
+
+#[test]
+fn nothing_that_is_answered_is_malformed() {
+    let served = Served::new();
+    served.agent.does(
+        "dhcp set blue --ntp 7.7.7.123 --ntp fd07::123 --route 10.9.0.0/16=7.7.7.9 --pxe 7.7.7.5 boot/pxelinux.0",
+    );
+    let web = served.endpoint("web", "--ip 7.7.7.20 --ip fd07::20");
+    let file = served.lab.dir().join("answers.pcap");
+    let mut capture = web.command("tcpdump");
+    capture.args(["-U", "-i", "eth0", "-w"]).arg(&file);
+    let mut capture = capture.arg("udp or icmp6").spawn().unwrap();
+    until("the capture has begun", || file.exists());
+    let mut client = DhcpClient::new(&web);
+    client.dhcpcd("");
+    client.hears(&["BOUND", "REBOOT"], 0);
+    until("it has both addresses", || addresses(&web).len() == 2);
+    client.stop();
+    let mut informed = DhcpClient::new(&web);
+    informed.dhclient("-4");
+    informed.hears(&["BOUND"], 0);
+    informed.stop();
+    let decoded = |filter: &str| {
+        let mut tshark = std::process::Command::new("tshark");
+        let options = [
+            "-o",
+            "udp.check_checksum:TRUE",
+            "-o",
+            "ip.check_checksum:TRUE",
+            "-n",
+            "-r",
+        ];
+        tshark.args(options).arg(&file).args(["-Y", filter]);
+        String::from_utf8(tshark.output().unwrap().stdout).unwrap()
+    };
+    let from_us = "eth.src == 02:00:5e:00:01:01";
+    until("all was captured", || {
+        ["dhcp.option.dhcp == 5", "dhcpv6", "icmpv6.type == 134"]
+            .iter()
+            .all(|what| !decoded(&format!("{from_us} && {what}")).is_empty())
+    });
+    capture.kill().unwrap();
+    capture.wait().unwrap();
+    let bad = decoded(&format!(
+        "{from_us} && (_ws.malformed || _ws.expert.severity >= 0x600000 || udp.checksum.status == \"Bad\" || \
+         icmpv6.checksum.status == \"Bad\" || ip.checksum.status == \"Bad\")"
+    ));
+    assert_eq!(bad, "");
+}
