@@ -37,7 +37,13 @@ pub(crate) fn tools() -> Result<PathBuf> {
 /// Where the programs of those packages are.
 fn unpacked() -> Vec<PathBuf> {
     // The last one is where Debian has the ovs-vswitchd that is to be linked into /usr/sbin.
-    const FOLDERS: [&str; 3] = ["usr/bin", "usr/sbin", "usr/lib/openvswitch-switch"];
+    const FOLDERS: [&str; 5] = [
+        "bin",
+        "sbin",
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib/openvswitch-switch",
+    ];
     let packages = tools().and_then(|tools| Ok(std::fs::read_dir(tools)?));
     packages
         .into_iter()

@@ -4,7 +4,7 @@
 //! nothing of clients, and so nothing is lost with it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::Ipv6Addr,
     sync::{
         Arc,
@@ -40,6 +40,9 @@ const TICK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Questions that are answered before all else is looked at again.
 const AT_ONCE: usize = 64;
+
+/// The programs' counter of questions that found no room on their way here.
+const LOST: &str = "punts_lost";
 
 /// What was sent to endpoints, or heard from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,19 +100,30 @@ impl Kind {
 
 /// Counts what was answered, since the agent's start.
 #[derive(Debug, Default)]
-pub(super) struct Answers([AtomicU64; Kind::ALL.len()]);
+pub(super) struct Answers {
+    kinds: [AtomicU64; Kind::ALL.len()],
+    /// Questions that were lost before, while no agent ran.
+    lost_before: AtomicU64,
+}
 
 impl Answers {
     fn count(&self, kind: Kind) {
-        if let Some(counter) = self.0.get(kind as usize) {
+        if let Some(counter) = self.kinds.get(kind as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Each kind's name, and how many there were.
     pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counters = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
+        let counters = self.kinds.iter();
+        let counters = counters.map(|counter| counter.load(Ordering::Relaxed));
         Kind::ALL.iter().map(|kind| kind.name()).zip(counters)
+    }
+
+    /// How many questions found no room on their way to this agent, by the programs' counters.
+    pub(super) fn lost(&self, counters: &BTreeMap<&'static str, u64>) -> u64 {
+        let lost = counters.get(LOST).copied().unwrap_or_default();
+        lost.saturating_sub(self.lost_before.load(Ordering::Relaxed))
     }
 }
 
@@ -152,6 +166,9 @@ impl Server {
             Ok(punts) => punts,
             Err(error) => return tracing::warn!(%error, "DHCP is not answered"),
         };
+        let counters = self.datapath.counters().unwrap_or_default();
+        let lost = counters.get(LOST).copied().unwrap_or_default();
+        self.answers.lost_before.store(lost, Ordering::Relaxed);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::with_capacity(AT_ONCE);

@@ -91,6 +91,9 @@ impl Agent {
             Ok(others) => judge_programs(&mut found, &others),
             Err(error) => found.find(problem("programs", error, "see the agent's log")),
         }
+        if let Ok(counters) = self.maps.ask(Datapath::counters).await {
+            judge_punts(&mut found, self.answers.lost(&counters));
+        }
         let (networks, lost) = {
             let view = self.observer.view().await;
             judge_endpoints(&mut found, view.failures(), &view.errors);
@@ -305,6 +308,21 @@ fn judge_maps(found: &mut DoctorView, usage: &BTreeMap<&'static str, MapUsage>) 
     if all_well {
         found.pass("maps");
     }
+}
+
+/// Questions to DHCP servers and routers that the agent did not get, since it started.
+fn judge_punts(found: &mut DoctorView, lost: u64) {
+    if lost == 0 {
+        return found.pass("dhcp");
+    }
+    found.find(Finding::warning(
+        "dhcp",
+        format_args!(
+            "{lost} questions of endpoints to DHCP servers and routers found no room on their way to the agent; \
+             they ask again"
+        ),
+        "see whether the agent gets CPU time, and by `overlay drops` which endpoints ask so often",
+    ));
 }
 
 fn judge_programs(found: &mut DoctorView, others: &[Before]) {

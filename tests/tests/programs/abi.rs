@@ -410,7 +410,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 19] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
@@ -424,6 +424,7 @@ const PROGRAMS: [&str; 18] = [
     program::NAT_OPEN,
     program::NAT_ERROR,
     program::NAT_SWEEP,
+    program::PUNT,
     program::PROBE_ENCAP,
     program::PROBE_DECAP_L3,
     program::PROBE_DECAP_L4,
@@ -479,7 +480,9 @@ fn the_objects_maps_are_those_of_the_abi() {
                 "drop_pace",
                 "echoes",
                 "meter",
-                "meter_cpu"
+                "meter_cpu",
+                "punts",
+                "punts_cpu"
             ]
             .map(str::to_owned)
             .each_ref()

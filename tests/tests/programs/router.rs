@@ -490,6 +490,47 @@ fn a_gateway_says_in_its_advertisement_that_it_is_a_router() {
 }
 
 #[test]
+fn every_gateway_has_the_link_local_address_that_it_is_advertised_with() {
+    let mut datapath = joined();
+    let advertised = Endpoint {
+        ipv6: [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        ..GATEWAY
+    };
+    let option = source_link_layer_address(BLUE.mac);
+    // Also from the address that an interface makes itself.
+    let [a, b, c, d, e, f] = BLUE.mac;
+    let own = [
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ];
+    for source in [BLUE.ipv6, own] {
+        let frame = solicitation(BLUE.mac, source, advertised.ipv6, &option);
+        let outcome = datapath.run(ENDPOINT_INGRESS, &frame, 0).unwrap();
+        let Outcome::Redirect(answer) = outcome else {
+            panic!("{outcome}");
+        };
+        let message = &answer[ETH + 40..];
+        assert_eq!(message[4] & 0xe0, 0xe0, "router, solicited, override");
+        assert_eq!(message[8..24], advertised.ipv6);
+        assert_eq!(message[26..32], MAC);
+    }
+}
+
+#[test]
 fn a_network_without_a_router_has_no_gateway() {
     let mut datapath = Datapath::load(Settings::default());
     let table = [

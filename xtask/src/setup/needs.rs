@@ -162,6 +162,14 @@ pub(super) const ALL: &[Need] = needs! {
         Unpacked(&["etcd-server"]);
     "etcdctl", [Test, Bench], "asks the members of that cluster, compacts, moves its leader",
         Debian(&["etcd-client"]);
+    // Installed, it would take this machine's own interfaces.
+    "dhclient", [Test], "asks for an address in an endpoint",
+        Unpacked(&["isc-dhcp-client"]);
+    // Installed, likewise.
+    "dhcpcd", [Test], "asks for addresses of both families in an endpoint",
+        Unpacked(&["dhcpcd-base"]);
+    "rdisc6", [Test], "asks for routers in an endpoint",
+        Unpacked(&["ndisc6"]);
     // Installed, it would start a Prometheus on this machine.
     "promtool", [Test], "checks metrics and runs the tests of the alert rules",
         Unpacked(&["prometheus"]);
@@ -175,7 +183,7 @@ pub(super) const ALL: &[Need] = needs! {
         Debian(&["util-linux"]);
     "qemu-system-x86_64", [Kernels], "boots other kernels",
         Debian(&["qemu-system-x86"]);
-    "busybox", [Kernels], "is the user space of those kernels",
+    "busybox", [Test, Kernels], "asks for addresses in endpoints, and is the user space of those kernels",
         Debian(&["busybox-static"]);
     "depmod, modprobe", [Kernels], "say in which order a kernel's modules are loaded",
         Debian(&["kmod"]);

@@ -315,3 +315,15 @@ fn underlays_that_differ_and_networks_that_do_not_fit_them_are_named() {
         "{network}"
     );
 }
+
+#[test]
+fn questions_that_were_lost_are_told_of() {
+    let mut found = DoctorView::default();
+    judge_punts(&mut found, 0);
+    assert_eq!((found.passed.len(), found.findings.len()), (1, 0));
+    judge_punts(&mut found, 7);
+    let [finding] = &found.findings[..] else {
+        panic!("{found:?}");
+    };
+    assert!(finding.message.starts_with("7 questions"), "{finding:?}");
+}
