@@ -1,7 +1,14 @@
 //! DHCP and router advertisements: real clients in endpoints whose network answers them.
 
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use nix::sys::signal::Signal;
-use overlay_lab::{Agent, DhcpClient, Host, Lab, Netns, until};
+use overlay_lab::{Agent, DhcpClient, Host, Lab, Netns, frame::RawSocket, until};
 use serde_json::{Value, json};
 
 const VNI: u32 = 42;
@@ -369,7 +376,7 @@ fn nothing_that_is_answered_is_malformed() {
     informed.hears(&["BOUND"], 0);
     informed.stop();
     let decoded = |filter: &str| {
-        let mut tshark = std::process::Command::new("tshark");
+        let mut tshark = Command::new("tshark");
         let options = [
             "-o",
             "udp.check_checksum:TRUE",
@@ -398,4 +405,129 @@ fn nothing_that_is_answered_is_malformed() {
          icmpv6.checksum.status == \"Bad\" || ip.checksum.status == \"Bad\")"
     ));
     assert_eq!(bad, "");
+}
+
+/// A client of DHCPv4 that asks as fast as it is answered.
+struct FastClient {
+    socket: RawSocket,
+    mac: [u8; 6],
+    xid: u32,
+}
+
+impl FastClient {
+    fn new(netns: &Netns) -> Self {
+        let mac = netns.mac("eth0");
+        let octets: Vec<u8> = mac
+            .split(':')
+            .map(|it| u8::from_str_radix(it, 16).unwrap())
+            .collect();
+        Self {
+            socket: RawSocket::open(netns, "eth0"),
+            mac: octets.try_into().unwrap(),
+            xid: 0,
+        }
+    }
+
+    fn ask(&self, options: &[u8]) -> Vec<u8> {
+        let mut message = vec![1, 1, 6, 0];
+        message.extend(self.xid.to_be_bytes());
+        message.resize(28, 0);
+        message.extend(self.mac);
+        message.resize(236, 0);
+        message.extend([99, 130, 83, 99]);
+        message.extend(options);
+        message.push(255);
+        message.resize(300, 0);
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2(self.mac, [0xff; 6])
+            .ipv4([0; 4], [255; 4], 64)
+            .udp(68, 67)
+            .write_to_vec(&mut frame, &message)
+            .unwrap();
+        self.socket.send(&frame);
+        self.socket.next(|frame| {
+            let packet = SlicedPacket::from_ethernet(frame).ok()?;
+            let Some(TransportSlice::Udp(udp)) = packet.transport else {
+                return None;
+            };
+            let message = udp.payload();
+            let is_answer = udp.source_port() == 67 && message[4..8] == self.xid.to_be_bytes();
+            is_answer.then(|| message.to_vec())
+        })
+    }
+
+    /// A whole exchange; gives how long it took.
+    fn exchange(&mut self) -> Duration {
+        self.xid += 1;
+        let begun = Instant::now();
+        let offer = self.ask(&[53, 1, 1]);
+        let address = &offer[16..20];
+        let server: [u8; 4] = [7, 7, 0, 1];
+        let request = [&[53, 1, 3, 54, 4][..], &server, &[50, 4], address].concat();
+        let ack = self.ask(&request);
+        assert!(ack[240..].windows(3).any(|it| it == [53, 1, 5]), "an ACK");
+        begun.elapsed()
+    }
+}
+
+/// How many endpoints ask at the same time, how many there are, and how often each asks.
+const THREADS: usize = 8;
+const CLIENTS: usize = 160;
+const EXCHANGES: usize = 20;
+
+#[test]
+#[ignore = "measures"]
+fn a_host_gives_thousands_of_leases_a_second() {
+    let lab = Lab::new();
+    let hosts: [Host; 1] = lab.hosts();
+    let agent = Agent::start(&lab, &hosts[0], "");
+    agent.does("network create blue --vni 42 --subnet 7.7.0.0/16");
+    agent.does("dhcp set blue --dns 7.7.0.53 --domain cloud.example");
+    let mut fresh = Vec::new();
+    let mut clients: Vec<FastClient> = (0..CLIENTS)
+        .map(|number| {
+            let name = lab.name(&format!("c{number}"));
+            agent.does(&format!("endpoint add {name} --vni 42 --dhcp"));
+            let mut client = FastClient::new(&Netns::named(name));
+            fresh.push(client.exchange());
+            client
+        })
+        .collect();
+    fresh.sort();
+    println!(
+        "fresh endpoint to lease: p50 {:?}, p99 {:?}",
+        fresh[CLIENTS / 2],
+        fresh[CLIENTS * 99 / 100]
+    );
+    // Those that each may have at once come back.
+    thread::sleep(Duration::from_secs(5));
+    let begun = Instant::now();
+    let mut times: Vec<Duration> = thread::scope(|scope| {
+        let shares = clients.chunks_mut(CLIENTS / THREADS);
+        let threads: Vec<_> = shares
+            .map(|share| {
+                scope.spawn(move || {
+                    let mut times = Vec::new();
+                    for _ in 0..EXCHANGES {
+                        times.extend(share.iter_mut().map(FastClient::exchange));
+                    }
+                    times
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let took = begun.elapsed();
+    times.sort();
+    let count = u32::try_from(times.len()).unwrap();
+    println!(
+        "{count} exchanges in {took:?}: {:.0} a second, p50 {:?}, p99 {:?}",
+        f64::from(count) / took.as_secs_f64(),
+        times[times.len() / 2],
+        times[times.len() * 99 / 100]
+    );
+    println!("{}", agent.json("status")["dhcp"]);
 }
