@@ -1,9 +1,9 @@
 //! The kinds of objects that this binary knows.
 
 use super::{
+    dhcp::Dhcp,
     outside::{Block, Float, Pool, SharedAddress, Snat},
     outside_history::OutsideHistory,
-    dhcp::Dhcp,
     resource::KnownKind,
     router::{Route, Router, RouterPort},
 };
