@@ -97,6 +97,10 @@ counters! {
     PuntsLost = 41, "punts_lost";
     /// Those that it was not told of because their endpoint, its network or one CPU had too many.
     PuntsLimited = 42, "punts_limited";
+    /// Packets that were marked for congestion because their endpoint is close to its limit.
+    RateMarked = 45, "rate_marked";
+    /// Bytes of packets that were dropped because their endpoint is over its limit.
+    RateDroppedBytes = 46, "rate_dropped_bytes";
 }
 
 impl Counter {

@@ -144,6 +144,8 @@ drop_reasons! {
     DhcpServer = 62, "dhcp_server";
     /// A question to a DHCP server or a router that is longer than any of them.
     PuntTooLong = 63, "punt_too_long";
+    /// The endpoint sends or receives more than its limit.
+    Rate = 65, "rate";
 }
 
 impl DropReason {

@@ -22,7 +22,7 @@ pub struct EndpointEntry {
     pub ipv6: [u8; 16],
     /// Its place in arrays that have one for each endpoint of this host, 1..=65535; 0: it has none.
     pub id: u32,
-    /// What its network does for it: [`EndpointEntry::DHCP`].
+    /// [`EndpointEntry::METERED`] and [`EndpointEntry::DHCP`].
     pub flags: u32,
     /// Number of the router that its network is attached to; 0: none.
     pub router: u32,
@@ -36,4 +36,14 @@ super::user_pod!(EndpointEntry);
 impl EndpointEntry {
     /// Bit of `flags`: the agent answers what it asks DHCP servers and routers.
     pub const DHCP: u32 = 1 << 1;
+
+    /// `flags`: `meters` has an entry for what it sends.
+    pub const METERED: u32 = 1;
+
+    /// Whether what it sends is held to a limit, marked or given a priority.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_metered(&self) -> bool {
+        self.flags & Self::METERED != 0
+    }
 }

@@ -48,7 +48,7 @@ pub struct FdbEntry {
     pub used_s: u16,
     /// [`FdbEntry::LOCAL`], [`FdbEntry::REMOTE`] or [`FdbEntry::ROUTER`].
     pub kind: u8,
-    /// [`FdbEntry::QUEUED`] and [`FdbEntry::AGES`].
+    /// [`FdbEntry::QUEUED`], [`FdbEntry::AGES`] and [`FdbEntry::METERED`].
     pub flags: u8,
 }
 
@@ -69,6 +69,8 @@ impl FdbEntry {
     pub const QUEUED: u8 = 1;
     /// `flags`: the entry is a cached one of an on-demand network, and the programs note its use.
     pub const AGES: u8 = 2;
+    /// `flags`: `meters` has an entry for what the local endpoint receives.
+    pub const METERED: u8 = 4;
 
     /// The host-side interface of a local endpoint.
     #[must_use]
@@ -85,6 +87,13 @@ impl FdbEntry {
     #[inline(always)]
     pub const fn is_queued(&self) -> bool {
         self.flags & Self::QUEUED != 0
+    }
+
+    /// Whether what a local endpoint receives is held to a limit.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_metered(&self) -> bool {
+        self.flags & Self::METERED != 0
     }
 
     /// An endpoint on this host.

@@ -21,6 +21,7 @@ mod network;
 mod outside;
 mod port_traffic;
 mod punt;
+mod rate;
 mod route;
 mod scratch;
 mod traffic;
@@ -45,6 +46,7 @@ pub use neighbor::{NeighborEntry, NeighborKey};
 pub use network::NetworkEntry;
 pub use outside::{FloatEntry, FloatKey, OutsideEntry, OutsideKey, UplinkEntry};
 pub use punt::{Punt, PuntHeader};
+pub use rate::{MeterClock, MeterEntry, MeterState};
 pub use route::{RouteEntry, RouteKey, RouterPortEntry};
 pub use scratch::Scratch;
 pub use traffic::Traffic;
@@ -144,6 +146,10 @@ maps! {
     TRAFFIC = "traffic": u32 => Traffic,
     /// Per-CPU traffic of endpoints by id.
     PORT_TRAFFIC = "port_traffic": u32 => Traffic,
+    /// Limits of endpoints by id and direction.
+    METERS = "meters": u32 => MeterEntry,
+    /// What the programs have made of them.
+    METER_STATE = "meter_state": u32 => MeterState,
     /// Per-CPU counters by [`Counter`] number.
     COUNTERS = "counters": u32 => u64,
 }

@@ -189,6 +189,19 @@ impl Frame {
         Self { ctx, inner: 0 }
     }
 
+    /// The frame of a context that a global function was called with: [`Self::context`] of a frame that has no outer
+    /// headers.
+    #[inline(always)]
+    pub const fn of_context(skb: *mut __sk_buff) -> Self {
+        Self::new(TcContext::new(skb))
+    }
+
+    /// The program's context, for a global function: the verifier knows it there by its type.
+    #[inline(always)]
+    pub fn context(&self) -> *mut __sk_buff {
+        self.skb()
+    }
+
     /// The same frame, for a function that is called.
     #[inline(always)]
     pub fn twin(&self) -> Self {
@@ -393,6 +406,13 @@ impl Frame {
             (*self.skb()).priority = 0;
             (*self.skb()).tc_index = 0;
         }
+    }
+
+    /// Gives the frame a priority, by which the queues of the interface that it leaves by choose.
+    #[inline(always)]
+    pub fn prioritize(&mut self, priority: u32) {
+        // SAFETY: as in `scrub`.
+        unsafe { (*self.skb()).priority = priority };
     }
 
     /// Sends the frame out of the interface whose index is the frame's mark, without that mark.

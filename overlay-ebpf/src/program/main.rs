@@ -48,6 +48,7 @@ mod stage {
     pub mod group;
     pub mod hop;
     pub mod icmp_error;
+    pub mod meter;
     pub mod miss;
     pub mod mtu;
     pub mod ndp;

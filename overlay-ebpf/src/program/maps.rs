@@ -42,12 +42,14 @@ macro_rules! lookup {
 
 mod atomic;
 mod drops;
+mod meter;
 mod nat;
 mod outside;
 mod punt;
 mod router;
 
 pub use drops::{count_drop, count_endpoint_drop, with_drop_pace, with_drop_sample};
+pub use meter::{MeterProgress, add_to_counter, meter, meter_progress};
 pub use nat::*;
 pub use outside::{float, outside, reached_from_outside, uplink};
 pub use punt::{punt, with_cpu_punts};

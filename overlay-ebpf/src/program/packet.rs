@@ -5,7 +5,10 @@
 
 use overlay_ebpf::{
     abi::DropReason,
-    rule::flow::{self, Flow},
+    rule::{
+        flow::{self, Flow},
+        volume::Volume,
+    },
     wire::{
         eth, icmpv6,
         ipv4::{self, Ipv4Hdr},
@@ -43,19 +46,25 @@ impl Packet {
     #[inline(always)]
     pub fn parse(frame: &mut Frame, eth: eth::Header) -> Result<Self, DropReason> {
         let at = frame.inner() + eth::LEN;
+        let packet = Self::parsed(eth);
+        match packet.l3 {
+            L3::Ipv4 => require_with_ports(frame, at + ipv4::LEN)?,
+            L3::Ipv6 => require_with_ports(frame, at + ipv6::LEN)?,
+            L3::Arp | L3::Other => {}
+        }
+        Ok(packet)
+    }
+
+    /// The same of a frame that [`Self::parse`] has made sure of.
+    #[inline(always)]
+    pub const fn parsed(eth: eth::Header) -> Self {
         let l3 = match eth.ether_type {
-            eth::IPV4 => {
-                require_with_ports(frame, at + ipv4::LEN)?;
-                L3::Ipv4
-            }
-            eth::IPV6 => {
-                require_with_ports(frame, at + ipv6::LEN)?;
-                L3::Ipv6
-            }
+            eth::IPV4 => L3::Ipv4,
+            eth::IPV6 => L3::Ipv6,
             eth::ARP => L3::Arp,
             _ => L3::Other,
         };
-        Ok(Self { eth, l3 })
+        Self { eth, l3 }
     }
 
     #[inline(always)]
@@ -168,6 +177,16 @@ impl Packet {
         }
     }
 
+    /// The traffic class, DSCP and ECN; 0 of what has none.
+    #[inline(always)]
+    pub fn traffic_class(&self, frame: &Frame) -> Result<u8, DropReason> {
+        match self.l3 {
+            L3::Ipv4 => self.ipv4(frame).map(|ip| ip.tos),
+            L3::Ipv6 => self.ipv6(frame).map(Ipv6Hdr::traffic_class),
+            L3::Arp | L3::Other => Ok(0),
+        }
+    }
+
     /// The IP protocol, or the header behind the fixed one of IPv6, also of a fragment; 0 also of what is no IP
     /// packet.
     #[inline(always)]
@@ -255,6 +274,17 @@ impl Packet {
             udp::LEN as u32
         };
         offset as u32 + len
+    }
+}
+
+impl Segments {
+    /// How much they are.
+    #[inline(always)]
+    pub const fn volume(&self) -> Volume {
+        match self.payload_len {
+            0 => Volume::of_frame(self.len),
+            payload => Volume::of_aggregate(self.len, self.headers_len, payload),
+        }
     }
 }
 

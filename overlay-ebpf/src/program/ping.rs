@@ -105,7 +105,7 @@ fn forward(
         hash: u32::from_ne_bytes([first, second, third, fourth]),
         ecn: 0,
     };
-    let action = encap::send(frame, vni, inner, &flow, &path)?;
+    let action = encap::send(frame, vni, inner, &flow, &path, false)?;
     Ok((action, path.vtep()))
 }
 

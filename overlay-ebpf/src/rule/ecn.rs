@@ -12,6 +12,13 @@ pub const ECT_0: u8 = 0b10;
 /// Congestion experienced.
 pub const CE: u8 = 0b11;
 
+/// Whether a congestion mark can be set in a packet with this field, and is not (RFC 3168 section 5).
+#[must_use]
+#[inline(always)]
+pub const fn can_be_marked(field: u8) -> bool {
+    matches!(field & MASK, ECT_0 | ECT_1)
+}
+
 /// The outer field for an inner one: copied, but a mark that the packet carries already is not
 /// counted again (RFC 6040 section 4.3, compatibility off; `INET_ECN_encapsulate`).
 #[must_use]
@@ -41,6 +48,15 @@ pub const fn decapsulate(outer: u8, inner: u8) -> Result<u8, DropReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_capable_transports_can_be_marked() {
+        assert_eq!(
+            [NOT_ECT, ECT_1, ECT_0, CE].map(can_be_marked),
+            [false, true, true, false]
+        );
+        assert!(can_be_marked(0xfc | ECT_0));
+    }
 
     #[test]
     fn encapsulation_copies_all_but_the_mark() {

@@ -1,5 +1,6 @@
 //! Pure decisions: no packet, no map, no clock.
 
+pub mod departure;
 pub mod ecn;
 pub mod flow;
 pub mod gro;

@@ -129,9 +129,14 @@ pub const fn take_hop(ip: &mut Ipv4Hdr) {
 /// Changes the ECN field and mends the checksum.
 #[inline(always)]
 pub const fn set_ecn(ip: &mut Ipv4Hdr, ecn: u8) {
-    let tos = (ip.tos & !ECN_MASK) | ecn;
-    ip.check = checksum::replace(ip.check, [ip.vihl, ip.tos], [ip.vihl, tos]);
-    ip.tos = tos;
+    set_traffic_class(ip, (ip.tos & !ECN_MASK) | ecn);
+}
+
+/// Changes the type-of-service byte, DSCP and ECN, and mends the checksum.
+#[inline(always)]
+pub const fn set_traffic_class(ip: &mut Ipv4Hdr, class: u8) {
+    ip.check = checksum::replace(ip.check, [ip.vihl, ip.tos], [ip.vihl, class]);
+    ip.tos = class;
 }
 
 #[cfg(test)]

@@ -72,6 +72,21 @@ impl Ipv6Hdr {
         *class_flow = (*class_flow & !(super::ipv4::ECN_MASK << 4)) | (ecn << 4);
     }
 
+    /// The traffic class: DSCP and ECN.
+    #[must_use]
+    #[inline(always)]
+    pub const fn traffic_class(&self) -> u8 {
+        self.version_class_flow[0] << 4 | self.version_class_flow[1] >> 4
+    }
+
+    /// Changes the traffic class.
+    #[inline(always)]
+    pub const fn set_traffic_class(&mut self, class: u8) {
+        let [version_class, class_flow, ..] = &mut self.version_class_flow;
+        *version_class = *version_class & 0xf0 | class >> 4;
+        *class_flow = *class_flow & 0x0f | class << 4;
+    }
+
     /// The pseudo-header's sum (RFC 8200 section 8.1) for a payload of this length.
     #[must_use]
     #[inline(always)]
@@ -179,6 +194,22 @@ mod tests {
         header.set_ecn(0b01);
         assert_eq!(header.version_class_flow, [0x6a, 0x9c, 0xde, 0xf0]);
         assert_eq!(header.ecn(), 0b01);
+    }
+
+    #[test]
+    fn the_traffic_class_changes_alone() {
+        let mut header = Ipv6Hdr {
+            version_class_flow: [0x6a, 0xbc, 0xde, 0xf0],
+            payload_len: [0; 2],
+            next_header: ICMPV6,
+            hop_limit: 255,
+            source: [0; 16],
+            destination: [0; 16],
+        };
+        assert_eq!(header.traffic_class(), 0xab);
+        header.set_traffic_class(0x12);
+        assert_eq!(header.version_class_flow, [0x61, 0x2c, 0xde, 0xf0]);
+        assert_eq!(header.traffic_class(), 0x12);
     }
 
     #[test]

@@ -108,6 +108,12 @@ impl fmt::Display for Outcome {
     }
 }
 
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// One row of a table.
 #[derive(Clone)]
 pub(crate) struct Case {

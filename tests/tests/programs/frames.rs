@@ -323,6 +323,7 @@ pub(crate) struct Tunnel {
     pub source: [u8; 4],
     pub destination: Vtep,
     pub source_port: u16,
+    pub dscp: u8,
     pub ecn: u8,
     pub vni: u32,
     pub inner: Vec<u8>,
@@ -337,6 +338,7 @@ impl Tunnel {
             source: GREEN_VTEP.ip,
             destination: VTEP,
             source_port: 50_000,
+            dscp: 0,
             ecn: 0,
             vni: VNI,
             inner,
@@ -352,6 +354,7 @@ impl Tunnel {
             source: VTEP.ip,
             destination,
             source_port,
+            dscp: 0,
             ecn: 0,
             vni: VNI,
             inner: inner.to_vec(),
@@ -370,6 +373,7 @@ impl Tunnel {
         )
         .unwrap();
         ip.dont_fragment = true;
+        ip.dscp = self.dscp.try_into().unwrap();
         ip.ecn = self.ecn.try_into().unwrap();
         ip.header_checksum = ip.calc_header_checksum();
         let udp = UdpHeader {

@@ -23,6 +23,7 @@ mod frames;
 mod group;
 mod hostile;
 mod live;
+mod meter;
 mod neighbor;
 mod network;
 mod on_demand;

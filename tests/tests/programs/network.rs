@@ -229,7 +229,7 @@ pub(crate) fn fill(ebpf: &mut Ebpf) {
 }
 
 /// Where the endpoint behind an interface is counted.
-pub(crate) fn id_of(ifindex: u32) -> u16 {
+pub(crate) const fn id_of(ifindex: u32) -> u16 {
     match ifindex {
         LOOPBACK => 1,
         CYAN_IFINDEX => 2,

@@ -6,7 +6,8 @@ use overlay_ebpf::abi::DropReason;
 
 use crate::{
     datapath::{Case, Outcome},
-    dhcp, echo, endpoint, group, neighbor, on_demand, outside, router, sender, slow_path, underlay,
+    dhcp, echo, endpoint, group, meter, neighbor, on_demand, outside, router, sender, slow_path,
+    underlay,
 };
 
 /// Reasons that no frame can reach here, and why.
@@ -71,6 +72,7 @@ fn tables() -> Vec<Case> {
         on_demand::misses(),
         outside::refusals(),
         outside::refusals_from_outside(),
+        meter::refusals(),
         router::refusals(),
         underlay::decapsulation(),
         underlay::congestion(),

@@ -35,18 +35,20 @@ const SHORT_KEY: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
 
 impl Frame {
     /// Sends the frame through the VXLAN device with this index, from one underlay address to another, both in
-    /// the order of the wire. The device fragments what the path does not take.
+    /// the order of the wire. The outer packet has this DSCP, in the upper bits of the traffic class. The device fragments
+    /// what the path does not take.
     #[inline(always)]
     pub fn send_by_device(
         &mut self,
         device: u32,
         vni: u32,
-        from: [u8; 4],
-        to: [u8; 4],
+        (from, to): ([u8; 4], [u8; 4]),
+        dscp: u8,
     ) -> Result<Action, DropReason> {
         let mut key = key();
         key.tunnel_id = vni;
         key.tunnel_ttl = TTL;
+        key.tunnel_tos = dscp;
         key.__bindgen_anon_1.remote_ipv4 = u32::from_be_bytes(to);
         key.__bindgen_anon_3.local_ipv4 = u32::from_be_bytes(from);
         if !self.set_key(&mut key, size_of::<bpf_tunnel_key>() as u32)

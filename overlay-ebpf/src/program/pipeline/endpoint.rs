@@ -12,8 +12,8 @@ use crate::{
     packet::{L3, Packet},
     ping,
     stage::{
-        arp, count, deliver, encap, gateway, group, icmp_error, miss, miss::Requester, mtu, ndp,
-        punt, sample::Subject, source, vlan,
+        arp, count, deliver, encap, gateway, group, icmp_error, meter, miss, miss::Requester, mtu,
+        ndp, punt, sample::Subject, source, vlan,
     },
     step::Step,
 };
@@ -50,6 +50,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
         .map_err(|reason| group::reason(frame, &packet.eth, reason))?;
     group::refuse(frame, &packet.eth)?;
     packet.check_protocol()?;
+    meter::sent(frame, &from)?;
     let Some(target) = maps::fdb_used(from.vni, packet.eth.destination) else {
         gateway::divert(frame, &packet, &from)?;
         let otherwise = DropReason::DestinationUnknown;
@@ -60,6 +61,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     mtu::check(frame, &from, longest, from.mtu)?;
     let volume = count::volume(&segments);
     if let Some(ifindex) = target.interface() {
+        meter::received(frame, &target).inspect_err(|_| subject.is_for(ifindex))?;
         let action = deliver::from_endpoint(frame, &target, ifindex)?;
         count::exchanged(&from, &target, volume);
         return Ok(action);
@@ -93,16 +95,31 @@ pub fn to_vtep(
     way: &Way<'_>,
     longest: u32,
 ) -> Result<Action, DropReason> {
-    let path = maps::path_of(way.target)?;
+    let action = encapsulate(frame, packet, from, way, longest)?;
+    meter::classify(frame, from);
+    Ok(action)
+}
+
+#[inline(always)]
+fn encapsulate(
+    frame: &mut Frame,
+    packet: &Packet,
+    from: &EndpointEntry,
+    way: &Way<'_>,
+    longest: u32,
+) -> Result<Action, DropReason> {
+    let (path, shows_dscp) = (maps::path_of(way.target)?, from.is_metered());
     if packet.l3 == L3::Arp {
-        return encap::send_by_device(frame, way.vni, &path, Counter::SlowSendArp);
+        return encap::send_by_device(frame, way.vni, &path, shows_dscp, Counter::SlowSendArp);
     }
     let limit = rule::limit(way.mtu, path.mtu);
     if longest > limit && mtu::may_fragment(frame, packet.eth.ether_type, longest) {
-        return encap::send_by_device(frame, way.vni, &path, Counter::SlowSendFragmented);
+        let cause = Counter::SlowSendFragmented;
+        return encap::send_by_device(frame, way.vni, &path, shows_dscp, cause);
     }
     mtu::check(frame, from, longest, limit)?;
-    encap::send(frame, way.vni, &packet.eth, &packet.flow(frame)?, &path)
+    let flow = packet.flow(frame)?;
+    encap::send(frame, way.vni, &packet.eth, &flow, &path, shows_dscp)
 }
 
 /// Answers a frame by the ICMP error about it: the way that [`crate::refusal`] sends it.

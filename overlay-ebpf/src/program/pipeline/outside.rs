@@ -16,7 +16,8 @@ use crate::{
     packet::{L3, Packet},
     refusal,
     stage::{
-        count, deliver, encap, float, hop, mtu, outside, sample::Subject, snat, snat::Arrival,
+        count, deliver, encap, float, hop, meter, mtu, outside, sample::Subject, snat,
+        snat::Arrival,
     },
 };
 
@@ -223,6 +224,7 @@ fn arrive(
     maps::count_event(Counter::OutsideReceived);
     let segments = packet.segments(frame);
     if target.interface().is_some() {
+        meter::received(frame, &target)?;
         count::received(&target, count::volume(&segments));
         return deliver::to_endpoint(frame, &packet, &target);
     }
@@ -231,9 +233,10 @@ fn arrive(
     let longest = segments.longest_packet(frame);
     if longest > rule::limit(network.mtu, path.mtu) {
         if mtu::may_fragment(frame, packet.eth.ether_type, longest) {
-            return encap::send_by_device(frame, vni, &path, Counter::SlowSendFragmented);
+            return encap::send_by_device(frame, vni, &path, false, Counter::SlowSendFragmented);
         }
         return Err(DropReason::TooBig);
     }
-    encap::send(frame, vni, &packet.eth, &packet.flow(frame)?, &path)
+    let flow = packet.flow(frame)?;
+    encap::send(frame, vni, &packet.eth, &flow, &path, false)
 }

@@ -12,7 +12,7 @@ use crate::{
     maps,
     packet::Packet,
     refusal,
-    stage::{count, deliver, gateway, hop, miss, miss::Requester, mtu, sample::Subject},
+    stage::{count, deliver, gateway, hop, meter, miss, miss::Requester, mtu, sample::Subject},
     step::Question,
 };
 
@@ -72,6 +72,10 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     maps::count_event(Counter::RouterForwarded);
     let volume = count::volume(&segments);
     if let Some(ifindex) = target.interface() {
+        meter::received(frame, &target).inspect_err(|_| {
+            subject.is_in(route.vni);
+            subject.is_for(ifindex);
+        })?;
         let action = deliver::from_endpoint(frame, &target, ifindex)?;
         count::sent(&from, volume);
         count::received(&target, volume);

@@ -11,8 +11,8 @@ use crate::{
     packet::Packet,
     ping,
     stage::{
-        count, decap, deliver, echo, fdb, group, miss, miss::Requester, sample::Subject, sender,
-        sender::Origin, slow_path, vlan,
+        count, decap, deliver, echo, fdb, group, meter, miss, miss::Requester, sample::Subject,
+        sender, sender::Origin, slow_path, vlan,
     },
 };
 
@@ -50,6 +50,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
             reason => Err(reason),
         };
     }
+    meter::received(frame, &target)?;
     count::received(&target, count::volume(&packet.segments(frame)));
     deliver::to_endpoint(frame, &packet, &target)
 }
@@ -82,6 +83,7 @@ pub fn run_unpacked(frame: &mut Frame, subject: &mut Subject) -> Result<Action, 
     let packet = Packet::parse(frame, eth)?;
     sender::check_addresses(frame, vni, &packet, origin)?;
     vlan::refuse(frame, &packet)?;
+    meter::received(frame, &target)?;
     count::received(&target, count::volume(&packet.segments(frame)));
     deliver::to_endpoint_queued(frame, target.target)
 }

@@ -36,10 +36,7 @@ pub fn exchanged(from: &EndpointEntry, to: &FdbEntry, volume: Volume) {
 /// How much the frame is that becomes these segments.
 #[inline(always)]
 pub fn volume(segments: &Segments) -> Volume {
-    match segments.payload_len {
-        0 => Volume::of_frame(segments.len),
-        payload => Volume::of_aggregate(segments.len, segments.headers_len, payload),
-    }
+    segments.volume()
 }
 
 #[inline(always)]

@@ -20,9 +20,11 @@ use crate::{
     frame::{Action, Frame},
     maps,
     maps::Path,
+    packet::Packet,
 };
 
-/// Sends the frame to a VTEP.
+/// Sends the frame to a VTEP. `shows_dscp` is for what the kernel's VXLAN device has to do: the DSCP inside is to be seen
+/// outside.
 #[inline(always)]
 pub fn send(
     frame: &mut Frame,
@@ -30,13 +32,14 @@ pub fn send(
     inner: &eth::Header,
     flow: &Flow,
     path: &Path,
+    shows_dscp: bool,
 ) -> Result<Action, DropReason> {
     // Of an aggregate these lengths are only a start: segmentation writes each segment's own. What does not
     // fit is 0, as `iph_set_totlen` has it in the kernel.
     let outer_len = frame.len() + (OVERHEAD_IPV4 - eth::LEN) as u32;
     let outer_len = u16::try_from(outer_len).unwrap_or(0);
     if frame.grow_for_tunnel().is_err() {
-        return send_by_device(frame, vni, path, Counter::SlowSendRefused);
+        return send_by_device(frame, vni, path, shows_dscp, Counter::SlowSendRefused);
     }
     let encapsulation = frame.header_mut::<Encapsulation>(eth::LEN)?;
     encapsulation.ip = ipv4::outer(
@@ -66,13 +69,21 @@ pub fn send_by_device(
     frame: &mut Frame,
     vni: u32,
     path: &Path,
+    shows_dscp: bool,
     counter: Counter,
 ) -> Result<Action, DropReason> {
     let device = maps::external().ok_or(DropReason::EncapFailed)?;
     if u16::from_ne_bytes(path.port()) != u16::from_ne_bytes(maps::vtep_port()) {
         return Err(DropReason::EncapFailed);
     }
-    let action = frame.send_by_device(device, vni, maps::vtep_ip(), path.vtep())?;
+    let dscp = if shows_dscp {
+        let eth = eth::Header::parse(frame.header(0)?);
+        Packet::parsed(eth).traffic_class(frame)? & !ipv4::ECN_MASK
+    } else {
+        0
+    };
+    let ends = (maps::vtep_ip(), path.vtep());
+    let action = frame.send_by_device(device, vni, ends, dscp)?;
     maps::count_event(counter);
     Ok(action)
 }

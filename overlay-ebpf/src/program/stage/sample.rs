@@ -53,6 +53,13 @@ impl Subject {
         self.endpoint = self.vni_bits() | ifindex as u64;
     }
 
+    /// It is for the endpoint behind an interface of this host, and lost on that one's account.
+    #[inline(always)]
+    pub const fn is_for(&mut self, ifindex: u32) {
+        self.origin = Self::received().origin;
+        self.is_of(ifindex);
+    }
+
     /// It is of a network.
     #[inline(always)]
     pub const fn is_in(&mut self, vni: u32) {
