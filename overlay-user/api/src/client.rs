@@ -458,6 +458,7 @@ mod tests {
             flood: None,
             learning: None,
             snat: None,
+            qos: None,
         };
         assert_eq!(
             sent(set).await,

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressRequest, EndpointDropsView, IfName, Mac, Method, Name, NetnsRef, NetworkRef, Operation,
-    RemovedView, Revision, Vni,
+    AddressRequest, EndpointDropsView, EndpointQosView, IfName, Mac, Method, Name, NetnsRef,
+    NetworkRef, Operation, OrNone, RemovedView, Revision, Vni,
 };
 
 /// Adds an endpoint on this host: namespace, veth, addresses, registry record.
@@ -46,6 +46,10 @@ pub struct AddEndpoint {
     #[cfg_attr(feature = "cli", arg(long))]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dhcp: bool,
+    /// The limits that it gets [default: its network's]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "QOS"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<Name>,
 }
 
 impl AddEndpoint {
@@ -60,6 +64,7 @@ impl AddEndpoint {
             netns: None,
             ifname: None,
             dhcp: false,
+            qos: None,
         }
     }
 }
@@ -113,7 +118,7 @@ impl Operation for ShowEndpoint {
     const VERB: &'static str = "endpoint show";
 }
 
-/// Changes an endpoint's addresses or MAC while traffic runs. Answered when this host has followed.
+/// Changes an endpoint's addresses, MAC or limits while traffic runs. Answered when this host has followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
@@ -129,13 +134,17 @@ pub struct SetEndpoint {
     #[cfg_attr(feature = "cli", arg(long))]
     #[serde(default)]
     pub mac: Option<Mac>,
+    /// Its limits, wherever it lives; none: its network's
+    #[cfg_attr(feature = "cli", arg(long, value_name = "QOS|none"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<OrNone<Name>>,
 }
 
 impl SetEndpoint {
     /// Whether it changes nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.mac.is_none()
+        self.addresses.is_empty() && self.mac.is_none() && self.qos.is_none()
     }
 }
 
@@ -256,6 +265,9 @@ pub struct EndpointView {
     /// endpoints absent of some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<EndpointTrafficView>,
+    /// Its limits; absent where it has none, and in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<EndpointQosView>,
 }
 
 /// Packets of an endpoint that were carried on or delivered since it is on its host.

@@ -57,6 +57,8 @@ mod operation;
 mod path;
 mod ping;
 mod pool;
+mod qos;
+mod rate;
 mod router;
 #[cfg(feature = "schema")]
 pub mod schema;
@@ -86,6 +88,8 @@ pub use operation::*;
 pub use path::*;
 pub use ping::*;
 pub use pool::*;
+pub use qos::*;
+pub use rate::*;
 pub use router::*;
 pub use status::*;
 pub use verify::*;

@@ -5,7 +5,9 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorKind, Method, Name, Operation, OperationError, SnatChoice, Vni, VniChoice};
+use crate::{
+    ErrorKind, Method, Name, Operation, OperationError, OrNone, SnatChoice, Vni, VniChoice,
+};
 
 /// Why a network's definition was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -227,6 +229,10 @@ pub struct SetNetwork {
     #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", value_parser = on_or_off))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<bool>,
+    /// The limits that each of its endpoints has, unless it has its own; none: no limits
+    #[cfg_attr(feature = "cli", arg(long, value_name = "QOS|none"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<OrNone<Name>>,
 }
 
 impl SetNetwork {
@@ -234,7 +240,7 @@ impl SetNetwork {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         let others = self.flood.is_none() && self.learning.is_none() && self.snat.is_none();
-        others && self.mtu.is_none() && self.dhcp.is_none()
+        others && self.mtu.is_none() && self.dhcp.is_none() && self.qos.is_none()
     }
 }
 
@@ -301,6 +307,9 @@ pub struct NetworkView {
     pub learning: bool,
     /// When hosts learn where its endpoints are.
     pub resolve: Resolve,
+    /// The limits that each of its endpoints has, unless it has its own; `null`: none.
+    #[serde(default)]
+    pub qos: Option<Name>,
 }
 
 /// Subnets that no network may overlap, and what they are.

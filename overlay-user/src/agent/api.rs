@@ -9,7 +9,10 @@ use jiff::Timestamp;
 
 use crate::{
     datapath::DatapathError,
-    model::{Attachment, AttachmentFields, Endpoint, Network, Node, PortCounts, Traffic},
+    model::{
+        Attachment, AttachmentFields, Endpoint, MeterCounts, Metered, Network, Node, PortCounts,
+        Traffic,
+    },
     platform::PlatformError,
     reconcile::watchdog::Stalled,
     registry::RegistryError,
@@ -98,6 +101,7 @@ impl From<Network> for NetworkView {
             flood: network.flood,
             learning: network.learning,
             resolve: network.resolve,
+            qos: None,
         }
     }
 }
@@ -134,6 +138,7 @@ pub fn endpoint_view(endpoint: Endpoint, vtep: IpAddr, state: EndpointState) -> 
         existed: false,
         drops: None,
         traffic: None,
+        qos: None,
     }
 }
 
@@ -147,6 +152,19 @@ fn traffic_view(traffic: &Traffic) -> EndpointTrafficView {
             packets: traffic.rx_packets,
             bytes: traffic.rx_bytes,
         },
+    }
+}
+
+/// What came of an endpoint's limits.
+#[must_use]
+pub fn qos_counts(metered: Metered) -> QosCountsView {
+    let view = |counts: MeterCounts| MeteredView {
+        marked: counts.marked,
+        dropped: counts.dropped,
+    };
+    QosCountsView {
+        sent: view(metered.sent),
+        received: view(metered.received),
     }
 }
 

@@ -56,6 +56,20 @@ pub(crate) fn imported_endpoint() -> EndpointView {
     endpoint_view(endpoint, "10.0.0.9".parse().unwrap(), EndpointState::Remote)
 }
 
+fn qos() -> QosView {
+    QosView {
+        name: "gold".parse().unwrap(),
+        egress: Some("1gbit".parse().unwrap()),
+        ingress: Some("1500mbit".parse().unwrap()),
+        burst: Some("1mb".parse().unwrap()),
+        pps: None,
+        dscp: Some("af21".parse().unwrap()),
+        priority: None,
+        endpoints: vec!["web".parse().unwrap()],
+        networks: vec!["42".parse().unwrap()],
+    }
+}
+
 pub(crate) fn vteps() -> Vec<VtepView> {
     let node = |name: &str, ip: &str, agent, last_seen| {
         let vtep = Vtep {
@@ -451,6 +465,11 @@ impl Default for Fake {
             .with(|RemoveDhcp { network }| RemovedView {
                 removed: network.to_string() != "nope",
             })
+            .with(|_: CreateQos| qos())
+            .with(|_: SetQos| qos())
+            .with(|_: ListQos| vec![qos()])
+            .with(|_: ShowQos| qos())
+            .with(|RemoveQos { name }| removed(&name))
             .with(|_: ListVteps| vteps())
             .with(|RemoveVtep { vtep }| removed_vtep(&vtep))
             .with(|_: ShowStatus| status())

@@ -102,10 +102,14 @@ impl Agent {
             Some(ifindex) => self.port_counts(Some(ifindex)).await,
             None => None,
         };
+        let counted = counts.as_ref().zip(ifindex);
+        let counted = counted.and_then(|(counts, ifindex)| counts.get(&ifindex).cloned());
         let listing =
             Listing::new(ListEndpoints::default(), &self.liveness, nodes).with_counts(counts);
         let view = self.observer.view().await;
-        Ok(listing.view(endpoint, Some(&view), &self.config.node))
+        let seen = listing.view(endpoint, Some(&view), &self.config.node);
+        drop(view);
+        Ok(self.with_qos(seen, counted.as_ref()).await)
     }
 }
 

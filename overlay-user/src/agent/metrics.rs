@@ -326,7 +326,7 @@ mod tests {
         )
         .unwrap();
         let page = metrics.render(&reading).unwrap();
-        let there = page.lines().filter(|line| line.ends_with("} 7")).count();
+        let there = page.lines().filter(|line| line.ends_with(" 7")).count();
         assert_eq!(there, Counter::ALL.len(), "{page}");
     }
 }

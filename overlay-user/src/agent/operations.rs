@@ -8,6 +8,7 @@ mod import;
 mod nat;
 mod network;
 mod outside;
+mod qos;
 mod registry;
 mod router;
 mod status;

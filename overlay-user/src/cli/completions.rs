@@ -21,8 +21,8 @@ use super::{Cli, CommandError, Context};
 use crate::{
     agent::{
         api::{
-            EndpointView, ListEndpoints, ListNetworks, ListRouters, ListVteps, NetworkView,
-            VtepView,
+            EndpointView, ListEndpoints, ListNetworks, ListQos, ListRouters, ListVteps,
+            NetworkView, VtepView,
         },
         client::{Client, Left},
     },
@@ -151,6 +151,16 @@ pub(super) fn routers(current: &OsStr) -> Vec<CompletionCandidate> {
             .unwrap_or_default()
         {
             offered.add(router.name.as_str(), String::new());
+        }
+    })
+}
+
+/// Sets of limits.
+pub(super) fn qos(current: &OsStr) -> Vec<CompletionCandidate> {
+    offer(current, async |offered| {
+        let Some(source) = Source::find() else { return };
+        for qos in source.client.call(&ListQos {}).await.unwrap_or_default() {
+            offered.add(qos.name.as_str(), String::new());
         }
     })
 }

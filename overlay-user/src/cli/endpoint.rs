@@ -34,6 +34,7 @@ Examples:
   overlay endpoint add c1 --vni 42 --netns 13332
       an interface for the container that has this process; when it ends, the endpoint waits
   overlay endpoint add c2 --vni 42 --netns /run/docker/netns/3e1fd9b5b8a2
+  overlay endpoint add db2 --vni 42 --qos gold
 
 The verb returns when the endpoint is ready: `ip netns exec web ping ...` works.";
 
@@ -69,6 +70,8 @@ const SET_EXAMPLES: &str = "\
 Examples:
   overlay endpoint set web --ip 7.7.7.9
   overlay endpoint set web --ip 7.7.7.9/24 --ip fd00::9/64 --mac 02:00:00:00:00:09
+  overlay endpoint set web --qos gold        its limits from now on: see overlay qos
+  overlay endpoint set web --qos none        its network's again, if that has any
 
 The addresses that are named replace all that it had; without --ip they stay, without --mac the MAC does.
 Its interface and every host follow at once. What it gives up is kept free for --quarantine. Refused if
@@ -85,7 +88,8 @@ pub enum EndpointVerb {
     /// Make an endpoint on this host: namespace, veth, addresses, registry record
     #[command(
         after_help = ADD_EXAMPLES,
-        mut_arg("vni", completions::of(completions::vnis))
+        mut_arg("vni", completions::of(completions::vnis)),
+        mut_arg("qos", completions::of(completions::qos))
     )]
     Add(AddEndpoint),
     /// List the endpoints of every node
@@ -105,10 +109,11 @@ pub enum EndpointVerb {
         mut_arg("node", completions::of(completions::nodes))
     )]
     Move(MoveEndpoint),
-    /// Change an endpoint's addresses or MAC while traffic runs
+    /// Change an endpoint's addresses, MAC or limits while traffic runs
     #[command(
         after_help = SET_EXAMPLES,
-        mut_arg("name", completions::of(completions::endpoints))
+        mut_arg("name", completions::of(completions::endpoints)),
+        mut_arg("qos", completions::of(completions::qos))
     )]
     Set(SetEndpoint),
     /// Remove endpoints; one that is gone already is fine
@@ -232,7 +237,9 @@ impl EndpointVerb {
             }
             Self::Set(request) => {
                 if request.is_empty() {
-                    return Err(CommandError::usage("nothing to change: give --ip or --mac"));
+                    return Err(CommandError::usage(
+                        "nothing to change: give --ip, --mac or --qos",
+                    ));
                 }
                 let work = format!("changing endpoint {}", request.name);
                 let set = output.during(work, client.call(&request)).await?;
@@ -334,6 +341,7 @@ fn details(endpoint: &EndpointView) -> Table {
         ("State", state(endpoint.state).to_owned()),
         ("Traffic", or_dash(endpoint.traffic.as_ref())),
         ("Dropped", or_dash(endpoint.drops.as_ref())),
+        ("QoS", or_dash(endpoint.qos.as_ref())),
         ("Error", or_dash(endpoint.error.as_ref())),
     ])
 }

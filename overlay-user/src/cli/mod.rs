@@ -35,6 +35,7 @@ mod network;
 mod output;
 mod ping;
 mod pool;
+mod qos;
 mod registry;
 mod removal;
 mod router;
@@ -144,6 +145,9 @@ pub enum Command {
     /// Endpoints: a namespace's interface on a network
     #[command(subcommand, after_help = endpoint::EXAMPLES)]
     Endpoint(endpoint::EndpointVerb),
+    /// Limits of what endpoints send and receive
+    #[command(subcommand, after_help = qos::EXAMPLES)]
+    Qos(qos::QosVerb),
     /// Routers: what joins networks
     #[command(subcommand, after_help = router::EXAMPLES)]
     Router(router::RouterVerb),
@@ -338,6 +342,7 @@ impl Command {
         match self {
             Self::Network(verb) => verb.execute(context).await,
             Self::Endpoint(verb) => verb.execute(context).await,
+            Self::Qos(verb) => verb.execute(context).await,
             Self::Router(verb) => verb.execute(context).await,
             Self::Float(verb) => verb.execute(context).await,
             Self::Pool(verb) => verb.execute(context).await,

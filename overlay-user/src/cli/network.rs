@@ -9,7 +9,7 @@ use super::{ASKING, CommandError, Context, completions, removal, watch::WatchArg
 use crate::{
     agent::api::{CreateNetwork, ListNetworks, NetworkView, RemoveNetwork, SetNetwork},
     model::Name,
-    observe::table::{Table, list},
+    observe::table::{Table, list, or_dash},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -35,6 +35,7 @@ Examples:
   overlay network set blue --flood head-end --learning on
   overlay network set blue --snat host     endpoints reach the outside by their hosts' addresses
   overlay network set blue --dhcp on       its endpoints may ask by DHCP: see `overlay dhcp set`
+  overlay network set blue --qos gold      each of its endpoints gets these limits for itself
 
 What is not named stays. A larger MTU than an endpoint's host can carry is refused.";
 
@@ -57,7 +58,8 @@ pub enum NetworkVerb {
     /// Change a network while traffic runs
     #[command(
         after_help = SET_EXAMPLES,
-        mut_arg("name", completions::of(completions::networks))
+        mut_arg("name", completions::of(completions::networks)),
+        mut_arg("qos", completions::of(completions::qos))
     )]
     Set(SetNetwork),
     /// List the networks
@@ -90,7 +92,7 @@ impl NetworkVerb {
             Self::Set(request) => {
                 if request.is_empty() {
                     return Err(CommandError::usage(
-                        "nothing to change: give --mtu, --flood, --learning or --dhcp",
+                        "nothing to change: give --mtu, --flood, --learning, --snat, --dhcp or --qos",
                     ));
                 }
                 let work = format!("changing network {}", request.name);
@@ -130,7 +132,7 @@ async fn list_all(context: &mut Context<'_>) -> Result<(), CommandError> {
 
 fn table(networks: &[NetworkView]) -> Table {
     let mut table = Table::new([
-        "NAME", "VNI", "SUBNETS", "MTU", "FLOOD", "LEARNING", "RESOLVE",
+        "NAME", "VNI", "SUBNETS", "MTU", "FLOOD", "LEARNING", "RESOLVE", "QOS",
     ]);
     for network in networks {
         table.row([
@@ -144,6 +146,7 @@ fn table(networks: &[NetworkView]) -> Table {
             network.flood.to_string(),
             if network.learning { "on" } else { "off" }.to_owned(),
             network.resolve.to_string(),
+            or_dash(network.qos.as_ref()),
         ]);
     }
     table

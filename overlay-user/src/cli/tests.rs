@@ -203,8 +203,8 @@ async fn verbs_print_tables_for_people() {
         ),
         (
             "network ls",
-            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE\n\
-             blue   42    7.7.7.0/24   auto   none    off        proactive\n",
+            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE     QOS\n\
+             blue   42    7.7.7.0/24   auto   none    off        proactive   -\n",
         ),
         ("network rm blue", "network blue removed\n"),
         (
@@ -249,8 +249,8 @@ async fn verbs_print_tables_for_people() {
         ("network rm nope", "there is no network nope\n"),
         (
             "network set blue --mtu 1400 --learning on",
-            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE\n\
-             blue   42    7.7.7.0/24   1400   none    on         proactive\n",
+            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE     QOS\n\
+             blue   42    7.7.7.0/24   1400   none    on         proactive   -\n",
         ),
         (
             "vtep rm vtep-10.0.0.9 10.0.0.99",
@@ -436,6 +436,48 @@ async fn router_verbs_print_tables_for_people() {
         ),
     ] {
         assert_eq!(agent.run(line).await.unwrap(), expected, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn qos_verbs_print_tables_for_people() {
+    let agent = agent(fake::Fake::default());
+    let row = "NAME   EGRESS   INGRESS    BURST   PPS   DSCP   PRIORITY   USERS\n\
+               gold   1gbit    1500mbit   1mb     -     af21   -          2\n";
+    for (line, expected) in [
+        ("qos create gold --egress 1gbit", "qos gold created\n"),
+        ("qos set gold --egress 1gbit --pps none", row),
+        ("qos ls", row),
+        (
+            "qos show gold",
+            "Name        gold\n\
+             Egress      1gbit\n\
+             Ingress     1500mbit\n\
+             Burst       1mb\n\
+             Packets/s   -\n\
+             DSCP        af21\n\
+             Priority    -\n\
+             Endpoints   web\n\
+             Networks    42\n",
+        ),
+        ("qos rm gold", "qos gold removed\n"),
+    ] {
+        assert_eq!(agent.run(line).await.unwrap(), expected, "{line}");
+    }
+}
+
+#[test]
+fn limits_that_make_no_sense_are_refused() {
+    for (line, why) in [
+        ("qos create q --egress 0", "rate 0 would let nothing pass"),
+        ("qos create q --egress 1gb", "rate \"1gb\" is none"),
+        ("qos create q --pps 0", "0 is not in 1.."),
+        ("qos create q --dscp af51", "DSCP \"af51\" is none"),
+        ("qos create q --burst 9gb", "size \"9gb\" is none"),
+    ] {
+        let (code, stderr) = stopped(line);
+        assert_eq!(code, 2, "{line}");
+        assert!(stderr.contains(why), "{line}: {stderr}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::{
     Ebpf,
-    maps::{MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use overlay_ebpf::abi::{self, Counter, DropReason, map};
 
@@ -15,7 +15,7 @@ use super::{
     numbers::Numbers,
     traffic_slots::TrafficSlots,
 };
-use crate::model::{PortCounts, Traffic, Vni};
+use crate::model::{MeterCounts, Metered, PortCounts, Traffic, Vni};
 
 /// The maps that programs count in.
 pub(super) struct Counts {
@@ -24,6 +24,7 @@ pub(super) struct Counts {
     counters: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, abi::Traffic>,
     port_traffic: PerCpuArray<MapData, abi::Traffic>,
+    meter_state: Array<MapData, abi::MeterState>,
 }
 
 impl Counts {
@@ -35,6 +36,7 @@ impl Counts {
             counters: typed(ebpf, map::COUNTERS)?,
             traffic: typed(ebpf, map::TRAFFIC)?,
             port_traffic: typed(ebpf, map::PORT_TRAFFIC)?,
+            meter_state: typed(ebpf, map::METER_STATE)?,
         })
     }
 
@@ -104,13 +106,34 @@ impl Counts {
             let counted = (id < abi::Traffic::PORT_SLOTS)
                 .then(|| traffic(&self.port_traffic, map::PORT_TRAFFIC, id))
                 .transpose()?;
+            let metered = (id < abi::Traffic::PORT_SLOTS && only.is_some())
+                .then(|| self.metered(id))
+                .transpose()?;
             let of_port = PortCounts {
                 drops: drops.remove(&ifindex).unwrap_or_default(),
                 traffic: counted,
+                metered,
             };
             counts.insert(ifindex, of_port);
         }
         Ok(counts)
+    }
+
+    /// What came of the limits of an endpoint with this number.
+    fn metered(&self, id: u16) -> Result<Metered, DatapathError> {
+        let counts = |direction| {
+            let slot = abi::MeterEntry::slot(id.into(), direction);
+            let state = self.meter_state.get(&slot, 0);
+            let state = state.map_err(|error| failed("read", map::METER_STATE, &error))?;
+            Ok(MeterCounts {
+                marked: state.marked,
+                dropped: state.dropped,
+            })
+        };
+        Ok(Metered {
+            sent: counts(abi::MeterEntry::SENT)?,
+            received: counts(abi::MeterEntry::RECEIVED)?,
+        })
     }
 
     /// Gives an endpoint its place in the arrays that have one for each, if it has none, and starts them there.
@@ -124,10 +147,22 @@ impl Counts {
         }
         match numbers.assign_lowest(ifindex) {
             Some(id) if id < abi::Traffic::PORT_SLOTS => {
-                clear(&mut self.port_traffic, map::PORT_TRAFFIC, id)
+                clear(&mut self.port_traffic, map::PORT_TRAFFIC, id)?;
+                self.clear_meters(id)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Lets nobody owe for what the endpoint did that had this number before.
+    fn clear_meters(&mut self, id: u16) -> Result<(), DatapathError> {
+        for direction in [abi::MeterEntry::SENT, abi::MeterEntry::RECEIVED] {
+            let slot = abi::MeterEntry::slot(id.into(), direction);
+            self.meter_state
+                .set(slot, abi::MeterState::default(), 0)
+                .map_err(|error| failed("write to", map::METER_STATE, &error))?;
+        }
+        Ok(())
     }
 
     /// Starts the counts of a network's slot anew.

@@ -42,7 +42,7 @@ pub(super) trait Encode: Row {
         None
     }
 
-    fn encode_key(key: &Self::Key) -> Self::AbiKey;
+    fn encode_key(key: &Self::Key, numbering: &Numbering) -> Self::AbiKey;
 
     fn encode(key: &Self::Key, row: &Self, numbering: &Numbering) -> Self::AbiValue;
 

@@ -104,7 +104,7 @@ impl Maps {
     /// Makes a VTEP's entries name its slot of `paths`, and that slot it.
     fn restore_path(&mut self, vtep: Vtep, known: u32) -> Result<(), DatapathError> {
         let id = u32::from(self.numbering.vteps.assign(vtep));
-        let key = VtepRow::encode_key(&vtep.ip);
+        let key = VtepRow::encode_key(&vtep.ip, &self.numbering);
         let Some(entry) = self.tables.vteps.entry(&key)? else {
             return Ok(());
         };
@@ -123,7 +123,7 @@ impl Maps {
     ) -> Result<(abi::VtepKey, abi::VtepEntry), DatapathError> {
         let port = row.port;
         let slot = u32::from(self.numbering.vteps.assign(Vtep { ip, port }));
-        let key = VtepRow::encode_key(&ip);
+        let key = VtepRow::encode_key(&ip, &self.numbering);
         let entry = VtepRow::encode(&ip, row, &self.numbering);
         self.set_path(slot, &abi::PathEntry::of(key, &entry))?;
         Ok((key, entry))
@@ -209,7 +209,8 @@ impl Maps {
             used_s: second(used_s),
             ..FdbRow::encode(key, row, &self.numbering)
         };
-        self.tables.fdb.adopt(&FdbRow::encode_key(key), &entry)
+        let key = FdbRow::encode_key(key, &self.numbering);
+        self.tables.fdb.adopt(&key, &entry)
     }
 
     /// Adds an endpoint that an earlier version of the ABI held.
@@ -290,7 +291,7 @@ impl Maps {
                 come.map(|(ifindex, row)| (*ifindex, row.vni)),
             )
         };
-        let removed = self.tables.remove(remove);
+        let removed = self.tables.remove(remove, &self.numbering);
         for ifindex in &gone {
             self.numbering.endpoints.release(ifindex);
         }
@@ -309,7 +310,8 @@ impl Maps {
     /// Gives all that rows name their numbers, and has those filled in that the programs look up.
     fn number(&mut self, put: &Tables) -> Result<(), DatapathError> {
         self.numbering.now_s = second(now_s()?);
-        for ifindex in put.endpoints.keys() {
+        let metered = put.meters.keys().map(|key| &key.ifindex);
+        for ifindex in put.endpoints.keys().chain(metered) {
             self.counts
                 .number(&mut self.numbering.endpoints, *ifindex)?;
         }
@@ -325,7 +327,10 @@ impl Maps {
 
     /// Makes a block that is new, or another endpoint's from now on.
     fn make_block(&mut self, key: BlockKey, row: &BlockRow) -> Result<(), DatapathError> {
-        let held = self.tables.blocks.entry(&BlockRow::encode_key(&key))?;
+        let held = self
+            .tables
+            .blocks
+            .entry(&BlockRow::encode_key(&key, &self.numbering))?;
         let had = self.numbering.blocks.of(&key);
         let slot = self.numbering.blocks.assign_lowest(key).map(u32::from);
         let slot = slot
@@ -402,7 +407,11 @@ impl Maps {
     pub(super) fn block_slots(&self) -> Result<Vec<(BlockUse, u32)>, DatapathError> {
         let mut blocks = Vec::new();
         for (key, slot) in self.numbering.blocks.iter() {
-            let Some(entry) = self.tables.blocks.entry(&BlockRow::encode_key(key))? else {
+            let Some(entry) = self
+                .tables
+                .blocks
+                .entry(&BlockRow::encode_key(key, &self.numbering))?
+            else {
                 continue;
             };
             let block = self.nat.block(slot.into())?;

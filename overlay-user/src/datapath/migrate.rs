@@ -261,6 +261,7 @@ fn fdb_row(row: &FdbV2) -> FdbRow {
         FdbTarget::Local {
             ifindex: row.ifindex,
             is_queued: row.port != [0; 2],
+            is_metered: false,
         }
     };
     FdbRow {

@@ -12,14 +12,9 @@ use super::{
     encode::{Encode, Numbering},
     map_handle::{failed, info, open_pin, take},
     pins::{Pins, unpin},
-    storage::Storage as _,
+    storage::{ANY, EXIST, NO_EXIST, Storage as _},
 };
 use crate::model::{MapUsage, Rows};
-
-/// `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST` of `linux/bpf.h`.
-const ANY: u64 = 0;
-const NO_EXIST: u64 = 1;
-const EXIST: u64 = 2;
 
 /// A map and what became of the rows that it was given.
 pub(super) struct Table<R: Encode> {
@@ -72,7 +67,7 @@ impl<R: Encode> Table<R> {
     fn open(map: Map) -> Result<Self, DatapathError> {
         let (mut capacity, mut batches) = (0, None);
         let opening = |error| failed("open", R::MAP, &error);
-        if let Map::HashMap(data) | Map::LpmTrie(data) = &map {
+        if let Map::HashMap(data) | Map::LpmTrie(data) | Map::Array(data) = &map {
             capacity = data.info().map_err(opening)?.max_entries();
         }
         if let Map::HashMap(data) = &map {
@@ -216,9 +211,13 @@ impl<R: Encode> Table<R> {
     }
 
     /// Removes rows by their keys; absent ones are fine.
-    pub(super) fn remove(&mut self, rows: &Rows<R>) -> Result<(), DatapathError> {
+    pub(super) fn remove(
+        &mut self,
+        rows: &Rows<R>,
+        numbering: &Numbering,
+    ) -> Result<(), DatapathError> {
         for key in rows.keys() {
-            match self.map.remove(&R::encode_key(key)) {
+            match self.map.remove(&R::encode_key(key, numbering)) {
                 Ok(()) => self.usage.entries = self.usage.entries.saturating_sub(1),
                 Err(MapError::KeyNotFound) => {}
                 Err(error) if is_errno(&error, libc::ENOENT) => {}
@@ -289,7 +288,12 @@ fn encoded<R: Encode>(
     numbering: &Numbering,
 ) -> impl Iterator<Item = (R::AbiKey, R::AbiValue)> {
     let rows = rows.iter();
-    rows.map(|(key, row)| (R::encode_key(key), R::encode(key, row, numbering)))
+    rows.map(|(key, row)| {
+        (
+            R::encode_key(key, numbering),
+            R::encode(key, row, numbering),
+        )
+    })
 }
 
 /// Whether the system call behind an error failed in this way.

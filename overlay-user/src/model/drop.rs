@@ -34,6 +34,26 @@ pub struct PortCounts {
     pub drops: EndpointDrops,
     /// What was carried on and delivered. `None`: this host has too many endpoints to count each.
     pub traffic: Option<Traffic>,
+    /// What came of its limits. `None`: it was not asked for, or this host has too many endpoints.
+    pub metered: Option<Metered>,
+}
+
+/// What came of an endpoint's limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Metered {
+    /// Of what it sent.
+    pub sent: MeterCounts,
+    /// Of what was for it.
+    pub received: MeterCounts,
+}
+
+/// Frames that were over a limit, or close to it; an aggregate counts as its segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MeterCounts {
+    /// Those that were marked for congestion.
+    pub marked: u64,
+    /// Those that were dropped.
+    pub dropped: u64,
 }
 
 /// How many frames of one endpoint were dropped, by the names of the reasons, noise apart. Those that never

@@ -4,6 +4,7 @@ use super::{
     dhcp::Dhcp,
     outside::{Block, Float, Pool, SharedAddress, Snat},
     outside_history::OutsideHistory,
+    qos::{Qos, QosBinding},
     resource::KnownKind,
     router::{Route, Router, RouterPort},
 };
@@ -20,4 +21,6 @@ pub const KINDS: &[KnownKind] = &[
     KnownKind::of::<Block>(),
     KnownKind::of::<OutsideHistory>(),
     KnownKind::of::<Dhcp>(),
+    KnownKind::of::<Qos>(),
+    KnownKind::of::<QosBinding>(),
 ];

@@ -22,6 +22,7 @@ mod object;
 mod outside;
 mod outside_history;
 mod punt;
+mod qos;
 mod rejected;
 mod rejected_rows;
 mod report;
@@ -34,7 +35,7 @@ mod vtep;
 pub use attachment::{Attachment, AttachmentFields, InNetns, UnknownAttachment};
 pub use change::{Change, Delta, Snapshot};
 pub use dhcp::{Dhcp, LINK_LOCAL_SERVER, responder};
-pub use drop::{DroppedFrame, EndpointDrops, PortCounts};
+pub use drop::{DroppedFrame, EndpointDrops, MeterCounts, Metered, PortCounts};
 pub use echo::{Echo, EchoKind, EchoRequest, ProbeRequest};
 pub use endpoint::Endpoint;
 pub use free_vni::{AUTO_VNI, free_vni};
@@ -52,13 +53,14 @@ pub use outside::{
 pub use outside_history::{OutsideHistory, Owner};
 /// Values that clients know too: they are defined in the API's crate.
 pub use overlay_api::{
-    AddressError, AttachMode, DISCARD_PREFIX, DropClass, DropDirection, EndpointState, Event,
-    Filter, FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac, MapUsage, Name, NameError,
-    NetnsRef, NetworkError, NetworkRef, Outside, PathState, PathView, PingSize, Pinged,
-    RegistryChange, RegistryId, Resolve, Revision, RouteTarget, SnatChoice, Vni, VniChoice, Wanted,
-    is_assignable, is_discard, is_point_to_point, is_unicast,
+    AddressError, AttachMode, BitRate, ByteSize, DISCARD_PREFIX, DropClass, DropDirection, Dscp,
+    EndpointState, Event, Filter, FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac,
+    MapUsage, Name, NameError, NetnsRef, NetworkError, NetworkRef, Outside, PathState, PathView,
+    PingSize, Pinged, RegistryChange, RegistryId, Resolve, Revision, RouteTarget, SnatChoice, Vni,
+    VniChoice, Wanted, is_assignable, is_discard, is_point_to_point, is_unicast,
 };
 pub use punt::Punt;
+pub use qos::{Qos, QosBinding, QosSubject};
 pub use rejected::{Rejected, RowId};
 pub use rejected_rows::RejectedRows;
 pub use report::{Digest, Installed, Question, QuestionId, Report, Subject};
@@ -67,9 +69,9 @@ pub use resource::{KnownKind, Resource};
 pub use router::{Route, Router, RouterPort, gateway_of};
 pub(crate) use table::for_each_table;
 pub use table::{
-    BlockKey, BlockRow, EndpointRow, FdbKey, FdbRow, FdbTarget, FloatKey, FloatRow, NeighborKey,
-    NeighborRow, NetworkRow, OutsideRow, RouteKey, RouteRow, RouteWay, RouterPortRow, Row, Rows,
-    Tables, Traffic, VtepPath, VtepRow,
+    BlockKey, BlockRow, Direction, EndpointRow, FdbKey, FdbRow, FdbTarget, FloatKey, FloatRow,
+    MeterKey, MeterRow, NeighborKey, NeighborRow, NetworkRow, OutsideRow, RouteKey, RouteRow,
+    RouteWay, RouterPortRow, Row, Rows, Tables, Traffic, VtepPath, VtepRow,
 };
 pub use translation::{BlockUse, OutsideFlow, PortMapping, Swept, Uplink};
 pub use vtep::{Vtep, VtepAddr};

@@ -27,6 +27,8 @@ macro_rules! for_each_table {
             outside: $crate::model::OutsideRow,
             /// (VNI, IP) -> external address of the endpoint's own.
             floats: $crate::model::FloatRow,
+            /// Limits of local endpoints by host-side index and direction.
+            meters: $crate::model::MeterRow,
             /// Known tunnel ends but this host's own.
             vteps: $crate::model::VtepRow,
             /// (VNI, IP) -> MAC.
@@ -79,6 +81,8 @@ pub enum FdbTarget {
         ifindex: u32,
         /// Whether frames go through the veth's queue, because a native XDP program waits for them there.
         is_queued: bool,
+        /// Whether what the endpoint receives has a row of [`MeterRow`].
+        is_metered: bool,
     },
     /// Into a tunnel.
     Remote {
@@ -191,6 +195,8 @@ pub struct EndpointRow {
     pub mtu: u32,
     /// Whether the agent answers what it asks DHCP servers and routers.
     pub dhcp: bool,
+    /// Whether what it sends has a row of [`MeterRow`].
+    pub is_metered: bool,
     /// The endpoint's generation.
     pub generation: Revision,
 }
@@ -201,6 +207,47 @@ impl Row for EndpointRow {
     fn generation(&self) -> Revision {
         self.generation
     }
+}
+
+/// Which way an endpoint's packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// It sends them.
+    Sent,
+    /// It gets them.
+    Received,
+}
+
+/// Key of the meters table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MeterKey {
+    /// The endpoint's host-side interface.
+    pub ifindex: u32,
+    /// Which of its packets.
+    pub direction: Direction,
+}
+
+/// Value of the meters table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeterRow {
+    /// Bits in a second; 0: as many as come.
+    pub rate: u64,
+    /// What an idle endpoint saves up, nanoseconds.
+    pub burst_ns: u64,
+    /// Packets in a second; 0: as many as come.
+    pub packet_rate: u32,
+    /// From how late on packets are marked for congestion, nanoseconds.
+    pub mark_ns: u32,
+    /// From how late on they are dropped, nanoseconds; not 0.
+    pub drop_ns: u32,
+    /// The DSCP that they get, up to 63. `None`: their own.
+    pub dscp: Option<u8>,
+    /// Their priority where they leave the host; 0: none.
+    pub priority: u32,
+}
+
+impl Row for MeterRow {
+    type Key = MeterKey;
 }
 
 /// Value of the router ports table; the key is the network's VNI.

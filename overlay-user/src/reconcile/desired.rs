@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        FdbKey, FdbRow, FdbTarget, Name, Network, Node, Resource as _, RouterPort, Vtep, VtepAddr,
-        VtepPath,
+        Direction, FdbKey, FdbRow, FdbTarget, MeterRow, Name, Network, Node, Resource as _,
+        RouterPort, Vtep, VtepAddr, VtepPath,
     },
     platform::PortSpec,
 };
@@ -151,6 +151,7 @@ impl Desired<'_> {
             return Some(FdbTarget::Local {
                 ifindex,
                 is_queued: self.host.endpoints.has_xdp(ifindex),
+                is_metered: self.meter(endpoint, Direction::Received).is_some(),
             });
         }
         let vtep = endpoint.known_node()?.vtep;
@@ -158,6 +159,16 @@ impl Desired<'_> {
             vtep: vtep.ip,
             port: vtep.port,
         })
+    }
+
+    /// The limits of an endpoint of this host in a direction. `None`: it has none.
+    pub(super) fn meter(
+        &self,
+        endpoint: &EndpointRef<'_>,
+        direction: Direction,
+    ) -> Option<MeterRow> {
+        let (_, qos) = self.mirror.qos_of(endpoint.name(), endpoint.vni())?;
+        qos.meter(direction)
     }
 
     /// See [`Local::usable_mtu`].

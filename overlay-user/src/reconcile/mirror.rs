@@ -20,6 +20,7 @@ use crate::model::{
 mod absence;
 mod fact;
 mod index;
+mod limited;
 mod nodes;
 mod objects;
 mod store;

@@ -155,6 +155,7 @@ fn residents(ifindex: u32) -> Tables {
         target: FdbTarget::Local {
             ifindex,
             is_queued: false,
+            is_metered: false,
         },
         generation: GENERATION,
         ages: false,
@@ -166,6 +167,7 @@ fn residents(ifindex: u32) -> Tables {
         ipv6: Some(BLUE_6.parse().unwrap()),
         mtu: 1450,
         dhcp: false,
+        is_metered: false,
         generation: GENERATION,
     };
     let network = NetworkRow {

@@ -18,7 +18,7 @@ use crate::{
         server::{Handle, Outcome},
     },
     config,
-    model::{Attachment, Change, Endpoint, Mac, Name, NetnsRef, Network, Revision},
+    model::{Attachment, Change, Endpoint, Mac, Name, NetnsRef, Network, QosSubject, Revision},
     registry::RegistryError,
 };
 
@@ -50,7 +50,7 @@ impl Handle<ShowEndpoint> for Agent {
 }
 
 impl Handle<SetEndpoint> for Agent {
-    /// Gives an endpoint another MAC or other addresses and waits until this host has followed; puts it back
+    /// Gives an endpoint another MAC, other addresses or limits and waits until this host has followed; puts it back
     /// if it lives here and can't have them.
     async fn handle(&self, request: SetEndpoint) -> Outcome<SetEndpoint> {
         self.check_reach().await?;
@@ -65,12 +65,19 @@ impl Handle<SetEndpoint> for Agent {
                 .map(|address| address.in_network(&network.name, &network.subnets))
                 .collect::<Result<_, _>>()?;
         }
+        let subject = QosSubject::Endpoint(name.clone());
+        let binding = match request.qos.clone() {
+            Some(qos) => self.binding_change(subject, qos.into_option()).await?,
+            None => None,
+        };
         if wanted == previous {
+            if let Some(binding) = binding {
+                self.commit(&[binding]).await?;
+            }
             return self.view_of(previous).await;
         }
-        wanted.generation = self
-            .commit(&[readdress_to(&wanted, previous.generation)])
-            .await?;
+        let readdress = readdress_to(&wanted, previous.generation);
+        wanted.generation = self.commit(&[readdress]).await?;
         match self.failure(name).await {
             Some(reason) if previous.node == self.config.node => {
                 tracing::warn!(endpoint = %name, %reason, "giving the endpoint its previous addresses back");
@@ -81,7 +88,12 @@ impl Handle<SetEndpoint> for Agent {
                     format_args!("{reason}; endpoint {name} has its previous addresses back"),
                 ))
             }
-            _ => self.view_of(wanted).await,
+            _ => {
+                if let Some(binding) = binding {
+                    self.commit(&[binding]).await?;
+                }
+                self.view_of(wanted).await
+            }
         }
     }
 }
@@ -164,6 +176,10 @@ impl Agent {
             ..wanted
         } == found;
         if !is_same || !(addresses.is_empty() || addresses.iter().eq(sorted(&found.addresses))) {
+            return Err(refusal);
+        }
+        let own = self.qos_at(&QosSubject::Endpoint(found.name.clone())).await;
+        if request.qos.is_some() && request.qos != own {
             return Err(refusal);
         }
         let view = self.view_of(found).await?;
@@ -310,6 +326,13 @@ impl Agent {
         netns: &Name,
     ) -> Result<(Endpoint, Revision), OperationError> {
         let network = self.network(&request.vni).await?;
+        let binding = match request.qos.clone() {
+            Some(qos) => {
+                let subject = QosSubject::Endpoint(request.name.clone());
+                self.binding_change(subject, Some(qos)).await?
+            }
+            None => None,
+        };
         let mut refused = BTreeSet::new();
         let mut no_blocks = BTreeSet::new();
         let mut spare = None;
@@ -325,6 +348,7 @@ impl Agent {
             if let Some((_, claims)) = &block {
                 changes.extend(claims.iter().cloned());
             }
+            changes.extend(binding.clone());
             let error = match self.in_registry(&changes).await? {
                 Ok(generation) => {
                     let made = Endpoint {

@@ -12,8 +12,8 @@ use crate::{
         server::{Handle, Outcome},
     },
     model::{
-        AUTO_VNI, Change, Name, Network, NetworkRef, NetworkSettings, Vni, VniChoice, VtepAddr,
-        free_vni,
+        AUTO_VNI, Change, Name, Network, NetworkRef, NetworkSettings, QosSubject, Vni, VniChoice,
+        VtepAddr, free_vni,
     },
     registry::{RegistryError, Scope},
 };
@@ -85,8 +85,16 @@ impl Handle<SetNetwork> for Agent {
         if let Some(on) = request.dhcp {
             changes.push(self.switch_dhcp(network.vni, on).await?);
         }
+        if let Some(qos) = request.qos {
+            let subject = QosSubject::Network(network.vni);
+            changes.extend(self.binding_change(subject, qos.into_option()).await?);
+        }
         self.commit(&changes).await?;
-        Ok(network.into())
+        let qos = self.qos_at(&QosSubject::Network(network.vni)).await;
+        Ok(NetworkView {
+            qos,
+            ..network.into()
+        })
     }
 }
 
@@ -94,7 +102,13 @@ impl Handle<ListNetworks> for Agent {
     async fn handle(&self, _: ListNetworks) -> Outcome<ListNetworks> {
         let view = self.observer.view().await;
         let networks = view.mirror.networks().cloned();
-        Ok(networks.map(NetworkView::from).collect())
+        let qos = |vni| view.mirror.qos_at(&QosSubject::Network(vni));
+        Ok(networks
+            .map(|network| NetworkView {
+                qos: qos(network.vni).map(|qos| qos.name),
+                ..network.into()
+            })
+            .collect())
     }
 }
 

@@ -85,6 +85,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
         learning: None,
         snat: None,
         dhcp: None,
+        qos: None,
     };
     let narrow = NetworkView {
         mtu: 1400,
@@ -106,6 +107,7 @@ async fn every_operation_gets_there_and_its_answer_back() {
         name: web.clone(),
         addresses: Vec::new(),
         mac: Some("02:42:07:07:07:02".parse().unwrap()),
+        qos: None,
     };
     check(&agent, set, fake::endpoint()).await;
     check(&agent, RemoveEndpoint { name: web.clone() }, gone()).await;

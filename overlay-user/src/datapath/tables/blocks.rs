@@ -13,7 +13,7 @@ impl Encode for BlockRow {
 
     const MAP: &str = map::BLOCKS;
 
-    fn encode_key(key: &BlockKey) -> abi::BlockKey {
+    fn encode_key(key: &BlockKey, _: &Numbering) -> abi::BlockKey {
         abi::BlockKey {
             ip: key.ip.octets(),
             number: key.number,

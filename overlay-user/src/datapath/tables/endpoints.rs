@@ -15,7 +15,7 @@ impl Encode for EndpointRow {
 
     const MAP: &str = map::ENDPOINTS;
 
-    fn encode_key(ifindex: &u32) -> u32 {
+    fn encode_key(ifindex: &u32, _: &Numbering) -> u32 {
         *ifindex
     }
 
@@ -29,11 +29,8 @@ impl Encode for EndpointRow {
             ipv4: row.ipv4.map_or([0; 4], |ip| ip.octets()),
             ipv6: row.ipv6.map_or([0; 16], |ip| ip.octets()),
             id: numbering.endpoints.of(ifindex).map_or(0, u32::from),
-            flags: if row.dhcp {
-                abi::EndpointEntry::DHCP
-            } else {
-                0
-            },
+            flags: u32::from(row.is_metered) * abi::EndpointEntry::METERED
+                | u32::from(row.dhcp) * abi::EndpointEntry::DHCP,
             router: 0,
         }
     }
@@ -46,6 +43,7 @@ impl Encode for EndpointRow {
             ipv6: Some(Ipv6Addr::from(value.ipv6)).filter(|ip| !ip.is_unspecified()),
             mtu: value.mtu,
             dhcp: value.flags & abi::EndpointEntry::DHCP != 0,
+            is_metered: value.is_metered(),
             generation: value.generation,
         };
         Some((*key, row))

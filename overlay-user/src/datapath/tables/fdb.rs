@@ -21,16 +21,25 @@ impl Encode for FdbRow {
         Some(settings.fdb_entries)
     }
 
-    fn encode_key(key: &FdbKey) -> abi::FdbKey {
+    fn encode_key(key: &FdbKey, _: &Numbering) -> abi::FdbKey {
         abi::FdbKey::new(key.vni.get(), key.mac.octets())
     }
 
     fn encode(key: &FdbKey, row: &Self, numbering: &Numbering) -> abi::FdbEntry {
         let mut entry = match row.target {
-            FdbTarget::Local { ifindex, is_queued } => abi::FdbEntry {
+            FdbTarget::Local {
+                ifindex,
+                is_queued,
+                is_metered,
+            } => abi::FdbEntry {
                 id: numbering.endpoints.of(&ifindex).unwrap_or(0),
                 slot: numbering.slots.of(key.vni),
-                flags: if is_queued { abi::FdbEntry::QUEUED } else { 0 },
+                flags: if is_queued { abi::FdbEntry::QUEUED } else { 0 }
+                    | if is_metered {
+                        abi::FdbEntry::METERED
+                    } else {
+                        0
+                    },
                 ..abi::FdbEntry::local(row.generation, ifindex)
             },
             FdbTarget::Remote { vtep, .. } => {
@@ -54,6 +63,7 @@ impl Encode for FdbRow {
             abi::FdbEntry::LOCAL => FdbTarget::Local {
                 ifindex: value.target,
                 is_queued: value.is_queued(),
+                is_metered: value.is_metered(),
             },
             abi::FdbEntry::REMOTE => {
                 let vtep = numbering.vteps.vtep(value.target);

@@ -13,7 +13,7 @@ impl Encode for FloatRow {
 
     const MAP: &str = map::FLOATS;
 
-    fn encode_key(key: &FloatKey) -> abi::FloatKey {
+    fn encode_key(key: &FloatKey, _: &Numbering) -> abi::FloatKey {
         abi::FloatKey {
             vni: key.vni.get(),
             ip: key.own.octets(),

@@ -4,6 +4,7 @@ mod blocks;
 mod endpoints;
 mod fdb;
 mod floats;
+mod meters;
 mod neighbors;
 mod networks;
 mod outside;
@@ -98,9 +99,10 @@ macro_rules! bpf_tables {
             pub(super) fn remove(
                 &mut self,
                 rows: &Tables,
+                numbering: &Numbering,
             ) -> impl Iterator<Item = Result<(), DatapathError>> + use<> {
                 let removals: [Box<dyn FnOnce() -> _>; _] =
-                    [$(Box::new(|| self.$table.remove(&rows.$table))),+];
+                    [$(Box::new(|| self.$table.remove(&rows.$table, numbering))),+];
                 let outcomes = removals.into_iter().rev().map(|remove| remove());
                 outcomes.collect::<Vec<_>>().into_iter()
             }
@@ -116,8 +118,8 @@ mod tests {
 
     use super::{super::encode::Encode, *};
     use crate::model::{
-        EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, NeighborKey, NeighborRow, NetworkRow, Vni,
-        Vtep, VtepAddr, VtepPath, VtepRow,
+        Direction, EndpointRow, FdbKey, FdbRow, FdbTarget, Mac, MeterKey, MeterRow, NeighborKey,
+        NeighborRow, NetworkRow, Vni, Vtep, VtepAddr, VtepPath, VtepRow,
     };
 
     fn vni() -> Vni {
@@ -134,11 +136,15 @@ mod tests {
         R::Key: PartialEq + std::fmt::Debug,
     {
         let mut numbering = Numbering::default();
+        numbering.endpoints.assign_lowest(7);
         for ip in ["10.0.0.2", "fd00::2"] {
             let ip = ip.parse().unwrap();
             numbering.vteps.assign(Vtep { ip, port: 4789 });
         }
-        let (abi_key, abi_value) = (R::encode_key(&key), R::encode(&key, &row, &numbering));
+        let (abi_key, abi_value) = (
+            R::encode_key(&key, &numbering),
+            R::encode(&key, &row, &numbering),
+        );
         assert_eq!(
             R::decode(&abi_key, &abi_value, &numbering),
             Some((key, row))
@@ -157,11 +163,30 @@ mod tests {
                 target: FdbTarget::Local {
                     ifindex: 7,
                     is_queued: true,
+                    is_metered: true,
                 },
                 generation: 9,
                 ages: false,
             },
         );
+        for (direction, dscp) in [(Direction::Sent, Some(0)), (Direction::Received, None)] {
+            let key = MeterKey {
+                ifindex: 7,
+                direction,
+            };
+            comes_back(
+                key,
+                MeterRow {
+                    rate: 10_000_000,
+                    burst_ns: 200_000_000,
+                    packet_rate: 7,
+                    mark_ns: 5_000_000,
+                    drop_ns: 50_000_000,
+                    dscp,
+                    priority: 3,
+                },
+            );
+        }
         let [vtep, ipv6] = ["10.0.0.2", "fd00::2"].map(|ip| ip.parse::<VtepAddr>().unwrap());
         for vtep in [vtep, ipv6] {
             comes_back(
@@ -219,6 +244,7 @@ mod tests {
                 ipv6: Some("fd00::2".parse().unwrap()),
                 mtu: 1450,
                 dhcp: false,
+                is_metered: true,
                 generation: 9,
             },
         );

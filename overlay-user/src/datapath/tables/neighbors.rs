@@ -23,7 +23,7 @@ impl Encode for NeighborRow {
         Some(settings.neighbor_entries)
     }
 
-    fn encode_key(key: &NeighborKey) -> abi::NeighborKey {
+    fn encode_key(key: &NeighborKey, _: &Numbering) -> abi::NeighborKey {
         match key.ip {
             IpAddr::V4(ip) => abi::NeighborKey::ipv4(key.vni.get(), ip.octets()),
             IpAddr::V6(ip) => abi::NeighborKey::ipv6(key.vni.get(), ip.octets()),

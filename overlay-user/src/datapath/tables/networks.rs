@@ -13,7 +13,7 @@ impl Encode for NetworkRow {
 
     const MAP: &str = map::NETWORKS;
 
-    fn encode_key(vni: &Vni) -> u32 {
+    fn encode_key(vni: &Vni, _: &Numbering) -> u32 {
         vni.get()
     }
 

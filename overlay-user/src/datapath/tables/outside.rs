@@ -15,7 +15,7 @@ impl Encode for OutsideRow {
 
     const MAP: &str = map::OUTSIDE;
 
-    fn encode_key(ip: &Ipv4Addr) -> abi::OutsideKey {
+    fn encode_key(ip: &Ipv4Addr, _: &Numbering) -> abi::OutsideKey {
         abi::OutsideKey { ip: ip.octets() }
     }
 

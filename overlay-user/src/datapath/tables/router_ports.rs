@@ -15,7 +15,7 @@ impl Encode for RouterPortRow {
 
     const MAP: &str = map::ROUTER_PORTS;
 
-    fn encode_key(vni: &Vni) -> u32 {
+    fn encode_key(vni: &Vni, _: &Numbering) -> u32 {
         vni.get()
     }
 

@@ -19,7 +19,7 @@ impl Encode for RouteRow {
 
     const MAP: &str = map::ROUTES;
 
-    fn encode_key(key: &RouteKey) -> Self::AbiKey {
+    fn encode_key(key: &RouteKey, _: &Numbering) -> Self::AbiKey {
         let router = key.router;
         let (front, data) = match key.prefix {
             IpNet::V4(prefix) => (

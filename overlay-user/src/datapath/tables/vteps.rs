@@ -15,7 +15,7 @@ impl Encode for VtepRow {
 
     const MAP: &str = map::VTEPS;
 
-    fn encode_key(ip: &VtepAddr) -> abi::VtepKey {
+    fn encode_key(ip: &VtepAddr, _: &Numbering) -> abi::VtepKey {
         abi::VtepKey { ip: ip.octets() }
     }
 

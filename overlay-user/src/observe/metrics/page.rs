@@ -317,6 +317,26 @@ impl Page {
                 }),
             );
         }
+        self.rates(datapath);
+    }
+
+    fn rates(&mut self, datapath: &DatapathReading) {
+        let count = |counter| datapath.counters.get(counter).copied().unwrap_or_default();
+        self.counter(
+            "overlay_rate_marks_total",
+            "Packets that were marked for congestion because their endpoint is close to its limit",
+            count("rate_marked"),
+        );
+        self.counter(
+            "overlay_rate_drops_total",
+            "Frames that were dropped because their endpoint is over its limit; an aggregate counts once",
+            datapath.drops.get("rate").copied().unwrap_or_default(),
+        );
+        self.counter(
+            "overlay_rate_dropped_bytes_total",
+            "Bytes of the packets in them, as they would have been on the wire",
+            count("rate_dropped_bytes"),
+        );
     }
 
     fn endpoint_traffic(&mut self, endpoints: &[EndpointTraffic]) {

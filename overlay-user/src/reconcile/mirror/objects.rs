@@ -62,11 +62,15 @@ impl Mirror {
         self.tell_of_object(&object.id, on_fact);
         on_fact(self, &Fact::Object(&object));
         self.tell_of_served(&object, on_fact);
+        self.tell_of_limited(&object, on_fact);
         self.objects.all.insert(object.id.clone(), object);
     }
 
     pub(super) fn remove_object(&mut self, id: &ObjectId, on_fact: OnFact<'_>) {
         self.tell_of_object(id, on_fact);
+        if let Some(object) = self.object(id) {
+            self.tell_of_limited(object, on_fact);
+        }
         self.objects.all.remove(id);
     }
 

@@ -122,7 +122,8 @@ fn endpoints_here_point_to_their_interface_and_others_to_their_vtep() {
         target(fdb_key(42, 2)),
         FdbTarget::Local {
             ifindex: 7,
-            is_queued: false
+            is_queued: false,
+            is_metered: false,
         }
     );
     let remote = FdbTarget::Remote {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{kernel::Kernel, store::Inner};
 use crate::model::{
-    BlockRow, EndpointRow, FdbKey, FdbRow, FdbTarget, FloatRow, NeighborKey, NeighborRow,
+    BlockRow, EndpointRow, FdbKey, FdbRow, FdbTarget, FloatRow, MeterRow, NeighborKey, NeighborRow,
     NetworkRow, OutsideRow, Revision, RouteRow, RouterPortRow, Row, Rows, Tables, Vni, Vtep,
     VtepRow, Wanted, for_each_table,
 };
@@ -75,6 +75,12 @@ impl Simulated for FloatRow {
 impl Simulated for BlockRow {
     fn table(tables: &mut Tables) -> &mut Rows<Self> {
         &mut tables.blocks
+    }
+}
+
+impl Simulated for MeterRow {
+    fn table(tables: &mut Tables) -> &mut Rows<Self> {
+        &mut tables.meters
     }
 }
 

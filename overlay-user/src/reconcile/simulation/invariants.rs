@@ -59,6 +59,7 @@ impl Oracle<'_> {
             FdbTarget::Local {
                 ifindex: *ifindex,
                 is_queued: false,
+                is_metered: false,
             }
         } else {
             let vtep = self.state.nodes[&endpoint.node].vtep;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Derived;
 use crate::{
-    model::{Dhcp, EndpointRow, Name, Rows},
+    model::{Dhcp, Direction, EndpointRow, Name, Rows},
     reconcile::{
         desired::Desired,
         mirror::{EndpointRef, Fact},
@@ -43,6 +43,7 @@ impl Derived for EndpointRow {
             }),
             mtu: desired.usable_mtu(network),
             dhcp: (desired.mirror.object(&Dhcp::id_of(known.vni()))).is_some_and(Dhcp::is_on),
+            is_metered: desired.meter(&known, Direction::Sent).is_some(),
             generation: known.generation(),
         };
         Some((ifindex, row))

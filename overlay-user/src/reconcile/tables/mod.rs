@@ -7,6 +7,7 @@ mod blocks;
 mod endpoints;
 mod fdb;
 mod floats;
+mod meters;
 mod neighbors;
 mod networks;
 mod outside;
