@@ -41,6 +41,7 @@ mod offline;
 mod outside;
 mod paths;
 mod port_traffic;
+mod qos;
 mod registry;
 mod restart;
 mod routed;
