@@ -88,11 +88,13 @@ fn show_dscp(frame: &mut Frame) -> Result<(), DropReason> {
 
 #[inline(always)]
 fn passes(frame: &Frame, slot: u32) -> Result<(), DropReason> {
-    if charge_meter(frame.context(), slot) == DROPPED {
-        Err(DropReason::Rate)
-    } else {
-        Ok(())
+    let volume = measure_frame(frame.context());
+    let verdict = admit_volume(slot, volume >> PACKET_BITS, volume & (1 << PACKET_BITS) - 1);
+    if verdict == DROPPED {
+        return Err(DropReason::Rate);
     }
+    classify_frame(frame.context(), slot, u32::from(verdict == MARKED));
+    Ok(())
 }
 
 /// What the global functions give: [`Verdict`] as a number.
@@ -100,26 +102,40 @@ const PASSED: u32 = 0;
 const MARKED: u32 = 1;
 const DROPPED: u32 = 2;
 
-/// Charges a frame to the meter in a slot. A global function: the verifier looks at it once and by itself, not anew for
-/// each state that its callers may be in. It moves no packet memory, so that they go on as before.
+/// Bits of a volume that are its packets: the others are its bytes.
+const PACKET_BITS: u32 = 16;
+
+/// How much a frame is on the wire, as a number. These are global functions: the verifier looks at each once and by itself,
+/// not anew for each state that its callers may be in. None calls another, for the stack that they take together.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn charge_meter(skb: *mut __sk_buff, slot: u32) -> u32 {
+extern "C" fn measure_frame(skb: *mut __sk_buff) -> u64 {
+    let frame = Frame::of_context(skb);
+    let Ok(eth) = frame.header(0).map(eth::Header::parse) else {
+        return 0;
+    };
+    let volume = Packet::parsed(eth).segments(&frame).volume();
+    volume.bytes << PACKET_BITS | volume.packets & (1 << PACKET_BITS) - 1
+}
+
+/// Gives a frame the DSCP of the meter in a slot, and the mark for congestion if it departs late. Moves no packet memory, so
+/// that callers go on as before.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn classify_frame(skb: *mut __sk_buff, slot: u32, is_late: u32) -> u32 {
     let mut frame = Frame::of_context(skb);
     let Ok(eth) = frame.header(0).map(eth::Header::parse) else {
-        return PASSED;
+        return 0;
     };
     let packet = Packet::parsed(eth);
-    let volume = packet.segments(&frame).volume();
-    let verdict = admit_volume(slot, volume.bytes, volume.packets);
-    if verdict != DROPPED
-        && let Ok(true) = write_class(&mut frame, &packet, slot, verdict == MARKED)
+    if let Ok(true) = write_class(&mut frame, &packet, slot, is_late != 0)
         && let Some(progress) = maps::meter_progress(slot)
     {
+        let volume = packet.segments(&frame).volume();
         progress.count_marked(volume.packets);
         maps::add_to_counter(Counter::RateMarked, volume.packets);
     }
-    verdict
+    0
 }
 
 /// Charges so much to the meter in a slot, unless it is dropped: what goes nowhere costs nothing. A global function too:
