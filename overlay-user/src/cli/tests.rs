@@ -231,6 +231,7 @@ async fn verbs_print_tables_for_people() {
              State        ready\n\
              Traffic      -\n\
              Dropped      -\n\
+             QoS          -\n\
              Error        -\n",
         ),
         (
@@ -381,7 +382,7 @@ async fn verbs_of_the_outside_print_tables_for_people() {
         (
             "nat check 203.0.113.8:40961 --at 2026-11-30T12:00:00Z",
             "ENDPOINT   VNI   NODE   FROM                   UNTIL\n\
-             web        42    h1     2026-09-21T13:33:20Z   now\n",
+             web        42    h1     2026-09-21T14:13:20Z   now\n",
         ),
         (
             "flow ls",

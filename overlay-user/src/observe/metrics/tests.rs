@@ -66,8 +66,16 @@ fn full() -> Reading {
                     stale: 0,
                 },
             )]),
-            counters: BTreeMap::from([("misses_raised", 6), ("misses_lost", 1), ("slow_route", 2)]),
+            counters: BTreeMap::from([
+                ("misses_raised", 6),
+                ("misses_lost", 1),
+                ("slow_route", 2),
+                ("outside_sent", 4),
+                ("nat_opened", 1),
+                ("punts_raised", 3),
+            ]),
         }),
+        dhcp: BTreeMap::from([("offer", 1)]),
         ..Reading::default()
     }
 }
