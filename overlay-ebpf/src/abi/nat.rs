@@ -83,7 +83,7 @@ impl NatBlock {
     /// Its slots of `nat_ports`: TCP's, UDP's and ICMP's.
     pub const PORT_SLOTS: u32 = 2 * Self::PORTS + Self::PORTS / 4;
     /// Slots that one run of the program `nat_sweep` looks at.
-    pub const SWEPT: u32 = 16;
+    pub const SWEPT: u32 = 4;
     /// Most blocks of an endpoint.
     pub const CHAIN: usize = 8;
 
@@ -258,10 +258,10 @@ pub struct Sweep {
     /// Zero.
     pub reserved: u32,
     /// Flows.
-    pub keys: [FlowKey; 16],
+    pub keys: [FlowKey; 4],
 }
 
-super::assert_layout!(Sweep, 272, { kind: 0, count: 4, start: 8, reserved: 12, keys: 16 });
+super::assert_layout!(Sweep, 80, { kind: 0, count: 4, start: 8, reserved: 12, keys: 16 });
 
 impl Sweep {
     /// `kind`: frees ports whose time is over.
@@ -271,7 +271,7 @@ impl Sweep {
     /// `kind`: removes the flows.
     pub const EVERY_FLOW: u32 = 3;
     /// Most flows of one run.
-    pub const KEYS: usize = 16;
+    pub const KEYS: usize = 4;
     /// Where it begins in the frame: behind an Ethernet header, aligned.
     pub const OFFSET: usize = 16;
 }

@@ -339,7 +339,7 @@ impl Maps {
                 map: map::NAT_BLOCKS,
                 capacity: self.nat.capacity().saturating_sub(1).into(),
                 refused: 1,
-                option: "--nat-blocks",
+                option: "the build's limit",
             });
         let slot = match slot {
             Ok(slot) => slot,
