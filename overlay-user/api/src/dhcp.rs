@@ -196,7 +196,7 @@ pub struct DhcpView {
     pub network: Option<Name>,
     /// Whether it answers DHCP and advertises routers.
     pub on: bool,
-    /// The address that its DHCPv4 server answers from; `null`: it is off.
+    /// The address that its server of DHCP answers from; `null`: it is off.
     pub server: Option<Ipv4Addr>,
     /// Name servers, of both families.
     pub dns: Vec<IpAddr>,

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 mod outside;
 
+pub(crate) use outside::router;
 use outside::{dhcp, float, flow, nat, owner, pool};
 
 use super::api::*;
@@ -253,24 +254,6 @@ pub(crate) fn create_network() -> CreateNetwork {
     CreateNetwork {
         subnets: network().subnets,
         ..CreateNetwork::new(network().name, VniChoice::Vni(network().vni))
-    }
-}
-
-pub(crate) fn router() -> RouterView {
-    RouterView {
-        name: "r1".parse().unwrap(),
-        id: 1,
-        mac: GATEWAY_MAC.try_into().unwrap(),
-        outside: Outside::None,
-        ports: vec![RouterPortView {
-            vni: network().vni,
-            network: Some(network().name),
-            addresses: vec!["7.7.7.1/24".parse().unwrap()],
-        }],
-        routes: vec![RouteView {
-            prefix: "10.9.0.0/16".parse().unwrap(),
-            target: "via 7.7.7.9".parse().unwrap(),
-        }],
     }
 }
 

@@ -136,7 +136,7 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 7] = [
 ];
 
 /// Files that may contain `unsafe`.
-pub(super) const UNSAFE: [&str; 14] = [
+pub(super) const UNSAFE: [&str; 15] = [
     // Says to aya that its map types are plain old data.
     "overlay-ebpf/src/abi/mod.rs",
     // Reads and writes packets between checked bounds.
@@ -149,6 +149,8 @@ pub(super) const UNSAFE: [&str; 14] = [
     "overlay-ebpf/src/program/maps.rs",
     // The same, of what is counted of drops.
     "overlay-ebpf/src/program/maps/drops.rs",
+    // The same, of what the agent is to answer.
+    "overlay-ebpf/src/program/maps/punt.rs",
     // The same, of what several CPUs change at once.
     "overlay-ebpf/src/program/maps/nat.rs",
     // Instructions that `core` does not offer.

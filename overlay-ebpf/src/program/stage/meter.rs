@@ -89,7 +89,11 @@ fn show_dscp(frame: &mut Frame) -> Result<(), DropReason> {
 #[inline(always)]
 fn passes(frame: &Frame, slot: u32) -> Result<(), DropReason> {
     let volume = measure_frame(frame.context());
-    let verdict = admit_volume(slot, volume >> PACKET_BITS, volume & (1 << PACKET_BITS) - 1);
+    let verdict = admit_volume(
+        slot,
+        volume >> PACKET_BITS,
+        volume & ((1 << PACKET_BITS) - 1),
+    );
     if verdict == DROPPED {
         return Err(DropReason::Rate);
     }
@@ -115,7 +119,7 @@ extern "C" fn measure_frame(skb: *mut __sk_buff) -> u64 {
         return 0;
     };
     let volume = Packet::parsed(eth).segments(&frame).volume();
-    volume.bytes << PACKET_BITS | volume.packets & (1 << PACKET_BITS) - 1
+    volume.bytes << PACKET_BITS | (volume.packets & ((1 << PACKET_BITS) - 1))
 }
 
 /// Gives a frame the DSCP of the meter in a slot, and the mark for congestion if it departs late. Moves no packet memory, so

@@ -98,3 +98,21 @@ pub(crate) fn dhcp() -> DhcpView {
         pxe: None,
     }
 }
+
+pub(crate) fn router() -> RouterView {
+    RouterView {
+        name: "r1".parse().unwrap(),
+        id: 1,
+        mac: GATEWAY_MAC.try_into().unwrap(),
+        outside: Outside::None,
+        ports: vec![RouterPortView {
+            vni: network().vni,
+            network: Some(network().name),
+            addresses: vec!["7.7.7.1/24".parse().unwrap()],
+        }],
+        routes: vec![RouteView {
+            prefix: "10.9.0.0/16".parse().unwrap(),
+            target: "via 7.7.7.9".parse().unwrap(),
+        }],
+    }
+}
