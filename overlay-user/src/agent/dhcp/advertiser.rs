@@ -92,7 +92,7 @@ impl Advertiser {
             .iter_mut()
             .filter(|(_, followed)| followed.next <= now);
         let due = due.map(|(ifindex, followed)| {
-            let spread = MOST_INTERVAL - LEAST_INTERVAL;
+            let spread = MOST_INTERVAL.saturating_sub(LEAST_INTERVAL);
             followed.next = now + LEAST_INTERVAL + up_to(spread, *ifindex);
             (*ifindex, Arc::clone(&followed.endpoint.served))
         });

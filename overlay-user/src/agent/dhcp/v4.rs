@@ -2,6 +2,8 @@
 //!
 //! Nothing is remembered of a client: what it gets follows from the registry and from what it asks.
 
+#![allow(clippy::similar_names, reason = "a server serves")]
+
 use std::net::Ipv4Addr;
 
 use dhcproto::{

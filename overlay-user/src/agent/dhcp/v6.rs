@@ -3,6 +3,8 @@
 //! An endpoint's addresses are those of its first identity association, whatever it asks for. They are never given to
 //! anybody else, so a client that comes back is as good as one that never left.
 
+#![allow(clippy::similar_names, reason = "a server serves")]
+
 use std::net::Ipv6Addr;
 
 use dhcproto::{

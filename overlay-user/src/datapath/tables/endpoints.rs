@@ -29,8 +29,8 @@ impl Encode for EndpointRow {
             ipv4: row.ipv4.map_or([0; 4], |ip| ip.octets()),
             ipv6: row.ipv6.map_or([0; 16], |ip| ip.octets()),
             id: numbering.endpoints.of(ifindex).map_or(0, u32::from),
-            flags: u32::from(row.is_metered) * abi::EndpointEntry::METERED
-                | u32::from(row.dhcp) * abi::EndpointEntry::DHCP,
+            flags: (u32::from(row.is_metered) * abi::EndpointEntry::METERED)
+                | (u32::from(row.dhcp) * abi::EndpointEntry::DHCP),
             router: 0,
         }
     }
