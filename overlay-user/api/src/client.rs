@@ -458,6 +458,7 @@ mod tests {
             flood: None,
             learning: None,
             snat: None,
+            dhcp: None,
             qos: None,
         };
         assert_eq!(

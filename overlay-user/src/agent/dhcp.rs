@@ -310,7 +310,10 @@ fn note(
     local: &Local,
     (vni, mac): (Vni, Mac),
 ) -> Option<Arc<Served>> {
-    let endpoint = view.mirror.by_mac(vni, mac).filter(|it| it.is_local());
+    let endpoint = view
+        .mirror
+        .by_mac(vni, mac)
+        .filter(crate::reconcile::mirror::EndpointRef::is_local);
     let served = endpoint.and_then(|it| networks.served(&view.mirror, &it, local));
     let Some(served) = served else {
         known.remove(&(vni, mac));

@@ -223,8 +223,8 @@ fn details(dhcp: &DhcpView) -> Table {
 fn lease(dhcp: &DhcpView) -> String {
     let seconds = dhcp.lease_s;
     match seconds {
-        _ if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        _ if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        _ if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         _ => format!("{seconds}s"),
     }
 }

@@ -15,7 +15,7 @@ const OTHER: u8 = 0x40;
 const LIFETIME_S: u16 = 1800;
 /// The least and the most between two advertisements that nobody asked for: a third of the lifetime.
 pub(super) const LEAST_INTERVAL: Duration = Duration::from_secs(200);
-pub(super) const MOST_INTERVAL: Duration = Duration::from_secs(600);
+pub(super) const MOST_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Types of options.
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
@@ -93,7 +93,7 @@ fn dns(to: &mut Vec<u8>, served: &Served) {
         .told
         .dns6()
         .iter()
-        .flat_map(|ip| ip.octets())
+        .flat_map(std::net::Ipv6Addr::octets)
         .collect();
     if !servers.is_empty() {
         option(

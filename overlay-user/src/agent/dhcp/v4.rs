@@ -267,6 +267,10 @@ fn refuse(question: &Question, served: &Served) -> Outcome {
 }
 
 /// Adds what the network tells, the most important first, as far as the client takes it.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the options go into the message"
+)]
 fn finish(
     question: &Question,
     mut message: Message,
