@@ -1,3 +1,4 @@
+#![allow(clippy::type_complexity, reason = "a table of cases")]
 use super::*;
 use crate::{
     agent::dhcp::served::sample,
