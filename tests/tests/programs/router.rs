@@ -489,6 +489,15 @@ fn a_gateway_says_in_its_advertisement_that_it_is_a_router() {
     assert_eq!(message[26..32], MAC);
 }
 
+/// The interface identifier of a MAC (RFC 4291, appendix A).
+fn eui64(mac: [u8; 6]) -> [u8; 8] {
+    let mut id = [0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+    id[..3].copy_from_slice(&mac[..3]);
+    id[5..].copy_from_slice(&mac[3..]);
+    id[0] ^= 2;
+    id
+}
+
 #[test]
 fn every_gateway_has_the_link_local_address_that_it_is_advertised_with() {
     let mut datapath = joined();
@@ -498,25 +507,8 @@ fn every_gateway_has_the_link_local_address_that_it_is_advertised_with() {
     };
     let option = source_link_layer_address(BLUE.mac);
     // Also from the address that an interface makes itself.
-    let [a, b, c, d, e, f] = BLUE.mac;
-    let own = [
-        0xfe,
-        0x80,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        a ^ 2,
-        b,
-        c,
-        0xff,
-        0xfe,
-        d,
-        e,
-        f,
-    ];
+    let mut own = advertised.ipv6;
+    own[8..].copy_from_slice(&eui64(BLUE.mac));
     for source in [BLUE.ipv6, own] {
         let frame = solicitation(BLUE.mac, source, advertised.ipv6, &option);
         let outcome = datapath.run(ENDPOINT_INGRESS, &frame, 0).unwrap();

@@ -2,8 +2,6 @@
 //!
 //! Nothing is remembered of a client: what it gets follows from the registry and from what it asks.
 
-#![allow(clippy::similar_names, reason = "a server serves")]
-
 use std::net::Ipv4Addr;
 
 use dhcproto::{
@@ -171,7 +169,7 @@ pub(super) fn answer(bytes: &[u8], served: &Served) -> Outcome {
         }
         MessageType::Request => match (question.server(), question.requested()) {
             // It has chosen another server's offer.
-            (Some(server), _) if server != served.server => Outcome::Ignored,
+            (Some(chosen), _) if chosen != served.server => Outcome::Ignored,
             (Some(_), requested) => acknowledge(requested.and_then(own)),
             (None, Some(requested)) if client.is_unspecified() => acknowledge(own(requested)),
             (None, _) if client.is_unspecified() => Outcome::Ignored,
@@ -238,7 +236,7 @@ fn lease(question: &Question, kind: MessageType, net: Ipv4Net, served: &Served) 
         _ if question.message.flags().broadcast() => Ipv4Addr::BROADCAST,
         _ => net.addr(),
     };
-    finish(question, message, options, to, served)
+    finish(question, message, &options, to, served)
 }
 
 /// What a client asks that has its address already (RFC 2131 section 4.3.5).
@@ -246,7 +244,7 @@ fn inform(question: &Question, served: &Served) -> Outcome {
     let (mut message, options) = reply(question, MessageType::Ack, served);
     let client = question.message.ciaddr();
     message.set_ciaddr(client);
-    finish(question, message, options, client, served)
+    finish(question, message, &options, client, served)
 }
 
 /// That the address which it asks for is not its own.
@@ -267,14 +265,10 @@ fn refuse(question: &Question, served: &Served) -> Outcome {
 }
 
 /// Adds what the network tells, the most important first, as far as the client takes it.
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "the options go into the message"
-)]
 fn finish(
     question: &Question,
     mut message: Message,
-    options: Vec<DhcpOption>,
+    options: &[DhcpOption],
     to: Ipv4Addr,
     served: &Served,
 ) -> Outcome {
@@ -322,8 +316,8 @@ fn told(served: &Served) -> Vec<DhcpOption> {
     }
     if let Some(pxe) = &dhcp.pxe {
         options.push(DhcpOption::BootfileName(pxe.file.clone().into_bytes()));
-        let server = pxe.server.to_string().into_bytes();
-        options.push(DhcpOption::TFTPServerName(server));
+        let name = pxe.server.to_string();
+        options.push(DhcpOption::TFTPServerName(name.into_bytes()));
     }
     if let Some(domain) = &dhcp.domain {
         options.push(DhcpOption::DomainName(domain.clone()));

@@ -3,8 +3,6 @@
 //! An endpoint's addresses are those of its first identity association, whatever it asks for. They are never given to
 //! anybody else, so a client that comes back is as good as one that never left.
 
-#![allow(clippy::similar_names, reason = "a server serves")]
-
 use std::net::Ipv6Addr;
 
 use dhcproto::{
@@ -248,14 +246,14 @@ struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    fn new(question: &'a Question, server: Vec<u8>, served: &'a Served) -> Self {
+    fn new(question: &'a Question, duid: Vec<u8>, served: &'a Served) -> Self {
         let client = question.client.clone().map(DhcpOption::ClientId);
-        let server = Some(DhcpOption::ServerId(server));
+        let own = Some(DhcpOption::ServerId(duid));
         Self {
             question,
             served,
             kind: MessageType::Reply,
-            options: client.into_iter().chain(server).collect(),
+            options: client.into_iter().chain(own).collect(),
         }
     }
 

@@ -1,4 +1,3 @@
-#![allow(clippy::type_complexity, reason = "a table of cases")]
 use super::*;
 use crate::{
     agent::dhcp::served::sample,
@@ -83,7 +82,9 @@ fn value(options: &[(u16, Vec<u8>)], code: u16) -> Option<&[u8]> {
 }
 
 /// The addresses in an association, each with its valid lifetime, and the association's status.
-fn given(options: &[(u16, Vec<u8>)]) -> Vec<(Vec<([u8; 16], u32)>, Option<u16>)> {
+type Given = (Vec<([u8; 16], u32)>, Option<u16>);
+
+fn given(options: &[(u16, Vec<u8>)]) -> Vec<Given> {
     let associations = options.iter().filter(|(code, _)| *code == 3);
     let each = associations.map(|(_, value)| {
         let inner = received(&value[12..]);
