@@ -31,17 +31,34 @@ impl Args {
     }
 }
 
-/// The package, the binary and the features that become the BPF object.
-pub(crate) const BPF_PROGRAMS: [&str; 7] = [
+/// The package and the binary that become a BPF object; behind them comes its feature.
+pub(crate) const BPF_PROGRAMS: [&str; 6] = [
     "--package",
     "overlay-ebpf",
     "--bin",
     BPF_BINARY,
     "--no-default-features",
     "--features",
-    "program",
 ];
 const BPF_BINARY: &str = "overlay-bpf";
+
+/// A BPF object: the feature that makes it one, and its file's name.
+pub(crate) struct BpfObject {
+    pub(crate) feature: &'static str,
+    file: &'static str,
+}
+
+/// The one whose programs are attached, and the one that tells why they do what they do.
+pub(crate) const BPF_OBJECTS: [BpfObject; 2] = [
+    BpfObject {
+        feature: "program",
+        file: "overlay.bpf.o",
+    },
+    BpfObject {
+        feature: "trace",
+        file: "overlay-trace.bpf.o",
+    },
+];
 
 pub(crate) fn run(args: &Args, workspace: &Workspace) -> Result<()> {
     setup::ensure(Work::Build)?;
@@ -80,13 +97,17 @@ pub(crate) fn build_as_tested(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.agent(Profile::Debug))
 }
 
-/// Builds the BPF object to where overlay-user's build script picks it up.
+/// Builds the BPF objects to where overlay-user's build script picks them up.
 pub(crate) fn object(workspace: &Workspace) -> Result<()> {
     let toolchain = Toolchain::choose(workspace)?;
-    eprintln!("BPF object: {toolchain}");
-    let command = toolchain.cargo(workspace, "build", &BPF_PROGRAMS)?;
-    progress::visibly("building the BPF object", &command)?;
-    let linked = toolchain::artifacts(workspace).join(BPF_BINARY);
-    let content = fs::read(&linked).with_context(|| format!("reading {}", linked.display()))?;
-    write_if_changed(&workspace.bpf_object(), &content)
+    eprintln!("BPF objects: {toolchain}");
+    for BpfObject { feature, file } in BPF_OBJECTS {
+        let arguments: Vec<&str> = BPF_PROGRAMS.into_iter().chain([feature]).collect();
+        let command = toolchain.cargo(workspace, "build", &arguments)?;
+        progress::visibly(&format!("building {file}"), &command)?;
+        let linked = toolchain::artifacts(workspace).join(BPF_BINARY);
+        let content = fs::read(&linked).with_context(|| format!("reading {}", linked.display()))?;
+        write_if_changed(&workspace.bpf_target().join(file), &content)?;
+    }
+    Ok(())
 }

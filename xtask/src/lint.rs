@@ -9,7 +9,7 @@ mod tokens;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::build::{self, BPF_PROGRAMS, Toolchain};
+use crate::build::{self, BPF_OBJECTS, BPF_PROGRAMS, BpfObject, Toolchain};
 use crate::progress;
 use crate::setup::{self, Work};
 use crate::workspace::Workspace;
@@ -85,8 +85,11 @@ fn clippy_for_bpf(workspace: &Workspace) -> Result<()> {
         .into_iter()
         .find(Toolchain::has_clippy)
         .context("no toolchain for BPF has clippy: run `cargo xtask setup`")?;
-    let line = [&BPF_PROGRAMS[..], &["--", "--deny", "warnings"]].concat();
-    progress::visibly("cargo", &toolchain.cargo(workspace, "clippy", &line)?)
+    for BpfObject { feature, .. } in BPF_OBJECTS {
+        let line = [&BPF_PROGRAMS[..], &[feature, "--", "--deny", "warnings"]].concat();
+        progress::visibly("cargo", &toolchain.cargo(workspace, "clippy", &line)?)?;
+    }
+    Ok(())
 }
 
 /// Prints findings; passes where there are none.

@@ -65,11 +65,6 @@ impl Workspace {
         self.target.join("bpf")
     }
 
-    /// The finished BPF object; overlay-user/build.rs looks for it here.
-    pub(crate) fn bpf_object(&self) -> PathBuf {
-        self.bpf_target().join("overlay.bpf.o")
-    }
-
     /// The agent's binary.
     pub(crate) fn agent(&self, profile: Profile) -> PathBuf {
         self.target.join(profile.folder()).join("overlay")

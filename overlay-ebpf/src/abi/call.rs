@@ -41,6 +41,14 @@ impl Call {
     /// Slots of `calls`; leaves room for programs to come.
     pub const SLOTS: u32 = 32;
 
+    /// The program in a slot. `None`: there is none.
+    #[must_use]
+    pub fn program_of_slot(slot: u32) -> Option<&'static str> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|(call, _)| call.slot() == slot)
+            .map(|(_, program)| program)
+    }
+
     /// The slot.
     #[must_use]
     #[inline(always)]

@@ -24,6 +24,7 @@ mod punt;
 mod rate;
 mod route;
 mod scratch;
+mod trace;
 mod traffic;
 mod vtep;
 
@@ -49,6 +50,7 @@ pub use punt::{Punt, PuntHeader};
 pub use rate::{MeterClock, MeterEntry, MeterState};
 pub use route::{RouteEntry, RouteKey, RouterPortEntry};
 pub use scratch::Scratch;
+pub use trace::{Table, TraceStep};
 pub use traffic::Traffic;
 pub use vtep::{PathEntry, VtepEntry, VtepKey};
 
@@ -159,6 +161,9 @@ pub const ECHOES: &str = "echoes";
 
 /// Name of the ring of `Punt`, which is not pinned either.
 pub const PUNTS: &str = "punts";
+
+/// Name of the array of `TraceStep`, which is not pinned: it belongs to programs that the agent loads to run itself.
+pub const TRACE: &str = "trace";
 
 /// Name of the program array, whose slots are [`Call`]'s. It belongs to the programs of one start and is pinned beside
 /// the maps, under a number: the kernel empties it with its last pin.

@@ -19,7 +19,7 @@ use overlay_ebpf::{
         FloatKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, GroState, MappingEntry,
         MappingKey, Meter, MeterKey, MissEvent, MissKey, NatBlock, NatChain, NatPort, Negative,
         NeighborEntry, NeighborKey, NetworkEntry, OutsideEntry, OutsideKey, PathEntry, RouteEntry,
-        RouteKey, RouterPortEntry, Scratch, Traffic, UplinkEntry, VtepEntry, VtepKey,
+        RouteKey, RouterPortEntry, Scratch, Table, Traffic, UplinkEntry, VtepEntry, VtepKey,
     },
     wire::{eth::Mac, ipv6},
 };
@@ -27,7 +27,7 @@ use overlay_ebpf::{
 use crate::frame::Frame;
 
 macro_rules! lookup {
-    ($(#[$doc:meta])* $name:ident, $map:ident, $key:ty => $value:ty) => {
+    ($(#[$doc:meta])* $name:ident, $map:ident, $table:ident, $key:ty => $value:ty) => {
         $(#[$doc])*
         #[inline(always)]
         pub(crate) fn $name(key: $key) -> Option<$value> {
@@ -35,7 +35,9 @@ macro_rules! lookup {
             // SAFETY: programs only read this map, so nothing is inserted or removed between the
             // look-up and the copy on this CPU; user space replaces an element as a whole, and a
             // replaced one stays readable until this program has ended (RCU).
-            unsafe { $map.get(&key.key) }.copied()
+            let found = unsafe { $map.get(&key.key) };
+            trace::looked(Table::$table, &key.key, found);
+            found.copied()
         }
     };
 }
@@ -47,8 +49,13 @@ mod nat;
 mod outside;
 mod punt;
 mod router;
+#[cfg(feature = "trace")]
+mod trace;
+#[cfg(not(feature = "trace"))]
+#[path = "maps/untraced.rs"]
+mod trace;
 
-pub use drops::{count_drop, count_endpoint_drop, with_drop_pace, with_drop_sample};
+pub use drops::{count_drop, count_endpoint_drop, note_refusal, with_drop_pace, with_drop_sample};
 pub use meter::{MeterProgress, add_to_counter, meter, meter_progress};
 pub use nat::*;
 pub use outside::{float, outside, reached_from_outside, uplink};
@@ -268,8 +275,11 @@ pub fn fdb_used(vni: u32, mac: Mac) -> Option<FdbEntry> {
     const SECOND: u64 = 1_000_000_000;
     let [first, last] = mac.words();
     let key = Key::new(must_cast::<_, FdbKey>([vni, first, last]));
-    let entry = FDB.get_ptr_mut(&key.key)?;
+    let entry = FDB.get_ptr_mut(&key.key);
     // SAFETY: as for `lookup!`; the one field that programs write is a number by itself.
+    trace::looked(Table::Fdb, &key.key, entry.map(|entry| unsafe { &*entry }));
+    let entry = entry?;
+    // SAFETY: as above.
     let held = unsafe { *entry };
     if held.flags & FdbEntry::AGES != 0 {
         let now_s = (now() / SECOND) as u16;
@@ -301,20 +311,20 @@ pub fn neighbor_ipv6(vni: u32, ip: [u8; 16]) -> Option<NeighborEntry> {
     neighbor_entry(NeighborKey::ipv6(vni, ip))
 }
 
-lookup!(fdb_entry, FDB, FdbKey => FdbEntry);
-lookup!(neighbor_entry, NEIGHBORS, NeighborKey => NeighborEntry);
+lookup!(fdb_entry, FDB, Fdb, FdbKey => FdbEntry);
+lookup!(neighbor_entry, NEIGHBORS, Neighbors, NeighborKey => NeighborEntry);
 lookup! {
     /// The endpoint behind an interface.
-    endpoint, ENDPOINTS, u32 => EndpointEntry
+    endpoint, ENDPOINTS, Endpoints, u32 => EndpointEntry
 }
 lookup! {
     /// The network with a VNI.
-    network, NETWORKS, u32 => NetworkEntry
+    network, NETWORKS, Networks, u32 => NetworkEntry
 }
 
 lookup! {
     /// Who answers for the network with a VNI: its gateway, or without a router its DHCP server.
-    network_port, ROUTER_PORTS, u32 => RouterPortEntry
+    network_port, ROUTER_PORTS, RouterPorts, u32 => RouterPortEntry
 }
 
 /// A VTEP and the way to it.
@@ -348,7 +358,9 @@ impl Path {
 /// The way to the VTEP with this slot of `paths`. `VtepUnreachable`: it has no IPv4 address, or there is none.
 #[inline(always)]
 fn path(slot: u32) -> Result<Path, DropReason> {
-    let entry = PATHS.get(slot).ok_or(DropReason::VtepUnreachable)?;
+    let entry = PATHS.get(slot);
+    trace::looked(Table::Paths, &slot, entry);
+    let entry = entry.ok_or(DropReason::VtepUnreachable)?;
     Ok(Path {
         vtep: ipv4(entry.vtep).ok_or(DropReason::VtepUnreachable)?,
         port: u16::from_ne_bytes(entry.port),
@@ -388,7 +400,9 @@ pub fn vtep(ip: [u8; 4]) -> Option<VtepEntry> {
     struct Aligned(VtepKey);
     let key = Aligned(must_cast(ipv6::mapped(ip)));
     // SAFETY: as for `lookup!`.
-    unsafe { VTEPS.get(&key.0) }.copied()
+    let found = unsafe { VTEPS.get(&key.0) };
+    trace::looked(Table::Vteps, &key.0, found);
+    found.copied()
 }
 
 /// The next hop on the way to an IPv4 address of the underlay, as in [`Path`].
@@ -433,6 +447,7 @@ fn external_slot(slot: u32) -> Option<u32> {
 /// `ProgramMissing`: there is none.
 #[inline(always)]
 pub fn continue_with(call: Call, frame: &Frame) -> DropReason {
+    trace::called(call);
     // SAFETY: nothing here has to be dropped: a frame is the kernel's.
     unsafe { CALLS.tail_call(frame, call.slot()) };
     DropReason::ProgramMissing

@@ -140,6 +140,7 @@ macro_rules! for_each_operation {
             Examine: Value,
             ExamineCluster: Value,
             SendPing: Value,
+            Explain: Value,
             AdoptRegistry: Value,
             ImportArpd: Value,
             Down: Value,

@@ -67,6 +67,24 @@ impl Agent {
                     Err(error) => Answer::Failed(error.message),
                 })
             }
+            Inquiry::Explain { node, packet } => {
+                if !is_own(&node) {
+                    return None;
+                }
+                Some(match self.explain_from_here(&packet).await {
+                    Ok(explained) => Answer::Explained(Box::new(explained)),
+                    Err(error) => Answer::Failed(error.message),
+                })
+            }
+            Inquiry::Arrival { node, frame } => {
+                if !is_own(&node) {
+                    return None;
+                }
+                Some(match self.explain_arrival(&frame).await {
+                    Ok(leg) => Answer::Arrived(Box::new(leg)),
+                    Err(error) => Answer::Failed(error.message),
+                })
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod descriptors;
 mod devices;
 mod dhcp;
 mod doctor;
+mod explain;
 #[cfg(test)]
 pub(crate) mod fake;
 mod inquiries;
@@ -368,6 +369,7 @@ async fn serve(
         registry,
         platform,
         translator: Arc::clone(&datapath) as Arc<dyn datapath::Translator>,
+        tracer: Arc::clone(&datapath) as Arc<dyn datapath::Tracer>,
         datapath,
         maps,
         observer: observer.clone(),

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{Datapath, Translator},
+    datapath::{Datapath, Tracer, Translator},
     model::{Change, Revision, Session},
     platform::{Linux, Underlay},
     reconcile::{Lost, Observer, View},
@@ -44,6 +44,7 @@ pub(super) struct Agent {
     pub(super) platform: Arc<Linux>,
     pub(super) datapath: Arc<dyn Datapath>,
     pub(super) translator: Arc<dyn Translator>,
+    pub(super) tracer: Arc<dyn Tracer>,
     pub(super) way_out: watch::Receiver<WayOut>,
     pub(super) maps: MapReader,
     pub(super) observer: Observer,
@@ -69,6 +70,7 @@ pub(super) struct Parts {
     pub platform: Arc<Linux>,
     pub datapath: Arc<dyn Datapath>,
     pub translator: Arc<dyn Translator>,
+    pub tracer: Arc<dyn Tracer>,
     /// The uplink, and who has no part of it.
     pub way_out: watch::Receiver<WayOut>,
     pub maps: MapReader,
@@ -100,6 +102,7 @@ impl From<Parts> for Agent {
             platform: parts.platform,
             datapath: parts.datapath,
             translator: parts.translator,
+            tracer: parts.tracer,
             way_out: parts.way_out,
             maps: parts.maps,
             observer: parts.observer,

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     agent::{
-        api::{ErrorKind, OperationError, Verify},
+        api::{ErrorKind, Explain, OperationError, Verify},
         client::{Client, ClientError, Left},
     },
     config::{self, LogSetting, Patience},
@@ -26,6 +26,7 @@ mod down;
 mod drops;
 mod endpoint;
 mod error;
+mod explain;
 mod float;
 mod import;
 mod manual;
@@ -190,6 +191,12 @@ pub enum Command {
     /// Try the way from one endpoint or host to another, and say where packets are lost
     #[command(after_help = ping::EXAMPLES)]
     Ping(ping::PingArgs),
+    /// Say what the programs do with a packet, and which row decides
+    #[command(
+        after_help = explain::EXAMPLES,
+        mut_arg("endpoint", completions::of(completions::endpoints))
+    )]
+    Explain(Explain),
     /// Take over what another tool kept
     #[command(subcommand, after_help = import::EXAMPLES)]
     Import(import::ImportVerb),
@@ -356,6 +363,7 @@ impl Command {
             Self::Verify(request) => verify::execute(request, context).await,
             Self::Doctor(args) => args.execute(context).await,
             Self::Ping(args) => args.execute(context).await,
+            Self::Explain(request) => explain::execute(request, context).await,
             Self::Import(verb) => verb.execute(context).await,
             Self::Registry(verb) => verb.execute(context).await,
             Self::Down(args) => args.execute(context).await,

@@ -617,6 +617,40 @@ async fn an_echo_tells_its_way_and_its_round_trip_or_where_it_was_lost() {
 }
 
 #[tokio::test]
+async fn a_packet_is_explained_by_the_rows_that_decide_and_by_its_end() {
+    let agent = agent(fake::Fake::default());
+    let (out, done) = agent.run_through("explain web 7.7.7.3").await;
+    assert_eq!(
+        out,
+        "endpoint web on node h1 sends icmp echo request 7.7.7.2 > 7.7.7.3\n\
+         \n\
+         on node h1: icmp echo request 7.7.7.2 > 7.7.7.3\n\
+         PROGRAM            TABLE   KEY                         ROW\n\
+         endpoint_ingress   fdb     vni 42, 02:42:07:07:07:03   local, ov3 (12)\n\
+         delivered to db: icmp echo request 7.7.7.2 > 7.7.7.3\n"
+    );
+    done.unwrap();
+    let (out, failure) = agent
+        .run_through("explain web 7.7.7.3 --proto tcp --port 443")
+        .await;
+    assert!(
+        out.contains("02:42:07:07:07:03   none\ndropped: No endpoint"),
+        "{out}"
+    );
+    assert!(
+        failure
+            .unwrap_err()
+            .contains("does not get there: on node h1"),
+        "{out}"
+    );
+    let (_, failure) = agent.run_through("explain web 7.7.7.3 --proto udp").await;
+    assert_eq!(
+        failure.unwrap_err(),
+        "TCP and UDP need --port: the destination's"
+    );
+}
+
+#[tokio::test]
 async fn dhcp_verbs_print_tables_for_people() {
     let agent = agent(fake::Fake::default());
     let listed = "NETWORK   VNI   DHCP   SERVER    DNS       DOMAIN          LEASE\n\

@@ -30,23 +30,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Loads the programs, fills the array, and pins it.
     pub(super) fn load(ebpf: &mut Ebpf, pins: &Pins) -> Result<Self, DatapathError> {
-        let mut map = take(ebpf, CALLS)?;
-        let mut array: ProgramArray<&mut MapData> = (&mut map)
-            .try_into()
-            .map_err(|error| failed("open", CALLS, &error))?;
-        for (call, name) in Call::ALL {
-            let program = classifier(ebpf, name)?;
-            program
-                .load()
-                .map_err(|error| features::failed("load", name, &error))?;
-            let program = program
-                .fd()
-                .map_err(|error| features::failed("look at", name, &error))?;
-            array
-                .set(call.slot(), program, 0)
-                .map_err(|error| failed("write to", CALLS, &error))?;
-        }
-        let Map::ProgramArray(map) = map else {
+        let Map::ProgramArray(map) = load(ebpf)? else {
             return Err(failed("open", CALLS, &MapError::KeyNotFound));
         };
         let last = pins.calls()?.into_iter().max().unwrap_or(0);
@@ -86,4 +70,25 @@ impl Calls {
         self.is_alone = true;
         Ok(())
     }
+}
+
+/// Loads the programs that others continue with, and gives the array of them: it is empty once nobody holds it.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<Map, DatapathError> {
+    let mut map = take(ebpf, CALLS)?;
+    let mut array: ProgramArray<&mut MapData> = (&mut map)
+        .try_into()
+        .map_err(|error| failed("open", CALLS, &error))?;
+    for (call, name) in Call::ALL {
+        let program = classifier(ebpf, name)?;
+        program
+            .load()
+            .map_err(|error| features::failed("load", name, &error))?;
+        let program = program
+            .fd()
+            .map_err(|error| features::failed("look at", name, &error))?;
+        array
+            .set(call.slot(), program, 0)
+            .map_err(|error| failed("write to", CALLS, &error))?;
+    }
+    Ok(map)
 }

@@ -41,6 +41,7 @@ mod restore;
 mod storage;
 mod table;
 mod tables;
+mod tracer;
 mod traffic_slots;
 mod translator;
 
@@ -48,8 +49,9 @@ pub use crate::model::AttachMode;
 pub use drops::{PinnedDrops, pinned_drops};
 pub use features::require;
 pub use kernel::{Kernel, detach_filters};
-pub use object::OBJECT;
+pub use object::{OBJECT, TRACE_OBJECT};
 pub use pins::remove;
+pub use tracer::{Tracer, Tracing};
 pub use translator::Translator;
 
 /// What the datapath of one instance is loaded with.

@@ -15,6 +15,9 @@ use super::{
 /// The BPF object: an ELF file with the programs, their maps and BTF.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_OBJECT"));
 
+/// The same, with programs that tell what decided over a frame's way.
+pub static TRACE_OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_BPF_TRACE_OBJECT"));
+
 /// The global that aya-log's macros ask before they do anything.
 const LOG_LEVEL: &str = "AYA_LOG_LEVEL";
 const LOG_OFF: u8 = 0;
@@ -23,11 +26,14 @@ const LOG_DEBUG: u8 = 4;
 
 /// Parses the object as the probes want it: without an instance, and silent.
 pub(super) fn parse_for_probes() -> Result<Ebpf, DatapathError> {
-    parse(EbpfLoader::new().override_global(LOG_LEVEL, &LOG_OFF, true))
+    parse(
+        EbpfLoader::new().override_global(LOG_LEVEL, &LOG_OFF, true),
+        OBJECT,
+    )
 }
 
-fn parse(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, DatapathError> {
-    loader.load(OBJECT).map_err(|error| DatapathError::Kernel {
+fn parse(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Result<Ebpf, DatapathError> {
+    loader.load(object).map_err(|error| DatapathError::Kernel {
         what: "can't load the BPF object".to_owned(),
         cause: error_chain(&error),
     })
@@ -35,6 +41,28 @@ fn parse(loader: &mut EbpfLoader<'_>) -> Result<Ebpf, DatapathError> {
 
 /// Parses the object for this instance: its globals, capacities and pinned maps.
 pub(super) fn open(
+    settings: &DatapathSettings,
+    pins: &Pins,
+    decap: DecapFlags,
+) -> Result<Ebpf, DatapathError> {
+    open_object(OBJECT, settings, pins, decap)
+}
+
+/// The same with the object whose programs tell what decided over a frame's way.
+pub(super) fn open_traced(
+    settings: &DatapathSettings,
+    pins: &Pins,
+    decap: DecapFlags,
+) -> Result<Ebpf, DatapathError> {
+    let silent = DatapathSettings {
+        log_drops: false,
+        ..settings.clone()
+    };
+    open_object(TRACE_OBJECT, &silent, pins, decap)
+}
+
+fn open_object(
+    object: &[u8],
     settings: &DatapathSettings,
     pins: &Pins,
     decap: DecapFlags,
@@ -64,7 +92,7 @@ pub(super) fn open(
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
     }
-    parse(&mut loader)
+    parse(&mut loader, object)
 }
 
 /// The id that the kernel gave to a program of the object.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, PathView, PingSize, Pinged};
+use super::{Explain, Explained, Leg, Name, PathView, PingSize, Pinged};
 
 /// What agents are asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,20 @@ pub enum Inquiry {
         /// The echo.
         ping: Ping,
     },
+    /// To explain what becomes of a packet of one of its endpoints.
+    Explain {
+        /// The node that is asked.
+        node: Name,
+        /// The packet.
+        packet: Explain,
+    },
+    /// To explain what becomes of a tunnel packet that comes in by the underlay.
+    Arrival {
+        /// The node that is asked.
+        node: Name,
+        /// The frame, two hexadecimal digits a byte.
+        frame: String,
+    },
 }
 
 /// What an agent says.
@@ -36,6 +50,10 @@ pub enum Answer {
     Seen(Vec<Sighting>),
     /// To [`Inquiry::Ping`].
     Ping(Box<Pinged>),
+    /// To [`Inquiry::Explain`].
+    Explained(Box<Explained>),
+    /// To [`Inquiry::Arrival`].
+    Arrived(Box<Leg>),
     /// To any: it could not be done, and why.
     Failed(String),
 }

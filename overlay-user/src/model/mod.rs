@@ -29,6 +29,7 @@ mod report;
 mod resource;
 mod router;
 mod table;
+mod trace;
 mod translation;
 mod vtep;
 
@@ -54,10 +55,11 @@ pub use outside_history::{OutsideHistory, Owner};
 /// Values that clients know too: they are defined in the API's crate.
 pub use overlay_api::{
     AddressError, AttachMode, BitRate, ByteSize, DISCARD_PREFIX, DropClass, DropDirection, Dscp,
-    EndpointState, Event, Filter, FloodMode, FrameAddress, FrameView, IfName, LostAt, Mac,
-    MapUsage, Name, NameError, NetnsRef, NetworkError, NetworkRef, Outside, PathState, PathView,
-    PingSize, Pinged, RegistryChange, RegistryId, Resolve, Revision, RouteTarget, SnatChoice, Vni,
-    VniChoice, Wanted, is_assignable, is_discard, is_point_to_point, is_unicast,
+    EndpointState, Event, Explain, Explained, Filter, FloodMode, FrameAddress, FrameView, IfName,
+    Leg, LostAt, Mac, MapUsage, Name, NameError, NetnsRef, NetworkError, NetworkRef, Outside,
+    PathState, PathView, PingSize, Pinged, RegistryChange, RegistryId, Resolve, Revision,
+    RouteTarget, SnatChoice, Vni, VniChoice, Wanted, is_assignable, is_discard, is_point_to_point,
+    is_unicast,
 };
 pub use punt::Punt;
 pub use qos::{Qos, QosBinding, QosSubject};
@@ -73,5 +75,6 @@ pub use table::{
     MeterKey, MeterRow, NeighborKey, NeighborRow, NetworkRow, OutsideRow, RouteKey, RouteRow,
     RouteWay, RouterPortRow, Row, Rows, Tables, Traffic, VtepPath, VtepRow,
 };
+pub use trace::{Ingress, Traced, TracedForward, TracedStep, TracedVerdict};
 pub use translation::{BlockUse, OutsideFlow, PortMapping, Swept, Uplink};
 pub use vtep::{Vtep, VtepAddr};

@@ -24,6 +24,7 @@ mod dhcp;
 mod down;
 mod drops;
 mod echoes;
+mod explain;
 mod guard;
 mod hostile;
 mod hosts;

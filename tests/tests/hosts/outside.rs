@@ -296,3 +296,31 @@ fn tenants_with_the_same_addresses_leave_side_by_side() {
     assert!(blue.pings("203.0.113.77", "-c 1 -W 1"));
     traffic::udp(blue, &twin, "203.0.113.77", [1, 1400]);
 }
+
+#[test]
+fn a_packet_for_the_outside_is_explained_by_its_float_or_its_block() {
+    let world = World::new("");
+    let (agent, blue) = (world.agent(), world.blue().name().to_owned());
+    let explained = || agent.overlay(&format!("explain {blue} {OUTSIDE} --proto tcp --port 443"));
+    let run = explained();
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(
+        run.stderr
+            .contains("has neither SNAT nor its sender a float"),
+        "{run:?}"
+    );
+    agent.does("pool create public --ip 203.0.113.8");
+    world.share("public");
+    until("it leaves with the pool's address", || {
+        explained()
+            .stdout
+            .contains("leaves by the uplink: tcp 203.0.113.8:")
+    });
+    let run = explained();
+    assert!(run.stdout.contains("new_flows"), "{run:?}");
+    agent.does(&format!("float add 203.0.113.5 --endpoint {blue}"));
+    let run = explained();
+    assert!(run.stdout.contains("external 203.0.113.5"), "{run:?}");
+    let expected = format!("leaves by the uplink: tcp 203.0.113.5:40000 > {OUTSIDE}:443");
+    assert!(run.stdout.contains(&expected), "{run:?}");
+}

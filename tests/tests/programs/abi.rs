@@ -17,10 +17,10 @@ use overlay_ebpf::abi::{
     EndpointEntry, FdbEntry, FdbKey, FloatEntry, FloatKey, FlowEntry, FlowKey, FragmentEntry,
     FragmentKey, MappingEntry, MappingKey, MeterEntry, MeterState, MissEvent, MissKey, NatBlock,
     NatChain, NatPort, Negative, NeighborEntry, NeighborKey, NetworkEntry, OutsideEntry,
-    OutsideKey, PathEntry, RouteEntry, RouteKey, RouterPortEntry, Traffic, UplinkEntry, VtepEntry,
-    VtepKey, global, map, program,
+    OutsideKey, PathEntry, RouteEntry, RouteKey, RouterPortEntry, TRACE, Traffic, UplinkEntry,
+    VtepEntry, VtepKey, global, map, program,
 };
-use overlay_user::datapath::OBJECT;
+use overlay_user::datapath::{OBJECT, TRACE_OBJECT};
 
 use crate::datapath::{Datapath, Settings, classifier};
 use crate::verified;
@@ -575,6 +575,29 @@ fn the_objects_programs_are_those_of_the_abi_and_the_verifier_takes_them_all() {
         counts.push((name, verified));
     }
     verified::compare(&counts);
+}
+
+#[test]
+fn the_object_that_tells_differs_by_one_map_and_the_verifier_takes_its_programs() {
+    let [plain, telling] = [OBJECT, TRACE_OBJECT].map(|object| Object::parse(object).unwrap());
+    let names = |object: &Object| object.maps.keys().cloned().collect::<BTreeSet<_>>();
+    let more: Vec<_> = names(&telling)
+        .difference(&names(&plain))
+        .cloned()
+        .collect();
+    assert_eq!(more, [TRACE]);
+    assert_eq!(
+        plain.programs.keys().collect::<BTreeSet<_>>(),
+        telling.programs.keys().collect()
+    );
+    let mut datapath = Datapath::load_object(TRACE_OBJECT, Settings::default());
+    for name in PROGRAMS {
+        let program = classifier(&mut datapath.ebpf, name);
+        match program.load() {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
 }
 
 #[test]

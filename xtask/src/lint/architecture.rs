@@ -136,7 +136,7 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 7] = [
 ];
 
 /// Files that may contain `unsafe`.
-pub(super) const UNSAFE: [&str; 15] = [
+pub(super) const UNSAFE: [&str; 16] = [
     // Says to aya that its map types are plain old data.
     "overlay-ebpf/src/abi/mod.rs",
     // Reads and writes packets between checked bounds.
@@ -157,6 +157,8 @@ pub(super) const UNSAFE: [&str; 15] = [
     "overlay-ebpf/src/program/maps/atomic.rs",
     // Some of it several CPUs change at the same time.
     "overlay-ebpf/src/program/maps/meter.rs",
+    // The same, of what is told of a look-up.
+    "overlay-ebpf/src/program/maps/trace.rs",
     // Names of functions that the verifier looks at by themselves.
     "overlay-ebpf/src/program/stage/meter.rs",
     // Names of sections and symbols that the loader expects.

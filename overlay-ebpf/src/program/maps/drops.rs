@@ -8,11 +8,18 @@ use core::{
 use aya_ebpf::bindings::BPF_ANY;
 use overlay_ebpf::abi::{DropPace, DropReason, DropSample, EndpointDropKey};
 
-use super::{DROP_PACE, DROP_SAMPLES, DROPS, ENDPOINT_DROPS, Key, exactly_now};
+use super::{DROP_PACE, DROP_SAMPLES, DROPS, ENDPOINT_DROPS, Key, exactly_now, trace};
+
+/// Tells why the packet goes no further, where its sender hears of it and it is no drop.
+#[inline(always)]
+pub fn note_refusal(reason: DropReason) {
+    trace::dropped(reason);
+}
 
 /// Counts a drop on this CPU.
 #[inline(always)]
 pub fn count_drop(reason: DropReason) {
+    trace::dropped(reason);
     if let Some(counter) = DROPS.get_ptr_mut(reason.number()) {
         // SAFETY: the slot is this CPU's own and TC programs are not preempted by one another on
         // one CPU; the verifier knows the pointer and its size.

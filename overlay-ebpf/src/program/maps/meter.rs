@@ -3,9 +3,9 @@
 use core::ptr;
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use overlay_ebpf::abi::{Counter, MeterEntry, MeterState};
+use overlay_ebpf::abi::{Counter, MeterEntry, MeterState, Table};
 
-use super::{COUNTERS, atomic};
+use super::{COUNTERS, atomic, trace};
 
 #[btf_map(name = "meters")]
 static METERS: Array<MeterEntry, { MeterEntry::SLOTS as usize }> = Array::new();
@@ -16,7 +16,9 @@ static METER_STATE: Array<MeterState, { MeterEntry::SLOTS as usize }> = Array::n
 /// The limit in a slot. `None`: there is no such slot.
 #[inline(always)]
 pub fn meter(slot: u32) -> Option<MeterEntry> {
-    METERS.get(slot).copied()
+    let found = METERS.get(slot);
+    trace::looked(Table::Meters, &slot, found);
+    found.copied()
 }
 
 /// Counts so much of something on this CPU.

@@ -13,13 +13,14 @@ use bytemuck::{Zeroable as _, must_cast};
 use overlay_ebpf::{
     abi::{
         BlockEntry, BlockKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, MappingEntry,
-        MappingKey, NatBlock, NatChain, NatPort,
+        MappingKey, NatBlock, NatChain, NatPort, Table,
     },
     rule::nat::phase,
 };
 
 use super::{
     BLOCKS, FLOWS, FRAGMENTS, MAPPINGS, NAT_BLOCKS, NAT_CHAINS, NAT_PORTS, NEW_FLOWS, atomic, now,
+    trace,
 };
 use crate::frame::Socket;
 
@@ -54,7 +55,9 @@ fn pair(first: u16, second: u16) -> u32 {
 pub fn block_entry(ip: u32, number: u16) -> Option<BlockEntry> {
     let key: Aligned<BlockKey> = Aligned(must_cast([ip, pair(number, 0)]));
     // SAFETY: as for `lookup!`.
-    unsafe { BLOCKS.get(&key.0) }.copied()
+    let found = unsafe { BLOCKS.get(&key.0) };
+    trace::looked(Table::Blocks, &key.0, found);
+    found.copied()
 }
 
 /// The blocks of an endpoint, where they lie in `nat_chains`.
@@ -66,9 +69,11 @@ pub struct Chain {
 /// The blocks of an endpoint. `None`: its id is beyond the table.
 #[inline(always)]
 pub fn chain(endpoint: u32) -> Option<Chain> {
-    NAT_CHAINS
-        .get_ptr_mut(endpoint)
-        .map(|entry| Chain { entry })
+    let entry = NAT_CHAINS.get_ptr_mut(endpoint);
+    // SAFETY: the verifier knows the pointer and its size.
+    let held = entry.map(|entry| unsafe { &*entry });
+    trace::looked(Table::NatChains, &endpoint, held);
+    entry.map(|entry| Chain { entry })
 }
 
 impl Chain {
@@ -112,7 +117,9 @@ impl Inside {
     pub fn mapping(&self) -> Option<MappingEntry> {
         let key = self.key();
         // SAFETY: an element may be recycled for another key while it is read; its epoch tells.
-        unsafe { MAPPINGS.get(&key.0) }.copied()
+        let found = unsafe { MAPPINGS.get(&key.0) };
+        trace::looked(Table::Mappings, &key.0, found);
+        found.copied()
     }
 
     /// Gives the port a mapping. `false`: it has one, or there is no room.
@@ -172,17 +179,25 @@ impl FlowOf {
         reason = "a copy on the stack would not be aligned"
     )]
     pub fn find(&self) -> Option<Flow> {
-        if let Some(entry) = FLOWS.get_ptr_mut(&self.key.0) {
+        if let Some(entry) = self.told(Table::Flows, FLOWS.get_ptr_mut(&self.key.0)) {
             return Some(Flow {
                 entry,
                 is_new: false,
             });
         }
-        let entry = NEW_FLOWS.get_ptr_mut(&self.key.0)?;
+        let entry = self.told(Table::NewFlows, NEW_FLOWS.get_ptr_mut(&self.key.0))?;
         Some(Flow {
             entry,
             is_new: true,
         })
+    }
+
+    #[inline(always)]
+    fn told(&self, table: Table, entry: Option<*mut FlowEntry>) -> Option<*mut FlowEntry> {
+        // SAFETY: the verifier knows the pointer and its size.
+        let held = entry.map(|entry| unsafe { &*entry });
+        trace::looked(table, &self.key.0, held);
+        entry
     }
 
     /// Notes a flow that nobody has answered yet. `false`: there is no room.

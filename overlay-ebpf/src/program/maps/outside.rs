@@ -1,23 +1,25 @@
 //! Looks up the way out, and whose an external address is.
 
 use overlay_ebpf::abi::{
-    FloatEntry, FloatKey, OutsideEntry, OutsideKey, RouteEntry, RouteKey, UplinkEntry,
+    FloatEntry, FloatKey, OutsideEntry, OutsideKey, RouteEntry, RouteKey, Table, UplinkEntry,
 };
 
-use super::{FLOATS, Key, OUTSIDE, UPLINK, route};
+use super::{FLOATS, Key, OUTSIDE, UPLINK, route, trace};
 
 /// The interface to the outside. `None`: there is none.
 #[inline(always)]
 pub fn uplink() -> Option<UplinkEntry> {
-    UPLINK.get(0).copied().filter(|uplink| uplink.ifindex != 0)
+    let uplink = UPLINK.get(0).filter(|uplink| uplink.ifindex != 0);
+    trace::looked(Table::Uplink, &0u32, uplink);
+    uplink.copied()
 }
 
 lookup! {
     /// Whose an external address is.
-    outside_entry, OUTSIDE, OutsideKey => OutsideEntry
+    outside_entry, OUTSIDE, Outside, OutsideKey => OutsideEntry
 }
 lookup! {
-    float_entry, FLOATS, FloatKey => FloatEntry
+    float_entry, FLOATS, Floats, FloatKey => FloatEntry
 }
 
 /// Whose an external address is; order of the wire.

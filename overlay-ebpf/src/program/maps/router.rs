@@ -3,11 +3,11 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use bytemuck::must_cast;
 use overlay_ebpf::{
-    abi::{NeighborEntry, RouteEntry, RouteKey, RouterPortEntry},
+    abi::{NeighborEntry, RouteEntry, RouteKey, RouterPortEntry, Table},
     wire::{eth::Mac, ipv6},
 };
 
-use super::{ROUTES, neighbor_entry, network_port};
+use super::{ROUTES, neighbor_entry, network_port, trace};
 
 /// Whose MAC an address has.
 #[inline(always)]
@@ -27,7 +27,9 @@ pub fn route(router: u32, [high, low]: [u64; 2]) -> Option<RouteEntry> {
     let [third, fourth] = must_cast::<_, [u32; 2]>(low);
     let key: RouteKey = must_cast([router, first, second, third, fourth]);
     let key = Aligned(Key::new(RouteKey::BITS, key));
-    ROUTES.get(&key.0).copied()
+    let found = ROUTES.get(&key.0);
+    trace::looked(Table::Routes, &raw const key.0.data, found);
+    found.copied()
 }
 
 /// The next hop of a route.

@@ -72,6 +72,7 @@ pub fn tell(
     vni: u32,
 ) -> Result<Action, DropReason> {
     let reason = reason(error);
+    maps::note_refusal(reason);
     let header = eth::Header::parse(frame.header(0)?);
     if header.destination.is_group() {
         return Err(reason);

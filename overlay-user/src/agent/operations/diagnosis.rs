@@ -1,8 +1,8 @@
-//! Looks at hosts and the paths between them: `overlay verify`, `doctor`, `ping` and `monitor`.
+//! Looks at hosts and the paths between them: `overlay verify`, `doctor`, `ping`, `explain` and `monitor`.
 
 use crate::agent::service::Agent;
 use crate::agent::{
-    api::{Examine, ExamineCluster, Monitor, SendPing, Verify},
+    api::{Examine, ExamineCluster, Explain, Monitor, SendPing, Verify},
     server::{Handle, Outcome},
     verify::{Asked, Verifier},
 };
@@ -34,6 +34,13 @@ impl Handle<SendPing> for Agent {
     async fn handle(&self, request: SendPing) -> Outcome<SendPing> {
         self.check_reach().await?;
         self.send_ping(&request).await
+    }
+}
+
+impl Handle<Explain> for Agent {
+    async fn handle(&self, request: Explain) -> Outcome<Explain> {
+        self.check_reach().await?;
+        self.explain(&request).await
     }
 }
 
