@@ -36,7 +36,7 @@ macro_rules! lookup {
             // look-up and the copy on this CPU; user space replaces an element as a whole, and a
             // replaced one stays readable until this program has ended (RCU).
             let found = unsafe { $map.get(&key.key) };
-            trace::looked(Table::$table, &key.key, found);
+            trace::looked(Table::$table, &raw const key.key, found);
             found.copied()
         }
     };
@@ -277,10 +277,9 @@ pub fn fdb_used(vni: u32, mac: Mac) -> Option<FdbEntry> {
     let key = Key::new(must_cast::<_, FdbKey>([vni, first, last]));
     let entry = FDB.get_ptr_mut(&key.key);
     // SAFETY: as for `lookup!`; the one field that programs write is a number by itself.
-    trace::looked(Table::Fdb, &key.key, entry.map(|entry| unsafe { &*entry }));
-    let entry = entry?;
-    // SAFETY: as above.
-    let held = unsafe { *entry };
+    let held = entry.map(|entry| unsafe { *entry });
+    trace::looked(Table::Fdb, &raw const key.key, held.as_ref());
+    let (entry, held) = (entry?, held?);
     if held.flags & FdbEntry::AGES != 0 {
         let now_s = (now() / SECOND) as u16;
         if held.used_s != now_s {
@@ -359,7 +358,7 @@ impl Path {
 #[inline(always)]
 fn path(slot: u32) -> Result<Path, DropReason> {
     let entry = PATHS.get(slot);
-    trace::looked(Table::Paths, &slot, entry);
+    trace::looked(Table::Paths, &raw const slot, entry);
     let entry = entry.ok_or(DropReason::VtepUnreachable)?;
     Ok(Path {
         vtep: ipv4(entry.vtep).ok_or(DropReason::VtepUnreachable)?,
@@ -401,7 +400,7 @@ pub fn vtep(ip: [u8; 4]) -> Option<VtepEntry> {
     let key = Aligned(must_cast(ipv6::mapped(ip)));
     // SAFETY: as for `lookup!`.
     let found = unsafe { VTEPS.get(&key.0) };
-    trace::looked(Table::Vteps, &key.0, found);
+    trace::looked(Table::Vteps, &raw const key.0, found);
     found.copied()
 }
 

@@ -226,8 +226,8 @@ impl Agent {
         work: impl FnOnce(&mut Tracing) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, OperationError> {
         let tracer: Arc<dyn Tracer> = Arc::clone(&self.tracer);
-        let traced = spawn_blocking(move || work(&mut tracer.tracing()?)).await;
-        traced
+        let work = spawn_blocking(move || work(&mut tracer.tracing()?));
+        work.await
             .map_err(|error| OperationError::new(ErrorKind::Internal, error))?
             .map_err(OperationError::from)
     }

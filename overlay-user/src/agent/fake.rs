@@ -10,8 +10,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value as Json, from_value, json};
 use tokio::sync::{Notify, mpsc};
 
+mod explain;
 mod outside;
 
+use explain::explained;
 pub(crate) use outside::router;
 use outside::{dhcp, float, flow, nat, owner, pool};
 
@@ -309,39 +311,6 @@ pub(crate) fn pinged(size: Option<PingSize>) -> Pinged {
     }
 }
 
-fn explained(request: &Explain) -> Explained {
-    let is_known = request.protocol == ExplainProtocol::Icmp;
-    let packet = format!("icmp echo request 7.7.7.2 > {}", request.destination);
-    let leg = Leg {
-        node: "h1".parse().unwrap(),
-        frame: packet.clone(),
-        steps: vec![Step {
-            program: "endpoint_ingress".to_owned(),
-            table: "fdb".to_owned(),
-            key: "vni 42, 02:42:07:07:07:03".to_owned(),
-            row: is_known.then(|| "local, ov3 (12)".to_owned()),
-        }],
-        fate: if is_known {
-            Fate::Delivered
-        } else {
-            Fate::Dropped
-        },
-        reason: (!is_known).then(|| "destination_unknown".to_owned()),
-        message: if is_known {
-            format!("delivered to db: {packet}")
-        } else {
-            "dropped: No endpoint of the network has the destination MAC.".to_owned()
-        },
-    };
-    Explained {
-        from: request.endpoint.clone(),
-        node: leg.node.clone(),
-        packet,
-        passes: is_known,
-        legs: vec![leg],
-    }
-}
-
 pub(crate) fn cluster() -> ClusterView {
     let host = |vtep: VtepView| ClusterHost {
         node: vtep.node,
@@ -475,17 +444,7 @@ impl Default for Fake {
                 target: add.target,
             })
             .with(|remove: RemoveRoute| removed(&remove.router))
-            .with(|_: SetDhcp| dhcp())
-            .with(|_: ListDhcp| vec![dhcp()])
-            .with(|_: ShowDhcp| dhcp())
-            .with(|RemoveDhcp { network }| RemovedView {
-                removed: network.to_string() != "nope",
-            })
-            .with(|_: CreateQos| qos())
-            .with(|_: SetQos| qos())
-            .with(|_: ListQos| vec![qos()])
-            .with(|_: ShowQos| qos())
-            .with(|RemoveQos { name }| removed(&name))
+            .with_settings()
             .with(|_: ListVteps| vteps())
             .with(|RemoveVtep { vtep }| removed_vtep(&vtep))
             .with(|_: ShowStatus| status())
@@ -508,6 +467,21 @@ impl Default for Fake {
 }
 
 impl Fake {
+    /// What networks and endpoints are given beside their addresses.
+    fn with_settings(self) -> Self {
+        self.with(|_: SetDhcp| dhcp())
+            .with(|_: ListDhcp| vec![dhcp()])
+            .with(|_: ShowDhcp| dhcp())
+            .with(|RemoveDhcp { network }| RemovedView {
+                removed: network.to_string() != "nope",
+            })
+            .with(|_: CreateQos| qos())
+            .with(|_: SetQos| qos())
+            .with(|_: ListQos| vec![qos()])
+            .with(|_: ShowQos| qos())
+            .with(|RemoveQos { name }| removed(&name))
+    }
+
     pub(crate) fn refusing(kind: ErrorKind, message: &str) -> Self {
         Self {
             refusal: Some(OperationError::new(kind, message)),

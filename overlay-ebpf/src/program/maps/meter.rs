@@ -17,7 +17,7 @@ static METER_STATE: Array<MeterState, { MeterEntry::SLOTS as usize }> = Array::n
 #[inline(always)]
 pub fn meter(slot: u32) -> Option<MeterEntry> {
     let found = METERS.get(slot);
-    trace::looked(Table::Meters, &slot, found);
+    trace::looked(Table::Meters, &raw const slot, found);
     found.copied()
 }
 

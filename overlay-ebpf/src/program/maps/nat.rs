@@ -56,7 +56,7 @@ pub fn block_entry(ip: u32, number: u16) -> Option<BlockEntry> {
     let key: Aligned<BlockKey> = Aligned(must_cast([ip, pair(number, 0)]));
     // SAFETY: as for `lookup!`.
     let found = unsafe { BLOCKS.get(&key.0) };
-    trace::looked(Table::Blocks, &key.0, found);
+    trace::looked(Table::Blocks, &raw const key.0, found);
     found.copied()
 }
 
@@ -72,7 +72,7 @@ pub fn chain(endpoint: u32) -> Option<Chain> {
     let entry = NAT_CHAINS.get_ptr_mut(endpoint);
     // SAFETY: the verifier knows the pointer and its size.
     let held = entry.map(|entry| unsafe { &*entry });
-    trace::looked(Table::NatChains, &endpoint, held);
+    trace::looked(Table::NatChains, &raw const endpoint, held);
     entry.map(|entry| Chain { entry })
 }
 
@@ -118,7 +118,7 @@ impl Inside {
         let key = self.key();
         // SAFETY: an element may be recycled for another key while it is read; its epoch tells.
         let found = unsafe { MAPPINGS.get(&key.0) };
-        trace::looked(Table::Mappings, &key.0, found);
+        trace::looked(Table::Mappings, &raw const key.0, found);
         found.copied()
     }
 
@@ -196,7 +196,7 @@ impl FlowOf {
     fn told(&self, table: Table, entry: Option<*mut FlowEntry>) -> Option<*mut FlowEntry> {
         // SAFETY: the verifier knows the pointer and its size.
         let held = entry.map(|entry| unsafe { &*entry });
-        trace::looked(table, &self.key.0, held);
+        trace::looked(table, &raw const self.key.0, held);
         entry
     }
 

@@ -9,8 +9,9 @@ use super::{FLOATS, Key, OUTSIDE, UPLINK, route, trace};
 /// The interface to the outside. `None`: there is none.
 #[inline(always)]
 pub fn uplink() -> Option<UplinkEntry> {
-    let uplink = UPLINK.get(0).filter(|uplink| uplink.ifindex != 0);
-    trace::looked(Table::Uplink, &0u32, uplink);
+    let slot = 0_u32;
+    let uplink = UPLINK.get(slot).filter(|uplink| uplink.ifindex != 0);
+    trace::looked(Table::Uplink, &raw const slot, uplink);
     uplink.copied()
 }
 

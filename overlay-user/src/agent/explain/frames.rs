@@ -23,7 +23,7 @@ const HOP_LIMIT: u8 = 255;
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// Kind and length, in units of eight bytes, of the source link-layer address option.
 const SOURCE_LINK_LAYER_ADDRESS: [u8; 2] = [1, 1];
-/// The EtherType of IPv4, order of the wire.
+/// The `EtherType` of IPv4, order of the wire.
 const IPV4: [u8; 2] = [8, 0];
 /// Types of ICMPv6 (RFC 4861 section 4).
 const SOLICITATION: u8 = 135;

@@ -128,7 +128,7 @@ fn protocol(number: u32) -> String {
 fn addresses(ipv4: [u8; 4], ipv6: [u8; 16]) -> String {
     let ips = [IpAddr::from(ipv4), IpAddr::from(ipv6)];
     let known = ips.into_iter().filter(|ip| !ip.is_unspecified());
-    known.map(|ip| format!(", {ip}")).collect()
+    known.fold(String::new(), |text, ip| format!("{text}, {ip}"))
 }
 
 fn endpoint(row: &EndpointEntry) -> String {
@@ -192,18 +192,13 @@ fn fdb(row: &FdbEntry) -> String {
 }
 
 fn path(row: &PathEntry) -> String {
-    let mut text = format!(
-        "VTEP {}, port {}",
-        ip(row.vtep),
-        u16::from_be_bytes(row.port)
-    );
-    if row.next_hop != [0; 16] {
-        text += &format!(", next hop {}", ip(row.next_hop));
-    }
-    if row.mtu != 0 {
-        text += &format!(", mtu {}", row.mtu);
-    }
-    text
+    let port = u16::from_be_bytes(row.port);
+    let told = [
+        Some(format!("VTEP {}, port {port}", ip(row.vtep))),
+        (row.next_hop != [0; 16]).then(|| format!("next hop {}", ip(row.next_hop))),
+        (row.mtu != 0).then(|| format!("mtu {}", row.mtu)),
+    ];
+    told.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn uplink(row: &UplinkEntry) -> String {
