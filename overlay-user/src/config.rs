@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -25,7 +26,7 @@ mod value;
 use access::URL_FORMS;
 pub use access::{RegistryFlags, RegistryUrl};
 pub use value::{
-    CacheEntries, CacheIdle, Entries, LeaseTime, LogFormat, LogSetting, MetricsAddress,
+    CacheEntries, CacheIdle, Entries, Gateway, LeaseTime, LogFormat, LogSetting, MetricsAddress,
     NegativeTtl, NodeGrace, Patience, Port, PortRange, Quarantine, WatchPeriod,
 };
 
@@ -86,6 +87,12 @@ pub enum ConfigError {
     /// No UDP port.
     #[error("UDP port {0:?} is not a number from 1 to 65535")]
     Port(String),
+    /// A gateway is one network's.
+    #[error("--gateway is for one network, and there are {0}: name it with --vni")]
+    GatewayOf(usize),
+    /// No address that a gateway could have.
+    #[error("{0:?} is no address of a gateway with its subnet: write for example 10.1.0.1/24")]
+    Gateway(String),
     /// No range of ports, or too small a one.
     #[error("{0:?} is no range of 256 or more ports from 1024 on: write for example 49152-65535")]
     PortRange(String),
@@ -194,6 +201,10 @@ pub struct Settings {
     )]
     #[serde(rename = "vni")]
     pub vnis: Vec<NetworkRef>,
+    /// A gateway for the network of --vni, unless it has one, by which its endpoints get out behind their
+    /// hosts' own addresses
+    #[arg(long, value_name = "A/LEN", env = "OVERLAY_GATEWAY")]
+    pub gateway: Option<Gateway>,
     /// The interface to the outside, for routers that lead there [default: the underlay's]
     #[arg(long, value_name = "IF", env = "OVERLAY_UPLINK")]
     pub uplink: Option<IfName>,
@@ -305,6 +316,7 @@ impl Settings {
             } else {
                 self.vnis
             },
+            gateway: self.gateway.or(weaker.gateway),
             uplink: self.uplink.or(weaker.uplink),
             snat_ports: self.snat_ports.or(weaker.snat_ports),
             node: self.node.or(weaker.node),
@@ -334,6 +346,8 @@ pub struct Config {
     pub iface: IfName,
     /// Networks to make if the registry lacks them; each VNI once, in the order given.
     pub vnis: Vec<NetworkRef>,
+    /// The gateway that the only one of them gets, and a way out with it, unless it has one.
+    pub gateway: Option<Ipv4Net>,
     /// The way to the registry; its files were there when this was made.
     pub registry: RegistrySettings,
     /// The interface to the outside.
@@ -393,6 +407,9 @@ impl Config {
                 vnis.push(vni);
             }
         }
+        if settings.gateway.is_some() && vnis.len() != 1 {
+            return Err(ConfigError::GatewayOf(vnis.len()));
+        }
         let iface = settings.iface.ok_or(ConfigError::NoInterface)?;
         Ok(Self {
             instance: settings.instance.unwrap_or_else(default_instance),
@@ -402,6 +419,7 @@ impl Config {
                 .map_or(DEFAULT_SNAT_PORTS, |ports| ports.0),
             iface,
             vnis,
+            gateway: settings.gateway.map(|gateway| gateway.0),
             registry,
             node: settings.node.unwrap_or_else(default_node),
             local_ip: settings.local_ip,

@@ -98,6 +98,15 @@ fn host_address(ip: IpAddr, prefix_len: u8) -> Result<IpNet, String> {
     ))
 }
 
+impl From<IpNet> for AddressRequest {
+    fn from(address: IpNet) -> Self {
+        Self {
+            ip: address.addr(),
+            prefix_len: Some(address.prefix_len()),
+        }
+    }
+}
+
 impl FromStr for AddressRequest {
     type Err = String;
 

@@ -112,6 +112,11 @@ pub struct CreatePool {
     #[cfg_attr(feature = "cli", arg(long, value_name = "WHO", default_value = "flow"))]
     #[serde(default)]
     pub filter: Filter,
+    /// Have endpoints send from the ports of their first block: port numbers stay as they are. Of namespaces that the
+    /// agent made; it sets their net.ipv4.ip_local_port_range
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[serde(default)]
+    pub ports_in_endpoint: bool,
 }
 
 const fn default_block() -> u16 {
@@ -182,6 +187,9 @@ pub struct PoolView {
     pub max_blocks: u8,
     /// Who outside may send to a port that an endpoint uses.
     pub filter: Filter,
+    /// Whether endpoints send from the ports of their first block.
+    #[serde(default)]
+    pub ports_in_endpoint: bool,
     /// Blocks that endpoints have.
     pub used: u64,
     /// Blocks that there are.

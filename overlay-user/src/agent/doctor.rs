@@ -94,12 +94,18 @@ impl Agent {
         if let Ok(counters) = self.maps.ask(Datapath::counters).await {
             judge_punts(&mut found, self.answers.lost(&counters));
         }
+        let used = self.translate(|it| Ok((it.mappings()?, it.flows()?)));
+        if let Ok((mappings, flows)) = used.await {
+            outside::judge_answers(&mut found, &mappings, &flows);
+        }
         let (networks, lost) = {
             let view = self.observer.view().await;
             judge_endpoints(&mut found, view.failures(), &view.errors);
             judge_rows(&mut found, &view.rejected);
             let way_out = self.way_out.borrow().clone();
             outside::judge_way_out(&mut found, &way_out, outside::is_wanted(&view));
+            outside::judge_pools(&mut found, &super::outside::pools(&view.mirror));
+            outside::judge_gateways(&mut found, &view);
             let networks: Vec<Network> = view.mirror.networks().cloned().collect();
             (networks, view.refusal())
         };

@@ -93,7 +93,7 @@ impl<'a> Join<'a> {
             for wanted in &self.config.vnis {
                 let network = match wanted {
                     NetworkRef::Vni(vni) if known.contains(vni) => continue,
-                    NetworkRef::Vni(vni) => Network::new(format!("vni-{vni}").parse()?, *vni),
+                    NetworkRef::Vni(vni) => self.network(format!("vni-{vni}").parse()?, *vni),
                     NetworkRef::Name(_)
                         if reading
                             .networks
@@ -104,7 +104,7 @@ impl<'a> Join<'a> {
                     }
                     NetworkRef::Name(name) => {
                         let vni = free_vni(&known).context("no VNI is free")?;
-                        Network::new(name.clone(), vni)
+                        self.network(name.clone(), vni)
                     }
                 };
                 known.insert(network.vni);
@@ -127,6 +127,15 @@ impl<'a> Join<'a> {
                     return Ok(node.clone());
                 }
             }
+        }
+    }
+
+    /// A network that is to be there. With a gateway it has the gateway's subnet, of which endpoints get addresses.
+    fn network(&self, name: Name, vni: Vni) -> Network {
+        let gateway = self.config.gateway.into_iter();
+        Network {
+            subnets: gateway.map(|gateway| gateway.trunc().into()).collect(),
+            ..Network::new(name, vni)
         }
     }
 

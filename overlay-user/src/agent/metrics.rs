@@ -19,6 +19,7 @@ use super::{
     descriptors,
     dhcp::Answers,
     map_reader::MapReader,
+    outside,
     paths::Paths,
 };
 use crate::{
@@ -138,6 +139,7 @@ impl Sources {
             peers,
             paths: self.paths(),
             dhcp: self.answers.counts().collect(),
+            pools: outside::pools(&view.mirror),
             datapath,
             control: control(&view),
         }

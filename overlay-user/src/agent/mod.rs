@@ -25,6 +25,7 @@ mod doctor;
 mod explain;
 #[cfg(test)]
 pub(crate) mod fake;
+mod first_gateway;
 mod inquiries;
 mod instance;
 mod join;
@@ -385,6 +386,8 @@ async fn serve(
         stop: stop.clone(),
     }));
     let answering = tokio::spawn(Arc::clone(&agent).answer_inquiries(asked));
+    let giving = Arc::clone(&agent);
+    let giving = tokio::spawn(async move { giving.give_gateway().await });
     let mut asked_to_stop = stopped.clone();
     let (listener, operations) = (listener.into_std()?, Arc::clone(&agent) as _);
     let serving = clients.spawn(async move {
@@ -412,6 +415,7 @@ async fn serve(
     outside.abort();
     answering_dhcp.abort();
     answering.abort();
+    giving.abort();
     claim.release(paths);
     reason
 }

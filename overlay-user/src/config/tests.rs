@@ -47,6 +47,7 @@ fn defaults_fill_what_nobody_says() {
         uplink: "eth0".parse().unwrap(),
         snat_ports: 49_152..=65_535,
         vnis: vec![],
+        gateway: None,
         registry: access("sqlite:///var/lib/overlay/registry.db", 30),
         node: "h1".parse().unwrap(),
         local_ip: None,
@@ -87,6 +88,7 @@ fn every_key_of_the_file_counts() {
         uplink: "u1".parse().unwrap(),
         snat_ports: 49_152..=65_535,
         vnis: vec!["42".parse().unwrap(), "43".parse().unwrap()],
+        gateway: None,
         registry: RegistrySettings {
             ca: Some(ca.path().to_owned()),
             ..access("etcd://a:2379,[::1]:2379", 10)
@@ -206,4 +208,23 @@ fn an_instance_has_its_socket_lock_and_pins() {
     assert_eq!(paths.pins, Path::new("/sys/fs/bpf/overlay/h1"));
     let dotted = InstancePaths::new(&"a.b".parse().unwrap());
     assert_eq!(dotted.pins, Path::new("/sys/fs/bpf/overlay/a%2eb"));
+}
+
+#[test]
+fn a_gateway_is_one_networks() {
+    let load = |more: &[&str]| {
+        let all = [&["--iface", "eth0", "--gateway", "7.7.7.1/24"], more].concat();
+        Config::load(flags(&all), None)
+    };
+    let config = load(&["--vni", "42"]).unwrap();
+    assert_eq!(config.gateway, Some("7.7.7.1/24".parse().unwrap()));
+    for (more, count) in [(&[][..], 0), (&["--vni", "42,43"], 2)] {
+        let error = load(more).unwrap_err().to_string();
+        let expected =
+            format!("--gateway is for one network, and there are {count}: name it with --vni");
+        assert_eq!(error, expected);
+    }
+    let file = file("iface = \"u1\"\nvni = [42]\ngateway = \"7.7.7.1/24\"\n");
+    let config = Config::load(Settings::default(), Some(file.path())).unwrap();
+    assert_eq!(config.gateway, Some("7.7.7.1/24".parse().unwrap()));
 }

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
+use crate::model::is_assignable;
 
 /// A UDP port, 1..=65535, host byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -46,6 +48,28 @@ impl FromStr for PortRange {
                 Ok(Self(first..=last))
             }
             _ => Err(ConfigError::PortRange(text.to_owned())),
+        }
+    }
+}
+
+/// A gateway's IPv4 address, and the length of its subnet's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Gateway(pub(super) Ipv4Net);
+
+impl FromStr for Gateway {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text.parse::<Ipv4Net>().ok();
+        // The addresses between the first and the last are hosts'.
+        let is_hosts = |it: &Ipv4Net| {
+            let ends = [it.network(), it.broadcast()];
+            it.prefix_len() <= 30 && !ends.contains(&it.addr()) && is_assignable(it.addr().into())
+        };
+        match parsed.filter(is_hosts) {
+            Some(gateway) => Ok(Self(gateway)),
+            None => Err(ConfigError::Gateway(text.to_owned())),
         }
     }
 }
@@ -237,6 +261,7 @@ from_the_file! {
     () MetricsAddress, String;
     () LogSetting, String;
     () PortRange, String;
+    () Gateway, String;
 }
 
 #[cfg(test)]

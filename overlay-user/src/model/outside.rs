@@ -81,9 +81,24 @@ pub struct Pool {
     pub max_blocks: u8,
     /// Who outside may send to a mapping.
     pub filter: Filter,
+    /// Endpoints send from the ports of their first block, where the agent made their namespaces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ports_in_endpoint: bool,
 }
 
 impl Pool {
+    /// How many blocks it has.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        let of_an_address =
+            (u64::from(u16::MAX) + 1 - u64::from(FIRST_PORT)) / u64::from(self.block);
+        let addresses = self
+            .ranges
+            .iter()
+            .map(|range| 1 << (32 - range.prefix_len()));
+        of_an_address * addresses.sum::<u64>()
+    }
+
     /// Its addresses.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.ranges.iter().flat_map(|range| {
@@ -230,6 +245,9 @@ pub struct Block {
     pub ports: u16,
     /// Who outside may send to a mapping.
     pub filter: Filter,
+    /// The endpoint sends from these ports, where the agent made its namespace: of its first block.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ports_in_endpoint: bool,
 }
 
 impl Block {
@@ -312,6 +330,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pool_has_blocks_from_port_1024_on_of_each_of_its_addresses() {
+        let pool = |ranges: &[&str], block| Pool {
+            name: "p".parse().unwrap(),
+            ranges: ranges.iter().map(|it| it.parse().unwrap()).collect(),
+            block,
+            max_blocks: 8,
+            filter: Filter::Flow,
+            ports_in_endpoint: false,
+        };
+        assert_eq!(pool(&["203.0.113.8/29"], 1024).blocks(), 8 * 63);
+        assert_eq!(
+            pool(&["203.0.113.1/32", "203.0.113.4/31"], 64).blocks(),
+            3 * 1008
+        );
+    }
+
     fn block(number: u16, ports: u16) -> Block {
         Block {
             endpoint: "web".parse().unwrap(),
@@ -323,6 +358,7 @@ mod tests {
             number,
             ports,
             filter: Filter::Flow,
+            ports_in_endpoint: false,
         }
     }
 
@@ -374,6 +410,7 @@ mod tests {
             block,
             max_blocks,
             filter: Filter::Flow,
+            ports_in_endpoint: false,
         };
         let good = pool(1024, 8, &["203.0.113.0/31", "203.0.113.9/32"]);
         assert!(good.check().is_ok());

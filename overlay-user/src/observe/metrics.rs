@@ -64,6 +64,8 @@ pub struct Reading {
     pub paths: BTreeMap<&'static str, usize>,
     /// What was sent to DHCP clients and heard of them, by type.
     pub dhcp: BTreeMap<&'static str, u64>,
+    /// Pools of external addresses: blocks that endpoints have, and that there are.
+    pub pools: BTreeMap<Name, [u64; 2]>,
     /// The BPF maps; `None`: they could not be read.
     pub datapath: Option<DatapathReading>,
     /// What the control loop counts.

@@ -588,6 +588,7 @@ impl Platform for Linux {
         self.records.guests.clear().context(forgetting)?;
         self.detach_all_unused().await?;
         self.records.routes.clear().context(forgetting)?;
+        self.records.local_ports.clear().context(forgetting)?;
         self.records.addresses.clear().context(forgetting)
     }
 }

@@ -22,6 +22,7 @@ mod inspect;
 mod link;
 mod link_change;
 mod linux;
+mod local_ports;
 mod mounts;
 mod netlink;
 mod netlink_socket;
@@ -60,6 +61,8 @@ pub struct PortSpec {
     pub mtu: u32,
     /// Its default gateways, one of each family at most: for namespaces that the agent makes.
     pub gateways: Vec<IpAddr>,
+    /// The ports that its sockets get which ask for none, first and last: likewise.
+    pub local_ports: Option<(u16, u16)>,
 }
 
 /// An endpoint's interface as the kernel has it: a veth pair with our mark.

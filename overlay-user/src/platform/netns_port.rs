@@ -18,6 +18,7 @@ pub(super) struct NetnsPort<'a> {
     /// Bytes.
     pub(super) mtu: u32,
     pub(super) gateways: &'a [IpAddr],
+    pub(super) local_ports: Option<(u16, u16)>,
 }
 
 impl<'a> NetnsPort<'a> {
@@ -31,6 +32,7 @@ impl<'a> NetnsPort<'a> {
             addresses: &spec.addresses,
             mtu: spec.mtu,
             gateways: &spec.gateways,
+            local_ports: spec.local_ports,
         }
     }
 }

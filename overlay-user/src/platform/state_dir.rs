@@ -36,6 +36,8 @@ pub(super) struct StateDir {
     pub(super) addresses: Folder,
     /// Endpoint -> the gateways of its default routes, one a line.
     pub(super) routes: Folder,
+    /// Endpoint -> the ports of sockets in its namespace as they were before it was given some.
+    pub(super) local_ports: Folder,
     /// Name of a link that is neither -> nothing: we are making it.
     pub(super) devices: Folder,
 }
@@ -54,6 +56,7 @@ impl StateDir {
             links: Folder(root.join("links")),
             addresses: Folder(root.join("addresses")),
             routes: Folder(root.join("routes")),
+            local_ports: Folder(root.join("local-ports")),
             devices: Folder(root.join("devices")),
         }
     }

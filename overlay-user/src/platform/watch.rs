@@ -385,6 +385,7 @@ mod tests {
             addresses: &["7.7.7.2/24".parse().unwrap()],
             mtu: 1450,
             gateways: &[],
+            local_ports: None,
         };
         ports.insert(&spec, &port, (Some(NSID), INSIDE));
         ports

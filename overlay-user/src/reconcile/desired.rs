@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{
-        Direction, FdbKey, FdbRow, FdbTarget, MeterRow, Name, Network, Node, Resource as _,
+        Block, Direction, FdbKey, FdbRow, FdbTarget, MeterRow, Name, Network, Node, Resource as _,
         RouterPort, Vtep, VtepAddr, VtepPath,
     },
     platform::PortSpec,
@@ -99,6 +99,7 @@ impl Local {
             },
             mtu,
             gateways: gateways(mirror, &known),
+            local_ports: local_ports(mirror, endpoint),
         }))
     }
 }
@@ -120,6 +121,16 @@ fn gateways(mirror: &Mirror, endpoint: &EndpointRef<'_>) -> Vec<IpAddr> {
         in_subnet.map(IpNet::addr).or_else(|| first.next())
     };
     [of(false), of(true)].into_iter().flatten().collect()
+}
+
+/// The ports that an endpoint's sockets are to have, first and last, if it sends from those of its block.
+fn local_ports(mirror: &Mirror, endpoint: &Name) -> Option<(u16, u16)> {
+    let first = mirror.object(&Block::id(Block::key_of(endpoint, 0)));
+    let block = first.and_then(Block::known)?;
+    let range = block.port_range();
+    block
+        .ports_in_endpoint
+        .then_some((*range.start(), *range.end()))
 }
 
 /// What this host was found to have.

@@ -324,3 +324,59 @@ fn a_packet_for_the_outside_is_explained_by_its_float_or_its_block() {
     let expected = format!("leaves by the uplink: tcp 203.0.113.5:40000 > {OUTSIDE}:443");
     assert!(run.stdout.contains(&expected), "{run:?}");
 }
+
+#[test]
+fn an_endpoint_sends_from_the_ports_of_its_block_where_its_pool_says_so() {
+    let world = World::new("");
+    let (agent, blue) = (world.agent(), world.blue());
+    agent.does("pool create public --ip 203.0.113.8 --block 256 --ports-in-endpoint");
+    let range = || blue.run("cat", "/proc/sys/net/ipv4/ip_local_port_range");
+    let before = range();
+    world.share("public");
+    until("its sockets get the ports of its block", || {
+        range() != before
+    });
+    let block = &agent.json(&format!("nat ls --endpoint {}", blue.name()))["blocks"][0];
+    let first = block["first_port"].as_u64().unwrap();
+    let ends: Vec<u64> = range()
+        .split_whitespace()
+        .map(|it| it.parse().unwrap())
+        .collect();
+    assert_eq!(ends, [first, first + 255]);
+    traffic::tcp(blue, &world.world, OUTSIDE, 1000);
+    let mappings = agent.json("nat ls --mappings");
+    let mut of_tcp = mappings
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["protocol"] == "tcp");
+    assert!(of_tcp.all(|it| it["own_port"] == it["port"]), "{mappings}");
+    world.share("none");
+    until("its sockets have the ports that they had", || {
+        range() == before
+    });
+}
+
+#[test]
+fn one_flag_gives_a_network_a_gateway_and_the_way_out() {
+    let lab = overlay_lab::Lab::new();
+    let switch = lab.switch("sw");
+    let host = lab.host(&switch, 1);
+    let world = lab.host(&switch, 100).netns;
+    host.netns.ip("route add default via 10.0.0.100");
+    let mut agent = Agent::start(&lab, &host, "--vni 42 --gateway 7.7.7.1/24");
+    let blue = agent.endpoint(&lab.name("blue"), 42, &[]);
+    until("it gets out", || blue.pings(OUTSIDE, "-c 1 -W 1"));
+    blue.reaches("7.7.7.1");
+    traffic::tcp(&blue, &world, OUTSIDE, 1 << 20);
+    // What is there is left as it is, and what was taken away by half is there again.
+    agent.kill();
+    agent.restart("--vni 42 --gateway 7.7.7.9/24");
+    agent.await_ready();
+    let routers = agent.json("router ls");
+    assert_eq!(
+        routers[0]["ports"][0]["addresses"][0], "7.7.7.1/24",
+        "{routers}"
+    );
+    blue.reaches(OUTSIDE);
+}

@@ -100,6 +100,7 @@ impl Host {
             addresses: vec!["7.7.7.2/24".parse().unwrap(), "fd07::2/64".parse().unwrap()],
             mtu: MTU,
             gateways: Vec::new(),
+            local_ports: None,
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) fn pool() -> PoolView {
         block: 1024,
         max_blocks: 8,
         filter: Filter::Flow,
+        ports_in_endpoint: false,
         used: 3,
         blocks: 504,
         networks: vec![network().name],

@@ -127,7 +127,7 @@ impl Handle<RemoveFlows> for Agent {
 
 impl Agent {
     /// Asks the kernel's side of address translation, on a thread that may wait.
-    async fn translate<T: Send + 'static>(
+    pub(in crate::agent) async fn translate<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Translator) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, OperationError> {

@@ -17,7 +17,7 @@ use crate::{
         service::Agent,
     },
     model::{
-        Block, BlockKey, Change, Endpoint, FIRST_PORT, Float, Key, Name, Network, Object, Outside,
+        Block, BlockKey, Change, Endpoint, Float, Key, Name, Network, Object, Outside,
         OutsideHistory, Owner, Pool, Resource, Router, RouterPort, Snat, SnatChoice, Vni,
     },
     reconcile::View,
@@ -115,6 +115,7 @@ impl Handle<CreatePool> for Agent {
             block: request.block,
             max_blocks: request.max_blocks,
             filter: request.filter,
+            ports_in_endpoint: request.ports_in_endpoint,
         };
         let pools = self.all::<Pool>().await?;
         match pools.iter().find(|it| it.name == pool.name) {
@@ -241,18 +242,18 @@ impl Agent {
             .iter()
             .filter(|snat| snat.pool.as_ref() == Some(&pool.name));
         let networks = users.filter_map(|snat| view.mirror.network(snat.vni));
-        let per_address = (u64::from(u16::MAX) + 1 - u64::from(FIRST_PORT)) / u64::from(pool.block);
         Ok(PoolView {
             name: pool.name.clone(),
             ips: pool.ranges.clone(),
             block: pool.block,
             max_blocks: pool.max_blocks,
             filter: pool.filter,
+            ports_in_endpoint: pool.ports_in_endpoint,
             used: blocks
                 .iter()
                 .filter(|block| block.pool.as_ref() == Some(&pool.name))
                 .count() as u64,
-            blocks: pool.addresses().count() as u64 * per_address,
+            blocks: pool.blocks(),
             networks: networks.map(|network| network.name.clone()).collect(),
         })
     }

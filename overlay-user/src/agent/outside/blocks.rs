@@ -49,6 +49,7 @@ struct Offer<'a> {
     block: u16,
     max_blocks: u8,
     filter: Filter,
+    ports_in_endpoint: bool,
     /// The numbers of blocks of one address.
     numbers: RangeInclusive<u16>,
 }
@@ -138,6 +139,7 @@ impl Known {
                 block: HOST_BLOCK,
                 max_blocks: MOST_BLOCKS,
                 filter: Filter::Flow,
+                ports_in_endpoint: false,
                 numbers: first..=last,
             });
         };
@@ -147,6 +149,7 @@ impl Known {
             block: pool.block,
             max_blocks: pool.max_blocks,
             filter: pool.filter,
+            ports_in_endpoint: pool.ports_in_endpoint,
             numbers: FIRST_PORT / pool.block..=u16::MAX / pool.block,
         })
     }
@@ -195,6 +198,7 @@ impl Known {
             number,
             ports: offer.block,
             filter: offer.filter,
+            ports_in_endpoint: offer.ports_in_endpoint && index == 0,
         };
         let of = OutsideHistory::key_of_block(&block);
         let there = self.histories.get(&of);
@@ -318,6 +322,7 @@ mod tests {
             block,
             max_blocks,
             filter: Filter::Flow,
+            ports_in_endpoint: false,
         };
         let snat = Snat {
             vni: vni(),

@@ -20,11 +20,11 @@ pub(in crate::agent) use blocks::{Host, Known, NoBlock};
 use crate::{
     datapath::Translator,
     model::{
-        Block, BlockKey, BlockUse, Change, Float, IfName, Name, Resource as _, SharedAddress,
+        Block, BlockKey, BlockUse, Change, Float, IfName, Name, Pool, Resource as _, SharedAddress,
         Uplink, Vni,
     },
     platform::{self, Linux},
-    reconcile::{Observer, View, writer::on_kernel},
+    reconcile::{Observer, View, mirror::Mirror, writer::on_kernel},
     registry::{Registry, RegistryError},
 };
 
@@ -64,6 +64,21 @@ pub(in crate::agent) struct Keeper {
     pub uplink: IfName,
     pub ports: RangeInclusive<u16>,
     pub way_out: watch::Sender<WayOut>,
+}
+
+/// Blocks that endpoints of all hosts have of each pool, and that there are.
+pub(in crate::agent) fn pools(mirror: &Mirror) -> BTreeMap<Name, [u64; 2]> {
+    let pools = mirror.objects().filter_map(Pool::known);
+    let mut pools: BTreeMap<Name, [u64; 2]> = pools
+        .map(|pool| (pool.name.clone(), [0, pool.blocks()]))
+        .collect();
+    let blocks = mirror.objects().filter_map(Block::known);
+    for pool in blocks.filter_map(|block| block.pool) {
+        if let Some([used, _]) = pools.get_mut(&pool) {
+            *used += 1;
+        }
+    }
+    pools
 }
 
 /// What it remembers between its turns.

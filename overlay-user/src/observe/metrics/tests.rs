@@ -76,6 +76,7 @@ fn full() -> Reading {
             ]),
         }),
         dhcp: BTreeMap::from([("offer", 1)]),
+        pools: BTreeMap::from([("public".parse().unwrap(), [3, 504])]),
         ..Reading::default()
     }
 }
@@ -113,6 +114,8 @@ fn what_was_read_is_on_the_page() {
         "overlay_registry_applied_revision 16",
         r#"overlay_endpoints{location="remote"} 1000000"#,
         "overlay_peers_alive 3",
+        r#"overlay_pool_used_blocks{pool="public"} 3"#,
+        r#"overlay_pool_blocks{pool="public"} 504"#,
         r#"overlay_dropped_packets_total{reason="vni_unknown"} 5"#,
         r#"overlay_endpoint_packets_total{vni="42",endpoint="web",direction="sent"} 1"#,
         r#"overlay_endpoint_bytes_total{vni="42",endpoint="web",direction="received"} 200"#,

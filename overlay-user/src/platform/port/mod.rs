@@ -55,6 +55,8 @@ impl Linux {
         addresses.remove(endpoint.as_str()).context(removing)?;
         let routes = &self.records.routes;
         routes.remove(endpoint.as_str()).context(removing)?;
+        let local_ports = &self.records.local_ports;
+        local_ports.remove(endpoint.as_str()).context(removing)?;
         let place = guests.get(endpoint.as_str()).context(removing)?;
         guests.remove(endpoint.as_str()).context(removing)?;
         match place.and_then(|place| place.parse().ok()) {

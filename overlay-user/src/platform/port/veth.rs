@@ -343,6 +343,9 @@ impl Linux {
             if let Err(error) = set.await {
                 tracing::warn!(%endpoint, %error, "the endpoint has no default route");
             }
+            if let Err(error) = self.set_local_ports(&netns, spec).await {
+                tracing::warn!(%endpoint, %error, "the endpoint's sockets have other ports than its block");
+            }
         }
         for net in missed.into_iter().flatten() {
             mended.push(format!("its address {net} was gone"));
@@ -510,6 +513,7 @@ mod tests {
             addresses: &[],
             mtu: 1450,
             gateways: &[],
+            local_ports: None,
         };
         let container_side = Link {
             address: spec.mac.octets().to_vec(),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fact, Mirror, OnFact, update::ChangesSinceRead};
-use crate::model::{Dhcp, Kind, KnownKind, Object, ObjectId, Resource as _, RouterPort, Vni};
+use crate::model::{
+    Block, Dhcp, Kind, KnownKind, Object, ObjectId, Resource as _, RouterPort, Vni,
+};
 
 /// The objects.
 #[derive(Debug)]
@@ -83,6 +85,9 @@ impl Mirror {
 
     /// Tells of the endpoints of this host whose interfaces and rows an object has a say in.
     fn tell_of_served(&self, object: &Object, on_fact: OnFact<'_>) {
+        if let Some(block) = Block::known(object).filter(|block| block.ports_in_endpoint) {
+            self.notify_of(&block.endpoint, on_fact);
+        }
         let Some(vni) = served_by(object) else {
             return;
         };
