@@ -34,8 +34,11 @@ pub struct RouteKey {
 super::assert_layout!(RouteKey, 20, { router: 0, ip: 4 });
 
 impl RouteKey {
-    /// The number under which are the prefixes that are reached from outside without translation.
+    /// The number under which are the prefixes that are reached from outside.
     pub const OUTSIDE: u32 = 0;
+
+    /// Added to a VNI, it makes the number under which is what the network's prefix is outside.
+    pub const INSIDE: u32 = 1 << 31;
 
     /// How many bits of a key count in a look-up: all.
     pub const BITS: u32 = 160;
@@ -68,15 +71,18 @@ impl RouteKey {
 pub struct RouteEntry {
     /// The network that the packet goes on in, or whose gateway has the address; 0: none.
     pub vni: u32,
-    /// [`RouteEntry::VIA`]: the endpoint that routes on: IPv6, or IPv4 mapped into it, order of the wire. Otherwise zero.
+    /// [`RouteEntry::VIA`]: the endpoint that routes on: IPv6, or IPv4 mapped into it, order of the wire.
+    /// [`RouteEntry::TRANSLATED`]: the prefix that takes the place of the key's. Otherwise zero.
     pub next_hop: [u8; 16],
     /// [`RouteEntry::LOCAL`] and the others below.
     pub kind: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// [`RouteEntry::TRANSLATED`]: how many bits both prefixes have. Otherwise 0.
+    pub prefix_len: u8,
+    /// [`RouteEntry::TRANSLATED`]: what makes up for the other prefix (RFC 6296 section 3.4), host byte order.
+    pub adjustment: [u8; 2],
 }
 
-super::assert_layout!(RouteEntry, 24, { vni: 0, next_hop: 4, kind: 20, reserved: 21 });
+super::assert_layout!(RouteEntry, 24, { vni: 0, next_hop: 4, kind: 20, prefix_len: 21, adjustment: 22 });
 
 super::user_pod!(RouterPortEntry, RouteKey, RouteEntry);
 
@@ -91,4 +97,6 @@ impl RouteEntry {
     pub const BLACKHOLE: u8 = 4;
     /// `kind`: out of the overlay.
     pub const OUTSIDE: u8 = 5;
+    /// `kind`: a prefix that is another one on the other side of the way out.
+    pub const TRANSLATED: u8 = 6;
 }

@@ -3,10 +3,10 @@
 //! [`Translated`] can be made here alone, and the stage that sends packets out takes nothing else: a packet that nobody
 //! translated can't get there.
 
-use overlay_ebpf::abi::DropReason;
+use overlay_ebpf::{abi::DropReason, rule::nptv6};
 
 use crate::{
-    frame::{Frame, Translation, Transport},
+    frame::{Frame, Side, Translation, Transport},
     maps,
 };
 
@@ -24,11 +24,21 @@ pub fn translate(
     Ok(Translated(()))
 }
 
-/// Lets a packet out as it is whose source is reached from outside by itself, in this network.
+/// Lets an IPv6 packet out: with the prefix that its source has outside, or as it is if that is reached from there by
+/// itself, in this network.
 #[inline(always)]
-pub fn untranslated(vni: u32, source: [u64; 2]) -> Result<Translated, DropReason> {
+pub fn translate_prefix(
+    frame: &mut Frame,
+    vni: u32,
+    source: [u64; 2],
+) -> Result<Translated, DropReason> {
+    if let Some(prefix) = maps::prefix_outside(vni, source) {
+        let external = nptv6::translate(source, &prefix).ok_or(DropReason::NatNone)?;
+        frame.translate_ipv6(Side::Source, source, external)?;
+        return Ok(Translated(()));
+    }
     match maps::reached_from_outside(source) {
-        Some(its) if its == vni => Ok(Translated(())),
+        Some(reached) if reached.vni == vni && reached.inside.is_none() => Ok(Translated(())),
         _ => Err(DropReason::NatNone),
     }
 }

@@ -6,6 +6,7 @@
 mod extension;
 mod slow_path;
 mod translate;
+mod translate_ipv6;
 mod tunnel;
 
 use core::{

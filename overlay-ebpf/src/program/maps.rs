@@ -58,7 +58,7 @@ mod trace;
 pub use drops::{count_drop, count_endpoint_drop, note_refusal, with_drop_pace, with_drop_sample};
 pub use meter::{MeterProgress, add_to_counter, meter, meter_progress};
 pub use nat::*;
-pub use outside::{float, outside, reached_from_outside, uplink};
+pub use outside::{Reached, float, outside, prefix_outside, reached_from_outside, uplink};
 pub use punt::{punt, with_cpu_punts};
 pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route, router_port};
 

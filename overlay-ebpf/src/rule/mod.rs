@@ -8,6 +8,7 @@ pub mod icmp;
 pub mod miss;
 pub mod mtu;
 pub mod nat;
+pub mod nptv6;
 pub mod punt;
 pub mod route;
 pub mod sample;

@@ -112,7 +112,14 @@ pub fn halves(ip: [u8; 16]) -> [u64; 2] {
     must_cast(ip)
 }
 
-/// The same of an IPv4 address mapped into IPv6.
+/// The address of two numbers.
+#[must_use]
+#[inline(always)]
+pub fn octets(halves: [u64; 2]) -> [u8; 16] {
+    must_cast(halves)
+}
+
+/// Two numbers of an IPv4 address mapped into IPv6.
 #[must_use]
 #[inline(always)]
 pub const fn mapped_halves(ip: [u8; 4]) -> [u64; 2] {

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{AddressRequest, Mac, Method, Name, NetworkRef, Operation, RemovedView, Vni};
@@ -138,6 +138,12 @@ pub struct AttachRouter {
     #[cfg_attr(feature = "cli", arg(long = "ip", value_name = "A/LEN"))]
     #[serde(default)]
     pub ips: Vec<AddressRequest>,
+    /// The prefix that the network's IPv6 subnet has outside, of the same length (NPTv6, RFC 6296): for a network
+    /// whose own prefix nobody routes
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PREFIX"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nptv6: Option<Ipv6Net>,
 }
 
 impl Operation for AttachRouter {
@@ -301,6 +307,10 @@ pub struct RouterPortView {
     /// The gateway's addresses, with the lengths of their subnets.
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub addresses: Vec<IpNet>,
+    /// The prefix that its IPv6 subnet has outside; `null`: its own.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[serde(default)]
+    pub nptv6: Option<Ipv6Net>,
 }
 
 /// A route of a router.

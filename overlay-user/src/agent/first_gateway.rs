@@ -68,6 +68,7 @@ impl Agent {
             router,
             network: network.vni.into(),
             ips: vec![IpNet::from(gateway).into()],
+            nptv6: None,
         };
         self.handle(attach).await?;
         Ok(true)

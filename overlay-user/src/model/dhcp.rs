@@ -301,6 +301,7 @@ mod tests {
             router_id: 7,
             mac: "02:00:00:00:00:07".parse().unwrap(),
             outside: crate::model::Outside::None,
+            nptv6: None,
             addresses: vec![
                 "7.7.7.254/24".parse().unwrap(),
                 "fd00::1/64".parse().unwrap(),

@@ -5,16 +5,19 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claim, Key, Kind, Mac, Name, ObjectId, Outside, Reference, Resource, RouteTarget, Vni, ipam,
-    is_assignable,
+    Claim, Key, Kind, Mac, Name, ObjectId, Outside, Reference, Resource, RouteKey, RouteTarget,
+    Vni, ipam, is_assignable,
 };
 
 /// How long the number of a router that is gone is kept from others, seconds: hosts that lag behind have its rows.
 const ID_QUARANTINE_S: u32 = 120;
+
+/// Longest prefix that can be another one outside (RFC 6296 section 3.5).
+const LONGEST_TRANSLATED: u8 = 64;
 
 /// Joins networks. Their addresses don't overlap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ impl Resource for Router {
         if self.id == 0 {
             return Err("router number 0 means none".to_owned());
         }
+        if self.id >= RouteKey::INSIDE {
+            return Err(format!("router number {} is too high", self.id));
+        }
         Ok(())
     }
 }
@@ -74,9 +80,56 @@ pub struct RouterPort {
     /// How the router leads out of the overlay: its networks' IPv6 prefixes are reached from there.
     #[serde(default, skip_serializing_if = "is_none")]
     pub outside: Outside,
+    /// The prefix that its IPv6 subnet has outside, of the same length (RFC 6296).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nptv6: Option<Ipv6Net>,
 }
 
 impl RouterPort {
+    /// The prefix of its subnet that is another one outside, and that one.
+    #[must_use]
+    pub fn translated(&self) -> Option<[Ipv6Net; 2]> {
+        let outside = self.nptv6?;
+        let mut subnets = self.prefixes();
+        let inside = subnets.find_map(|prefix| match prefix {
+            IpNet::V6(prefix) => Some(prefix),
+            IpNet::V4(_) => None,
+        });
+        inside.map(|inside| [inside, outside])
+    }
+
+    fn check_translated(&self) -> Result<(), String> {
+        let Some(outside) = self.nptv6 else {
+            return Ok(());
+        };
+        let subnets = self.prefixes().filter(|prefix| prefix.addr().is_ipv6());
+        let lengths: Vec<u8> = subnets.map(|prefix| prefix.prefix_len()).collect();
+        let [length] = lengths[..] else {
+            return Err(format!(
+                "prefix {outside} takes the place of one IPv6 subnet, and there are {}",
+                lengths.len()
+            ));
+        };
+        if length != outside.prefix_len() || !(1..=LONGEST_TRANSLATED).contains(&length) {
+            return Err(format!(
+                "prefix {outside} is to have the subnet's length, {length}, which is 1 to {LONGEST_TRANSLATED}"
+            ));
+        }
+        if outside.addr() != outside.network() {
+            return Err(format!(
+                "prefix {outside} is {}: write that",
+                outside.trunc()
+            ));
+        }
+        let is_fine =
+            is_assignable(outside.network().into()) && !outside.network().is_unicast_link_local();
+        if is_fine {
+            Ok(())
+        } else {
+            Err(format!("prefix {outside} is none of hosts"))
+        }
+    }
+
     /// The subnets that it leads to.
     pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
         self.addresses.iter().map(IpNet::trunc)
@@ -113,6 +166,10 @@ impl Resource for RouterPort {
             vni,
             ip: address.addr(),
         }));
+        claims.extend(self.nptv6.map(|prefix| Claim::Disjoint {
+            space: Key::new("outside"),
+            prefix: prefix.into(),
+        }));
         claims.extend(self.prefixes().map(|prefix| Claim::Disjoint {
             space: Key::new("router").join(&(&self.router).into()),
             prefix,
@@ -132,7 +189,10 @@ impl Resource for RouterPort {
             return Err("a gateway has an address".to_owned());
         }
         let bad = self.addresses.iter().find(|it| !is_assignable(it.addr()));
-        bad.map_or(Ok(()), |bad| Err(format!("{bad} is no address of a host")))
+        match bad {
+            Some(bad) => Err(format!("{bad} is no address of a host")),
+            None => self.check_translated(),
+        }
     }
 }
 
@@ -213,6 +273,7 @@ mod tests {
             mac: "02:00:5e:00:01:01".parse().unwrap(),
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
             outside: Outside::None,
+            nptv6: None,
         }
     }
 
@@ -302,6 +363,32 @@ mod tests {
                 found.map(|it| it.to_string()).as_deref(),
                 gateway,
                 "{subnet}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_prefix_outside_takes_the_place_of_one_subnet_of_its_length() {
+        let with = |addresses: &[&str], prefix: &str| RouterPort {
+            nptv6: Some(prefix.parse().unwrap()),
+            ..port(addresses)
+        };
+        let good = with(&["7.7.7.1/24", "fd00::1/64"], "2001:db8:1::/64");
+        assert_eq!(good.check(), Ok(()));
+        let expected = ["fd00::/64", "2001:db8:1::/64"].map(|it| it.parse().unwrap());
+        assert_eq!(good.translated(), Some(expected));
+        for (addresses, prefix) in [
+            (&["7.7.7.1/24"][..], "2001:db8:1::/64"),
+            (&["fd00::1/64", "fd01::1/64"], "2001:db8:1::/64"),
+            (&["fd00::1/64"], "2001:db8:1::/48"),
+            (&["fd00::1/96"], "2001:db8:1::/96"),
+            (&["fd00::1/64"], "2001:db8:1::1/64"),
+            (&["fd00::1/64"], "ff02::/64"),
+            (&["fd00::1/64"], "fe80::/64"),
+        ] {
+            assert!(
+                with(addresses, prefix).check().is_err(),
+                "{addresses:?} {prefix}"
             );
         }
     }

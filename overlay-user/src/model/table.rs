@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::{Mac, Revision, Vni, VtepAddr};
@@ -300,6 +300,13 @@ pub enum RouteWay {
     Blackhole,
     /// Out of the overlay.
     Outside,
+    /// Into a network, or out of it: the prefix is another one, of the same length, on the other side of the way out.
+    Translated {
+        /// The network.
+        vni: Vni,
+        /// The other prefix.
+        prefix: Ipv6Net,
+    },
 }
 
 /// Value of the routes table.
@@ -315,7 +322,7 @@ impl RouteRow {
     pub const fn rank(&self) -> u8 {
         match self.way {
             RouteWay::Local { .. } => 0,
-            RouteWay::Connected { .. } => 1,
+            RouteWay::Connected { .. } | RouteWay::Translated { .. } => 1,
             RouteWay::Via { .. } | RouteWay::Blackhole => 2,
             RouteWay::Outside => 3,
         }
@@ -329,6 +336,14 @@ impl Row for RouteRow {
 impl RouteKey {
     /// The number under which are the prefixes that are reached from outside.
     pub const OUTSIDE: u32 = 0;
+    /// Routers have numbers below it.
+    pub const INSIDE: u32 = 1 << 31;
+
+    /// The number under which is the prefix of a network that is another one outside.
+    #[must_use]
+    pub const fn inside(vni: Vni) -> u32 {
+        Self::INSIDE | vni.get()
+    }
 }
 
 /// Value of the outside table, whose key is an external address: whose it is.

@@ -236,7 +236,8 @@ fn layouts() -> [Layout; 36] {
                 vni,
                 next_hop,
                 kind,
-                reserved
+                prefix_len,
+                adjustment
             }
         ),
         layout!(

@@ -17,11 +17,15 @@ use etherparse::{
     Icmpv4Type, IpFragOffset, IpHeaders, Ipv4Extensions, Ipv4Header, PacketBuilder, TcpHeader,
     UdpHeader, icmpv4::DestUnreachableHeader, ip_number,
 };
-use overlay_ebpf::abi::{
-    BlockEntry, BlockKey, Counter, DropReason, FloatEntry, FloatKey, FlowEntry, FlowKey,
-    MappingEntry, MappingKey, NatBlock, NatChain, NatPort, OutsideEntry, OutsideKey, RouteEntry,
-    RouteKey, Sweep, UplinkEntry, map,
-    program::{ENDPOINT_INGRESS, NAT_SWEEP, UNDERLAY_INGRESS, UPLINK_INGRESS},
+use overlay_ebpf::{
+    abi::{
+        BlockEntry, BlockKey, Counter, DropReason, FloatEntry, FloatKey, FlowEntry, FlowKey,
+        MappingEntry, MappingKey, NatBlock, NatChain, NatPort, OutsideEntry, OutsideKey,
+        RouteEntry, RouteKey, Sweep, UplinkEntry, map,
+        program::{ENDPOINT_INGRESS, NAT_SWEEP, UNDERLAY_INGRESS, UPLINK_INGRESS},
+    },
+    rule::nptv6,
+    wire::ipv6,
 };
 
 use crate::{
@@ -932,4 +936,75 @@ fn ipv6_leaves_as_it_is_from_networks_that_are_reached_from_outside() {
     let mut got = delivered(&frame, &BLUE);
     got[ETH + 7] -= 1;
     datapath.check(UNDERLAY_INGRESS, &[Case::redirect("in", frame, got)]);
+}
+
+/// An ICMPv6 error about the packet in a frame.
+fn error6(from: &Endpoint, to: &Endpoint, about: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(from.mac, to.mac)
+        .ipv6(from.ipv6, to.ipv6, 64)
+        .icmpv6_raw(1, 4, [0; 4])
+        .write_to_vec(&mut frame, &about[ETH..])
+        .unwrap();
+    frame
+}
+
+fn one_hop_further(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[ETH + 7] -= 1;
+    frame
+}
+
+#[test]
+fn a_prefix_is_another_one_outside_and_no_checksum_changes() {
+    let mut datapath = connected();
+    let mut inside = BLUE.ipv6;
+    inside[8..].fill(0);
+    let mut outside = [0; 16];
+    outside[..8].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0xaa, 0, 0xbb]);
+    let external = |own: [u8; 16]| {
+        let adjustment = nptv6::adjustment(inside, outside).to_ne_bytes();
+        let prefix = nptv6::prefix(outside, 64, adjustment);
+        ipv6::octets(nptv6::translate(ipv6::halves(own), &prefix).unwrap())
+    };
+    for (number, own, other) in [
+        (RouteKey::INSIDE | VNI, inside, outside),
+        (RouteKey::OUTSIDE, outside, inside),
+    ] {
+        let entry = RouteEntry {
+            vni: VNI,
+            next_hop: other,
+            kind: RouteEntry::TRANSLATED,
+            prefix_len: 64,
+            adjustment: nptv6::adjustment(own, other).to_ne_bytes(),
+        };
+        router::insert_route(&mut datapath.ebpf, RouteKey::ipv6(number, own), 64, entry);
+    }
+    let blues = Endpoint {
+        ipv6: external(BLUE.ipv6),
+        ..BLUE
+    };
+    // The expected frames have checksums that were summed up anew.
+    let frame = udp6(&BLUE, &by_gateway(PEER));
+    let sent = one_hop_further(udp6(&blues, &by_gateway(PEER)));
+    let about = error6(&BLUE, &by_gateway(PEER), &udp6(&PEER, &BLUE));
+    let told = one_hop_further(error6(&blues, &by_gateway(PEER), &udp6(&PEER, &blues)));
+    datapath.check(
+        ENDPOINT_INGRESS,
+        &[
+            Case::redirect("out", frame, sent),
+            Case::redirect("an error, out", about, told),
+        ],
+    );
+    let arrived = |frame: Vec<u8>| one_hop_further(delivered(&frame, &BLUE));
+    let frame = udp6(&PEER, &by_uplink(blues));
+    let got = arrived(udp6(&PEER, &by_uplink(BLUE)));
+    let about = error6(&PEER, &by_uplink(blues), &udp6(&blues, &PEER));
+    let heard = arrived(error6(&PEER, &by_uplink(BLUE), &udp6(&BLUE, &PEER)));
+    datapath.check(
+        UNDERLAY_INGRESS,
+        &[
+            Case::redirect("in", frame, got),
+            Case::redirect("an error, in", about, heard),
+        ],
+    );
 }

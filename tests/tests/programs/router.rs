@@ -103,7 +103,7 @@ fn add_route(ebpf: &mut Ebpf, ip: [u8; 16], bits: u32, kind: u8, vni: u32, next_
     );
 }
 
-fn insert_route(ebpf: &mut Ebpf, key: RouteKey, bits: u32, entry: RouteEntry) {
+pub(crate) fn insert_route(ebpf: &mut Ebpf, key: RouteKey, bits: u32, entry: RouteEntry) {
     let map = ebpf.map_mut(map::ROUTES).unwrap();
     let mut routes: LpmTrie<_, RouteKey, RouteEntry> = map.try_into().unwrap();
     let key = Key::new(RouteKey::ROUTER_BITS + bits, key);

@@ -1,7 +1,10 @@
 //! Looks up the way out, and whose an external address is.
 
-use overlay_ebpf::abi::{
-    FloatEntry, FloatKey, OutsideEntry, OutsideKey, RouteEntry, RouteKey, Table, UplinkEntry,
+use overlay_ebpf::{
+    abi::{
+        FloatEntry, FloatKey, OutsideEntry, OutsideKey, RouteEntry, RouteKey, Table, UplinkEntry,
+    },
+    rule::nptv6::{self, Prefix},
 };
 
 use super::{FLOATS, Key, OUTSIDE, UPLINK, route, trace};
@@ -35,9 +38,36 @@ pub fn float(vni: u32, ip: [u8; 4]) -> Option<[u8; 4]> {
     float_entry(FloatKey { vni, ip }).map(|entry| entry.external)
 }
 
-/// The network that an address is reached in from outside without translation.
+/// Where an IPv6 address is reached from outside.
+#[derive(Clone, Copy)]
+pub struct Reached {
+    /// The network.
+    pub vni: u32,
+    /// The prefix that it has there, if that is another one.
+    pub inside: Option<Prefix>,
+}
+
+/// Where an IPv6 address is reached from outside. `None`: nowhere.
 #[inline(always)]
-pub fn reached_from_outside(address: [u64; 2]) -> Option<u32> {
+pub fn reached_from_outside(address: [u64; 2]) -> Option<Reached> {
     let route = route(RouteKey::OUTSIDE, address)?;
-    (route.kind == RouteEntry::CONNECTED).then_some(route.vni)
+    match route.kind {
+        RouteEntry::CONNECTED | RouteEntry::TRANSLATED => Some(Reached {
+            vni: route.vni,
+            inside: translated(&route),
+        }),
+        _ => None,
+    }
+}
+
+/// The prefix that an address of a network has outside. `None`: its own.
+#[inline(always)]
+pub fn prefix_outside(vni: u32, address: [u64; 2]) -> Option<Prefix> {
+    translated(&route(RouteKey::INSIDE | vni, address)?)
+}
+
+#[inline(always)]
+fn translated(route: &RouteEntry) -> Option<Prefix> {
+    (route.kind == RouteEntry::TRANSLATED)
+        .then(|| nptv6::prefix(route.next_hop, route.prefix_len, route.adjustment))
 }

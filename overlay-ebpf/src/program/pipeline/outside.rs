@@ -30,7 +30,10 @@ pub fn run_out(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropR
             let transport = frame.transport()?;
             translate_out(frame, &packet, &transport, &from)
         }
-        L3::Ipv6 => exit::untranslated(from.vni, packet.source(frame)?),
+        L3::Ipv6 => {
+            let source = packet.source(frame)?;
+            exit::translate_prefix(frame, from.vni, source)
+        }
         L3::Arp | L3::Other => return Err(DropReason::EtherType),
     };
     match translated {
@@ -153,10 +156,12 @@ pub fn run_in(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropRe
         }
         L3::Ipv6 => {
             let destination = packet.destination(frame)?;
-            match maps::reached_from_outside(destination) {
-                Some(vni) => (vni, destination),
-                None => return Ok(PASS),
-            }
+            let Some(reached) = maps::reached_from_outside(destination) else {
+                return Ok(PASS);
+            };
+            subject.is_in(reached.vni);
+            let own = outside::translate_prefix(frame, &reached, destination)?;
+            (reached.vni, own)
         }
         L3::Other => return Ok(PASS),
     };

@@ -2,6 +2,7 @@
 
 use overlay_ebpf::{
     abi::{Call, Counter, DropReason, OutsideEntry, UplinkEntry},
+    rule::nptv6,
     wire::{
         arp::{self, ArpHdr},
         eth::{self, EthHdr, Mac},
@@ -12,8 +13,8 @@ use overlay_ebpf::{
 
 use crate::{
     exit::Translated,
-    frame::{Action, Frame, OnStack, PASS},
-    maps,
+    frame::{Action, Frame, OnStack, PASS, Side},
+    maps::{self, Reached},
 };
 
 /// Has a packet on the uplink taken in that is for an external address, by a program of its own. All else passes.
@@ -47,6 +48,21 @@ fn is_ours(frame: &mut Frame) -> Result<bool, DropReason> {
         return Ok(maps::reached_from_outside(destination).is_some());
     }
     Ok(false)
+}
+
+/// Gives a packet from outside the prefix that its destination has in its network. Gives the address that it goes to.
+#[inline(always)]
+pub fn translate_prefix(
+    frame: &mut Frame,
+    reached: &Reached,
+    destination: [u64; 2],
+) -> Result<[u64; 2], DropReason> {
+    let Some(prefix) = reached.inside else {
+        return Ok(destination);
+    };
+    let own = nptv6::translate(destination, &prefix).ok_or(DropReason::HostUnreachable)?;
+    frame.translate_ipv6(Side::Destination, destination, own)?;
+    Ok(own)
 }
 
 /// Answers an ARP request for an external address of this host's endpoints. Others' questions and all answers pass on.

@@ -213,6 +213,7 @@ pub(super) fn sample(addresses: &[&str], gateways: &[&str], dhcp: Dhcp) -> Serve
         router_id: 1,
         mac: "02:00:5e:00:01:01".parse().unwrap(),
         outside: crate::model::Outside::None,
+        nptv6: None,
         addresses: gateways.iter().map(|net| net.parse().unwrap()).collect(),
     };
     let port = Some(port).filter(|port| !port.addresses.is_empty());

@@ -109,6 +109,7 @@ pub(crate) fn router() -> RouterView {
         ports: vec![RouterPortView {
             vni: network().vni,
             network: Some(network().name),
+            nptv6: None,
             addresses: vec!["7.7.7.1/24".parse().unwrap()],
         }],
         routes: vec![RouteView {

@@ -20,8 +20,8 @@ use crate::{
         service::Agent,
     },
     model::{
-        Change, Mac, Name, Network, Outside, Resource, Route, RouteTarget, Router, RouterPort,
-        gateway_of,
+        Change, Mac, Name, Network, Outside, Resource, Route, RouteKey, RouteTarget, Router,
+        RouterPort, gateway_of,
     },
     registry::RegistryError,
 };
@@ -45,7 +45,7 @@ impl Handle<CreateRouter> for Agent {
             }
             let taken = routers.iter().map(|router| router.id);
             let taken: BTreeSet<u32> = taken.chain(refused.iter().copied()).collect();
-            let Some(id) = (1..=u32::MAX).find(|id| !taken.contains(id)) else {
+            let Some(id) = (1..RouteKey::INSIDE).find(|id| !taken.contains(id)) else {
                 break;
             };
             let router = Router {
@@ -147,6 +147,7 @@ impl Handle<AttachRouter> for Agent {
             mac: router.mac,
             addresses: gateways(&request, &network)?,
             outside: router.outside,
+            nptv6: request.nptv6,
         };
         let ports = self.all::<RouterPort>().await?;
         if let Some(there) = ports
@@ -346,6 +347,7 @@ fn view(
         ports: ports
             .map(|port| RouterPortView {
                 vni: port.vni,
+                nptv6: port.nptv6,
                 network: networks
                     .iter()
                     .find(|network| network.vni == port.vni)

@@ -7,7 +7,10 @@ use aya::maps::{
     lpm_trie::{Key, LpmTrie},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use overlay_ebpf::abi::{self, map};
+use overlay_ebpf::{
+    abi::{self, map},
+    rule::nptv6,
+};
 
 use super::super::encode::{Encode, Numbering};
 use crate::model::{RouteKey, RouteRow, RouteWay, Vni};
@@ -34,13 +37,24 @@ impl Encode for RouteRow {
         Key::new(front + u32::from(key.prefix.prefix_len()), data)
     }
 
-    fn encode(_: &RouteKey, row: &Self, _: &Numbering) -> abi::RouteEntry {
+    fn encode(key: &RouteKey, row: &Self, _: &Numbering) -> abi::RouteEntry {
         let (kind, vni, next_hop) = match row.way {
             RouteWay::Local { vni } => (abi::RouteEntry::LOCAL, Some(vni), None),
             RouteWay::Connected { vni } => (abi::RouteEntry::CONNECTED, Some(vni), None),
             RouteWay::Via { vni, next_hop } => (abi::RouteEntry::VIA, Some(vni), Some(next_hop)),
             RouteWay::Blackhole => (abi::RouteEntry::BLACKHOLE, None, None),
             RouteWay::Outside => (abi::RouteEntry::OUTSIDE, None, None),
+            RouteWay::Translated { vni, prefix } => {
+                let other = IpAddr::V6(prefix.network());
+                (abi::RouteEntry::TRANSLATED, Some(vni), Some(other))
+            }
+        };
+        let (prefix_len, adjustment) = match (row.way, key.prefix) {
+            (RouteWay::Translated { prefix, .. }, IpNet::V6(own)) => {
+                let [own, other] = [own, prefix].map(|it| it.network().octets());
+                (prefix.prefix_len(), nptv6::adjustment(own, other))
+            }
+            _ => (0, 0),
         };
         abi::RouteEntry {
             vni: vni.map_or(0, Vni::get),
@@ -49,7 +63,8 @@ impl Encode for RouteRow {
                 IpAddr::V6(ip) => ip.octets(),
             }),
             kind,
-            reserved: [0; 3],
+            prefix_len,
+            adjustment: adjustment.to_ne_bytes(),
         }
     }
 
@@ -68,6 +83,10 @@ impl Encode for RouteRow {
             },
             abi::RouteEntry::BLACKHOLE => RouteWay::Blackhole,
             abi::RouteEntry::OUTSIDE => RouteWay::Outside,
+            abi::RouteEntry::TRANSLATED => RouteWay::Translated {
+                vni: vni()?,
+                prefix: Ipv6Net::new(value.next_hop.into(), value.prefix_len).ok()?,
+            },
             _ => return None,
         };
         let data = key.data();

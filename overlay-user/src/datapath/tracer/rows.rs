@@ -162,6 +162,10 @@ fn router_port(row: &RouterPortEntry) -> String {
 fn route_key(key: &RouteKey) -> String {
     match key.router {
         RouteKey::OUTSIDE => format!("from outside, {}", ip(key.ip)),
+        number if number & RouteKey::INSIDE != 0 => {
+            let network = vni(number & !RouteKey::INSIDE);
+            format!("outside of {network}, {}", ip(key.ip))
+        }
         number => format!("router {number}, {}", ip(key.ip)),
     }
 }
@@ -173,6 +177,14 @@ fn route(row: &RouteEntry) -> String {
         RouteEntry::VIA => format!("via {}, {}", ip(row.next_hop), vni(row.vni)),
         RouteEntry::BLACKHOLE => "blackhole".to_owned(),
         RouteEntry::OUTSIDE => "outside".to_owned(),
+        RouteEntry::TRANSLATED => {
+            let other = ip(row.next_hop);
+            format!(
+                "{other}/{} on the other side, {}",
+                row.prefix_len,
+                vni(row.vni)
+            )
+        }
         other => format!("kind {other}"),
     }
 }

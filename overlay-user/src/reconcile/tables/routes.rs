@@ -111,5 +111,26 @@ fn rows_of_port(port: &RouterPort) -> Vec<(RouteKey, RouteRow)> {
         (key, RouteRow { way })
     });
     let outside = outside.filter(|_| port.outside == Outside::Host);
-    own.chain(subnets).chain(outside).collect()
+    let translated = port.translated().into_iter().flat_map(|[inside, outside]| {
+        let row = |router, own: Ipv6Net, prefix| {
+            let key = RouteKey {
+                router,
+                prefix: own.into(),
+            };
+            let way = RouteWay::Translated {
+                vni: port.vni,
+                prefix,
+            };
+            (key, RouteRow { way })
+        };
+        [
+            row(RouteKey::inside(port.vni), inside, outside),
+            row(RouteKey::OUTSIDE, outside, inside),
+        ]
+    });
+    let translated = translated.filter(|_| port.outside == Outside::Host);
+    own.chain(subnets)
+        .chain(outside)
+        .chain(translated)
+        .collect()
 }
