@@ -65,6 +65,11 @@ impl NatMaps {
             ports: row.ports,
             endpoint: endpoint.into(),
             vni: row.vni.get(),
+            flags: if row.is_open {
+                abi::BlockEntry::OPEN.into()
+            } else {
+                0
+            },
             ..NatBlock::zeroed()
         };
         self.blocks

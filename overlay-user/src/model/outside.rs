@@ -427,4 +427,19 @@ mod tests {
             assert!(bad.check().is_err(), "{bad:?}");
         }
     }
+
+    #[test]
+    fn rfc6888_req8_a_block_rests_two_minutes_before_another_endpoint_has_it() {
+        let claims = block(40, 1024).claims();
+        let rests = |claim: &Claim| {
+            matches!(
+                claim,
+                Claim::Unique {
+                    quarantine_s: 120..,
+                    ..
+                }
+            )
+        };
+        assert!(!claims.is_empty() && claims.iter().all(rests));
+    }
 }

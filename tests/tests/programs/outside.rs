@@ -35,6 +35,8 @@ use crate::{
     router::{self, GATEWAY, ROUTER, error4},
 };
 
+mod rfc;
+
 const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 /// The next router of the uplink, as frames come from it.
 const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0x22];
@@ -142,6 +144,7 @@ fn share(datapath: &mut Datapath, kind: u8, flags: u8) {
         ports: BLOCK_PORTS,
         endpoint: id_of(LOOPBACK).into(),
         vni: VNI,
+        flags: flags.into(),
         ..NatBlock::zeroed()
     };
     blocks.set(3, block, 0).unwrap();

@@ -414,6 +414,13 @@ impl Block {
         unsafe { u32::from((*self.entry).first_port) }
     }
 
+    /// Whether anybody may send to its mappings.
+    #[inline(always)]
+    pub fn is_open(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.entry).flags & BlockEntry::OPEN as u32 != 0 }
+    }
+
     /// Its external address as it lies in memory.
     #[inline(always)]
     pub fn ip(&self) -> u32 {

@@ -347,16 +347,17 @@ impl Ends {
 /// Translates an ICMP error about a flow, whose addresses it quotes (RFC 5508 section 4).
 pub mod error {
     use overlay_ebpf::{
-        abi::{DropReason, EndpointEntry, OutsideEntry},
+        abi::{DropReason, EndpointEntry, NatBlock, OutsideEntry},
         rule::nat,
         wire::ipv4,
     };
 
-    use super::{Arrival, Ends, inside_of, mapped, not_ours};
+    use super::{Arrival, Ends, current, inside_of, mapped, not_ours};
     use crate::{
         exit::{self, Translated},
         frame::{Frame, Side, Socket, Translation, Transport},
         maps::{self, Inside},
+        ports,
     };
 
     /// One that an endpoint sends about what came in.
@@ -384,21 +385,11 @@ pub mod error {
             ip: quoted.source,
             port: remote,
         };
-        let flow = inside.to(remote).find().ok_or(DropReason::NatError)?;
-        let entry = flow.read();
-        let port = maps::port(entry.slot).ok_or(DropReason::NatError)?;
-        // RFC 5508 REQ-5: it comes from who got the packet, or from a router on its way.
-        if port.epoch() != entry.epoch {
-            return Err(DropReason::NatError);
-        }
-        let external = u32::from_ne_bytes(entry.external);
+        let external = external_of(&inside, remote).ok_or(DropReason::NatError)?;
         let inner = Translation {
             side: Side::Destination,
             from: inside.local,
-            to: Socket {
-                ip: external,
-                port: u16::from_ne_bytes(entry.port),
-            },
+            to: external,
         };
         frame.translate_quoted(transport, &quoted, &inner)?;
         let outer = Translation {
@@ -408,11 +399,29 @@ pub mod error {
                 port: 0,
             },
             to: Socket {
-                ip: external,
+                ip: external.ip,
                 port: 0,
             },
         };
         exit::translate(frame, transport, &outer)
+    }
+
+    /// Where a packet that came in for an endpoint's port was sent to: by its flow, or by the mapping where anybody may
+    /// send to that.
+    #[inline(always)]
+    fn external_of(inside: &Inside, remote: Socket) -> Option<Socket> {
+        let Some(flow) = inside.to(remote).find() else {
+            let (slot, _) = current(inside)?;
+            let block = maps::block(slot / NatBlock::PORT_SLOTS)?;
+            let class = nat::class(inside.protocol)?;
+            return ports::external(slot, class).filter(|_| block.is_open());
+        };
+        let entry = flow.read();
+        let port = maps::port(entry.slot)?;
+        (port.epoch() == entry.epoch).then(|| Socket {
+            ip: u32::from_ne_bytes(entry.external),
+            port: u16::from_ne_bytes(entry.port),
+        })
     }
 
     /// One from outside about what an endpoint sent. `None`: it is about a packet of this host's.

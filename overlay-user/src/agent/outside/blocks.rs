@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoints_further_blocks_are_of_its_first_ones_address() {
+    fn rfc4787_req2_an_endpoints_further_blocks_are_of_its_first_ones_address() {
         let mut known = with_pool("203.0.113.0/30", 1024, 3);
         let h1 = host("h1");
         for _ in 0..63 {
