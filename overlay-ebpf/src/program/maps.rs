@@ -277,9 +277,9 @@ pub fn fdb_used(vni: u32, mac: Mac) -> Option<FdbEntry> {
     let key = Key::new(must_cast::<_, FdbKey>([vni, first, last]));
     let entry = FDB.get_ptr_mut(&key.key);
     // SAFETY: as for `lookup!`; the one field that programs write is a number by itself.
-    let held = entry.map(|entry| unsafe { *entry });
-    trace::looked(Table::Fdb, &raw const key.key, held.as_ref());
-    let (entry, held) = (entry?, held?);
+    let held = entry.map(|entry| unsafe { &*entry });
+    trace::looked(Table::Fdb, &raw const key.key, held);
+    let (entry, held) = (entry?, *held?);
     if held.flags & FdbEntry::AGES != 0 {
         let now_s = (now() / SECOND) as u16;
         if held.used_s != now_s {

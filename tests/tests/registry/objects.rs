@@ -383,11 +383,11 @@ async fn a_change_keeps_what_a_newer_version_has_added(fixture: Fixture) {
 async fn large_commits_of_objects_are_carried_out_whole(fixture: Fixture) {
     let registry = fixture.furnished().await;
     let mut reader = Reader::start(&registry).await;
-    let mut changes = vec![Change::PutObject(thing("pool/p", vec![]))];
+    let mut changes = vec![Change::PutObject(thing("shelf/p", vec![]))];
     for number in 0..400_u16 {
         let text = format!("e{number}");
         let mut block = block(&text, number, 0).to_object().unwrap();
-        block.references.push(Reference::cascade(id("pool/p")));
+        block.references.push(Reference::cascade(id("shelf/p")));
         changes.extend([create(&text, number + 2), Change::PutObject(block)]);
     }
     registry.commit(&changes).await.unwrap();
@@ -397,7 +397,7 @@ async fn large_commits_of_objects_are_carried_out_whole(fixture: Fixture) {
     let half = (0..200).map(|number| remove(&format!("e{number}")));
     registry.commit(&half.collect::<Vec<_>>()).await.unwrap();
     assert_eq!(ids(&*registry).await.len(), 201);
-    let last = registry.commit(&[remove_object("pool/p")]).await.unwrap();
+    let last = registry.commit(&[remove_object("shelf/p")]).await.unwrap();
     let snapshot = registry.snapshot().await.unwrap();
     assert_eq!((snapshot.objects.len(), snapshot.endpoints.len()), (0, 200));
     reader.reach(last).await;
