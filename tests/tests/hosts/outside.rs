@@ -17,6 +17,9 @@ use overlay_lab::{
     until,
 };
 
+mod endings;
+mod tools;
+
 struct World {
     // Fields are dropped in this order.
     fixture: TwoHosts,

@@ -179,6 +179,21 @@ pub(super) const ALL: &[Need] = needs! {
     "ovs-vswitchd's libraries", [Test], "are not in its package"
         if runs("ovs-vswitchd"),
         Debian(&["libbpf1", "libcap-ng0", "libnuma1", "libssl3", "libunbound8", "libxdp1"]);
+    "traceroute", [Test], "shows the hops of a way",
+        Debian(&["traceroute"]);
+    "mtr", [Test], "likewise, and goes on",
+        Debian(&["mtr-tiny"]);
+    "tracepath", [Test], "finds the longest packet of a way",
+        Debian(&["iputils-tracepath"]);
+    // Installed, it would start a server on this machine.
+    "turnserver, turnutils_natdiscovery", [Test], "says what kind of NAT it is behind",
+        Unpacked(&["coturn"]);
+    "turnserver's libraries", [Test], "are not in its package"
+        if runs("turnserver"),
+        Debian(&[
+            "libevent-extra-2.1-7", "libevent-openssl-2.1-7", "libevent-pthreads-2.1-7", "libhiredis0.14",
+            "libmariadb3", "libpq5",
+        ]);
     "setpriv", [Test], "starts the agent with the capabilities of its service alone",
         Debian(&["util-linux"]);
     "qemu-system-x86_64", [Kernels], "boots other kernels",
