@@ -23,7 +23,10 @@ use crate::quick;
 use environment::Environment;
 use pings::Pings;
 use screen::Screen;
-use topology::{Endpoint, GREEN_ON_ONE, Host, KERNEL_HOSTS, STATE, UNDERLAY};
+use topology::{
+    Endpoint, FLOAT, GREEN_ON_ONE, Host, KERNEL_HOSTS, OUTSIDE, OUTSIDE_IP, STATE, UNDERLAY,
+    UPLINK, UPLINK_IP,
+};
 
 /// Shows the overlay at work.
 #[derive(clap::Args)]
@@ -77,6 +80,7 @@ impl Demo {
         self.endpoints()?;
         self.killed()?;
         self.moved()?;
+        self.outside()?;
         self.figures()
     }
 
@@ -97,6 +101,16 @@ impl Demo {
             lines.push(format!("ip -n {netns} address add {ip}/24 dev {UNDERLAY}"));
             lines.push(format!("ip -n {netns} link set {UNDERLAY} up"));
         }
+        lines.extend([
+            format!("ip netns add {OUTSIDE}"),
+            format!(
+                "ip link add {UPLINK} netns {one} type veth peer name {UPLINK} netns {OUTSIDE}"
+            ),
+            format!("ip -n {one} address add {UPLINK_IP}/24 dev {UPLINK}"),
+            format!("ip -n {one} link set {UPLINK} up"),
+            format!("ip -n {OUTSIDE} address add {OUTSIDE_IP}/24 dev {UPLINK}"),
+            format!("ip -n {OUTSIDE} link set {UPLINK} up"),
+        ]);
         for line in &lines {
             self.run(None, line)?;
         }
@@ -157,6 +171,30 @@ impl Demo {
         self.count(pings, "two moves")
     }
 
+    fn outside(&mut self) -> Result<()> {
+        let blue = Endpoint::BLUE.name;
+        self.screen.step(
+            "A way out, and a way in",
+            "Another namespace is the Internet. A router leads there, behind the host's own address; and a \
+             float is an address outside that is blue's alone.",
+        )?;
+        for line in [
+            "overlay router create r1",
+            "overlay router attach r1 42 --ip 7.7.7.1/24",
+            "overlay router set r1 --outside host",
+            "overlay network set vni-42 --snat host",
+        ] {
+            self.run(Some(Host::One), line)?;
+        }
+        self.environment.wait_for_block(Host::One)?;
+        let line = format!("ip netns exec {blue} ping -c 2 -i 0.2 {OUTSIDE_IP}");
+        self.run(Some(Host::One), &line)?;
+        let line = format!("overlay float add {FLOAT} --endpoint {blue}");
+        self.run(Some(Host::One), &line)?;
+        let line = format!("ip netns exec {OUTSIDE} ping -c 2 -i 0.2 {FLOAT}");
+        self.run(None, &line)
+    }
+
     /// Pings from now on, every 10 ms.
     fn ping(&mut self) -> Result<Pings> {
         self.prompt(Some(Host::One), &format!("{} &", pings::line()))?;
@@ -201,8 +239,8 @@ impl Demo {
         for host in Host::BOTH {
             self.run(Some(host), "overlay down")?;
         }
-        for host in Host::BOTH {
-            self.run(None, &format!("ip netns del {}", host.netns()))?;
+        for netns in Host::BOTH.map(Host::netns).into_iter().chain([OUTSIDE]) {
+            self.run(None, &format!("ip netns del {netns}"))?;
         }
         self.environment.strike()?;
         self.screen
@@ -244,8 +282,12 @@ impl Demo {
 
 /// What starts a host's agent.
 fn agent_line(host: Host) -> String {
+    let uplink = match host {
+        Host::One => format!(" --uplink {UPLINK}"),
+        Host::Two => String::new(),
+    };
     format!(
-        "overlay run --iface {UNDERLAY} --node {} --vni 42 --registry sqlite://{STATE}/registry.db 2>> {}",
+        "overlay run --iface {UNDERLAY}{uplink} --node {} --vni 42 --registry sqlite://{STATE}/registry.db 2>> {}",
         host.name(),
         host.log()
     )

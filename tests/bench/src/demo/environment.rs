@@ -185,6 +185,17 @@ struct Status {
     endpoints: EndpointCounts,
 }
 
+/// What we read of external ports.
+#[derive(Deserialize)]
+struct Nat {
+    blocks: Vec<Block>,
+}
+
+#[derive(Deserialize)]
+struct Block {
+    used: Option<serde_json::Value>,
+}
+
 #[derive(Deserialize)]
 struct EndpointCounts {
     remote: u64,
@@ -252,6 +263,19 @@ impl Environment {
         let what = format!("{} knows of {endpoints} endpoints elsewhere", host.name());
         self.wait_for_status(host, &what, |status| {
             Ok(status.is_some_and(|status| status.endpoints.remote == endpoints))
+        })
+    }
+
+    /// Waits until a host's endpoint has ports to leave the overlay by.
+    pub(super) fn wait_for_block(&self, host: Host) -> Result<()> {
+        let list = self.shell.line(Some(host), "overlay -o json nat ls");
+        let what = format!("an endpoint of {} has external ports", host.name());
+        interrupt::wait_until(&what, READY_TIMEOUT, || {
+            let listed = process::run("nat ls", &list)?;
+            let listed: Nat =
+                serde_json::from_str(&listed).context("the agent's answer is no JSON")?;
+            // Known to the kernel too.
+            Ok(listed.blocks.iter().any(|block| block.used.is_some()))
         })
     }
 

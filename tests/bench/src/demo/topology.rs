@@ -23,6 +23,14 @@ pub(super) const DRAWING: &str = "\
 /// The interface between the hosts, in each of them.
 pub(super) const UNDERLAY: &str = "underlay";
 
+/// The namespace that is no part of the overlay, and what it is reached by: host-1's interface, and the addresses.
+pub(super) const OUTSIDE: &str = "overlay-outside";
+pub(super) const UPLINK: &str = "uplink";
+pub(super) const OUTSIDE_IP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+pub(super) const UPLINK_IP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// An address outside that is to be an endpoint's.
+pub(super) const FLOAT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 5);
+
 /// The demo's files: the registry, the agents' logs, and what it has taken ([`super::environment`]).
 pub(super) const STATE: &str = "/run/overlay-demo";
 
@@ -120,7 +128,8 @@ impl Endpoint {
 pub(super) fn namespaces() -> Vec<String> {
     let hosts = Host::BOTH.map(Host::netns);
     let endpoints = [Endpoint::BLUE.name, Endpoint::GREEN.name, GREEN_ON_ONE];
-    let own = hosts.into_iter().chain(endpoints).map(str::to_owned);
+    let own = hosts.into_iter().chain(endpoints).chain([OUTSIDE]);
+    let own = own.map(str::to_owned);
     // The comparison's names: the host, its container, and where its bridge is.
     let compared = KERNEL_HOSTS
         .into_iter()
