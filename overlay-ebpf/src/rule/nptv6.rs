@@ -3,6 +3,8 @@
 //! One word behind the prefix makes up for what the prefix adds: nothing of a packet but an address has to be rewritten,
 //! and nothing is remembered.
 
+use bytemuck::must_cast;
+
 use crate::wire::ipv6;
 
 /// Longest prefix whose adjusted word is its subnet's number (RFC 6296 section 3.4).
@@ -27,13 +29,13 @@ pub struct Prefix {
 #[must_use]
 pub fn adjustment(from: [u8; 16], to: [u8; 16]) -> u16 {
     let sum = |ip: [u8; 16]| {
-        let words = ip.chunks_exact(2);
-        let sum: u64 = words
-            .map(|word| u64::from(word[0]) << 8 | u64::from(word[1]))
-            .sum();
-        fold(sum)
+        let words: [[u8; 2]; 8] = must_cast(ip);
+        let words = words.into_iter().map(u16::from_be_bytes);
+        fold(words.map(u64::from).sum())
     };
-    fold(sum(from) + (ZERO - sum(to))) as u16
+    let sum = fold(sum(from) + (ZERO - sum(to)));
+    // It has no more bits.
+    u16::try_from(sum).unwrap_or_default()
 }
 
 /// The address with another prefix. `None`: it can't be translated, and nobody should have it (sections 3.4 and 3.5).

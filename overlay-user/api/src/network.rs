@@ -307,6 +307,12 @@ pub struct NetworkView {
     pub learning: bool,
     /// When hosts learn where its endpoints are.
     pub resolve: Resolve,
+    /// Whose address endpoints without a float have outside.
+    #[serde(default)]
+    pub snat: SnatChoice,
+    /// Whether it answers DHCP and advertises routers.
+    #[serde(default)]
+    pub dhcp: bool,
     /// The limits that each of its endpoints has, unless it has its own; `null`: none.
     #[serde(default)]
     pub qos: Option<Name>,

@@ -30,7 +30,7 @@ impl fmt::Display for Filter {
 }
 
 /// Whose addresses a network's endpoints share: `none`, `host`, or a pool's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "schema",
     derive(schemars::JsonSchema),
@@ -39,6 +39,7 @@ impl fmt::Display for Filter {
 #[serde(try_from = "String", into = "String")]
 pub enum SnatChoice {
     /// Nobody's: endpoints without a float do not reach the outside.
+    #[default]
     None,
     /// Each host's own.
     Host,
@@ -113,7 +114,7 @@ pub struct CreatePool {
     #[serde(default)]
     pub filter: Filter,
     /// Have endpoints send from the ports of their first block: port numbers stay as they are. Of namespaces that the
-    /// agent made; it sets their net.ipv4.ip_local_port_range
+    /// agent made; it sets their range of local ports
     #[cfg_attr(feature = "cli", arg(long))]
     #[serde(default)]
     pub ports_in_endpoint: bool,

@@ -101,6 +101,8 @@ impl From<Network> for NetworkView {
             flood: network.flood,
             learning: network.learning,
             resolve: network.resolve,
+            snat: SnatChoice::None,
+            dhcp: false,
             qos: None,
         }
     }

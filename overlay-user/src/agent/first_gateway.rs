@@ -22,7 +22,7 @@ impl Agent {
         }
         match self.attach_gateway(network, gateway).await {
             Ok(true) => {
-                tracing::info!(%network, %gateway, "the network has a gateway, and a way out")
+                tracing::info!(%network, %gateway, "the network has a gateway, and a way out");
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%network, %gateway, "no gateway: {}", error.message),

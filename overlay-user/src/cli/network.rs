@@ -132,7 +132,7 @@ async fn list_all(context: &mut Context<'_>) -> Result<(), CommandError> {
 
 fn table(networks: &[NetworkView]) -> Table {
     let mut table = Table::new([
-        "NAME", "VNI", "SUBNETS", "MTU", "FLOOD", "LEARNING", "RESOLVE", "QOS",
+        "NAME", "VNI", "SUBNETS", "MTU", "FLOOD", "LEARNING", "RESOLVE", "SNAT", "DHCP", "QOS",
     ]);
     for network in networks {
         table.row([
@@ -146,6 +146,8 @@ fn table(networks: &[NetworkView]) -> Table {
             network.flood.to_string(),
             if network.learning { "on" } else { "off" }.to_owned(),
             network.resolve.to_string(),
+            network.snat.to_string(),
+            if network.dhcp { "on" } else { "off" }.to_owned(),
             or_dash(network.qos.as_ref()),
         ]);
     }

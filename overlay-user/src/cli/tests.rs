@@ -203,8 +203,8 @@ async fn verbs_print_tables_for_people() {
         ),
         (
             "network ls",
-            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE     QOS\n\
-             blue   42    7.7.7.0/24   auto   none    off        proactive   -\n",
+            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE     SNAT   DHCP   QOS\n\
+             blue   42    7.7.7.0/24   auto   none    off        proactive   none   off    -\n",
         ),
         ("network rm blue", "network blue removed\n"),
         (
@@ -250,8 +250,8 @@ async fn verbs_print_tables_for_people() {
         ("network rm nope", "there is no network nope\n"),
         (
             "network set blue --mtu 1400 --learning on",
-            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE     QOS\n\
-             blue   42    7.7.7.0/24   1400   none    on         proactive   -\n",
+            "NAME   VNI   SUBNETS      MTU    FLOOD   LEARNING   RESOLVE     SNAT   DHCP   QOS\n\
+             blue   42    7.7.7.0/24   1400   none    on         proactive   none   off    -\n",
         ),
         (
             "vtep rm vtep-10.0.0.9 10.0.0.99",

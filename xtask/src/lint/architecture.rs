@@ -55,7 +55,10 @@ pub(super) const IMPORTS: [(&str, &str); 25] = [
         "program::refusal",
         "program::frame program::maps ebpf::rule ebpf::abi",
     ),
-    ("program::exit", "program::frame program::maps ebpf::abi"),
+    (
+        "program::exit",
+        "program::frame program::maps ebpf::rule ebpf::abi",
+    ),
     (
         "program::ports",
         "program::frame program::maps ebpf::rule ebpf::abi",

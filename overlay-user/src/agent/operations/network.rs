@@ -12,9 +12,10 @@ use crate::{
         server::{Handle, Outcome},
     },
     model::{
-        AUTO_VNI, Change, Name, Network, NetworkRef, NetworkSettings, QosSubject, Vni, VniChoice,
-        VtepAddr, free_vni,
+        AUTO_VNI, Change, Dhcp, Name, Network, NetworkRef, NetworkSettings, QosSubject,
+        Resource as _, Snat, SnatChoice, Vni, VniChoice, VtepAddr, free_vni,
     },
+    reconcile::mirror::Mirror,
     registry::{RegistryError, Scope},
 };
 
@@ -90,11 +91,8 @@ impl Handle<SetNetwork> for Agent {
             changes.extend(self.binding_change(subject, qos.into_option()).await?);
         }
         self.commit(&changes).await?;
-        let qos = self.qos_at(&QosSubject::Network(network.vni)).await;
-        Ok(NetworkView {
-            qos,
-            ..network.into()
-        })
+        let view = self.observer.view().await;
+        Ok(view_of(network, &view.mirror))
     }
 }
 
@@ -102,13 +100,28 @@ impl Handle<ListNetworks> for Agent {
     async fn handle(&self, _: ListNetworks) -> Outcome<ListNetworks> {
         let view = self.observer.view().await;
         let networks = view.mirror.networks().cloned();
-        let qos = |vni| view.mirror.qos_at(&QosSubject::Network(vni));
         Ok(networks
-            .map(|network| NetworkView {
-                qos: qos(network.vni).map(|qos| qos.name),
-                ..network.into()
-            })
+            .map(|network| view_of(network, &view.mirror))
             .collect())
+    }
+}
+
+/// A network with what other objects say of it.
+fn view_of(network: Network, mirror: &Mirror) -> NetworkView {
+    let vni = network.vni;
+    let snat = mirror.object(&Snat::id(vni.into())).and_then(Snat::known);
+    let dhcp = mirror.object(&Dhcp::id(vni.into())).and_then(Dhcp::known);
+    NetworkView {
+        snat: match snat {
+            None => SnatChoice::None,
+            Some(Snat { pool: None, .. }) => SnatChoice::Host,
+            Some(Snat {
+                pool: Some(pool), ..
+            }) => SnatChoice::Pool(pool),
+        },
+        dhcp: dhcp.is_some_and(|dhcp| dhcp.on),
+        qos: mirror.qos_at(&QosSubject::Network(vni)).map(|qos| qos.name),
+        ..network.into()
     }
 }
 

@@ -92,21 +92,20 @@ impl Page {
              advertise and reply of DHCPv6, router_advertisement, or ignored (malformed, or for somebody else)",
             (reading.dhcp.iter()).map(|(kind, count)| ([("type", (*kind).to_owned())], *count)),
         );
-        for (place, name, help) in [
-            (
-                0,
-                "overlay_pool_used_blocks",
-                "Blocks of ports that endpoints of all hosts have of a pool",
-            ),
-            (1, "overlay_pool_blocks", "Blocks of ports that a pool has"),
-        ] {
-            let samples = reading.pools.iter();
-            page.gauges(
-                name,
-                help,
-                samples.map(|(pool, blocks)| ([("pool", pool.to_string())], blocks[place])),
-            );
-        }
+        let pools = |value: fn(&[u64; 2]) -> u64| {
+            let pools = reading.pools.iter();
+            pools.map(move |(pool, blocks)| ([("pool", pool.to_string())], value(blocks)))
+        };
+        page.gauges(
+            "overlay_pool_used_blocks",
+            "Blocks of ports that endpoints of all hosts have of a pool",
+            pools(|[used, _]| *used),
+        );
+        page.gauges(
+            "overlay_pool_blocks",
+            "Blocks of ports that a pool has",
+            pools(|[_, blocks]| *blocks),
+        );
         if let Some(datapath) = &reading.datapath {
             page.datapath(datapath);
             page.traffic(&datapath.traffic);
