@@ -19,7 +19,7 @@ use crate::plan::{self, Plan, Step};
 use crate::report::Report;
 use crate::statistics::{Sample, Samples};
 use crate::underlay::Offloads;
-use crate::{control, latency};
+use crate::{control, latency, outside};
 
 /// Measures the overlay against the kernel's VXLAN + bridge and the bare underlay.
 ///
@@ -69,6 +69,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["rounds", "seconds", "only", "modes", "underlay"])]
     latency: bool,
 
+    /// Measure routing and address translation instead, against the kernel's and the overlay within a network.
+    #[arg(long, conflicts_with_all = ["only", "modes", "latency", "control"])]
+    outside: bool,
+
     /// Measure the control plane instead: many endpoints, many agents, and misses.
     #[arg(
         long,
@@ -103,15 +107,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return if args.check { latency.check() } else { Ok(()) };
     }
 
+    let conditions = Conditions {
+        cores: Cores::choose()?,
+        window: Duration::from_secs(args.seconds.into()),
+    };
+    if args.outside {
+        let offloads = chosen(&args.underlay, [Offloads::On, Offloads::Off]);
+        let outside = outside::measure(&agent, args.rounds, &offloads, &conditions)?;
+        print!("{}", outside.markdown());
+        outside.write(&args.out)?;
+        eprintln!("outside.json and outside.md are in {}", args.out.display());
+        return if args.check { outside.check() } else { Ok(()) };
+    }
+
     let plan = Plan {
         rounds: args.rounds,
         offloads: chosen(&args.underlay, Offloads::ALL),
         groups: chosen(&args.only, Group::ALL),
         modes: chosen(&args.modes, Mode::ALL),
-    };
-    let conditions = Conditions {
-        cores: Cores::choose()?,
-        window: Duration::from_secs(args.seconds.into()),
     };
     let machine = Machine::look()?;
     let lab = Lab::build(&plan.modes, &agent)?;

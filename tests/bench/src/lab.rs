@@ -16,6 +16,7 @@
 
 mod kernel;
 mod overlay;
+mod ways;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -30,6 +31,7 @@ use overlay::Agents;
 use overlay_lab::interrupt;
 use overlay_lab::netns::{self, Netns, OwnedNetns, try_ip};
 use overlay_lab::process;
+pub(crate) use ways::{Way, Ways};
 
 /// Every namespace and instance of a run starts so.
 pub(super) const PREFIX: &str = "bd-";

@@ -12,6 +12,7 @@ mod lab;
 mod latency;
 mod machine;
 mod measure;
+mod outside;
 mod plan;
 mod quick;
 mod report;

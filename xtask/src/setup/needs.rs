@@ -153,7 +153,7 @@ pub(super) const ALL: &[Need] = needs! {
         Debian(&["netsniff-ng"]);
     "ethtool", [Demo, Test, Bench], "switches the underlay's offloads",
         Debian(&["ethtool"]);
-    "nft", [Test], "drops and forwards packets in namespaces of the lab",
+    "nft", [Test, Bench], "drops, forwards and translates packets in namespaces of the lab",
         Debian(&["nftables"]);
     "jq", [Demo, Test, Kernels], "reads the JSON of tools in scripts",
         Debian(&["jq"]);
