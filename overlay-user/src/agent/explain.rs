@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::task::spawn_blocking;
-
 use super::{
     api::{ErrorKind, Fate, OperationError, Step},
     service::{Agent, names_of},
@@ -220,16 +218,15 @@ impl Agent {
         }
     }
 
-    /// Loads the programs that tell, on a thread that may wait, and has something done with them.
+    /// Loads the programs that tell, and has something done with them.
     async fn trace<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Tracing) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, OperationError> {
         let tracer: Arc<dyn Tracer> = Arc::clone(&self.tracer);
-        let work = spawn_blocking(move || work(&mut tracer.tracing()?));
-        work.await
-            .map_err(|error| OperationError::new(ErrorKind::Internal, error))?
-            .map_err(OperationError::from)
+        self.maps
+            .wait_for(move || work(&mut tracer.tracing()?))
+            .await
     }
 }
 

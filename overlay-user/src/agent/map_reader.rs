@@ -35,13 +35,21 @@ impl MapReader {
         &self,
         question: impl FnOnce(&dyn Datapath) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, OperationError> {
+        let datapath = Arc::clone(&self.datapath);
+        self.wait_for(move || question(&*datapath)).await
+    }
+
+    /// What another part of the kernel's side answers, likewise.
+    pub(super) async fn wait_for<T: Send + 'static>(
+        &self,
+        question: impl FnOnce() -> Result<T, DatapathError> + Send + 'static,
+    ) -> Result<T, OperationError> {
         let asking = async {
             // Kept until the kernel has answered, whether or not somebody still waits for it.
             let place = Arc::clone(&self.places).acquire_owned().await.ok();
-            let datapath = Arc::clone(&self.datapath);
             let asked = spawn_blocking(move || {
                 let _place = place;
-                question(&*datapath)
+                question()
             });
             asked.await
         };

@@ -43,7 +43,7 @@ fn a_network_has_the_keys_of_the_contract() {
         json!({
             "name": "blue", "vni": 42, "subnets": ["7.7.7.0/24"],
             "mtu": 0, "flood": "none", "learning": false, "resolve": "proactive",
-            "qos": null,
+            "snat": "none", "dhcp": false, "qos": null,
         })
     );
 }

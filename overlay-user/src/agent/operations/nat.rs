@@ -132,10 +132,7 @@ impl Agent {
         ask: impl FnOnce(&dyn Translator) -> Result<T, DatapathError> + Send + 'static,
     ) -> Result<T, OperationError> {
         let translator = std::sync::Arc::clone(&self.translator);
-        let asked = tokio::task::spawn_blocking(move || ask(&*translator)).await;
-        asked
-            .map_err(|error| OperationError::new(ErrorKind::Internal, error))?
-            .map_err(OperationError::from)
+        self.maps.wait_for(move || ask(&*translator)).await
     }
 }
 
