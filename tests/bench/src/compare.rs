@@ -36,6 +36,10 @@ Examples:
   cargo xtask bench --out docs/bench --check             what docs/benchmarks.md shows
   cargo xtask bench --control --out docs/bench           the control plane's part of it"
 )]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(crate) struct Args {
     /// How often everything is measured; medians are over the rounds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
