@@ -192,7 +192,7 @@ pub(super) const ALL: &[Need] = needs! {
         if runs("turnserver"),
         Debian(&[
             "libevent-extra-2.1-7", "libevent-openssl-2.1-7", "libevent-pthreads-2.1-7", "libhiredis0.14",
-            "libmariadb3", "libpq5",
+            "libmariadb3", "libpq5", "libsqlite3-0",
         ]);
     "setpriv", [Test], "starts the agent with the capabilities of its service alone",
         Debian(&["util-linux"]);
