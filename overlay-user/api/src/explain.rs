@@ -1,6 +1,6 @@
 //! What the programs do with a packet of an endpoint's, and why.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -153,20 +153,5 @@ impl Fate {
     #[must_use]
     pub const fn is_good(self) -> bool {
         !matches!(self, Self::Refused | Self::Dropped | Self::Passed)
-    }
-}
-
-impl fmt::Display for Fate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Delivered => "delivered",
-            Self::Tunnelled => "tunnelled",
-            Self::Left => "left",
-            Self::Answered => "answered",
-            Self::Punted => "punted",
-            Self::Refused => "refused",
-            Self::Dropped => "dropped",
-            Self::Passed => "passed",
-        })
     }
 }

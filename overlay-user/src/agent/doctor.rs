@@ -49,7 +49,7 @@ const POLL: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_secs(1);
 /// Rows that are left out, and are told of one by one.
 const ROWS: usize = 20;
-/// A map that is so full wants a larger one soon, percent.
+/// A map or a pool that is so full wants a larger one soon, percent.
 const NEARLY_FULL: u64 = 85;
 
 /// What an examination brought to light.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, sync::Arc, time::
 
 use super::{
     api::{ErrorKind, Fate, OperationError, Step},
+    ping::refused,
     service::{Agent, names_of},
 };
 use crate::{
@@ -113,7 +114,7 @@ impl Agent {
         let view = self.observer.view().await;
         Here {
             node: self.config.node.clone(),
-            endpoints: names_of(&view).endpoints.into_iter().collect(),
+            endpoints: names_of(&view).endpoints,
         }
     }
 
@@ -350,10 +351,6 @@ fn outcome(here: &Here, frame: &[u8], traced: &Traced) -> (Fate, Option<String>,
             (Fate::Left, None, format!("leaves by the uplink: {becomes}"))
         }
     }
-}
-
-fn refused(message: impl std::fmt::Display) -> OperationError {
-    OperationError::new(ErrorKind::Refused, message)
 }
 
 fn to_hex(bytes: &[u8]) -> String {

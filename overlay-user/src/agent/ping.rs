@@ -460,7 +460,7 @@ fn rand_id() -> u64 {
     super::sightings::Ids::default().next()
 }
 
-fn refused(message: impl std::fmt::Display) -> OperationError {
+pub(super) fn refused(message: impl std::fmt::Display) -> OperationError {
     OperationError::new(ErrorKind::Refused, message)
 }
 

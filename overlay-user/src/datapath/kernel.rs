@@ -24,7 +24,7 @@ use super::{
     attach::{self, Hook},
     calls::Calls,
     echo,
-    features::{self, classifier},
+    features::{self, DecapFlags, classifier},
     inject::{self, inject},
     log, map_handle,
     maps::Maps,
@@ -49,6 +49,8 @@ pub struct Kernel {
     pub(super) settings: DatapathSettings,
     pub(super) pins: Pins,
     pub(super) hook: Hook,
+    /// What this kernel can do beside what every one can.
+    pub(super) decap: DecapFlags,
     /// Misses that came out of the ring and found no place in their network's queue.
     lost_misses: Arc<AtomicU64>,
     /// Frames for the agent, likewise.
@@ -136,6 +138,7 @@ impl Kernel {
             settings,
             pins,
             hook,
+            decap,
             lost_misses: Arc::default(),
             lost_punts: Arc::default(),
             injector,

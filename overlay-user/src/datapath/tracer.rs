@@ -26,7 +26,7 @@ mod rows;
 /// Of `linux/pkt_cls.h`.
 const TC_ACT_SHOT: u32 = 2;
 const TC_ACT_REDIRECT: u32 = 7;
-/// The longest frame that a run gives back: one page of the kernel's, and none of the agent's is near it.
+/// The longest frame that a run gives back: far longer than any of the agent's.
 const LONGEST: usize = 2048;
 
 /// Where frames can be traced.
@@ -46,8 +46,7 @@ pub struct Tracing {
 
 impl Tracer for Kernel {
     fn tracing(&self) -> Result<Tracing, DatapathError> {
-        let decap = features::probe(&mut object::parse_for_probes()?)?;
-        let mut ebpf = object::open_traced(&self.settings, &self.pins, decap)?;
+        let mut ebpf = object::open_traced(&self.settings, &self.pins, self.decap)?;
         let calls = calls::load(&mut ebpf)?;
         for name in [program::ENDPOINT_INGRESS, program::UNDERLAY_INGRESS] {
             object::load(&mut ebpf, name)?;

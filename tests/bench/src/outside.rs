@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::lab::{Way, Ways};
 use crate::machine::Machine;
 use crate::measure::{Conditions, Measure, Metric};
+use crate::plan::rotated;
 use crate::statistics::Summary;
 use crate::underlay::Offloads;
 
@@ -88,18 +89,12 @@ pub(super) fn measure(
     let machine = Machine::look()?;
     let ways = Ways::build(agent)?;
     let mut values: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
-    for round in 0..rounds {
-        eprintln!("round {} of {rounds}", round + 1);
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
         for &setting in offloads {
             ways.set_offloads(setting)?;
             for measure in MEASURES {
-                let first = usize::try_from(round).unwrap_or_default() % Way::ALL.len();
-                let turn = Way::ALL
-                    .into_iter()
-                    .cycle()
-                    .skip(first)
-                    .take(Way::ALL.len());
-                for way in turn {
+                for way in rotated(&Way::ALL, round) {
                     let readings = measure.run(ways.pair(way)?, conditions);
                     let readings = readings
                         .with_context(|| format!("{}, {}", way.title(), measure.title()))?;

@@ -67,7 +67,8 @@ fn overhead(measure: Measure) -> Duration {
     })
 }
 
-fn rotated<T: Copy>(items: &[T], round: u32) -> impl Iterator<Item = T> {
+/// The items, of which another one is the first in each round; rounds are from 1.
+pub(super) fn rotated<T: Copy>(items: &[T], round: u32) -> impl Iterator<Item = T> {
     let first = usize::try_from(round - 1).unwrap_or_default();
     items
         .iter()

@@ -48,6 +48,15 @@ impl World {
         Self { fixture, world }
     }
 
+    /// With a pool of four addresses, by which blue gets out.
+    fn shared() -> Self {
+        let world = Self::new("");
+        world.agent().does("pool create public --ip 203.0.113.8/30");
+        world.share("public");
+        until("blue gets out", || world.blue().pings(OUTSIDE, "-c 1 -W 1"));
+        world
+    }
+
     fn agent(&self) -> &Agent {
         &self.fixture.agents[0]
     }
@@ -199,10 +208,7 @@ fn an_endpoint_that_uses_up_its_ports_is_told_and_nothing_leaves_untranslated() 
 
 #[test]
 fn a_port_keeps_its_external_one_through_the_agents_death_and_restart() {
-    let mut world = World::new("");
-    world.agent().does("pool create public --ip 203.0.113.8/30");
-    world.share("public");
-    until("blue gets out", || world.blue().pings(OUTSIDE, "-c 1 -W 1"));
+    let mut world = World::shared();
     let before = external_port(&world, world.blue(), 4000);
     assert!(
         before.ip().to_string().starts_with("203.0.113."),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use super::{DoctorView, Finding};
+use super::{DoctorView, Finding, NEARLY_FULL};
 use crate::{
     agent::outside::WayOut,
     model::{Name, Outside, OutsideFlow, PortMapping, Resource as _, Router, RouterPort},
@@ -15,8 +15,6 @@ pub(super) fn is_wanted(view: &View) -> bool {
     routers.any(|router| router.outside != Outside::None)
 }
 
-/// A pool of which so much is taken wants more addresses soon, percent.
-const NEARLY_TAKEN: u64 = 85;
 /// So many conversations of an external address without one answer are no accident.
 const UNANSWERED: usize = 8;
 
@@ -24,7 +22,7 @@ const UNANSWERED: usize = 8;
 pub(super) fn judge_pools(found: &mut DoctorView, pools: &BTreeMap<Name, [u64; 2]>) {
     for (pool, [used, blocks]) in pools {
         let subject = format!("pool {pool}");
-        if used * 100 < blocks * NEARLY_TAKEN {
+        if used * 100 < blocks * NEARLY_FULL {
             found.pass(subject);
             continue;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use etherparse::{
@@ -199,13 +199,13 @@ fn told(frame: &[u8]) -> Option<String> {
     Some(match packet.transport? {
         TransportSlice::Tcp(tcp) => format!(
             "tcp {} > {}",
-            (source, tcp.source_port()).told(),
-            (destination, tcp.destination_port()).told()
+            SocketAddr::new(source, tcp.source_port()),
+            SocketAddr::new(destination, tcp.destination_port())
         ),
         TransportSlice::Udp(udp) => format!(
             "udp {} > {}",
-            (source, udp.source_port()).told(),
-            (destination, udp.destination_port()).told()
+            SocketAddr::new(source, udp.source_port()),
+            SocketAddr::new(destination, udp.destination_port())
         ),
         TransportSlice::Icmpv4(icmp) => {
             let what = match (icmp.type_u8(), icmp.code_u8()) {
@@ -250,16 +250,6 @@ fn told_of_icmpv6(icmp: &Icmpv6Slice<'_>, source: IpAddr, destination: IpAddr) -
         (128, ..) => format!("icmp6 echo request {source} > {destination}"),
         (129, ..) => format!("icmp6 echo reply {source} > {destination}"),
         (kind, code, _) => format!("icmp6 type {kind} code {code} {source} > {destination}"),
-    }
-}
-
-trait Told {
-    fn told(self) -> String;
-}
-
-impl Told for (IpAddr, u16) {
-    fn told(self) -> String {
-        std::net::SocketAddr::from(self).to_string()
     }
 }
 

@@ -10,11 +10,10 @@ use crate::{
             WithoutBlockView,
         },
         server::{Handle, Outcome},
-        service::Agent,
+        service::{Agent, names_of},
     },
     datapath::{DatapathError, Translator},
     model::{Block, BlockKey, BlockUse, Name, OutsideHistory, Owner, Resource as _, SharedAddress},
-    reconcile::View,
 };
 
 impl Handle<ListNat> for Agent {
@@ -29,7 +28,7 @@ impl Handle<ListNat> for Agent {
         let blocks = blocks.filter(|block| {
             is_wanted(&block.endpoint) && (filter.pool.is_none() || block.pool == filter.pool)
         });
-        let names = interfaces(&view);
+        let names = names_of(&view).endpoints;
         let name = |ifindex| names.get(&ifindex).cloned();
         let mappings = mappings.into_iter().map(|it| MappingView {
             protocol: protocol(it.protocol),
@@ -82,7 +81,7 @@ impl Handle<ListFlows> for Agent {
     async fn handle(&self, filter: ListFlows) -> Outcome<ListFlows> {
         let flows = self.translate(Translator::flows).await?.into_iter();
         let view = self.observer.view().await;
-        let names = interfaces(&view);
+        let names = names_of(&view).endpoints;
         let flows = flows.map(|flow| FlowView {
             protocol: protocol(flow.protocol),
             endpoint: flow
@@ -134,14 +133,6 @@ impl Agent {
         let translator = std::sync::Arc::clone(&self.translator);
         self.maps.wait_for(move || ask(&*translator)).await
     }
-}
-
-/// The names of this host's endpoints by their interfaces.
-fn interfaces(view: &View) -> BTreeMap<u32, Name> {
-    let ready = view.ready();
-    ready
-        .map(|(name, ifindex)| (ifindex, name.clone()))
-        .collect()
 }
 
 fn protocol(number: u8) -> String {

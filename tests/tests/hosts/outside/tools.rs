@@ -77,10 +77,7 @@ fn turnutils_natdiscovery_finds_independent_mappings_and_the_filtering_asked_for
 
 #[test]
 fn traces_of_every_kind_show_the_gateway_and_get_there() {
-    let world = World::new("");
-    world.agent().does("pool create public --ip 203.0.113.8/30");
-    world.share("public");
-    until("blue gets out", || world.blue().pings(OUTSIDE, "-c 1 -W 1"));
+    let world = World::shared();
     for options in ["-U -p 33434", "-I", "-T -p 80"] {
         let trace = world.blue().run(
             "traceroute",
@@ -153,11 +150,7 @@ fn connections_pass_with_each_offload_on_and_off() {
 
 #[test]
 fn a_hundred_megabytes_arrive_as_they_were_sent() {
-    let world = World::new("");
-    let agent = world.agent();
-    agent.does("pool create public --ip 203.0.113.8/30");
-    world.share("public");
-    until("blue gets out", || world.blue().pings(OUTSIDE, "-c 1 -W 1"));
+    let world = World::shared();
     // Both directions at once; each byte is compared.
     std::thread::scope(|scope| {
         scope.spawn(|| traffic::tcp(world.blue(), &world.world, OUTSIDE, 100 << 20));
