@@ -14,6 +14,7 @@ mod external;
 mod fdb;
 mod feature;
 mod gro;
+mod hop;
 mod miss;
 mod nat;
 mod neighbor;
@@ -38,6 +39,7 @@ pub use external::External;
 pub use fdb::{FdbEntry, FdbKey};
 pub use feature::Feature;
 pub use gro::GroState;
+pub use hop::{Edition, Hop};
 pub use miss::{Meter, MeterKey, MissEvent, MissKey, Negative};
 pub use nat::{
     BlockEntry, BlockKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, MappingEntry, MappingKey,
@@ -132,6 +134,8 @@ maps! {
     NETWORKS = "networks": u32 => NetworkEntry,
     /// Until when the agent vouches for the VTEPs' next hops: one value, nanoseconds of `CLOCK_MONOTONIC`.
     LEASE = "lease": u32 => u64,
+    /// What the rows of the tables above belong to: one value of [`Edition`].
+    EDITION = "edition": u32 => u64,
     /// The VXLAN device that does what the programs can't, by slot of [`External`].
     EXTERNAL = "external": u32 => u32,
     /// Per-CPU counters by [`DropReason`] number.

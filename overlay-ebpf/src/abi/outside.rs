@@ -14,11 +14,12 @@ pub struct UplinkEntry {
     pub mac: [u8; 6],
     /// Zero.
     pub reserved: [u8; 2],
-    /// The router of all that is not on its link, order of the wire. Zero: the kernel's routing table is asked.
+    /// The router of all that is not on its link, order of the wire. Zero: the kernel's routing table is asked for that.
     pub next_hop: [u8; 4],
     /// The address of its link's subnet, order of the wire.
     pub subnet: [u8; 4],
-    /// The bits of an address that are the subnet's, order of the wire. What is in it is on the link.
+    /// The bits of an address that are the subnet's, order of the wire: what is in it is on the link. Zero: the kernel's
+    /// routing table is asked for each packet.
     pub mask: [u8; 4],
 }
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::MissEvent;
+use super::{EndpointEntry, MissEvent};
 
 /// The one value of `scratch`, which the programs keep for themselves: each CPU's, for as long as it has a frame.
 #[repr(C)]
@@ -22,8 +22,15 @@ pub struct Scratch {
     pub opened: u32,
     /// For `nat_error`: 1 if the error comes from outside.
     pub is_inbound: u32,
+    /// For `route` and what continues it: the row of the endpoint that sent the packet.
+    pub from: EndpointEntry,
+    /// For `to_outside`: 1 if the packet's destination is an external address of an endpoint's.
+    pub is_hairpin: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-super::assert_layout!(Scratch, 80, {
-    miss: 0, limit: 56, vni: 60, error: 64, router: 68, opened: 72, is_inbound: 76
+super::assert_layout!(Scratch, 144, {
+    miss: 0, limit: 56, vni: 60, error: 64, router: 68, opened: 72, is_inbound: 76,
+    from: 80, is_hairpin: 136, reserved: 140
 });

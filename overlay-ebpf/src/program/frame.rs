@@ -333,10 +333,16 @@ impl Frame {
     pub fn require(&mut self, len: usize) -> Result<(), DropReason> {
         let is_there =
             self.ctx.data() + len <= self.ctx.data_end() || self.ctx.pull_data(len as u32).is_ok();
-        // Bounds that were read on one of the ways here are to be read anew: the verifier does not know what the
-        // compiler makes of both.
-        compiler_fence(Ordering::SeqCst);
+        self.reread_bounds();
         is_there.then_some(()).ok_or(DropReason::Truncated)
+    }
+
+    /// Has the frame's bounds read anew that were read on one of several ways to here: the verifier does not know what the
+    /// compiler makes of both.
+    #[inline(always)]
+    #[expect(clippy::unused_self, reason = "it says whose bounds are meant")]
+    pub fn reread_bounds(&mut self) {
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// The header at `offset`. `Truncated`: the frame, or what [`Self::require`] asked for, ends

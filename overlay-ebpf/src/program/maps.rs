@@ -16,7 +16,7 @@ use overlay_ebpf::{
     abi::{
         BlockEntry, BlockKey, Call, Counter, DECAP_L4_UDP, DropPace, DropReason, DropSample,
         EchoEvent, EndpointDropKey, EndpointEntry, External, FdbEntry, FdbKey, Feature, FloatEntry,
-        FloatKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, GroState, MappingEntry,
+        FloatKey, FlowEntry, FlowKey, FragmentEntry, FragmentKey, GroState, Hop, MappingEntry,
         MappingKey, Meter, MeterKey, MissEvent, MissKey, NatBlock, NatChain, NatPort, Negative,
         NeighborEntry, NeighborKey, NetworkEntry, OutsideEntry, OutsideKey, PathEntry, RouteEntry,
         RouteKey, RouterPortEntry, Scratch, Table, Traffic, UplinkEntry, VtepEntry, VtepKey,
@@ -44,6 +44,7 @@ macro_rules! lookup {
 
 mod atomic;
 mod drops;
+mod hop;
 mod meter;
 mod nat;
 mod outside;
@@ -56,9 +57,10 @@ mod trace;
 mod trace;
 
 pub use drops::{count_drop, count_endpoint_drop, note_refusal, with_drop_pace, with_drop_sample};
+pub use hop::{edition, known_hop, remember_hop};
 pub use meter::{MeterProgress, add_to_counter, meter, meter_progress};
 pub use nat::*;
-pub use outside::{Reached, float, outside, prefix_outside, reached_from_outside, uplink};
+pub use outside::{Reached, float, is_external, outside, prefix_outside, reached_from_outside, uplink};
 pub use punt::{punt, with_cpu_punts};
 pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route, router_port};
 
@@ -133,6 +135,12 @@ static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 4096> = LruHashMap::new
 
 #[btf_map(name = "lease")]
 static LEASE: Array<u64, 1> = Array::new();
+
+#[btf_map(name = "edition")]
+static EDITION: Array<u64, 1> = Array::new();
+
+#[btf_map(name = "hops")]
+static HOPS: PerCpuArray<Hop, { Hop::SLOTS as usize }> = PerCpuArray::new();
 
 #[btf_map(name = "external")]
 static EXTERNAL: Array<u32, { External::SLOTS as usize }> = Array::new();
@@ -413,8 +421,13 @@ pub fn next_hop(ip: [u8; 4]) -> Option<[u8; 4]> {
 /// A next hop that the agent vouches for now.
 #[inline(always)]
 fn current_next_hop(ip: [u8; 16]) -> Option<[u8; 4]> {
-    let lease = LEASE.get(0).copied().unwrap_or_default();
-    ipv4(ip).filter(|_| now() < lease).map(u32::to_ne_bytes)
+    ipv4(ip).filter(|_| has_lease()).map(u32::to_ne_bytes)
+}
+
+/// Whether the agent vouches for next hops now.
+#[inline(always)]
+pub fn has_lease() -> bool {
+    now() < LEASE.get(0).copied().unwrap_or_default()
 }
 
 /// The IPv4 address that is mapped into an IPv6 one, as it lies in memory.
@@ -458,6 +471,21 @@ pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> Option<T> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: as in `count_drop`; nothing else refers to the slot while `work` runs, which ends before this does.
     Some(work(unsafe { &mut *scratch }))
+}
+
+/// Keeps an endpoint's row for the programs that continue.
+#[inline(always)]
+pub fn keep_endpoint(from: &EndpointEntry, router: u32) {
+    with_scratch(|scratch| {
+        scratch.from = *from;
+        scratch.router = router;
+    });
+}
+
+/// The row that [`keep_endpoint`] kept for the frame.
+#[inline(always)]
+pub fn kept_endpoint() -> Option<EndpointEntry> {
+    with_scratch(|scratch| scratch.from)
 }
 
 /// Lends this CPU's memory of packets out of tunnels.

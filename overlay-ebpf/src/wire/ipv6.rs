@@ -127,6 +127,19 @@ pub const fn mapped_halves(ip: [u8; 4]) -> [u64; 2] {
     [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])]
 }
 
+/// The IPv4 address that is mapped into an IPv6 one, order of the wire; the reverse of [`mapped_halves`].
+#[must_use]
+#[inline(always)]
+pub const fn mapped_in([high, low]: [u64; 2]) -> Option<[u8; 4]> {
+    let [zero, also_zero, one, also_one, a, b, c, d] = low.to_ne_bytes();
+    let prefix = u32::from_ne_bytes([zero, also_zero, one, also_one]);
+    if high == 0 && prefix == u32::from_ne_bytes([0, 0, 0xff, 0xff]) {
+        Some([a, b, c, d])
+    } else {
+        None
+    }
+}
+
 /// Whether the address is an IPv4 one mapped into IPv6 (RFC 4291 section 2.5.5.2).
 #[must_use]
 #[inline(always)]

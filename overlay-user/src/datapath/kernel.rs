@@ -100,6 +100,7 @@ impl Kernel {
         let resized = ResizedTables::take(&pins, &settings)?;
         let mut ebpf = object::open(&settings, &pins, decap)?;
         let mut maps = Maps::take(&mut ebpf)?;
+        maps.open_edition()?;
         maps.adopt(&resized)?;
         maps.restore_numbering()?;
         for older in &older {
@@ -109,6 +110,7 @@ impl Kernel {
             // What an earlier version left has no numbers yet.
             maps.restore_numbering()?;
         }
+        maps.close_edition()?;
         let pinned = PinnedMaps::open(&pins)?;
         let calls = Calls::load(&mut ebpf, &pins)?;
         for name in restore::PROGRAMS {
@@ -183,6 +185,19 @@ impl Kernel {
     }
 }
 
+impl State {
+    /// Writes rows. What the programs remember of the old ones ends before, and they remember nothing in between.
+    fn in_new_edition(
+        &mut self,
+        write: impl FnOnce(&mut Maps) -> Result<(), DatapathError>,
+    ) -> Result<(), DatapathError> {
+        let opened = self.maps.open_edition();
+        let written = write(&mut self.maps);
+        // A row that was not written is no reason to remember: the others are.
+        opened.and(written).and(self.maps.close_edition())
+    }
+}
+
 impl Datapath for Kernel {
     fn tables(&self) -> Result<Tables, DatapathError> {
         self.state().maps.tables()
@@ -193,7 +208,7 @@ impl Datapath for Kernel {
     }
 
     fn write(&self, put: &Tables, remove: &Tables) -> Result<(), DatapathError> {
-        self.state().maps.write(put, remove)
+        self.state().in_new_edition(|maps| maps.write(put, remove))
     }
 
     fn add(
@@ -201,7 +216,8 @@ impl Datapath for Kernel {
         fdb: &BTreeMap<FdbKey, FdbRow>,
         neighbors: &BTreeMap<NeighborKey, NeighborRow>,
     ) -> Result<(), DatapathError> {
-        self.state().maps.add(fdb, neighbors)
+        self.state()
+            .in_new_edition(|maps| maps.add(fdb, neighbors))
     }
 
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {

@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError, RingBuf},
 };
-use overlay_ebpf::abi::{self, External, map};
+use overlay_ebpf::abi::{self, Edition, External, map};
 use uuid::Uuid;
 
 use super::{
@@ -29,6 +29,7 @@ pub(super) struct Maps {
     tables: BpfTables,
     paths: Array<MapData, abi::PathEntry>,
     lease: Array<MapData, u64>,
+    edition: Array<MapData, u64>,
     external: Array<MapData, u32>,
     pub(super) counts: Counts,
     pub(super) nat: NatMaps,
@@ -45,6 +46,7 @@ impl Maps {
             tables: BpfTables::take(ebpf)?,
             paths: typed(ebpf, map::PATHS)?,
             lease: typed(ebpf, map::LEASE)?,
+            edition: typed(ebpf, map::EDITION)?,
             external: typed(ebpf, map::EXTERNAL)?,
             counts: Counts::take(ebpf)?,
             nat: NatMaps::take(ebpf)?,
@@ -271,6 +273,25 @@ impl Maps {
 
     pub(super) fn small_tables(&self) -> Result<Tables, DatapathError> {
         self.tables.small(&self.numbering)
+    }
+
+    /// Has the programs remember nothing while rows are written, and forget what they remembered before. An agent that dies
+    /// meanwhile leaves it so.
+    pub(super) fn open_edition(&mut self) -> Result<(), DatapathError> {
+        self.change_edition(Edition::opened)
+    }
+
+    /// Lets them remember again.
+    pub(super) fn close_edition(&mut self) -> Result<(), DatapathError> {
+        self.change_edition(Edition::closed)
+    }
+
+    fn change_edition(&mut self, change: impl FnOnce(u64) -> u64) -> Result<(), DatapathError> {
+        let held = self.edition.get(&0, 0);
+        let held = held.map_err(|error| failed("read", map::EDITION, &error))?;
+        self.edition
+            .set(0, change(held), 0)
+            .map_err(|error| failed("write to", map::EDITION, &error))
     }
 
     /// Removes, then writes. What frames are let in by goes last in and first out, so that a row

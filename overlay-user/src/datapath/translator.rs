@@ -50,10 +50,15 @@ impl Translator for Kernel {
         let Some(uplink) = uplink else {
             return state.maps.nat.set_uplink(abi::UplinkEntry::zeroed());
         };
+        let way = uplink.way;
+        let router = way.and_then(|way| way.router);
         let entry = abi::UplinkEntry {
             ifindex: uplink.ifindex,
             mtu: uplink.mtu,
             mac: uplink.mac.octets(),
+            next_hop: router.map_or([0; 4], |ip| ip.octets()),
+            subnet: way.map_or([0; 4], |way| way.subnet.network().octets()),
+            mask: way.map_or([0; 4], |way| way.subnet.netmask().octets()),
             ..abi::UplinkEntry::zeroed()
         };
         state.maps.nat.set_uplink(entry)?;

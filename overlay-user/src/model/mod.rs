@@ -76,5 +76,5 @@ pub use table::{
     RouteWay, RouterPortRow, Row, Rows, Tables, Traffic, VtepPath, VtepRow,
 };
 pub use trace::{Ingress, Traced, TracedForward, TracedStep, TracedVerdict};
-pub use translation::{BlockUse, OutsideFlow, PortMapping, Swept, Uplink};
+pub use translation::{BlockUse, OutsideFlow, PortMapping, Swept, Uplink, UplinkWay};
 pub use vtep::{Vtep, VtepAddr};

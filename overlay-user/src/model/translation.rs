@@ -17,6 +17,18 @@ pub struct Uplink {
     pub mac: Mac,
     /// Its first IPv4 address with its subnet; `None`: it has none.
     pub address: Option<Ipv4Net>,
+    /// Where IPv4 packets go that leave by it. `None`: that is more than one subnet and one router, and the kernel is to
+    /// be asked for each packet.
+    pub way: Option<UplinkWay>,
+}
+
+/// Where IPv4 packets go that leave by an uplink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UplinkWay {
+    /// What is on the link.
+    pub subnet: Ipv4Net,
+    /// Who has all else; `None`: nobody.
+    pub router: Option<Ipv4Addr>,
 }
 
 /// What of an endpoint's block is in use.

@@ -37,6 +37,7 @@ mod route;
 mod state_dir;
 mod underlay;
 mod uplink;
+mod uplink_way;
 mod vxlan;
 mod watch;
 

@@ -82,6 +82,17 @@ impl Netlink {
             .await
     }
 
+    /// Asks for all of a kind, if that is no more than so many. `None`: it is more, and the socket lists nothing else from
+    /// now on.
+    pub(super) async fn list_at_most(
+        &self,
+        message: RouteNetlinkMessage,
+        most: usize,
+    ) -> io::Result<Option<Vec<Payload>>> {
+        self.on_thread(move |socket| socket.list_at_most(&message, most))
+            .await
+    }
+
     async fn on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut NetlinkSocket) -> io::Result<T> + Send + 'static,

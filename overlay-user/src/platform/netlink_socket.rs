@@ -97,7 +97,29 @@ impl NetlinkSocket {
         listed
     }
 
+    /// Asks for all of a kind, if that is no more than so many; `None`: it is more, or changes just now. The kernel still has
+    /// the others to give then: the socket lists nothing else.
+    pub(super) fn list_at_most(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        most: usize,
+    ) -> io::Result<Option<Vec<Payload>>> {
+        let answer = self.exchange_up_to(message.clone(), NLM_F_DUMP, most)?;
+        let is_whole = answer.messages.len() <= most && !answer.is_interrupted;
+        Ok(is_whole.then_some(answer.messages))
+    }
+
     fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
+        self.exchange_up_to(message, flags, usize::MAX)
+    }
+
+    /// Gives up with more messages than `most`.
+    fn exchange_up_to(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        most: usize,
+    ) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags | NLM_F_REQUEST;
@@ -111,7 +133,8 @@ impl NetlinkSocket {
         let mut answer = Answer::default();
         loop {
             let datagram = self.receive(Instant::now() + ANSWER_TIMEOUT)?;
-            if answer.take(&datagram, self.sequence)? == Progress::Done {
+            let progress = answer.take(&datagram, self.sequence)?;
+            if progress == Progress::Done || answer.messages.len() > most {
                 return Ok(answer);
             }
         }

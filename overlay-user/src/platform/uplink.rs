@@ -5,7 +5,7 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use ipnet::{IpNet, Ipv4Net};
 use tokio::fs;
 
-use super::{Context as _, Linux, PlatformError, underlay};
+use super::{Context as _, Linux, PlatformError, underlay, uplink_way};
 use crate::model::{IfName, Mac, Uplink};
 
 /// The ports that the kernel gives to no socket that does not ask for them.
@@ -29,6 +29,7 @@ impl Linux {
             mtu: link.mtu,
             mac: Mac::try_from(mac).map_err(|error| PlatformError::Refused(error.to_string()))?,
             address: own.map(|address| address.net).find_map(ipv4),
+            way: uplink_way::of(&host, link.index).await?,
         })
     }
 }

@@ -50,7 +50,7 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 31] {
+fn shapes() -> [MapShape; 32] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
@@ -78,6 +78,7 @@ fn shapes() -> [MapShape; 31] {
         shape!(map::FRAGMENTS, FragmentKey => FragmentEntry, BPF_MAP_TYPE_LRU_HASH),
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),
         shape!(map::LEASE, u32 => u64, BPF_MAP_TYPE_ARRAY),
+        shape!(map::EDITION, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::EXTERNAL, u32 => u32, BPF_MAP_TYPE_ARRAY),
         shape!(map::DROPS, u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY),
         shape!(map::DROP_SAMPLES, u32 => DropSample, BPF_MAP_TYPE_PERCPU_ARRAY),
@@ -503,6 +504,7 @@ fn the_objects_maps_are_those_of_the_abi() {
             [
                 "AYA_LOGS",
                 "gro",
+                "hops",
                 "scratch",
                 "calls",
                 "drop_pace",

@@ -8,6 +8,7 @@ use crate::{
     datapath::{Datapath, Settings},
     frames::{self, Tunnel},
     network::{BLUE, CYAN, GREEN},
+    outside, router,
 };
 
 /// Runs of each program, object and frame.
@@ -22,9 +23,14 @@ fn what_a_packet_costs_with_each_of_some_objects() {
     let load = |file: &&str| {
         let mut datapath = Datapath::load_object(&fs::read(file).unwrap(), Settings::default());
         datapath.hold_lease();
+        router::join(&mut datapath);
+        outside::connect(&mut datapath);
+        datapath.set_edition(2);
         datapath
     };
     let mut datapaths: Vec<Datapath> = files.iter().map(load).collect();
+    let far = router::by_gateway(router::ORANGE);
+    let peer = router::by_gateway(outside::PEER);
     let received = |inner| Tunnel::to_this_host(inner).frame();
     let table = [
         ("sent, IPv4", ENDPOINT_INGRESS, frames::udp4(&BLUE, &GREEN)),
@@ -40,6 +46,9 @@ fn what_a_packet_costs_with_each_of_some_objects() {
             UNDERLAY_INGRESS,
             received(frames::udp6(&GREEN, &BLUE)),
         ),
+        ("routed, IPv4", ENDPOINT_INGRESS, frames::udp4(&BLUE, &far)),
+        ("routed, IPv6", ENDPOINT_INGRESS, frames::udp6(&BLUE, &far)),
+        ("SNAT", ENDPOINT_INGRESS, frames::udp4(&BLUE, &peer)),
     ];
     for (what, program, frame) in table {
         let mut times = vec![Vec::with_capacity(ROUNDS); files.len()];

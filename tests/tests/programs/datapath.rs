@@ -246,6 +246,14 @@ impl Datapath {
         lease.set(0, u64::MAX, 0).unwrap();
     }
 
+    /// Names the edition that the rows belong to, where the object knows any.
+    pub(crate) fn set_edition(&mut self, edition: u64) {
+        if let Some(map) = self.ebpf.map_mut(map::EDITION) {
+            let mut map: Array<_, u64> = map.try_into().unwrap();
+            map.set(0, edition, 0).unwrap();
+        }
+    }
+
     /// Runs a program on a frame. An error says how it broke the datapath's promise, or that the
     /// kernel failed to run it.
     pub(crate) fn run(

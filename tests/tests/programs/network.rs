@@ -248,6 +248,11 @@ pub(crate) fn resolve_on_demand(ebpf: &mut Ebpf) {
     insert(ebpf, map::NETWORKS, &[(VNI, network)]);
 }
 
+pub(crate) fn remove<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str, key: &K) {
+    let mut map: HashMap<_, K, V> = ebpf.map_mut(name).unwrap().try_into().unwrap();
+    map.remove(key).unwrap();
+}
+
 pub(crate) fn insert<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str, rows: &[(K, V)]) {
     let mut map: HashMap<_, K, V> = ebpf.map_mut(name).unwrap().try_into().unwrap();
     for (key, value) in rows {

@@ -32,7 +32,7 @@ use crate::{
     datapath::{Case, Datapath, Outcome, classifier},
     frames::{ETH, Tunnel, arp_reply, arp_request, patched, source_port, udp6},
     network::{BLUE, CYAN, Endpoint, GREEN, GREEN_VTEP, LOOPBACK, VNI, id_of, insert, mapped},
-    router::{self, GATEWAY, ROUTER, error4},
+    router::{self, GATEWAY, ROUTER, by_gateway, error4},
 };
 
 mod rfc;
@@ -42,7 +42,7 @@ const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0x22];
 
 /// Somebody outside.
-const PEER: Endpoint = outside([198, 51, 100, 9]);
+pub(crate) const PEER: Endpoint = outside([198, 51, 100, 9]);
 /// Somebody else outside.
 const STRANGER: Endpoint = outside([198, 51, 100, 66]);
 /// The address that endpoints share.
@@ -62,14 +62,6 @@ const fn outside(ipv4: [u8; 4]) -> Endpoint {
     }
 }
 
-/// The endpoint as it is addressed by way of the gateway.
-fn by_gateway(to: Endpoint) -> Endpoint {
-    Endpoint {
-        mac: GATEWAY.mac,
-        ..to
-    }
-}
-
 /// What comes from outside is addressed to the uplink, whose MAC the programs do not mind.
 fn by_uplink(to: Endpoint) -> Endpoint {
     // The harness's device has no MAC of its own: what is for it has all zeros.
@@ -78,6 +70,12 @@ fn by_uplink(to: Endpoint) -> Endpoint {
 
 fn connected() -> Datapath {
     let mut datapath = router::joined();
+    connect(&mut datapath);
+    datapath
+}
+
+/// Gives the router of [`router::join`] a way out, and endpoints what they have outside.
+pub(crate) fn connect(datapath: &mut Datapath) {
     let ebpf = &mut datapath.ebpf;
     let mut uplink: Array<_, UplinkEntry> = ebpf.map_mut(map::UPLINK).unwrap().try_into().unwrap();
     let entry = UplinkEntry {
@@ -109,8 +107,7 @@ fn connected() -> Datapath {
         };
         insert(ebpf, map::OUTSIDE, &[(key, entry)]);
     }
-    share(&mut datapath, OutsideEntry::SHARED, 0);
-    datapath
+    share(datapath, OutsideEntry::SHARED, 0);
 }
 
 /// Gives blue a block of ports of an address of this kind.

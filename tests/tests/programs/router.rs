@@ -5,6 +5,8 @@
 //!          gateway 7.7.7.1, fd00::1                  gateway 8.8.8.1, fd08::1
 //! ```
 
+use std::slice;
+
 use aya::{
     Ebpf,
     maps::lpm_trie::{Key, LpmTrie},
@@ -14,6 +16,10 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type, IpHeaders, Ipv4Extensions, Ipv4Header, PacketBuilder,
     icmpv4::{DestUnreachableHeader, TimeExceededCode},
     icmpv6, ip_number,
+};
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
 };
 use overlay_ebpf::abi::{
     Counter, DropReason, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry, RouteEntry,
@@ -26,7 +32,7 @@ use crate::{
         ETH, Tunnel, arp_reply, arp_request, fragment4, ipv4, ipv6, patched, solicitation,
         source_link_layer_address, source_port, udp4, udp4_of, udp6, udp6_of,
     },
-    network::{BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, MTU, VNI, insert, mapped},
+    network::{BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, MTU, VNI, insert, mapped, remove},
 };
 
 pub(crate) const ROUTER: u32 = 9;
@@ -45,7 +51,7 @@ pub(crate) const GATEWAY: Endpoint = Endpoint {
 /// Behind the router, on this host.
 const LIME: Endpoint = far(4);
 /// Behind the router, behind green's VTEP.
-const ORANGE: Endpoint = far(3);
+pub(crate) const ORANGE: Endpoint = far(3);
 /// Routes on for others.
 const HOP: Endpoint = far(9);
 /// Of that network, and nobody.
@@ -64,7 +70,7 @@ const fn far(number: u8) -> Endpoint {
 }
 
 /// The endpoint as it is addressed by way of the gateway.
-const fn by_gateway(to: Endpoint) -> Endpoint {
+pub(crate) const fn by_gateway(to: Endpoint) -> Endpoint {
     Endpoint { mac: MAC, ..to }
 }
 
@@ -112,6 +118,12 @@ pub(crate) fn insert_route(ebpf: &mut Ebpf, key: RouteKey, bits: u32, entry: Rou
 
 pub(crate) fn joined() -> Datapath {
     let mut datapath = Datapath::load(Settings::default());
+    join(&mut datapath);
+    datapath
+}
+
+/// Joins blue's network with another one by a router.
+pub(crate) fn join(datapath: &mut Datapath) {
     let ebpf = &mut datapath.ebpf;
     let network = NetworkEntry {
         mtu: FAR_MTU.into(),
@@ -174,7 +186,6 @@ pub(crate) fn joined() -> Datapath {
     add_route(ebpf, mapped([10, 66, 0, 0]), 112, blackhole, 0, [0; 16]);
     add_route(ebpf, ip6(0x66, 0), 64, blackhole, 0, [0; 16]);
     datapath.hold_lease();
-    datapath
 }
 
 /// The frame as the router passes it on: a hop less, from its own MAC.
@@ -259,6 +270,71 @@ fn packets_to_the_gateway_go_on_in_the_destinations_network() {
     }
     datapath.check(ENDPOINT_INGRESS, &table);
     assert_eq!(datapath.counter(Counter::RouterForwarded), 6);
+}
+
+#[test]
+fn a_hop_is_remembered_for_as_long_as_the_edition_of_the_rows_stays() {
+    let mut datapath = joined();
+    stay_on_this_cpu();
+    let key = FdbKey::new(FAR_VNI, ORANGE.mac);
+    for frame in [
+        udp4(&BLUE, &by_gateway(ORANGE)),
+        udp6(&BLUE, &by_gateway(ORANGE)),
+    ] {
+        let there = Case::redirect("there", frame.clone(), tunnelled(&routed(&frame, &ORANGE)));
+        let nowhere = Case::drop("nowhere", frame, DropReason::DestinationUnknown);
+        let mut check_after = |edition, is_remembered| {
+            insert(
+                &mut datapath.ebpf,
+                map::FDB,
+                &[(key, GREEN_VTEP.remote(GENERATION))],
+            );
+            datapath.set_edition(edition);
+            datapath.check(ENDPOINT_INGRESS, slice::from_ref(&there));
+            remove::<_, FdbEntry>(&mut datapath.ebpf, map::FDB, &key);
+            let expected = if is_remembered { &there } else { &nowhere };
+            datapath.check(ENDPOINT_INGRESS, slice::from_ref(expected));
+        };
+        // None yet, one that the agent writes in, one that it closed.
+        for (edition, is_remembered) in [(0, false), (1, false), (2, true)] {
+            check_after(edition, is_remembered);
+        }
+        // The rows of the next one are not those that the hop is remembered by.
+        for edition in [3, 4] {
+            datapath.set_edition(edition);
+            datapath.check(ENDPOINT_INGRESS, slice::from_ref(&nowhere));
+        }
+    }
+}
+
+#[test]
+fn a_remembered_hop_takes_no_packet_further_than_it_may_go() {
+    let mut datapath = joined();
+    stay_on_this_cpu();
+    datapath.set_edition(2);
+    let frame = udp4(&BLUE, &by_gateway(ORANGE));
+    let there = tunnelled(&routed(&frame, &ORANGE));
+    let last = patched_ttl(frame.clone());
+    let time = Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit);
+    let over = error4(&last, SHORT4, time);
+    let long = udp4_of(&BLUE, &by_gateway(ORANGE), usize::from(FAR_MTU) + 1);
+    let too_big = DestUnreachableHeader::FragmentationNeeded {
+        next_hop_mtu: FAR_MTU,
+    };
+    let too_big = error4(&long, LONG, Icmpv4Type::DestinationUnreachable(too_big));
+    let table = [
+        Case::redirect("there", frame, there),
+        Case::redirect("hop limit", last, over),
+        Case::redirect("too big", long, too_big),
+    ];
+    datapath.check(ENDPOINT_INGRESS, &table);
+}
+
+/// Each CPU remembers by itself.
+fn stay_on_this_cpu() {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &here).unwrap();
 }
 
 /// Behind the router, in none of its networks.

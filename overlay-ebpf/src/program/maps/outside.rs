@@ -5,6 +5,7 @@ use overlay_ebpf::{
         FloatEntry, FloatKey, OutsideEntry, OutsideKey, RouteEntry, RouteKey, Table, UplinkEntry,
     },
     rule::nptv6::{self, Prefix},
+    wire::ipv6,
 };
 
 use super::{FLOATS, Key, OUTSIDE, UPLINK, route, trace};
@@ -30,6 +31,15 @@ lookup! {
 #[inline(always)]
 pub fn outside(ip: [u8; 4]) -> Option<OutsideEntry> {
     outside_entry(OutsideKey { ip })
+}
+
+/// Whether an address is one that endpoints have outside. The host's own is not.
+#[inline(always)]
+pub fn is_external(address: [u64; 2]) -> bool {
+    match ipv6::mapped_in(address) {
+        Some(ip) => outside(ip).is_some_and(|entry| entry.kind != OutsideEntry::HOST),
+        None => reached_from_outside(address).is_some(),
+    }
 }
 
 /// The external address that an endpoint has for its own; order of the wire.

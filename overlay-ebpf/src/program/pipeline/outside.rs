@@ -44,9 +44,8 @@ pub fn run_out(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropR
 
 #[inline(always)]
 fn sent(frame: &mut Frame, subject: &mut Subject) -> Result<(EndpointEntry, Packet), DropReason> {
-    let ifindex = frame.ifindex();
-    let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
-    subject.is_of(ifindex);
+    let from = maps::kept_endpoint().ok_or(DropReason::EndpointUnknown)?;
+    subject.is_of(frame.ifindex());
     subject.is_in(from.vni);
     let eth = eth::Header::parse(frame.header(0)?);
     let packet = Packet::parse(frame, eth)?;
@@ -95,22 +94,16 @@ fn leave(
 ) -> Result<Action, DropReason> {
     let volume = count::volume(&packet.segments(frame));
     count::sent(from, volume);
-    let destination = packet.destination(frame)?;
-    if packet.l3 == L3::Ipv4 {
-        let ip = packet.destination_ipv4(frame)?;
-        if maps::outside(ip).is_some_and(|entry| entry.kind != OutsideEntry::HOST) {
-            maps::count_event(Counter::OutsideHairpin);
-            return Err(maps::continue_with(Call::FromOutside, frame));
-        }
-        let uplink = maps::uplink().ok_or(DropReason::NoUplink)?;
-        return outside::send(frame, translated, &uplink, Some(ip));
-    }
-    if maps::reached_from_outside(destination).is_some() {
+    if maps::with_scratch(|scratch| scratch.is_hairpin) == Some(1) {
         maps::count_event(Counter::OutsideHairpin);
         return Err(maps::continue_with(Call::FromOutside, frame));
     }
     let uplink = maps::uplink().ok_or(DropReason::NoUplink)?;
-    outside::send(frame, translated, &uplink, None)
+    let destination = match packet.l3 {
+        L3::Ipv4 => Some(packet.destination_ipv4(frame)?),
+        _ => None,
+    };
+    outside::send(frame, translated, &uplink, destination)
 }
 
 /// Gives a flow its external port, and has the packet sent: the way that [`run_out`] sends it.

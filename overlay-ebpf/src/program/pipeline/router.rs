@@ -1,7 +1,8 @@
 //! The stages that a packet to a gateway passes, in their order.
 
+use bytemuck::Zeroable as _;
 use overlay_ebpf::{
-    abi::{Call, Counter, DropReason, EndpointEntry, RouteEntry},
+    abi::{Call, Counter, DropReason, Edition, EndpointEntry, FdbEntry, Hop, RouteEntry},
     rule::{icmp::IcmpError, mtu as rule, route},
     wire::eth::{self, Mac},
 };
@@ -21,34 +22,85 @@ use crate::{
 /// The sender's host does all of it; the receiver's sees a frame of its own network (asymmetric routing).
 #[inline(always)]
 pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReason> {
-    let ifindex = frame.ifindex();
-    let from = maps::endpoint(ifindex).ok_or(DropReason::EndpointUnknown)?;
-    subject.is_of(ifindex);
+    let from = maps::kept_endpoint().ok_or(DropReason::EndpointUnknown)?;
+    subject.is_of(frame.ifindex());
     subject.is_in(from.vni);
     let eth = eth::Header::parse(frame.header(0)?);
     let packet = Packet::parse(frame, eth)?;
     let destination = packet.destination(frame)?;
-    let refuse = |error| Err(refusal::refuse(frame, &from, error, 0));
     let router = maps::with_scratch(|scratch| scratch.router).unwrap_or(0);
+    let hop = match maps::known_hop(router, destination) {
+        Some(hop) => hop,
+        None => match find(frame, &packet, &from, router, destination)? {
+            Step::Next(hop) => hop,
+            Step::Done(action) => return Ok(action),
+        },
+    };
+    frame.reread_bounds();
+    if !hop::is_left(frame, &packet)? {
+        return Err(refusal::refuse(frame, &from, IcmpError::HopLimit, 0));
+    }
+    frame.reread_bounds();
+    if hop.kind == Hop::INSIDE {
+        forward(frame, packet, &from, &hop, subject)
+    } else {
+        Err(leave(frame, &packet, &from, &hop))
+    }
+}
+
+/// What a route makes of a packet.
+enum Step {
+    /// It goes on.
+    Next(Hop),
+    /// It was answered.
+    Done(Action),
+}
+
+/// Looks up where a packet goes on, which is remembered.
+#[inline(always)]
+fn find(
+    frame: &mut Frame,
+    packet: &Packet,
+    from: &EndpointEntry,
+    router: u32,
+    destination: [u64; 2],
+) -> Result<Step, DropReason> {
+    let edition = maps::edition().unwrap_or(Edition::NONE);
+    let refuse = |error| Err(refusal::refuse(frame, from, error, 0));
     let Some(route) = maps::route(router, destination) else {
         return refuse(IcmpError::NoRoute);
     };
     let next = match route.kind {
-        RouteEntry::LOCAL => return gateway::answer(frame, &packet, &from),
+        RouteEntry::LOCAL => return gateway::answer(frame, packet, from).map(Step::Done),
         _ if !route::is_routable(destination) => return refuse(IcmpError::NoRoute),
         RouteEntry::CONNECTED => destination,
         RouteEntry::VIA => maps::next_hop_of(&route),
-        RouteEntry::OUTSIDE => return Err(leave(frame, &packet, &from)),
+        RouteEntry::OUTSIDE => [0; 2],
         _ => return refuse(IcmpError::Prohibited),
     };
-    if !hop::is_left(frame, &packet)? {
+    let mut hop = Hop {
+        destination,
+        edition,
+        router,
+        ..Hop::zeroed()
+    };
+    if route.kind == RouteEntry::OUTSIDE {
+        hop.kind = if maps::is_external(destination) {
+            Hop::EXTERNAL
+        } else {
+            Hop::OUTSIDE
+        };
+        maps::remember_hop(&hop);
+        return Ok(Step::Next(hop));
+    }
+    if !hop::is_left(frame, packet)? {
         return refuse(IcmpError::HopLimit);
     }
     let Some(neighbor) = maps::neighbor(route.vni, next) else {
-        return Err(no_neighbor(frame, &from, route.vni, next));
+        return Err(no_neighbor(frame, from, route.vni, next));
     };
     let Some(target) = maps::fdb_used(route.vni, Mac::new(neighbor.mac)) else {
-        let requester = Requester::of_endpoint(ifindex, &from).in_network(route.vni);
+        let requester = Requester::of_endpoint(frame.ifindex(), from).in_network(route.vni);
         return Err(miss::of_mac(
             requester,
             Mac::new(neighbor.mac),
@@ -56,44 +108,65 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
         ));
     };
     let network = maps::network(route.vni).ok_or(DropReason::VniUnknown)?;
+    hop.kind = Hop::INSIDE;
+    hop.vni = route.vni;
+    hop.mac = neighbor.mac;
+    hop.mtu = network.mtu;
+    hop.target = target;
+    // The use of what ages is noted by each packet.
+    if target.flags & FdbEntry::AGES == 0 {
+        maps::remember_hop(&hop);
+    }
+    Ok(Step::Next(hop))
+}
+
+/// Sends a packet on to an endpoint.
+#[inline(always)]
+fn forward(
+    frame: &mut Frame,
+    packet: Packet,
+    from: &EndpointEntry,
+    hop: &Hop,
+    subject: &mut Subject,
+) -> Result<Action, DropReason> {
     let segments = packet.segments(frame);
     let longest = segments.longest_packet(frame);
-    mtu::check(frame, &from, longest, rule::limit(network.mtu, 0))?;
+    mtu::check(frame, from, longest, rule::limit(hop.mtu, 0))?;
     hop::take(frame, &packet)?;
     let packet = Packet {
         eth: eth::Header {
-            destination: Mac::new(neighbor.mac),
-            source: eth.destination,
-            ether_type: eth.ether_type,
+            destination: Mac::new(hop.mac),
+            source: packet.eth.destination,
+            ether_type: packet.eth.ether_type,
         },
         ..packet
     };
     packet.eth.emit(frame.header_mut(0)?);
     maps::count_event(Counter::RouterForwarded);
     let volume = count::volume(&segments);
-    if let Some(ifindex) = target.interface() {
-        meter::received(frame, &target).inspect_err(|_| {
-            subject.is_in(route.vni);
+    if let Some(ifindex) = hop.target.interface() {
+        meter::received(frame, &hop.target).inspect_err(|_| {
+            subject.is_in(hop.vni);
             subject.is_for(ifindex);
         })?;
-        let action = deliver::from_endpoint(frame, &target, ifindex)?;
-        count::sent(&from, volume);
-        count::received(&target, volume);
+        let action = deliver::from_endpoint(frame, &hop.target, ifindex)?;
+        count::sent(from, volume);
+        count::received(&hop.target, volume);
         return Ok(action);
     }
     let way = endpoint::Way {
-        vni: route.vni,
-        mtu: network.mtu,
-        target: &target,
+        vni: hop.vni,
+        mtu: hop.mtu,
+        target: &hop.target,
     };
-    let action = endpoint::to_vtep(frame, &packet, &from, &way, longest)?;
-    count::sent(&from, volume);
+    let action = endpoint::to_vtep(frame, &packet, from, &way, longest)?;
+    count::sent(from, volume);
     Ok(action)
 }
 
 /// Has a packet sent out of the overlay, by a program of its own.
 #[inline(always)]
-fn leave(frame: &mut Frame, packet: &Packet, from: &EndpointEntry) -> DropReason {
+fn leave(frame: &mut Frame, packet: &Packet, from: &EndpointEntry, hop: &Hop) -> DropReason {
     let longest = packet.segments(frame).longest_packet(frame);
     let Some(uplink) = maps::uplink() else {
         return refusal::refuse(frame, from, IcmpError::NoUplink, 0);
@@ -101,12 +174,13 @@ fn leave(frame: &mut Frame, packet: &Packet, from: &EndpointEntry) -> DropReason
     if let Err(reason) = mtu::check(frame, from, longest, uplink.mtu) {
         return reason;
     }
-    match hop::spend(frame, packet) {
-        Ok(true) => {}
-        Ok(false) => return refusal::refuse(frame, from, IcmpError::HopLimit, 0),
-        Err(reason) => return reason,
+    if let Err(reason) = hop::take(frame, packet) {
+        return reason;
     }
-    maps::with_scratch(|scratch| scratch.opened = 0);
+    maps::with_scratch(|scratch| {
+        scratch.opened = 0;
+        scratch.is_hairpin = u32::from(hop.kind == Hop::EXTERNAL);
+    });
     maps::continue_with(Call::ToOutside, frame)
 }
 

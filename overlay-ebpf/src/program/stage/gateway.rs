@@ -28,7 +28,7 @@ pub fn divert(frame: &Frame, packet: &Packet, from: &EndpointEntry) -> Result<()
     }
     match maps::router_port(from.vni) {
         Some(port) if Mac::new(port.mac) == packet.eth.destination => {
-            maps::with_scratch(|scratch| scratch.router = port.router);
+            maps::keep_endpoint(from, port.router);
             Err(maps::continue_with(Call::Route, frame))
         }
         _ => Ok(()),

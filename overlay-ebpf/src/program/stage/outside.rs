@@ -116,12 +116,12 @@ pub fn send(
 fn next_hop(uplink: &UplinkEntry, destination: [u8; 4]) -> Option<[u8; 4]> {
     let [router, subnet, mask, ip] =
         [uplink.next_hop, uplink.subnet, uplink.mask, destination].map(u32::from_ne_bytes);
-    if router == 0 {
+    if mask == 0 || !maps::has_lease() {
         return None;
     }
     if ip & mask == subnet {
         Some(destination)
     } else {
-        Some(uplink.next_hop)
+        (router != 0).then_some(uplink.next_hop)
     }
 }

@@ -4,6 +4,7 @@ mod blocks;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::pending,
     net::Ipv4Addr,
     ops::RangeInclusive,
     sync::Arc,
@@ -11,8 +12,8 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 pub(in crate::agent) use blocks::{Host, Known, NoBlock};
@@ -20,16 +21,18 @@ pub(in crate::agent) use blocks::{Host, Known, NoBlock};
 use crate::{
     datapath::Translator,
     model::{
-        Block, BlockKey, BlockUse, Change, Float, IfName, Name, Pool, Resource as _, SharedAddress,
+        Block, BlockKey, BlockUse, Change, Float, IfName, Mac, Name, Pool, Resource as _, SharedAddress,
         Uplink, Vni,
     },
-    platform::{self, Linux},
+    platform::{self, Linux, Platform as _},
     reconcile::{Observer, View, mirror::Mirror, writer::on_kernel},
     registry::{Registry, RegistryError},
 };
 
 /// How often it looks.
 const TURN: Duration = Duration::from_millis(500);
+/// How long the routes may take to settle after one of them changed.
+const ROUTES_SETTLE: Duration = Duration::from_millis(10);
 /// How often what is over is swept.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long the registry may take over a claim.
@@ -89,6 +92,8 @@ struct Memory {
     idle: BTreeMap<BlockKey, Instant>,
     /// Floats that are here and were told of.
     announced: BTreeSet<Ipv4Addr>,
+    /// Where they were told of: the uplink's index and MAC.
+    device: Option<(u32, Mac)>,
     swept: Option<Instant>,
     /// The blocks that endpoints of this host had at the last look.
     held: BTreeMap<BlockKey, Block>,
@@ -98,15 +103,36 @@ struct Memory {
 impl Keeper {
     /// Runs as long as the agent.
     pub(in crate::agent) async fn run(self) {
+        tokio::join!(self.follow_uplink(), self.keep());
+    }
+
+    /// Looks at the uplink from time to time, and when routes change. What else is kept may wait for the registry; this may
+    /// not, since packets go the way that it finds.
+    async fn follow_uplink(&self) {
+        let mut turns = interval(TURN);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = None;
+        loop {
+            if changes.is_none() {
+                changes = self.platform.route_changes().await.ok();
+            }
+            tokio::select! {
+                _ = turns.tick() => {}
+                changed = heard(&mut changes) => if changed {
+                    // Many come at once.
+                    sleep(ROUTES_SETTLE).await;
+                },
+            }
+            self.look_at_uplink().await;
+        }
+    }
+
+    async fn keep(&self) {
         let mut memory = Memory::default();
         let mut turns = interval(TURN);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
-            let is_new = self.look_at_uplink().await;
-            if is_new {
-                memory.announced.clear();
-            }
             self.keep_blocks(&mut memory).await;
             self.announce(&mut memory).await;
             if memory.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
@@ -118,8 +144,7 @@ impl Keeper {
         }
     }
 
-    /// Looks at the uplink; `true`: it is another one, or there again.
-    async fn look_at_uplink(&self) -> bool {
+    async fn look_at_uplink(&self) {
         let looked = timeout(LOOK_TIMEOUT, self.platform.uplink(&self.uplink)).await;
         let found = match looked {
             Ok(Ok(uplink)) => {
@@ -132,17 +157,16 @@ impl Keeper {
                     .err()
                     .map_or(error.to_string(), |error| error.to_string()))
             }
-            // A look that failed says nothing about the interface.
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer of the kernel within {LOOK_TIMEOUT:?}")),
+            Ok(Err(error)) => Err(self.doubt_way(error.to_string())),
+            Err(_) => {
+                Err(self.doubt_way(format!("no answer of the kernel within {LOOK_TIMEOUT:?}")))
+            }
         };
-        let mut is_new = false;
         self.way_out.send_if_modified(|held| {
             let (uplink, problem) = match &found {
                 Ok(uplink) => (Some(*uplink), None),
                 Err(problem) => (None, Some(problem.clone())),
             };
-            is_new = uplink.is_some() && held.uplink != uplink;
             let changed = held.uplink != uplink || held.problem != problem;
             if changed && let Some(problem) = &problem {
                 tracing::warn!(problem, "there is no way out");
@@ -150,7 +174,22 @@ impl Keeper {
             (held.uplink, held.problem) = (uplink, problem);
             changed
         });
-        is_new
+    }
+
+    /// A look that failed says nothing about the interface. Where packets go that leave by it, the kernel is asked for each
+    /// from now on.
+    fn doubt_way(&self, problem: String) -> String {
+        let held = self.way_out.borrow().uplink;
+        if let Some(uplink) = held.filter(|uplink| uplink.way.is_some()) {
+            let doubted = Uplink {
+                way: None,
+                ..uplink
+            };
+            if let Err(error) = on_kernel(|| self.translator.set_uplink(Some(&doubted))) {
+                tracing::warn!(%error, "the way that packets leave by may be another one by now");
+            }
+        }
+        problem
     }
 
     fn host(&self) -> Host {
@@ -277,7 +316,13 @@ impl Keeper {
 
     /// Tells the uplink's link of floats that have come here.
     async fn announce(&self, memory: &mut Memory) {
-        let Some(uplink) = self.way_out.borrow().uplink else {
+        let found = self.way_out.borrow().uplink;
+        let device = found.map(|uplink| (uplink.ifindex, uplink.mac));
+        if memory.device != device {
+            memory.device = device;
+            memory.announced.clear();
+        }
+        let Some(uplink) = found else {
             return;
         };
         let here: BTreeSet<Ipv4Addr> = {
@@ -293,6 +338,18 @@ impl Keeper {
         }
         memory.announced = here;
     }
+}
+
+/// Waits for a change of routes. `false`: the kernel stopped telling.
+async fn heard(changes: &mut Option<mpsc::Receiver<()>>) -> bool {
+    let Some(receiver) = changes else {
+        return pending().await;
+    };
+    let is_change = receiver.recv().await.is_some();
+    if !is_change {
+        *changes = None;
+    }
+    is_change
 }
 
 /// What is to be changed in the registry.
