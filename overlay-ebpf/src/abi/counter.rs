@@ -91,6 +91,8 @@ counters! {
     NatEarly = 26, "nat_early";
     /// Flows that were answered and found no room in their table: they stay among those that were not.
     NatFlowsFull = 27, "nat_flows_full";
+    /// Flows that were answered and whose endpoint has as many of these as it may: they stay among those that were not.
+    NatFlowsLimited = 28, "nat_flows_limited";
     /// Questions of endpoints to DHCP servers and routers that the agent was told of.
     PuntsRaised = 40, "punts_raised";
     /// Those that it was not told of because its queue was full; their senders ask again.

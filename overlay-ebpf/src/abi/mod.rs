@@ -126,6 +126,8 @@ maps! {
     MAPPINGS = "mappings": MappingKey => MappingEntry,
     /// Flows over mappings that were answered.
     FLOWS = "flows": FlowKey => FlowEntry,
+    /// How many of these an endpoint has, by its number.
+    FLOW_COUNTS = "flow_counts": u32 => u64,
     /// Flows that were not.
     NEW_FLOWS = "new_flows": FlowKey => FlowEntry,
     /// Packets in fragments, of which more is to come.

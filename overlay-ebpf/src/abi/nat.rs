@@ -211,6 +211,9 @@ super::assert_layout!(FlowEntry, 24, { slot: 0, used_s: 4, state: 8, external: 1
 impl FlowEntry {
     /// Entries of each table of flows that the object asks for; the loader sets what the configuration says.
     pub const ENTRIES: usize = 65_536;
+
+    /// Most entries of `flows` that one endpoint has: a quarter, so that it takes three others to fill the table.
+    pub const PER_ENDPOINT: u64 = Self::ENTRIES as u64 / 4;
 }
 
 /// Key of `fragments`: a packet of which more is to come.

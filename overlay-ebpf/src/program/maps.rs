@@ -126,6 +126,9 @@ static MAPPINGS: HashMap<MappingKey, MappingEntry, { FlowEntry::ENTRIES }, NO_PR
 #[btf_map(name = "flows")]
 static FLOWS: HashMap<FlowKey, FlowEntry, { FlowEntry::ENTRIES }, NO_PREALLOC> = HashMap::new();
 
+#[btf_map(name = "flow_counts")]
+static FLOW_COUNTS: Array<u64, { NatChain::SLOTS as usize }> = Array::new();
+
 /// A flood of flows that nobody answers pushes out its like, and no flow that was answered.
 #[btf_map(name = "new_flows")]
 static NEW_FLOWS: LruHashMap<FlowKey, FlowEntry, { FlowEntry::ENTRIES }> = LruHashMap::new();

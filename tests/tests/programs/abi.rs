@@ -50,7 +50,7 @@ macro_rules! shape {
     };
 }
 
-fn shapes() -> [MapShape; 32] {
+fn shapes() -> [MapShape; 33] {
     [
         shape!(map::FDB, FdbKey => FdbEntry, BPF_MAP_TYPE_HASH),
         shape!(map::NEIGHBORS, NeighborKey => NeighborEntry, BPF_MAP_TYPE_HASH),
@@ -74,6 +74,7 @@ fn shapes() -> [MapShape; 32] {
         shape!(map::NAT_CHAINS, u32 => NatChain, BPF_MAP_TYPE_ARRAY),
         shape!(map::MAPPINGS, MappingKey => MappingEntry, BPF_MAP_TYPE_HASH),
         shape!(map::FLOWS, FlowKey => FlowEntry, BPF_MAP_TYPE_HASH),
+        shape!(map::FLOW_COUNTS, u32 => u64, BPF_MAP_TYPE_ARRAY),
         shape!(map::NEW_FLOWS, FlowKey => FlowEntry, BPF_MAP_TYPE_LRU_HASH),
         shape!(map::FRAGMENTS, FragmentKey => FragmentEntry, BPF_MAP_TYPE_LRU_HASH),
         shape!(map::NETWORKS, u32 => NetworkEntry, BPF_MAP_TYPE_HASH),

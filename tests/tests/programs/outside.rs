@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use aya::{
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, MapData},
     programs::{TestRun as _, TestRunOptions},
 };
 use bytemuck::Zeroable as _;
@@ -35,6 +35,7 @@ use crate::{
     router::{self, GATEWAY, ROUTER, by_gateway, error4},
 };
 
+mod full;
 mod rfc;
 
 const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];

@@ -19,7 +19,7 @@ use overlay_ebpf::{
 };
 
 use super::{
-    BLOCKS, FLOWS, FRAGMENTS, MAPPINGS, NAT_BLOCKS, NAT_CHAINS, NAT_PORTS, NEW_FLOWS, atomic, now,
+    BLOCKS, FLOW_COUNTS, FLOWS, FRAGMENTS, MAPPINGS, NAT_BLOCKS, NAT_CHAINS, NAT_PORTS, NEW_FLOWS, atomic, now,
     trace,
 };
 use crate::frame::Socket;
@@ -210,19 +210,57 @@ impl FlowOf {
         NEW_FLOWS.insert(&self.key.0, entry, BPF_ANY as u64).is_ok()
     }
 
-    /// Moves a flow to those that were answered. `false`: they are too many.
+    /// Moves a flow to those that were answered.
     #[inline(always)]
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "a copy on the stack would not be aligned"
     )]
-    pub fn confirm(&self, entry: &FlowEntry) -> bool {
-        if FLOWS.insert(&self.key.0, entry, BPF_ANY as u64).is_err() {
-            return false;
+    pub fn confirm(&self, entry: &FlowEntry) -> Confirmed {
+        if self.held() >= FlowEntry::PER_ENDPOINT as i64 {
+            return Confirmed::Limited;
         }
+        if FLOWS
+            .insert(&self.key.0, entry, BPF_NOEXIST as u64)
+            .is_err()
+        {
+            return match FLOWS.get_ptr_mut(&self.key.0) {
+                Some(_) => Confirmed::Known,
+                None => Confirmed::Full,
+            };
+        }
+        self.count(1);
         let _ = NEW_FLOWS.remove(&self.key.0);
-        true
+        Confirmed::Done
     }
+
+    /// How many flows that were answered the endpoint has.
+    #[inline(always)]
+    fn held(&self) -> i64 {
+        let count = FLOW_COUNTS.get(self.key.0.endpoint.into()).copied();
+        count.unwrap_or(0) as i64
+    }
+
+    #[inline(always)]
+    fn count(&self, more: u64) {
+        if let Some(count) = FLOW_COUNTS.get_ptr_mut(self.key.0.endpoint.into()) {
+            // SAFETY: the verifier knows the pointer and its size; the field is aligned.
+            unsafe { atomic::add(count, more) };
+        }
+    }
+}
+
+/// What became of a flow that was answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It is among its like now.
+    Done,
+    /// It was so before: another CPU was first.
+    Known,
+    /// They are too many.
+    Full,
+    /// Those of its endpoint are.
+    Limited,
 }
 
 impl FlowOf {
@@ -239,7 +277,11 @@ impl FlowOf {
         reason = "a copy on the stack would not be aligned"
     )]
     pub fn remove(&self) -> bool {
-        FLOWS.remove(&self.key.0).is_ok()
+        let is_removed = FLOWS.remove(&self.key.0).is_ok();
+        if is_removed {
+            self.count(1_u64.wrapping_neg());
+        }
+        is_removed
     }
 }
 

@@ -15,7 +15,7 @@ use overlay_ebpf::{
 use crate::{
     exit::{self, Translated},
     frame::{Frame, Ports, Side, Socket, Translation, Transport},
-    maps::{self, FlowOf, FragmentsOf, Inside, Port},
+    maps::{self, Confirmed, FlowOf, FragmentsOf, Inside, Port},
 };
 
 /// Gives a packet of an endpoint's its external source. `None`: its flow is not known.
@@ -181,16 +181,14 @@ fn admit(flow: &FlowOf, port: &Port, held: &NatPort, flags: u8) -> bool {
     if entry.epoch != held.epoch {
         return false;
     }
-    let state = nat::next(entry.state, held.protocol, Direction::In, flags);
-    if state != entry.state {
-        let before = entry.state;
-        entry.state = state;
-        if found.is_new && !flow.confirm(&entry) {
-            maps::count_event(Counter::NatFlowsFull);
-        }
-        if found.advance(before, state) {
-            note_change(port, before, state, found.is_new);
-        }
+    let before = entry.state;
+    let state = nat::next(before, held.protocol, Direction::In, flags);
+    entry.state = state;
+    if found.is_new {
+        confirm(flow, &entry, port, state != before);
+    }
+    if state != before && found.advance(before, state) {
+        note_change(port, before, state, found.is_new);
     }
     if nat::refreshes(held.protocol, Direction::In, flags) {
         let now_s = maps::now_s();
@@ -198,6 +196,22 @@ fn admit(flow: &FlowOf, port: &Port, held: &NatPort, flags: u8) -> bool {
         port.touch(now_s);
     }
     true
+}
+
+/// Moves a flow to those that were answered. From now on its port counts it while it is established. One that finds no room
+/// tries again with each packet, and is counted once.
+#[inline(always)]
+fn confirm(flow: &FlowOf, entry: &FlowEntry, port: &Port, is_first: bool) {
+    match flow.confirm(entry) {
+        Confirmed::Done => {
+            if nat::is_established(entry.state) {
+                port.count_established(true);
+            }
+        }
+        Confirmed::Full if is_first => maps::count_event(Counter::NatFlowsFull),
+        Confirmed::Limited if is_first => maps::count_event(Counter::NatFlowsLimited),
+        Confirmed::Known | Confirmed::Full | Confirmed::Limited => {}
+    }
 }
 
 /// Keeps what a port says of its flows. Flows that were not answered, which may be pushed out unseen, are never

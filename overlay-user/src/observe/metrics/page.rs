@@ -54,7 +54,8 @@ const COUNTERS: [(&str, &str, &str, &str); 8] = [
         "overlay_nat_events_total",
         "event",
         "Address translation here: opened (an external port was given out), early (one ended before its time because its \
-         endpoint ran short of ports) or flows_full (a flow found no room among those that were answered)",
+         endpoint ran short of ports), flows_full (a flow found no room among those that were answered) or \
+         flows_limited (one whose endpoint has as many of these as it may)",
     ),
     (
         "punts_",
