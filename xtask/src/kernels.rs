@@ -27,7 +27,15 @@ use initramfs::Initramfs;
 const KERNELS: [&str; 2] = ["linux-image-cloud-amd64", "linux-image-6.12-cloud-amd64"];
 
 /// Modules that the tests need where they are not built in; modprobe's dependencies come along.
-const MODULES: [&str; 6] = ["veth", "vxlan", "bridge", "sch_ingress", "cls_bpf", "ipv6"];
+const MODULES: [&str; 7] = [
+    "veth",
+    "vxlan",
+    "bridge",
+    "sch_ingress",
+    "sch_fq",
+    "cls_bpf",
+    "ipv6",
+];
 
 /// The host's programs that guest.sh and the tests call beside busybox's. dash, since busybox's own
 /// shell prefers its applets to the programs of the same name.

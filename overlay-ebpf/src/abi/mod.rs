@@ -204,6 +204,9 @@ pub mod program {
     pub const NAT_ERROR: &str = "nat_error";
     /// Run by the agent, never attached: frees ports whose time is over.
     pub const NAT_SWEEP: &str = "nat_sweep";
+    /// TC egress on the underlay device and on the uplink, where these have a queue that holds packets until they are to
+    /// leave.
+    pub const PACE: &str = "pace";
     /// In `calls`: a frame of an endpoint's that the agent answers.
     pub const PUNT: &str = "punt";
     /// Run once by the loader, on a packet of its own: tells whether `bpf_skb_adjust_room` takes

@@ -28,9 +28,11 @@ pub struct Scratch {
     pub is_hairpin: u32,
     /// Zero.
     pub reserved: u32,
+    /// When a frame of an endpoint with a limit is to leave the host, nanoseconds of `CLOCK_MONOTONIC`; 0: at once.
+    pub departure_ns: u64,
 }
 
-super::assert_layout!(Scratch, 144, {
+super::assert_layout!(Scratch, 152, {
     miss: 0, limit: 56, vni: 60, error: 64, router: 68, opened: 72, is_inbound: 76,
-    from: 80, is_hairpin: 136, reserved: 140
+    from: 80, is_hairpin: 136, reserved: 140, departure_ns: 144
 });

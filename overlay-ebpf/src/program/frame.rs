@@ -3,6 +3,7 @@
 //! Headers are borrowed from the frame in place. Everything that moves the packet's memory takes the frame by `&mut`, so
 //! the compiler refuses a reference that would outlive it. Headers that have to are copied into a [`OnStack`].
 
+mod departure;
 mod extension;
 mod slow_path;
 mod translate;

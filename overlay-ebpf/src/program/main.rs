@@ -53,6 +53,7 @@ mod stage {
     pub mod mtu;
     pub mod ndp;
     pub mod outside;
+    pub mod pace;
     pub mod punt;
     pub mod sample;
     pub mod sender;
@@ -142,6 +143,13 @@ pub fn route(ctx: TcContext) -> Action {
 pub fn uplink_ingress(ctx: TcContext) -> Action {
     let (mut frame, subject) = (Frame::new(ctx), Subject::received());
     outside::divert(&mut frame).unwrap_or_else(|reason| dropped(&frame, reason, subject))
+}
+
+/// TC egress on the underlay device and on the uplink: what departs late waits in the interface's queue.
+#[classifier]
+#[inline(always)]
+pub fn pace(ctx: TcContext) -> Action {
+    stage::pace::run(&mut Frame::new(ctx))
 }
 
 /// Continues [`route`]: a packet that leaves the overlay.

@@ -491,6 +491,18 @@ pub fn kept_endpoint() -> Option<EndpointEntry> {
     with_scratch(|scratch| scratch.from)
 }
 
+/// Keeps a frame's departure time for the program that sends it, nanoseconds of `CLOCK_MONOTONIC`; 0: at once.
+#[inline(always)]
+pub fn keep_departure(departure_ns: u64) {
+    with_scratch(|scratch| scratch.departure_ns = departure_ns);
+}
+
+/// The departure time that was kept. `None`: at once.
+#[inline(always)]
+pub fn departure() -> Option<u64> {
+    with_scratch(|scratch| scratch.departure_ns).filter(|departure_ns| *departure_ns != 0)
+}
+
 /// Lends this CPU's memory of packets out of tunnels.
 #[inline(always)]
 pub fn with_gro_state<T>(work: impl FnOnce(&mut GroState) -> T) -> Option<T> {

@@ -87,6 +87,18 @@ pub const fn departure(next: u64, now: u64, meter: &MeterEntry) -> Departure {
     }
 }
 
+/// When a frame leaves the host that departs by both, nanoseconds; 0: at once.
+#[must_use]
+#[inline(always)]
+pub const fn departs_ns(by_bits: &Departure, by_packets: &Departure) -> u64 {
+    let later = if by_bits.late > by_packets.late {
+        by_bits
+    } else {
+        by_packets
+    };
+    if later.late == 0 { 0 } else { later.start / TICKS }
+}
+
 /// What becomes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

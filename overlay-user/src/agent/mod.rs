@@ -39,6 +39,7 @@ pub mod offline;
 pub mod offline_registry;
 mod operations;
 mod outside;
+mod pacing;
 mod paths;
 mod ping;
 mod pinned;
@@ -336,6 +337,13 @@ async fn serve(
         way_out: leaving,
     };
     let outside = tokio::spawn(outside.run());
+    let pacing = pacing::Keeper {
+        platform: Arc::clone(&platform),
+        pacer: Arc::clone(&datapath) as Arc<dyn datapath::Pacer>,
+        observer: observer.clone(),
+        way_out: way_out.clone(),
+    };
+    let pacing = tokio::spawn(pacing.run());
     let answers = Arc::<dhcp::Answers>::default();
     let server = dhcp::Server::new(
         Arc::clone(&datapath) as Arc<dyn Datapath>,
@@ -413,6 +421,7 @@ async fn serve(
     announcing.abort();
     probing.abort();
     outside.abort();
+    pacing.abort();
     answering_dhcp.abort();
     answering.abort();
     giving.abort();

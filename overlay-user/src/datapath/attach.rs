@@ -20,6 +20,7 @@ use fnv::FnvHasher;
 use super::{AttachMode, Before, DatapathError, features::error_chain, pins::unpin};
 
 const INGRESS: TcAttachType = TcAttachType::Ingress;
+const EGRESS: TcAttachType = TcAttachType::Egress;
 
 /// Our place among the filters of a clsact qdisc: a priority of our own, so that replacing never
 /// hits another's filter. "OV" in ASCII.
@@ -60,9 +61,40 @@ impl Hook {
         interface: &str,
         pin: &Path,
     ) -> Result<(), DatapathError> {
+        self.attach_at(INGRESS, program, interface, pin)
+    }
+
+    /// The same at its egress.
+    pub(super) fn attach_egress(
+        self,
+        program: &mut SchedClassifier,
+        interface: &str,
+        pin: &Path,
+    ) -> Result<(), DatapathError> {
+        self.attach_at(EGRESS, program, interface, pin)
+    }
+
+    /// Takes a program off an interface's egress; absent is fine.
+    pub(super) fn detach_egress(self, interface: Option<&str>, pin: &Path) -> Result<(), DatapathError> {
+        unpin(pin)?;
+        match (self.mode, interface) {
+            (AttachMode::Clsact, Some(interface)) => {
+                detach_filter(interface, EGRESS, self.handle)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn attach_at(
+        self,
+        side: TcAttachType,
+        program: &mut SchedClassifier,
+        interface: &str,
+        pin: &Path,
+    ) -> Result<(), DatapathError> {
         match self.mode {
-            AttachMode::Tcx => attach_tcx(program, interface, pin),
-            AttachMode::Clsact => attach_clsact(program, interface, self.handle),
+            AttachMode::Tcx => attach_tcx(program, side, interface, pin),
+            AttachMode::Clsact => attach_clsact(program, side, interface, self.handle),
         }
         .map_err(|cause| DatapathError::Kernel {
             what: format!("can't attach a BPF program to {interface}"),
@@ -157,15 +189,22 @@ fn handle_of(root: &Path) -> TcHandle {
 /// Removes the filters of the instance with this folder of pins from an interface's clsact qdisc;
 /// absent is fine.
 pub(super) fn detach_filters(interface: &str, root: &Path) -> Result<(), DatapathError> {
-    detach_filter(interface, handle_of(root))
+    for side in [INGRESS, EGRESS] {
+        detach_filter(interface, side, handle_of(root))?;
+    }
+    Ok(())
 }
 
-fn detach_filter(interface: &str, handle: TcHandle) -> Result<(), DatapathError> {
+fn detach_filter(
+    interface: &str,
+    side: TcAttachType,
+    handle: TcHandle,
+) -> Result<(), DatapathError> {
     let failed = |cause: String| DatapathError::Kernel {
         what: format!("can't detach the BPF program from {interface}"),
         cause,
     };
-    let standing = SchedClassifierLink::attached(interface, INGRESS, PRIORITY, handle, None);
+    let standing = SchedClassifierLink::attached(interface, side, PRIORITY, handle, None);
     let Ok(standing) = standing else {
         // The interface went, and its filters with it.
         return Ok(());
@@ -184,7 +223,12 @@ fn detach_filter(interface: &str, handle: TcHandle) -> Result<(), DatapathError>
     }
 }
 
-fn attach_tcx(program: &mut SchedClassifier, interface: &str, pin: &Path) -> Result<(), String> {
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    side: TcAttachType,
+    interface: &str,
+    pin: &Path,
+) -> Result<(), String> {
     if replace_pinned(program, pin)? {
         return Ok(());
     }
@@ -192,7 +236,7 @@ fn attach_tcx(program: &mut SchedClassifier, interface: &str, pin: &Path) -> Res
     // ours goes on to the others.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program
-        .attach_with_options(interface, INGRESS, options)
+        .attach_with_options(interface, side, options)
         .map_err(|error| error_chain(&error))?;
     let link = program.take_link(id).map_err(|error| error_chain(&error))?;
     let link = FdLink::try_from(link).map_err(|error| error_chain(&error))?;
@@ -224,6 +268,7 @@ fn replace_pinned(program: &mut SchedClassifier, pin: &Path) -> Result<bool, Str
 
 fn attach_clsact(
     program: &mut SchedClassifier,
+    side: TcAttachType,
     interface: &str,
     handle: TcHandle,
 ) -> Result<(), String> {
@@ -238,12 +283,12 @@ fn attach_clsact(
         classid: None,
     };
     let created =
-        program.attach_with_options(interface, INGRESS, TcAttachOptions::Netlink(options));
+        program.attach_with_options(interface, side, TcAttachOptions::Netlink(options));
     let id = match created {
         Ok(id) => id,
         Err(error) if is_errno(&error, libc::EEXIST) => {
             let standing =
-                SchedClassifierLink::attached(interface, INGRESS, PRIORITY, handle, None)
+                SchedClassifierLink::attached(interface, side, PRIORITY, handle, None)
                     .map_err(|error| error.to_string())?;
             program
                 .attach_to_link(standing)

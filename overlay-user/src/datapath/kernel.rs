@@ -76,6 +76,8 @@ pub(super) struct State {
     underlay: Option<u32>,
     /// The uplink, if it is another one and has this version's `uplink_ingress`.
     pub(super) uplink: Option<u32>,
+    /// The interfaces that have this version's `pace`; `None`: it is not known.
+    pub(super) paced: Option<BTreeSet<u32>>,
     /// The last endpoint's interface that [`Datapath::detached`] looked at.
     seen: u32,
 }
@@ -134,6 +136,7 @@ impl Kernel {
             slow_path: None,
             underlay: None,
             uplink: None,
+            paced: None,
             seen: 0,
         });
         Ok(Self {
@@ -447,6 +450,7 @@ impl Datapath for Kernel {
         state.attached.clear();
         state.underlay = None;
         state.uplink = None;
+        state.paced = None;
     }
 
     fn attach_underlay(&self) -> Result<(), DatapathError> {
@@ -470,7 +474,9 @@ impl Datapath for Kernel {
             AttachMode::Clsact => {
                 let endpoints = state.maps.small_tables()?.endpoints;
                 detach_where(&self.settings.pins, |interface| {
-                    let is_ours = interface == index || state.external.contains(&interface);
+                    let is_ours = interface == index
+                        || state.uplink == Some(interface)
+                        || state.external.contains(&interface);
                     !is_ours && !endpoints.contains_key(&interface)
                 })
             }

@@ -33,6 +33,7 @@ mod misses;
 mod nat;
 mod numbers;
 mod object;
+mod pacer;
 mod pins;
 mod punts;
 mod query;
@@ -52,6 +53,7 @@ pub use kernel::{Kernel, detach_filters};
 pub use object::{OBJECT, TRACE_OBJECT};
 pub use pins::remove;
 pub use tracer::{Tracer, Tracing};
+pub use pacer::Pacer;
 pub use translator::Translator;
 
 /// What the datapath of one instance is loaded with.

@@ -134,6 +134,15 @@ impl Pins {
         self.links("uplink-")
     }
 
+    pub(super) fn pace_link(&self, ifindex: u32) -> PathBuf {
+        self.version.join("links").join(format!("pace-{ifindex}"))
+    }
+
+    /// Indexes of the interfaces that are or were paced and have the link for it.
+    pub(super) fn pace_links(&self) -> Result<Vec<u32>, DatapathError> {
+        self.links("pace-")
+    }
+
     pub(super) fn endpoint_link(&self, ifindex: u32) -> PathBuf {
         self.version
             .join("links")

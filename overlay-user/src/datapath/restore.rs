@@ -14,11 +14,12 @@ use super::{
 };
 
 /// The programs that are pinned.
-pub(super) const PROGRAMS: [&str; 4] = [
+pub(super) const PROGRAMS: [&str; 5] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
     program::UPLINK_INGRESS,
+    program::PACE,
 ];
 
 /// The maps that are pinned, by handles that hold them when their pins are gone.

@@ -33,6 +33,7 @@ mod opening;
 mod ownership;
 mod path_mtu;
 mod port;
+mod queues;
 mod route;
 mod state_dir;
 mod underlay;

@@ -72,7 +72,8 @@ impl Netlink {
             .await
     }
 
-    async fn list(&self, message: RouteNetlinkMessage) -> io::Result<Vec<Payload>> {
+    /// Asks for all of a kind.
+    pub(super) async fn list(&self, message: RouteNetlinkMessage) -> io::Result<Vec<Payload>> {
         self.on_thread(move |socket| socket.list(&message)).await
     }
 

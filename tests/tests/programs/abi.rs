@@ -438,7 +438,7 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 20] = [
     program::ENDPOINT_INGRESS,
     program::UNDERLAY_INGRESS,
     program::EXTERNAL_INGRESS,
@@ -452,6 +452,7 @@ const PROGRAMS: [&str; 19] = [
     program::NAT_OPEN,
     program::NAT_ERROR,
     program::NAT_SWEEP,
+    program::PACE,
     program::PUNT,
     program::PROBE_ENCAP,
     program::PROBE_DECAP_L3,

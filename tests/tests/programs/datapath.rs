@@ -40,12 +40,40 @@ const SHOT: u32 = 2;
 /// `TC_ACT_REDIRECT`.
 const REDIRECT: u32 = 7;
 
-/// Length of `struct __sk_buff` up to and with `gso_size`, and where that, `mark`
-/// and `priority` lie in it.
-const CONTEXT_LEN: usize = 180;
-const GSO_SIZE: usize = 176;
-const MARK: usize = 8;
-const PRIORITY: usize = 32;
+/// `struct __sk_buff` of `linux/bpf.h`, up to and with `gso_size`.
+#[derive(Clone, Copy)]
+pub(crate) struct Context([u8; Self::LEN]);
+
+impl Default for Context {
+    fn default() -> Self {
+        Self([0; Self::LEN])
+    }
+}
+
+impl Context {
+    const LEN: usize = 180;
+    pub(crate) const MARK: usize = 8;
+    pub(crate) const PRIORITY: usize = 32;
+    pub(crate) const CB: usize = 48;
+    /// Eight bytes.
+    pub(crate) const TSTAMP: usize = 152;
+    const GSO_SIZE: usize = 176;
+
+    pub(crate) fn get(&self, at: usize) -> u32 {
+        u32::from_ne_bytes(*self.0[at..].first_chunk().unwrap())
+    }
+
+    pub(crate) fn get_u64(&self, at: usize) -> u64 {
+        u64::from_ne_bytes(*self.0[at..].first_chunk().unwrap())
+    }
+
+    pub(crate) fn set(&mut self, at: usize, value: u32) {
+        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+}
+
+/// What packets carry that one program leaves to another.
+pub(crate) const VOUCHER: u32 = 7;
 
 /// Bytes of the rings: the smallest that there is, so that it can be filled.
 const RING: u32 = 4096;
@@ -213,7 +241,7 @@ impl Datapath {
         {
             let mut device: Array<_, u32> = device.try_into().unwrap();
             device.set(External::IFINDEX, LOOPBACK, 0).unwrap();
-            device.set(External::VOUCHER, 7, 0).unwrap();
+            device.set(External::VOUCHER, VOUCHER, 0).unwrap();
         }
         let misses = ebpf.take_map(map::MISSES).unwrap().try_into().unwrap();
         let drops = ebpf.take_map(map::DROPS).unwrap().try_into().unwrap();
@@ -266,14 +294,14 @@ impl Datapath {
             return Ok(Outcome::NotMade);
         }
         let told = self.told();
-        let mut context = [0; CONTEXT_LEN];
-        context[GSO_SIZE..].copy_from_slice(&gso_size.to_ne_bytes());
+        let mut context = Context::default();
+        context.set(Context::GSO_SIZE, gso_size);
         let mut output = vec![0; LONGEST_FRAME];
         let result = classifier(&mut self.ebpf, program)
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 data_out: Some(&mut output),
-                ctx_in: Some(&context),
+                ctx_in: Some(&context.0),
                 ..TestRunOptions::default()
             })
             .map_err(|error| {
@@ -319,11 +347,11 @@ impl Datapath {
 
     /// What `inject` gives for a frame and the index of an interface.
     pub(crate) fn inject(&mut self, frame: &[u8], ifindex: u32) -> u32 {
-        let mut context = [0; CONTEXT_LEN];
-        context[MARK..MARK + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let mut context = Context::default();
+        context.set(Context::MARK, ifindex);
         let options = TestRunOptions {
             data_in: Some(frame),
-            ctx_in: Some(&context),
+            ctx_in: Some(&context.0),
             ..TestRunOptions::default()
         };
         let program = classifier(&mut self.ebpf, program::INJECT);
@@ -338,21 +366,31 @@ impl Datapath {
         mark: u32,
         priority: u32,
     ) -> (u32, u32) {
-        let mut context = [0; CONTEXT_LEN];
-        context[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
-        context[PRIORITY..PRIORITY + 4].copy_from_slice(&priority.to_ne_bytes());
+        let mut context = Context::default();
+        context.set(Context::MARK, mark);
+        context.set(Context::PRIORITY, priority);
+        let after = self.context_after(program, frame, &context);
+        (after.get(Context::MARK), after.get(Context::PRIORITY))
+    }
+
+    /// The context of a frame, which came with this one, after a program has let it go.
+    pub(crate) fn context_after(
+        &mut self,
+        program: &str,
+        frame: &[u8],
+        context: &Context,
+    ) -> Context {
         // The kernel writes the whole of its own.
-        let mut after = [0; 2 * CONTEXT_LEN];
+        let mut after = [0; 2 * Context::LEN];
         let options = TestRunOptions {
             data_in: Some(frame),
-            ctx_in: Some(&context),
+            ctx_in: Some(&context.0),
             ctx_out: Some(&mut after),
             ..TestRunOptions::default()
         };
         let result = classifier(&mut self.ebpf, program).test_run(options);
         assert_ne!(result.unwrap().return_value, SHOT);
-        let field = |at: usize| u32::from_ne_bytes(after[at..at + 4].try_into().unwrap());
-        (field(MARK), field(PRIORITY))
+        Context(*after.first_chunk().unwrap())
     }
 
     /// Runs a whole table and reports every row that came out otherwise.

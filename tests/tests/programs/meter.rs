@@ -11,13 +11,13 @@ use overlay_ebpf::{
     abi::{
         Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, MeterClock, MeterEntry, MeterState,
         map,
-        program::{ENDPOINT_INGRESS, EXTERNAL_INGRESS, UNDERLAY_INGRESS},
+        program::{ENDPOINT_INGRESS, EXTERNAL_INGRESS, PACE, UNDERLAY_INGRESS},
     },
     rule::departure::{self, ticks},
 };
 
 use crate::{
-    datapath::{Case, Datapath, Outcome, Settings, classifier},
+    datapath::{Case, Context, Datapath, Outcome, Settings, VOUCHER, classifier},
     frames::{Tunnel, arp_reply, ipv4, ipv6, source_port, udp4, udp6, with_tcp},
     network::{BLUE, CYAN, CYAN_IFINDEX, GREEN, GREEN_VTEP, LOOPBACK, NOBODY, VNI, id_of},
 };
@@ -362,6 +362,69 @@ fn frames_leave_the_host_with_their_meters_priority() {
     let [out, here] = [&GREEN, &CYAN].map(|to| udp4(&BLUE, to));
     assert_eq!(datapath.marks_after(ENDPOINT_INGRESS, &out, 0, 3), (0, 5));
     assert_eq!(datapath.marks_after(ENDPOINT_INGRESS, &here, 0, 3), (0, 0));
+}
+
+/// What the harness has for the packets of the programs' own.
+const SECRET: u32 = VOUCHER;
+
+fn with_departure(secret: u32, departure_ns: u64) -> Context {
+    let mut context = Context::default();
+    context.set(Context::CB, secret);
+    context.set(Context::CB + 4, departure_ns as u32);
+    context.set(Context::CB + 8, (departure_ns >> 32) as u32);
+    context
+}
+
+fn departure_of(context: &Context) -> Option<u64> {
+    (context.get(Context::CB) == SECRET).then(|| context.get_u64(Context::CB + 4))
+}
+
+#[test]
+fn a_late_frame_takes_its_departure_time_along_when_it_leaves_the_host() {
+    let [out, here] = [&GREEN, &CYAN].map(|to| udp4(&BLUE, to));
+    for meter in [LIMIT, MeterEntry { rate: 0, packet_rate: 1000, ..LIMIT }] {
+        let mut datapath = metered(BLUE_SENT, meter, Ahead(SECOND));
+        let due = now() + SECOND;
+        let mut departure = |frame| {
+            let after = datapath.context_after(ENDPOINT_INGRESS, frame, &Context::default());
+            departure_of(&after)
+        };
+        let first = departure(&out).unwrap();
+        assert!((due - SECOND..=due).contains(&first), "{first} is not {due}");
+        // The next one follows when the line is free again, and what stays here waits nowhere.
+        assert!(departure(&out).unwrap() > first);
+        assert_eq!(departure(&here), None);
+    }
+}
+
+#[test]
+fn a_frame_that_is_not_late_leaves_at_once() {
+    let frame = udp4(&BLUE, &GREEN);
+    let without_limit = MeterEntry { rate: 0, ..LIMIT };
+    for (meter, ahead) in [(LIMIT, IDLE), (without_limit, LATE)] {
+        let mut datapath = metered(BLUE_SENT, meter, ahead);
+        let after = datapath.context_after(ENDPOINT_INGRESS, &frame, &Context::default());
+        assert_eq!(departure_of(&after), None);
+    }
+}
+
+#[test]
+fn a_queue_is_told_the_departure_times_of_the_programs_alone() {
+    let mut datapath = Datapath::load(Settings::default());
+    classifier(&mut datapath.ebpf, PACE).load().unwrap();
+    let frame = udp4(&BLUE, &GREEN);
+    let soon = now() + SECOND;
+    for (context, told) in [
+        (with_departure(SECRET, soon), soon),
+        // Whatever else is there, and what no limit lets wait so long.
+        (with_departure(SECRET ^ 1, soon), 0),
+        (with_departure(0, soon), 0),
+        (with_departure(SECRET, soon + 100 * SECOND), 0),
+    ] {
+        let after = datapath.context_after(PACE, &frame, &context);
+        assert_eq!(after.get_u64(Context::TSTAMP), told);
+        assert_eq!(departure_of(&after), None);
+    }
 }
 
 #[test]

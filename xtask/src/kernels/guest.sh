@@ -100,6 +100,34 @@ listens() {
     nsenter --net="/run/netns/$1" grep -q ':1388 .* 0A ' /proc/net/tcp /proc/net/tcp6
 }
 
+# Elsewhere a limit lets through what is a little late, and drops what is too late.
+what_an_endpoint_sends_too_fast_waits_in_a_fair_queue() {
+    nsenter --net=/run/netns/h1 tc qdisc replace dev under1 root fq &&
+        overlay --instance h1 qos create slow --egress 1mbit --burst 2kb &&
+        overlay --instance h1 endpoint set blue --qos slow &&
+        eventually is_paced || return 1
+    before=$(throttled)
+    nsenter --net=/run/netns/blue ping -c 60 -i 0.002 -s 1000 7.7.7.3
+    after=$(throttled)
+    echo "throttled: $before, then $after"
+    [ "$after" -gt "$before" ] &&
+        nsenter --net=/run/netns/h1 tc qdisc del dev under1 root && eventually is_not_paced
+}
+
+is_paced() {
+    ls /sys/fs/bpf/overlay/h1/v*/links/pace-* ||
+        nsenter --net=/run/netns/h1 tc filter show dev under1 egress | grep -q pace
+}
+
+is_not_paced() {
+    ! is_paced
+}
+
+# How many packets the queue has made wait.
+throttled() {
+    nsenter --net=/run/netns/h1 tc -s -j qdisc show dev under1 | jq '.[0].throttled // 0'
+}
+
 the_datapath_outlives_a_killed_agent() {
     kill -9 "$(cat /tmp/h1.pid)" && nsenter --net=/run/netns/blue ping -c 3 -i 0.2 7.7.7.3
 }
@@ -123,6 +151,7 @@ check underlay_is_up &&
     check endpoints_can_be_added &&
     check ping_crosses_the_tunnel_both_ways &&
     check tcp_carries_every_byte_both_ways &&
+    check what_an_endpoint_sends_too_fast_waits_in_a_fair_queue &&
     check the_datapath_outlives_a_killed_agent &&
     check down_leaves_nothing_behind
 

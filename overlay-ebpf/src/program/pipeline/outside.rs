@@ -103,7 +103,9 @@ fn leave(
         L3::Ipv4 => Some(packet.destination_ipv4(frame)?),
         _ => None,
     };
-    outside::send(frame, translated, &uplink, destination)
+    let action = outside::send(frame, translated, &uplink, destination)?;
+    meter::classify(frame, from);
+    Ok(action)
 }
 
 /// Gives a flow its external port, and has the packet sent: the way that [`run_out`] sends it.

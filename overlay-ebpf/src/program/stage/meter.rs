@@ -1,7 +1,8 @@
 //! Holds endpoints to their limits: marks what departs late, drops what departs too late.
 //!
 //! Nothing waits here. A departure time is all that is kept of what an endpoint sent or received before
-//! ([`overlay_ebpf::rule::departure`]).
+//! ([`overlay_ebpf::rule::departure`]). Where the interface that a frame leaves by has a queue for that, it waits there
+//! ([`super::pace`]).
 
 use aya_ebpf::bindings::__sk_buff;
 use overlay_ebpf::{
@@ -45,8 +46,8 @@ pub fn received(frame: &Frame, to: &FdbEntry) -> Result<(), DropReason> {
     passes(frame, MeterEntry::slot(to.id.into(), MeterEntry::RECEIVED))
 }
 
-/// Gives the outer packet of a frame that leaves the host its endpoint's priority, and the DSCP inside: an endpoint with a
-/// meter has that seen outside (the uniform model of RFC 2983), others have not.
+/// Gives a frame that leaves the host its endpoint's priority and its departure time, and an outer packet the DSCP inside: an
+/// endpoint with a meter has that seen outside (the uniform model of RFC 2983), others have not.
 #[inline(always)]
 pub fn classify(frame: &Frame, from: &EndpointEntry) {
     if from.is_metered() {
@@ -64,6 +65,9 @@ extern "C" fn write_outer_class(skb: *mut __sk_buff, slot: u32, has_outer: u32) 
     let mut frame = Frame::of_context(skb);
     if let Some(meter) = maps::meter(slot) {
         frame.prioritize(meter.priority);
+    }
+    if let (Some(secret), Some(departure_ns)) = (maps::voucher(), maps::departure()) {
+        frame.leave_departure(secret, departure_ns);
     }
     if has_outer != 0 {
         // A frame that lacks a header now had it before: the outer ones were just written.
@@ -166,6 +170,7 @@ extern "C" fn admit_volume(slot: u32, bytes: u64, packets: u64) -> u32 {
 fn admit(meter: &MeterEntry, progress: &MeterProgress, volume: Volume) -> Verdict {
     let (rate, packet_rate) = (meter.rate, u64::from(meter.packet_rate));
     if rate == 0 && packet_rate == 0 {
+        maps::keep_departure(0);
         return Verdict::Pass;
     }
     let now = departure::ticks(maps::exactly_now());
@@ -183,6 +188,7 @@ fn admit(meter: &MeterEntry, progress: &MeterProgress, volume: Volume) -> Verdic
     if verdict == Verdict::Drop {
         return verdict;
     }
+    maps::keep_departure(departure::departs_ns(&by_bits, &by_packets));
     if rate != 0 {
         let cost = departure::cost(volume.bytes, rate);
         progress.bits.advance(next, by_bits.start, cost);
