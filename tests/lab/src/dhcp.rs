@@ -20,7 +20,7 @@ use crate::{netns::Netns, wait::until_within};
 /// What each client calls with what it was told: notes that down, one file an event, and sets the address and the routes.
 const SCRIPT: &str = r#"#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-event=${1:-$reason}
+event=${1:-${reason:-$REASON}}
 case $event in
 deconfig|PREINIT*|PREINIT6) ;;
 bound|renew|BOUND|RENEW|REBIND|REBOOT|TIMEOUT)
@@ -98,6 +98,45 @@ impl DhcpClient {
             self.events().display(),
         );
         command.args(["--mount", "sh", "-c", &inside]);
+        self.start(command);
+    }
+
+    /// WIDE's dhcp6c in the foreground. What it keeps lies in a mount namespace of its own.
+    pub fn dhcp6c(&mut self) {
+        let file = self.path("dhcp6c.conf");
+        let script = self.script();
+        let config = format!(
+            "interface eth0 {{ send ia-na 0; request domain-name-servers; request domain-name; script \"{}\"; }};\n\
+             id-assoc na 0 {{ }};\n",
+            script.display()
+        );
+        fs::write(&file, config).unwrap();
+        // It gives its script few of its own variables.
+        let events = format!("export LAB_EVENTS={}", self.events().display());
+        let noting = SCRIPT.replacen('\n', &format!("\n{events}\n"), 1);
+        fs::write(&script, noting).unwrap();
+        let inside = format!(
+            "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/dhcpv6 && \
+             exec dhcp6c -f -D -c {} eth0",
+            file.display()
+        );
+        let mut command = self.command("unshare");
+        command.args(["--mount", "sh", "-c", &inside]);
+        self.start(command);
+    }
+
+    /// systemd's networkd, which sets addresses and routes itself. It wants no udev where sysfs is read-only.
+    pub fn networkd(&mut self) {
+        let network = self.path("eth0.network");
+        fs::write(&network, "[Match]\nName=eth0\n[Network]\nDHCP=yes\n").unwrap();
+        let inside = format!(
+            "mount -t sysfs -o ro sysfs /sys && mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/network && \
+             cp {} /run/systemd/network/00-lab.network && exec /lib/systemd/systemd-networkd",
+            network.display()
+        );
+        let mut command = self.command("unshare");
+        command.args(["--mount", "sh", "-c", &inside]);
+        command.env("SYSTEMD_LOG_LEVEL", "debug");
         self.start(command);
     }
 

@@ -200,13 +200,94 @@ fn dhcpcd_gets_both_families_and_its_router() {
 }
 
 #[test]
+fn dhcp6c_gets_the_registrys_address_and_gives_it_back() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip fd07::20");
+    has_link_local_address(&web);
+    let mut client = DhcpClient::new(&web);
+    client.dhcp6c();
+    let heard = client.hears(&["NBI"], 0);
+    let of = |key| told(&heard, key).map(str::trim);
+    assert_eq!(of("new_domain_name_servers"), Some("fd07::53"));
+    assert_eq!(of("new_domain_name"), Some("cloud.example."));
+    assert_eq!(addresses(&web), ["fd07::20"]);
+    web.reaches("fd07::1");
+    let replies = served.answers("reply");
+    client.stop();
+    assert!(served.answers("reply") > replies, "its release is answered");
+}
+
+#[test]
+fn networkd_gets_both_families_and_its_routers() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20 --ip fd07::20");
+    let mut client = DhcpClient::new(&web);
+    client.networkd();
+    until("networkd sets both addresses", || {
+        addresses(&web) == ["7.7.7.20", "fd07::20"]
+    });
+    let routes = |family: &str| web.ip(&format!("{family} route show default"));
+    assert!(routes("-4").contains("via 7.7.7.1 "), "{}", routes("-4"));
+    until("the router is known", || {
+        routes("-6").contains("via fe80::1 ")
+    });
+    web.reaches("7.7.7.1");
+    web.reaches("fd07::1");
+    client.stop();
+    until("it gives its address back", || {
+        served.answers("release") == 1
+    });
+}
+
+#[test]
+fn nobody_answers_for_the_address_that_a_client_is_about_to_take() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20");
+    // It asks by ARP first (RFC 5227), and would decline.
+    let mut client = DhcpClient::udhcpc(&web, "-a200");
+    let bound = client.hears(&["bound"], 0);
+    assert_eq!(told(&bound, "ip"), Some("7.7.7.20"));
+    assert_eq!(served.answers("decline"), 0);
+    client.stop();
+}
+
+#[test]
+fn a_client_rebinds_at_any_server_and_keeps_an_address_that_it_declines() {
+    let served = Served::new();
+    let web = served.endpoint("web", "--ip 7.7.7.20");
+    let mut client = FastClient::new(&web);
+    client.exchange([7, 7, 7, 1]);
+    // REBINDING (RFC 2131 section 4.3.2): to all, by an address that it has, with no server named.
+    let own = [7, 7, 7, 20];
+    let ack = client.ask(own, &[53, 1, 3]);
+    assert!(is_of_kind(&ack, 5), "{ack:?}");
+    assert_eq!(ack[16..20], own);
+    let stranger = client.ask([7, 7, 7, 99], &[53, 1, 3]);
+    assert!(is_of_kind(&stranger, 6), "{stranger:?}");
+    client.tell([0; 4], &[53, 1, 4, 54, 4, 7, 7, 7, 1, 50, 4, 7, 7, 7, 20]);
+    until("it is heard", || served.answers("decline") == 1);
+    // The registry has it: nobody else can get it, and the client gets no other.
+    let offer = client.ask([0; 4], &[53, 1, 1]);
+    assert_eq!(offer[16..20], own);
+}
+
+/// Whether an answer is of this kind (RFC 2132 section 9.6).
+fn is_of_kind(answer: &[u8], kind: u8) -> bool {
+    answer[240..].windows(3).any(|it| it == [53, 1, kind])
+}
+
+fn has_link_local_address(netns: &Netns) {
+    until("its link-local address may be used", || {
+        let shown = netns.ip("-6 addr show dev eth0 scope link");
+        shown.contains("fe80") && !shown.contains("tentative")
+    });
+}
+
+#[test]
 fn dhclient_gets_the_registrys_address_of_ipv6() {
     let served = Served::new();
     let web = served.endpoint("web", "--ip fd07::20");
-    until("its link-local address may be used", || {
-        let shown = web.ip("-6 addr show dev eth0 scope link");
-        shown.contains("fe80") && !shown.contains("tentative")
-    });
+    has_link_local_address(&web);
     let mut client = DhcpClient::new(&web);
     client.dhclient("-6");
     let bound = client.hears(&["BOUND6"], 0);
@@ -428,9 +509,12 @@ impl FastClient {
         }
     }
 
-    fn ask(&self, options: &[u8]) -> Vec<u8> {
+    /// Says something that is not answered.
+    fn tell(&self, own: [u8; 4], options: &[u8]) {
         let mut message = vec![1, 1, 6, 0];
         message.extend(self.xid.to_be_bytes());
+        message.resize(12, 0);
+        message.extend(own);
         message.resize(28, 0);
         message.extend(self.mac);
         message.resize(236, 0);
@@ -440,11 +524,16 @@ impl FastClient {
         message.resize(300, 0);
         let mut frame = Vec::new();
         PacketBuilder::ethernet2(self.mac, [0xff; 6])
-            .ipv4([0; 4], [255; 4], 64)
+            .ipv4(own, [255; 4], 64)
             .udp(68, 67)
             .write_to_vec(&mut frame, &message)
             .unwrap();
         self.socket.send(&frame);
+    }
+
+    /// Asks, with the address that it has or with none.
+    fn ask(&self, own: [u8; 4], options: &[u8]) -> Vec<u8> {
+        self.tell(own, options);
         self.socket.next(|frame| {
             let packet = SlicedPacket::from_ethernet(frame).ok()?;
             let Some(TransportSlice::Udp(udp)) = packet.transport else {
@@ -457,15 +546,14 @@ impl FastClient {
     }
 
     /// A whole exchange; gives how long it took.
-    fn exchange(&mut self) -> Duration {
+    fn exchange(&mut self, server: [u8; 4]) -> Duration {
         self.xid += 1;
         let begun = Instant::now();
-        let offer = self.ask(&[53, 1, 1]);
+        let offer = self.ask([0; 4], &[53, 1, 1]);
         let address = &offer[16..20];
-        let server: [u8; 4] = [7, 7, 0, 1];
         let request = [&[53, 1, 3, 54, 4][..], &server, &[50, 4], address].concat();
-        let ack = self.ask(&request);
-        assert!(ack[240..].windows(3).any(|it| it == [53, 1, 5]), "an ACK");
+        let ack = self.ask([0; 4], &request);
+        assert!(is_of_kind(&ack, 5), "{ack:?}");
         begun.elapsed()
     }
 }
@@ -474,6 +562,7 @@ impl FastClient {
 const THREADS: usize = 8;
 const CLIENTS: usize = 160;
 const EXCHANGES: usize = 20;
+const SERVER: [u8; 4] = [7, 7, 0, 1];
 
 #[test]
 #[ignore = "measures"]
@@ -489,7 +578,7 @@ fn a_host_gives_thousands_of_leases_a_second() {
             let name = lab.name(&format!("c{number}"));
             agent.does(&format!("endpoint add {name} --vni 42 --dhcp"));
             let mut client = FastClient::new(&Netns::named(name));
-            fresh.push(client.exchange());
+            fresh.push(client.exchange(SERVER));
             client
         })
         .collect();
@@ -509,7 +598,7 @@ fn a_host_gives_thousands_of_leases_a_second() {
                 scope.spawn(move || {
                     let mut times = Vec::new();
                     for _ in 0..EXCHANGES {
-                        times.extend(share.iter_mut().map(FastClient::exchange));
+                        times.extend(share.iter_mut().map(|client| client.exchange(SERVER)));
                     }
                     times
                 })

@@ -168,6 +168,15 @@ pub(super) const ALL: &[Need] = needs! {
     // Installed, likewise.
     "dhcpcd", [Test], "asks for addresses of both families in an endpoint",
         Unpacked(&["dhcpcd-base"]);
+    // Installed, likewise.
+    "dhcp6c", [Test], "asks for an IPv6 address in an endpoint",
+        Unpacked(&["wide-dhcpv6-client"]);
+    "dhcp6c's library", [Test], "is not in its package"
+        if Path::new(&format!("/usr/lib/{}-linux-gnu/libfl.so.2", std::env::consts::ARCH)).exists(),
+        Debian(&["libfl2"]);
+    "systemd-networkd", [Test], "asks for addresses and routers in an endpoint; it starts nothing by itself"
+        if Path::new("/lib/systemd/systemd-networkd").exists(),
+        Debian(&["systemd"]);
     "rdisc6", [Test], "asks for routers in an endpoint",
         Unpacked(&["ndisc6"]);
     // Installed, it would start a Prometheus on this machine.
