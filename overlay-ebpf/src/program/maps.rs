@@ -60,7 +60,9 @@ pub use drops::{count_drop, count_endpoint_drop, note_refusal, with_drop_pace, w
 pub use hop::{edition, known_hop, remember_hop};
 pub use meter::{MeterProgress, add_to_counter, meter, meter_progress};
 pub use nat::*;
-pub use outside::{Reached, float, is_external, outside, prefix_outside, reached_from_outside, uplink};
+pub use outside::{
+    Reached, float, is_external, outside, prefix_outside, reached_from_outside, uplink,
+};
 pub use punt::{punt, with_cpu_punts};
 pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route, router_port};
 

@@ -96,7 +96,11 @@ pub const fn departs_ns(by_bits: &Departure, by_packets: &Departure) -> u64 {
     } else {
         by_packets
     };
-    if later.late == 0 { 0 } else { later.start / TICKS }
+    if later.late == 0 {
+        0
+    } else {
+        later.start / TICKS
+    }
 }
 
 /// What becomes of a frame.

@@ -75,12 +75,14 @@ impl Hook {
     }
 
     /// Takes a program off an interface's egress; absent is fine.
-    pub(super) fn detach_egress(self, interface: Option<&str>, pin: &Path) -> Result<(), DatapathError> {
+    pub(super) fn detach_egress(
+        self,
+        interface: Option<&str>,
+        pin: &Path,
+    ) -> Result<(), DatapathError> {
         unpin(pin)?;
         match (self.mode, interface) {
-            (AttachMode::Clsact, Some(interface)) => {
-                detach_filter(interface, EGRESS, self.handle)
-            }
+            (AttachMode::Clsact, Some(interface)) => detach_filter(interface, EGRESS, self.handle),
             _ => Ok(()),
         }
     }
@@ -282,14 +284,12 @@ fn attach_clsact(
         handle,
         classid: None,
     };
-    let created =
-        program.attach_with_options(interface, side, TcAttachOptions::Netlink(options));
+    let created = program.attach_with_options(interface, side, TcAttachOptions::Netlink(options));
     let id = match created {
         Ok(id) => id,
         Err(error) if is_errno(&error, libc::EEXIST) => {
-            let standing =
-                SchedClassifierLink::attached(interface, side, PRIORITY, handle, None)
-                    .map_err(|error| error.to_string())?;
+            let standing = SchedClassifierLink::attached(interface, side, PRIORITY, handle, None)
+                .map_err(|error| error.to_string())?;
             program
                 .attach_to_link(standing)
                 .map_err(|error| error_chain(&error))?

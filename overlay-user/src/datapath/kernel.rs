@@ -219,8 +219,7 @@ impl Datapath for Kernel {
         fdb: &BTreeMap<FdbKey, FdbRow>,
         neighbors: &BTreeMap<NeighborKey, NeighborRow>,
     ) -> Result<(), DatapathError> {
-        self.state()
-            .in_new_edition(|maps| maps.add(fdb, neighbors))
+        self.state().in_new_edition(|maps| maps.add(fdb, neighbors))
     }
 
     fn for_each_fdb(&self, visit: &mut dyn FnMut(FdbKey, FdbRow)) -> Result<(), DatapathError> {

@@ -51,9 +51,9 @@ pub use drops::{PinnedDrops, pinned_drops};
 pub use features::require;
 pub use kernel::{Kernel, detach_filters};
 pub use object::{OBJECT, TRACE_OBJECT};
+pub use pacer::Pacer;
 pub use pins::remove;
 pub use tracer::{Tracer, Tracing};
-pub use pacer::Pacer;
 pub use translator::Translator;
 
 /// What the datapath of one instance is loaded with.

@@ -22,7 +22,10 @@ const MOST: usize = 256;
 const TABLES: [u32; 3] = [255, 254, 253];
 
 /// The way out of an interface. It may list nothing else by this socket afterwards.
-pub(super) async fn of(netlink: &Netlink, ifindex: u32) -> Result<Option<UplinkWay>, PlatformError> {
+pub(super) async fn of(
+    netlink: &Netlink,
+    ifindex: u32,
+) -> Result<Option<UplinkWay>, PlatformError> {
     let what = || "listing routes".to_owned();
     let mut question = RuleMessage::default();
     question.header.family = AddressFamily::Inet;
@@ -204,7 +207,10 @@ mod tests {
         }
         // A router that is not on the link, and no subnet at all.
         let beyond = default_by(UPLINK, Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(describe(&[on_link(UPLINK, "192.0.2.0/24"), beyond], UPLINK), None);
+        assert_eq!(
+            describe(&[on_link(UPLINK, "192.0.2.0/24"), beyond], UPLINK),
+            None
+        );
         assert_eq!(describe(&[default_by(UPLINK, ROUTER)], UPLINK), None);
     }
 
@@ -237,7 +243,10 @@ mod tests {
             assert!(rule(RuleAction::ToTable, attributes));
         }
         assert!(!rule(RuleAction::ToTable, vec![RuleAttribute::Table(100)]));
-        assert!(!rule(RuleAction::Blackhole, vec![RuleAttribute::Table(254)]));
+        assert!(!rule(
+            RuleAction::Blackhole,
+            vec![RuleAttribute::Table(254)]
+        ));
         let marked = vec![RuleAttribute::Table(254), RuleAttribute::FwMark(1)];
         assert!(!rule(RuleAction::ToTable, marked));
     }

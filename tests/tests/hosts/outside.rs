@@ -145,6 +145,59 @@ fn endpoints_leave_with_their_hosts_own_address() {
     assert_eq!(reserved.trim(), "49152-65535");
 }
 
+/// How many packets a host has forwarded for others.
+fn forwarded(host: &Netns) -> u64 {
+    /// Where the line has `ForwDatagrams`.
+    const FIELD: usize = 6;
+    let counters = host.run("cat", "/proc/net/snmp");
+    let values = counters
+        .lines()
+        .filter(|line| line.starts_with("Ip:"))
+        .nth(1);
+    let value = values.and_then(|line| line.split_whitespace().nth(FIELD));
+    value.unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_way_out_follows_the_hosts_routes_with_the_agent_and_without() {
+    const FAR: &str = "198.51.100.1";
+    let mut world = World::new("");
+    world.share("host");
+    world.world.ip(&format!("addr add {FAR}/32 dev lo"));
+    let blue = world.blue().clone();
+    until("blue gets out", || blue.pings(FAR, "-c 1 -W 1"));
+    let [one, two] = world
+        .fixture
+        .hosts
+        .each_ref()
+        .map(|host| host.netns.clone());
+    two.run("sysctl", "-qw net.ipv4.ip_forward=1");
+    let by_the_other = || one.ip("route replace default via 10.0.0.2");
+    let stream = Stream::start(&blue, &world.world, FAR);
+    stream.flows(100);
+    assert_eq!(forwarded(&two), 0);
+    by_the_other();
+    until("the other host routes", || forwarded(&two) > 0);
+    one.ip("route replace default via 10.0.0.100");
+    stream.flows(100);
+    let (_, lost) = stream.finish();
+    assert!(lost.is_empty(), "{lost:?}");
+    // What more than a subnet and a router says is the kernel's to find.
+    let before = forwarded(&two);
+    one.ip(&format!("route add {FAR}/32 via 10.0.0.2"));
+    until("the other host routes for one address", || {
+        blue.pings(FAR, "-c 1 -W 1") && forwarded(&two) > before
+    });
+    one.ip(&format!("route del {FAR}/32"));
+    // Without an agent, nobody vouches for what it wrote.
+    world.fixture.agents[0].kill();
+    let before = forwarded(&two);
+    by_the_other();
+    until("the kernel is asked", || {
+        blue.pings(FAR, "-c 1 -W 1") && forwarded(&two) > before
+    });
+}
+
 /// The source port of a datagram of an endpoint's as the world sees it.
 fn external_port(world: &World, from: &Netns, own_port: u16) -> std::net::SocketAddr {
     let server = world

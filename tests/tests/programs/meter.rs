@@ -382,7 +382,14 @@ fn departure_of(context: &Context) -> Option<u64> {
 #[test]
 fn a_late_frame_takes_its_departure_time_along_when_it_leaves_the_host() {
     let [out, here] = [&GREEN, &CYAN].map(|to| udp4(&BLUE, to));
-    for meter in [LIMIT, MeterEntry { rate: 0, packet_rate: 1000, ..LIMIT }] {
+    for meter in [
+        LIMIT,
+        MeterEntry {
+            rate: 0,
+            packet_rate: 1000,
+            ..LIMIT
+        },
+    ] {
         let mut datapath = metered(BLUE_SENT, meter, Ahead(SECOND));
         let due = now() + SECOND;
         let mut departure = |frame| {
@@ -390,7 +397,10 @@ fn a_late_frame_takes_its_departure_time_along_when_it_leaves_the_host() {
             departure_of(&after)
         };
         let first = departure(&out).unwrap();
-        assert!((due - SECOND..=due).contains(&first), "{first} is not {due}");
+        assert!(
+            (due - SECOND..=due).contains(&first),
+            "{first} is not {due}"
+        );
         // The next one follows when the line is free again, and what stays here waits nowhere.
         assert!(departure(&out).unwrap() > first);
         assert_eq!(departure(&here), None);

@@ -32,7 +32,9 @@ use crate::{
         ETH, Tunnel, arp_reply, arp_request, fragment4, ipv4, ipv6, patched, solicitation,
         source_link_layer_address, source_port, udp4, udp4_of, udp6, udp6_of,
     },
-    network::{BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, MTU, VNI, insert, mapped, remove},
+    network::{
+        BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, MTU, VNI, insert, mapped, remove,
+    },
 };
 
 pub(crate) const ROUTER: u32 = 9;

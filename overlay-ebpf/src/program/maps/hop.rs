@@ -14,8 +14,7 @@ pub fn known_hop(router: u32, destination: [u64; 2]) -> Option<Hop> {
     let hop = HOPS.get_ptr(Hop::slot(router, destination))?;
     // SAFETY: the verifier knows the pointer and its size; the slot is this CPU's.
     let hop = unsafe { *hop };
-    let is_known =
-        hop.edition == edition && hop.router == router && hop.destination == destination;
+    let is_known = hop.edition == edition && hop.router == router && hop.destination == destination;
     is_known.then_some(hop)
 }
 

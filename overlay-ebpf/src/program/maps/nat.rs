@@ -19,8 +19,8 @@ use overlay_ebpf::{
 };
 
 use super::{
-    BLOCKS, FLOW_COUNTS, FLOWS, FRAGMENTS, MAPPINGS, NAT_BLOCKS, NAT_CHAINS, NAT_PORTS, NEW_FLOWS, atomic, now,
-    trace,
+    BLOCKS, FLOW_COUNTS, FLOWS, FRAGMENTS, MAPPINGS, NAT_BLOCKS, NAT_CHAINS, NAT_PORTS, NEW_FLOWS,
+    atomic, now, trace,
 };
 use crate::frame::Socket;
 

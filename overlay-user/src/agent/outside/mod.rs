@@ -21,8 +21,8 @@ pub(in crate::agent) use blocks::{Host, Known, NoBlock};
 use crate::{
     datapath::Translator,
     model::{
-        Block, BlockKey, BlockUse, Change, Float, IfName, Mac, Name, Pool, Resource as _, SharedAddress,
-        Uplink, Vni,
+        Block, BlockKey, BlockUse, Change, Float, IfName, Mac, Name, Pool, Resource as _,
+        SharedAddress, Uplink, Vni,
     },
     platform::{self, Linux, Platform as _},
     reconcile::{Observer, View, mirror::Mirror, writer::on_kernel},

@@ -29,7 +29,9 @@ fn counts(datapath: &mut Datapath) -> Array<&mut MapData, u64> {
 /// Fills a table to its last entry with others' keys.
 fn fill<K: Pod, V: Pod>(datapath: &mut Datapath, name: &str, row: impl Fn(u32) -> (K, V)) {
     let mut map: HashMap<_, K, V> = datapath.ebpf.map_mut(name).unwrap().try_into().unwrap();
-    let refused = (0..).map(row).find_map(|(key, value)| map.insert(key, value, 0).err());
+    let refused = (0..)
+        .map(row)
+        .find_map(|(key, value)| map.insert(key, value, 0).err());
     println!("{name}: {}", refused.unwrap());
 }
 
@@ -40,10 +42,16 @@ fn an_endpoint_has_so_many_answered_flows_and_no_more() {
     let id = id_of(LOOPBACK).into();
     counts(&mut datapath).set(id, most - 1, 0).unwrap();
     answered(&mut datapath, FIRST_PORT);
-    assert_eq!((flows(&mut datapath), counted_flows(&mut datapath)), (1, most));
+    assert_eq!(
+        (flows(&mut datapath), counted_flows(&mut datapath)),
+        (1, most)
+    );
     // One too many: it goes on, and has to fear its like.
     answered(&mut datapath, FIRST_PORT + 1);
-    assert_eq!((flows(&mut datapath), counted_flows(&mut datapath)), (1, most));
+    assert_eq!(
+        (flows(&mut datapath), counted_flows(&mut datapath)),
+        (1, most)
+    );
     assert_eq!(datapath.counter(Counter::NatFlowsLimited), 1);
     assert_eq!(datapath.counter(Counter::NatFlowsFull), 0);
     // What is held goes on as before.
@@ -52,7 +60,10 @@ fn an_endpoint_has_so_many_answered_flows_and_no_more() {
     // There is room by now.
     counts(&mut datapath).set(id, most - 1, 0).unwrap();
     answered(&mut datapath, FIRST_PORT + 1);
-    assert_eq!((flows(&mut datapath), counted_flows(&mut datapath)), (2, most));
+    assert_eq!(
+        (flows(&mut datapath), counted_flows(&mut datapath)),
+        (2, most)
+    );
 }
 
 #[test]
