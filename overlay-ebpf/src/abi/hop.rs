@@ -16,7 +16,7 @@ impl Edition {
     #[must_use]
     #[inline(always)]
     pub const fn is_open(edition: u64) -> bool {
-        edition % 2 != 0 || edition == Self::NONE
+        !edition.is_multiple_of(2) || edition == Self::NONE
     }
 
     /// The edition that rows are written in.
@@ -74,6 +74,10 @@ impl Hop {
     /// The slot of an address. Another address of the same slot takes its place.
     #[must_use]
     #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a slot's number has as many bits as are left of the product"
+    )]
     pub const fn slot(router: u32, [high, low]: [u64; 2]) -> u32 {
         /// The golden ratio's: its product has the bits of all of the factor in front.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -44,12 +44,15 @@ macro_rules! lookup {
 
 mod atomic;
 mod drops;
+mod fragments;
 mod hop;
 mod meter;
 mod nat;
 mod outside;
+mod path;
 mod punt;
 mod router;
+mod scratch;
 #[cfg(feature = "trace")]
 mod trace;
 #[cfg(not(feature = "trace"))]
@@ -57,14 +60,17 @@ mod trace;
 mod trace;
 
 pub use drops::{count_drop, count_endpoint_drop, note_refusal, with_drop_pace, with_drop_sample};
+pub use fragments::FragmentsOf;
 pub use hop::{edition, known_hop, remember_hop};
 pub use meter::{MeterProgress, add_to_counter, meter, meter_progress};
 pub use nat::*;
 pub use outside::{
     Reached, float, is_external, outside, prefix_outside, reached_from_outside, uplink,
 };
+pub use path::{Path, has_lease, next_hop, path_of, vtep_of};
 pub use punt::{punt, with_cpu_punts};
 pub use router::{gateway_mac, is_gateway, neighbor, next_hop_of, route, router_port};
+pub use scratch::{departure, keep_departure, keep_endpoint, kept_endpoint};
 
 /// `BPF_F_NO_PREALLOC`: memory follows what is in the map and not what could be. Only user space
 /// writes these maps, so no program ever waits for an allocation.
@@ -339,67 +345,6 @@ lookup! {
     network_port, ROUTER_PORTS, RouterPorts, u32 => RouterPortEntry
 }
 
-/// A VTEP and the way to it.
-#[derive(Clone, Copy)]
-pub struct Path {
-    /// Its underlay address as it lies in memory, where it has the order of the wire: numbers are aligned on the stack.
-    vtep: u32,
-    /// Its UDP port, likewise.
-    port: u16,
-    /// Its next hop, order of the wire. `None`: the kernel's routing table has to be asked, because the agent
-    /// could not tell or no longer follows the routes.
-    pub next_hop: Option<[u8; 4]>,
-    /// As in [`VtepEntry`]: what was last known of it, with or without the agent.
-    pub mtu: u16,
-}
-
-impl Path {
-    /// The VTEP's underlay address, order of the wire.
-    #[inline(always)]
-    pub const fn vtep(&self) -> [u8; 4] {
-        self.vtep.to_ne_bytes()
-    }
-
-    /// Its UDP port, order of the wire.
-    #[inline(always)]
-    pub const fn port(&self) -> [u8; 2] {
-        self.port.to_ne_bytes()
-    }
-}
-
-/// The way to the VTEP with this slot of `paths`. `VtepUnreachable`: it has no IPv4 address, or there is none.
-#[inline(always)]
-fn path(slot: u32) -> Result<Path, DropReason> {
-    let entry = PATHS.get(slot);
-    trace::looked(Table::Paths, &raw const slot, entry);
-    let entry = entry.ok_or(DropReason::VtepUnreachable)?;
-    Ok(Path {
-        vtep: ipv4(entry.vtep).ok_or(DropReason::VtepUnreachable)?,
-        port: u16::from_ne_bytes(entry.port),
-        next_hop: current_next_hop(entry.next_hop),
-        mtu: entry.mtu,
-    })
-}
-
-/// The way to the VTEP that an FDB entry names. `DestinationUnknown`: it names none.
-#[inline(always)]
-pub fn path_of(entry: &FdbEntry) -> Result<Path, DropReason> {
-    match entry.kind {
-        FdbEntry::REMOTE => path(entry.target),
-        _ => Err(DropReason::DestinationUnknown),
-    }
-}
-
-/// The underlay address of the VTEP that an FDB entry names, IPv6 or IPv4 mapped into it; `::`: it names none.
-#[inline(always)]
-pub fn vtep_of(entry: &FdbEntry) -> [u8; 16] {
-    let path = match entry.kind {
-        FdbEntry::REMOTE => PATHS.get(entry.target),
-        _ => None,
-    };
-    path.map_or([0; 16], |path| path.vtep)
-}
-
 /// The VTEP at an IPv4 address of the underlay.
 #[inline(always)]
 #[expect(
@@ -415,31 +360,6 @@ pub fn vtep(ip: [u8; 4]) -> Option<VtepEntry> {
     let found = unsafe { VTEPS.get(&key.0) };
     trace::looked(Table::Vteps, &raw const key.0, found);
     found.copied()
-}
-
-/// The next hop on the way to an IPv4 address of the underlay, as in [`Path`].
-#[inline(always)]
-pub fn next_hop(ip: [u8; 4]) -> Option<[u8; 4]> {
-    vtep(ip).and_then(|entry| current_next_hop(entry.next_hop))
-}
-
-/// A next hop that the agent vouches for now.
-#[inline(always)]
-fn current_next_hop(ip: [u8; 16]) -> Option<[u8; 4]> {
-    ipv4(ip).filter(|_| has_lease()).map(u32::to_ne_bytes)
-}
-
-/// Whether the agent vouches for next hops now.
-#[inline(always)]
-pub fn has_lease() -> bool {
-    now() < LEASE.get(0).copied().unwrap_or_default()
-}
-
-/// The IPv4 address that is mapped into an IPv6 one, as it lies in memory.
-#[inline(always)]
-fn ipv4(ip: [u8; 16]) -> Option<u32> {
-    let [_, _, prefix, ip] = must_cast::<_, [u32; 4]>(ip);
-    (prefix == u32::from_ne_bytes([0, 0, 0xff, 0xff])).then_some(ip)
 }
 
 /// Index of the VXLAN device that does what the programs can't. `None`: there is none now.
@@ -476,33 +396,6 @@ pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> Option<T> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: as in `count_drop`; nothing else refers to the slot while `work` runs, which ends before this does.
     Some(work(unsafe { &mut *scratch }))
-}
-
-/// Keeps an endpoint's row for the programs that continue.
-#[inline(always)]
-pub fn keep_endpoint(from: &EndpointEntry, router: u32) {
-    with_scratch(|scratch| {
-        scratch.from = *from;
-        scratch.router = router;
-    });
-}
-
-/// The row that [`keep_endpoint`] kept for the frame.
-#[inline(always)]
-pub fn kept_endpoint() -> Option<EndpointEntry> {
-    with_scratch(|scratch| scratch.from)
-}
-
-/// Keeps a frame's departure time for the program that sends it, nanoseconds of `CLOCK_MONOTONIC`; 0: at once.
-#[inline(always)]
-pub fn keep_departure(departure_ns: u64) {
-    with_scratch(|scratch| scratch.departure_ns = departure_ns);
-}
-
-/// The departure time that was kept. `None`: at once.
-#[inline(always)]
-pub fn departure() -> Option<u64> {
-    with_scratch(|scratch| scratch.departure_ns).filter(|departure_ns| *departure_ns != 0)
 }
 
 /// Lends this CPU's memory of packets out of tunnels.

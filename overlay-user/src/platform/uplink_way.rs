@@ -60,16 +60,16 @@ fn is_usual(rule: &RuleMessage) -> bool {
 }
 
 /// What the routes of the main table make of it.
-fn describe(routes: &[RouteMessage], ifindex: u32) -> Option<UplinkWay> {
+fn describe(listed: &[RouteMessage], ifindex: u32) -> Option<UplinkWay> {
     let (mut subnet, mut router) = (None, None);
-    for route in routes {
-        match (table(route), route.header.kind) {
+    for it in listed {
+        match (table(it), it.header.kind) {
             (RouteHeader::RT_TABLE_MAIN, RouteType::Unicast) => {}
             // The host's own addresses, which nothing is sent out for.
             (_, RouteType::Local | RouteType::Broadcast | RouteType::Multicast) => continue,
             _ => return None,
         }
-        match leads(route, ifindex) {
+        match leads(it, ifindex) {
             Leads::Elsewhere => {}
             Leads::OnLink(net) if subnet.is_none() => subnet = Some(net),
             Leads::ToRouter(ip) if router.is_none() => router = Some(ip),
@@ -123,11 +123,11 @@ fn leads(route: &RouteMessage, ifindex: u32) -> Leads {
 
 fn table(route: &RouteMessage) -> u8 {
     let tables = route.attributes.iter();
-    let named = tables.filter_map(|attribute| match attribute {
+    let mut named = tables.filter_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(u8::try_from(*table).unwrap_or_default()),
         _ => None,
     });
-    named.last().unwrap_or(route.header.table)
+    named.next().unwrap_or(route.header.table)
 }
 
 #[cfg(test)]

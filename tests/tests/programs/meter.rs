@@ -370,8 +370,11 @@ const SECRET: u32 = VOUCHER;
 fn with_departure(secret: u32, departure_ns: u64) -> Context {
     let mut context = Context::default();
     context.set(Context::CB, secret);
-    context.set(Context::CB + 4, departure_ns as u32);
-    context.set(Context::CB + 8, (departure_ns >> 32) as u32);
+    context.set(
+        Context::CB + 4,
+        u32::try_from(departure_ns & 0xffff_ffff).unwrap(),
+    );
+    context.set(Context::CB + 8, u32::try_from(departure_ns >> 32).unwrap());
     context
 }
 

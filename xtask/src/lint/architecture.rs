@@ -139,11 +139,13 @@ pub(super) const WRAPPED_CRATES: [(&str, &[&str]); 7] = [
 ];
 
 /// Files that may contain `unsafe`.
-pub(super) const UNSAFE: [&str; 16] = [
+pub(super) const UNSAFE: [&str; 19] = [
     // Says to aya that its map types are plain old data.
     "overlay-ebpf/src/abi/mod.rs",
     // Reads and writes packets between checked bounds.
     "overlay-ebpf/src/program/frame.rs",
+    // Leaves words in a frame's context.
+    "overlay-ebpf/src/program/frame/departure.rs",
     // Takes packets to and from the kernel's tunnel device.
     "overlay-ebpf/src/program/frame/slow_path.rs",
     // Has the kernel mend the checksums of what is translated.
@@ -156,6 +158,10 @@ pub(super) const UNSAFE: [&str; 16] = [
     "overlay-ebpf/src/program/maps/punt.rs",
     // The same, of what several CPUs change at once.
     "overlay-ebpf/src/program/maps/nat.rs",
+    // The same, of packets in fragments.
+    "overlay-ebpf/src/program/maps/fragments.rs",
+    // The same, of a CPU's own.
+    "overlay-ebpf/src/program/maps/hop.rs",
     // Instructions that `core` does not offer.
     "overlay-ebpf/src/program/maps/atomic.rs",
     // Some of it several CPUs change at the same time.

@@ -42,7 +42,7 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     }
     frame.reread_bounds();
     if hop.kind == Hop::INSIDE {
-        forward(frame, packet, &from, &hop, subject)
+        forward(frame, &packet, &from, &hop, subject)
     } else {
         Err(leave(frame, &packet, &from, &hop))
     }
@@ -124,7 +124,7 @@ fn find(
 #[inline(always)]
 fn forward(
     frame: &mut Frame,
-    packet: Packet,
+    packet: &Packet,
     from: &EndpointEntry,
     hop: &Hop,
     subject: &mut Subject,
@@ -132,14 +132,14 @@ fn forward(
     let segments = packet.segments(frame);
     let longest = segments.longest_packet(frame);
     mtu::check(frame, from, longest, rule::limit(hop.mtu, 0))?;
-    hop::take(frame, &packet)?;
+    hop::take(frame, packet)?;
     let packet = Packet {
         eth: eth::Header {
             destination: Mac::new(hop.mac),
             source: packet.eth.destination,
             ether_type: packet.eth.ether_type,
         },
-        ..packet
+        l3: packet.l3,
     };
     packet.eth.emit(frame.header_mut(0)?);
     maps::count_event(Counter::RouterForwarded);

@@ -118,7 +118,7 @@ impl Keeper {
             }
             tokio::select! {
                 _ = turns.tick() => {}
-                changed = heard(&mut changes) => if changed {
+                is_heard = heard(&mut changes) => if is_heard {
                     // Many come at once.
                     sleep(ROUTES_SETTLE).await;
                 },
