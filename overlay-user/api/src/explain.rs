@@ -86,8 +86,8 @@ pub struct Explained {
     pub node: Name,
     /// The packet, in a few words.
     pub packet: String,
-    /// Whether it gets to its destination, or out of the overlay.
-    pub passes: bool,
+    /// Whether it gets to its destination, or out of the overlay; null: the host that it goes to could not be asked.
+    pub passes: Option<bool>,
     /// What happens, in its order: the question for the next hop's MAC, the packet at its sender's host, and at its
     /// receiver's.
     pub legs: Vec<Leg>,
@@ -146,12 +146,18 @@ pub enum Fate {
     Dropped,
     /// It is not the overlay's, and goes on to the host's own stack.
     Passed,
+    /// The host that it goes to could not be asked.
+    Unknown,
 }
 
 impl Fate {
-    /// Whether the frame got where it was to get at this host.
+    /// Whether the frame got where it was to get at this host. `None`: that is not known.
     #[must_use]
-    pub const fn is_good(self) -> bool {
-        !matches!(self, Self::Refused | Self::Dropped | Self::Passed)
+    pub const fn is_good(self) -> Option<bool> {
+        match self {
+            Self::Unknown => None,
+            Self::Refused | Self::Dropped | Self::Passed => Some(false),
+            _ => Some(true),
+        }
     }
 }

@@ -93,7 +93,7 @@ impl Agent {
             from: request.endpoint.clone(),
             node: self.config.node.clone(),
             packet,
-            passes: legs.last().is_some_and(|leg| leg.fate.is_good()),
+            passes: legs.last().map_or(Some(false), |leg| leg.fate.is_good()),
             legs,
         })
     }
@@ -180,11 +180,11 @@ impl Agent {
         let node = nodes
             .into_iter()
             .find(|node| vtep.is_some_and(|vtep| node.vtep.ip == vtep));
-        let told = |node: &Name, fate, message: String| Leg {
+        let unknown = |node: &Name, message: String| Leg {
             node: node.clone(),
             frame: frames::describe(frame),
             steps: Vec::new(),
-            fate,
+            fate: Fate::Unknown,
             reason: None,
             message,
         };
@@ -198,7 +198,7 @@ impl Agent {
                 name, agent: false, ..
             }) => {
                 let message = "no agent runs there: what its VTEP does is not known";
-                return Ok(told(&name, Fate::Tunnelled, message.to_owned()));
+                return Ok(unknown(&name, message.to_owned()));
             }
             Some(node) => node.name,
         };
@@ -209,12 +209,12 @@ impl Agent {
         match self.inquire_of(&node, inquiry, PATIENCE).await? {
             Some(Answer::Arrived(leg)) => Ok(*leg),
             Some(Answer::Failed(why)) => {
-                Ok(told(&node, Fate::Tunnelled, format!("its agent: {why}")))
+                Ok(unknown(&node, format!("its agent: {why}")))
             }
             _ => {
                 let message =
                     "its agent does not answer, or is older than this one: see `overlay doctor`";
-                Ok(told(&node, Fate::Tunnelled, message.to_owned()))
+                Ok(unknown(&node, message.to_owned()))
             }
         }
     }

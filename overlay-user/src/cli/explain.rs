@@ -18,7 +18,7 @@ Examples:
 The programs that run on the host are run once more, on its maps, with such a packet, and tell each row
 that they look up: first for the question after the next hop's MAC, then for the packet, then on the
 host that gets it in a tunnel. Nothing is sent. Counters count the packet, and one to the outside may
-get an external port, as any other. Exit code 0: it gets there; 1: it does not.";
+get an external port, as any other. Exit code 0: it gets there; 1: it does not, or the host that it\ngoes to could not be asked.";
 
 pub(super) async fn execute(
     request: Explain,
@@ -28,12 +28,18 @@ pub(super) async fn execute(
     let work = "running the packet through the programs".to_owned();
     let explained = output.during(work, client.call(&request)).await?;
     output.show(&explained, write)?;
-    match explained.legs.last() {
-        Some(leg) if !explained.passes => Err(CommandError::finding(format_args!(
-            "{} does not get there: on node {} it is {}",
-            explained.packet, leg.node, leg.message
+    let Some(leg) = explained.legs.last() else {
+        return Ok(());
+    };
+    let (packet, node, message) = (&explained.packet, &leg.node, &leg.message);
+    match explained.passes {
+        Some(true) => Ok(()),
+        Some(false) => Err(CommandError::finding(format_args!(
+            "{packet} does not get there: on node {node} it is {message}"
         ))),
-        _ => Ok(()),
+        None => Err(CommandError::finding(format_args!(
+            "it is not known whether {packet} gets there: node {node} could not be asked: {message}"
+        ))),
     }
 }
 

@@ -108,6 +108,24 @@ fn a_packet_that_goes_no_further_is_explained_by_the_row_that_is_missing() {
 }
 
 #[test]
+fn what_a_host_does_that_does_not_answer_is_said_to_be_unknown() {
+    let mut fixture = TwoHosts::new("--vni 42", BOTH);
+    fixture.agents[1].kill();
+    let [one, two] = &fixture.agents;
+    let words = format!("{} 7.7.7.3", fixture.blue.name());
+    let (code, view) = explained(one, &words);
+    assert_eq!((code, view["passes"].is_null()), (1, true), "{view}");
+    let expected = [
+        (one.instance(), "answered"),
+        (one.instance(), "tunnelled"),
+        (two.instance(), "unknown"),
+    ];
+    assert_eq!(fates(&view), expected, "{view}");
+    let run = one.overlay(&format!("explain {words}"));
+    assert!(run.stderr.contains("it is not known whether"), "{run:?}");
+}
+
+#[test]
 fn a_routed_packet_is_explained_by_its_route() {
     let fixture = TwoHosts::new("--vni 42", BOTH);
     let [one, two] = &fixture.agents;

@@ -30,7 +30,7 @@ pub(super) fn explained(request: &Explain) -> Explained {
         from: request.endpoint.clone(),
         node: leg.node.clone(),
         packet,
-        passes: is_known,
+        passes: Some(is_known),
         legs: vec![leg],
     }
 }

@@ -4,6 +4,7 @@
 //!  ours           two hosts with agents; client 7.7.7.2, its router's server 8.8.8.3, and what is outside: host 2 itself
 //!  kernel routed  container - bridge - VXLAN - bridge with the gateway's address, which routes - bridge - container
 //!  masquerade     container - bridge with the gateway's address - nft masquerade - host 2 itself
+//!  wire           the two hosts of it themselves: nothing is faster, whatever translates
 //! ```
 
 use std::net::Ipv4Addr;
@@ -49,16 +50,19 @@ pub(crate) enum Way {
     KernelRouted,
     /// The kernel's: a bridge and nft's masquerade.
     Masquerade,
+    /// None: from host to host.
+    Wire,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Layer2,
         Self::Routed,
         Self::Snat,
         Self::Float,
         Self::KernelRouted,
         Self::Masquerade,
+        Self::Wire,
     ];
 
     pub(crate) fn title(self) -> &'static str {
@@ -69,6 +73,7 @@ impl Way {
             Self::Float => "overlay, float",
             Self::KernelRouted => "kernel VXLAN + router",
             Self::Masquerade => "nft masquerade",
+            Self::Wire => "host to host",
         }
     }
 }
@@ -82,9 +87,11 @@ pub(crate) struct Ways {
 impl Ways {
     pub(crate) fn build(agent: &Path) -> Result<Self> {
         clean(agent).context("removing what an earlier run left")?;
+        let [masquerade, wire] = masquerade_and_wire()?;
         let mut pairs = vec![
             (Way::KernelRouted, kernel_routed()?),
-            (Way::Masquerade, masquerade()?),
+            (Way::Wire, wire),
+            (Way::Masquerade, masquerade),
         ];
         pairs.extend(ours(agent)?);
         Ok(Self { pairs })
@@ -285,7 +292,8 @@ fn kernel_routed() -> Result<Pair> {
     Ok(pair)
 }
 
-fn masquerade() -> Result<Pair> {
+/// Both use the same hosts, which the first owns.
+fn masquerade_and_wire() -> Result<[Pair; 2]> {
     let names = [1, 2].map(|number| format!("{PREFIX}nat-{number}"));
     let built = build_hosts(&names)?;
     let hosts = built.each_ref().map(|host| Netns::clone(host));
@@ -308,6 +316,15 @@ fn masquerade() -> Result<Pair> {
         mac: mac_of(GATEWAY),
         ..End::new(two.clone(), UNDERLAY, Host::Two.underlay_ip())
     };
+    let [from, to] = [Host::One, Host::Two].map(Host::underlay_ip);
+    let wire = Pair {
+        mode: Mode::Bare,
+        client: End::new(one.clone(), UNDERLAY, from),
+        server: End::new(two.clone(), UNDERLAY, to),
+        agents: Agents::default(),
+        _owned: Vec::new(),
+        hosts: hosts.clone(),
+    };
     let pair = Pair {
         mode: Mode::Kernel,
         client,
@@ -317,5 +334,8 @@ fn masquerade() -> Result<Pair> {
         hosts,
     };
     pair.get_ready().context(Way::Masquerade.title())?;
-    Ok(pair)
+    wire.client.use_cubic()?;
+    wire.server.use_cubic()?;
+    wire.get_ready().context(Way::Wire.title())?;
+    Ok([pair, wire])
 }
