@@ -23,22 +23,22 @@ pub struct EndpointEntry {
     /// Its place in arrays that have one for each endpoint of this host, 1..=65535; 0: it has none.
     pub id: u32,
     /// [`EndpointEntry::METERED`] and [`EndpointEntry::DHCP`].
-    pub flags: u32,
-    /// Number of the router that its network is attached to; 0: none.
-    pub router: u32,
+    pub flags: u16,
+    /// The MAC of its network's gateway, order of the wire. Zero: there is none, or `router_ports` alone has it.
+    pub gateway: [u8; 6],
 }
 
 super::assert_layout!(EndpointEntry, 56, {
-    generation: 0, vni: 8, mtu: 12, mac: 16, slot: 22, ipv4: 24, ipv6: 28, id: 44, flags: 48, router: 52
+    generation: 0, vni: 8, mtu: 12, mac: 16, slot: 22, ipv4: 24, ipv6: 28, id: 44, flags: 48, gateway: 50
 });
 super::user_pod!(EndpointEntry);
 
 impl EndpointEntry {
     /// Bit of `flags`: the agent answers what it asks DHCP servers and routers.
-    pub const DHCP: u32 = 1 << 1;
+    pub const DHCP: u16 = 1 << 1;
 
     /// `flags`: `meters` has an entry for what it sends.
-    pub const METERED: u32 = 1;
+    pub const METERED: u16 = 1;
 
     /// Whether what it sends is held to a limit, marked or given a priority.
     #[must_use]

@@ -42,8 +42,8 @@ pub struct Hop {
     pub edition: u64,
     /// Where packets go, unless it is outside.
     pub target: FdbEntry,
-    /// The router's number.
-    pub router: u32,
+    /// The network that they come from: its router's routes decide.
+    pub from_vni: u32,
     /// The network that they go on in, unless it is outside.
     pub vni: u32,
     /// That network's MTU, bytes.
@@ -57,7 +57,7 @@ pub struct Hop {
 }
 
 super::assert_layout!(Hop, 72, {
-    destination: 0, edition: 16, target: 24, router: 48, vni: 52, mtu: 56, mac: 60, kind: 66, reserved: 67
+    destination: 0, edition: 16, target: 24, from_vni: 48, vni: 52, mtu: 56, mac: 60, kind: 66, reserved: 67
 });
 
 impl Hop {
@@ -78,10 +78,10 @@ impl Hop {
         clippy::cast_possible_truncation,
         reason = "a slot's number has as many bits as are left of the product"
     )]
-    pub const fn slot(router: u32, [high, low]: [u64; 2]) -> u32 {
+    pub const fn slot(from_vni: u32, [high, low]: [u64; 2]) -> u32 {
         /// The golden ratio's: its product has the bits of all of the factor in front.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mixed = (high ^ low ^ router as u64).wrapping_mul(SPREAD);
+        let mixed = (high ^ low ^ from_vni as u64).wrapping_mul(SPREAD);
         (mixed >> (u64::BITS - Self::SLOTS.trailing_zeros())) as u32
     }
 }

@@ -16,23 +16,18 @@ pub struct Scratch {
     pub vni: u32,
     /// For `icmp_error`: what it is about, by [`crate::rule::icmp::IcmpError`].
     pub error: u32,
-    /// For `route`: the router's number.
-    pub router: u32,
+    /// For `to_outside`: 1 if the packet's destination is an external address of an endpoint's.
+    pub is_hairpin: u32,
     /// For `to_outside`: 1 if `nat_open` was there before.
     pub opened: u32,
     /// For `nat_error`: 1 if the error comes from outside.
     pub is_inbound: u32,
     /// For `route` and what continues it: the row of the endpoint that sent the packet.
     pub from: EndpointEntry,
-    /// For `to_outside`: 1 if the packet's destination is an external address of an endpoint's.
-    pub is_hairpin: u32,
-    /// Zero.
-    pub reserved: u32,
     /// When a frame of an endpoint with a limit is to leave the host, nanoseconds of `CLOCK_MONOTONIC`; 0: at once.
     pub departure_ns: u64,
 }
 
-super::assert_layout!(Scratch, 152, {
-    miss: 0, limit: 56, vni: 60, error: 64, router: 68, opened: 72, is_inbound: 76,
-    from: 80, is_hairpin: 136, reserved: 140, departure_ns: 144
+super::assert_layout!(Scratch, 144, {
+    miss: 0, limit: 56, vni: 60, error: 64, is_hairpin: 68, opened: 72, is_inbound: 76, from: 80, departure_ns: 136
 });

@@ -208,9 +208,7 @@ impl Agent {
         };
         match self.inquire_of(&node, inquiry, PATIENCE).await? {
             Some(Answer::Arrived(leg)) => Ok(*leg),
-            Some(Answer::Failed(why)) => {
-                Ok(unknown(&node, format!("its agent: {why}")))
-            }
+            Some(Answer::Failed(why)) => Ok(unknown(&node, format!("its agent: {why}"))),
             _ => {
                 let message =
                     "its agent does not answer, or is older than this one: see `overlay doctor`";

@@ -197,6 +197,8 @@ pub struct EndpointRow {
     pub dhcp: bool,
     /// Whether what it sends has a row of [`MeterRow`].
     pub is_metered: bool,
+    /// The MAC of its network's gateway: spares the fast path two look-ups. `None`: there is none.
+    pub gateway: Option<Mac>,
     /// The endpoint's generation.
     pub generation: Revision,
 }

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        Block, Direction, FdbKey, FdbRow, FdbTarget, MeterRow, Name, Network, Node, Resource as _,
-        RouterPort, Vtep, VtepAddr, VtepPath,
+        Block, Direction, FdbKey, FdbRow, FdbTarget, Mac, MeterRow, Name, Network, Node,
+        Resource as _, RouterPort, Vni, Vtep, VtepAddr, VtepPath,
     },
     platform::PortSpec,
 };
@@ -170,6 +170,12 @@ impl Desired<'_> {
             vtep: vtep.ip,
             port: vtep.port,
         })
+    }
+
+    /// The MAC of a network's gateway. `None`: no router joins it.
+    pub(super) fn gateway(&self, vni: Vni) -> Option<Mac> {
+        let port = self.mirror.object(&RouterPort::id(vni.into()))?;
+        RouterPort::known(port).map(|port| port.mac)
     }
 
     /// The limits of an endpoint of this host in a direction. `None`: it has none.

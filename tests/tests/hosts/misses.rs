@@ -168,6 +168,7 @@ fn residents(ifindex: u32) -> Tables {
         mtu: 1450,
         dhcp: false,
         is_metered: false,
+        gateway: None,
         generation: GENERATION,
     };
     let network = NetworkRow {

@@ -154,7 +154,7 @@ fn layouts() -> [Layout; 36] {
                 ipv6,
                 id,
                 flags,
-                router
+                gateway
             }
         ),
         layout!("Key", VtepKey { ip }),

@@ -9,7 +9,10 @@ use std::slice;
 
 use aya::{
     Ebpf,
-    maps::lpm_trie::{Key, LpmTrie},
+    maps::{
+        HashMap,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use bytemuck::Zeroable as _;
 use etherparse::{
@@ -22,8 +25,8 @@ use nix::{
     unistd::Pid,
 };
 use overlay_ebpf::abi::{
-    Counter, DropReason, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry, RouteEntry,
-    RouteKey, RouterPortEntry, map, program::ENDPOINT_INGRESS,
+    Counter, DropReason, EndpointEntry, FdbEntry, FdbKey, NeighborEntry, NeighborKey, NetworkEntry,
+    RouteEntry, RouteKey, RouterPortEntry, map, program::ENDPOINT_INGRESS,
 };
 
 use crate::{
@@ -33,7 +36,8 @@ use crate::{
         source_link_layer_address, source_port, udp4, udp4_of, udp6, udp6_of,
     },
     network::{
-        BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, MTU, VNI, insert, mapped, remove,
+        BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, LOOPBACK, MTU, VNI, insert, mapped,
+        remove,
     },
 };
 
@@ -187,6 +191,14 @@ pub(crate) fn join(datapath: &mut Datapath) {
     let blackhole = RouteEntry::BLACKHOLE;
     add_route(ebpf, mapped([10, 66, 0, 0]), 112, blackhole, 0, [0; 16]);
     add_route(ebpf, ip6(0x66, 0), 64, blackhole, 0, [0; 16]);
+    let mut endpoints: HashMap<_, u32, EndpointEntry> =
+        ebpf.map_mut(map::ENDPOINTS).unwrap().try_into().unwrap();
+    let entry = endpoints.get(&LOOPBACK, 0).unwrap();
+    let entry = EndpointEntry {
+        gateway: MAC,
+        ..entry
+    };
+    endpoints.insert(LOOPBACK, entry, 0).unwrap();
     datapath.hold_lease();
 }
 
@@ -272,6 +284,15 @@ fn packets_to_the_gateway_go_on_in_the_destinations_network() {
     }
     datapath.check(ENDPOINT_INGRESS, &table);
     assert_eq!(datapath.counter(Counter::RouterForwarded), 6);
+}
+
+#[test]
+fn an_endpoint_whose_row_names_no_gateway_is_routed_too() {
+    let mut datapath = joined();
+    network::fill(&mut datapath.ebpf);
+    let frame = udp4(&BLUE, &by_gateway(LIME));
+    let output = routed(&frame, &LIME);
+    datapath.check(ENDPOINT_INGRESS, &[Case::redirect("here", frame, output)]);
 }
 
 #[test]

@@ -7,14 +7,15 @@ use overlay_ebpf::abi::{Edition, Hop};
 
 use super::{EDITION, HOPS};
 
-/// Where the router sent packets for the address before. `None`: it is to be looked up.
+/// Where packets of a network for the address went before. `None`: it is to be looked up.
 #[inline(always)]
-pub fn known_hop(router: u32, destination: [u64; 2]) -> Option<Hop> {
+pub fn known_hop(from_vni: u32, destination: [u64; 2]) -> Option<Hop> {
     let edition = edition()?;
-    let hop = HOPS.get_ptr(Hop::slot(router, destination))?;
+    let hop = HOPS.get_ptr(Hop::slot(from_vni, destination))?;
     // SAFETY: the verifier knows the pointer and its size; the slot is this CPU's.
     let hop = unsafe { *hop };
-    let is_known = hop.edition == edition && hop.router == router && hop.destination == destination;
+    let is_known =
+        hop.edition == edition && hop.from_vni == from_vni && hop.destination == destination;
     is_known.then_some(hop)
 }
 
@@ -24,7 +25,7 @@ pub fn remember_hop(hop: &Hop) {
     if hop.edition == Edition::NONE {
         return;
     }
-    if let Some(slot) = HOPS.get_ptr_mut(Hop::slot(hop.router, hop.destination)) {
+    if let Some(slot) = HOPS.get_ptr_mut(Hop::slot(hop.from_vni, hop.destination)) {
         // SAFETY: as in `known_hop`.
         unsafe { *slot = *hop };
     }

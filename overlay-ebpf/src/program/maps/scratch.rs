@@ -6,11 +6,8 @@ use super::with_scratch;
 
 /// Keeps an endpoint's row for the programs that continue.
 #[inline(always)]
-pub fn keep_endpoint(from: &EndpointEntry, router: u32) {
-    with_scratch(|scratch| {
-        scratch.from = *from;
-        scratch.router = router;
-    });
+pub fn keep_endpoint(from: &EndpointEntry) {
+    with_scratch(|scratch| scratch.from = *from);
 }
 
 /// The row that [`keep_endpoint`] kept for the frame.

@@ -51,8 +51,9 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     group::refuse(frame, &packet.eth)?;
     packet.check_protocol()?;
     meter::sent(frame, &from)?;
+    gateway::divert(frame, &packet, &from)?;
     let Some(target) = maps::fdb_used(from.vni, packet.eth.destination) else {
-        gateway::divert(frame, &packet, &from)?;
+        gateway::divert_unknown(frame, &packet, &from)?;
         let otherwise = DropReason::DestinationUnknown;
         return Err(miss::of_mac(requester, packet.eth.destination, otherwise));
     };

@@ -28,10 +28,9 @@ pub fn run(frame: &mut Frame, subject: &mut Subject) -> Result<Action, DropReaso
     let eth = eth::Header::parse(frame.header(0)?);
     let packet = Packet::parse(frame, eth)?;
     let destination = packet.destination(frame)?;
-    let router = maps::with_scratch(|scratch| scratch.router).unwrap_or(0);
-    let hop = match maps::known_hop(router, destination) {
+    let hop = match maps::known_hop(from.vni, destination) {
         Some(hop) => hop,
-        None => match find(frame, &packet, &from, router, destination)? {
+        None => match find(frame, &packet, &from, destination)? {
             Step::Next(hop) => hop,
             Step::Done(action) => return Ok(action),
         },
@@ -62,12 +61,12 @@ fn find(
     frame: &mut Frame,
     packet: &Packet,
     from: &EndpointEntry,
-    router: u32,
     destination: [u64; 2],
 ) -> Result<Step, DropReason> {
     let edition = maps::edition().unwrap_or(Edition::NONE);
+    let port = maps::router_port(from.vni).ok_or(DropReason::DestinationUnknown)?;
     let refuse = |error| Err(refusal::refuse(frame, from, error, 0));
-    let Some(route) = maps::route(router, destination) else {
+    let Some(route) = maps::route(port.router, destination) else {
         return refuse(IcmpError::NoRoute);
     };
     let next = match route.kind {
@@ -81,7 +80,7 @@ fn find(
     let mut hop = Hop {
         destination,
         edition,
-        router,
+        from_vni: from.vni,
         ..Hop::zeroed()
     };
     if route.kind == RouteEntry::OUTSIDE {

@@ -20,19 +20,35 @@ use crate::{
     refusal::refuse,
 };
 
-/// Has a packet to the network's gateway routed, by a program of its own.
+/// Has a packet to the network's gateway routed, by a program of its own, where the endpoint's row names the gateway.
 #[inline(always)]
 pub fn divert(frame: &Frame, packet: &Packet, from: &EndpointEntry) -> Result<(), DropReason> {
+    if packet.eth.destination == Mac::new(from.gateway) {
+        return route(frame, packet, from);
+    }
+    Ok(())
+}
+
+/// The same by the network's row, for a MAC that is no endpoint's.
+#[inline(always)]
+pub fn divert_unknown(
+    frame: &Frame,
+    packet: &Packet,
+    from: &EndpointEntry,
+) -> Result<(), DropReason> {
+    if maps::is_gateway(from.vni, packet.eth.destination) {
+        return route(frame, packet, from);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn route(frame: &Frame, packet: &Packet, from: &EndpointEntry) -> Result<(), DropReason> {
     if !matches!(packet.l3, L3::Ipv4 | L3::Ipv6) {
         return Ok(());
     }
-    match maps::router_port(from.vni) {
-        Some(port) if Mac::new(port.mac) == packet.eth.destination => {
-            maps::keep_endpoint(from, port.router);
-            Err(maps::continue_with(Call::Route, frame))
-        }
-        _ => Ok(()),
-    }
+    maps::keep_endpoint(from);
+    Err(maps::continue_with(Call::Route, frame))
 }
 
 /// Answers an echo request to a gateway. All else gets the error that nobody listens.

@@ -29,9 +29,9 @@ impl Encode for EndpointRow {
             ipv4: row.ipv4.map_or([0; 4], |ip| ip.octets()),
             ipv6: row.ipv6.map_or([0; 16], |ip| ip.octets()),
             id: numbering.endpoints.of(ifindex).map_or(0, u32::from),
-            flags: (u32::from(row.is_metered) * abi::EndpointEntry::METERED)
-                | (u32::from(row.dhcp) * abi::EndpointEntry::DHCP),
-            router: 0,
+            flags: (u16::from(row.is_metered) * abi::EndpointEntry::METERED)
+                | (u16::from(row.dhcp) * abi::EndpointEntry::DHCP),
+            gateway: row.gateway.map_or([0; 6], Mac::octets),
         }
     }
 
@@ -44,6 +44,7 @@ impl Encode for EndpointRow {
             mtu: value.mtu,
             dhcp: value.flags & abi::EndpointEntry::DHCP != 0,
             is_metered: value.is_metered(),
+            gateway: Mac::try_from(value.gateway).ok(),
             generation: value.generation,
         };
         Some((*key, row))

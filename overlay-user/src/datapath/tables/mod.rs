@@ -245,6 +245,7 @@ mod tests {
                 mtu: 1450,
                 dhcp: false,
                 is_metered: true,
+                gateway: Some(mac()),
                 generation: 9,
             },
         );

@@ -134,8 +134,12 @@ fn addresses(ipv4: [u8; 4], ipv6: [u8; 16]) -> String {
 fn endpoint(row: &EndpointEntry) -> String {
     let own = addresses(row.ipv4, row.ipv6);
     let metered = if row.is_metered() { ", metered" } else { "" };
+    let gateway = match row.gateway {
+        [0, 0, 0, 0, 0, 0] => String::new(),
+        gateway => format!(", gateway {}", mac(gateway)),
+    };
     format!(
-        "{}, {}{own}, mtu {}{metered}",
+        "{}, {}{own}, mtu {}{gateway}{metered}",
         vni(row.vni),
         mac(row.mac),
         row.mtu

@@ -44,6 +44,7 @@ impl Derived for EndpointRow {
             mtu: desired.usable_mtu(network),
             dhcp: (desired.mirror.object(&Dhcp::id_of(known.vni()))).is_some_and(Dhcp::is_on),
             is_metered: desired.meter(&known, Direction::Sent).is_some(),
+            gateway: desired.gateway(known.vni()),
             generation: known.generation(),
         };
         Some((ifindex, row))
