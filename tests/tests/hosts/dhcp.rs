@@ -255,8 +255,8 @@ fn nobody_answers_for_the_address_that_a_client_is_about_to_take() {
 fn a_client_rebinds_at_any_server_and_keeps_an_address_that_it_declines() {
     let served = Served::new();
     let web = served.endpoint("web", "--ip 7.7.7.20");
-    let mut client = FastClient::new(&web);
-    client.exchange([7, 7, 7, 1]);
+    let mut client = FastClient::new(&web, [7, 7, 7, 1]);
+    client.exchange();
     // REBINDING (RFC 2131 section 4.3.2): to all, by an address that it has, with no server named.
     let own = [7, 7, 7, 20];
     let ack = client.ask(own, &[53, 1, 3]);
@@ -492,11 +492,13 @@ fn nothing_that_is_answered_is_malformed() {
 struct FastClient {
     socket: RawSocket,
     mac: [u8; 6],
+    /// Its network's.
+    server: [u8; 4],
     xid: u32,
 }
 
 impl FastClient {
-    fn new(netns: &Netns) -> Self {
+    fn new(netns: &Netns, server: [u8; 4]) -> Self {
         let mac = netns.mac("eth0");
         let octets: Vec<u8> = mac
             .split(':')
@@ -505,6 +507,7 @@ impl FastClient {
         Self {
             socket: RawSocket::open(netns, "eth0"),
             mac: octets.try_into().unwrap(),
+            server,
             xid: 0,
         }
     }
@@ -546,12 +549,12 @@ impl FastClient {
     }
 
     /// A whole exchange; gives how long it took.
-    fn exchange(&mut self, server: [u8; 4]) -> Duration {
+    fn exchange(&mut self) -> Duration {
         self.xid += 1;
         let begun = Instant::now();
         let offer = self.ask([0; 4], &[53, 1, 1]);
         let address = &offer[16..20];
-        let request = [&[53, 1, 3, 54, 4][..], &server, &[50, 4], address].concat();
+        let request = [&[53, 1, 3, 54, 4][..], &self.server, &[50, 4], address].concat();
         let ack = self.ask([0; 4], &request);
         assert!(is_of_kind(&ack, 5), "{ack:?}");
         begun.elapsed()
@@ -562,7 +565,8 @@ impl FastClient {
 const THREADS: usize = 8;
 const CLIENTS: usize = 160;
 const EXCHANGES: usize = 20;
-const SERVER: [u8; 4] = [7, 7, 0, 1];
+/// Each network has a limit of its own.
+const NETWORKS: usize = 4;
 
 #[test]
 #[ignore = "measures"]
@@ -570,15 +574,24 @@ fn a_host_gives_thousands_of_leases_a_second() {
     let lab = Lab::new();
     let hosts: [Host; 1] = lab.hosts();
     let agent = Agent::start(&lab, &hosts[0], "");
-    agent.does("network create blue --vni 42 --subnet 7.7.0.0/16");
-    agent.does("dhcp set blue --dns 7.7.0.53 --domain cloud.example");
+    for number in 0..NETWORKS {
+        let vni = 42 + number;
+        agent.does(&format!(
+            "network create n{vni} --vni {vni} --subnet 7.{vni}.0.0/16"
+        ));
+        agent.does(&format!(
+            "dhcp set n{vni} --dns 7.7.0.53 --domain cloud.example"
+        ));
+    }
     let mut fresh = Vec::new();
     let mut clients: Vec<FastClient> = (0..CLIENTS)
         .map(|number| {
             let name = lab.name(&format!("c{number}"));
-            agent.does(&format!("endpoint add {name} --vni 42 --dhcp"));
-            let mut client = FastClient::new(&Netns::named(name));
-            fresh.push(client.exchange(SERVER));
+            let vni = 42 + number % NETWORKS;
+            agent.does(&format!("endpoint add {name} --vni {vni} --dhcp"));
+            let server = [7, vni.try_into().unwrap(), 0, 1];
+            let mut client = FastClient::new(&Netns::named(name), server);
+            fresh.push(client.exchange());
             client
         })
         .collect();
@@ -598,7 +611,7 @@ fn a_host_gives_thousands_of_leases_a_second() {
                 scope.spawn(move || {
                     let mut times = Vec::new();
                     for _ in 0..EXCHANGES {
-                        times.extend(share.iter_mut().map(|client| client.exchange(SERVER)));
+                        times.extend(share.iter_mut().map(FastClient::exchange));
                     }
                     times
                 })
