@@ -148,8 +148,6 @@ pub enum Pressure {
     Some,
     /// Nine in ten are.
     High,
-    /// All are.
-    Full,
 }
 
 impl Pressure {
@@ -157,9 +155,7 @@ impl Pressure {
     #[must_use]
     #[inline(always)]
     pub const fn of(used: u32, ports: u32) -> Self {
-        if used >= ports {
-            Self::Full
-        } else if used * 10 > ports * 9 {
+        if used * 10 > ports * 9 {
             Self::High
         } else if used * 4 > ports * 3 {
             Self::Some
@@ -188,11 +184,11 @@ pub const fn idle_limit_s(protocol: u8, phase: u64, pressure: Pressure) -> u32 {
     let is_over = phase == phase::NEW || phase == phase::CLOSING;
     let least = match pressure {
         Pressure::None => limit,
-        // What has ended would keep what begins from it.
-        Pressure::Full if phase == phase::CLOSING => 1,
         Pressure::Some if is_over => 30,
-        Pressure::High | Pressure::Full if is_over => 10,
-        Pressure::Some | Pressure::High | Pressure::Full => 60,
+        // What has ended would keep what begins from it.
+        Pressure::High if phase == phase::CLOSING => 1,
+        Pressure::High if is_over => 10,
+        Pressure::Some | Pressure::High => 60,
     };
     if least < limit { least } else { limit }
 }
@@ -320,10 +316,7 @@ mod tests {
         let limit = |phase, pressure| idle_limit_s(ipv4::TCP, phase, pressure);
         assert_eq!(limit(phase::CLOSING, Pressure::Some), 30);
         assert_eq!(limit(phase::NEW, Pressure::High), 10);
-        assert_eq!(limit(phase::CLOSING, Pressure::High), 10);
-        assert_eq!(limit(phase::CLOSING, Pressure::Full), 1);
-        assert_eq!(limit(phase::NEW, Pressure::Full), 10);
-        assert_eq!(idle_limit_s(ipv4::UDP, phase::OPEN, Pressure::Full), 60);
+        assert_eq!(limit(phase::CLOSING, Pressure::High), 1);
         assert_eq!(idle_limit_s(ipv4::UDP, phase::OPEN, Pressure::High), 60);
         assert!(!is_expired(
             ipv4::TCP,
@@ -335,8 +328,6 @@ mod tests {
         assert_eq!(Pressure::of(768, 1024), Pressure::None);
         assert_eq!(Pressure::of(769, 1024), Pressure::Some);
         assert_eq!(Pressure::of(922, 1024), Pressure::High);
-        assert_eq!(Pressure::of(1023, 1024), Pressure::High);
-        assert_eq!(Pressure::of(1024, 1024), Pressure::Full);
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn serving() -> Datapath {
     datapath
 }
 
-fn set_flags(ebpf: &mut Ebpf, flags: u32) {
+fn set_flags(ebpf: &mut Ebpf, flags: u16) {
     let map = ebpf.map_mut(map::ENDPOINTS).unwrap();
     let endpoints: HashMap<_, u32, EndpointEntry> = map.try_into().unwrap();
     let entry = endpoints.get(&LOOPBACK, 0).unwrap();

@@ -36,8 +36,8 @@ use crate::{
         source_link_layer_address, source_port, udp4, udp4_of, udp6, udp6_of,
     },
     network::{
-        BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, LOOPBACK, MTU, VNI, insert, mapped,
-        remove,
+        self, BLUE, CYAN_IFINDEX, Endpoint, GENERATION, GREEN_VTEP, LOOPBACK, MTU, VNI, insert,
+        mapped, remove,
     },
 };
 

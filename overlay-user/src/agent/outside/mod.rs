@@ -118,7 +118,8 @@ impl Keeper {
             }
             tokio::select! {
                 _ = turns.tick() => {}
-                is_heard = heard(&mut changes) => if is_heard {
+                // Otherwise the kernel is asked for each packet, and there is no hurry.
+                is_heard = heard(&mut changes), if self.knows_way() => if is_heard {
                     // Many come at once.
                     sleep(ROUTES_SETTLE).await;
                 },
@@ -174,6 +175,12 @@ impl Keeper {
             (held.uplink, held.problem) = (uplink, problem);
             changed
         });
+    }
+
+    /// Whether the programs know the way out by heart.
+    fn knows_way(&self) -> bool {
+        let uplink = self.way_out.borrow().uplink;
+        uplink.is_some_and(|uplink| uplink.way.is_some())
     }
 
     /// A look that failed says nothing about the interface. Where packets go that leave by it, the kernel is asked for each
